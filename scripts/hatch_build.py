@@ -1,0 +1,57 @@
+"""Build hook: compiles the BPF programs with clang into the package, for x86-64 and arm64.
+
+Runs for wheels and editable installs alike. An object that is newer than every source it is made of is kept, so a
+second install does no needless work.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+MACHINES = {"x86_64": "x86", "aarch64": "arm64"}
+"""uname -m -> the name libbpf's ``bpf_tracing.h`` has for it (``__TARGET_ARCH_``)."""
+
+
+class BpfBuildHook(BuildHookInterface):
+    """Adds ``nativeleak/engines/bpf/nativeleak.MACHINE.bpf.o`` to the build."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile what is missing or older than its sources."""
+        root = Path(self.root)
+        sources = [*sorted((root / "bpf").glob("*.[ch]")), Path(__file__)]
+        newest = max(source.stat().st_mtime for source in sources)
+        for machine, arch in MACHINES.items():
+            target = root / "tracer/nativeleak/engines/bpf" / f"nativeleak.{machine}.bpf.o"
+            if not target.exists() or target.stat().st_mtime < newest:
+                compile_object(root / "bpf/nativeleak.bpf.c", target, arch)
+            build_data["artifacts"].append(str(target.relative_to(root)))
+            build_data.setdefault("force_include", {})
+
+
+def compile_object(source: Path, target: Path, arch: str) -> None:
+    """Compile one BPF object; the old one stays in place until the new one is whole.
+
+    Raises:
+        RuntimeError: clang is missing or refuses the source.
+    """
+    clang = shutil.which("clang")
+    if clang is None:
+        raise RuntimeError("clang is needed to build nativeleak's BPF programs: apt-get install clang libbpf-dev")
+    part = target.with_suffix(".part")
+    command = [
+        clang, "-g", "-O2", "-mcpu=v3", "-target", "bpf", f"-D__TARGET_ARCH_{arch}", "-Wall", "-Wextra", "-Werror",
+        "-I", str(source.parent), "-c", str(source), "-o", str(part),
+    ]  # fmt: skip
+    for triple in ("x86_64-linux-gnu", "aarch64-linux-gnu"):  # where Debian and Ubuntu keep asm/types.h
+        command += ["-idirafter", f"/usr/include/{triple}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"clang failed on {source}:\n{done.stderr}")
+    part.replace(target)

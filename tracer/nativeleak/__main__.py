@@ -1,0 +1,6 @@
+"""``python -m nativeleak``."""
+
+from nativeleak.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a recording says: growth per site, grouping, filters."""

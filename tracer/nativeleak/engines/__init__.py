@@ -1,0 +1,1 @@
+"""Who observes the target."""

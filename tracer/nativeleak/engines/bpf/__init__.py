@@ -1,0 +1,1 @@
+"""The BPF engine: prebuilt CO-RE object, probes, kernel maps."""

@@ -1,0 +1,1 @@
+"""Ways to get BPF programs into the kernel."""

@@ -1,0 +1,1 @@
+"""What is outstanding: heap totals per site, and the interval map of address space."""

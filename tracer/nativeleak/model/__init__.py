@@ -1,0 +1,23 @@
+"""Frozen data that every other part speaks: frames, stacks, sites, snapshots. Standard library only."""
+
+from nativeleak.model.process import TargetEnd, TargetInfo, ThreadInfo
+from nativeleak.model.site import N_SLICES, Kind, Owner, SiteKey, SiteTotals
+from nativeleak.model.snapshot import COUNTERS, Snapshot, TraceInfo
+from nativeleak.model.stack import Frame, FrameKind, Stack
+
+__all__ = [
+    "COUNTERS",
+    "N_SLICES",
+    "Frame",
+    "FrameKind",
+    "Kind",
+    "Owner",
+    "SiteKey",
+    "SiteTotals",
+    "Snapshot",
+    "Stack",
+    "TargetEnd",
+    "TargetInfo",
+    "ThreadInfo",
+    "TraceInfo",
+]

@@ -1,0 +1,60 @@
+"""The traced process and its threads, as facts that outlive them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TargetEnd(StrEnum):
+    """What had become of the target when the trace ended; the values are those of the JSON report."""
+
+    RUNNING = "running"
+    EXITED = "exited"
+    OOM_KILLED = "oom-killed"
+    KILLED = "killed"
+    EXEC = "exec"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetInfo:
+    """One traced process.
+
+    Attributes:
+        slot: Small number of the target within the trace, from 0.
+        pid: As the caller's PID namespace sees it.
+        comm: Name of the main thread when the trace began.
+        exe: Path of the executable in the target's own mount namespace.
+        jvm_version: Version of the Java virtual machine, None where the target is none.
+        allocators: Names of the objects whose allocator functions were probed.
+        end: What had become of it at the last snapshot.
+        end_signal: The signal that killed it, 0 for none.
+    """
+
+    slot: int
+    pid: int
+    comm: str
+    exe: str
+    jvm_version: str | None = None
+    allocators: tuple[str, ...] = ()
+    end: TargetEnd = TargetEnd.RUNNING
+    end_signal: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadInfo:
+    """One thread; ``uid`` tells apart two threads that had the same tid one after the other.
+
+    Attributes:
+        uid: Number of the thread within the trace, from 1; 0 stands for threads beyond the limit.
+        slot: The target it belongs to.
+        tid: As the kernel says.
+        name: Last known name, kept after the thread's end.
+        alive: Whether it was alive at the last snapshot.
+    """
+
+    uid: int
+    slot: int
+    tid: int
+    name: str
+    alive: bool = True

@@ -1,0 +1,78 @@
+"""A call site, the key of every total: one thread and one stack, of one kind of memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+N_SLICES: Final = 16
+"""Birth slices a site's outstanding memory is kept in (``NL_SLICES`` in ``bpf/nativeleak.h``)."""
+
+
+class Kind(StrEnum):
+    """What handed out the memory; the values are those of the JSON report."""
+
+    HEAP = "heap"
+    MAP = "map"
+    BRK = "brk"
+
+
+class Owner(StrEnum):
+    """On whose behalf address space was mapped."""
+
+    PROGRAM = "program"
+    ALLOCATOR = "allocator"
+    JVM = "jvm"
+
+
+class SiteKey(NamedTuple):
+    """Identity of a call site.
+
+    Attributes:
+        kind: heap, map or brk.
+        slot: The target.
+        thread_uid: The thread (``ThreadInfo.uid``).
+        stack_key: The stack (``Stack.key``); 0 stands for stacks beyond a limit.
+    """
+
+    kind: Kind
+    slot: int
+    thread_uid: int
+    stack_key: int
+
+
+@dataclass(frozen=True, slots=True)
+class SiteTotals:
+    """What one call site had allocated, freed and kept at one moment since the trace began. Sizes in bytes.
+
+    ``allocated - freed == outstanding`` holds for bytes and counts of every kind. Address space without access
+    (PROT_NONE) is ``reserved_bytes`` and no part of the others.
+
+    Attributes:
+        resident_bytes: How much of the outstanding memory is in memory; None for heap.
+        oldest_s: Age of the oldest outstanding allocation; None where nothing is outstanding.
+        slices: (bytes, count) outstanding by birth slice, oldest first; empty for map and brk.
+    """
+
+    key: SiteKey
+    allocated_bytes: int = 0
+    allocated_count: int = 0
+    freed_bytes: int = 0
+    freed_count: int = 0
+    resident_bytes: int | None = None
+    reserved_bytes: int = 0
+    oldest_s: float | None = None
+    slices: tuple[tuple[int, int], ...] = ()
+    owner: Owner = Owner.PROGRAM
+    functions: tuple[str, ...] = ()
+
+    @property
+    def outstanding_bytes(self) -> int:
+        """Bytes allocated in the window and not freed."""
+        return self.allocated_bytes - self.freed_bytes
+
+    @property
+    def outstanding_count(self) -> int:
+        """Allocations made in the window and not freed."""
+        return self.allocated_count - self.freed_count

@@ -1,0 +1,82 @@
+"""What is known at one moment of a trace, and the facts that hold for all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from nativeleak.model.process import TargetInfo, ThreadInfo
+from nativeleak.model.site import SiteTotals
+
+COUNTERS: Final = (
+    "lost_allocations",
+    "lost_bytes",
+    "lost_stacks",
+    "truncated_stacks",
+    "lost_events",
+    "unmatched_frees",
+    "unresolved_frames",
+    "resolved_frames",
+)
+"""Counters that every snapshot carries and the JSON report's ``completeness`` must show."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceInfo:
+    """Facts of a trace that are known when it starts.
+
+    Attributes:
+        started: Wall-clock start, seconds since 1970 (UTC).
+        backend: ``bpf-libbpf``, ``bpf-bcc``, ``strace`` or ``pmap``.
+        probes: What was attached: ``("malloc", "mmap", "brk")``.
+        options: Options as given, for the record: names as on the command line.
+    """
+
+    version: str
+    started: float
+    backend: str
+    kernel: str
+    machine: str
+    boot_id: str
+    probes: tuple[str, ...]
+    min_size: int = 0
+    max_size: int = 0
+    sample_bytes: int = 0
+    slice_s: float = 0.0
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """State of the whole trace at one moment.
+
+    Attributes:
+        elapsed_s: Seconds since the trace began.
+        targets: All targets, with what has become of them.
+        threads: Threads that are new or have changed since the last snapshot.
+        sites: Every site that ever had anything outstanding, or whose totals changed since the last snapshot.
+        retired: Totals of sites that were dropped because their thread is gone and nothing of theirs is
+            outstanding; one per target, keyed with thread 0 and stack 0.
+        counters: By name, absolute since the trace began; at least ``COUNTERS``.
+        rss_bytes: Resident memory of the targets together, 0 when they are gone.
+        slice_s: Width of one birth slice at this moment, seconds.
+        probe_hits: Times a probe has run since the trace began.
+        probe_cost_ns: Estimated cost of one hit on this machine, 0.0 where it was not measured.
+        tracer_cpu_s: CPU seconds the tracer has used.
+        tracer_max_rss_bytes: Highest resident memory of the tracer.
+    """
+
+    elapsed_s: float
+    targets: tuple[TargetInfo, ...]
+    threads: tuple[ThreadInfo, ...]
+    sites: tuple[SiteTotals, ...]
+    retired: tuple[SiteTotals, ...] = ()
+    counters: Mapping[str, int] = field(default_factory=dict)
+    rss_bytes: int = 0
+    slice_s: float = 0.0
+    probe_hits: int = 0
+    probe_cost_ns: float = 0.0
+    target_cpu_s: float = 0.0
+    tracer_cpu_s: float = 0.0
+    tracer_max_rss_bytes: int = 0

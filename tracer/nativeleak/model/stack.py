@@ -1,0 +1,63 @@
+"""Frames and stacks. A stack is leaf first, always: frame 0 is the allocator function, the last frame the root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FrameKind(StrEnum):
+    """How the code of a frame came to be; the values are those of the JSON report."""
+
+    NATIVE = "native"
+    JAVA_COMPILED = "java-compiled"
+    JAVA_INTERPRETED = "java-interpreted"
+    JAVA_INLINED = "java-inlined"
+    STUB = "stub"
+    KERNEL = "kernel"
+    UNRESOLVED = "unresolved"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One function at one place.
+
+    Attributes:
+        function: Demangled name; for an unresolved frame the printed form ``0x7f12 [libfoo.so+0x1a2b]``.
+        module: File name (no folder) of the mapped object, or None for anonymous memory.
+        ip: Address in the target; 0 where there is none. For a caller it is the return address.
+        offset: Bytes from the start of the function; for an unresolved frame, from the start of the module's address
+            space.
+        kind: How the code came to be.
+        file: Source file, where known.
+        line: Source line, counted from 1, where known.
+        build_id: Hex build id of the module, for source lines at report time; empty where there is none.
+        module_offset: The address as the module's own ELF addresses count it, for source lines at report time.
+    """
+
+    function: str
+    module: str | None
+    ip: int
+    offset: int
+    kind: FrameKind = FrameKind.NATIVE
+    file: str | None = None
+    line: int | None = None
+    build_id: str = ""
+    module_offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One distinct call stack.
+
+    Attributes:
+        key: 64-bit id made by the kernel side from the addresses; stable within a recording.
+        frames: Leaf first.
+        truncated: The stack went on beyond the depth limit.
+        end: How the walk ended: ``"root"``, or why it stopped before (``"no frame pointer"``, ``"depth"``, ...).
+    """
+
+    key: int
+    frames: tuple[Frame, ...]
+    truncated: bool = False
+    end: str = "root"

@@ -1,0 +1,1 @@
+"""Which functions of which mapped object are probed."""

@@ -1,0 +1,1 @@
+"""Reports made from a recording: text, JSON, folded stacks."""

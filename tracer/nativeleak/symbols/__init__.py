@@ -1,0 +1,1 @@
+"""Names for addresses: ELF symbol tables, debug files, demangling, perf maps."""
