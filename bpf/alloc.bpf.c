@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Allocator probes. The live set and the totals of each site are kept here, so that user space reads
+ * what the number of sites costs, not what the number of allocations costs.
+ *
+ * A block is taken out of the live set at the entry of free and realloc, before another thread can be
+ * given its address, and put in at the return of the call that made it. Calls that an allocator makes to
+ * itself or to another allocator are told by the stack pointer: while a call is in flight, an entry with
+ * a deeper stack is a part of it, and only the return with the matching stack pointer is its own.
+ */
+#include "common.bpf.h"
+#include "stack.bpf.h"
+
+static __always_inline u64 block_key(u64 address, u32 slot)
+{
+	return address | ((u64)slot << NL_SLOT_SHIFT);
+}
+
+static __always_inline u32 now_born(const struct nl_target *target)
+{
+	return (bpf_ktime_get_ns() - target->start_ns) >> NL_BORN_SHIFT;
+}
+
+static __always_inline struct nl_slice *slice_of(struct nl_site *site, u32 born, u32 generation)
+{
+	u64 index = (u64)born >> ((NL_SLICE_SHIFT + generation) & 31);
+
+	if (index >= NL_SLICES)
+		index = NL_SLICES - 1;
+	return &site->slices[generation & 1][index];
+}
+
+static __always_inline void book_allocated(struct nl_site *site, const struct nl_live *block,
+					   u32 generation)
+{
+	struct nl_slice *slice = slice_of(site, block->born, generation);
+
+	__sync_fetch_and_add(&site->allocated_bytes, block->size);
+	__sync_fetch_and_add(&site->allocated_count, 1);
+	__sync_fetch_and_add(&slice->bytes, block->size);
+	__sync_fetch_and_add(&slice->count, 1);
+}
+
+/* Undo book_allocated: the block found no room in the live set. */
+static __always_inline void unbook_allocated(struct nl_site *site, const struct nl_live *block,
+					     u32 generation)
+{
+	struct nl_slice *slice = slice_of(site, block->born, generation);
+
+	__sync_fetch_and_add(&site->allocated_bytes, -block->size);
+	__sync_fetch_and_add(&site->allocated_count, (u64)-1);
+	__sync_fetch_and_add(&slice->bytes, -block->size);
+	__sync_fetch_and_add(&slice->count, -1);
+}
+
+static __always_inline void book_freed(const struct nl_live *block, u32 slot, u32 generation)
+{
+	struct nl_site_key key = { .stack = block->stack, .thread = block->thread, .slot = slot };
+	struct nl_site *site = bpf_map_lookup_elem(&sites, &key);
+	struct nl_slice *slice;
+
+	if (!site)
+		return;
+	slice = slice_of(site, block->born, generation);
+	__sync_fetch_and_add(&site->freed_bytes, block->size);
+	__sync_fetch_and_add(&site->freed_count, 1);
+	__sync_fetch_and_add(&slice->bytes, -block->size);
+	__sync_fetch_and_add(&slice->count, -1);
+}
+
+/* Take a block out of the live set. Of two threads that free the same block one gets it. */
+static __always_inline int take_block(u64 address, u32 slot, struct nl_live *block)
+{
+	u64 key = block_key(address, slot);
+	struct nl_live *found = bpf_map_lookup_elem(&live, &key);
+
+	if (!found)
+		return 0;
+	*block = *found;
+	return bpf_map_delete_elem(&live, &key) == 0;
+}
+
+/* The totals of (thread, stack), made when new; those of "all others" when there is no room. */
+static __noinline struct nl_site *site_of(struct nl_site_key *key, struct scratch *scr)
+{
+	struct nl_site *site = bpf_map_lookup_elem(&sites, key);
+	u32 zero = 0;
+	struct nl_site *empty;
+
+	if (site) {
+		if (site->check != scr->stack.check)
+			count(NL_STACK_COLLISIONS);
+		return site;
+	}
+	empty = bpf_map_lookup_elem(&empty_site, &zero);
+	if (empty && bpf_map_update_elem(&sites, key, empty, BPF_NOEXIST) == 0) {
+		store_stack(scr, key->stack, key->slot);
+		site = bpf_map_lookup_elem(&sites, key);
+		if (site)
+			site->check = scr->stack.check;
+		return site;
+	}
+	count(NL_SITES_FULL);
+	key->stack = 0;
+	key->thread = 0;
+	return bpf_map_lookup_elem(&sites, key);
+}
+
+/* Book a block on its site and remember it. `ctx` holds the registers at the return of the allocator. */
+static __noinline int record_block(struct pt_regs *ctx, struct nl_thread *thread, u64 address)
+{
+	struct nl_site_key key = { .thread = thread->uid, .slot = thread->slot };
+	struct nl_live block = { .size = thread->size };
+	u64 block_at = block_key(address, thread->slot);
+	struct nl_target *target = active_target(thread->slot);
+	struct scratch *scr;
+	struct nl_site *site;
+	u32 index, generation;
+	long error;
+
+	if (!target)
+		return 0;
+	generation = target->generation;
+	block.born = now_born(target);
+
+	scr = take_scratch(&index);
+	if (!scr) {
+		/* Nothing is lost but the stack: the block goes to the site for all others. */
+		count(NL_NO_SCRATCH);
+		key.thread = 0;
+		site = bpf_map_lookup_elem(&sites, &key);
+	} else {
+		begin_stack(scr, thread->slot, REG_SP(ctx), REG_FP(ctx));
+		push_frame(scr, thread->ip);
+		push_frame(scr, REG_IP(ctx));
+		walk_frame_pointers(index, target->max_depth);
+		key.stack = stack_key(scr);
+		site = site_of(&key, scr);
+		release_scratch(scr);
+	}
+	if (!site)
+		goto lost;
+	block.stack = key.stack;
+	block.thread = key.thread;
+
+	/* Booked before it can be found, so that no one sees more freed than allocated. */
+	book_allocated(site, &block, generation);
+	error = bpf_map_update_elem(&live, &block_at, &block, BPF_NOEXIST);
+	if (error == -EEXIST) {
+		struct nl_live old;
+
+		/* Its free was not seen: made by a child after vfork, or by a function we do not know. */
+		count(NL_OVERWRITTEN);
+		if (take_block(address, thread->slot, &old))
+			book_freed(&old, thread->slot, generation);
+		error = bpf_map_update_elem(&live, &block_at, &block, BPF_NOEXIST);
+	}
+	if (!error)
+		return 0;
+	unbook_allocated(site, &block, generation);
+lost:
+	count(NL_LOST_ALLOCATIONS);
+	count_n(NL_LOST_BYTES, block.size);
+	return 0;
+}
+
+/* Forget a call in flight that will not return; a block that it held goes back. */
+static __always_inline void abandon_call(struct nl_thread *thread)
+{
+	count(NL_ABANDONED);
+	if (thread->held) {
+		u64 key = block_key(thread->pointer, thread->slot);
+
+		bpf_map_update_elem(&live, &key, &thread->old, BPF_NOEXIST);
+		thread->held = 0;
+	}
+	thread->call = NL_CALL_NONE;
+}
+
+/*
+ * Is this entry a part of the call in flight? Deeper in the stack it is. At the same stack pointer it is
+ * when it was reached by a jump: the return address in place is then not the one of the call in flight
+ * but the kernel's return trampoline (x86-64), or still the same (without one).
+ */
+static __always_inline int is_nested(struct pt_regs *ctx, struct nl_thread *thread)
+{
+	u64 sp = REG_SP(ctx), return_address;
+
+	if (sp != thread->sp)
+		return sp < thread->sp;
+#if defined(__TARGET_ARCH_x86)
+	if (bpf_probe_read_user(&return_address, sizeof(return_address), (void *)sp))
+		return 1;
+#else
+	return_address = REG_LR(ctx);
+#endif
+	return return_address != thread->return_address;
+}
+
+static __always_inline u64 requested_size(struct pt_regs *ctx, u32 call)
+{
+	switch (call) {
+	case NL_CALL_CALLOC:
+		/* An overflowing product fails in the allocator: the size is then never used. */
+		return REG_ARG1(ctx) * REG_ARG2(ctx);
+	case NL_CALL_REALLOCARRAY:
+		return REG_ARG2(ctx) * REG_ARG3(ctx);
+	case NL_CALL_REALLOC:
+	case NL_CALL_ALIGNED_ALLOC:
+		return REG_ARG2(ctx);
+	case NL_CALL_POSIX_MEMALIGN:
+		return REG_ARG3(ctx);
+	default:
+		return REG_ARG1(ctx);
+	}
+}
+
+static __always_inline int outside_limits(const struct nl_target *target, u64 size)
+{
+	return size < target->min_size || (target->max_size && size > target->max_size);
+}
+
+/* Returns whether the return of this call is wanted. */
+static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
+{
+	u32 slot = NL_COOKIE_SLOT(cookie), call = NL_COOKIE_CALL(cookie);
+	struct nl_target *target = active_target(slot);
+	struct nl_thread *thread;
+	u64 size;
+
+	/* A forked child runs the same probes: it is another process. */
+	if (!target || target->tgid != bpf_get_current_pid_tgid() >> 32)
+		return 0;
+	size = requested_size(ctx, call);
+	thread = current_thread(slot);
+	if (!thread) {
+		count(NL_LOST_ALLOCATIONS);
+		count_n(NL_LOST_BYTES, size);
+		return 0;
+	}
+	if (thread->call != NL_CALL_NONE) {
+		if (is_nested(ctx, thread)) {
+			count(NL_NESTED);
+			return 0;
+		}
+		abandon_call(thread);
+	}
+	thread->held = 0;
+	if (call == NL_CALL_REALLOC || call == NL_CALL_REALLOCARRAY) {
+		thread->pointer = REG_ARG1(ctx);
+		if (thread->pointer) {
+			thread->held = take_block(thread->pointer, slot, &thread->old);
+			if (!thread->held)
+				count(NL_UNMATCHED_FREES);
+		}
+	} else if (call == NL_CALL_POSIX_MEMALIGN) {
+		thread->pointer = REG_ARG1(ctx);
+	}
+	thread->size = size;
+	/* Skipped, but still in flight: what it calls inside is part of it. */
+	thread->skipped = outside_limits(target, size);
+	if (thread->skipped)
+		count(NL_SKIPPED);
+	thread->sp = REG_SP(ctx);
+	thread->ip = REG_IP(ctx);
+#if defined(__TARGET_ARCH_x86)
+	if (bpf_probe_read_user(&thread->return_address, sizeof(u64), (void *)thread->sp))
+		thread->return_address = 0;
+#else
+	thread->return_address = REG_LR(ctx);
+#endif
+	thread->call = call;
+	return 1;
+}
+
+static __always_inline void leave_realloc(struct nl_thread *thread, struct nl_target *target,
+					  u64 result)
+{
+	if (!thread->held)
+		return;
+	thread->held = 0;
+	/* Failed: the old block is still there. realloc(p, 0) returns NULL and has freed it. */
+	if (!result && thread->size) {
+		u64 key = block_key(thread->pointer, thread->slot);
+
+		bpf_map_update_elem(&live, &key, &thread->old, BPF_NOEXIST);
+	} else {
+		book_freed(&thread->old, thread->slot, target->generation);
+	}
+}
+
+static __always_inline int leave_call(struct pt_regs *ctx)
+{
+	u32 tid = (u32)bpf_get_current_pid_tgid(), call;
+	struct nl_thread *thread = bpf_map_lookup_elem(&threads, &tid);
+	struct nl_target *target;
+	u64 result;
+
+	if (!thread || thread->call == NL_CALL_NONE || REG_SP(ctx) != RETURN_SP(thread->sp))
+		return 0;
+	call = thread->call;
+	thread->call = NL_CALL_NONE;
+	target = active_target(thread->slot);
+	if (!target)
+		return 0;
+	result = REG_RESULT(ctx);
+	if (call == NL_CALL_POSIX_MEMALIGN) {
+		if ((s32)result) {
+			result = 0;
+		} else if (bpf_probe_read_user(&result, sizeof(result), (void *)thread->pointer)) {
+			count(NL_BAD_POINTER);
+			return 0;
+		}
+	}
+	leave_realloc(thread, target, result);
+	if (!result) {
+		count(NL_FAILED);
+		return 0;
+	}
+	if (thread->skipped)
+		return 0;
+	return record_block(ctx, thread, result);
+}
+
+SEC("uprobe")
+int on_alloc_entry(struct pt_regs *ctx)
+{
+	enter_call(ctx, bpf_get_attach_cookie(ctx));
+	return 0;
+}
+
+SEC("uprobe")
+int on_alloc_return(struct pt_regs *ctx)
+{
+	return leave_call(ctx);
+}
+
+/*
+ * Entry and return in one. At the entry the instruction pointer is the probed address; at the return it
+ * is where the caller goes on. Returning 1 at the entry declines the return.
+ */
+SEC("uprobe")
+int on_alloc_session(struct pt_regs *ctx)
+{
+	if (REG_IP(ctx) == bpf_get_func_ip(ctx))
+		return !enter_call(ctx, bpf_get_attach_cookie(ctx));
+	return leave_call(ctx);
+}
+
+SEC("uprobe")
+int on_free(struct pt_regs *ctx)
+{
+	u64 cookie = bpf_get_attach_cookie(ctx), address = REG_ARG1(ctx);
+	u32 slot = NL_COOKIE_SLOT(cookie), tid = (u32)bpf_get_current_pid_tgid();
+	struct nl_target *target = active_target(slot);
+	struct nl_thread *thread;
+	struct nl_live block;
+
+	if (!target || target->tgid != bpf_get_current_pid_tgid() >> 32)
+		return 0;
+	if (!address) {
+		count(NL_FREE_NULL);
+		return 0;
+	}
+	if (take_block(address, slot, &block)) {
+		book_freed(&block, slot, target->generation);
+		if (NL_COOKIE_CALL(cookie) == NL_CALL_DELETE) {
+			thread = bpf_map_lookup_elem(&threads, &tid);
+			if (thread)
+				thread->deleted = address;
+		}
+		return 0;
+	}
+	thread = bpf_map_lookup_elem(&threads, &tid);
+	/* A realloc in flight may free its old block through free: that one is held, not unknown. */
+	if (thread && ((thread->call != NL_CALL_NONE && REG_SP(ctx) < thread->sp) ||
+		       thread->deleted == address)) {
+		thread->deleted = 0;
+		count(NL_NESTED);
+		return 0;
+	}
+	count(NL_UNMATCHED_FREES);
+	return 0;
+}

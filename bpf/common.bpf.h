@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What every part of the kernel side needs: registers by architecture, maps, counters, events. */
+#ifndef NATIVELEAK_COMMON_BPF_H
+#define NATIVELEAK_COMMON_BPF_H
+
+#include <linux/bpf.h>
+#include <linux/errno.h>
+#include <linux/types.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+#include "nativeleak.h"
+
+/*
+ * Layout of the registers a uprobe gets and of a task's saved user registers. Source: struct pt_regs in
+ * arch/x86/include/asm/ptrace.h, struct user_pt_regs in arch/arm64/include/uapi/asm/ptrace.h. Own
+ * definitions, because the headers of one build host lack those of the other architecture.
+ */
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
+	unsigned long orig_ax, ip, cs, flags, sp, ss;
+};
+#define REG_ARG1(regs) ((regs)->di)
+#define REG_ARG2(regs) ((regs)->si)
+#define REG_ARG3(regs) ((regs)->dx)
+#define REG_RESULT(regs) ((regs)->ax)
+#define REG_IP(regs) ((regs)->ip)
+#define REG_SP(regs) ((regs)->sp)
+#define REG_FP(regs) ((regs)->bp)
+/* The call pushed the return address, the return popped it. */
+#define RETURN_SP(entry_sp) ((entry_sp) + 8)
+#elif defined(__TARGET_ARCH_arm64)
+struct pt_regs {
+	unsigned long regs[31], sp, pc, pstate;
+};
+#define REG_ARG1(r) ((r)->regs[0])
+#define REG_ARG2(r) ((r)->regs[1])
+#define REG_ARG3(r) ((r)->regs[2])
+#define REG_RESULT(r) ((r)->regs[0])
+#define REG_IP(r) ((r)->pc)
+#define REG_SP(r) ((r)->sp)
+#define REG_FP(r) ((r)->regs[29])
+#define REG_LR(r) ((r)->regs[30])
+#define RETURN_SP(entry_sp) (entry_sp)
+#else
+#error "no register layout for this architecture"
+#endif
+
+typedef __u64 u64;
+typedef __s64 s64;
+typedef __u32 u32;
+typedef __s32 s32;
+typedef __u8 u8;
+
+/*
+ * Sizes given here are the defaults; the loader sets those of live, sites, threads, stacks, known_stacks,
+ * scratch and events before it loads the object. All hash maps allocate as they are used.
+ */
+
+/* slot -> target. Written by user space; state is switched off here at exec. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NL_MAX_TARGETS);
+	__type(key, u32);
+	__type(value, struct nl_target);
+} targets SEC(".maps");
+
+/* tgid -> slot, for probes that every process hits. Written by user space, deleted here at exec. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, NL_MAX_TARGETS);
+	__type(key, u32);
+	__type(value, u32);
+} slots SEC(".maps");
+
+/* address | slot << 56 -> block. Deleted by free. Full: the block is counted as lost. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 20);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, struct nl_live);
+} live SEC(".maps");
+
+/*
+ * Site -> totals. Deleted by user space when the thread is gone and nothing is outstanding. Full: the
+ * block is booked on the site {0, 0, slot}, which user space puts in at the start.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 16);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct nl_site_key);
+	__type(value, struct nl_site);
+} sites SEC(".maps");
+
+/* One element that stays zero: the value of a new site, too large for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct nl_site);
+} empty_site SEC(".maps");
+
+/* tid -> thread. Deleted when the thread ends. Full: its calls are counted as lost. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 15);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u32);
+	__type(value, struct nl_thread);
+} threads SEC(".maps");
+
+/* [0]: the uid given last. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} uids SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, NL_N_COUNTERS);
+	__type(key, u32);
+	__type(value, u64);
+} counters SEC(".maps");
+
+/* Events in order. Full: counted; user space then looks at the address space anew. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20);
+} events SEC(".maps");
+
+/* Atomic although the counter is this CPU's own: a program may be preempted between load and store. */
+static __always_inline void count_n(u32 counter, u64 n)
+{
+	u64 *value = bpf_map_lookup_elem(&counters, &counter);
+
+	if (value)
+		__sync_fetch_and_add(value, n);
+}
+
+static __always_inline void count(u32 counter)
+{
+	count_n(counter, 1);
+}
+
+static __always_inline struct nl_target *active_target(u32 slot)
+{
+	struct nl_target *target = bpf_map_lookup_elem(&targets, &slot);
+
+	return target && target->state == NL_ON ? target : 0;
+}
+
+/* The slot of the running process, or NL_MAX_TARGETS when it is none of the targets. */
+static __always_inline u32 current_slot(void)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 *slot = bpf_map_lookup_elem(&slots, &tgid);
+
+	return slot ? *slot : NL_MAX_TARGETS;
+}
+
+static __always_inline struct nl_event *new_event(u32 type, u32 slot, u32 uid)
+{
+	struct nl_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+
+	if (!event) {
+		count(NL_LOST_EVENTS);
+		return 0;
+	}
+	event->type = type;
+	event->slot = slot;
+	event->tid = (u32)bpf_get_current_pid_tgid();
+	event->thread = uid;
+	event->time_ns = bpf_ktime_get_ns();
+	event->stack = 0;
+	event->ret = 0;
+	event->flags = 0;
+	event->pad = 0;
+	__builtin_memset(event->args, 0, sizeof(event->args));
+	return event;
+}
+
+static __noinline struct nl_thread *new_thread(u32 tid, u32 slot)
+{
+	struct nl_thread thread = {};
+	struct nl_event *event;
+	u32 zero = 0, *last = bpf_map_lookup_elem(&uids, &zero);
+
+	if (!last)
+		return 0;
+	thread.uid = __sync_fetch_and_add(last, 1) + 1;
+	thread.slot = slot;
+	if (bpf_map_update_elem(&threads, &tid, &thread, BPF_NOEXIST)) {
+		count(NL_THREADS_FULL);
+		return 0;
+	}
+	event = new_event(NL_EVENT_THREAD, slot, thread.uid);
+	if (event) {
+		bpf_get_current_comm(event->comm, sizeof(event->comm));
+		bpf_ringbuf_submit(event, 0);
+	}
+	return bpf_map_lookup_elem(&threads, &tid);
+}
+
+/* The running thread; 0 when the table is full. */
+static __always_inline struct nl_thread *current_thread(u32 slot)
+{
+	u32 tid = (u32)bpf_get_current_pid_tgid();
+	struct nl_thread *thread = bpf_map_lookup_elem(&threads, &tid);
+
+	return thread ? thread : new_thread(tid, slot);
+}
+
+#endif /* NATIVELEAK_COMMON_BPF_H */

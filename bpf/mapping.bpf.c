@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Address space, and the life of threads and processes. User space keeps the interval map; here events are
+ * made in the order in which the kernel acts: what takes memory away reports at its entry, before another
+ * thread can be given the place; what brings memory reports at its exit. These probes see every process of
+ * the machine, so the first thing each does is to look whether the process is a target.
+ */
+#include "common.bpf.h"
+#include "stack.bpf.h"
+
+#define PROT_EXEC 4
+#define MAX_ERRNO 4095
+
+/* Source: /sys/kernel/tracing/events/syscalls/sys_enter_mmap/format; the same for every system call. */
+struct syscall_enter {
+	u64 common;
+	s64 nr;
+	u64 args[6];
+};
+
+struct syscall_exit {
+	u64 common;
+	s64 nr;
+	s64 ret;
+};
+
+/* Fields that are read of kernel structures; offsets are relocated when the object is loaded. */
+struct signal_struct {
+	int group_exit_code;
+} __attribute__((preserve_access_index));
+
+struct task_struct {
+	int pid;
+	int tgid;
+	int exit_code;
+	char comm[16];
+	struct signal_struct *signal;
+} __attribute__((preserve_access_index));
+
+static __always_inline int failed(s64 ret)
+{
+	return (u64)ret >= (u64)-MAX_ERRNO;
+}
+
+/* The thread, if it belongs to a target whose window is open. */
+static __always_inline struct nl_thread *thread_in_window(void)
+{
+	u32 slot = current_slot();
+
+	if (!active_target(slot))
+		return 0;
+	return current_thread(slot);
+}
+
+static __always_inline u32 flags_of(const struct nl_thread *thread)
+{
+	return thread->call != NL_CALL_NONE ? NL_IN_ALLOCATOR : 0;
+}
+
+/*
+ * Exactly the arguments that the call has: the kernel refuses a program that reads beyond the tracepoint's
+ * record. `n` is a constant at every caller.
+ */
+static __always_inline void copy_args(u64 *to, struct syscall_enter *ctx, int n)
+{
+#pragma unroll
+	for (int i = 0; i < 6; i++)
+		to[i] = i < n ? ctx->args[i] : 0;
+}
+
+static __always_inline int keep_args(struct syscall_enter *ctx, int n)
+{
+	struct nl_thread *thread = thread_in_window();
+
+	if (thread)
+		copy_args(thread->syscall_args, ctx, n);
+	return 0;
+}
+
+/* Report at the entry: the memory is about to go. */
+static __always_inline int report_entry(struct syscall_enter *ctx, u32 type, int n)
+{
+	struct nl_thread *thread = thread_in_window();
+	struct nl_event *event;
+
+	if (!thread)
+		return 0;
+	copy_args(thread->syscall_args, ctx, n);
+	event = new_event(type, thread->slot, thread->uid);
+	if (!event)
+		return 0;
+	copy_args(event->args, ctx, n);
+	event->flags = flags_of(thread);
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+/* The stack at a system call: the leaf is the code that made it. */
+static __noinline u64 syscall_stack(u32 slot)
+{
+	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	struct nl_target *target = active_target(slot);
+	struct scratch *scr;
+	u64 ip, sp, fp, key;
+	u32 index;
+
+	if (!target || bpf_probe_read_kernel(&ip, sizeof(ip), &REG_IP(regs)) ||
+	    bpf_probe_read_kernel(&sp, sizeof(sp), &REG_SP(regs)) ||
+	    bpf_probe_read_kernel(&fp, sizeof(fp), &REG_FP(regs)))
+		return 0;
+	scr = take_scratch(&index);
+	if (!scr) {
+		count(NL_NO_SCRATCH);
+		return 0;
+	}
+	begin_stack(scr, slot, sp, fp);
+	push_frame(scr, ip);
+	if (ip >= target->wrappers_start && ip < target->wrappers_end) {
+#if defined(__TARGET_ARCH_arm64)
+		u64 lr;
+
+		if (!bpf_probe_read_kernel(&lr, sizeof(lr), &REG_LR(regs)))
+			push_frame(scr, lr);
+#else
+		push_wrapper_caller(scr, target, ip);
+#endif
+	}
+	walk_frame_pointers(index, target->max_depth);
+	key = stack_key(scr);
+	store_stack(scr, key, slot);
+	release_scratch(scr);
+	return key;
+}
+
+/* Report at the exit of a call whose arguments were kept at its entry. */
+static __always_inline int report_exit(s64 ret, u32 type, int with_stack)
+{
+	struct nl_thread *thread = thread_in_window();
+	struct nl_event *event;
+	u64 stack = 0;
+
+	if (!thread)
+		return 0;
+	count(NL_SYSCALLS);
+	if (with_stack)
+		stack = syscall_stack(thread->slot);
+	event = new_event(type, thread->slot, thread->uid);
+	if (!event)
+		return 0;
+	for (int i = 0; i < 6; i++)
+		event->args[i] = thread->syscall_args[i];
+	event->stack = stack;
+	event->ret = ret;
+	event->flags = flags_of(thread);
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+SEC("tp/syscalls/sys_enter_mmap")
+int on_mmap_entry(struct syscall_enter *ctx)
+{
+	return keep_args(ctx, 6);
+}
+
+SEC("tp/syscalls/sys_exit_mmap")
+int on_mmap_exit(struct syscall_exit *ctx)
+{
+	return failed(ctx->ret) ? 0 : report_exit(ctx->ret, NL_EVENT_MMAP, 1);
+}
+
+SEC("tp/syscalls/sys_enter_munmap")
+int on_munmap_entry(struct syscall_enter *ctx)
+{
+	return report_entry(ctx, NL_EVENT_MUNMAP, 2);
+}
+
+SEC("tp/syscalls/sys_exit_munmap")
+int on_munmap_exit(struct syscall_exit *ctx)
+{
+	return failed(ctx->ret) ? report_exit(ctx->ret, NL_EVENT_MUNMAP_FAILED, 0) : 0;
+}
+
+SEC("tp/syscalls/sys_enter_mremap")
+int on_mremap_entry(struct syscall_enter *ctx)
+{
+	return report_entry(ctx, NL_EVENT_MREMAP, 5);
+}
+
+SEC("tp/syscalls/sys_exit_mremap")
+int on_mremap_exit(struct syscall_exit *ctx)
+{
+	return report_exit(ctx->ret, NL_EVENT_MREMAP_DONE, !failed(ctx->ret));
+}
+
+SEC("tp/syscalls/sys_enter_mprotect")
+int on_mprotect_entry(struct syscall_enter *ctx)
+{
+	return keep_args(ctx, 3);
+}
+
+SEC("tp/syscalls/sys_exit_mprotect")
+int on_mprotect_exit(struct syscall_exit *ctx)
+{
+	return failed(ctx->ret) ? 0 : report_exit(ctx->ret, NL_EVENT_MPROTECT, 0);
+}
+
+SEC("tp/syscalls/sys_enter_brk")
+int on_brk_entry(struct syscall_enter *ctx)
+{
+	return keep_args(ctx, 1);
+}
+
+SEC("tp/syscalls/sys_exit_brk")
+int on_brk_exit(struct syscall_exit *ctx)
+{
+	return report_exit(ctx->ret, NL_EVENT_BRK, 1);
+}
+
+SEC("tp/syscalls/sys_enter_shmat")
+int on_shmat_entry(struct syscall_enter *ctx)
+{
+	return keep_args(ctx, 3);
+}
+
+SEC("tp/syscalls/sys_exit_shmat")
+int on_shmat_exit(struct syscall_exit *ctx)
+{
+	return failed(ctx->ret) ? 0 : report_exit(ctx->ret, NL_EVENT_SHMAT, 1);
+}
+
+SEC("tp/syscalls/sys_enter_shmdt")
+int on_shmdt_entry(struct syscall_enter *ctx)
+{
+	return report_entry(ctx, NL_EVENT_SHMDT, 1);
+}
+
+SEC("tp/syscalls/sys_exit_shmdt")
+int on_shmdt_exit(struct syscall_exit *ctx)
+{
+	return failed(ctx->ret) ? report_exit(ctx->ret, NL_EVENT_SHMDT_FAILED, 0) : 0;
+}
+
+/* Raw tracepoints give the kernel's own objects: no format that could change between releases. */
+
+SEC("raw_tp/task_rename")
+int on_rename(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (void *)ctx->args[0];
+	u32 tgid = BPF_CORE_READ(task, tgid), tid = BPF_CORE_READ(task, pid);
+	u32 *slot = bpf_map_lookup_elem(&slots, &tgid);
+	struct nl_thread *thread;
+	struct nl_event *event;
+
+	if (!slot)
+		return 0;
+	thread = bpf_map_lookup_elem(&threads, &tid);
+	event = new_event(NL_EVENT_THREAD, *slot, thread ? thread->uid : 0);
+	if (!event)
+		return 0;
+	/* The tracepoint fires before the name changes: the new one is its second argument. */
+	event->tid = tid;
+	bpf_probe_read_kernel_str(event->comm, sizeof(event->comm), (void *)ctx->args[1]);
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+SEC("raw_tp/sched_process_exit")
+int on_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (void *)ctx->args[0];
+	u32 tgid = BPF_CORE_READ(task, tgid), tid = BPF_CORE_READ(task, pid);
+	u32 *slot = bpf_map_lookup_elem(&slots, &tgid);
+	struct nl_thread *thread;
+	struct nl_event *event;
+	u32 uid = 0;
+
+	if (!slot)
+		return 0;
+	thread = bpf_map_lookup_elem(&threads, &tid);
+	if (thread) {
+		uid = thread->uid;
+		if (thread->call != NL_CALL_NONE)
+			abandon_call(thread);
+	}
+	event = new_event(NL_EVENT_THREAD_EXIT, *slot, uid);
+	bpf_map_delete_elem(&threads, &tid);
+	if (!event)
+		return 0;
+	event->tid = tid;
+	event->ret = BPF_CORE_READ(task, exit_code);
+	if (tid == tgid)
+		event->ret |= BPF_CORE_READ(task, signal, group_exit_code);
+	BPF_CORE_READ_STR_INTO(&event->comm, task, comm);
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+SEC("raw_tp/sched_process_exec")
+int on_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (void *)ctx->args[0];
+	u32 tgid = BPF_CORE_READ(task, tgid);
+	u32 *found = bpf_map_lookup_elem(&slots, &tgid), slot;
+	struct nl_target *target;
+	struct nl_event *event;
+
+	if (!found)
+		return 0;
+	slot = *found;
+	target = bpf_map_lookup_elem(&targets, &slot);
+	if (!target)
+		return 0;
+	/* The address space is gone, and with it all that was outstanding: the window ends here. */
+	target->state = NL_OFF;
+	bpf_map_delete_elem(&slots, &tgid);
+	event = new_event(NL_EVENT_EXEC, slot, 0);
+	if (event)
+		bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+/* Only the victim's pid is read: it has been the first field in every release. */
+struct mark_victim {
+	u64 common;
+	int pid;
+};
+
+SEC("tp/oom/mark_victim")
+int on_oom_kill(struct mark_victim *ctx)
+{
+	u32 tgid = ctx->pid;
+	u32 *slot = bpf_map_lookup_elem(&slots, &tgid);
+	struct nl_event *event;
+
+	if (!slot)
+		return 0;
+	event = new_event(NL_EVENT_OOM_KILL, *slot, 0);
+	if (event)
+		bpf_ringbuf_submit(event, 0);
+	return 0;
+}

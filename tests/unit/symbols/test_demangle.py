@@ -1,0 +1,66 @@
+"""Names as programmers write them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from nativeleak.symbols.demangle import demangle, printable
+
+
+@pytest.mark.parametrize(
+    ("mangled", "expected"),
+    [
+        ("_Znwm", "operator new(unsigned long)"),
+        ("_ZN2os6mallocEm8MEMFLAGS", "os::malloc(unsigned long, MEMFLAGS)"),
+        ("_ZN12_GLOBAL__N_13fooEv", "(anonymous namespace)::foo()"),
+        ("_ZNSt6vectorIiSaIiEE9push_backEOi", "std::vector<int, std::allocator<int>>::push_back(int&&)"),
+        ("_Z3runSt8functionIFvzEE", "run(std::function<void (...)>)"),
+        ("_RNvC6_123foo3bar", "123foo::bar"),
+        ("_RNvMs_Cs4fqI2P2rA04_8my_crateNtB4_3Foo3new", "<my_crate::Foo>::new"),
+        ("_ZN4core3ptr13drop_in_place17h0123456789abcdefE", "core::ptr::drop_in_place"),
+        ("_ZN36_$LT$T$u20$as$u20$core..any..Any$GT$7type_id17h0123456789abcdefE", "<T as core::any::Any>::type_id"),
+        ("malloc", "malloc"),
+        ("runtime.mallocgc", "runtime.mallocgc"),
+        ("main.part", "main.part"),
+        ("_Zinvalid", "_Zinvalid"),
+        ("_R", "_R"),
+        ("", ""),
+        ("_", "_"),
+    ],
+)
+def test_demangle_name_is_as_in_the_source(mangled: str, expected: str) -> None:
+    assert demangle(mangled) == expected
+
+
+@pytest.mark.parametrize(
+    ("mangled", "expected"),
+    [
+        ("_Z3foov.constprop.0", "foo()"),
+        ("_Z3foov.isra.0.constprop.12", "foo()"),
+        ("_Z3foov.part.0.cold", "foo() [clone .cold]"),
+        ("_Z3foov.cold", "foo() [clone .cold]"),
+        ("_Z3foov.cold.1", "foo() [clone .cold]"),
+        ("_Z3foov.llvm.1234567890", "foo()"),
+        ("_Z3foov.localalias", "foo()"),
+        ("c_function.lto_priv.0", "c_function"),
+        ("c_function.cold", "c_function [clone .cold]"),
+        (".cold", ".cold"),
+    ],
+)
+def test_demangle_clone_suffix_is_dropped_but_for_cold(mangled: str, expected: str) -> None:
+    assert demangle(mangled) == expected
+
+
+def test_demangle_hostile_names_never_raise() -> None:
+    chooser = random.Random(7)
+    alphabet = "_ZNSt3fooIiEvRP0123456789$.\0\x1b\udc80é "
+    for _ in range(3000):
+        name = chooser.choice(("_Z", "_ZN", "_R", "")) + "".join(chooser.choices(alphabet, k=chooser.randrange(40)))
+        assert printable(demangle(name)) == demangle(name)
+    assert demangle("_Z" + "N" * 100_000) == "_Z" + "N" * 100_000
+
+
+def test_printable_control_characters_and_surrogates_are_replaced() -> None:
+    assert printable("a\x1b[31m\n\udcffé b") == "a?[31m??é b"

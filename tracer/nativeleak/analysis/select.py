@@ -1,0 +1,162 @@
+"""Which sites a report shows, merged how and in which order: a chain of pure functions over the table of sites."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from itertools import chain
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from nativeleak.analysis.growth import Ints
+from nativeleak.analysis.table import TOTALS
+from nativeleak.errors import UsageError
+from nativeleak.model import Stack
+
+
+class By(StrEnum):
+    """What makes one row of a report; the values are those of ``--by``."""
+
+    SITE = "site"
+    THREAD = "thread"
+    SITE_AND_THREAD = "site,thread"
+
+
+class Metric(StrEnum):
+    """What sites are ordered by; the values are those of ``--metric``."""
+
+    OUTSTANDING = "outstanding"
+    ALLOCATED = "allocated"
+    COUNT = "count"
+    GROWTH = "growth"
+    RESIDENT = "resident"
+
+
+METRIC_COLUMNS: Final = {
+    Metric.OUTSTANDING: "outstanding_bytes",
+    Metric.ALLOCATED: "allocated_bytes",
+    Metric.COUNT: "outstanding_count",
+    Metric.GROWTH: "slope_bytes_per_s",
+    Metric.RESIDENT: "resident_bytes",
+}
+
+_MERGED_BY: Final = {
+    By.SITE: ["kind", "owner", "slot", "stack_key"],
+    By.THREAD: ["kind", "owner", "slot", "thread_uid"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What the user asked to see.
+
+    Attributes:
+        thread: A tid, a glob on the thread's name, or ``/regex/``; None for all.
+        function: Regular expression that a frame's function must match somewhere; None for all.
+        min_bytes: Least metric of a row shown; bytes outstanding where the metric is none in bytes.
+        top: Most rows shown; None for all.
+    """
+
+    metric: Metric = Metric.OUTSTANDING
+    by: By = By.SITE_AND_THREAD
+    thread: str | None = None
+    function: str | None = None
+    min_bytes: int = 0
+    top: int | None = None
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether rows may be left out."""
+        return self.thread is not None or self.function is not None or self.min_bytes > 0 or self.top is not None
+
+
+def keep_threads(table: pd.DataFrame, thread: str | None) -> pd.DataFrame:
+    """The rows of the threads meant by ``Selection.thread``.
+
+    Raises:
+        UsageError: The regular expression is none.
+    """
+    if thread is None:
+        return table
+    if thread.isdigit():
+        return table[table["tid"] == int(thread)]
+    names = table["thread"].unique()
+    if len(thread) > 1 and thread[0] == thread[-1] == "/":
+        pattern = _compile("--thread", thread[1:-1])
+        chosen = [name for name in names if pattern.search(name)]
+    else:
+        chosen = [name for name in names if fnmatchcase(name, thread)]
+    return table[table["thread"].isin(chosen)]
+
+
+def keep_functions(table: pd.DataFrame, function: str | None, stack_of: Callable[[int], Stack | None]) -> pd.DataFrame:
+    """The rows with a frame whose function matches ``Selection.function``.
+
+    Raises:
+        UsageError: The regular expression is none.
+    """
+    if function is None:
+        return table
+    pattern = _compile("--function", function)
+    keys = [int(key) for key in table["stack_key"].unique()]
+    chosen = [key for key in keys if _has_function(stack_of(key), pattern)]
+    return table[table["stack_key"].isin(np.array(chosen, dtype="uint64"))]
+
+
+def merge(table: pd.DataFrame, by: By, n_sites: int) -> tuple[pd.DataFrame, Ints]:
+    """The table with rows merged, and for each of all ``n_sites`` sites the number of its row, -1 for none."""
+    labels: Ints = np.full(n_sites, -1, dtype=np.int64)
+    positions = table.index.to_numpy()
+    if by is By.SITE_AND_THREAD or table.empty:
+        labels[positions] = np.arange(len(table))
+        return table.reset_index(drop=True), labels
+    groups = table.groupby(_MERGED_BY[by], sort=False)
+    labels[positions] = groups.ngroup().to_numpy()
+    merged = groups[list(TOTALS)].sum()
+    merged["resident_bytes"] = groups["resident_bytes"].sum(min_count=1)
+    merged["oldest_s"] = groups["oldest_s"].max()
+    merged["functions"] = groups["functions"].agg(_union)
+    merged["n_threads"] = groups["thread_uid"].nunique()
+    merged["n_stacks"] = groups["stack_key"].nunique()
+    for column in {"thread_uid", "tid", "thread", "stack_key"} - set(_MERGED_BY[by]):
+        merged[column] = groups[column].first()
+    merged = merged.reset_index()
+    if by is By.SITE:
+        merged = merged.assign(thread_uid=0, tid=0, thread="*")
+    else:
+        merged = merged.assign(stack_key=np.zeros(len(merged), dtype="uint64"))
+    return merged, labels
+
+
+def rank(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
+    """The rows to show, largest metric first. The index keeps saying which row of ``table`` each one is."""
+    column = METRIC_COLUMNS[selection.metric]
+    in_bytes = selection.metric in (Metric.OUTSTANDING, Metric.ALLOCATED, Metric.RESIDENT)
+    if selection.min_bytes:
+        table = table[table[column if in_bytes else "outstanding_bytes"].fillna(0) >= selection.min_bytes]
+    ranked = table.sort_values(
+        [column, "outstanding_bytes", "allocated_bytes"], ascending=False, kind="stable", na_position="last"
+    )
+    return ranked if selection.top is None else ranked.head(selection.top)
+
+
+def _union(names: Collection[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(sorted(set(chain.from_iterable(names))))
+
+
+def _has_function(stack: Stack | None, pattern: re.Pattern[str]) -> bool:
+    return stack is not None and any(pattern.search(frame.function) for frame in stack.frames)
+
+
+def _compile(option: str, pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UsageError(
+            f"{option} {pattern!r} is no regular expression: {error}", "Put a backslash before ( ) [ ] * + ? . ^ $ |"
+        ) from error

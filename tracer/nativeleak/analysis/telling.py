@@ -1,0 +1,43 @@
+"""Finds in a stack the frame that tells a person most: the first one above allocator functions and their wrappers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from nativeleak.model import Frame, FrameKind
+
+_ALLOCATOR: Final = re.compile(
+    r"""
+    (?:__libc_|__GI_|__|_int_|je_|tc_|mi_|do_|x|g_|av_|OPENSSL_|CRYPTO_)?
+        (?:malloc|calloc|realloc|reallocarray|memalign|aligned_alloc|posix_memalign|valloc|pvalloc|strn?dup|zalloc
+          |mmap(?:64)?|mremap|s?brk|shmat|malloc0|try_malloc)(?:_n|_usable)?(?:@.*)?
+    | (?:.*::)?operator\ new(?:\[\])?(?:\(.*)?
+    | sysmalloc | arena_get2 | new_heap | grow_heap | _mid_memalign | tcache_init | fallback_impl.*
+    | (?:je_|tcmalloc::|mi_)\S+
+    | os::(?:malloc|realloc|strdup|reserve_memory|commit_memory|pd_\w+|Linux::\w+).*
+    | (?:Allocate|Reallocate)Heap.* | resource_allocate_bytes.* | (?:Chunk|Arena|CHeapObj|ArrayAllocator)\b.*
+    | Unsafe_(?:Re)?[aA]llocateMemory0?.*
+    | (?:jdk[./]internal|sun)[./]misc[./]Unsafe[.:]+(?:re)?allocateMemory0?.*
+    | java[./]nio[./](?:DirectByteBuffer[.:]+<init>|ByteBuffer[.:]+allocateDirect|Bits[.:]+\w+).*
+    | std::(?:__cxx11::)?(?:allocator|allocator_traits|__new_allocator|_Vector_base|basic_string<.*>::_M_create)\b.*
+    | __gnu_cxx::.*allocator.* | std::.*::_M_(?:allocate|realloc)\w*.*
+    | __rust_(?:alloc|realloc|alloc_zeroed) | __r[dg]l_\w+ | alloc::(?:alloc|raw_vec)::.* | hashbrown::raw::.*
+    | _?Py(?:Mem|Object)_\w*(?:Malloc|Calloc|Realloc) | _PyMem_\w+ | apr_p[c]?alloc | ngx_(?:p[nc]?|c)?alloc
+    """,
+    re.VERBOSE,
+)
+_OPAQUE: Final = (FrameKind.UNRESOLVED, FrameKind.STUB, FrameKind.KERNEL)
+
+
+def is_allocator(function: str) -> bool:
+    """Whether a function only hands on a request for memory."""
+    return _ALLOCATOR.fullmatch(function) is not None
+
+
+def telling_frame(frames: Sequence[Frame]) -> Frame | None:
+    """The first frame above the allocator's, with a name where there is one; None for an empty stack."""
+    callers = [frame for frame in frames if not is_allocator(frame.function)]
+    named = (frame for frame in callers if frame.kind not in _OPAQUE)
+    return next(named, None) or next(iter(callers or frames), None)

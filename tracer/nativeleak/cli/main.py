@@ -1,0 +1,105 @@
+"""Entry point: the verbs, and the one place where errors are printed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from nativeleak import __version__
+from nativeleak.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, NativeleakError
+
+_VERBS = {
+    "trace": ("nativeleak.cli.trace", "trace_command"),
+    "report": ("nativeleak.cli.report", "report_command"),
+    "doctor": ("nativeleak.cli.doctor", "doctor_command"),
+    "demo": ("nativeleak.cli.demo", "demo_command"),
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a verb's module when the verb is used: the recorder must not carry what reports need."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Names of all verbs."""
+        return list(_VERBS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb, imported now; None where there is none of that name."""
+        if cmd_name not in _VERBS:
+            return None
+        module_name, attribute = _VERBS[cmd_name]
+        module = __import__(module_name, fromlist=[attribute])
+        command: click.Command = getattr(module, attribute)
+        return command
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog='Tab completion for bash: eval "$(_NATIVELEAK_COMPLETE=bash_source nativeleak)" (zsh and fish likewise).',
+)
+@click.version_option(__version__, prog_name="nativeleak")
+def cli() -> None:
+    """Find what is eating a process's native memory, on a live production machine.
+
+    No restart, no flag, no agent; nothing is stopped.
+
+    \b
+      nativeleak trace -p PID --duration 10m    record and report
+      nativeleak report FILE.nlk                the report again, in any form
+      nativeleak doctor -p PID                  what works here, and what to do about the rest
+    """  # noqa: D301 - \b is click's mark for lines that stay as they are
+
+
+def print_error(error: NativeleakError) -> None:
+    """What failed on the first line, then what to do."""
+    print(f"nativeleak: {error.what}", file=sys.stderr)  # noqa: T201
+    if error.remedy:
+        print(f"  {error.remedy}", file=sys.stderr)  # noqa: T201
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with the status of the interface contract."""
+    sys.exit(run(sys.argv[1:] if args is None else args))
+
+
+def run(args: list[str]) -> int:
+    """Run the command line; returns the exit status."""
+    verbose = any(a == "--verbose" or (a.startswith("-v") and set(a[1:]) == {"v"}) for a in args)
+    try:
+        result: Any = cli.main(args=args, prog_name="nativeleak", standalone_mode=False)
+        return result if isinstance(result, int) else EXIT_OK
+    except click.exceptions.Exit as done:
+        return int(done.exit_code)
+    except click.ClickException as error:
+        return _usage_error(error)
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # The reader of stdout has left: nothing more to say, and Python must not try to flush it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except NativeleakError as error:
+        if verbose:
+            traceback.print_exc()
+        print_error(error)
+        return error.exit_status
+    except Exception as error:
+        if verbose:
+            raise
+        print_error(
+            NativeleakError(f"{type(error).__name__}: {error}", "this is a bug; run again with -v for the traceback")
+        )
+        return EXIT_FAILURE
+
+
+def _usage_error(error: click.ClickException) -> int:
+    print(f"nativeleak: {error.format_message()}", file=sys.stderr)  # noqa: T201
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        print(f"  {error.ctx.get_usage()}", file=sys.stderr)  # noqa: T201
+        print(f"  `{error.ctx.command_path} --help` explains the options", file=sys.stderr)  # noqa: T201
+    return EXIT_USAGE

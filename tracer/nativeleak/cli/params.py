@@ -1,0 +1,43 @@
+"""Option types that several verbs share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from nativeleak.units import parse_duration, parse_size
+
+
+class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """``4096``, ``64K``, ``16MiB`` -> bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes, or a usage error."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """``90``, ``90s``, ``10m``, ``1h30m`` -> seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds, or a usage error."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+SIZE = SizeType()
+DURATION = DurationType()

@@ -1,0 +1,118 @@
+"""``nativeleak report``: makes reports from recordings."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from nativeleak.errors import UsageError
+from nativeleak.units import parse_size
+
+_EPILOG = """\b
+Examples:
+  nativeleak report trace.nlk                              the answer, and the ten largest sites
+  nativeleak report trace.nlk --metric growth --top 5      what grows fastest
+  nativeleak report trace.nlk --thread 'nioEventLoop-*'    what these threads hold
+  nativeleak report trace.nlk --format folded | flamegraph.pl > trace.svg
+  nativeleak report trace.nlk --format json -o trace.json
+"""
+
+
+def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command("report", epilog=_EPILOG, short_help="Make reports from recordings.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option(
+    "--format", "format_name", type=click.Choice(["text", "json", "folded"]), default="text", show_default=True
+)
+@click.option(
+    "--metric",
+    type=click.Choice(["outstanding", "allocated", "count", "growth", "resident"]),
+    default="outstanding",
+    show_default=True,
+    help="What sites are ordered by, and what folded stacks count (growth: bytes a minute).",
+)
+@click.option(
+    "--by",
+    type=click.Choice(["site", "thread", "site,thread"]),
+    default="site,thread",
+    show_default=True,
+    help="One row for each call site (threads merged), each thread (stacks merged), or each pair of them.",
+)
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show N rows; 10 in text, all in other formats.")
+@click.option(
+    "--min", "min_bytes", callback=_size, default="0", metavar="SIZE", help="Leave out smaller rows: 64K, 1MiB."
+)
+@click.option("--thread", metavar="PATTERN", help="Only threads with this TID or name; * and ? or /REGEX/.")
+@click.option("--function", metavar="REGEX", help="Only stacks with a matching function in any frame.")
+@click.option(
+    "--max-frames",
+    type=click.IntRange(min=0),
+    default=40,
+    show_default=True,
+    metavar="N",
+    help="Most frames of a stack in text; 0 shows all.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, allow_dash=True),
+    default="-",
+    metavar="OUT",
+    help="Write to this file, readable by you alone; - is standard output.",
+)
+def report_command(
+    files: tuple[Path, ...],
+    format_name: str,
+    metric: str,
+    by: str,
+    top: int | None,
+    min_bytes: int,
+    thread: str | None,
+    function: str | None,
+    max_frames: int,
+    output: Path,
+) -> None:
+    """Make a report from each recording FILE: what is outstanding, who allocated it, and whether it grows."""
+    # pandas takes half a second to load: neither --help nor any other verb shall wait for it.
+    from nativeleak.analysis.select import By, Metric, Selection
+    from nativeleak.recording import open_recording
+    from nativeleak.reports.output import write_file, write_stdout
+    from nativeleak.reports.render import DEFAULT_WIDTH, Format, ReportOptions, render
+
+    if format_name == "json" and len(files) > 1:
+        raise UsageError(
+            "report --format json failed: several recordings do not fit into one JSON object",
+            "Run nativeleak report once for each recording.",
+        )
+    to_terminal = str(output) == "-" and sys.stdout.isatty()
+    options = ReportOptions(
+        selection=Selection(Metric(metric), By(by), thread, function, min_bytes, top),
+        width=shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if to_terminal else DEFAULT_WIDTH,
+        colour=to_terminal and format_name == "text",
+        max_frames=max_frames or None,
+    )
+    texts = []
+    for path in files:
+        with open_recording(path) as recording:
+            texts.append(render(recording, format=Format(format_name), options=options))
+    if len(files) > 1:
+        texts = [f"# {_heading(path)}:\n{text}\n" for path, text in zip(files, texts, strict=True)]
+    if str(output) == "-":
+        write_stdout("".join(texts))
+    else:
+        write_file(output, "".join(texts))
+
+
+def _heading(path: Path) -> str:
+    from nativeleak.reports.names import printable
+
+    return printable(str(path))

@@ -1,0 +1,127 @@
+"""``nativeleak trace``: record a live process, then report."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from nativeleak.cli.params import DURATION, SIZE
+from nativeleak.engines.bpf import abi
+from nativeleak.engines.bpf.engine import AttachMode, Limits
+from nativeleak.errors import NativeleakError, UsageError
+from nativeleak.live import make_observer
+from nativeleak.run import Trace, TraceOptions
+
+FORMATS = ("text", "json", "folded", "none")
+_MAX_DURATION_S = 366 * 86400.0
+_MODES = {"session": AttachMode.SESSION, "multi": AttachMode.MULTI, "perf": AttachMode.PERF}
+
+
+@click.command(
+    "trace",
+    epilog="""\b
+Examples:
+  nativeleak trace -p 4711 --duration 10m
+  nativeleak trace -p 4711 --duration 1h -o leak.nlk --min-size 64K
+  nativeleak trace -p 4711 --format folded | flamegraph.pl > leak.svg
+Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
+)
+@click.option("-p", "--pid", "pids", type=int, multiple=True, required=True, metavar="PID", help="Process to trace.")
+@click.option("--duration", type=DURATION, metavar="TIME", help="How long: 90s, 10m, 1h30m. [default: until Ctrl-C]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Recording. "
+              "[default: nativeleak-PID-TIME.nlk]")  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace an existing recording.")
+@click.option("--interval", type=DURATION, default="10s", show_default=True, metavar="TIME",
+              help="Between two snapshots.")  # fmt: skip
+@click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True,
+              help="Report at the end.")  # fmt: skip
+@click.option("--top", type=click.IntRange(1), default=None, metavar="N", help="Sites in the text report.")
+@click.option("--min-size", type=SIZE, default=0, metavar="SIZE", help="Skip smaller heap allocations.")
+@click.option("--max-size", type=SIZE, default=0, metavar="SIZE", help="Skip larger heap allocations.")
+@click.option("--max-allocations", type=click.IntRange(1000, 1 << 27), default=1 << 20, show_default=True,
+              metavar="N", help="Outstanding allocations that can be kept at a time.")  # fmt: skip
+@click.option("--max-sites", type=click.IntRange(16, 1 << 22), default=1 << 16, show_default=True, metavar="N",
+              help="Call sites (thread and stack) that can be kept.")  # fmt: skip
+@click.option("--max-threads", type=click.IntRange(1, 1 << 22), default=1 << 15, show_default=True, metavar="N",
+              help="Threads alive at one time that can be kept.")  # fmt: skip
+@click.option("--max-depth", type=click.IntRange(2, abi.MAX_FRAMES), default=abi.MAX_FRAMES, show_default=True,
+              metavar="N", help="Frames of a stack.")  # fmt: skip
+@click.option(
+    "--maps-only", is_flag=True, help="No allocator probes: only mmap and brk (Go, stripped static programs)."
+)
+@click.option("--attach", "attach", type=click.Choice(list(_MODES)), multiple=True, hidden=True)
+@click.option("--ring-size", type=SIZE, default=4 << 20, hidden=True)
+@click.option("--max-new-stacks", type=int, default=1 << 14, hidden=True)
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="Say what is done; tracebacks of errors.")
+@click.pass_context
+def trace_command(ctx: click.Context, /, **given: object) -> int:
+    """Trace where PID's native memory goes, and report what is outstanding by thread and call site."""
+    options = _options(ctx, given)
+    observer = make_observer(quiet=bool(given["quiet"]), verbose=bool(given["verbose"]))
+    with observer:
+        trace = Trace(options, observer)
+        trace.run()
+    return _report(trace, str(given["format_"]), given["top"])
+
+
+def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
+    pids = tuple(dict.fromkeys(ctx.params["pids"]))
+    if len(pids) >= abi.MAX_TARGETS:
+        raise UsageError(f"--pid given {len(pids)} times: at most {abi.MAX_TARGETS - 1} processes at once")
+    duration_s, interval_s = ctx.params["duration"], ctx.params["interval"]
+    if duration_s is not None and duration_s > _MAX_DURATION_S:
+        raise UsageError(f"--duration of {duration_s / 86400:.0f} days: longer than a year makes no sense")
+    if interval_s < 0.1:
+        raise UsageError(f"--interval of {interval_s} s is too short", "give at least 100 ms: --interval 0.1s")
+    if ctx.params["max_size"] and ctx.params["max_size"] < ctx.params["min_size"]:
+        raise UsageError(
+            f"--max-size {ctx.params['max_size']} is less than --min-size {ctx.params['min_size']}: nothing is left"
+        )
+    output = ctx.params["output"] or Path(f"nativeleak-{pids[0]}-{time.strftime('%Y%m%d-%H%M%S')}.nlk")
+    if ctx.params["ring_size"] & (ctx.params["ring_size"] - 1):
+        raise UsageError(f"--ring-size {ctx.params['ring_size']}: must be a power of two")
+    return TraceOptions(
+        pids=pids,
+        output=output,
+        duration_s=duration_s,
+        interval_s=interval_s,
+        min_size=ctx.params["min_size"],
+        max_size=ctx.params["max_size"],
+        max_depth=ctx.params["max_depth"],
+        limits=Limits(
+            n_allocations=ctx.params["max_allocations"],
+            n_sites=ctx.params["max_sites"],
+            n_threads=ctx.params["max_threads"],
+            n_new_stacks=ctx.params["max_new_stacks"],
+            ring_bytes=ctx.params["ring_size"],
+        ),
+        maps_only=ctx.params["maps_only"],
+        overwrite=ctx.params["force"],
+        modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
+        given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
+    )
+
+
+def _report(trace: Trace, format_: str, top: object) -> int:
+    """The report, made by a process of its own: the recorder stays small, and pandas is not its business."""
+    writer = trace.writer
+    if format_ == "none" or writer is None:
+        return 0
+    command = [sys.executable, "-m", "nativeleak", "report", "--format", format_]
+    if top is not None:
+        command += ["--top", str(top)]
+    if not writer.failed:
+        return subprocess.run([*command, str(trace.options.output)], check=False).returncode
+    if trace.recording is None:
+        raise NativeleakError("the report failed: nothing was recorded")
+    fd = os.memfd_create("nativeleak")
+    with open(fd, "wb") as memory:
+        memory.write(trace.recording)
+        memory.flush()
+        return subprocess.run([*command, f"/proc/self/fd/{fd}"], check=False, pass_fds=[fd]).returncode

@@ -1,0 +1,191 @@
+"""Structures that user space shares with the BPF programs.
+
+Source: ``bpf/nativeleak.h``, field for field; the sizes are asserted on both sides.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from enum import IntEnum, IntFlag
+from typing import Final
+
+MAX_TARGETS: Final = 64
+SLICES: Final = 16
+BANKS: Final = 2
+MAX_FRAMES: Final = 127
+N_WRAPPERS: Final = 4
+SCRATCH_PER_CPU: Final = 8
+BORN_SHIFT: Final = 20
+"""Birth times count in units of 2^20 ns."""
+SLICE_SHIFT: Final = 10
+"""A slice of generation 0 is 2^10 such units wide."""
+SLOT_SHIFT: Final = 56
+ADDRESS_MASK: Final = (1 << SLOT_SHIFT) - 1
+IN_ALLOCATOR: Final = 1
+
+
+class Call(IntEnum):
+    """``enum nl_call``: what the arguments and the result of an allocator function mean."""
+
+    NONE = 0
+    MALLOC = 1
+    CALLOC = 2
+    REALLOC = 3
+    REALLOCARRAY = 4
+    POSIX_MEMALIGN = 5
+    ALIGNED_ALLOC = 6
+    FREE = 7
+    DELETE = 8
+
+
+class Counter(IntEnum):
+    """``enum nl_counter``."""
+
+    LOST_ALLOCATIONS = 0
+    LOST_BYTES = 1
+    LOST_STACKS = 2
+    STACK_COLLISIONS = 3
+    NO_SCRATCH = 4
+    LOST_EVENTS = 5
+    SITES_FULL = 6
+    THREADS_FULL = 7
+    UNMATCHED_FREES = 8
+    FREE_NULL = 9
+    NESTED = 10
+    SKIPPED = 11
+    FAILED = 12
+    ABANDONED = 13
+    OVERWRITTEN = 14
+    BAD_POINTER = 15
+    SYSCALLS = 16
+
+
+class EventType(IntEnum):
+    """``enum nl_event_type``."""
+
+    NONE = 0
+    STACK = 1
+    MMAP = 2
+    MUNMAP = 3
+    MUNMAP_FAILED = 4
+    MREMAP = 5
+    MREMAP_DONE = 6
+    MPROTECT = 7
+    BRK = 8
+    SHMAT = 9
+    SHMDT = 10
+    SHMDT_FAILED = 11
+    THREAD = 12
+    THREAD_EXIT = 13
+    EXEC = 14
+    OOM_KILL = 15
+
+
+class StackFlag(IntFlag):
+    """How a walk ended when it was not at the root."""
+
+    TRUNCATED = 1
+    NO_FP = 2
+    READ_FAULT = 4
+    NO_SCRATCH = 8
+
+
+class Wrapper(ctypes.Structure):
+    """``struct nl_wrapper``."""
+
+    _fields_ = (("start", ctypes.c_uint64), ("end", ctypes.c_uint64), ("frame_bytes", ctypes.c_uint64))
+
+
+class Target(ctypes.Structure):
+    """``struct nl_target``."""
+
+    _fields_ = (
+        ("tgid", ctypes.c_uint32),
+        ("state", ctypes.c_uint32),
+        ("start_ns", ctypes.c_uint64),
+        ("min_size", ctypes.c_uint64),
+        ("max_size", ctypes.c_uint64),
+        ("wrappers_start", ctypes.c_uint64),
+        ("wrappers_end", ctypes.c_uint64),
+        ("generation", ctypes.c_uint32),
+        ("max_depth", ctypes.c_uint32),
+        ("wrappers", Wrapper * N_WRAPPERS),
+    )
+
+
+class Live(ctypes.Structure):
+    """``struct nl_live``."""
+
+    _fields_ = (
+        ("size", ctypes.c_uint64),
+        ("stack", ctypes.c_uint64),
+        ("thread", ctypes.c_uint32),
+        ("born", ctypes.c_uint32),
+    )
+
+
+class SiteKeyStruct(ctypes.Structure):
+    """``struct nl_site_key``."""
+
+    _fields_ = (("stack", ctypes.c_uint64), ("thread", ctypes.c_uint32), ("slot", ctypes.c_uint32))
+
+
+class Slice(ctypes.Structure):
+    """``struct nl_slice``."""
+
+    _fields_ = (("bytes", ctypes.c_int64), ("count", ctypes.c_int64))
+
+
+class Site(ctypes.Structure):
+    """``struct nl_site``."""
+
+    _fields_ = (
+        ("freed_bytes", ctypes.c_uint64),
+        ("freed_count", ctypes.c_uint64),
+        ("allocated_bytes", ctypes.c_uint64),
+        ("allocated_count", ctypes.c_uint64),
+        ("check", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("slices", Slice * (BANKS * SLICES)),
+    )
+
+
+class StackStruct(ctypes.Structure):
+    """``struct nl_stack``."""
+
+    _fields_ = (
+        ("n", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("check", ctypes.c_uint32),
+        ("slot", ctypes.c_uint32),
+        ("ips", ctypes.c_uint64 * MAX_FRAMES),
+    )
+
+
+class Event(ctypes.Structure):
+    """``struct nl_event``; ``args`` and ``comm`` share their place."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("slot", ctypes.c_uint32),
+        ("tid", ctypes.c_uint32),
+        ("thread", ctypes.c_uint32),
+        ("time_ns", ctypes.c_uint64),
+        ("stack", ctypes.c_uint64),
+        ("ret", ctypes.c_int64),
+        ("flags", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("args", ctypes.c_uint64 * 6),
+    )
+
+
+SIZES: Final = {Target: 152, Live: 24, SiteKeyStruct: 16, Site: 552, StackStruct: 1032, Event: 96}
+
+for _struct, _size in SIZES.items():
+    if ctypes.sizeof(_struct) != _size:
+        raise AssertionError(f"{_struct.__name__} has {ctypes.sizeof(_struct)} bytes, bpf/nativeleak.h has {_size}")
+
+
+def cookie(call: Call, slot: int) -> int:
+    """Cookie of a probe: the meaning of the call in bits 0-7, the target's slot in bits 8-15."""
+    return int(call) | slot << 8

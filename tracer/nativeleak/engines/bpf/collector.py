@@ -1,0 +1,433 @@
+"""From kernel events and maps to snapshots: the part of the recorder that knows the targets.
+
+Takes events in the order of the ring buffer, keeps each target's address space and threads, names new stacks while the
+target lives, and makes a snapshot when asked.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from nativeleak.engines.bpf import abi
+from nativeleak.engines.bpf.engine import BpfEngine, RawStack
+from nativeleak.engines.bpf.mapping import to_mapping_event
+from nativeleak.engines.bpf.owners import owner_of_stack
+from nativeleak.errors import NativeleakError
+from nativeleak.ledger.address_space import AddressSpace
+from nativeleak.ledger.heap import HeapLedger, SiteLabel
+from nativeleak.ledger.slices import BORN_SHIFT, generation_at, slice_seconds
+from nativeleak.model import (
+    Kind,
+    Owner,
+    SiteKey,
+    SiteTotals,
+    Snapshot,
+    Stack,
+    TargetEnd,
+    TargetInfo,
+    ThreadInfo,
+)
+from nativeleak.symbols.resolver import Symbolizer
+from nativeleak.target import procfs
+from nativeleak.target.check import TargetFacts
+from nativeleak.target.residency import ResidencyReader
+
+OTHER_THREADS: Final = "(threads beyond the limit)"
+_MAX_EXACT_AGES: Final = 2_000_000
+"""Outstanding blocks up to which the last snapshot reads the live set for exact ages: about half a second a million."""
+_PROT_EXEC: Final = 4
+_UNKNOWN_STACK: Final = SiteLabel((), Owner.PROGRAM)
+_LIVE_WORDS: Final = 3
+
+
+class StackFacts(NamedTuple):
+    """What is remembered of a named stack; the frames themselves are in the recording."""
+
+    label: SiteLabel
+    headline: str
+
+
+@dataclass(slots=True)
+class TargetState:
+    """One target as the recorder sees it."""
+
+    slot: int
+    facts: TargetFacts
+    symbolizer: Symbolizer
+    space: AddressSpace
+    residency: ResidencyReader | None
+    info: TargetInfo
+    start_ns: int = 0
+    oom_killed: bool = False
+    new_code: bool = False
+    thread_names: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its window is closed for good."""
+        return self.info.end is not TargetEnd.RUNNING
+
+
+class Collector:
+    """State of a trace in user space.
+
+    Args:
+        on_stacks: Gets new stacks, named.
+        on_note: Gets (word, sentence) for the recording.
+    """
+
+    def __init__(self, on_stacks: Callable[[list[Stack]], None], on_note: Callable[[str, str], None]) -> None:
+        self.heap = HeapLedger()
+        self.targets: dict[int, TargetState] = {}
+        self.generation = 0
+        self.n_stacks_without_root = 0
+        self.n_stacks_truncated = 0
+        self._on_stacks = on_stacks
+        self._on_note = on_note
+        self._engine: BpfEngine | None = None
+        self._threads: dict[int, ThreadInfo] = {0: ThreadInfo(0, 0, 0, OTHER_THREADS)}
+        self._changed_threads: set[int] = {0}
+        self._uid_of: dict[tuple[int, int], int] = {}
+        self._stacks: dict[int, StackFacts] = {}
+        self._new_keys: list[int] = []
+        self._lost_events_seen = 0
+        self._counters: dict[abi.Counter, int] = {}
+        self._map_retired: dict[tuple[int, Kind, Owner], SiteTotals] = {}
+
+    def bind(self, engine: BpfEngine) -> None:
+        """The engine, which in turn needs ``on_event`` to be made."""
+        self._engine = engine
+
+    @property
+    def engine(self) -> BpfEngine:
+        """The engine that events come from."""
+        if self._engine is None:
+            raise RuntimeError("no engine is bound")
+        return self._engine
+
+    def add_target(self, slot: int, facts: TargetFacts, info: TargetInfo) -> TargetState:
+        """Take a target in, before its window opens.
+
+        Raises:
+            NoTargetError: It is gone.
+        """
+        residency: ResidencyReader | None
+        try:
+            residency = ResidencyReader(facts.pid)
+        except NativeleakError:
+            residency = None
+        state = TargetState(slot, facts, Symbolizer(facts.pid), AddressSpace(), residency, info)
+        state.thread_names = procfs.read_threads(facts.pid)
+        self.targets[slot] = state
+        return state
+
+    def open_window(self, state: TargetState) -> None:
+        """The window opens: what is mapped now is from before."""
+        state.start_ns = time.monotonic_ns()
+        self.engine.open_window(state.slot, state.start_ns)
+        # Mappings made in between are seen twice: as from before, then by their event, which replaces them.
+        state.space.load_baseline(procfs.read_maps(state.facts.pid))
+
+    # Events
+
+    def on_event(self, event: abi.Event) -> None:
+        """Take one event in; called from the ring buffer."""
+        state = self.targets.get(event.slot)
+        if state is None:
+            return
+        kind = event.type
+        if kind == abi.EventType.STACK:
+            self._new_keys.append(event.stack)
+        elif kind == abi.EventType.THREAD:
+            self._on_thread(state, event)
+        elif kind == abi.EventType.THREAD_EXIT:
+            self._on_thread_exit(state, event)
+        elif kind == abi.EventType.EXEC:
+            self._on_exec(state)
+        elif kind == abi.EventType.OOM_KILL:
+            state.oom_killed = True
+        else:
+            self._on_mapping(state, event)
+
+    def _on_mapping(self, state: TargetState, event: abi.Event) -> None:
+        mapping = to_mapping_event(event, state.start_ns, state.facts.pid)
+        if mapping is None:
+            return
+        state.space.apply(mapping)
+        if event.type == abi.EventType.MMAP and event.args[2] & _PROT_EXEC and event.args[4] < 1 << 31:
+            state.new_code = True
+
+    def _on_thread(self, state: TargetState, event: abi.Event) -> None:
+        name = _comm(event)
+        state.thread_names[event.tid] = name
+        uid = event.thread or self._uid_of.get((state.slot, event.tid), 0)
+        if uid:
+            self._uid_of[state.slot, event.tid] = uid
+            self._set_thread(ThreadInfo(uid, state.slot, event.tid, name))
+
+    def _on_thread_exit(self, state: TargetState, event: abi.Event) -> None:
+        uid = self._uid_of.pop((state.slot, event.tid), 0) or event.thread
+        if uid:
+            self._set_thread(ThreadInfo(uid, state.slot, event.tid, _comm(event), alive=False))
+        state.thread_names.pop(event.tid, None)
+        state.space.forget_thread(event.tid)
+        if event.tid == state.facts.pid and event.ret & 0x7F:
+            state.info = replace(state.info, end_signal=event.ret & 0x7F)
+
+    def _set_thread(self, thread: ThreadInfo) -> None:
+        if self._threads.get(thread.uid) != thread:
+            self._threads[thread.uid] = thread
+            self._changed_threads.add(thread.uid)
+
+    def _on_exec(self, state: TargetState) -> None:
+        state.info = replace(state.info, end=TargetEnd.EXEC)
+        self._on_note("exec", f"PID {state.facts.pid} replaced itself by another program: the window ends there")
+
+    def target_exited(self, state: TargetState) -> None:
+        """The process is gone: say how."""
+        if state.is_over:
+            return
+        if state.oom_killed:
+            end = TargetEnd.OOM_KILLED
+            self._on_note("oom", f"PID {state.facts.pid} was killed by the kernel's OOM killer")
+        elif state.info.end_signal:
+            end = TargetEnd.KILLED
+            self._on_note("killed", f"PID {state.facts.pid} was ended by signal {state.info.end_signal}")
+        else:
+            end = TargetEnd.EXITED
+            self._on_note("exit", f"PID {state.facts.pid} ended by itself")
+        state.info = replace(state.info, end=end)
+
+    # Stacks
+
+    def name_new_stacks(self, *, sweep: bool = False) -> int:
+        """Name what is new, while the target lives; returns how many stacks.
+
+        Args:
+            sweep: Look through the kernel's store too, for stacks whose event was lost.
+        """
+        raw: list[RawStack] = []
+        for key in self._new_keys:
+            stack = self.engine.fetch_stack(key)
+            if stack is not None:
+                raw.append(stack)
+        self._new_keys.clear()
+        if sweep:
+            raw.extend(self.engine.fetch_new_stacks())
+        named = [self._name(stack) for stack in raw if stack.slot in self.targets]
+        if named:
+            self._on_stacks(named)
+        return len(named)
+
+    def _name(self, raw: RawStack) -> Stack:
+        state = self.targets[raw.slot]
+        frames = tuple(state.symbolizer.resolve(ip, is_leaf=i == 0) for i, ip in enumerate(raw.ips))
+        function = frames[0].function if frames else "?"
+        owner, at_root, headline = owner_of_stack(frames, function)
+        truncated = bool(raw.flags & (abi.StackFlag.TRUNCATED | abi.StackFlag.READ_FAULT))
+        end = "root"
+        if raw.flags & abi.StackFlag.TRUNCATED:
+            end = "depth"
+        elif raw.flags & abi.StackFlag.READ_FAULT:
+            end = "unreadable"
+        elif not at_root:
+            end = "no frame pointer"
+        self.n_stacks_truncated += truncated
+        self.n_stacks_without_root += end != "root"
+        self._stacks[raw.key] = StackFacts(SiteLabel((function,), owner), headline)
+        if owner is not Owner.PROGRAM:
+            state.space.reclassify_stack(raw.key, owner)
+        return Stack(raw.key, frames, truncated, end)
+
+    def label(self, stack_key: int) -> SiteLabel:
+        """The allocator function of a stack and its owner."""
+        facts = self._stacks.get(stack_key)
+        return facts.label if facts else _UNKNOWN_STACK
+
+    def headline(self, key: SiteKey) -> tuple[str, str]:
+        """Thread name and most telling function of a site, for the live view."""
+        facts = self._stacks.get(key.stack_key)
+        thread = self._threads.get(key.thread_uid)
+        return (thread.name if thread else "?"), (facts.headline if facts else "?")
+
+    # Snapshots
+
+    def elapsed_s(self) -> float:
+        """Seconds since the first window opened."""
+        starts = [state.start_ns for state in self.targets.values() if state.start_ns]
+        return (time.monotonic_ns() - min(starts)) / 1e9 if starts else 0.0
+
+    def keep_slices(self) -> bool:
+        """Double the width of the birth slices when they are used up; returns whether it was done."""
+        generation = generation_at(self.elapsed_s())
+        if generation == self.generation:
+            return False
+        self.read_heap()
+        self.generation += 1
+        self.engine.set_generation(self.generation)
+        return True
+
+    def read_heap(self) -> None:
+        """Take in the kernel's totals."""
+        raw = ((s.slot, s.thread, s.stack, s.value) for s in self.engine.read_sites() if s.slot in self.targets)
+        self.heap.read(raw, self.generation)
+
+    def snapshot(self, *, final: bool = False) -> Snapshot:
+        """Everything as it is now.
+
+        Args:
+            final: The windows are closed: read exact ages from the live set.
+        """
+        self.name_new_stacks(sweep=True)
+        self._counters = self.engine.read_counters()
+        self._resync_after_loss()
+        elapsed_s = self.elapsed_s()
+        self.read_heap()
+        ages = self._exact_births() if final and self.heap.outstanding()[1] <= _MAX_EXACT_AGES else None
+        sites = self.heap.snapshot(elapsed_s, self.generation, self.label, ages)
+        for state in self.targets.values():
+            sites.extend(self._map_sites(state, elapsed_s))
+        self._retire()
+        changed, self._changed_threads = self._changed_threads, set()
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return Snapshot(
+            elapsed_s=elapsed_s,
+            targets=tuple(state.info for state in self.targets.values()),
+            threads=tuple(self._threads[uid] for uid in sorted(changed)),
+            sites=tuple(sites),
+            retired=(*self.heap.retired(), *self._map_retired.values()),
+            counters=self._named_counters(),
+            rss_bytes=sum(self.rss_bytes(state) for state in self.targets.values()),
+            slice_s=slice_seconds(self.generation),
+            probe_hits=self._probe_hits(),
+            target_cpu_s=sum(_cpu_s(state) for state in self.targets.values()),
+            tracer_cpu_s=round(usage.ru_utime + usage.ru_stime, 3),
+            tracer_max_rss_bytes=usage.ru_maxrss * 1024,
+        )
+
+    @staticmethod
+    def rss_bytes(state: TargetState) -> int:
+        """Resident memory of a target, 0 once it is gone."""
+        try:
+            return 0 if state.is_over else procfs.read_rss(state.facts.pid)
+        except NativeleakError:
+            return 0
+
+    def _map_sites(self, state: TargetState, elapsed_s: float) -> Iterable[SiteTotals]:
+        ranges = list(state.space.outstanding_ranges())
+        resident: dict[object, int] | None = None
+        if state.residency is not None and not state.is_over:
+            resident = {}
+            sizes = state.residency.resident_bytes([(start, end) for start, end, _ in ranges])
+            for (_, _, site_id), n_bytes in zip(ranges, sizes, strict=True):
+                resident[site_id] = resident.get(site_id, 0) + n_bytes
+        return state.space.site_totals(state.slot, elapsed_s, resident)  # type: ignore[arg-type]
+
+    def _exact_births(self) -> dict[SiteKey, float]:
+        """Birth of the oldest outstanding block of each site, seconds since the first window opened."""
+        oldest: dict[tuple[int, int, int], int] = {}
+        for keys, values, n in self.engine.read_live():
+            addresses = keys[: n * 8].cast("Q")
+            words = values[: n * 8 * _LIVE_WORDS].cast("Q")
+            for i in range(n):
+                thread_born = words[3 * i + 2]
+                site = (addresses[i] >> abi.SLOT_SHIFT, words[3 * i + 1], thread_born & 0xFFFFFFFF)
+                born = thread_born >> 32
+                if born < oldest.get(site, 1 << 32):
+                    oldest[site] = born
+        first = min((state.start_ns for state in self.targets.values()), default=0)
+        births = {}
+        for (slot, stack, thread), born in oldest.items():
+            if slot in self.targets:
+                offset_ns = self.targets[slot].start_ns - first
+                births[SiteKey(Kind.HEAP, slot, thread, stack)] = ((born << BORN_SHIFT) + offset_ns) / 1e9
+        return births
+
+    def _retire(self) -> None:
+        gone = {uid for uid, thread in self._threads.items() if not thread.alive}
+        if not gone:
+            return
+        for key in self.heap.retire(gone.__contains__):
+            self.engine.delete_site(key.slot, key.thread_uid, key.stack_key)
+        for state in self.targets.values():
+            for totals in state.space.retire(state.slot, gone):
+                where = (state.slot, totals.key.kind, totals.owner)
+                self._map_retired[where] = _add(self._map_retired.get(where), totals)
+
+    def _resync_after_loss(self) -> None:
+        lost = self._counters[abi.Counter.LOST_EVENTS]
+        if lost == self._lost_events_seen:
+            return
+        self._lost_events_seen = lost
+        for state in self.targets.values():
+            if state.is_over:
+                continue
+            try:
+                change = state.space.resync(procfs.read_maps(state.facts.pid))
+            except NativeleakError:
+                continue
+            self._on_note(
+                "resync",
+                f"events were lost: looked at the address space of PID {state.facts.pid} anew"
+                f" ({change.added_bytes} bytes more, {change.removed_bytes} less than known)",
+            )
+
+    def _named_counters(self) -> dict[str, int]:
+        counters = {counter.name.lower(): value for counter, value in self._counters.items()}
+        counters["truncated_stacks"] = self.n_stacks_truncated
+        counters["stacks_without_root"] = self.n_stacks_without_root
+        symbolizers = [state.symbolizer for state in self.targets.values()]
+        counters["resolved_frames"] = sum(s.resolved_frames for s in symbolizers)
+        counters["unresolved_frames"] = sum(s.unresolved_frames for s in symbolizers)
+        counters["resync_unknown_bytes"] = sum(s.space.resync_unknown_bytes for s in self.targets.values())
+        counters["kernel_map_bytes"] = self.engine.map_memory_bytes()
+        return counters
+
+    def _probe_hits(self) -> int:
+        """Times an allocator probe has run: what ended up in a total or a counter, entry and return apart."""
+        _, allocated, _, freed = self.heap.allocated()
+        c = self._counters
+        both = allocated + c[abi.Counter.FAILED] + c[abi.Counter.SKIPPED] + c[abi.Counter.LOST_ALLOCATIONS]
+        once = (
+            freed
+            + c[abi.Counter.UNMATCHED_FREES]
+            + c[abi.Counter.FREE_NULL]
+            + c[abi.Counter.NESTED]
+            + c[abi.Counter.ABANDONED]
+        )
+        return 2 * both + once
+
+    def close(self) -> None:
+        """Close the files of all targets."""
+        for state in self.targets.values():
+            state.symbolizer.close()
+            if state.residency is not None:
+                state.residency.close()
+
+
+def _add(before: SiteTotals | None, totals: SiteTotals) -> SiteTotals:
+    if before is None:
+        before = SiteTotals(SiteKey(totals.key.kind, totals.key.slot, 0, 0), owner=totals.owner)
+    return replace(
+        before,
+        allocated_bytes=before.allocated_bytes + totals.allocated_bytes,
+        allocated_count=before.allocated_count + totals.allocated_count,
+        freed_bytes=before.freed_bytes + totals.freed_bytes,
+        freed_count=before.freed_count + totals.freed_count,
+    )
+
+
+def _comm(event: abi.Event) -> str:
+    raw = bytes(event.args)[:16]
+    return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+
+
+def _cpu_s(state: TargetState) -> float:
+    try:
+        return procfs.read_cpu_s(state.facts.pid)
+    except NativeleakError:
+        return 0.0

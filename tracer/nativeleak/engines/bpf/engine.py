@@ -1,0 +1,451 @@
+"""The BPF programs in the kernel: load them, attach them, read what they keep.
+
+Features are found by trying, best first: one session link for entry and return (Linux 6.13), multi links (6.6), perf
+events. What is attached hangs on descriptors of this process: whatever way it ends, the kernel takes the probes away.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NamedTuple, Self
+
+from nativeleak.engines.bpf import abi, kernel
+from nativeleak.engines.bpf.loaders.libbpf import BpfMap, BpfObject, Libbpf, RingBuffer, object_path
+from nativeleak.errors import CannotTraceError
+from nativeleak.probes.families import CallKind, ProbePoint
+
+_U32: Final = struct.Struct("=I")
+_U64: Final = struct.Struct("=Q")
+_SITE_KEY: Final = struct.Struct("=QII")
+_RING_BYTES: Final = 4 << 20
+_N_SITES_DEFAULT: Final = 1 << 16
+_N_THREADS_DEFAULT: Final = 1 << 15
+_N_NEW_STACKS: Final = 1 << 14
+_N_KNOWN_STACKS: Final = 1 << 17
+
+
+class AttachMode(StrEnum):
+    """How allocator probes are attached."""
+
+    SESSION = "uprobe session"
+    MULTI = "uprobe multi"
+    PERF = "perf events"
+
+
+_ALLOCATOR_PROGRAMS: Final[dict[AttachMode, dict[str, int]]] = {
+    AttachMode.SESSION: {
+        "on_alloc_session": kernel.ATTACH_UPROBE_SESSION,
+        "on_free": kernel.ATTACH_UPROBE_MULTI,
+    },
+    AttachMode.MULTI: dict.fromkeys(("on_alloc_entry", "on_alloc_return", "on_free"), kernel.ATTACH_UPROBE_MULTI),
+    AttachMode.PERF: dict.fromkeys(("on_alloc_entry", "on_alloc_return", "on_free"), 0),
+}
+_ALL_ALLOCATOR_PROGRAMS: Final = ("on_alloc_session", "on_alloc_entry", "on_alloc_return", "on_free")
+
+_TRACEPOINTS: Final = {
+    f"on_{call}_{when}": f"syscalls/sys_{kernel_when}_{call}"
+    for call in ("mmap", "munmap", "mremap", "mprotect", "brk", "shmat", "shmdt")
+    for when, kernel_when in (("entry", "enter"), ("exit", "exit"))
+} | {"on_oom_kill": "oom/mark_victim"}
+_OPTIONAL_TRACEPOINTS: Final = {"oom/mark_victim"}
+_RAW_TRACEPOINTS: Final = {
+    "on_rename": "task_rename",
+    "on_exit": "sched_process_exit",
+    "on_exec": "sched_process_exec",
+}
+
+_CALLS: Final = {
+    CallKind.MALLOC: abi.Call.MALLOC,
+    CallKind.CALLOC: abi.Call.CALLOC,
+    CallKind.REALLOC: abi.Call.REALLOC,
+    CallKind.REALLOCARRAY: abi.Call.REALLOCARRAY,
+    CallKind.POSIX_MEMALIGN: abi.Call.POSIX_MEMALIGN,
+    CallKind.ALIGNED_ALLOC: abi.Call.ALIGNED_ALLOC,
+    CallKind.FREE: abi.Call.FREE,
+    CallKind.DELETE: abi.Call.DELETE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes of the kernel maps; memory is taken as it is used, but for some bytes an entry of hash table.
+
+    Attributes:
+        n_allocations: Outstanding allocations (``--max-allocations``).
+        n_sites: Call sites.
+        n_threads: Threads alive at one time.
+        n_stacks: Distinct stacks.
+        n_new_stacks: Stacks that user space has not fetched yet.
+        ring_bytes: Events that user space has not fetched yet; a power of two.
+    """
+
+    n_allocations: int = 1 << 20
+    n_sites: int = _N_SITES_DEFAULT
+    n_threads: int = _N_THREADS_DEFAULT
+    n_stacks: int = _N_KNOWN_STACKS
+    n_new_stacks: int = _N_NEW_STACKS
+    ring_bytes: int = _RING_BYTES
+
+
+class RawSite(NamedTuple):
+    """One entry of the kernel's site map; ``value`` is a ``struct nl_site``."""
+
+    slot: int
+    thread: int
+    stack: int
+    value: bytes
+
+
+class RawStack(NamedTuple):
+    """One stack as the kernel walked it: addresses, leaf first."""
+
+    key: int
+    slot: int
+    flags: abi.StackFlag
+    ips: tuple[int, ...]
+
+
+class BpfEngine:
+    """Programs, maps and links of one trace. A context manager: nothing stays attached when it is left.
+
+    Args:
+        limits: Sizes of the maps.
+        on_event: Gets each event while ``consume`` runs; the structure is valid during the call only.
+        modes: Ways to attach that may be tried, best first.
+
+    Raises:
+        CannotTraceError: The kernel, its configuration or our rights do not do.
+    """
+
+    def __init__(
+        self, limits: Limits, on_event: Callable[[abi.Event], None], modes: Sequence[AttachMode] = tuple(AttachMode)
+    ) -> None:
+        self._limits = limits
+        self._on_event = on_event
+        self._libbpf = Libbpf()
+        self._fds: list[int] = []
+        self._tracefs: kernel.Tracefs | None = None
+        self._ring: RingBuffer | None = None
+        self._targets: dict[int, abi.Target] = {}
+        self.error: BaseException | None = None
+        self.notes: list[str] = []
+        self.mode, self._object = self._load(modes)
+        try:
+            self._take_maps()
+            self._attach_tracepoints()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Loading
+
+    def _load(self, modes: Sequence[AttachMode]) -> tuple[AttachMode, BpfObject]:
+        """The object, loaded for the first way of attaching that the kernel takes."""
+        failure: OSError | None = None
+        for mode in modes:
+            self._libbpf.messages.clear()
+            try:
+                return mode, self._load_for(mode)
+            except OSError as error:
+                failure = error
+                if error.errno in (errno.EPERM, errno.EACCES):
+                    break
+        raise self._load_error(failure) from failure
+
+    def _load_for(self, mode: AttachMode) -> BpfObject:
+        bpf_object = BpfObject(self._libbpf, object_path())
+        try:
+            wanted = _ALLOCATOR_PROGRAMS[mode]
+            for name in _ALL_ALLOCATOR_PROGRAMS:
+                bpf_object.set_autoload(name, load=name in wanted)
+                bpf_object.set_attach_type(name, wanted.get(name, 0))
+            sizes = {
+                "live": self._limits.n_allocations,
+                "sites": self._limits.n_sites,
+                "threads": self._limits.n_threads,
+                "stacks": self._limits.n_new_stacks,
+                "known_stacks": self._limits.n_stacks,
+                "events": self._limits.ring_bytes,
+                "scratch": self._libbpf.lib.libbpf_num_possible_cpus() * abi.SCRATCH_PER_CPU,
+            }
+            for name, n in sizes.items():
+                bpf_object.set_max_entries(name, n)
+            bpf_object.load()
+        except BaseException:
+            bpf_object.close()
+            raise
+        return bpf_object
+
+    def _load_error(self, failure: OSError | None) -> CannotTraceError:
+        why = os.strerror(failure.errno or 0) if failure else "no way to attach left to try"
+        if failure and failure.errno in (errno.EPERM, errno.EACCES):
+            return CannotTraceError(
+                f"loading the BPF programs failed: {why}",
+                "run as root, or with the capabilities CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+            )
+        detail = next((line for line in reversed(self._libbpf.messages) if line), "")
+        return CannotTraceError(
+            f"loading the BPF programs failed: {why}",
+            f"`nativeleak doctor` says what this kernel lacks{f' (libbpf: {detail})' if detail else ''}",
+        )
+
+    def _take_maps(self) -> None:
+        take = self._object.map
+        self._live = take("live", 8, 24)
+        self._sites = take("sites", 16, ctypes.sizeof(abi.Site))
+        self._stacks = take("stacks", 8, ctypes.sizeof(abi.StackStruct))
+        self._known = take("known_stacks", 8, 4)
+        self._target_map = take("targets", 4, ctypes.sizeof(abi.Target))
+        self._slots = take("slots", 4, 4)
+        self._n_cpus = int(self._libbpf.lib.libbpf_num_possible_cpus())
+        self._counters = take("counters", 4, 8 * self._n_cpus)
+        self._ring = RingBuffer(self._libbpf, take("events", 0, 0).fd, self._on_sample)
+
+    def _on_sample(self, address: int, size: int) -> None:
+        """An exception must not unwind into libbpf: it is kept, and raised by ``consume``."""
+        try:
+            if size == ctypes.sizeof(abi.Event):
+                self._on_event(abi.Event.from_address(address))
+        except BaseException as error:
+            self.error = self.error or error
+
+    # Attaching
+
+    def _attach_tracepoints(self) -> None:
+        try:
+            self._tracefs = kernel.Tracefs()
+        except OSError as error:
+            raise CannotTraceError(
+                f"reading the tracepoints failed: tracefs is not mounted and could not be: {error.strerror}",
+                "mount -t tracefs tracefs /sys/kernel/tracing",
+            ) from error
+        if self._tracefs.private:
+            self.notes.append("tracefs is not mounted here: used a private mount of our own")
+        for program, event in _TRACEPOINTS.items():
+            try:
+                fd = kernel.attach_tracepoint(self._object.program_fd(program), self._tracefs.event_id(event))
+            except OSError as error:
+                if event in _OPTIONAL_TRACEPOINTS:
+                    self.notes.append(f"tracepoint {event} is not to be had: {error.strerror}")
+                    continue
+                raise CannotTraceError(
+                    f"attaching to tracepoint {event} failed: {error.strerror}",
+                    "run as root; `nativeleak doctor` says what this kernel lacks",
+                ) from error
+            self._fds.append(fd)
+        for program, tracepoint in _RAW_TRACEPOINTS.items():
+            self._object.attach_raw_tracepoint(program, tracepoint)
+
+    def attach_functions(self, slot: int, pid: int, path: str, name: str, points: Sequence[ProbePoint]) -> None:
+        """Probe functions of one mapped object in one process.
+
+        Args:
+            path: Where the object's file can be opened, by this process.
+            name: What to call it in an error.
+
+        Raises:
+            CannotTraceError: The kernel refuses; the error says what may be the matter.
+        """
+        try:
+            if self.mode is AttachMode.PERF:
+                self._attach_by_perf(slot, pid, path, points)
+            else:
+                self._attach_by_links(slot, pid, path, points)
+        except OSError as error:
+            raise _attach_error(name, error) from error
+
+    def _attach_by_links(self, slot: int, pid: int, path: str, points: Sequence[ProbePoint]) -> None:
+        frees = [point for point in points if point.kind in (CallKind.FREE, CallKind.DELETE)]
+        allocs = [point for point in points if point not in frees]
+        session = self.mode is AttachMode.SESSION
+        jobs: list[tuple[str, int, list[ProbePoint], bool]] = [("on_free", kernel.ATTACH_UPROBE_MULTI, frees, False)]
+        if session:
+            jobs.append(("on_alloc_session", kernel.ATTACH_UPROBE_SESSION, allocs, False))
+        else:
+            jobs.append(("on_alloc_return", kernel.ATTACH_UPROBE_MULTI, allocs, True))
+            jobs.append(("on_alloc_entry", kernel.ATTACH_UPROBE_MULTI, allocs, False))
+        for program, attach_type, chosen, at_return in jobs:
+            if not chosen:
+                continue
+            fd = kernel.link_uprobes(
+                self._object.program_fd(program),
+                attach_type,
+                path,
+                [point.offset for point in chosen],
+                [abi.cookie(_CALLS[point.kind], slot) for point in chosen],
+                pid,
+                at_return=at_return,
+            )
+            self._fds.append(fd)
+
+    def _attach_by_perf(self, slot: int, pid: int, path: str, points: Sequence[ProbePoint]) -> None:
+        for point in points:
+            cookie = abi.cookie(_CALLS[point.kind], slot)
+            attach = self._object.attach_uprobe
+            if point.kind in (CallKind.FREE, CallKind.DELETE):
+                attach("on_free", pid, path, point.offset, cookie, at_return=False)
+            else:
+                attach("on_alloc_return", pid, path, point.offset, cookie, at_return=True)
+                attach("on_alloc_entry", pid, path, point.offset, cookie, at_return=False)
+
+    # Targets
+
+    def add_target(self, slot: int, tgid: int, target: abi.Target) -> None:
+        """Make a process known; its window stays closed."""
+        target.tgid, target.state = tgid, 0
+        self._targets[slot] = target
+        self._sites.update(_SITE_KEY.pack(0, 0, slot), bytes(ctypes.sizeof(abi.Site)))
+        self._write_target(slot)
+        self._slots.update(_U32.pack(tgid), _U32.pack(slot))
+
+    def open_window(self, slot: int, start_ns: int) -> None:
+        """From now on everything counts. ``start_ns`` is CLOCK_MONOTONIC."""
+        self._targets[slot].start_ns, self._targets[slot].state = start_ns, 1
+        self._write_target(slot)
+
+    def close_window(self, slot: int) -> None:
+        """From now on nothing counts."""
+        self._targets[slot].state = 0
+        self._write_target(slot)
+
+    def set_generation(self, generation: int) -> None:
+        """Double the birth slices' width; see ``ledger/slices.py``. A closed window stays closed."""
+        for slot, target in self._targets.items():
+            target.generation = generation
+            if target.state:
+                self._write_target(slot)
+
+    def _write_target(self, slot: int) -> None:
+        self._target_map.update(_U32.pack(slot), bytes(self._targets[slot]))
+
+    # Reading
+
+    @property
+    def epoll_fd(self) -> int:
+        """Readable when there are events."""
+        assert self._ring is not None  # noqa: S101
+        return self._ring.epoll_fd
+
+    def consume(self) -> int:
+        """Hand the waiting events to ``on_event``; returns how many."""
+        assert self._ring is not None  # noqa: S101
+        n = self._ring.consume()
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return n
+
+    def read_sites(self) -> Iterator[RawSite]:
+        """All sites; a site that changes meanwhile may come twice."""
+        value_size = self._sites.value_size
+        for keys, values, n in self._sites.batches():
+            for i, (stack, thread, slot) in enumerate(_SITE_KEY.iter_unpack(keys[: n * _SITE_KEY.size])):
+                yield RawSite(slot, thread, stack, bytes(values[i * value_size : (i + 1) * value_size]))
+
+    def delete_site(self, slot: int, thread: int, stack: int) -> None:
+        """Drop a site of which nothing is outstanding and whose thread is gone."""
+        self._sites.delete(_SITE_KEY.pack(stack, thread, slot))
+
+    def read_live(self) -> Iterator[tuple[memoryview, memoryview, int]]:
+        """Chunks of the live set: keys (u64), values (``struct nl_live``), how many."""
+        return self._live.batches(1 << 15)
+
+    def fetch_stack(self, key: int) -> RawStack | None:
+        """Take one new stack out of the kernel's store; None when it was taken before."""
+        value = self._stacks.lookup(_U64.pack(key))
+        if value is None:
+            return None
+        stack = abi.StackStruct.from_buffer_copy(value)
+        self._know(key, stack.check)
+        self._stacks.delete(_U64.pack(key))
+        return _raw_stack(key, stack)
+
+    def fetch_new_stacks(self) -> list[RawStack]:
+        """Take all new stacks out of the store: those whose event was lost."""
+        size = self._stacks.value_size
+        keys: list[int] = []
+        for key_view, _, n in self._stacks.batches(max(256, (1 << 20) // size)):
+            keys.extend(key for (key,) in _U64.iter_unpack(key_view[: n * 8]))
+        stacks = (self.fetch_stack(key) for key in keys)
+        return [stack for stack in stacks if stack is not None]
+
+    def _know(self, key: int, check: int) -> None:
+        try:
+            self._known.update(_U64.pack(key), _U32.pack(check))
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise  # a full table only means that the stack may come again
+
+    def read_counters(self) -> dict[abi.Counter, int]:
+        """All counters, summed over the CPUs."""
+        totals = {}
+        for counter in abi.Counter:
+            value = self._counters.lookup(_U32.pack(counter))
+            totals[counter] = sum(struct.unpack(f"={self._n_cpus}Q", value)) if value else 0
+        return totals
+
+    def map_memory_bytes(self) -> int:
+        """Kernel memory that the maps take now, as the kernel says in fdinfo."""
+        return sum(_memlock_bytes(m.fd) for m in self._all_maps())
+
+    def _all_maps(self) -> tuple[BpfMap, ...]:
+        return (self._live, self._sites, self._stacks, self._known, self._counters)
+
+    def detach(self) -> None:
+        """Take all allocator and system call probes away; the maps can still be read."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+
+    def close(self) -> None:
+        """Take everything out of the kernel."""
+        self.detach()
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
+        self._object.close()
+        if self._tracefs is not None:
+            self._tracefs.close()
+            self._tracefs = None
+
+
+def _raw_stack(key: int, stack: abi.StackStruct) -> RawStack:
+    return RawStack(key, stack.slot, abi.StackFlag(stack.flags), tuple(stack.ips[: min(stack.n, abi.MAX_FRAMES)]))
+
+
+def _memlock_bytes(fd: int) -> int:
+    with open(f"/proc/self/fdinfo/{fd}") as info:
+        for line in info:
+            if line.startswith("memlock:"):
+                return int(line.split()[1])
+    return 0
+
+
+def _attach_error(name: str, error: OSError) -> CannotTraceError:
+    if error.errno == errno.EINVAL:
+        return CannotTraceError(
+            f"probing the allocator functions of {name} failed: {os.strerror(errno.EINVAL)}",
+            "another tracer may hold a probe on the same function with another reference counter (bcc's memleak does;"
+            " the kernel's log then says `ref_ctr_offset mismatch`): end it and try again",
+        )
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return CannotTraceError(
+            f"probing the allocator functions of {name} failed: {os.strerror(error.errno)}",
+            "run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE",
+        )
+    return CannotTraceError(
+        f"probing the allocator functions of {name} failed: {os.strerror(error.errno or 0)}",
+        "`nativeleak doctor -p PID` says what can be probed",
+    )

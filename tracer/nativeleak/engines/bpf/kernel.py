@@ -1,0 +1,163 @@
+"""The few system calls that libbpf 1.1 has no function for: multi-probe links, perf events, a private tracefs.
+
+Errors come as ``OSError`` with the kernel's errno; callers turn them into advice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+ATTACH_UPROBE_MULTI: Final = 48
+"""``BPF_TRACE_UPROBE_MULTI`` (Linux 6.6)."""
+ATTACH_UPROBE_SESSION: Final = 57
+"""``BPF_TRACE_UPROBE_SESSION`` (Linux 6.13)."""
+
+_BPF_LINK_CREATE: Final = 28
+_UPROBE_MULTI_RETURN: Final = 1
+_PERF_TYPE_TRACEPOINT: Final = 2
+_PERF_FLAG_FD_CLOEXEC: Final = 8
+_PERF_EVENT_IOC_ENABLE: Final = 0x2400
+_PERF_EVENT_IOC_SET_BPF: Final = 0x40042408
+_PERF_ATTR_SIZE_VER5: Final = 112
+_FSOPEN_CLOEXEC: Final = 1
+_FSCONFIG_CMD_CREATE: Final = 6
+_FSMOUNT_CLOEXEC: Final = 1
+
+# Source: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h (arm64).
+_SYSCALLS: Final = {
+    "x86_64": {"bpf": 321, "perf_event_open": 298},
+    "aarch64": {"bpf": 280, "perf_event_open": 241},
+}
+_NR_FSOPEN, _NR_FSCONFIG, _NR_FSMOUNT = 430, 431, 432  # the same on every architecture
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _syscall(number: int, *args: int | ctypes.Array[ctypes.c_char] | None) -> int:
+    result = int(_libc.syscall(ctypes.c_long(number), *(ctypes.c_long(a) if isinstance(a, int) else a for a in args)))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
+
+
+def _number(name: str) -> int:
+    machine = platform.machine()
+    if machine not in _SYSCALLS:
+        raise OSError(errno.ENOSYS, f"no system call numbers known for {machine}")
+    return _SYSCALLS[machine][name]
+
+
+def link_uprobes(
+    prog_fd: int,
+    attach_type: int,
+    path: str,
+    offsets: Sequence[int],
+    cookies: Sequence[int],
+    pid: int,
+    *,
+    at_return: bool = False,
+) -> int:
+    """Attach one program to many places of one file in one process; returns the link's descriptor.
+
+    Args:
+        offsets: File offsets, one a probe.
+        cookies: What ``bpf_get_attach_cookie`` gives in each.
+
+    Raises:
+        OSError: EINVAL where the kernel has no such links, or another tracer holds one of the places.
+    """
+    n = len(offsets)
+    offset_array, cookie_array = (ctypes.c_ulong * n)(*offsets), (ctypes.c_uint64 * n)(*cookies)
+    path_buffer = ctypes.create_string_buffer(os.fsencode(path))
+    attr = struct.pack(
+        "<IIIIQQQQIII4x",
+        prog_fd,
+        0,
+        attach_type,
+        0,
+        ctypes.addressof(path_buffer),
+        ctypes.addressof(offset_array),
+        0,
+        ctypes.addressof(cookie_array),
+        n,
+        _UPROBE_MULTI_RETURN if at_return else 0,
+        pid,
+    )
+    buffer = ctypes.create_string_buffer(attr, len(attr))
+    return _syscall(_number("bpf"), _BPF_LINK_CREATE, buffer, len(attr))
+
+
+def attach_tracepoint(prog_fd: int, event_id: int) -> int:
+    """Run a program at a tracepoint, for every process of the machine; returns the perf event's descriptor.
+
+    Raises:
+        OSError: The kernel refuses; EACCES without CAP_PERFMON.
+    """
+    attr = struct.pack("<IIQQQQQ", _PERF_TYPE_TRACEPOINT, _PERF_ATTR_SIZE_VER5, event_id, 1, 0, 0, 0)
+    buffer = ctypes.create_string_buffer(attr.ljust(_PERF_ATTR_SIZE_VER5, b"\0"), _PERF_ATTR_SIZE_VER5)
+    fd = _syscall(_number("perf_event_open"), buffer, -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
+    try:
+        for request, argument in ((_PERF_EVENT_IOC_SET_BPF, prog_fd), (_PERF_EVENT_IOC_ENABLE, 0)):
+            if _libc.ioctl(fd, ctypes.c_ulong(request), ctypes.c_ulong(argument)) < 0:
+                error = ctypes.get_errno()
+                raise OSError(error, os.strerror(error))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+class Tracefs:
+    """The tracing file system: the host's where it is mounted, else an own mount that nobody else sees.
+
+    A minimal host has none mounted, and tracepoints have no id without it. ``fsmount`` gives a mount that is in no
+    namespace: the host stays as it was, and it is gone with its descriptor.
+
+    Raises:
+        OSError: It is not mounted and may not be: EPERM without CAP_SYS_ADMIN.
+    """
+
+    def __init__(self) -> None:
+        self.private = False
+        self._dir_fd = -1
+        for folder in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"):
+            if Path(folder, "events").is_dir():
+                self._dir_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                return
+        self._dir_fd = self._mount()
+        self.private = True
+
+    @staticmethod
+    def _mount() -> int:
+        fs_fd = _syscall(_NR_FSOPEN, ctypes.create_string_buffer(b"tracefs"), _FSOPEN_CLOEXEC)
+        try:
+            _syscall(_NR_FSCONFIG, fs_fd, _FSCONFIG_CMD_CREATE, None, None, 0)
+            return _syscall(_NR_FSMOUNT, fs_fd, _FSMOUNT_CLOEXEC, 0)
+        finally:
+            os.close(fs_fd)
+
+    def event_id(self, event: str) -> int:
+        """Id of ``syscalls/sys_enter_mmap``.
+
+        Raises:
+            OSError: ENOENT where the kernel has no such event.
+        """
+        fd = os.open(f"events/{event}/id", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._dir_fd)
+        try:
+            return int(os.read(fd, 32))
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Let go of the mount."""
+        if self._dir_fd >= 0:
+            os.close(self._dir_fd)
+            self._dir_fd = -1

@@ -1,0 +1,396 @@
+"""The address space of one target: which call mapped each page of it last, and what every site still holds.
+
+Scope: events in, totals out; no I/O and no process id. Memory is counted by page state: accessible pages are
+outstanding at the call that mapped them last, PROT_NONE pages are reserved there. So HotSpot's commit (a mapping inside
+a reservation) and uncommit (a PROT_NONE mapping over it) cancel out without a rule of their own.
+
+Caveats: brk is counted to the byte, everything else in whole pages. Memory from before the attach and memory that only
+``resync`` has seen is in the map but at no site; moved by a mremap of the window it belongs to that call, like any
+other. Of two threads that unmap the same pages at once, the first is believed. Lengths of mappings in a hugetlbfs file
+are rounded to ordinary pages until the next ``resync``, their page size being unknown here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from nativeleak.ledger.held_ranges import HeldRanges, MapPiece
+from nativeleak.ledger.intervals import IntervalMap
+from nativeleak.ledger.map_sites import MapCall, MapSite, Resync, SiteId, SpacePiece, SpaceTotals, sum_sites
+from nativeleak.ledger.mapping_events import (
+    MREMAP_DONTUNMAP,
+    PROT_ACCESS,
+    BrkExit,
+    MappingEvent,
+    MapsEntry,
+    MmapExit,
+    MprotectExit,
+    MremapEntry,
+    MremapExit,
+    MunmapEntry,
+    ShmatExit,
+    ShmdtEntry,
+    UnmapFailed,
+    huge_page_bytes,
+)
+from nativeleak.model import Kind, Owner, SiteTotals
+
+_HUGE_PAGE_BYTES: Final = 2 << 20
+_SYSV: Final = "/SYSV"
+"""Start of the path of every System V segment. Source: ``newseg`` in ipc/shm.c."""
+
+Resident = Callable[[int, int], int] | Mapping[SiteId, int]
+
+
+class AddressSpace:
+    """The interval map of one target, fed with its events in order.
+
+    Args:
+        page_bytes: Page size of the machine.
+        huge_page_bytes: What MAP_HUGETLB means without a size (``Hugepagesize`` in /proc/meminfo).
+    """
+
+    def __init__(self, page_bytes: int = 4096, huge_page_bytes: int = _HUGE_PAGE_BYTES) -> None:
+        self._page = page_bytes
+        self._huge_page = huge_page_bytes
+        self._owner_of_stack: dict[int, Owner] = {}
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            MmapExit: self._on_mmap,
+            MunmapEntry: self._on_removal_entry,
+            MremapEntry: self._on_removal_entry,
+            UnmapFailed: lambda event: self._restore(event.tid),
+            MremapExit: self._on_mremap,
+            MprotectExit: self._on_mprotect,
+            BrkExit: self._on_brk,
+            ShmatExit: self._on_shmat,
+            ShmdtEntry: self._on_shmdt,
+        }
+        self.forget_all()
+
+    def forget_all(self) -> None:
+        """Begin anew: after an exec nothing of the old address space is left. Owners of stacks are kept."""
+        self._map: IntervalMap[MapCall] = IntervalMap()
+        self._sites: dict[SiteId, MapSite] = {}
+        self._held = HeldRanges()
+        self._segments: dict[int, tuple[int, MapCall]] = {}  # System V: start -> (end, the call)
+        self._break: int | None = None
+        self._before = _nobodys()
+        self._unknown = _nobodys()
+
+    def load_baseline(self, entries: Iterable[MapsEntry]) -> None:
+        """Enter what was mapped before the attach; call it once, before the first event."""
+        entries = list(entries)
+        self._find_break(entries)
+        for entry in entries:
+            self._enter(entry, entry.start, entry.end, self._before)
+
+    def apply(self, event: MappingEvent) -> None:
+        """Take one event in."""
+        self._handlers[type(event)](event)
+
+    def reclassify(self, site_id: SiteId, owner: Owner) -> None:
+        """Say on whose behalf a site maps, once its stack is known."""
+        site = self._sites.get(site_id)
+        if site is not None:
+            site.owner = owner
+
+    def reclassify_stack(self, stack_key: int, owner: Owner) -> None:
+        """The same for all sites of a stack, also those to come; what an allocator mapped stays the allocator's."""
+        self._owner_of_stack[stack_key] = owner
+        for site_id, site in self._sites.items():
+            if site_id.stack_key == stack_key and site_id.born is not Owner.ALLOCATOR:
+                site.owner = owner
+
+    def forget_thread(self, tid: int) -> None:
+        """A thread has ended: its last removal can no longer fail."""
+        self._settle(tid)
+
+    # What is read
+
+    @property
+    def resync_unknown_bytes(self) -> int:
+        """Bytes still mapped that only a ``resync`` has seen: at no site."""
+        site = self._unknown.site
+        return site.allocated_bytes - site.freed_bytes + site.reserved_bytes
+
+    @property
+    def n_pieces(self) -> int:
+        """Pieces in the map: what its memory use goes with (some 350 bytes each)."""
+        return len(self._map)
+
+    def pieces(self) -> Iterator[SpacePiece]:
+        """The whole map in order of address."""
+        for start, end, call, accessible in self._map:
+            site_id = call.site.site_id if call.site.owner else None
+            yield SpacePiece(start, end, site_id, accessible, call.file_backed)
+
+    def outstanding_ranges(self) -> Iterator[tuple[int, int, SiteId]]:
+        """Outstanding memory of the program and the JVM, ``(start, end, site)``; neighbours of a site are merged."""
+        for start, end, site in self._ranges():
+            if site.owner is not Owner.ALLOCATOR:
+                yield start, end, site.site_id
+
+    def site_totals(self, slot: int, now_s: float, resident: Resident | None = None) -> list[SiteTotals]:
+        """Totals of every site at which anything was ever mapped or reserved.
+
+        Args:
+            slot: The target's, for the keys.
+            now_s: Seconds since the trace began.
+            resident: Resident bytes, by range or by site; asked only for what ``outstanding_ranges`` yields.
+
+        Returns:
+            One for each site. A thread and stack that mapped both inside and outside of an allocator gives two with the
+            same key and different owners.
+        """
+        oldest: dict[MapSite, float] = {}
+        for _, _, call, accessible in self._map:
+            if accessible and call.time_s < oldest.get(call.site, float("inf")):
+                oldest[call.site] = call.time_s
+        resident_bytes = self._resident_by_site(resident)
+        totals = []
+        for site_id, site in self._sites.items():
+            age_s = now_s - oldest[site] if site in oldest else None
+            in_memory = None if resident is None or site.owner is Owner.ALLOCATOR else resident_bytes.get(site_id, 0)
+            totals.append(site.totals(slot, age_s, in_memory))
+        return totals
+
+    def totals(self, kind: Kind, owner: Owner) -> SpaceTotals:
+        """Sums over the sites of a kind and owner; ``reserved_bytes`` of memory from before the window is in none."""
+        return sum_sites(site for site_id, site in self._sites.items() if site_id.kind is kind and site.owner is owner)
+
+    def retire(self, slot: int, thread_uids: Collection[int]) -> list[SiteTotals]:
+        """Drop sites of ended threads of which nothing is mapped; the last totals of each are handed back."""
+        held = {call.site for call in self._held.calls()}
+        gone = [
+            site
+            for site_id, site in self._sites.items()
+            if site_id.thread_uid in thread_uids and site.is_empty() and site not in held
+        ]
+        for site in gone:
+            del self._sites[site.site_id]
+        return [site.totals(slot) for site in gone]
+
+    def resync(self, entries: Iterable[MapsEntry]) -> Resync:
+        """Make the map agree with /proc/PID/maps, after events were lost.
+
+        A mapping that was replaced by another at the same place without our seeing it keeps its old owner. The entries
+        must have been read after the last event applied; events that come later may repeat what the entries show.
+
+        Args:
+            entries: The whole of /proc/PID/maps.
+        """
+        entries = list(entries)
+        self._held.clear()
+        self._find_break(entries)
+        added = removed = n_corrections = 0
+        cursor = 0
+        for entry in entries:
+            end = entry.end if entry.path != "[heap]" or self._break is None else min(entry.end, self._break)
+            removed += self._free(cursor, entry.start)
+            n_corrections += self._protect(entry.start, end, _is_accessible(entry))
+            for start, stop in self._map.gaps(entry.start, end):
+                self._enter(entry, start, stop, self._unknown)
+                added += stop - start
+            cursor = end
+        removed += self._free(cursor, self._map.end)
+        return Resync(added, removed, n_corrections)
+
+    # Events
+
+    def _on_mmap(self, event: MmapExit) -> None:
+        self._settle(event.tid)
+        unit = huge_page_bytes(event.flags, self._huge_page) or self._page
+        end = event.addr + -(-event.length // unit) * unit
+        site = self._site(Kind.MAP, event.thread_uid, event.stack_key, _born(event.in_allocator), "mmap")
+        call = MapCall(site, event.time_s, file_backed=event.file_backed)
+        self._place(event.addr, end, [(event.addr, end, call, event.prot & PROT_ACCESS != 0)])
+
+    def _on_removal_entry(self, event: MunmapEntry | MremapEntry) -> None:
+        self._settle(event.tid)
+        self._hold(event.tid, event.addr, self._end(event.addr, event.length))
+
+    def _on_mremap(self, event: MremapExit) -> None:
+        """The new range takes over the protection and, outside of an allocator, the owner of the old one."""
+        old, new = event.old_addr, event.new_addr
+        end = self._end(new, event.new_length)
+        if event.old_length == 0:
+            layout = self._map.overlapping(old, old + self._page)
+        else:
+            if event.tid not in self._held:  # the entry event was lost
+                self._hold(event.tid, old, self._end(old, event.old_length))
+            layout = self._held.taken_by(event.tid)
+        origin = layout[0][2] if layout else self._unknown
+        born = Owner.ALLOCATOR if event.in_allocator else origin.site.owner or Owner.PROGRAM
+        site = self._site(Kind.MAP, event.thread_uid, event.stack_key, born, "mremap")
+        call = MapCall(site, event.time_s, file_backed=origin.file_backed)
+        moved = [(start - old + new, stop - old + new, call, accessible) for start, stop, _, accessible in layout]
+        if event.flags & MREMAP_DONTUNMAP:
+            self._restore(event.tid)
+        else:
+            self._settle(event.tid)
+            if event.old_length and old in self._segments:
+                del self._segments[old]
+                self._segments[new] = end, call
+        self._place(new, end, _filled(moved, new, end, call))
+
+    def _on_mprotect(self, event: MprotectExit) -> None:
+        self._settle(event.tid)
+        self._protect(event.addr, self._end(event.addr, event.length), event.prot & PROT_ACCESS != 0)
+
+    def _on_brk(self, event: BrkExit) -> None:
+        self._settle(event.tid)
+        old, new = self._break, event.new_break
+        self._break = new
+        if old is None or new == old:
+            return
+        if new < old:
+            self._free(new, self._end(old, 0))
+            return
+        site = self._site(Kind.BRK, event.thread_uid, event.stack_key, _born(event.in_allocator), "brk")
+        self._place(old, new, [(old, new, MapCall(site, event.time_s), True)])
+
+    def _on_shmat(self, event: ShmatExit) -> None:
+        self._settle(event.tid)
+        end = self._end(event.addr, event.length)
+        site = self._site(Kind.MAP, event.thread_uid, event.stack_key, _born(event.in_allocator), "shmat")
+        call = MapCall(site, event.time_s)
+        self._segments[event.addr] = end, call
+        self._place(event.addr, end, [(event.addr, end, call, True)])
+
+    def _on_shmdt(self, event: ShmdtEntry) -> None:
+        """What was mapped over a part of the segment stays, as in the kernel."""
+        self._settle(event.tid)
+        end, segment = self._segments.pop(event.addr, (0, self._unknown))
+        for start, stop, call, _ in self._map.overlapping(event.addr, end):
+            if call is segment:
+                self._free(start, stop)
+
+    # The map and what is held
+
+    def _end(self, addr: int, length: int) -> int:
+        return -(-(addr + length) // self._page) * self._page
+
+    def _site(self, kind: Kind, thread_uid: int, stack_key: int, born: Owner, function: str) -> MapSite:
+        site_id = SiteId(kind, thread_uid, stack_key, born)
+        site = self._sites.get(site_id)
+        if site is None:
+            owner = born if born is Owner.ALLOCATOR else self._owner_of_stack.get(stack_key, born)
+            site = self._sites[site_id] = MapSite(site_id, owner)
+        if function not in site.functions:
+            site.functions += (function,)
+        return site
+
+    def _place(self, start: int, end: int, pieces: Sequence[MapPiece]) -> None:
+        """Map a range: what lay there is freed, and what was held there can never come back."""
+        self._held.supersede(start, end)
+        for p_start, p_end, call, accessible in self._map.splice(start, end, pieces):
+            call.remove(p_end - p_start, accessible)
+        for p_start, p_end, call, accessible in pieces:
+            call.add(p_end - p_start, accessible)
+
+    def _free(self, start: int, end: int) -> int:
+        """Unmap a range for good; bytes that were mapped in it."""
+        n_bytes = 0
+        for p_start, p_end, call, accessible in self._map.splice(start, end):
+            call.remove(p_end - p_start, accessible)
+            n_bytes += p_end - p_start
+        return n_bytes
+
+    def _protect(self, start: int, end: int, accessible: bool) -> int:
+        """Give all of a range the same access; pieces that had another."""
+        pieces = self._map.overlapping(start, end)
+        wrong = [piece for piece in pieces if piece[3] is not accessible]
+        if wrong:
+            self._map.splice(start, end, [(p_start, p_end, call, accessible) for p_start, p_end, call, _ in pieces])
+        for p_start, p_end, call, _ in wrong:
+            call.remove(p_end - p_start, not accessible)
+            call.add(p_end - p_start, accessible)
+        return len(wrong)
+
+    def _hold(self, tid: int, start: int, end: int) -> None:
+        """Unmap a range, but keep the pieces until it is known whether the call succeeded."""
+        pieces = self._map.splice(start, end)
+        for p_start, p_end, call, accessible in pieces:
+            call.remove(p_end - p_start, accessible)
+        self._held.hold(tid, pieces)
+
+    def _settle(self, tid: int) -> None:
+        """The last removal of a thread has succeeded: drop what it held."""
+        if tid in self._held:
+            self._held.release(tid)
+
+    def _restore(self, tid: int) -> None:
+        """The last removal of a thread has failed, or left the old range: put back what nothing took the place of."""
+        for piece in self._held.release(tid):
+            start, end, call, accessible = piece
+            self._map.splice(start, end, [piece])
+            call.restore(end - start, accessible)
+
+    # /proc/PID/maps
+
+    def _enter(self, entry: MapsEntry, start: int, end: int, origin: MapCall) -> None:
+        """Map a range that no event told of."""
+        path = entry.path or ""
+        call = origin
+        if path.startswith(_SYSV):
+            call = MapCall(origin.site, origin.time_s)
+            self._segments.setdefault(start, (end, call))
+        elif path.startswith("/"):
+            call = MapCall(origin.site, origin.time_s, file_backed=True)
+        self._place(start, end, [(start, end, call, _is_accessible(entry))])
+
+    def _find_break(self, entries: Iterable[MapsEntry]) -> None:
+        """The program break is at the end of the heap; what is known of it within the last page is kept."""
+        end = max((entry.end for entry in entries if entry.path == "[heap]"), default=None)
+        if end is not None and (self._break is None or not end - self._page < self._break <= end):
+            self._break = end
+
+    def _ranges(self) -> Iterator[tuple[int, int, MapSite]]:
+        """Accessible ranges of sites, neighbours of the same site merged."""
+        start = end = 0
+        site = self._before.site
+        for p_start, p_end, call, accessible in self._map:
+            if not accessible or not call.site.owner:
+                continue
+            if p_start == end and call.site is site:
+                end = p_end
+                continue
+            if end:
+                yield start, end, site
+            start, end, site = p_start, p_end, call.site
+        if end:
+            yield start, end, site
+
+    def _resident_by_site(self, resident: Resident | None) -> Mapping[SiteId, int]:
+        if resident is None or isinstance(resident, Mapping):
+            return resident or {}
+        sums: dict[SiteId, int] = {}
+        for start, end, site_id in self.outstanding_ranges():
+            sums[site_id] = sums.get(site_id, 0) + resident(start, end)
+        return sums
+
+
+def _born(in_allocator: bool) -> Owner:
+    return Owner.ALLOCATOR if in_allocator else Owner.PROGRAM
+
+
+def _nobodys() -> MapCall:
+    """Origin of memory that no call of the window mapped; its site is in no list."""
+    return MapCall(MapSite(SiteId(Kind.MAP, 0, 0, Owner.PROGRAM), None), 0.0)
+
+
+def _is_accessible(entry: MapsEntry) -> bool:
+    return entry.perms[:3] != "---"
+
+
+def _filled(pieces: Sequence[MapPiece], start: int, end: int, call: MapCall) -> list[MapPiece]:
+    """The pieces stretched over all of ``[start, end)``: each begins where the one before it ends."""
+    filled: list[MapPiece] = []
+    for _, p_end, _, accessible in pieces:
+        if start < min(p_end, end):
+            filled.append((start, min(p_end, end), call, accessible))
+            start = min(p_end, end)
+    if start < end:
+        filled.append((start, end, call, filled[-1][3] if filled else True))
+    return filled

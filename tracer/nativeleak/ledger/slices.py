@@ -1,0 +1,85 @@
+"""Birth slices of a site: what is outstanding by the time it was allocated, in at most 16 equal slices of the window.
+
+The window's length is not known beforehand, so the slices' width doubles whenever they are used up (a *generation*).
+The kernel never moves anything: in generation g it adds to and subtracts from bank ``g & 1``, at the index that the
+birth time has under that generation's width. So each bank holds plain sums of differences, and it is here that they are
+carried over: what was folded before is merged in pairs, differences of the older bank (programs that were under way
+when the width changed) count for the pair they fall into. Every generation must be read at least once after it began,
+and before the next begins.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from nativeleak.model import N_SLICES
+
+_N_BANKS: Final = 2
+_BANKS: Final = struct.Struct(f"={_N_BANKS * N_SLICES * 2}q")
+BANKS_BYTES: Final = _BANKS.size
+_ZERO: Final = bytes(BANKS_BYTES)
+
+BORN_SHIFT: Final = 20
+SLICE_SHIFT: Final = 10
+
+
+def slice_seconds(generation: int) -> float:
+    """Width of a slice, seconds: 2^30 ns doubled ``generation`` times."""
+    return float((1 << (BORN_SHIFT + SLICE_SHIFT)) << generation) / 1e9
+
+
+def generation_at(elapsed_s: float) -> int:
+    """The generation in which a window of this length fits its 16 slices."""
+    generation = 0
+    while elapsed_s >= N_SLICES * slice_seconds(generation):
+        generation += 1
+    return generation
+
+
+class SiteSlices:
+    """Slices of one site, folded from what the kernel's two banks hold."""
+
+    __slots__ = ("_folded", "_generation", "_seen")
+
+    def __init__(self, generation: int) -> None:
+        self._generation = generation
+        self._folded = [0] * (2 * N_SLICES)  # bytes, count, bytes, count, ... oldest first
+        self._seen = _ZERO
+
+    def fold(self, banks: bytes, generation: int) -> None:
+        """Take in what the banks hold now.
+
+        Args:
+            banks: ``slices`` of ``struct nl_site``.
+            generation: What the kernel works under.
+        """
+        while self._generation < generation:
+            self._merge_pairs()
+        if banks == self._seen:
+            return
+        now, before, folded = _BANKS.unpack(banks), _BANKS.unpack(self._seen), self._folded
+        current = generation & 1
+        for bank in range(_N_BANKS):
+            first = bank * 2 * N_SLICES
+            for i in range(2 * N_SLICES):
+                difference = now[first + i] - before[first + i]
+                if difference:
+                    index = i >> 1 if bank == current else i >> 2
+                    folded[index << 1 | i & 1] += difference
+        self._seen = banks
+
+    def _merge_pairs(self) -> None:
+        old = self._folded
+        merged = [old[4 * i + j] + old[4 * i + 2 + j] for i in range(N_SLICES // 2) for j in (0, 1)]
+        self._folded = merged + [0] * N_SLICES
+        self._generation += 1
+
+    def values(self) -> tuple[tuple[int, int], ...]:
+        """(bytes, count) by slice, oldest first. Clipped at nothing: the kernel's counters are read while they move."""
+        folded = self._folded
+        return tuple((max(folded[i], 0), max(folded[i + 1], 0)) for i in range(0, 2 * N_SLICES, 2))
+
+    def oldest(self) -> int | None:
+        """Index of the oldest slice of which anything is outstanding."""
+        return next((i for i in range(N_SLICES) if self._folded[2 * i + 1] > 0), None)

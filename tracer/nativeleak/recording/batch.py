@@ -1,0 +1,304 @@
+"""What one transaction of the writer holds: the difference between what is known and what a snapshot says.
+
+Encoding changes nothing, so that a batch whose transaction failed can be written again elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from nativeleak.model import Frame, Kind, Owner, SiteKey, SiteTotals, Snapshot, Stack, TargetInfo, ThreadInfo
+from nativeleak.recording.schema import Sample, pack_ids, pack_samples, pack_slices, to_signed
+
+Row = tuple[Any, ...]
+
+_TABLES: Final = {
+    "trace": 2,
+    "targets": 8,
+    "threads": 5,
+    "frames": 10,
+    "stacks": 4,
+    "sites": 15,
+    "retired": 7,
+    "snapshots": 12,
+    "events": 4,
+}
+"""Number of columns of each table of ``schema.TABLES``, in the order they are written."""
+
+
+@dataclass(slots=True)
+class Known:
+    """What the recording holds already.
+
+    Attributes:
+        frames: Id in the recording.
+        sites: Id in the recording and last written totals.
+        targets: By slot.
+        threads: By uid.
+        retired: Last totals of dropped sites, by kind, slot and owner.
+        retiring_slots: Targets whose retired totals grew with the last snapshot.
+        elapsed_s: Time of the last snapshot.
+    """
+
+    frames: dict[Frame, int] = field(default_factory=dict)
+    sites: dict[SiteKey, tuple[int, SiteTotals]] = field(default_factory=dict)
+    targets: dict[int, TargetInfo] = field(default_factory=dict)
+    threads: dict[int, ThreadInfo] = field(default_factory=dict)
+    retired: dict[tuple[Kind, int, Owner], SiteTotals] = field(default_factory=dict)
+    retiring_slots: set[int] = field(default_factory=set)
+    n_snapshots: int = 0
+    n_events: int = 0
+    elapsed_s: float = 0.0
+
+    def learn(self, batch: Batch) -> None:
+        """Takes over a batch that is now in the recording."""
+        self.frames.update(batch.new_frames)
+        self.sites.update(batch.sites)
+        self.targets.update(batch.targets)
+        self.threads.update(batch.threads)
+        self.retired.update(batch.retired)
+        if batch.rows["snapshots"]:
+            self.retiring_slots = batch.retiring_slots
+        self.n_snapshots += len(batch.rows["snapshots"])
+        self.n_events += len(batch.rows["events"])
+        self.elapsed_s = batch.elapsed_s
+
+    def everything_again(self, batch: Batch) -> Batch:
+        """The batch, with all that is known put before it: for a recording that starts anew in memory."""
+        whole = Batch(self.elapsed_s)
+        whole.rows["frames"] = [_frame_row(number, frame) for frame, number in self.frames.items()]
+        whole.rows["targets"] = [_target_row(target) for target in self.targets.values()]
+        whole.rows["threads"] = [_thread_row(thread) for thread in self.threads.values()]
+        whole.rows["retired"] = [_retired_row(totals) for totals in self.retired.values()]
+        whole.rows["sites"] = [_site_row(number, site, self.elapsed_s) for number, site in self.sites.values()]
+        for table, rows in whole.rows.items():
+            batch.rows[table] = rows + batch.rows[table]
+        if batch.rows["snapshots"] and self.sites:
+            batch.replace_samples([_sample(number, site) for number, site in (self.sites | batch.sites).values()])
+        return batch
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows by table, and what ``Known`` learns once they are committed."""
+
+    elapsed_s: float
+    rows: dict[str, list[Row]] = field(default_factory=lambda: {table: [] for table in _TABLES})
+    trace: dict[str, str] = field(default_factory=dict)
+    new_frames: dict[Frame, int] = field(default_factory=dict)
+    sites: dict[SiteKey, tuple[int, SiteTotals]] = field(default_factory=dict)
+    targets: dict[int, TargetInfo] = field(default_factory=dict)
+    threads: dict[int, ThreadInfo] = field(default_factory=dict)
+    retired: dict[tuple[Kind, int, Owner], SiteTotals] = field(default_factory=dict)
+    retiring_slots: set[int] = field(default_factory=set)
+
+    def statements(self) -> Iterator[tuple[str, list[Row]]]:
+        """Statements for ``executemany``, each with its rows."""
+        for table, n_columns in _TABLES.items():
+            rows: list[Row] = list(self.trace.items()) if table == "trace" else self.rows[table]
+            if rows:
+                marks = ", ".join("?" * n_columns)
+                yield f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows
+
+    def replace_samples(self, samples: Sequence[Sample]) -> None:
+        """Gives the batch's snapshot these samples instead of its own."""
+        self.rows["snapshots"] = [(*row[:-2], len(samples), pack_samples(samples)) for row in self.rows["snapshots"]]
+
+
+def encode(
+    known: Known,
+    snapshot: Snapshot | None,
+    stacks: Iterable[Stack],
+    events: Sequence[tuple[float, str, str]],
+    targets: Sequence[TargetInfo] = (),
+) -> Batch:
+    """The rows that bring the recording from ``known`` to the snapshot.
+
+    Args:
+        known: What is in the recording; left as it is.
+        snapshot: State to add; None to add only the rest.
+        stacks: Stacks to add or to replace.
+        events: Notes to add: seconds since the start, word, sentence.
+        targets: Targets to add or to replace, besides those of the snapshot.
+    """
+    batch = Batch(snapshot.elapsed_s if snapshot else known.elapsed_s)
+    _encode_stacks(known, batch, stacks)
+    batch.rows["events"] = [
+        (known.n_events + i, at_s, what, _text(text)) for i, (at_s, what, text) in enumerate(events)
+    ]
+    for target in (*(snapshot.targets if snapshot else ()), *targets):
+        if known.targets.get(target.slot) != target:
+            batch.targets[target.slot] = target
+    batch.rows["targets"] = [_target_row(target) for target in batch.targets.values()]
+    if snapshot is not None:
+        batch.threads = {thread.uid: thread for thread in snapshot.threads if known.threads.get(thread.uid) != thread}
+        batch.rows["threads"] = [_thread_row(thread) for thread in batch.threads.values()]
+        _encode_snapshot(known, batch, snapshot)
+    return batch
+
+
+def _encode_stacks(known: Known, batch: Batch, stacks: Iterable[Stack]) -> None:
+    for stack in stacks:
+        ids = []
+        for frame in stack.frames:
+            number = known.frames.get(frame)
+            if number is None:
+                number = batch.new_frames.setdefault(frame, len(known.frames) + len(batch.new_frames))
+            ids.append(number)
+        batch.rows["stacks"].append((to_signed(stack.key), pack_ids(ids), stack.truncated, stack.end))
+    batch.rows["frames"] = [_frame_row(number, frame) for frame, number in batch.new_frames.items()]
+
+
+def _encode_snapshot(known: Known, batch: Batch, snapshot: Snapshot) -> None:
+    _encode_retired(known, batch, snapshot)
+    samples = []
+    next_id = len(known.sites)
+    for site in (*snapshot.sites, *_dropped_sites(known, batch, snapshot)):
+        before = known.sites.get(site.key)
+        if before is None:
+            number, next_id = next_id, next_id + 1
+        elif _changed(before[1], site):
+            number = before[0]
+        else:
+            continue
+        batch.sites[site.key] = (number, site)
+        batch.rows["sites"].append(_site_row(number, site, snapshot.elapsed_s))
+        sample = _sample(number, site)
+        if before is None or sample != _sample(*before):
+            samples.append(sample)
+    batch.rows["snapshots"] = [
+        (
+            known.n_snapshots,
+            snapshot.elapsed_s,
+            snapshot.rss_bytes,
+            snapshot.slice_s,
+            snapshot.probe_hits,
+            snapshot.probe_cost_ns,
+            snapshot.target_cpu_s,
+            snapshot.tracer_cpu_s,
+            snapshot.tracer_max_rss_bytes,
+            json.dumps(dict(snapshot.counters)),
+            len(samples),
+            pack_samples(samples),
+        )
+    ]
+
+
+def _encode_retired(known: Known, batch: Batch, snapshot: Snapshot) -> None:
+    for totals in snapshot.retired:
+        where = (totals.key.kind, totals.key.slot, totals.owner)
+        if known.retired.get(where) != totals:
+            batch.retired[where] = totals
+    batch.rows["retired"] = [_retired_row(totals) for totals in batch.retired.values()]
+
+
+def _dropped_sites(known: Known, batch: Batch, snapshot: Snapshot) -> Iterator[SiteTotals]:
+    """Sites whose totals have moved to ``retired`` with this snapshot, with totals of nothing."""
+    for where, totals in batch.retired.items():
+        before = known.retired.get(where)
+        if totals.allocated_count > (before.allocated_count if before else 0):
+            batch.retiring_slots.add(totals.key.slot)
+    slots = batch.retiring_slots | known.retiring_slots
+    if not slots:
+        return
+    present = {site.key for site in snapshot.sites}
+    threads = known.threads | batch.threads
+    for key, (_, site) in known.sites.items():
+        if key.slot in slots and key not in present and site.allocated_count:
+            thread = threads.get(key.thread_uid)
+            if thread is not None and not thread.alive:
+                yield SiteTotals(key, owner=site.owner, functions=site.functions)
+
+
+def _text(text: str) -> str:
+    """A name as SQLite can store it: bytes that were no UTF-8 (lone surrogates) become escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _changed(before: SiteTotals, site: SiteTotals) -> bool:
+    """Whether a stored site says something new; its age alone does not, since the time of birth is what is stored."""
+    return (
+        before.allocated_count != site.allocated_count
+        or before.freed_count != site.freed_count
+        or before.allocated_bytes != site.allocated_bytes
+        or before.freed_bytes != site.freed_bytes
+        or before.resident_bytes != site.resident_bytes
+        or before.reserved_bytes != site.reserved_bytes
+        or before.slices != site.slices
+        or before.owner != site.owner
+        or before.functions != site.functions
+    )
+
+
+def _sample(number: int, site: SiteTotals) -> Sample:
+    resident = -1 if site.resident_bytes is None else site.resident_bytes
+    return Sample(
+        number, site.allocated_bytes, site.allocated_count, site.outstanding_bytes, site.outstanding_count, resident
+    )
+
+
+def _site_row(number: int, site: SiteTotals, elapsed_s: float) -> Row:
+    return (
+        number,
+        site.key.kind,
+        site.key.slot,
+        site.key.thread_uid,
+        to_signed(site.key.stack_key),
+        site.owner,
+        json.dumps(list(site.functions)),
+        site.allocated_bytes,
+        site.allocated_count,
+        site.freed_bytes,
+        site.freed_count,
+        site.resident_bytes,
+        site.reserved_bytes,
+        None if site.oldest_s is None else elapsed_s - site.oldest_s,
+        pack_slices(site.slices),
+    )
+
+
+def _frame_row(number: int, frame: Frame) -> Row:
+    return (
+        number,
+        _text(frame.function),
+        frame.module and _text(frame.module),
+        to_signed(frame.ip),
+        to_signed(frame.offset),
+        frame.kind,
+        frame.file and _text(frame.file),
+        frame.line,
+        frame.build_id,
+        to_signed(frame.module_offset),
+    )
+
+
+def _target_row(target: TargetInfo) -> Row:
+    return (
+        target.slot,
+        target.pid,
+        _text(target.comm),
+        _text(target.exe),
+        target.jvm_version,
+        json.dumps(list(target.allocators)),
+        target.end,
+        target.end_signal,
+    )
+
+
+def _thread_row(thread: ThreadInfo) -> Row:
+    return (thread.uid, thread.slot, thread.tid, _text(thread.name), thread.alive)
+
+
+def _retired_row(totals: SiteTotals) -> Row:
+    return (
+        totals.key.kind,
+        totals.key.slot,
+        totals.owner,
+        totals.allocated_bytes,
+        totals.allocated_count,
+        totals.freed_bytes,
+        totals.freed_count,
+    )

@@ -1,0 +1,158 @@
+"""Opens a recording's database and finds out what is wrong with one that cannot be opened."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from nativeleak import __version__
+from nativeleak.errors import RecordingError
+from nativeleak.recording.schema import APPLICATION_ID, FORMAT_VERSION, SQLITE_MAGIC
+
+_BUSY_TIMEOUT_S: Final = 10.0
+_WRITTEN_BY: Final = "SELECT value FROM trace WHERE name = 'version'"
+
+
+def connect_file(path: Path) -> sqlite3.Connection:
+    """A checked read-only connection to the recording at ``path``.
+
+    Raises:
+        RecordingError: It is no recording that can be read.
+        OSError: The file cannot be read.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise RecordingError(
+            f"reading {path} failed: no such file", "Name a recording made with: nativeleak trace -p PID -o FILE.nlk"
+        ) from error
+    if stat.S_ISDIR(mode):
+        raise _not_a_recording(str(path), "it is a folder")
+    resolved = path.resolve()
+    if not stat.S_ISREG(mode) or not resolved.exists():  # a pipe, or a deleted file behind /proc/self/fd
+        return connect_bytes(path.read_bytes(), str(path))
+    journal = resolved.with_name(resolved.name + "-journal")
+    cut_off = journal.exists() and journal.stat().st_size > 0
+    with path.open("rb") as file:
+        header = file.read(len(SQLITE_MAGIC))
+    if not cut_off and header != SQLITE_MAGIC:
+        raise _not_a_recording(str(path), "the file is empty" if not header else "it is no SQLite file")
+    return checked(_connect_recovered(resolved, journal), str(path))
+
+
+def connect_bytes(data: bytes, name: str) -> sqlite3.Connection:
+    """A checked connection to a recording in memory.
+
+    Raises:
+        RecordingError: The bytes are no recording that can be read.
+    """
+    if not data.startswith(SQLITE_MAGIC):
+        raise _not_a_recording(name, "it is no SQLite file")
+    if hasattr(sqlite3.Connection, "deserialize"):
+        db = sqlite3.connect(":memory:", isolation_level=None)
+        db.deserialize(data)
+        return checked(db, name)
+    with tempfile.TemporaryDirectory(prefix="nativeleak-") as folder:
+        copy = Path(folder) / "recording"
+        copy.write_bytes(data)
+        return checked(_into_memory(copy), name)
+
+
+def checked(db: sqlite3.Connection, name: str) -> sqlite3.Connection:
+    """The connection, once it has proved to be a sound recording of a known format; closed otherwise.
+
+    Raises:
+        RecordingError: It has not.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(db.close)
+            db.execute("PRAGMA trusted_schema = OFF")
+            if not db.execute("PRAGMA page_count").fetchone()[0]:
+                raise _not_a_recording(name, "the file is empty")
+            if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                raise _not_a_recording(name, "it is a SQLite file of another program")
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > FORMAT_VERSION:
+                raise _too_new(db, name, version)
+            if (verdict := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise damaged(name, verdict)
+            db.execute("PRAGMA query_only = ON")
+            stack.pop_all()
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise RecordingError(
+                f"reading {name} failed: another program keeps it locked", "Try again, or report from a copy of it."
+            ) from error
+        raise damaged(name, error) from error
+    except sqlite3.Error as error:
+        raise damaged(name, error) from error
+    return db
+
+
+def damaged(name: str, why: object) -> RecordingError:
+    """The error for a recording that does not hold what it should."""
+    return RecordingError(
+        f"reading {name} failed: the recording is damaged: {why}",
+        "Was it copied while it was written, or without the -journal file beside it? Copy it again, or trace again.",
+    )
+
+
+def _connect_recovered(path: Path, journal: Path) -> sqlite3.Connection:
+    """A connection, after SQLite has rolled back what a killed writer left half done."""
+    for mode in ("ro", "rw"):  # a hot journal cannot be rolled back through a read-only connection
+        db = sqlite3.connect(_uri(path, mode), uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
+        try:
+            db.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                db.close()
+                continue
+        except sqlite3.DatabaseError:
+            pass
+        return db  # what is wrong with it, if anything, is found out by ``checked``
+    with tempfile.TemporaryDirectory(prefix="nativeleak-") as folder:
+        copy = Path(folder) / "recording"
+        shutil.copyfile(path, copy)
+        if journal.exists():
+            shutil.copyfile(journal, copy.with_name(copy.name + "-journal"))
+        return _into_memory(copy)
+
+
+def _into_memory(path: Path) -> sqlite3.Connection:
+    memory = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
+            file.backup(memory)
+    except sqlite3.Error as error:
+        memory.close()
+        raise damaged(str(path), error) from error
+    return memory
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"file:{quote(str(path))}?mode={mode}"
+
+
+def _not_a_recording(name: str, why: str) -> RecordingError:
+    return RecordingError(
+        f"reading {name} failed: not a nativeleak recording: {why}",
+        "Name a file made with: nativeleak trace -p PID -o FILE.nlk",
+    )
+
+
+def _too_new(db: sqlite3.Connection, name: str, version: int) -> RecordingError:
+    writer = "a newer nativeleak"
+    with contextlib.suppress(sqlite3.Error, TypeError):
+        writer = f"nativeleak {db.execute(_WRITTEN_BY).fetchone()[0]}"
+    return RecordingError(
+        f"reading {name} failed: {writer} wrote it in format {version}, nativeleak {__version__} reads up to format "
+        f"{FORMAT_VERSION}",
+        "Install that version of nativeleak or a newer one to report from it.",
+    )

@@ -1,0 +1,250 @@
+"""Reads a recording, whole or cut off, without changing what it says.
+
+Scope: needs neither the target nor its machine nor root. A file whose writer was killed in the middle of a commit has
+a journal beside it; SQLite rolls it back, in a private copy where the folder cannot be written.
+
+Caveat: a recording is input from elsewhere. It is checked before use, and whatever does not decode is reported as
+damage; names in it are handed on as they are, reports make them harmless.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Self
+
+from nativeleak.errors import RecordingError
+from nativeleak.model import (
+    Frame,
+    FrameKind,
+    Kind,
+    Owner,
+    SiteKey,
+    SiteTotals,
+    Stack,
+    TargetEnd,
+    TargetInfo,
+    ThreadInfo,
+)
+from nativeleak.recording import opening
+from nativeleak.recording.schema import Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
+from nativeleak.recording.values import parse_trace_values
+
+_UNREADABLE: Final = (sqlite3.Error, ValueError, KeyError, TypeError, IndexError, AttributeError)
+"""What decoding a damaged file raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """What a snapshot says of the whole trace; attributes as in ``model.Snapshot``."""
+
+    elapsed_s: float
+    rss_bytes: int
+    slice_s: float
+    probe_hits: int
+    probe_cost_ns: float
+    target_cpu_s: float
+    tracer_cpu_s: float
+    tracer_max_rss_bytes: int
+    counters: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A note about the trace: seconds since its start, one word for machines, one sentence for people."""
+
+    elapsed_s: float
+    what: str
+    text: str
+
+
+class Recording:
+    """An open recording; get one from ``open_recording`` or ``Recording.from_bytes``.
+
+    Attributes:
+        name: Path it was opened by, for messages.
+        info: Facts known when the trace started.
+        targets: By slot.
+        threads: By ``ThreadInfo.uid``.
+        snapshots: In the order they were taken.
+        events: In the order they were added.
+        end_reason: Why the trace ended; None where the recorder was killed before it could say.
+        recording_error: Why and when the file could no longer be written, None where it always could.
+    """
+
+    def __init__(self, db: sqlite3.Connection, name: str) -> None:
+        self.name = name
+        self._db = db
+        with self._damage_reported():
+            values = dict(db.execute("SELECT name, value FROM trace"))
+            self.info = parse_trace_values(values)
+            self.end_reason: str | None = values.get("end_reason")
+            self.recording_error: str | None = values.get("recording_error")
+            self.targets = tuple(map(_target, db.execute("SELECT * FROM targets ORDER BY slot")))
+            self.threads = {row[0]: _thread(row) for row in db.execute("SELECT * FROM threads")}
+            self.snapshots = tuple(map(_snapshot, db.execute("SELECT * FROM snapshots ORDER BY id")))
+            self.events = tuple(
+                Event(*row) for row in db.execute("SELECT elapsed_s, what, text FROM events ORDER BY id")
+            )
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str = "recording in memory") -> Self:
+        """A recording from ``RecordingWriter.serialize`` or from the bytes of a file.
+
+        Raises:
+            RecordingError: The bytes are no recording that can be read.
+        """
+        return cls(opening.connect_bytes(data, name), name)
+
+    @cached_property
+    def sites(self) -> tuple[SiteTotals, ...]:
+        """Latest totals of all sites, in the order of ``Samples.site_id``; dropped ones have totals of nothing."""
+        with self._damage_reported():
+            rows = self._db.execute("SELECT * FROM sites ORDER BY id").fetchall()
+            if [row[0] for row in rows] != list(range(len(rows))):
+                raise ValueError("site ids have gaps")
+            return tuple(_site(row, self.elapsed_s) for row in rows)
+
+    @cached_property
+    def retired(self) -> tuple[SiteTotals, ...]:
+        """Totals of sites that were dropped, by kind, target and owner; part of what was allocated and freed."""
+        with self._damage_reported():
+            return tuple(map(_retired, self._db.execute("SELECT * FROM retired")))
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds from the start of the trace to the last snapshot; 0.0 without one."""
+        return self.snapshots[-1].elapsed_s if self.snapshots else 0.0
+
+    def stack(self, key: int) -> Stack | None:
+        """The stack with this key; None where it was lost."""
+        with self._damage_reported():
+            row = self._db.execute(
+                "SELECT frames, truncated, end FROM stacks WHERE key = ?", (to_signed(key),)
+            ).fetchone()
+            if row is None:
+                return None
+            return Stack(key, tuple(self._frames[number] for number in unpack_ids(row[0])), bool(row[1]), row[2])
+
+    def samples(self) -> Iterator[Samples]:
+        """For each snapshot the sites whose totals had changed; a site without a sample keeps its last values."""
+        with self._damage_reported():
+            n_sites = len(self.sites)
+            for n_samples, blob in self._db.execute("SELECT n_samples, samples FROM snapshots ORDER BY id"):
+                if not 0 <= n_samples <= n_sites:
+                    raise ValueError("more samples than sites")
+                samples = unpack_samples(blob, n_samples)
+                if samples.site_id and max(samples.site_id) >= n_sites:
+                    raise ValueError("a sample of an unknown site")
+                yield samples
+
+    def series(self, key: SiteKey) -> list[tuple[float, int, int]]:
+        """Course of one site: (elapsed_s, outstanding bytes, outstanding count) at every snapshot."""
+        number = next((i for i, site in enumerate(self.sites) if site.key == key), None)
+        course = []
+        n_bytes = n_count = 0
+        for snapshot, samples in zip(self.snapshots, self.samples(), strict=True):
+            with contextlib.suppress(ValueError):
+                at = samples.site_id.index(number) if number is not None else None
+                if at is not None:
+                    n_bytes, n_count = samples.outstanding_bytes[at], samples.outstanding_count[at]
+            course.append((snapshot.elapsed_s, n_bytes, n_count))
+        return course
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @cached_property
+    def _frames(self) -> dict[int, Frame]:
+        return {row[0]: _frame(row) for row in self._db.execute("SELECT * FROM frames")}
+
+    @contextlib.contextmanager
+    def _damage_reported(self) -> Iterator[None]:
+        try:
+            yield
+        except _UNREADABLE as error:
+            raise opening.damaged(self.name, error) from error
+
+
+def open_recording(path: Path) -> Recording:
+    """Opens a recording for reading; also a named pipe or ``/proc/self/fd/N``.
+
+    Raises:
+        RecordingError: There is no such file, it is no recording, it is damaged, or a newer version wrote it.
+    """
+    try:
+        return Recording(opening.connect_file(path), str(path))
+    except OSError as error:
+        raise RecordingError(f"reading {path} failed: {error.strerror}", "Check the path and its rights.") from error
+
+
+Row = tuple[Any, ...]
+
+
+def _target(row: Row) -> TargetInfo:
+    slot, pid, comm, exe, jvm_version, allocators, end, end_signal = row
+    return TargetInfo(slot, pid, comm, exe, jvm_version, tuple(json.loads(allocators)), TargetEnd(end), end_signal)
+
+
+def _thread(row: Row) -> ThreadInfo:
+    uid, slot, tid, name, alive = row
+    return ThreadInfo(uid, slot, tid, name, bool(alive))
+
+
+def _snapshot(row: Row) -> SnapshotInfo:
+    counters = {str(name): int(value) for name, value in json.loads(row[9]).items()}
+    elapsed_s, rss_bytes, slice_s, probe_hits, cost_ns, target_cpu_s, tracer_cpu_s, max_rss_bytes = row[1:9]
+    return SnapshotInfo(
+        elapsed_s, rss_bytes, slice_s, probe_hits, cost_ns, target_cpu_s, tracer_cpu_s, max_rss_bytes, counters
+    )
+
+
+def _frame(row: Row) -> Frame:
+    _, function, module, ip, offset, kind, file, line, build_id, module_offset = row
+    return Frame(
+        function,
+        module,
+        to_unsigned(ip),
+        to_unsigned(offset),
+        FrameKind(kind),
+        file,
+        line,
+        build_id,
+        to_unsigned(module_offset),
+    )
+
+
+def _site(row: Row, end_s: float) -> SiteTotals:
+    _, kind, slot, thread_uid, stack_key, owner, functions = row[:7]
+    allocated_bytes, allocated_count, freed_bytes, freed_count, resident_bytes, reserved_bytes, born_s, slices = row[7:]
+    return SiteTotals(
+        SiteKey(Kind(kind), slot, thread_uid, to_unsigned(stack_key)),
+        allocated_bytes,
+        allocated_count,
+        freed_bytes,
+        freed_count,
+        resident_bytes,
+        reserved_bytes,
+        None if born_s is None else max(0.0, end_s - born_s),
+        unpack_slices(slices),
+        Owner(owner),
+        tuple(json.loads(functions)),
+    )
+
+
+def _retired(row: Row) -> SiteTotals:
+    kind, slot, owner, allocated_bytes, allocated_count, freed_bytes, freed_count = row
+    key = SiteKey(Kind(kind), slot, 0, 0)
+    return SiteTotals(key, allocated_bytes, allocated_count, freed_bytes, freed_count, owner=Owner(owner))

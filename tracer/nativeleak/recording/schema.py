@@ -1,0 +1,154 @@
+"""Layout of the recording: tables, numbers and the packing of columns. What writer and reader both know.
+
+Totals of a site live in ``sites`` as they were last seen; how they came about lives in ``snapshots.samples``, one
+compressed blob a snapshot that holds only the sites whose totals changed since their last sample. SQLite integers
+are signed, so stack keys and addresses are stored as the signed number with the same 64 bits.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+APPLICATION_ID: Final = 0x4E4C4B31
+"""``PRAGMA application_id``: "NLK1", what ``file(1)`` and the reader know a recording by."""
+
+FORMAT_VERSION: Final = 1
+"""``PRAGMA user_version``; raised whenever an older reader would misread the file."""
+
+SQLITE_MAGIC: Final = b"SQLite format 3\0"
+"""First 16 bytes of every SQLite file. Source: sqlite.org/fileformat2.html, section 1.3."""
+
+TABLES: Final = """
+CREATE TABLE trace (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE targets (slot INTEGER PRIMARY KEY, pid INTEGER, comm TEXT, exe TEXT, jvm_version TEXT, allocators TEXT,
+    end TEXT, end_signal INTEGER);
+CREATE TABLE threads (uid INTEGER PRIMARY KEY, slot INTEGER, tid INTEGER, name TEXT, alive INTEGER);
+CREATE TABLE frames (id INTEGER PRIMARY KEY, function TEXT, module TEXT, ip INTEGER, offset INTEGER, kind TEXT,
+    file TEXT, line INTEGER, build_id TEXT, module_offset INTEGER);
+CREATE TABLE stacks (key INTEGER PRIMARY KEY, frames BLOB, truncated INTEGER, end TEXT);
+CREATE TABLE sites (id INTEGER PRIMARY KEY, kind TEXT, slot INTEGER, thread_uid INTEGER, stack_key INTEGER,
+    owner TEXT, functions TEXT, allocated_bytes INTEGER, allocated_count INTEGER, freed_bytes INTEGER,
+    freed_count INTEGER, resident_bytes INTEGER, reserved_bytes INTEGER, born_s REAL, slices BLOB);
+CREATE TABLE retired (kind TEXT, slot INTEGER, owner TEXT, allocated_bytes INTEGER, allocated_count INTEGER,
+    freed_bytes INTEGER, freed_count INTEGER, PRIMARY KEY (kind, slot, owner)) WITHOUT ROWID;
+CREATE TABLE snapshots (id INTEGER PRIMARY KEY, elapsed_s REAL, rss_bytes INTEGER, slice_s REAL, probe_hits INTEGER,
+    probe_cost_ns REAL, target_cpu_s REAL, tracer_cpu_s REAL, tracer_max_rss_bytes INTEGER, counters TEXT,
+    n_samples INTEGER, samples BLOB);
+CREATE TABLE events (id INTEGER PRIMARY KEY, elapsed_s REAL, what TEXT, text TEXT);
+"""
+
+_ZLIB_LEVEL: Final = 1
+_ID_BYTES: Final = 4
+_VALUE_BYTES: Final = 8
+_N_VALUES: Final = 5
+_NO_RESIDENT: Final = -1
+
+
+class Sample(NamedTuple):
+    """Totals of one site at one snapshot; ``resident_bytes`` is -1 where it was not measured."""
+
+    site_id: int
+    allocated_bytes: int
+    allocated_count: int
+    outstanding_bytes: int
+    outstanding_count: int
+    resident_bytes: int = _NO_RESIDENT
+
+
+class Samples(NamedTuple):
+    """The samples of one snapshot as columns of equal length, in the order of ``Sample``."""
+
+    site_id: array[int]
+    allocated_bytes: array[int]
+    allocated_count: array[int]
+    outstanding_bytes: array[int]
+    outstanding_count: array[int]
+    resident_bytes: array[int]
+
+
+def to_signed(value: int) -> int:
+    """The signed 64-bit number with the bits of an unsigned one."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def to_unsigned(value: int) -> int:
+    """The unsigned 64-bit number with the bits of a signed one."""
+    return value & (1 << 64) - 1
+
+
+def pack_samples(samples: Sequence[Sample]) -> bytes:
+    """Columns one after another, little-endian (u32 ids, then five i64 columns), compressed."""
+    columns = list(zip(*samples, strict=True)) or [()] * (1 + _N_VALUES)
+    raw = _little_endian(array("I", columns[0])).tobytes()
+    raw += b"".join(_little_endian(array("q", column)).tobytes() for column in columns[1:])
+    return zlib.compress(raw, _ZLIB_LEVEL)
+
+
+def unpack_samples(blob: bytes, n_samples: int) -> Samples:
+    """What ``pack_samples`` packed.
+
+    Raises:
+        ValueError: The blob does not hold ``n_samples`` samples.
+    """
+    expected = n_samples * (_ID_BYTES + _N_VALUES * _VALUE_BYTES)
+    try:
+        raw = zlib.decompressobj().decompress(blob, expected + 1)
+    except zlib.error as error:
+        raise ValueError(f"samples cannot be decompressed: {error}") from error
+    if len(raw) != expected:
+        raise ValueError(f"samples take {len(raw)} bytes, not {expected}")
+    start = n_samples * _ID_BYTES
+    width = n_samples * _VALUE_BYTES
+    values = (_column("q", raw[start + i * width : start + (i + 1) * width]) for i in range(_N_VALUES))
+    return Samples(_column("I", raw[:start]), *values)
+
+
+def pack_slices(slices: Iterable[tuple[int, int]]) -> bytes:
+    """Birth slices as compressed i64 pairs; empty for none."""
+    flat = array("q", (value for pair in slices for value in pair))
+    return zlib.compress(_little_endian(flat).tobytes(), _ZLIB_LEVEL) if flat else b""
+
+
+def unpack_slices(blob: bytes) -> tuple[tuple[int, int], ...]:
+    """What ``pack_slices`` packed.
+
+    Raises:
+        ValueError: The blob is damaged.
+    """
+    if not blob:
+        return ()
+    try:
+        flat = _column("q", zlib.decompressobj().decompress(blob, 1 << 16))
+    except zlib.error as error:
+        raise ValueError(f"birth slices cannot be decompressed: {error}") from error
+    return tuple(zip(flat[::2], flat[1::2], strict=True))
+
+
+def pack_ids(ids: Iterable[int]) -> bytes:
+    """Frame ids as little-endian u32."""
+    return _little_endian(array("I", ids)).tobytes()
+
+
+def unpack_ids(blob: bytes) -> array[int]:
+    """What ``pack_ids`` packed.
+
+    Raises:
+        ValueError: The length is not a multiple of four.
+    """
+    return _column("I", blob)
+
+
+def _little_endian(values: array[int]) -> array[int]:
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
+
+
+def _column(typecode: str, raw: bytes) -> array[int]:
+    values: array[int] = array(typecode)
+    values.frombytes(raw)
+    return _little_endian(values)

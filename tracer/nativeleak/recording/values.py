@@ -1,0 +1,49 @@
+"""Facts of a trace as rows of the ``trace`` table and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from nativeleak.model import TraceInfo
+
+
+def trace_values(trace: TraceInfo) -> dict[str, str]:
+    """Rows of the ``trace`` table: name to text."""
+    return {
+        "version": trace.version,
+        "started": repr(trace.started),
+        "backend": trace.backend,
+        "kernel": trace.kernel,
+        "machine": trace.machine,
+        "boot_id": trace.boot_id,
+        "probes": json.dumps(list(trace.probes)),
+        "min_size": str(trace.min_size),
+        "max_size": str(trace.max_size),
+        "sample_bytes": str(trace.sample_bytes),
+        "slice_s": repr(trace.slice_s),
+        "options": json.dumps(dict(trace.options)),
+    }
+
+
+def parse_trace_values(values: Mapping[str, str]) -> TraceInfo:
+    """What ``trace_values`` wrote.
+
+    Raises:
+        KeyError: A row is missing.
+        ValueError: A row does not hold what it should.
+    """
+    return TraceInfo(
+        version=values["version"],
+        started=float(values["started"]),
+        backend=values["backend"],
+        kernel=values["kernel"],
+        machine=values["machine"],
+        boot_id=values["boot_id"],
+        probes=tuple(str(probe) for probe in json.loads(values["probes"])),
+        min_size=int(values["min_size"]),
+        max_size=int(values["max_size"]),
+        sample_bytes=int(values["sample_bytes"]),
+        slice_s=float(values["slice_s"]),
+        options={str(name): str(value) for name, value in json.loads(values["options"]).items()},
+    )

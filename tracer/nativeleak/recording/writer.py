@@ -1,0 +1,205 @@
+"""Writes a recording while the trace runs.
+
+One transaction a snapshot, with a rollback journal: after a kill at any moment the file opens and holds everything up
+to the last snapshot. When the file can no longer be written (disk full, I/O error) the recording goes on in memory,
+so that the trace still ends in a report; see ``RecordingWriter.failed``.
+
+Caveat: a site that is missing from a snapshot keeps its totals, unless its thread is dead and the retired totals of
+its target grew with that snapshot or the one before; then its totals are taken to be among the retired ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from nativeleak.errors import RecordingError
+from nativeleak.model import Snapshot, Stack, TargetInfo, TraceInfo
+from nativeleak.recording.batch import Batch, Known, encode
+from nativeleak.recording.schema import APPLICATION_ID, FORMAT_VERSION, TABLES
+from nativeleak.recording.values import trace_values
+
+_BUSY_TIMEOUT_S: Final = 10.0
+_COMPANIONS: Final = ("-journal", "-wal", "-shm")
+
+
+class RecordingWriter:
+    """Creates ``path`` (mode 0600) and appends snapshots to it.
+
+    Args:
+        path: The file to create; a symbolic link is refused.
+        trace: Facts of the trace that are known at its start.
+        overwrite: Replace an existing regular file.
+
+    Raises:
+        RecordingError: The file exists, is a symbolic link, or cannot be created.
+    """
+
+    def __init__(self, path: Path, trace: TraceInfo, *, overwrite: bool = False) -> None:
+        self.path = path
+        self._trace = trace
+        self._known = Known()
+        self._stacks: dict[int, Stack] = {}
+        self._events: list[tuple[float, str, str]] = []
+        self._failed: str | None = None
+        _create(path, overwrite=overwrite)
+        try:
+            self._db = _connect(str(path.absolute()))
+            self._begin_recording()
+        except sqlite3.Error as error:
+            path.unlink(missing_ok=True)
+            raise RecordingError(
+                f"recording to {path} failed: {error}", "Choose a folder with free space: -o /var/tmp/trace.nlk"
+            ) from error
+
+    @property
+    def failed(self) -> str | None:
+        """Why and when writing the file ended; None while the file is written. The recording goes on in memory."""
+        return self._failed
+
+    def add_stacks(self, stacks: Iterable[Stack]) -> None:
+        """Takes stacks, named or renamed; they are written with the next snapshot or ``flush``."""
+        self._stacks.update((stack.key, stack) for stack in stacks)
+
+    def add_event(self, elapsed_s: float, what: str, text: str) -> None:
+        """Takes a note about the trace, written with the next snapshot or ``flush``.
+
+        Args:
+            elapsed_s: Seconds since the trace began.
+            what: One word for machines: ``"exec"``, ``"oom"``, ``"probes"``.
+            text: One sentence for people.
+        """
+        self._events.append((elapsed_s, what, text))
+
+    def write_snapshot(self, snapshot: Snapshot) -> None:
+        """Writes everything taken so far and the snapshot, in one transaction."""
+        self._write(encode(self._known, snapshot, self._stacks.values(), self._events), snapshot.elapsed_s)
+
+    def flush(self) -> None:
+        """Writes stacks and events taken so far."""
+        if self._stacks or self._events:
+            self._write(encode(self._known, None, self._stacks.values(), self._events), self._known.elapsed_s)
+
+    def finish(self, reason: str, elapsed_s: float, targets: Sequence[TargetInfo] = ()) -> None:
+        """Marks the recording as complete; one without this mark was cut off.
+
+        Args:
+            reason: Why the trace ended: ``"duration"``, ``"interrupted"``, ``"target ended"``, ...
+            elapsed_s: Seconds since the trace began.
+            targets: Targets whose end has become known after the last snapshot.
+        """
+        batch = encode(self._known, None, self._stacks.values(), self._events, targets)
+        batch.trace.update(end_reason=reason, end_s=repr(elapsed_s))
+        self._write(batch, elapsed_s)
+
+    def serialize(self) -> bytes:
+        """The database as it stands, for ``Recording.from_bytes``; also when it lives in memory."""
+        if hasattr(self._db, "serialize"):
+            return self._db.serialize()
+        # SQLite before 3.36 has no serialize unless built for it (RHEL 9: 3.34).
+        with tempfile.TemporaryDirectory(prefix="nativeleak-") as folder:
+            copy = Path(folder) / "recording"
+            with contextlib.closing(sqlite3.connect(copy)) as target:
+                self._db.backup(target)
+            return copy.read_bytes()
+
+    def close(self) -> None:
+        """Writes what is left and closes the file. What was kept in memory is gone after this."""
+        try:
+            self.flush()
+        finally:
+            self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _begin_recording(self) -> None:
+        self._db.execute("PRAGMA journal_mode = DELETE")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self._db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        for statement in filter(str.strip, TABLES.split(";")):
+            self._db.execute(statement)
+        self._db.executemany("INSERT INTO trace VALUES (?, ?)", trace_values(self._trace).items())
+        self._db.execute("COMMIT")
+
+    def _write(self, batch: Batch, elapsed_s: float) -> None:
+        try:
+            _commit(self._db, batch)
+        except sqlite3.Error as error:
+            if self._failed is not None:
+                raise
+            batch = self._go_on_in_memory(error, elapsed_s, batch)
+            _commit(self._db, batch)
+        self._known.learn(batch)
+        self._stacks.clear()
+        self._events.clear()
+
+    def _go_on_in_memory(self, error: sqlite3.Error, elapsed_s: float, batch: Batch) -> Batch:
+        ended_s = self._known.elapsed_s
+        self._failed = f"writing {self.path} failed {elapsed_s:.0f} s after the start: {error}"
+        memory = sqlite3.connect(":memory:", isolation_level=None)
+        file, self._db = self._db, memory
+        try:
+            file.backup(memory)
+        except sqlite3.Error:
+            # The file cannot even be read: what is known here is written again, names of older stacks are lost.
+            memory.close()
+            self._db = sqlite3.connect(":memory:", isolation_level=None)
+            self._begin_recording()
+            batch = self._known.everything_again(batch)
+        with contextlib.suppress(sqlite3.Error):
+            file.close()
+        batch.trace.update(recording_error=self._failed, recording_error_s=repr(ended_s))
+        return batch
+
+
+def _commit(db: sqlite3.Connection, batch: Batch) -> None:
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        for statement, rows in batch.statements():
+            db.executemany(statement, rows)
+        db.execute("COMMIT")
+    except sqlite3.Error:
+        if db.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+        raise
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
+
+
+def _create(path: Path, *, overwrite: bool) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
+            raise RecordingError(f"recording to {path} failed: it is {kind}", "Name another file with -o.")
+        if not overwrite:
+            raise RecordingError(
+                f"recording to {path} failed: the file exists", "Name another file with -o, or replace it with --force."
+            )
+        path.unlink()
+    try:
+        for suffix in _COMPANIONS:  # one left by an older recording of this name would be rolled into the new file
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise RecordingError(
+            f"recording to {path} failed: {error.strerror}", "Name a file in a folder you may write to with -o."
+        ) from error

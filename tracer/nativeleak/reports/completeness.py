@@ -1,0 +1,122 @@
+"""What a trace did not see, in words, each with what to do about it. Used by every format made for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from nativeleak.model import TargetEnd, TargetInfo
+from nativeleak.reports.build import Report
+from nativeleak.reports.names import printable
+from nativeleak.units import format_bytes, format_duration
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """One way in which the report is incomplete.
+
+    Attributes:
+        text: What is missing, and how much of it.
+        remedy: What to do; empty where nothing can be done or needs to be.
+        is_loss: Whether totals are too low or a part of the window is missing; such a gap belongs at the top.
+    """
+
+    text: str
+    remedy: str = ""
+    is_loss: bool = False
+
+
+_LOSSES: Final = {
+    "lost_stacks": ("{} stacks found no room and show as [stack lost]", "trace with a larger --max-memory"),
+    "lost_events": (
+        "{} events of mapped memory were lost; the map was read again from the kernel afterwards",
+        "trace with a larger --max-memory",
+    ),
+    "sites_full": ("{} allocations found no room for their call site", "trace with a larger --max-memory"),
+    "threads_full": ("{} times a thread found no room", "trace with a larger --max-memory"),
+    "stack_collisions": ("{} stacks had the key of another one and are counted there", ""),
+}
+
+
+def gaps(report: Report) -> list[Gap]:
+    """Everything the report lacks, worst first."""
+    return [*_ends(report), *_lost(report.counters), *_imprecise(report)]
+
+
+def _ends(report: Report) -> list[Gap]:
+    found = [Gap(text, is_loss=True) for target in report.targets if (text := _end_of(target))]
+    if report.recording_error is not None:
+        found.append(Gap(f"the recording went on in memory: {printable(report.recording_error)}", is_loss=True))
+    if report.end_reason is None:
+        found.append(
+            Gap(
+                "the recorder was stopped before it could finish; this is the state at the last snapshot, "
+                f"{format_duration(report.duration_s)} after the start",
+                is_loss=True,
+            )
+        )
+    return found
+
+
+def _end_of(target: TargetInfo) -> str:
+    who = f"{printable(target.comm)} (PID {target.pid})"
+    match target.end:
+        case TargetEnd.OOM_KILLED:
+            return f"{who} was killed by the kernel's OOM killer during the trace: memory had run out"
+        case TargetEnd.KILLED:
+            return f"{who} was killed during the trace" + (
+                f" by signal {target.end_signal}" if target.end_signal else ""
+            )
+        case TargetEnd.EXITED:
+            return f"{who} exited during the trace"
+        case TargetEnd.EXEC:
+            return f"{who} replaced itself by another program (exec); what it held until then is shown"
+        case _:
+            return ""
+
+
+def _lost(counters: Mapping[str, int]) -> list[Gap]:
+    found = []
+    if n_lost := counters["lost_allocations"]:
+        found.append(
+            Gap(
+                f"{n_lost:,} allocations ({format_bytes(counters['lost_bytes'])}) found no room and are in no total: "
+                "the totals are too low",
+                "trace with a larger --max-allocations, or only large blocks with --min-size",
+                is_loss=True,
+            )
+        )
+    for name, (text, remedy) in _LOSSES.items():
+        if n_lost := counters.get(name, 0):
+            found.append(Gap(text.format(f"{n_lost:,}"), remedy, is_loss=True))
+    return found
+
+
+def _imprecise(report: Report) -> list[Gap]:
+    counters, info = report.counters, report.info
+    found = []
+    if info.sample_bytes:
+        found.append(
+            Gap(
+                f"sampled, one allocation in about {format_bytes(info.sample_bytes)}: all sizes are estimates",
+                "trace without --sample for exact ones",
+            )
+        )
+    if info.min_size or info.max_size:
+        limits = [f"smaller than {format_bytes(info.min_size)}"] if info.min_size else []
+        limits += [f"larger than {format_bytes(info.max_size)}"] if info.max_size else []
+        found.append(Gap(f"blocks {' or '.join(limits)} were not recorded", "trace without --min-size and --max-size"))
+    if n_truncated := counters["truncated_stacks"]:
+        found.append(Gap(f"{n_truncated:,} stacks were cut at the depth limit", "trace with a larger --max-depth"))
+    if n_unresolved := counters["unresolved_frames"]:
+        n_all = n_unresolved + counters["resolved_frames"]
+        found.append(
+            Gap(
+                f"{n_unresolved:,} of {n_all:,} frames have no name and show as an address",
+                "install the debug symbols of the module named behind the address",
+            )
+        )
+    if n_frees := counters["unmatched_frees"]:
+        found.append(Gap(f"{n_frees:,} frees were of blocks older than the trace; they change no total"))
+    return found

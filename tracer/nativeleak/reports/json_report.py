@@ -1,0 +1,157 @@
+"""The JSON report, schema ``nativeleak.report/1``: keys that scripts and dashboards may rely on.
+
+Source: interfaces.md, "JSON report"; keys beyond that page may change. With filters the totals are those of the whole
+trace, ``filtered`` is true and ``shown`` says how many of the sites are listed.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from nativeleak import __version__
+from nativeleak.analysis.growth import Growth
+from nativeleak.analysis.select import By
+from nativeleak.model import Frame, TargetInfo
+from nativeleak.reports.build import Report, SiteReport, Totals
+
+SCHEMA: Final = "nativeleak.report/1"
+
+Json = dict[str, Any]
+
+
+def format_json(report: Report) -> str:
+    """The report as one JSON object, ASCII only, with a line end."""
+    return json.dumps(_report(report), indent=1, allow_nan=False) + "\n"
+
+
+def _report(report: Report) -> Json:
+    info, selection, overhead = report.info, report.selection, report.overhead
+    targets = [_target(target) for target in report.targets]
+    return {
+        "schema": SCHEMA,
+        "tool": {"version": info.version, "backend": info.backend, "reported_by": __version__},
+        "host": {"kernel": info.kernel, "machine": info.machine, "boot_id": info.boot_id},
+        "target": targets[0] if targets else _target(TargetInfo(0, 0, "", "")),
+        "targets": targets,
+        "window": {
+            "started": datetime.fromtimestamp(info.started, UTC).isoformat(timespec="milliseconds"),
+            "duration_s": report.duration_s,
+            "snapshots": report.n_snapshots,
+        },
+        "mode": {
+            "probes": list(info.probes),
+            "sample_bytes": info.sample_bytes,
+            "min_size": info.min_size,
+            "max_size": info.max_size,
+            "sampled": info.sample_bytes > 0,
+            "options": dict(info.options),
+        },
+        "totals": {kind.value: _totals(totals) for kind, totals in report.totals.items()},
+        "growth": _growth(report.growth),
+        "resident": report.resident
+        and {
+            "first_bytes": report.resident.first_bytes,
+            "last_bytes": report.resident.last_bytes,
+            "explained_bytes": round(report.resident.explained_bytes),
+            "growth": _growth(report.resident.growth),
+        },
+        "completeness": dict(report.counters),
+        "overhead": {
+            "probe_hits": overhead.probe_hits,
+            "probe_cost_ns": overhead.probe_cost_ns,
+            "estimated_target_cpu_pct": round(overhead.target_cpu_pct, 4),
+            "tracer_cpu_s": overhead.tracer_cpu_s,
+            "tracer_max_rss_bytes": overhead.tracer_max_rss_bytes,
+        },
+        "by": selection.by.value,
+        "metric": selection.metric.value,
+        "filtered": selection.is_filtered,
+        "shown": {"sites": len(report.sites), "of": report.n_sites},
+        "recording": {"end_reason": report.end_reason, "error": report.recording_error},
+        "notes": [{"elapsed_s": e.elapsed_s, "what": e.what, "text": e.text} for e in report.events],
+        "threads": [
+            {
+                "tid": thread.tid,
+                "name": thread.name,
+                "alive": thread.alive,
+                "outstanding_bytes": thread.outstanding_bytes,
+                "outstanding_count": thread.outstanding_count,
+            }
+            for thread in report.threads
+        ],
+        "sites": [_site(site, selection.by) for site in report.sites],
+        "allocator_backing": _totals(report.backing)
+        | {"sites": [_site(site, By.SITE_AND_THREAD) for site in report.backing_sites]},
+    }
+
+
+def _target(target: TargetInfo) -> Json:
+    return {
+        "pid": target.pid,
+        "comm": target.comm,
+        "exe": target.exe,
+        "jvm": None if target.jvm_version is None else {"version": target.jvm_version},
+        "end": target.end.value,
+        "end_signal": target.end_signal,
+        "allocators": list(target.allocators),
+    }
+
+
+def _totals(totals: Totals) -> Json:
+    return {
+        "outstanding_bytes": totals.outstanding_bytes,
+        "outstanding_count": totals.outstanding_count,
+        "allocated_bytes": totals.allocated_bytes,
+        "allocated_count": totals.allocated_count,
+        "freed_bytes": totals.freed_bytes,
+        "freed_count": totals.freed_count,
+        "resident_bytes": totals.resident_bytes,
+        "reserved_bytes": totals.reserved_bytes,
+    }
+
+
+def _growth(growth: Growth) -> Json:
+    return {
+        "slope_bytes_per_s": growth.slope_bytes_per_s,
+        "ci95": [growth.low_bytes_per_s, growth.high_bytes_per_s],
+        "verdict": growth.verdict.value,
+    }
+
+
+def _site(site: SiteReport, by: By) -> Json:
+    merged: Json = {}
+    if by is By.SITE:
+        merged["threads"] = site.n_threads
+    elif by is By.THREAD:
+        merged["stacks"] = site.n_stacks
+    return {
+        "id": site.id,
+        "kind": site.kind.value,
+        "owner": site.owner.value,
+        "functions": list(site.functions),
+        "pid": site.pid,
+        "thread": {"tid": site.tid, "name": site.thread},
+        **merged,
+        **_totals(site.totals),
+        "resident_bytes": site.resident_bytes,
+        "oldest_s": site.oldest_s,
+        "growth": _growth(site.growth),
+        "truncated": site.stack.truncated,
+        "stack_end": site.stack.end,
+        "frames": [_frame(frame) for frame in site.stack.frames],
+    }
+
+
+def _frame(frame: Frame) -> Json:
+    return {
+        "function": frame.function or "[no name]",
+        "module": frame.module,
+        "file": frame.file,
+        "line": frame.line,
+        "offset": frame.offset,
+        "kind": frame.kind.value,
+        "ip": hex(frame.ip),
+        "module_offset": hex(frame.module_offset),
+    }

@@ -1,0 +1,66 @@
+"""Names as they may be printed: whatever a traced process calls its threads and functions, it cannot steer a terminal.
+
+Scope: control characters, line ends and bidirectional overrides become visible escapes. Angle brackets stay, C++ names
+consist of them; formats that are markup escape them themselves.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+from nativeleak.model import Frame, FrameKind
+
+_UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories that do not show as themselves."""
+
+_FOLDED_SUFFIXES: Final = {
+    FrameKind.JAVA_COMPILED: "_[j]",
+    FrameKind.JAVA_INLINED: "_[i]",
+    FrameKind.JAVA_INTERPRETED: "_[0]",
+    FrameKind.KERNEL: "_[k]",
+}
+
+_KINDS: Final = {
+    FrameKind.JAVA_COMPILED: "Java, compiled",
+    FrameKind.JAVA_INLINED: "Java, inlined",
+    FrameKind.JAVA_INTERPRETED: "Java, interpreted",
+    FrameKind.STUB: "JVM stub",
+    FrameKind.KERNEL: "kernel",
+}
+
+
+def printable(text: str) -> str:
+    """The text on one line, with everything that would not show as itself written as an escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(char) if unicodedata.category(char) in _UNPRINTABLE else char for char in text)
+
+
+def folded_name(frame: Frame) -> str:
+    """A frame's name in a folded stack, with the suffix of its kind."""
+    return folded_text(frame.function) + _FOLDED_SUFFIXES.get(frame.kind, "")
+
+
+def folded_text(text: str) -> str:
+    """A name as a folded stack may hold it: not empty, and without the ``;`` between frames."""
+    return printable(text).replace(";", ":").strip() or "[no name]"
+
+
+def place(frame: Frame) -> str:
+    """Where a frame's function is: module and source line, or how the code came to be; empty where unknown."""
+    parts = []
+    if frame.kind is FrameKind.UNRESOLVED:
+        return ""  # the name of an unresolved frame says its module already
+    if frame.module:
+        parts.append(printable(frame.module))
+    if frame.file:
+        parts.append(printable(frame.file) + (f":{frame.line}" if frame.line else ""))
+    if frame.kind in _KINDS:
+        parts.append(f"({_KINDS[frame.kind]})")
+    return "  ".join(parts)
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,266 @@
+"""The report for people: first the answer in a few lines, then the evidence.
+
+Scope: plain lines of text with a style each; ``render`` colours them for a terminal. Nothing in a line comes from the
+traced process unescaped.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from nativeleak.analysis.growth import Growth, Verdict
+from nativeleak.analysis.telling import telling_frame
+from nativeleak.model import Kind, Owner
+from nativeleak.reports.build import Report, SiteReport
+from nativeleak.reports.completeness import Gap, gaps
+from nativeleak.reports.names import place, printable
+from nativeleak.reports.text_sites import site_lines
+from nativeleak.units import format_bytes, format_duration
+
+_LABEL_WIDTH: Final = 16
+_MAX_THREADS: Final = 20
+_MIN_EXPLAINED_BYTES: Final = 1 << 20
+
+
+class Line(NamedTuple):
+    """One line without its line end, and a rich style for it."""
+
+    text: str
+    style: str = ""
+
+
+def text_lines(report: Report, width: int, max_frames: int | None) -> Iterator[Line]:
+    """The whole report.
+
+    Args:
+        report: What to print; its ``sites`` are printed all.
+        width: Columns that sentences are wrapped to; names are never cut.
+        max_frames: Most frames shown of one stack, None for all.
+    """
+    yield from _answer(report, width)
+    yield Line("")
+    yield from (Line(*line) for line in site_lines(report, max_frames))
+    yield from _threads(report)
+    yield from _completeness(report, width)
+    yield from _overhead(report, width)
+
+
+def _answer(report: Report, width: int) -> Iterator[Line]:
+    started = datetime.fromtimestamp(report.info.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    who = ", ".join(f"{printable(target.comm)} (PID {target.pid})" for target in report.targets)
+    n_snapshots = _count(report.n_snapshots, "snapshot")
+    yield Line(f"{who}: traced for {format_duration(report.duration_s)} from {started}, {n_snapshots}", "bold")
+    yield Line("")
+    for gap in gaps(report):
+        if gap.is_loss:
+            yield from _labelled("ATTENTION", _sentence(gap), width, "bold red")
+    yield from _labelled("Outstanding", _outstanding(report), width, "bold")
+    yield from _labelled("Growth", _growth(report), width, _style(report.growth.verdict))
+    for label, text in (
+        ("Held by", _held_by(report)),
+        ("Allocated in", _allocated_in(report)),
+        ("Suspected leak", _suspect(report)),
+        ("Resident", _resident(report)),
+    ):
+        if text:
+            yield from _labelled(label, text, width, "bold red" if label == "Suspected leak" else "")
+
+
+def _outstanding(report: Report) -> str:
+    whole = sum(totals.outstanding_bytes for totals in report.totals.values())
+    allocated = sum(totals.allocated_bytes for totals in report.totals.values())
+    if not allocated:
+        return "nothing: no allocation was seen during the trace"
+    parts = []
+    heap, mapped, brk = (report.totals[kind] for kind in Kind)
+    if heap.allocated_count:
+        blocks = _count(heap.outstanding_count, "block")
+        parts.append(f"heap {format_bytes(heap.outstanding_bytes)} in {blocks}")
+    if mapped.allocated_count:
+        jvm = f", {format_bytes(report.jvm.outstanding_bytes)} of it by the JVM itself" if _jvm_holds(report) else ""
+        resident = f"{format_bytes(mapped.resident_bytes)} of it in memory"
+        parts.append(f"mapped {format_bytes(mapped.outstanding_bytes)} ({resident}{jvm})")
+    if brk.allocated_count:
+        parts.append(f"brk {format_bytes(brk.outstanding_bytes)}")
+    return (
+        f"{format_bytes(whole)} allocated during the trace and not freed by its end, of {format_bytes(allocated)} "
+        f"allocated: {'; '.join(parts)}"
+    )
+
+
+def _jvm_holds(report: Report) -> bool:
+    return report.jvm.outstanding_bytes > 0
+
+
+def _growth(report: Report) -> str:
+    growth = report.growth
+    if growth.verdict is Verdict.UNDECIDED and report.n_snapshots < 4:
+        return f"undecided: {_count(report.n_snapshots, 'snapshot')} cannot tell; trace for longer"
+    return f"{_verdict(growth)}: {_rates(growth)}{_interval(growth)}"
+
+
+def _rates(growth: Growth) -> str:
+    slope = growth.slope_bytes_per_s
+    hourly = format_bytes(slope * 3600)
+    return f"{_signed(slope * 60)}/min, {'+' if slope > 0 else ''}{hourly}/h"
+
+
+def _interval(growth: Growth) -> str:
+    low, high = growth.low_bytes_per_s, growth.high_bytes_per_s
+    if low == high:
+        return ""
+    return f" (95 % sure: between {_signed(low * 60)} and {_signed(high * 60)} a minute)"
+
+
+def _verdict(growth: Growth) -> str:
+    return {
+        Verdict.GROWING: "growing",
+        Verdict.STEADY: "steady",
+        Verdict.SHRINKING: "shrinking",
+        Verdict.UNDECIDED: "undecided, neither growth nor its absence is certain",
+    }[growth.verdict]
+
+
+def _held_by(report: Report) -> str:
+    holders = [thread for thread in report.threads if thread.outstanding_bytes]
+    if not holders:
+        return ""
+    top = holders[0]
+    others = f", the rest by {_count(len(holders) - 1, 'other thread')}" if len(holders) > 1 else ""
+    return (
+        f"thread {printable(top.name)} (TID {top.tid}): {_share(report, top.outstanding_bytes)} of it, "
+        f"{format_bytes(top.outstanding_bytes)}{others}"
+    )
+
+
+def _allocated_in(report: Report) -> str:
+    if report.top_path is None:
+        return ""
+    site, n_bytes = report.top_path
+    owner = ", mapped by the JVM for itself" if site.owner is Owner.JVM else ""
+    return f"{_function(site)}: {_share(report, n_bytes)} of it, {format_bytes(n_bytes)}{owner}"
+
+
+def _suspect(report: Report) -> str:
+    site = report.fastest
+    if site is None:
+        return ""
+    more = f"; {_count(report.n_growing - 1, 'more site')} growing" if report.n_growing > 1 else ""
+    return f"{_function(site)} in thread {printable(site.thread)}: {_rates(site.growth)}, and growing to the end{more}"
+
+
+def _function(site: SiteReport) -> str:
+    frame = telling_frame(site.stack.frames)
+    if frame is None:
+        return "[no stack]"
+    where = place(frame)
+    return printable(frame.function) + (f"  {where}" if where else "")
+
+
+def _resident(report: Report) -> str:
+    resident = report.resident
+    if resident is None:
+        return ""
+    grown = resident.last_bytes - resident.first_bytes
+    course = f"{format_bytes(resident.first_bytes)} at the first snapshot, {format_bytes(resident.last_bytes)} at the "
+    course += f"last: {_signed(grown)}"
+    if grown < _MIN_EXPLAINED_BYTES:
+        return course
+    explained = 100 * resident.explained_bytes / grown
+    return f"{course}; what all call sites together gained explains {max(0.0, explained):.0f} % of that"
+
+
+def _threads(report: Report) -> Iterator[Line]:
+    holders = [thread for thread in report.threads if thread.outstanding_bytes or thread.outstanding_count]
+    yield Line("Threads that hold outstanding memory", "bold")
+    if not holders:
+        yield Line("  none")
+    else:
+        yield Line("   share  outstanding      blocks  state      TID  name", "dim")
+    for thread in holders[:_MAX_THREADS]:
+        state = "alive" if thread.alive else "ended"
+        yield Line(
+            f"  {_share(report, thread.outstanding_bytes):>6} {format_bytes(thread.outstanding_bytes):>12} "
+            f"{thread.outstanding_count:>11,}  {state} {thread.tid:>8}  {printable(thread.name)}"
+        )
+    if len(holders) > _MAX_THREADS:
+        rest = sum(thread.outstanding_bytes for thread in holders[_MAX_THREADS:])
+        yield Line(f"  and {len(holders) - _MAX_THREADS:,} more with {format_bytes(rest)} (all: --format json)")
+    yield Line("")
+
+
+def _completeness(report: Report, width: int) -> Iterator[Line]:
+    yield Line("Completeness", "bold")
+    found = gaps(report)
+    if not any(gap.is_loss for gap in found):
+        yield Line("  Nothing was lost: every allocation the probes saw is counted.")
+    for gap in found:
+        yield from _wrapped("  - " + _sentence(gap), "    ", width, "red" if gap.is_loss else "")
+    if report.backing.outstanding_bytes:
+        yield from _wrapped(
+            f"  - {format_bytes(report.backing.outstanding_bytes)} that allocators mapped for themselves is in no "
+            "total: the blocks inside of it are counted",
+            "    ",
+            width,
+        )
+    for event in report.events:
+        yield from _wrapped(f"  - at {format_duration(event.elapsed_s)}: {printable(event.text)}", "    ", width)
+    yield Line("")
+
+
+def _overhead(report: Report, width: int) -> Iterator[Line]:
+    cost = report.overhead
+    parts = [f"{cost.probe_hits:,} probe hits"]
+    if cost.probe_cost_ns:
+        parts.append(
+            f"about {cost.target_cpu_pct:.2g} % of the target's CPU time (estimated from {cost.probe_cost_ns:,.0f} ns "
+            "a hit)"
+        )
+    parts.append(
+        f"the tracer itself used {cost.tracer_cpu_s:.1f} s of CPU and at most "
+        f"{format_bytes(cost.tracer_max_rss_bytes)} of memory"
+    )
+    yield Line("Overhead of the trace", "bold")
+    yield from _wrapped("  " + "; ".join(parts), "  ", width)
+
+
+def _labelled(label: str, text: str, width: int, style: str = "") -> Iterator[Line]:
+    first = f"{label:<{_LABEL_WIDTH}}"
+    yield from _wrapped(first + text, " " * _LABEL_WIDTH, width, style)
+
+
+def _wrapped(text: str, indent: str, width: int, style: str = "") -> Iterator[Line]:
+    lines = textwrap.wrap(
+        text,
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+        replace_whitespace=False,
+    )
+    return (Line(line, style) for line in lines)
+
+
+def _sentence(gap: Gap) -> str:
+    return f"{gap.text} ({gap.remedy})" if gap.remedy else gap.text
+
+
+def _style(verdict: Verdict) -> str:
+    return {Verdict.GROWING: "bold red", Verdict.STEADY: "green", Verdict.SHRINKING: "green"}.get(verdict, "yellow")
+
+
+def _share(report: Report, n_bytes: int) -> str:
+    whole = sum(totals.outstanding_bytes for totals in report.totals.values())
+    return f"{100 * n_bytes / whole:.1f} %" if whole else "-"
+
+
+def _signed(n_bytes: float) -> str:
+    return ("+" if n_bytes > 0 else "") + format_bytes(n_bytes)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -1,0 +1,148 @@
+"""The sites of the text report: one row of figures each, then the stack, leaf first, one frame a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Final
+
+from nativeleak.analysis.growth import Growth, Verdict
+from nativeleak.analysis.select import By, Metric
+from nativeleak.model import Frame, Owner, Stack
+from nativeleak.reports.build import Report, SiteReport
+from nativeleak.reports.names import place, printable
+from nativeleak.units import format_bytes, format_duration
+
+Styled = tuple[str, str]
+
+_METRIC_WORDS: Final = {
+    Metric.OUTSTANDING: "outstanding bytes",
+    Metric.ALLOCATED: "bytes allocated during the trace",
+    Metric.COUNT: "number of outstanding blocks",
+    Metric.GROWTH: "growth",
+    Metric.RESIDENT: "resident bytes",
+}
+
+_LEGEND: Final = (
+    "share       of all outstanding bytes",
+    "outstanding allocated during the trace and not freed by its end; blocks: how many allocations",
+    "mean block  outstanding / blocks; oldest: age of the oldest outstanding allocation",
+    "growth/min  bytes a minute over the trace; the verdict says whether that is certain (95 %) and lasts",
+    "stacks      allocator first; each function was called by the one below it",
+)
+
+
+def site_lines(report: Report, max_frames: int | None) -> Iterator[Styled]:
+    """The table of sites with their stacks and a legend; each line with its style."""
+    yield _heading(report), "bold"
+    if not report.sites:
+        yield "  none", ""
+        yield "", ""
+        return
+    for line in _LEGEND:
+        yield f"  {line}", "dim"
+    yield "", ""
+    extra = _extra_column(report.selection.metric)
+    columns = "    #   share  outstanding      blocks  mean block   oldest     growth/min  verdict"
+    yield (f"{columns:<92}{extra}" if extra else columns), "dim"
+    for number, site in enumerate(report.sites, 1):
+        yield from _site(report, number, site, max_frames)
+        yield "", ""
+
+
+def _heading(report: Report) -> str:
+    selection = report.selection
+    what = {By.SITE: "Call sites, all threads together", By.THREAD: "Threads, all call sites together"}.get(
+        selection.by, "Call sites"
+    )
+    shown, whole = len(report.sites), sum(totals.outstanding_bytes for totals in report.totals.values())
+    n_bytes = sum(site.totals.outstanding_bytes for site in report.sites)
+    share = f", {100 * n_bytes / whole:.1f} % of what is outstanding" if whole else ""
+    left_out = f" (--top {report.n_sites} shows all)" if shown < report.n_sites and not selection.min_bytes else ""
+    filters = [
+        f"{option} {printable(str(value))}"
+        for option, value in (
+            ("--thread", selection.thread),
+            ("--function", selection.function),
+            ("--min", selection.min_bytes or None),
+        )
+        if value is not None
+    ]
+    only = f", only {' '.join(filters)}" if filters else ""
+    return f"{what} by {_METRIC_WORDS[selection.metric]}{only}: {shown:,} of {report.n_sites:,}{left_out}{share}"
+
+
+def _extra_column(metric: Metric) -> str:
+    return {Metric.ALLOCATED: "allocated", Metric.RESIDENT: "resident"}.get(metric, "")
+
+
+def _site(report: Report, number: int, site: SiteReport, max_frames: int | None) -> Iterator[Styled]:
+    totals, whole = site.totals, sum(totals.outstanding_bytes for totals in report.totals.values())
+    share = f"{100 * totals.outstanding_bytes / whole:.1f} %" if whole else "-"
+    mean = format_bytes(totals.outstanding_bytes // totals.outstanding_count) if totals.outstanding_count else "-"
+    oldest = "-" if site.oldest_s is None else format_duration(site.oldest_s)
+    row = (
+        f"{number:>5} {share:>7} {format_bytes(totals.outstanding_bytes):>12} {totals.outstanding_count:>11,} "
+        f"{mean:>11} {oldest:>8} {_per_minute(site.growth):>14}  {_verdict(site.growth)}"
+    )
+    extra = {
+        Metric.ALLOCATED: format_bytes(totals.allocated_bytes),
+        Metric.RESIDENT: "-" if site.resident_bytes is None else format_bytes(site.resident_bytes),
+    }.get(report.selection.metric)
+    growing = site.growth.verdict is Verdict.GROWING
+    yield (f"{row:<92}{extra}" if extra else row), "bold red" if growing else "bold"
+    yield f"      {_where(report, site)}", ""
+    if site.n_stacks > 1 and not site.stack.frames:
+        yield f"      {site.n_stacks:,} stacks merged (--by site,thread shows them)", "dim"
+    yield from stack_lines(site.stack, max_frames)
+
+
+def _where(report: Report, site: SiteReport) -> str:
+    if report.selection.by is By.SITE:
+        who = f"{site.n_threads:,} thread{'' if site.n_threads == 1 else 's'}"
+    else:
+        who = f"thread {printable(site.thread)}" + (f" (TID {site.tid})" if site.tid else "")
+    parts = [who, {"heap": "heap", "map": "mapped", "brk": "brk"}[site.kind.value]]
+    if len(report.targets) > 1:
+        parts.insert(0, f"PID {site.pid}")
+    if site.functions:
+        parts[-1] += " by " + ", ".join(printable(name) for name in site.functions)
+    if site.resident_bytes is not None:
+        parts.append(f"{format_bytes(site.resident_bytes)} of it in memory")
+    if site.totals.reserved_bytes:
+        parts.append(f"{format_bytes(site.totals.reserved_bytes)} more reserved without access")
+    if site.owner is Owner.JVM:
+        parts.append("mapped by the JVM for itself")
+    return "; ".join(parts)
+
+
+def stack_lines(stack: Stack, max_frames: int | None) -> Iterator[Styled]:
+    """The frames, leaf first, recursion folded into one line, and where the stack is not whole, why."""
+    folded = _fold_recursion(stack.frames)
+    shown = folded if max_frames is None or len(folded) <= max_frames else folded[: max_frames - 1] + folded[-1:]
+    width = max((len(name) for name, _ in shown), default=0)
+    for i, (name, where) in enumerate(shown):
+        if len(shown) < len(folded) and i == len(shown) - 1:
+            yield f"        ... {len(folded) - len(shown):,} frames hidden (--max-frames 0 shows all)", "dim"
+        yield f"        {name:<{min(width, 60)}}  {where}".rstrip(), ""
+    if stack.truncated:
+        yield "        ... the stack goes on: it was cut at the depth limit (trace with a larger --max-depth)", "dim"
+    elif stack.frames and stack.end not in ("root", "lost"):
+        yield f"        ... the walk of the stack ended here: {printable(stack.end)}", "dim"
+
+
+def _fold_recursion(frames: Sequence[Frame]) -> list[Styled]:
+    rows = []
+    for (name, where), group in groupby((printable(frame.function) or "[no name]", place(frame)) for frame in frames):
+        n_times = sum(1 for _ in group)
+        rows.append((f"{name}  [x{n_times}]" if n_times > 1 else name, where))
+    return rows
+
+
+def _per_minute(growth: Growth) -> str:
+    n_bytes = growth.slope_bytes_per_s * 60
+    return ("+" if n_bytes > 0 else "") + format_bytes(n_bytes)
+
+
+def _verdict(growth: Growth) -> str:
+    return "growing: suspected leak" if growth.verdict is Verdict.GROWING else growth.verdict.value

@@ -1,0 +1,361 @@
+"""One trace: check the targets, choose probes, attach, collect, record, detach.
+
+Scope: the order of things, and that every way out ends in the same place: nothing attached, the recording whole. The
+report is made by another process (``reports/``), so that this one stays small on a machine that has no memory left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import select
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Protocol
+
+from nativeleak import __version__
+from nativeleak.engines.bpf import abi
+from nativeleak.engines.bpf.collector import Collector, TargetState
+from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
+from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError
+from nativeleak.ledger.slices import slice_seconds
+from nativeleak.model import Snapshot, TargetInfo, TraceInfo
+from nativeleak.probes.families import ALL_NAMES, choose_points
+from nativeleak.probes.wrappers import find_wrappers
+from nativeleak.recording.writer import RecordingWriter
+from nativeleak.symbols.functions import find_function_offsets
+from nativeleak.symbols.source import ElfError
+from nativeleak.target import procfs
+from nativeleak.target.check import check_target
+from nativeleak.target.jvm import read_jvm_version
+from nativeleak.target.mapped import MappedObject, executable_objects
+
+_TICK_S: Final = 0.05
+"""Shortest time between two looks at the ring buffer: it holds some 40,000 events."""
+_IDLE_S: Final = 0.5
+_INIT_PID_NAMESPACE: Final = "pid:[4026531836]"
+"""Source: PROC_PID_INIT_INO in include/linux/proc_ns.h."""
+_CALIBRATION_SLOT: Final = abi.MAX_TARGETS - 1
+
+
+@dataclass(frozen=True, slots=True)
+class TraceOptions:
+    """What the command line asks for. Sizes in bytes, times in seconds.
+
+    Attributes:
+        duration_s: None: until interrupted or the target ends.
+        maps_only: No allocator probes: mmap and brk only.
+    """
+
+    pids: tuple[int, ...]
+    output: Path
+    duration_s: float | None = None
+    interval_s: float = 10.0
+    min_size: int = 0
+    max_size: int = 0
+    max_depth: int = abi.MAX_FRAMES
+    limits: Limits = field(default_factory=Limits)
+    maps_only: bool = False
+    overwrite: bool = False
+    modes: tuple[AttachMode, ...] = tuple(AttachMode)
+    given: dict[str, str] = field(default_factory=dict)
+
+
+class Observer(Protocol):
+    """Who is told how the trace goes: the live view, or lines on stderr."""
+
+    def attached(self, trace: Trace) -> None:
+        """All probes are in place and the window is open."""
+
+    def tick(self, trace: Trace) -> None:
+        """Called several times a second."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know at once."""
+
+
+class Trace:
+    """A trace under way.
+
+    Args:
+        options: What to do.
+        observer: Who is told.
+    """
+
+    def __init__(self, options: TraceOptions, observer: Observer) -> None:
+        self.options = options
+        self.observer = observer
+        self.collector = Collector(self._on_stacks, self._on_note)
+        self.writer: RecordingWriter | None = None
+        self.last_snapshot: Snapshot | None = None
+        self.end_reason = ""
+        self.recording: bytes | None = None
+        self._stop: str | None = None
+        self._n_signals = 0
+        self._recording_failed = False
+        self._probed: set[tuple[int, tuple[str, int]]] = set()
+        self._hit_cost_ns = 0.0
+
+    # What the observer reads
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the window opened."""
+        return self.collector.elapsed_s()
+
+    @property
+    def allocators(self) -> list[str]:
+        """Objects whose allocator functions are probed."""
+        return sorted({name for state in self.collector.targets.values() for name in state.info.allocators})
+
+    # The trace
+
+    def run(self) -> None:
+        """Trace until the duration is over, all targets have ended, or a signal comes; then record the last snapshot.
+
+        Raises:
+            NativeleakError: It could not begin.
+        """
+        _refuse_inner_pid_namespace()
+        for pid in self.options.pids:
+            check_target(pid)
+        with contextlib.ExitStack() as stack:
+            engine = stack.enter_context(BpfEngine(self.options.limits, self.collector.on_event, self.options.modes))
+            self.collector.bind(engine)
+            stack.callback(self.collector.close)
+            exits = self._take_targets(stack)
+            wakeup = stack.enter_context(self._signals())
+            self.writer = stack.enter_context(
+                RecordingWriter(self.options.output, self._trace_info(), overwrite=self.options.overwrite)
+            )
+            try:
+                self._begin(engine)
+                self._loop(engine, exits, wakeup)
+                self._end(engine)
+            except BaseException:
+                if self.last_snapshot is None:
+                    self._discard_recording()
+                raise
+
+    def _discard_recording(self) -> None:
+        """A recording without a snapshot is none."""
+        if self.writer is not None and not self.writer.failed:
+            with contextlib.suppress(OSError):
+                self.options.output.unlink()
+
+    def _take_targets(self, stack: contextlib.ExitStack) -> dict[int, TargetState]:
+        """Make the targets known; pidfd -> target, to see their ends."""
+        exits = {}
+        for slot, pid in enumerate(self.options.pids):
+            facts = check_target(pid)
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError as error:
+                raise NoTargetError(f"trace of PID {pid} failed: no such process") from error
+            stack.callback(os.close, pidfd)
+            maps = procfs.read_maps(pid)
+            info = TargetInfo(slot, pid, facts.comm, facts.exe, read_jvm_version(pid, maps) if facts.jvm else None)
+            exits[pidfd] = self.collector.add_target(slot, facts, info)
+        return exits
+
+    def _begin(self, engine: BpfEngine) -> None:
+        for state in self.collector.targets.values():
+            target = abi.Target(
+                min_size=self.options.min_size,
+                max_size=self.options.max_size,
+                max_depth=min(self.options.max_depth, abi.MAX_FRAMES),
+            )
+            _set_wrappers(target, state.facts.pid)
+            engine.add_target(state.slot, state.facts.pid, target)
+            self._probe_new_objects(engine, state)
+            if not state.info.allocators and not self.options.maps_only:
+                raise _no_allocator(state)
+        for state in self.collector.targets.values():
+            self.collector.open_window(state)
+        # Objects mapped while the probes were attached.
+        for state in self.collector.targets.values():
+            self._probe_new_objects(engine, state)
+        self.observer.attached(self)
+        for note in engine.notes:
+            self._on_note("engine", note)
+
+    def _probe_new_objects(self, engine: BpfEngine, state: TargetState) -> None:
+        """Probe every mapped object that defines allocator functions and is not probed yet."""
+        state.new_code = False
+        if self.options.maps_only:
+            return
+        try:
+            objects = executable_objects(state.facts.pid, procfs.read_maps(state.facts.pid))
+        except NoTargetError:
+            return
+        for mapped in objects:
+            if mapped.is_vdso or (state.slot, mapped.key) in self._probed:
+                continue
+            self._probed.add((state.slot, mapped.key))
+            self._probe_object(engine, state, mapped)
+
+    def _probe_object(self, engine: BpfEngine, state: TargetState, mapped: MappedObject) -> None:
+        try:
+            points = choose_points(find_function_offsets(mapped.file_path, ALL_NAMES)) if mapped.file_path else []
+        except (ElfError, OSError):
+            return
+        if not points:
+            return
+        engine.attach_functions(state.slot, state.facts.pid, mapped.file_path, mapped.path, points)
+        state.info = replace(state.info, allocators=(*state.info.allocators, mapped.name))
+        self._on_note("probes", f"probed {len(points)} allocator functions of {mapped.path}")
+
+    def _loop(self, engine: BpfEngine, exits: dict[int, TargetState], wakeup: int) -> None:
+        duration_s = self.options.duration_s
+        next_snapshot_s = self.options.interval_s
+        with select.epoll() as poll:
+            for fd in (engine.epoll_fd, wakeup, *exits):
+                poll.register(fd, select.EPOLLIN)
+            while self._stop is None:
+                deadline_s = next_snapshot_s if duration_s is None else min(next_snapshot_s, duration_s)
+                timeout_s = min(_IDLE_S, max(0.0, deadline_s - self.elapsed_s))
+                for fd, _ in poll.poll(timeout_s):
+                    if fd == wakeup:
+                        os.read(wakeup, 64)
+                    elif fd in exits:
+                        poll.unregister(fd)
+                        engine.consume()
+                        self.collector.target_exited(exits[fd])
+                self._work(engine)
+                elapsed_s = self.elapsed_s
+                if all(state.is_over for state in self.collector.targets.values()):
+                    self._stop = "target ended"
+                elif duration_s is not None and elapsed_s >= duration_s:
+                    self._stop = "duration"
+                elif elapsed_s >= next_snapshot_s:
+                    self._record_snapshot(self.collector.snapshot())
+                    next_snapshot_s += self.options.interval_s * max(
+                        1, -(-(elapsed_s - next_snapshot_s) // self.options.interval_s)
+                    )
+                self.observer.tick(self)
+                if timeout_s >= _TICK_S:
+                    time.sleep(_TICK_S)
+
+    def _work(self, engine: BpfEngine) -> None:
+        """What is due many times a second."""
+        engine.consume()
+        for state in self.collector.targets.values():
+            if state.new_code and not state.is_over:
+                state.symbolizer.refresh_maps()
+                self._probe_new_objects(engine, state)
+        self.collector.name_new_stacks()
+        self.collector.keep_slices()
+
+    def _end(self, engine: BpfEngine) -> None:
+        """Close the windows, take the probes away, then read what no longer moves."""
+        self.end_reason = self._stop or ""
+        for state in self.collector.targets.values():
+            engine.close_window(state.slot)
+        elapsed_s = self.elapsed_s
+        engine.detach()
+        engine.consume()
+        self._record_snapshot(replace(self.collector.snapshot(final=True), elapsed_s=elapsed_s))
+        if self.writer is not None:
+            self.writer.finish(self.end_reason, elapsed_s, [s.info for s in self.collector.targets.values()])
+            self._tell_recording_failure()
+            if self.writer.failed:
+                self.recording = self.writer.serialize()
+
+    def _record_snapshot(self, snapshot: Snapshot) -> None:
+        snapshot = replace(snapshot, probe_cost_ns=self._hit_cost_ns)
+        self.last_snapshot = snapshot
+        if self.writer is not None:
+            self.writer.write_snapshot(snapshot)
+            self._tell_recording_failure()
+
+    def _tell_recording_failure(self) -> None:
+        if self.writer is not None and self.writer.failed and not self._recording_failed:
+            self._recording_failed = True
+            self.observer.note(
+                f"recording to {self.options.output} failed: {self.writer.failed}; tracing goes on in memory"
+            )
+
+    def _on_stacks(self, stacks: Sequence[object]) -> None:
+        if self.writer is not None:
+            self.writer.add_stacks(stacks)  # type: ignore[arg-type]
+
+    def _on_note(self, what: str, text: str) -> None:
+        if self.writer is not None:
+            self.writer.add_event(self.elapsed_s, what, text)
+        if what in ("exec", "oom", "killed", "exit", "resync"):
+            self.observer.note(text)
+
+    def _trace_info(self) -> TraceInfo:
+        probes = ("mmap", "brk") if self.options.maps_only else ("malloc", "mmap", "brk")
+        return TraceInfo(
+            version=__version__,
+            started=time.time(),
+            backend="bpf-libbpf",
+            kernel=platform.release(),
+            machine=platform.machine(),
+            boot_id=procfs.read_boot_id(),
+            probes=probes,
+            min_size=self.options.min_size,
+            max_size=self.options.max_size,
+            slice_s=slice_seconds(0),
+            options=self.options.given,
+        )
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[int]:
+        """SIGINT, SIGTERM and SIGHUP end the trace; a second one ends the program. Yields what to poll."""
+        read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        old_wakeup = signal.set_wakeup_fd(write_fd)
+        old = {number: signal.signal(number, self._on_signal) for number in numbers}
+        try:
+            yield read_fd
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(old_wakeup)
+            os.close(read_fd)
+            os.close(write_fd)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._n_signals += 1
+        self._stop = self._stop or "interrupted"
+        if self._n_signals > 1:
+            # At once: probes hang on our descriptors, the recording is whole up to its last snapshot.
+            os._exit(128 + number)
+
+
+def _refuse_inner_pid_namespace() -> None:
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return
+    if namespace != _INIT_PID_NAMESPACE:
+        raise CannotTraceError(
+            "tracing from inside a PID namespace is not possible: the kernel's probes see the host's PIDs",
+            "run nativeleak on the host, or in a container that shares the host's PID namespace (--pid=host)",
+        )
+
+
+def _set_wrappers(target: abi.Target, pid: int) -> None:
+    """Tell the kernel side where the C library is, and which of its system call wrappers have a frame."""
+    for mapped in executable_objects(pid, procfs.read_maps(pid)):
+        if mapped.name.startswith(("libc.so", "libc-", "ld-musl", "libc.musl")):
+            start, _, file_offset = mapped.ranges[0]
+            target.wrappers_start, target.wrappers_end = start, mapped.ranges[-1][1]
+            for entry, wrapper in zip(target.wrappers, find_wrappers(mapped.file_path), strict=False):
+                entry.start, entry.end = wrapper.start + start - file_offset, wrapper.end + start - file_offset
+                entry.frame_bytes = wrapper.frame_bytes
+            return
+
+
+def _no_allocator(state: TargetState) -> NativeleakError:
+    return CannotTraceError(
+        f"trace of PID {state.facts.pid} ({state.facts.comm}) failed: no allocator functions found in its objects",
+        "a static program keeps their names only when it is not stripped. Add --maps-only to trace mmap and brk alone"
+        " (the right thing for Go), or run a build with symbols",
+    )

@@ -1,0 +1,122 @@
+"""Separate debug files of an object: by build id, by debug link, and the small one packed into the object itself.
+
+Scope: finding and opening, in the target's file system first and then in ours. A file is taken only if it belongs to
+the object: where the object has a build id the file must have the same, where it has none the checksum in the debug
+link must fit.
+
+Source: "Debugging Information in Separate Files" and "MiniDebugInfo" in the GDB manual.
+"""
+
+from __future__ import annotations
+
+import lzma
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Final
+
+from nativeleak.symbols.elf import BytesSource, ElfError, ElfFile, FileSource
+from nativeleak.target.namespaces import open_in_root, open_regular
+
+DEBUG_FOLDERS: Final = ("/usr/lib/debug",)
+MAX_DEBUGDATA_BYTES: Final = 64 << 20
+"""Size limit of an unpacked ``.gnu_debugdata``; what is used is a few MiB even for the largest libraries."""
+
+_MAX_PACKED_BYTES: Final = 32 << 20
+_MAX_CHECKED_BYTES: Final = 2 << 30
+_CHUNK: Final = 1 << 20
+
+Opener = Callable[[str], int]
+"""Opens a path in one file system; raises OSError."""
+
+
+def debug_openers(pid: int) -> tuple[Opener, ...]:
+    """How to look for files: as the target sees them, then as we do."""
+    return partial(open_in_root, pid), open_regular
+
+
+def find_debug_file(
+    elf: ElfFile, path: str, openers: Sequence[Opener], folders: Sequence[str] = DEBUG_FOLDERS
+) -> ElfFile | None:
+    """The separate debug file of an object.
+
+    Args:
+        elf: The object.
+        path: Where the object lies as the target sees it.
+        openers: The file systems to look in, best first.
+        folders: Where debug files are collected.
+
+    Returns:
+        The debug file, open, for the caller to close; None where there is none that fits.
+    """
+    for candidate in _candidates(elf, path, folders):
+        for opener in openers:
+            debug = _open_matching(elf, candidate, opener)
+            if debug is not None:
+                return debug
+    return None
+
+
+def read_debugdata(elf: ElfFile) -> ElfFile | None:
+    """The ELF file with symbols of its own that some distributions pack into ``.gnu_debugdata``.
+
+    Returns:
+        The unpacked file, in memory; None where there is none, it is damaged, or it is longer than
+        ``MAX_DEBUGDATA_BYTES``.
+    """
+    try:
+        packed = elf.section_data(".gnu_debugdata", _MAX_PACKED_BYTES)
+        if not packed:
+            return None
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * MAX_DEBUGDATA_BYTES)
+        data = unpacker.decompress(packed, MAX_DEBUGDATA_BYTES)
+        return ElfFile(BytesSource(data)) if unpacker.eof else None
+    except (ElfError, lzma.LZMAError):
+        return None
+
+
+def _candidates(elf: ElfFile, path: str, folders: Sequence[str]) -> Iterator[str]:
+    """Paths where the debug file may lie, best first."""
+    if len(elf.build_id) > 2:
+        for folder in folders:
+            yield f"{folder}/.build-id/{elf.build_id[:2]}/{elf.build_id[2:]}.debug"
+    if elf.debug_link is None:
+        return
+    name = elf.debug_link[0]
+    home = str(PurePosixPath(path).parent)
+    yield f"{home}/{name}"
+    yield f"{home}/.debug/{name}"
+    for folder in folders:
+        yield f"{folder}{home}/{name}"
+
+
+def _open_matching(elf: ElfFile, path: str, opener: Opener) -> ElfFile | None:
+    try:
+        debug = ElfFile(FileSource(opener(path)))
+    except (OSError, ElfError, ValueError):  # ValueError: a NUL in a path
+        return None
+    try:
+        if debug.symtab is not None and _belongs(elf, debug):
+            return debug
+    except ElfError:
+        pass
+    debug.close()
+    return None
+
+
+def _belongs(elf: ElfFile, debug: ElfFile) -> bool:
+    if elf.build_id:
+        return debug.build_id == elf.build_id
+    return elf.debug_link is not None and _crc32(debug) == elf.debug_link[1]
+
+
+def _crc32(elf: ElfFile) -> int | None:
+    """Checksum of the whole file, None where it is too long to be read for that."""
+    size = elf.source.size
+    if size > _MAX_CHECKED_BYTES:
+        return None
+    crc = 0
+    for place in range(0, size, _CHUNK):
+        crc = zlib.crc32(elf.source.read(place, min(_CHUNK, size - place)), crc)
+    return crc

@@ -1,0 +1,86 @@
+"""One mapped file with all the symbol tables that name its code.
+
+Scope: which tables there are and in which order they are asked. A full table (``.symtab``, the object's or that of its
+debug file) comes first; ``.gnu_debugdata`` holds what the dynamic table lacks; the dynamic table is asked last. Each is
+read when it is needed for the first time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from nativeleak.symbols.debugfiles import DEBUG_FOLDERS, Opener, find_debug_file, read_debugdata
+from nativeleak.symbols.elf import ElfError, ElfFile, SymbolArea
+from nativeleak.symbols.symtab import Symbol, SymbolTable
+
+
+class SymbolizedObject:
+    """Names for the addresses of one ELF file; it and its debug file stay open.
+
+    Args:
+        elf: The file; closed with the object.
+        path: Where it lies as the target sees it, for finding its debug file.
+        openers: The file systems to look in for its debug file, best first.
+        folders: Where debug files are collected.
+    """
+
+    def __init__(
+        self, elf: ElfFile, path: str, openers: Sequence[Opener] = (), folders: Sequence[str] = DEBUG_FOLDERS
+    ) -> None:
+        self.elf = elf
+        self._path = path
+        self._openers = openers
+        self._folders = folders
+        self._debug: ElfFile | None = None
+        self._tables: list[SymbolTable] = []
+        first = self._own_symtab if elf.symtab is not None else self._separate_symtab
+        self._unread: list[Callable[[], SymbolTable | None]] = [first, self._dynsym]
+
+    def lookup(self, vaddr: int) -> Symbol | None:
+        """The function at an address as the file counts them, None where no table names it.
+
+        A function that is known to reach that far is preferred to a label before it, whichever table has it.
+        """
+        label: Symbol | None = None
+        for table in self._all_tables():
+            try:
+                symbol = table.lookup(vaddr)
+            except ElfError:
+                continue  # the file was changed under us
+            if symbol is not None and symbol.sized:
+                return symbol
+            label = label or symbol
+        return label
+
+    def close(self) -> None:
+        """Close the files; nothing can be looked up afterwards."""
+        self._tables.clear()
+        self._unread.clear()
+        self.elf.close()
+        if self._debug is not None:
+            self._debug.close()
+
+    def _all_tables(self) -> Iterator[SymbolTable]:
+        yield from list(self._tables)
+        while self._unread:
+            try:
+                table = self._unread.pop(0)()
+            except ElfError:
+                continue
+            if table is not None:
+                self._tables.append(table)
+                yield table
+
+    def _own_symtab(self) -> SymbolTable | None:
+        return _table(self.elf, self.elf.symtab)
+
+    def _separate_symtab(self) -> SymbolTable | None:
+        self._debug = find_debug_file(self.elf, self._path, self._openers, self._folders) or read_debugdata(self.elf)
+        return _table(self._debug, self._debug.symtab) if self._debug is not None else None
+
+    def _dynsym(self) -> SymbolTable | None:
+        return _table(self.elf, self.elf.dynsym)
+
+
+def _table(elf: ElfFile, area: SymbolArea | None) -> SymbolTable | None:
+    return SymbolTable(elf, area) if area is not None else None
