@@ -216,6 +216,19 @@ int on_brk_exit(struct syscall_exit *ctx)
 	return report_exit(ctx->ret, NL_EVENT_BRK, 1);
 }
 
+/* How long a shared segment is, the attach does not say. */
+SEC("tp/syscalls/sys_enter_shmget")
+int on_shmget_entry(struct syscall_enter *ctx)
+{
+	return keep_args(ctx, 3);
+}
+
+SEC("tp/syscalls/sys_exit_shmget")
+int on_shmget_exit(struct syscall_exit *ctx)
+{
+	return failed(ctx->ret) ? 0 : report_exit(ctx->ret, NL_EVENT_SHMGET, 0);
+}
+
 SEC("tp/syscalls/sys_enter_shmat")
 int on_shmat_entry(struct syscall_enter *ctx)
 {

@@ -68,6 +68,7 @@ enum nl_event_type {
 	NL_EVENT_MREMAP_DONE, /* exit, ret is the address or an error */
 	NL_EVENT_MPROTECT, /* exit, success: args addr len prot */
 	NL_EVENT_BRK, /* exit: args the break asked for, ret the break now */
+	NL_EVENT_SHMGET, /* exit, success: args key size, ret the shmid */
 	NL_EVENT_SHMAT, /* exit, success: args shmid, ret the address */
 	NL_EVENT_SHMDT, /* entry: args addr */
 	NL_EVENT_SHMDT_FAILED, /* exit */

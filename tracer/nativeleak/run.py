@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from nativeleak import __version__
+from nativeleak.analysis.telling import telling_frame
 from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.collector import Collector, TargetState
 from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
@@ -39,7 +40,6 @@ _TICK_S: Final = 0.05
 _IDLE_S: Final = 0.5
 _INIT_PID_NAMESPACE: Final = "pid:[4026531836]"
 """Source: PROC_PID_INIT_INO in include/linux/proc_ns.h."""
-_CALIBRATION_SLOT: Final = abi.MAX_TARGETS - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Trace:
     def __init__(self, options: TraceOptions, observer: Observer) -> None:
         self.options = options
         self.observer = observer
-        self.collector = Collector(self._on_stacks, self._on_note)
+        self.collector = Collector(self._on_stacks, self._on_note, telling_frame)
         self.writer: RecordingWriter | None = None
         self.last_snapshot: Snapshot | None = None
         self.end_reason = ""
@@ -174,6 +174,8 @@ class Trace:
             self._probe_new_objects(engine, state)
             if not state.info.allocators and not self.options.maps_only:
                 raise _no_allocator(state)
+        self._hit_cost_ns = _measure_hit_cost(engine)
+        self.collector.start_counters()
         for state in self.collector.targets.values():
             self.collector.open_window(state)
         # Objects mapped while the probes were attached.
@@ -339,6 +341,19 @@ def _refuse_inner_pid_namespace() -> None:
             "tracing from inside a PID namespace is not possible: the kernel's probes see the host's PIDs",
             "run nativeleak on the host, or in a container that shares the host's PID namespace (--pid=host)",
         )
+
+
+def _measure_hit_cost(engine: BpfEngine) -> float:
+    """Nanoseconds a probe hit costs here, 0.0 where it cannot be measured."""
+    for mapped in executable_objects(os.getpid(), procfs.read_maps(os.getpid())):
+        try:
+            offsets = find_function_offsets(mapped.file_path, ("malloc", "free")) if mapped.file_path else {}
+            points = choose_points(offsets)
+            if points:
+                return engine.measure_hit_cost(points, mapped.file_path)
+        except (ElfError, OSError, CannotTraceError):
+            continue
+    return 0.0
 
 
 def _set_wrappers(target: abi.Target, pid: int) -> None:

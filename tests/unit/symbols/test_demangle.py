@@ -62,5 +62,32 @@ def test_demangle_hostile_names_never_raise() -> None:
     assert demangle("_Z" + "N" * 100_000) == "_Z" + "N" * 100_000
 
 
+def test_demangle_name_that_doubles_itself_is_left_alone() -> None:
+    digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    doubling = [f"S_IS{digit}_S{digit}_E" for digit in digits]
+    assert demangle("_Z1f1PIiiE" + "".join(doubling[:3])).count("P<int, int>") == 1 + 2 + 4 + 8
+    bomb = "_Z1f1PIiiE" + "".join(doubling)
+    assert demangle(bomb) == bomb
+
+
+@pytest.mark.parametrize(("n_levels", "n_numbers"), [(3, 2 + 4 + 8 + 16), (30, 0)])
+def test_demangle_rust_tuple_that_doubles_itself_is_left_alone_when_too_long(n_levels: int, n_numbers: int) -> None:
+    prefix, parts = "INvC1a1b", "TmmE"  # b::<(u32, u32)>, then tuples of twice the tuple before
+    begin = len(prefix)
+    for _ in range(n_levels):
+        reference = f"B{base_62(begin - 1)}_"
+        begin = len(prefix) + len(parts)
+        parts += f"T{reference}{reference}E"
+    name = f"_R{prefix}{parts}E"
+    text = demangle(name)
+    assert text.count("u32") == n_numbers
+    assert (text == name) == (n_numbers == 0)
+
+
+def base_62(number: int) -> str:
+    digits = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return (base_62(number // 62) if number >= 62 else "") + digits[number % 62]
+
+
 def test_printable_control_characters_and_surrogates_are_replaced() -> None:
     assert printable("a\x1b[31m\n\udcffé b") == "a?[31m??é b"

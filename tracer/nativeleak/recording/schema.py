@@ -11,6 +11,7 @@ import sys
 import zlib
 from array import array
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 APPLICATION_ID: Final = 0x4E4C4B31
@@ -108,9 +109,15 @@ def unpack_samples(blob: bytes, n_samples: int) -> Samples:
 
 
 def pack_slices(slices: Iterable[tuple[int, int]]) -> bytes:
-    """Birth slices as compressed i64 pairs; empty for none."""
-    flat = array("q", (value for pair in slices for value in pair))
-    return zlib.compress(_little_endian(flat).tobytes(), _ZLIB_LEVEL) if flat else b""
+    """Birth slices as pairs of u32, or of i64 where one does not fit, after a letter that says which; empty for none.
+
+    Not compressed: setting zlib up for these few bytes took most of the time of a snapshot.
+    """
+    flat = list(chain.from_iterable(slices))
+    if not flat:
+        return b""
+    typecode = "I" if max(flat) < 1 << 32 and min(flat) >= 0 else "q"
+    return typecode.encode() + _little_endian(array(typecode, flat)).tobytes()
 
 
 def unpack_slices(blob: bytes) -> tuple[tuple[int, int], ...]:
@@ -121,10 +128,9 @@ def unpack_slices(blob: bytes) -> tuple[tuple[int, int], ...]:
     """
     if not blob:
         return ()
-    try:
-        flat = _column("q", zlib.decompressobj().decompress(blob, 1 << 16))
-    except zlib.error as error:
-        raise ValueError(f"birth slices cannot be decompressed: {error}") from error
+    if blob[:1] not in (b"I", b"q"):
+        raise ValueError("birth slices of an unknown kind")
+    flat = _column(blob[:1].decode(), blob[1:])
     return tuple(zip(flat[::2], flat[1::2], strict=True))
 
 

@@ -72,13 +72,14 @@ class EventType(IntEnum):
     MREMAP_DONE = 6
     MPROTECT = 7
     BRK = 8
-    SHMAT = 9
-    SHMDT = 10
-    SHMDT_FAILED = 11
-    THREAD = 12
-    THREAD_EXIT = 13
-    EXEC = 14
-    OOM_KILL = 15
+    SHMGET = 9
+    SHMAT = 10
+    SHMDT = 11
+    SHMDT_FAILED = 12
+    THREAD = 13
+    THREAD_EXIT = 14
+    EXEC = 15
+    OOM_KILL = 16
 
 
 class StackFlag(IntFlag):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -21,6 +21,7 @@ from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.ledger.heap import HeapLedger, SiteLabel
 from nativeleak.ledger.slices import BORN_SHIFT, generation_at, slice_seconds
 from nativeleak.model import (
+    Frame,
     Kind,
     Owner,
     SiteKey,
@@ -65,6 +66,7 @@ class TargetState:
     oom_killed: bool = False
     new_code: bool = False
     thread_names: dict[int, str] = field(default_factory=dict)
+    segments: dict[int, int] = field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:
@@ -77,10 +79,16 @@ class Collector:
 
     Args:
         on_stacks: Gets new stacks, named.
+        telling_frame: Picks the frame of a stack that tells a person most, for the live view.
         on_note: Gets (word, sentence) for the recording.
     """
 
-    def __init__(self, on_stacks: Callable[[list[Stack]], None], on_note: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        on_stacks: Callable[[list[Stack]], None],
+        on_note: Callable[[str, str], None],
+        telling_frame: Callable[[Sequence[Frame]], Frame | None],
+    ) -> None:
         self.heap = HeapLedger()
         self.targets: dict[int, TargetState] = {}
         self.generation = 0
@@ -88,14 +96,20 @@ class Collector:
         self.n_stacks_truncated = 0
         self._on_stacks = on_stacks
         self._on_note = on_note
+        self._telling_frame = telling_frame
         self._engine: BpfEngine | None = None
         self._threads: dict[int, ThreadInfo] = {0: ThreadInfo(0, 0, 0, OTHER_THREADS)}
         self._changed_threads: set[int] = {0}
         self._uid_of: dict[tuple[int, int], int] = {}
         self._stacks: dict[int, StackFacts] = {}
         self._new_keys: list[int] = []
+        self._backing_stacks: set[int] = set()
+        self._mapping_stacks: set[int] = set()
+        self._backing_callers: set[tuple[int, int]] = set()
+        self._mapping_callers: dict[tuple[int, int], list[int]] = {}
         self._lost_events_seen = 0
         self._counters: dict[abi.Counter, int] = {}
+        self._counters_before: dict[abi.Counter, int] = {}
         self._map_retired: dict[tuple[int, Kind, Owner], SiteTotals] = {}
 
     def bind(self, engine: BpfEngine) -> None:
@@ -132,6 +146,10 @@ class Collector:
         # Mappings made in between are seen twice: as from before, then by their event, which replaces them.
         state.space.load_baseline(procfs.read_maps(state.facts.pid))
 
+    def start_counters(self) -> None:
+        """Count from now on: what the engine did before the windows open is not the targets'."""
+        self._counters_before = self.engine.read_counters()
+
     # Events
 
     def on_event(self, event: abi.Event) -> None:
@@ -154,7 +172,10 @@ class Collector:
             self._on_mapping(state, event)
 
     def _on_mapping(self, state: TargetState, event: abi.Event) -> None:
-        mapping = to_mapping_event(event, state.start_ns, state.facts.pid)
+        if event.type == abi.EventType.MMAP:
+            in_allocator = event.flags & abi.IN_ALLOCATOR
+            (self._backing_stacks if in_allocator else self._mapping_stacks).add(event.stack)
+        mapping = to_mapping_event(event, state.start_ns, state.facts.pid, state.segments)
         if mapping is None:
             return
         state.space.apply(mapping)
@@ -227,7 +248,10 @@ class Collector:
         state = self.targets[raw.slot]
         frames = tuple(state.symbolizer.resolve(ip, is_leaf=i == 0) for i, ip in enumerate(raw.ips))
         function = frames[0].function if frames else "?"
-        owner, at_root, headline = owner_of_stack(frames, function)
+        owner, at_root = owner_of_stack(frames)
+        telling = self._telling_frame(frames)
+        if self._is_backing(state, raw):
+            owner = Owner.ALLOCATOR
         truncated = bool(raw.flags & (abi.StackFlag.TRUNCATED | abi.StackFlag.READ_FAULT))
         end = "root"
         if raw.flags & abi.StackFlag.TRUNCATED:
@@ -238,10 +262,30 @@ class Collector:
             end = "no frame pointer"
         self.n_stacks_truncated += truncated
         self.n_stacks_without_root += end != "root"
-        self._stacks[raw.key] = StackFacts(SiteLabel((function,), owner), headline)
+        self._stacks[raw.key] = StackFacts(SiteLabel((function,), owner), telling.function if telling else "?")
         if owner is not Owner.PROGRAM:
             state.space.reclassify_stack(raw.key, owner)
         return Stack(raw.key, frames, truncated, end)
+
+    def _is_backing(self, state: TargetState, raw: RawStack) -> bool:
+        """Whether a mapping was made by allocator code, although no allocator call was seen in flight.
+
+        free has no return probe, so what it maps inside looks like the program's: a thread whose first call is a free
+        makes its arena there. The places that map are the same as inside malloc, and those are known.
+        """
+        caller = (raw.slot, raw.ips[1]) if len(raw.ips) > 1 else None
+        if caller is None:
+            return False
+        if raw.key in self._backing_stacks:
+            self._backing_callers.add(caller)
+            for key in self._mapping_callers.pop(caller, ()):
+                state.space.reclassify_stack(key, Owner.ALLOCATOR)
+            return False
+        if caller in self._backing_callers:
+            return True
+        if raw.key in self._mapping_stacks:
+            self._mapping_callers.setdefault(caller, []).append(raw.key)
+        return False
 
     def label(self, stack_key: int) -> SiteLabel:
         """The allocator function of a stack and its owner."""
@@ -283,7 +327,8 @@ class Collector:
             final: The windows are closed: read exact ages from the live set.
         """
         self.name_new_stacks(sweep=True)
-        self._counters = self.engine.read_counters()
+        counters = self.engine.read_counters()
+        self._counters = {counter: value - self._counters_before.get(counter, 0) for counter, value in counters.items()}
         self._resync_after_loss()
         elapsed_s = self.elapsed_s()
         self.read_heap()

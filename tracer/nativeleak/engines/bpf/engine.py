@@ -9,7 +9,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import statistics
 import struct
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,6 +31,11 @@ _N_SITES_DEFAULT: Final = 1 << 16
 _N_THREADS_DEFAULT: Final = 1 << 15
 _N_NEW_STACKS: Final = 1 << 14
 _N_KNOWN_STACKS: Final = 1 << 17
+_CALIBRATION_ROUNDS: Final = 5
+_CALIBRATION_PAIRS: Final = 100
+_CALIBRATION_BYTES: Final = 1009
+_HITS_A_PAIR: Final = 3
+"""Entry and return of malloc, entry of free."""
 
 
 class AttachMode(StrEnum):
@@ -50,7 +58,7 @@ _ALL_ALLOCATOR_PROGRAMS: Final = ("on_alloc_session", "on_alloc_entry", "on_allo
 
 _TRACEPOINTS: Final = {
     f"on_{call}_{when}": f"syscalls/sys_{kernel_when}_{call}"
-    for call in ("mmap", "munmap", "mremap", "mprotect", "brk", "shmat", "shmdt")
+    for call in ("mmap", "munmap", "mremap", "mprotect", "brk", "shmget", "shmat", "shmdt")
     for when, kernel_when in (("entry", "enter"), ("exit", "exit"))
 } | {"on_oom_kill": "oom/mark_victim"}
 _OPTIONAL_TRACEPOINTS: Final = {"oom/mark_victim"}
@@ -209,6 +217,7 @@ class BpfEngine:
         self._known = take("known_stacks", 8, 4)
         self._target_map = take("targets", 4, ctypes.sizeof(abi.Target))
         self._slots = take("slots", 4, 4)
+        self._threads = take("threads", 4, 136)
         self._n_cpus = int(self._libbpf.lib.libbpf_num_possible_cpus())
         self._counters = take("counters", 4, 8 * self._n_cpus)
         self._ring = RingBuffer(self._libbpf, take("events", 0, 0).fd, self._on_sample)
@@ -330,6 +339,45 @@ class BpfEngine:
     def _write_target(self, slot: int) -> None:
         self._target_map.update(_U32.pack(slot), bytes(self._targets[slot]))
 
+    def measure_hit_cost(self, points: Sequence[ProbePoint], path: str) -> float:
+        """What one hit of an allocator probe costs on this machine, ns: measured on this very process.
+
+        Everything a target's call goes through is done for real, with a stack as shallow as ours. To be called before
+        any window is open: our own calls count in the counters.
+
+        Args:
+            points: Where malloc and free of our own C library are.
+            path: That library.
+
+        Raises:
+            CannotTraceError: The probes cannot be attached.
+        """
+        slot, n_before = abi.MAX_TARGETS - 1, len(self._fds)
+        library = ctypes.CDLL(None)
+        library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+        library.free.restype, library.free.argtypes = None, (ctypes.c_void_p,)
+        untraced_ns = _time_pairs(library)
+        self.add_target(slot, os.getpid(), abi.Target(max_depth=abi.MAX_FRAMES))
+        self.attach_functions(slot, os.getpid(), path, path, points)
+        self.open_window(slot, time.monotonic_ns())
+        traced_ns = _time_pairs(library)
+        self.close_window(slot)
+        for fd in self._fds[n_before:]:
+            os.close(fd)
+        del self._fds[n_before:]
+        self._forget_target(slot, os.getpid())
+        return max(0.0, traced_ns - untraced_ns) / _HITS_A_PAIR
+
+    def _forget_target(self, slot: int, tgid: int) -> None:
+        del self._targets[slot]
+        self._slots.delete(_U32.pack(tgid))
+        for site in list(self.read_sites()):
+            if site.slot == slot:
+                self.delete_site(slot, site.thread, site.stack)
+        for stack in self.fetch_new_stacks():
+            self._known.delete(_U64.pack(stack.key))
+        self._threads.delete(_U32.pack(threading.get_native_id()))
+
     # Reading
 
     @property
@@ -419,6 +467,17 @@ class BpfEngine:
         if self._tracefs is not None:
             self._tracefs.close()
             self._tracefs = None
+
+
+def _time_pairs(library: ctypes.CDLL) -> float:
+    """Nanoseconds for a malloc and a free called from here: the median of some rounds."""
+    rounds = []
+    for _ in range(_CALIBRATION_ROUNDS):
+        start_ns = time.perf_counter_ns()
+        for _ in range(_CALIBRATION_PAIRS):
+            library.free(library.malloc(_CALIBRATION_BYTES))
+        rounds.append((time.perf_counter_ns() - start_ns) / _CALIBRATION_PAIRS)
+    return statistics.median(rounds)
 
 
 def _raw_stack(key: int, stack: abi.StackStruct) -> RawStack:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Final
+
 from nativeleak.engines.bpf import abi
 from nativeleak.errors import NativeleakError
 from nativeleak.ledger.mapping_events import (
@@ -21,44 +24,52 @@ from nativeleak.target.procfs import read_maps
 _MAP_ANONYMOUS = 0x20
 _MAX_ERRNO = 4095
 
+# Events that belong to no site: type -> what is made of thread id and arguments.
+_UNOWNED: Final[dict[int, Callable[[int, Sequence[int]], MappingEvent]]] = {
+    abi.EventType.MUNMAP: lambda tid, args: MunmapEntry(tid, args[0], args[1]),
+    abi.EventType.MUNMAP_FAILED: lambda tid, _: UnmapFailed(tid),
+    abi.EventType.MREMAP: lambda tid, args: MremapEntry(tid, args[0], args[1]),
+    abi.EventType.MPROTECT: lambda tid, args: MprotectExit(tid, args[0], args[1], args[2]),
+    abi.EventType.SHMDT: lambda tid, args: ShmdtEntry(tid, args[0]),
+    abi.EventType.SHMDT_FAILED: lambda tid, _: UnmapFailed(tid),
+}
 
-def to_mapping_event(event: abi.Event, start_ns: int, pid: int) -> MappingEvent | None:
+
+def to_mapping_event(
+    event: abi.Event, start_ns: int, pid: int, segments: MutableMapping[int, int]
+) -> MappingEvent | None:
     """The event as the interval map takes it; None for one that changes nothing.
 
     What an allocator maps for itself is one site: whose call it was says nothing about the program.
 
     Args:
         start_ns: When the target's window opened.
-        pid: The target, to look up how long a shared segment is.
+        pid: The target, to look up how long a shared segment from before the window is.
+        segments: shmid -> bytes, of the segments whose making was seen; filled here.
     """
     args, tid = event.args, event.tid
+    if event.type in _UNOWNED:
+        return _UNOWNED[event.type](tid, args)
+    if event.type == abi.EventType.SHMGET:
+        if args[1]:  # 0 asks for a segment that exists, whatever its size
+            segments[event.ret] = args[1]
+        return None
     in_allocator = bool(event.flags & abi.IN_ALLOCATOR)
     thread, stack = (0, 0) if in_allocator else (event.thread, event.stack)
-    time_s = (event.time_ns - start_ns) / 1e9
+    owner = (thread, stack, in_allocator, (event.time_ns - start_ns) / 1e9)
     match event.type:
         case abi.EventType.MMAP:
-            addr, length, prot, flags = event.ret & (1 << 64) - 1, args[1], args[2], args[3]
-            is_file = not flags & _MAP_ANONYMOUS
-            return MmapExit(tid, addr, length, prot, flags, is_file, thread, stack, in_allocator, time_s)
-        case abi.EventType.MUNMAP:
-            return MunmapEntry(tid, args[0], args[1])
-        case abi.EventType.MUNMAP_FAILED:
-            return UnmapFailed(tid)
-        case abi.EventType.MREMAP:
-            return MremapEntry(tid, args[0], args[1])
+            addr, is_file = event.ret & (1 << 64) - 1, not args[3] & _MAP_ANONYMOUS
+            return MmapExit(tid, addr, args[1], args[2], args[3], is_file, *owner)
         case abi.EventType.MREMAP_DONE:
             if -_MAX_ERRNO <= event.ret < 0:
                 return UnmapFailed(tid)
-            return MremapExit(tid, args[0], args[1], event.ret, args[2], args[3], thread, stack, in_allocator, time_s)
-        case abi.EventType.MPROTECT:
-            return MprotectExit(tid, args[0], args[1], args[2])
+            return MremapExit(tid, args[0], args[1], event.ret, args[2], args[3], *owner)
         case abi.EventType.BRK:
-            return BrkExit(tid, event.ret, thread, stack, in_allocator, time_s)
+            return BrkExit(tid, event.ret, *owner)
         case abi.EventType.SHMAT:
-            length = _mapping_length(pid, event.ret)
-            return ShmatExit(tid, event.ret, length, thread, stack, in_allocator, time_s) if length else None
-        case abi.EventType.SHMDT:
-            return ShmdtEntry(tid, args[0])
+            length = segments.get(args[0]) or _mapping_length(pid, event.ret)
+            return ShmatExit(tid, event.ret, length, *owner) if length else None
     return None
 
 
