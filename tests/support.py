@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -347,6 +347,14 @@ class Trace:
         report: Report = json.loads(self.stdout)
         return report
 
+    def all_sites(self) -> Report:
+        """The report once more, now with the sites of which nothing is outstanding; after the end, before ``close``."""
+        done = nativeleak("report", self.recording, "--format", "json", "--metric", "allocated")
+        if done.returncode != 0:
+            raise TargetError(f"report: status {done.returncode}; stderr: {done.stderr!r}")
+        report: Report = json.loads(done.stdout)
+        return report
+
     def wait_end(self, timeout_s: float = ANSWER_TIMEOUT_S) -> int:
         """Wait for its end, whatever it is; return its status. ``stdout`` and ``stderr`` are whole then."""
         deadline = time.monotonic() + timeout_s
@@ -393,14 +401,14 @@ def site_totals(report: Report, site: Mapping[str, Any]) -> dict[str, int]:
         site: One of the ``sites`` of a truth; a ``method`` stands for a Java target's function.
     """
     wanted = site.get("function") or site.get("method")
-    totals = dict.fromkeys(COMPARED, 0)
+    found = dict.fromkeys(COMPARED, 0)
     for row in report["sites"]:
         if row["kind"] != site["kind"] or row["thread"]["tid"] != site["tid"]:
             continue
         if any(_is_function(frame["function"], wanted) for frame in row["frames"]):
             for key in COMPARED:
-                totals[key] += row[key]
-    return totals
+                found[key] += row[key]
+    return found
 
 
 def _is_function(name: str, wanted: str | None) -> bool:
@@ -412,18 +420,19 @@ def mismatches(report: Report, truth: Truth, kinds: Sequence[str] = ("heap", "ma
     """Compare a report with a truth, site by site; an empty list says that they agree.
 
     Names of threads are compared where the site has anything outstanding. A site that the report does not have counts
-    as zeros: that is right for one that only failed. For a truth that is ``complete`` see ``strangers`` too.
+    as zeros: that is right for one that only failed. What a site has allocated is compared in a report that lists all of
+    it (``Trace.all_sites``). For a truth that is ``complete`` see ``strangers`` too.
     """
     found = []
     for site in truth["sites"]:
         if site["kind"] not in kinds:
             continue
         where = f"{site['kind']} {site['function']} in {site['thread']}/{site['tid']}"
-        totals = site_totals(report, site)
+        reported = site_totals(report, site)
         found += [
-            f"{where}: {key} {totals[key]}, truth {site[key]}"
+            f"{where}: {key} {reported[key]}, truth {site[key]}"
             for key in COMPARED
-            if key in site and totals[key] != site[key] and not _is_absent(site, key)
+            if key in site and reported[key] != site[key] and not _is_absent(report, key)
         ]
         names = {row["thread"]["name"] for row in report["sites"] if row["thread"]["tid"] == site["tid"]}
         if site.get("outstanding_count") and names != {site["thread"]}:
@@ -431,9 +440,9 @@ def mismatches(report: Report, truth: Truth, kinds: Sequence[str] = ("heap", "ma
     return found
 
 
-def _is_absent(site: Mapping[str, Any], key: str) -> bool:
-    """A report lists only sites with anything outstanding: of others the allocated amounts cannot be compared."""
-    return key.startswith("allocated_") and not site.get("outstanding_count")
+def _is_absent(report: Report, key: str) -> bool:
+    """Most reports leave stacks out of which nothing is outstanding: what their sites allocated is then not all there."""
+    return key.startswith("allocated_") and report["metric"] != "allocated"
 
 
 def strangers(report: Report, truth: Truth) -> list[str]:
@@ -451,3 +460,68 @@ def strangers(report: Report, truth: Truth) -> list[str]:
             for kind, tid, function in known
         )
     ]
+
+
+def seen_as(truth: Truth, hidden: Mapping[str, str]) -> Truth:
+    """The truth with sites named by the library function that they call, which then stands for all of them in a thread.
+
+    For a library function without a frame pointer: of its stacks a walk by frame pointers finds that function, but not
+    its caller, who is the site.
+
+    Args:
+        truth: What a target says.
+        hidden: Function of a site -> the function of a library that hides it, as a report calls it.
+    """
+    merged: dict[tuple[str, int, str], dict[str, Any]] = {}
+    for site in truth["sites"]:
+        function = hidden.get(site["function"], site["function"])
+        known = merged.setdefault((site["kind"], site["tid"], function), {**site, "function": function})
+        if known["name"] != site["name"]:
+            known.update({key: known[key] + site[key] for key in COMPARED if key in known})
+    return {**truth, "sites": list(merged.values())}
+
+
+def sums(truth: Truth, kind: str) -> dict[str, int]:
+    """What all sites of a kind in a truth add up to, for the ``totals`` of a report; amounts it leaves open count 0."""
+    return {key: sum(site.get(key, 0) for site in truth["sites"] if site["kind"] == kind) for key in COMPARED}
+
+
+def totals(report: Report, kind: str) -> dict[str, int]:
+    """The ``totals`` of a kind in a report, as ``sums`` gives those of a truth."""
+    return {key: report["totals"][kind][key] for key in COMPARED}
+
+
+def eventually(condition: Callable[[], object], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
+    """Wait until something that gives no sign of its own has come about.
+
+    Raises:
+        TargetError: It has not, in ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TargetError(f"{what}: not in {timeout_s} s")
+        time.sleep(0.01)
+
+
+def bpf_objects(pid: int) -> dict[str, set[int]]:
+    """Ids of the BPF programs and links that a process holds, by ``prog`` and ``link``; nothing once it is gone."""
+    found: dict[str, set[int]] = {"prog": set(), "link": set()}
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                fields = dict(line.split(":\t", 1) for line in info.read_text().splitlines() if ":\t" in line)
+                for kind, ids in found.items():
+                    # A link's descriptor names its program too.
+                    ids.update({int(fields[f"{kind}_id"])} if f"{kind}_id" in fields else ())
+    return found
+
+
+def bpf_objects_alive(ids: Mapping[str, set[int]]) -> dict[str, set[int]]:
+    """Those of ``bpf_objects`` that the kernel still has, whoever holds them."""
+    require_program("bpftool")
+    alive = {}
+    for kind in ("prog", "link"):
+        shown = subprocess.run(["bpftool", "-j", kind, "show"], capture_output=True, text=True, check=True).stdout
+        alive[kind] = ids[kind] & {entry["id"] for entry in json.loads(shown or "[]")}
+    return alive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from nativeleak.ledger.map_sites import SiteId
 from nativeleak.ledger.mapping_events import MAP_HUGETLB, MmapExit
 from nativeleak.model import Kind, Owner
@@ -172,6 +173,25 @@ def test_mremap_of_length_zero_maps_a_second_time():
     assert pages.held(1) == (13, 1, 0)
     assert pages.held(2) == (7, 1, 0)
     assert [piece.file_backed for piece in pages.space.pieces()] == [True, True]
+
+
+def test_mremap_of_several_mappings_keeps_the_holes_between_them():
+    pages = Pages()
+    pages.mmap(10, 5, stack=1)
+    pages.mmap(18, 7, NONE, stack=2)
+    pages.mmap(50, 31, stack=3)
+    pages.mremap(10, 15, 53, 15, flags=3, stack=4)
+    assert pages.layout() == [
+        (50, 3, 3, True),
+        (53, 5, 4, True),
+        (58, 3, 3, True),
+        (61, 7, 4, False),
+        (68, 13, 3, True),
+    ]
+    assert pages.held(4) == (5, 1, 7)
+    assert pages.held(3) == (19, 1, 0)
+    pages.mremap(50, 31, 50, 9, stack=5)
+    assert pages.held(5) == (9, 1, 0)
 
 
 def test_mremap_failed_restores_the_old_range():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nativeleak.ledger.address_space import Resync
+from nativeleak.ledger.address_space import AddressSpace
+from nativeleak.ledger.map_sites import Resync
+from nativeleak.ledger.mapping_events import BrkExit
 from nativeleak.model import Kind, Owner
 from unit.ledger.spaces import NONE, PAGE, Entry, Pages, entry
 
@@ -47,6 +49,17 @@ def test_brk_unknown_at_the_start_is_learned_from_the_first_event():
     assert brk_bytes(pages) == (13, 1)
 
 
+def test_brk_without_a_heap_starts_where_the_break_began():
+    space = AddressSpace()
+    space.load_baseline([entry(10, 31)], TOP + 16)
+    space.apply(BrkExit(1, TOP + 16 + 7919, 1, 1, False, 1.0))
+    assert space.totals(Kind.BRK, Owner.PROGRAM).outstanding_bytes == 7919
+    space = AddressSpace()
+    space.load_baseline([HEAP], HEAP.start)
+    space.apply(BrkExit(1, TOP + 7919, 1, 1, False, 1.0))
+    assert space.totals(Kind.BRK, Owner.PROGRAM).outstanding_bytes == 7919
+
+
 def test_brk_within_the_last_page_of_the_start_is_memory_from_before():
     pages = Pages(HEAP)
     pages.brk(TOP - 1000)
@@ -84,6 +97,19 @@ def test_shmdt_removes_the_segment_that_starts_there_with_its_own_length():
     assert pages.layout() == [(17, 5, None, True), (55, 3, 3, True), (63, 11, 2, True)]
     assert pages.held(1) == (0, 0, 0)
     assert pages.total() == (14, 2, 0)
+
+
+def test_shmdt_failed_restores_the_segment():
+    pages = Pages()
+    pages.shmat(50, 13)
+    pages.mmap(55, 3, stack=2)
+    before, flow = pages.layout(), pages.flow()
+    pages.shmdt(50)
+    assert pages.held() == (0, 0, 0)
+    pages.failed()
+    assert (pages.layout(), pages.flow()) == (before, flow)
+    pages.shmdt(50)
+    assert pages.layout() == [(55, 3, 2, True)]
 
 
 def test_shmdt_finds_a_segment_where_mremap_has_moved_it():

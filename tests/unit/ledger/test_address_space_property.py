@@ -8,6 +8,7 @@ from collections import defaultdict
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nativeleak.model import Kind, Owner
 from unit.ledger.spaces import DONTUNMAP, NONE, PAGE, RW, Pages, entry
 
@@ -111,6 +112,8 @@ class Naive:
             self.segments[new] = (new + n_new, call)
         cells = {}
         for at in range(n_new):
+            if layout and n_new <= n_old and at not in layout:
+                continue
             near = min((offset for offset in layout if offset >= at), default=max(layout, default=None))
             cells[new + at] = (call, True if near is None else layout[near][1])
         self.place(cells)
@@ -261,10 +264,10 @@ class Both:
         self.now += 1
         self.real.shmdt(page, uid=self.uid)
         self.naive.settle(self.uid)
-        end, segment = self.naive.segments.pop(page, (0, None))
-        self.naive.change(
-            {at: None for at in range(page, end) if at in self.naive.pages and self.naive.pages[at][0] == segment}
-        )
+        end, segment = self.naive.segments.get(page, (0, None))
+        taken = {at: self.naive.pages[at] for at in range(page, end) if self.naive.pages.get(at, (None,))[0] == segment}
+        self.naive.change(dict.fromkeys(taken))
+        self.naive.held[self.uid] = taken
 
     def resync(self, overrides):
         truth = {page: accessible for page, (_, accessible) in self.naive.pages.items()}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nativeleak.ledger import intervals
 from nativeleak.ledger.intervals import IntervalMap
 
@@ -24,7 +26,7 @@ def check(found: IntervalMap[str], expected: dict[int, tuple[str, bool]]) -> Non
     assert {at: piece[2:] for piece in pieces for at in range(piece[0], piece[1])} == expected
     assert len(found) == len(pieces)
     assert found.end == (pieces[-1][1] if pieces else 0)
-    for left, right in zip(pieces, pieces[1:], strict=False):
+    for left, right in itertools.pairwise(pieces):
         assert left[0] < left[1] <= right[0] < right[1]
         assert left[1] < right[0] or left[2:] != right[2:]
     assert [piece for chunk in found._pieces for piece in chunk] == pieces

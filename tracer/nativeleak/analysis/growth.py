@@ -13,6 +13,7 @@ Caveat: a cache that needs more than the whole window to fill cannot be told fro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -216,7 +217,7 @@ def _has_substance(curves: Curves, added: Floats) -> Bools:
     blocks = curves.n_blocks
     ever_larger = (added > 0).all(axis=1) & (blocks[:, -1] <= 1.2 * np.maximum(blocks[:, 0], 1))
     enough = blocks[:, -1] >= _MIN_BLOCKS
-    n_in_use = round(curves.elapsed_s[-1] / curves.slice_s + 0.5) if curves.slice_s else 0
+    n_in_use = math.ceil(curves.elapsed_s[-1] / curves.slice_s) if curves.slice_s else 0
     if n_in_use < _MIN_SLICES_IN_USE:
         return np.asarray(enough | ever_larger)
     recorded = curves.slices.sum(axis=1) > 0

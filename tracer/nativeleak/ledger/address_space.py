@@ -7,7 +7,9 @@ a reservation) and uncommit (a PROT_NONE mapping over it) cancel out without a r
 Caveats: brk is counted to the byte, everything else in whole pages. Memory from before the attach and memory that only
 ``resync`` has seen is in the map but at no site; moved by a mremap of the window it belongs to that call, like any
 other. Of two threads that unmap the same pages at once, the first is believed. Lengths of mappings in a hugetlbfs file
-are rounded to ordinary pages until the next ``resync``, their page size being unknown here.
+are rounded to ordinary pages, their page size being unknown here. A call may fail half done: a mprotect that meets a
+hole has changed what lies before it, a mremap with MREMAP_FIXED may have unmapped the new place. Only ``resync`` puts
+these right.
 """
 
 from __future__ import annotations
@@ -16,8 +18,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, Final
 
 from nativeleak.ledger.held_ranges import HeldRanges, MapPiece
-from nativeleak.ledger.intervals import IntervalMap
-from nativeleak.ledger.map_sites import MapCall, MapSite, Resync, SiteId, SpacePiece, SpaceTotals, sum_sites
+from nativeleak.ledger.intervals import IntervalMap, stretched
+from nativeleak.ledger.map_sites import (
+    MapCall,
+    MapSite,
+    Resync,
+    SiteId,
+    SpacePiece,
+    SpaceTotals,
+    nobodys_call,
+    sum_sites,
+)
 from nativeleak.ledger.mapping_events import (
     MREMAP_DONTUNMAP,
     PROT_ACCESS,
@@ -33,10 +44,12 @@ from nativeleak.ledger.mapping_events import (
     ShmdtEntry,
     UnmapFailed,
     huge_page_bytes,
+    is_accessible,
 )
 from nativeleak.model import Kind, Owner, SiteTotals
 
 _HUGE_PAGE_BYTES: Final = 2 << 20
+_OUTSTANDING: Final = (Owner.PROGRAM, Owner.JVM)
 _SYSV: Final = "/SYSV"
 """Start of the path of every System V segment. Source: ``newseg`` in ipc/shm.c."""
 
@@ -75,12 +88,18 @@ class AddressSpace:
         self._held = HeldRanges()
         self._segments: dict[int, tuple[int, MapCall]] = {}  # System V: start -> (end, the call)
         self._break: int | None = None
-        self._before = _nobodys()
-        self._unknown = _nobodys()
+        self._before = nobodys_call()
+        self._unknown = nobodys_call()
 
-    def load_baseline(self, entries: Iterable[MapsEntry]) -> None:
-        """Enter what was mapped before the attach; call it once, before the first event."""
+    def load_baseline(self, entries: Iterable[MapsEntry], break_start: int = 0) -> None:
+        """Enter what was mapped before the attach; call it once, before the first event.
+
+        Args:
+            entries: The whole of /proc/PID/maps.
+            break_start: Where the program break began, 0 if unknown: without a heap it still is there.
+        """
         entries = list(entries)
+        self._break = break_start or None
         self._find_break(entries)
         for entry in entries:
             self._enter(entry, entry.start, entry.end, self._before)
@@ -91,9 +110,8 @@ class AddressSpace:
 
     def reclassify(self, site_id: SiteId, owner: Owner) -> None:
         """Say on whose behalf a site maps, once its stack is known."""
-        site = self._sites.get(site_id)
-        if site is not None:
-            site.owner = owner
+        if site_id in self._sites:
+            self._sites[site_id].owner = owner
 
     def reclassify_stack(self, stack_key: int, owner: Owner) -> None:
         """The same for all sites of a stack, also those to come; what an allocator mapped stays the allocator's."""
@@ -116,7 +134,7 @@ class AddressSpace:
 
     @property
     def n_pieces(self) -> int:
-        """Pieces in the map: what its memory use goes with (some 350 bytes each)."""
+        """Pieces in the map: what its memory use goes with (some 250 bytes each)."""
         return len(self._map)
 
     def pieces(self) -> Iterator[SpacePiece]:
@@ -127,9 +145,19 @@ class AddressSpace:
 
     def outstanding_ranges(self) -> Iterator[tuple[int, int, SiteId]]:
         """Outstanding memory of the program and the JVM, ``(start, end, site)``; neighbours of a site are merged."""
-        for start, end, site in self._ranges():
-            if site.owner is not Owner.ALLOCATOR:
+        start = end = 0
+        site = self._before.site
+        for p_start, p_end, call, accessible in self._map:
+            if not accessible or call.site.owner not in _OUTSTANDING:
+                continue
+            if p_start == end and call.site is site:
+                end = p_end
+                continue
+            if end:
                 yield start, end, site.site_id
+            start, end, site = p_start, p_end, call.site
+        if end:
+            yield start, end, site.site_id
 
     def site_totals(self, slot: int, now_s: float, resident: Resident | None = None) -> list[SiteTotals]:
         """Totals of every site at which anything was ever mapped or reserved.
@@ -188,7 +216,7 @@ class AddressSpace:
         for entry in entries:
             end = entry.end if entry.path != "[heap]" or self._break is None else min(entry.end, self._break)
             removed += self._free(cursor, entry.start)
-            n_corrections += self._protect(entry.start, end, _is_accessible(entry))
+            n_corrections += self._protect(entry.start, end, is_accessible(entry))
             for start, stop in self._map.gaps(entry.start, end):
                 self._enter(entry, start, stop, self._unknown)
                 added += stop - start
@@ -211,7 +239,11 @@ class AddressSpace:
         self._hold(event.tid, event.addr, self._end(event.addr, event.length))
 
     def _on_mremap(self, event: MremapExit) -> None:
-        """The new range takes over the protection and, outside of an allocator, the owner of the old one."""
+        """The new range takes over the protection and, outside of an allocator, the owner of the old one.
+
+        Only one mapping can grow, but several can be cut at once, and since Linux 6.17 moved. Holes between them stay
+        holes, and what lies at the new place opposite to a hole stays there. Source: ``remap_move`` in mm/mremap.c.
+        """
         old, new = event.old_addr, event.new_addr
         end = self._end(new, event.new_length)
         if event.old_length == 0:
@@ -224,7 +256,14 @@ class AddressSpace:
         born = Owner.ALLOCATOR if event.in_allocator else origin.site.owner or Owner.PROGRAM
         site = self._site(Kind.MAP, event.thread_uid, event.stack_key, born, "mremap")
         call = MapCall(site, event.time_s, file_backed=origin.file_backed)
-        moved = [(start - old + new, stop - old + new, call, accessible) for start, stop, _, accessible in layout]
+        by = new - old
+        moved = [
+            (start + by, min(stop + by, end), call, accessible)
+            for start, stop, _, accessible in layout
+            if start + by < end
+        ]
+        if not layout or event.new_length > event.old_length:
+            moved = stretched(moved, new, end, call)
         if event.flags & MREMAP_DONTUNMAP:
             self._restore(event.tid)
         else:
@@ -232,7 +271,8 @@ class AddressSpace:
             if event.old_length and old in self._segments:
                 del self._segments[old]
                 self._segments[new] = end, call
-        self._place(new, end, _filled(moved, new, end, call))
+        for piece in moved:
+            self._place(piece[0], piece[1], [piece])
 
     def _on_mprotect(self, event: MprotectExit) -> None:
         self._settle(event.tid)
@@ -261,10 +301,11 @@ class AddressSpace:
     def _on_shmdt(self, event: ShmdtEntry) -> None:
         """What was mapped over a part of the segment stays, as in the kernel."""
         self._settle(event.tid)
-        end, segment = self._segments.pop(event.addr, (0, self._unknown))
-        for start, stop, call, _ in self._map.overlapping(event.addr, end):
-            if call is segment:
-                self._free(start, stop)
+        end, segment = self._segments.get(event.addr, (0, self._unknown))
+        pieces = [piece for piece in self._map.overlapping(event.addr, end) if piece[2] is segment]
+        for start, stop, _, _ in pieces:
+            self._free(start, stop)
+        self._held.hold(event.tid, pieces)
 
     # The map and what is held
 
@@ -281,21 +322,23 @@ class AddressSpace:
             site.functions += (function,)
         return site
 
-    def _place(self, start: int, end: int, pieces: Sequence[MapPiece]) -> None:
-        """Map a range: what lay there is freed, and what was held there can never come back."""
-        self._held.supersede(start, end)
-        for p_start, p_end, call, accessible in self._map.splice(start, end, pieces):
-            call.remove(p_end - p_start, accessible)
+    def _take(self, start: int, end: int, new: Sequence[MapPiece] = ()) -> list[MapPiece]:
+        """Unmap a range and put new pieces there; what was unmapped."""
+        pieces = self._map.splice(start, end, new)
         for p_start, p_end, call, accessible in pieces:
-            call.add(p_end - p_start, accessible)
+            call.remove(p_end - p_start, accessible)
+        return pieces
 
     def _free(self, start: int, end: int) -> int:
         """Unmap a range for good; bytes that were mapped in it."""
-        n_bytes = 0
-        for p_start, p_end, call, accessible in self._map.splice(start, end):
-            call.remove(p_end - p_start, accessible)
-            n_bytes += p_end - p_start
-        return n_bytes
+        return sum(p_end - p_start for p_start, p_end, _, _ in self._take(start, end))
+
+    def _place(self, start: int, end: int, pieces: Sequence[MapPiece]) -> None:
+        """Map a range: what lay there is freed, and what was held there can never come back."""
+        self._held.supersede(start, end)
+        self._take(start, end, pieces)
+        for p_start, p_end, call, accessible in pieces:
+            call.add(p_end - p_start, accessible)
 
     def _protect(self, start: int, end: int, accessible: bool) -> int:
         """Give all of a range the same access; pieces that had another."""
@@ -310,10 +353,7 @@ class AddressSpace:
 
     def _hold(self, tid: int, start: int, end: int) -> None:
         """Unmap a range, but keep the pieces until it is known whether the call succeeded."""
-        pieces = self._map.splice(start, end)
-        for p_start, p_end, call, accessible in pieces:
-            call.remove(p_end - p_start, accessible)
-        self._held.hold(tid, pieces)
+        self._held.hold(tid, self._take(start, end))
 
     def _settle(self, tid: int) -> None:
         """The last removal of a thread has succeeded: drop what it held."""
@@ -338,29 +378,13 @@ class AddressSpace:
             self._segments.setdefault(start, (end, call))
         elif path.startswith("/"):
             call = MapCall(origin.site, origin.time_s, file_backed=True)
-        self._place(start, end, [(start, end, call, _is_accessible(entry))])
+        self._place(start, end, [(start, end, call, is_accessible(entry))])
 
     def _find_break(self, entries: Iterable[MapsEntry]) -> None:
         """The program break is at the end of the heap; what is known of it within the last page is kept."""
         end = max((entry.end for entry in entries if entry.path == "[heap]"), default=None)
         if end is not None and (self._break is None or not end - self._page < self._break <= end):
             self._break = end
-
-    def _ranges(self) -> Iterator[tuple[int, int, MapSite]]:
-        """Accessible ranges of sites, neighbours of the same site merged."""
-        start = end = 0
-        site = self._before.site
-        for p_start, p_end, call, accessible in self._map:
-            if not accessible or not call.site.owner:
-                continue
-            if p_start == end and call.site is site:
-                end = p_end
-                continue
-            if end:
-                yield start, end, site
-            start, end, site = p_start, p_end, call.site
-        if end:
-            yield start, end, site
 
     def _resident_by_site(self, resident: Resident | None) -> Mapping[SiteId, int]:
         if resident is None or isinstance(resident, Mapping):
@@ -373,24 +397,3 @@ class AddressSpace:
 
 def _born(in_allocator: bool) -> Owner:
     return Owner.ALLOCATOR if in_allocator else Owner.PROGRAM
-
-
-def _nobodys() -> MapCall:
-    """Origin of memory that no call of the window mapped; its site is in no list."""
-    return MapCall(MapSite(SiteId(Kind.MAP, 0, 0, Owner.PROGRAM), None), 0.0)
-
-
-def _is_accessible(entry: MapsEntry) -> bool:
-    return entry.perms[:3] != "---"
-
-
-def _filled(pieces: Sequence[MapPiece], start: int, end: int, call: MapCall) -> list[MapPiece]:
-    """The pieces stretched over all of ``[start, end)``: each begins where the one before it ends."""
-    filled: list[MapPiece] = []
-    for _, p_end, _, accessible in pieces:
-        if start < min(p_end, end):
-            filled.append((start, min(p_end, end), call, accessible))
-            start = min(p_end, end)
-    if start < end:
-        filled.append((start, end, call, filled[-1][3] if filled else True))
-    return filled

@@ -135,6 +135,17 @@ class IntervalMap(Generic[V]):
         self._pieces[c : c + 1] = [pieces[k : k + _CHUNK] for k in cuts]
 
 
+def stretched(pieces: Sequence[Piece[V]], start: int, end: int, value: V) -> list[Piece[V]]:
+    """Pieces over all of ``[start, end)`` with the access of those given, each reaching back to the one before it."""
+    found: list[Piece[V]] = []
+    for _, p_end, _, accessible in pieces:
+        found.append((start, p_end, value, accessible))
+        start = p_end
+    if start < end:
+        found.append((start, end, value, found[-1][3] if found else True))
+    return found
+
+
 def _divide(old: list[Piece[V]], start: int, end: int) -> tuple[Piece[V] | None, list[Piece[V]], Piece[V] | None]:
     """What of ``old`` is left of the range, inside, and right of it; there is at most one piece at either side."""
     left: Piece[V] | None = None

@@ -139,6 +139,11 @@ class MapCall:
             site.file_bytes += n_bytes
 
 
+def nobodys_call() -> MapCall:
+    """Origin of memory that no call of the window mapped; its site is in no list."""
+    return MapCall(MapSite(SiteId(Kind.MAP, 0, 0, Owner.PROGRAM), None), 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class SpaceTotals:
     """Sums over sites, bytes and calls; ``file_bytes`` is the part of the outstanding bytes that maps files."""

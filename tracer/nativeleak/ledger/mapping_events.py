@@ -56,7 +56,7 @@ class MremapEntry(NamedTuple):
 
 
 class UnmapFailed(NamedTuple):
-    """The munmap or mremap that the thread entered last has failed."""
+    """The munmap, mremap or shmdt that the thread entered last has failed."""
 
     tid: int
 
@@ -109,7 +109,7 @@ class ShmatExit(NamedTuple):
 
 
 class ShmdtEntry(NamedTuple):
-    """A shmdt begins."""
+    """A shmdt begins; if it succeeds nothing more is sent."""
 
     tid: int
     addr: int
@@ -149,3 +149,8 @@ def huge_page_bytes(flags: int, default_bytes: int) -> int:
         return 0
     shift = flags >> 26 & 0x3F
     return 1 << shift if shift else default_bytes
+
+
+def is_accessible(entry: MapsEntry) -> bool:
+    """Whether a line of maps says anything but PROT_NONE."""
+    return entry.perms[:3] != "---"

@@ -98,7 +98,9 @@ class Batch:
     def statements(self) -> Iterator[tuple[str, list[Row]]]:
         """Statements for ``executemany``, each with its rows."""
         for table, n_columns in _TABLES.items():
-            rows: list[Row] = list(self.trace.items()) if table == "trace" else self.rows[table]
+            rows: list[Row] = (
+                [(name, _text(value)) for name, value in self.trace.items()] if table == "trace" else self.rows[table]
+            )
             if rows:
                 marks = ", ".join("?" * n_columns)
                 yield f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows
@@ -127,7 +129,7 @@ def encode(
     batch = Batch(snapshot.elapsed_s if snapshot else known.elapsed_s)
     _encode_stacks(known, batch, stacks)
     batch.rows["events"] = [
-        (known.n_events + i, at_s, what, _text(text)) for i, (at_s, what, text) in enumerate(events)
+        (known.n_events + i, at_s, _text(what), _text(text)) for i, (at_s, what, text) in enumerate(events)
     ]
     for target in (*(snapshot.targets if snapshot else ()), *targets):
         if known.targets.get(target.slot) != target:
@@ -148,7 +150,7 @@ def _encode_stacks(known: Known, batch: Batch, stacks: Iterable[Stack]) -> None:
             if number is None:
                 number = batch.new_frames.setdefault(frame, len(known.frames) + len(batch.new_frames))
             ids.append(number)
-        batch.rows["stacks"].append((to_signed(stack.key), pack_ids(ids), stack.truncated, stack.end))
+        batch.rows["stacks"].append((to_signed(stack.key), pack_ids(ids), stack.truncated, _text(stack.end)))
     batch.rows["frames"] = [_frame_row(number, frame) for frame, number in batch.new_frames.items()]
 
 

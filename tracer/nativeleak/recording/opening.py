@@ -91,7 +91,7 @@ def checked(db: sqlite3.Connection, name: str) -> sqlite3.Connection:
                 f"reading {name} failed: another program keeps it locked", "Try again, or report from a copy of it."
             ) from error
         raise damaged(name, error) from error
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError) as error:  # ValueError: SQLite's own message quotes bytes that are no text
         raise damaged(name, error) from error
     return db
 

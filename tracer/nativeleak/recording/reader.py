@@ -4,7 +4,8 @@ Scope: needs neither the target nor its machine nor root. A file whose writer wa
 a journal beside it; SQLite rolls it back, in a private copy where the folder cannot be written.
 
 Caveat: a recording is input from elsewhere. It is checked before use, and whatever does not decode is reported as
-damage; names in it are handed on as they are, reports make them harmless.
+damage; names in it are handed on as they are, reports make them harmless. The file has no checksums: a single flipped
+bit inside a number goes unnoticed.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def _commit(db: sqlite3.Connection, batch: Batch) -> None:
         for statement, rows in batch.statements():
             db.executemany(statement, rows)
         db.execute("COMMIT")
-    except sqlite3.Error:
+    except BaseException:  # an interrupt too: the next snapshot must find no transaction under way
         if db.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")

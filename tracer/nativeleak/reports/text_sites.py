@@ -27,7 +27,7 @@ _LEGEND: Final = (
     "share       of all outstanding bytes",
     "outstanding allocated during the trace and not freed by its end; blocks: how many allocations",
     "mean block  outstanding / blocks; oldest: age of the oldest outstanding allocation",
-    "growth/min  bytes a minute over the trace; the verdict says whether that is certain (95 %) and lasts",
+    "growth/min  bytes a minute over the trace; verdict: whether it is certain (95 %) and lasts",
     "stacks      allocator first; each function was called by the one below it",
 )
 

@@ -33,6 +33,7 @@ _PF_KTHREAD: Final = 0x0020_0000  # include/linux/sched.h
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 # Fields of /proc/PID/stat counted from the one after the name, which is field 3 in proc(5).
 _STAT_STATE, _STAT_FLAGS, _STAT_UTIME, _STAT_STIME, _STAT_START = 0, 6, 11, 12, 19
+_STAT_START_BRK: Final = 44  # since Linux 3.5
 
 
 class TargetGoneError(NoTargetError):
@@ -212,6 +213,17 @@ def read_start_ticks(pid: int) -> int:
         CannotTraceError: It may not be read with these rights.
     """
     return int(_read_stat(pid)[_STAT_START])
+
+
+def read_break_start(pid: int) -> int:
+    """Where the program break began, and still is while there is no heap; 0 where the kernel does not say.
+
+    Raises:
+        TargetGoneError: There is no such process any more.
+        CannotTraceError: It may not be read with these rights.
+    """
+    fields = _read_stat(pid)
+    return int(fields[_STAT_START_BRK]) if len(fields) > _STAT_START_BRK else 0
 
 
 def read_rss(pid: int) -> int:

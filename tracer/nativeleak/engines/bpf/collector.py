@@ -144,7 +144,8 @@ class Collector:
         state.start_ns = time.monotonic_ns()
         self.engine.open_window(state.slot, state.start_ns)
         # Mappings made in between are seen twice: as from before, then by their event, which replaces them.
-        state.space.load_baseline(procfs.read_maps(state.facts.pid))
+        pid = state.facts.pid
+        state.space.load_baseline(procfs.read_maps(pid), procfs.read_break_start(pid))
 
     def start_counters(self) -> None:
         """Count from now on: what the engine did before the windows open is not the targets'."""

@@ -1,0 +1,50 @@
+"""What costs too much to be traced more than once."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from support import Report, Target, Trace, Truth, eventually
+
+
+@dataclass(frozen=True, slots=True)
+class Million:
+    """A trace of a million outstanding allocations, 100 sites in 20 threads, with a snapshot every half second.
+
+    Attributes:
+        truth: When all of them were outstanding, which they stayed to the end.
+        full_snapshots: Id of the first snapshot that was made after that; the last one, made at the end, is another.
+    """
+
+    truth: Truth
+    report: Report
+    everything: Report
+    recording: Path
+    full_snapshots: int
+
+
+def read_snapshot_count(recording: Path) -> int:
+    """How many snapshots a recording has by now; it may be growing."""
+    with closing(sqlite3.connect(f"file:{recording}?mode=ro", uri=True)) as db:
+        count: int = db.execute("SELECT count(*) FROM snapshots").fetchone()[0]
+        return count
+
+
+@pytest.fixture(scope="session")
+def million(tmp_path_factory: pytest.TempPathFactory) -> Million:
+    recording = tmp_path_factory.mktemp("million") / "million.nlk"
+    with (
+        Target("million", 20, 5, 1000003) as target,
+        Trace(target, options=["--interval", "0.5s"], output=recording) as trace,
+    ):
+        truth = target.go()
+        n_before = read_snapshot_count(recording)
+        eventually(lambda: read_snapshot_count(recording) >= n_before + 6, "six more snapshots")
+        report = trace.stop()
+        everything = trace.all_sites()
+    return Million(truth, report, everything, recording, n_before + 2)

@@ -1,0 +1,132 @@
+"""The doctor on this machine, with and without rights, with and without a process; it leaves nothing attached."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nativeleak as package
+from support import Target, leaker, nativeleak, require, require_program
+
+NOBODY = 65534
+
+
+def doctor(*arguments: object, status: int = 0) -> dict[str, Any]:
+    done = nativeleak("doctor", "--format", "json", *arguments)
+    assert done.returncode == status, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {check["name"]: check for check in document["checks"]}
+
+
+def programs_left() -> list[str]:
+    shown = subprocess.run(["bpftool", "-j", "prog"], capture_output=True, text=True, check=True)
+    return [p["name"] for p in json.loads(shown.stdout) if p.get("name", "").startswith("on_")]
+
+
+def test_doctor_as_root_counts_every_call_and_leaves_nothing():
+    require_program("bpftool")
+    before = programs_left()
+    document = doctor()
+    checks = by_name(document)
+    ways = [checks[name] for name in ("uprobe session", "uprobe multi", "perf events")]
+    used = [way for way in ways if way["detail"].endswith("trace uses this")]
+    assert len(used) == 1
+    assert used[0]["state"] == "ok"
+    assert used[0]["detail"].startswith("202 of 202 calls of malloc and 202 of 202 of free counted")
+    assert checks["system calls"]["detail"] == "13 of 13 calls of mmap seen"
+    assert document["verdict"] in ("works", "restricted")
+    # Another test may trace at the same time: ours must not have added any.
+    assert len(programs_left()) <= len(before)
+
+
+def test_doctor_text_ends_in_the_verdict_without_control_characters():
+    done = nativeleak("doctor")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1].startswith("trace will work")
+    assert "\x1b" not in done.stdout
+
+
+def test_doctor_battery_lists_libc_and_its_functions():
+    with Target("battery") as target:
+        document = doctor("-p", target.pid)
+        checks = by_name(document)
+        assert f"PID {target.pid} (battery)" in checks["target"]["detail"]
+        count, _, functions = checks["allocator libc.so.6"]["detail"].partition(" functions: ")
+        names = functions.split(", ")
+        assert int(count) == len(names) >= 9
+        assert {"malloc", "calloc", "realloc", "free", "posix_memalign"} <= set(names)
+        assert checks["symbols battery"]["state"] == "ok"
+        assert ".symtab" in checks["symbols battery"]["detail"]
+        assert "other tracers" not in checks
+
+
+def test_doctor_stripped_static_program_offers_maps_only():
+    with Target("static_stripped") as target:
+        check = by_name(doctor("-p", target.pid))["allocators"]
+    assert check["state"] == "warn"
+    assert "--maps-only" in check["remedy"]
+
+
+@pytest.mark.jvm
+def test_doctor_jvm_says_version_and_how_to_get_names():
+    with leaker() as target:
+        checks = by_name(doctor("-p", target.pid))
+    assert checks["JVM"]["detail"].startswith("version ")
+    assert checks["JVM"]["detail"].endswith("/libjvm.so")
+    assert "Compiler.perfmap" in checks["Java names"]["remedy"]
+    assert checks["stacks"]["state"] == "warn"
+
+
+def test_doctor_no_such_pid_prints_the_machine_and_exits_4():
+    # A process that has ended: its PID is free until PIDs wrap around.
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    done = nativeleak("doctor", "-p", child.pid)
+    assert done.returncode == 4
+    assert "uprobe session" in done.stdout
+    assert done.stdout.splitlines()[-1] == "trace cannot work here: target"
+    assert done.stderr.startswith(f"nativeleak: trace of PID {child.pid} failed: no such process\n")
+
+
+def test_doctor_without_rights_says_what_is_missing_and_exits_3():
+    require_program("setpriv")
+    as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    # An interpreter in root's home cannot be run by others: take the system's, with our path.
+    python = next((p for p in (shutil.which("python3", path="/usr/bin:/usr/local/bin"),) if p), None)
+    require(python, "no python3 in /usr/bin for other users")
+    path = [str(Path(package.__file__).parent.parent), *(entry for entry in sys.path if "site-packages" in entry)]
+    environment = {"PYTHONPATH": ":".join(path), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
+    probe = [*as_nobody, str(python), "-c", "import sys, nativeleak, click; assert sys.version_info >= (3, 11)"]
+    usable = subprocess.run(probe, env=environment, capture_output=True, check=False, cwd="/")
+    require(usable.returncode == 0, "the package cannot be imported by other users")
+    done = subprocess.run(
+        [*as_nobody, str(python), "-m", "nativeleak", "doctor", "-p", "1"],
+        env=environment, capture_output=True, text=True, check=False, timeout=60, cwd="/",
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "Traceback" not in done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split(None, 2) == ["FAIL", "rights", f"user {NOBODY} without CAP_BPF and CAP_PERFMON"]
+    assert lines[-1].startswith("trace cannot work here: rights, ")
+
+
+def test_doctor_in_an_inner_pid_namespace_sees_that_no_probe_fires():
+    require_program("unshare")
+    done = subprocess.run(
+        ["unshare", "--pid", "--mount", "--fork", "--mount-proc", sys.executable, "-m", "nativeleak", "doctor"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "its probes never fire: 0 of 202" in done.stdout
+    assert "PID namespace" in done.stdout.splitlines()[-1]

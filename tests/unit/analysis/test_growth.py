@@ -1,0 +1,123 @@
+"""Growth: slopes with exact numbers, and verdicts on curves whose truth is known."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import recording_fixtures as fixtures
+from nativeleak.analysis.growth import (
+    Curves,
+    Growth,
+    Verdict,
+    course,
+    measure,
+    part_edges,
+    resident_estimate,
+    site_curves,
+)
+from nativeleak.recording import open_recording
+
+MINUTES = [60.0 * minute for minute in range(1, 61)]
+
+
+def _blocks(sizes: list[float], slices: list[float] | None = None, block: float = 1024.0) -> Growth:
+    edges = part_edges(MINUTES[: len(sizes)])
+    rows = np.array([sizes])[:, edges]
+    born = np.array([slices or []])
+    times = np.array(MINUTES)[edges]
+    width = times[-1] / len(slices) if slices else 0.0
+    return measure(Curves(times, len(sizes), rows, rows / block, born, width))[0]
+
+
+def test_course_straight_line_has_the_exact_slope() -> None:
+    growth = course(MINUTES, [7.0 * second for second in MINUTES])
+    assert growth == Growth(7.0, 7.0, 7.0, Verdict.GROWING)
+
+
+def test_course_interval_is_students_t_over_the_parts() -> None:
+    growth = course([0.0, 1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 3.0, 4.0, 6.0])
+    assert growth.slope_bytes_per_s == 1.5
+    margin = 3.182 * np.sqrt(1 / 3) / 2  # sd of 1, 2, 1, 2 over the square root of four parts
+    assert growth.low_bytes_per_s == pytest.approx(1.5 - margin)
+    assert growth.high_bytes_per_s == pytest.approx(1.5 + margin)
+
+
+@pytest.mark.parametrize("n_snapshots", [0, 1, 2, 3])
+def test_course_fewer_than_four_snapshots_is_undecided(n_snapshots: int) -> None:
+    growth = course(MINUTES[:n_snapshots], [1e6 * n for n in range(n_snapshots)])
+    assert growth.verdict is Verdict.UNDECIDED
+    assert growth.low_bytes_per_s <= growth.slope_bytes_per_s <= growth.high_bytes_per_s
+    assert np.isfinite([growth.low_bytes_per_s, growth.high_bytes_per_s]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "verdict"),
+    [
+        ("constant", [8e6] * 60, Verdict.STEADY),
+        ("leak", [1e4 * n for n in range(60)], Verdict.GROWING),
+        ("leak in bursts", [1e6 * (n // 6) for n in range(60)], Verdict.GROWING),
+        ("warm-up", [min(n, 6) * 1e6 for n in range(60)], Verdict.UNDECIDED),
+        ("cache full after half of the window", [min(n, 30) * 1e6 for n in range(60)], Verdict.UNDECIDED),
+        ("one step", [1e6 if n > 30 else 0.0 for n in range(60)], Verdict.UNDECIDED),
+        ("drain", [1e6 * (60 - n) for n in range(60)], Verdict.SHRINKING),
+        ("sawtooth", [1e6 + 1e4 * (n % 5) for n in range(60)], Verdict.STEADY),
+    ],
+)
+def test_measure_known_curve_has_its_verdict(name: str, sizes: list[float], verdict: Verdict) -> None:
+    assert _blocks(sizes).verdict is verdict, name
+
+
+def test_measure_noise_around_a_level_is_not_called_growing() -> None:
+    chance = np.random.default_rng(1860)
+    rows = 1e6 + chance.normal(0, 1e5, (1009, 60))
+    edges = part_edges(MINUTES)
+    growths = measure(Curves(np.array(MINUTES)[edges], 60, rows[:, edges], rows[:, edges] / 1024, np.zeros((1009, 0))))
+    assert sum(growth.verdict is Verdict.GROWING for growth in growths) <= 1009 * 0.025
+
+
+def test_measure_rising_queue_without_old_survivors_is_undecided() -> None:
+    rising = [1e4 * n for n in range(60)]
+    assert _blocks(rising, slices=[0.0] * 10 + [1e5] * 6).verdict is Verdict.UNDECIDED
+    assert _blocks(rising, slices=[1e5] * 16).verdict is Verdict.GROWING
+
+
+def test_measure_few_blocks_are_undecided_unless_each_part_grew() -> None:
+    three_blocks = [1e6 * (n // 20 + 1) for n in range(60)]
+    assert _blocks(three_blocks, block=1e6).verdict is Verdict.UNDECIDED
+    one_ever_larger = [1e6 * n for n in range(1, 61)]
+    edges = part_edges(MINUTES)
+    rows = np.array([one_ever_larger])[:, edges]
+    curves = Curves(np.array(MINUTES)[edges], 60, rows, np.ones_like(rows), np.zeros((1, 0)))
+    assert measure(curves)[0].verdict is Verdict.GROWING
+
+
+def test_part_edges_many_snapshots_are_eight_equal_parts() -> None:
+    assert part_edges([float(n) for n in range(1, 82)]) == [0, 10, 20, 30, 40, 50, 60, 70, 80]
+    assert part_edges([1.0, 2.0]) == [0, 1]
+
+
+def test_site_curves_site_without_a_sample_keeps_its_value(tmp_path: Path) -> None:
+    with open_recording(fixtures.write_gateway(tmp_path / "a.nlk", n_snapshots=5)) as recording:
+        curves = site_curves(recording)
+        assert curves.n_bytes[0].tolist() == [(5 + 3 * minute) * 16 * fixtures.MIB for minute in range(5)]
+        assert curves.n_bytes[1].tolist() == [3 * fixtures.MIB] * 5
+        assert curves.n_blocks[1].tolist() == [3072] * 5
+
+
+def test_resident_estimate_takes_resident_bytes_and_leaves_allocators_out(tmp_path: Path) -> None:
+    with open_recording(fixtures.write_gateway(tmp_path / "a.nlk", n_snapshots=1)) as recording:
+        heap = 5 * 16 * fixtures.MIB + 3 * fixtures.MIB + 1009
+        assert resident_estimate(recording) == [heap + (32 + 64) * fixtures.MIB + 132 * 1024]
+
+
+def test_measure_fifty_thousand_sites_takes_seconds() -> None:
+    chance = np.random.default_rng(1)
+    times = np.arange(9.0)
+    rows = chance.integers(0, 1 << 30, (50_000, 9)).astype(np.float64)
+    start = time.process_time()
+    assert len(measure(Curves(times, 360, rows, rows, np.abs(rows).repeat(2, axis=1)[:, :16], 0.6))) == 50_000
+    assert time.process_time() - start < 5

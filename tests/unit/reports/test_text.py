@@ -1,0 +1,138 @@
+"""The report for people: what comes first, what it says when something went wrong, what it hides."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import recording_fixtures as fixtures
+from nativeleak.analysis.select import By, Metric, Selection
+from nativeleak.model import Stack, TargetEnd
+from nativeleak.recording import Recording, RecordingWriter, open_recording
+from nativeleak.reports.render import Format, ReportOptions, render
+from nativeleak.reports.text_sites import stack_lines
+
+
+def _text(recording: Recording, max_frames: int | None = 40, **selection: Any) -> str:
+    return render(recording, format=Format.TEXT, options=ReportOptions(Selection(**selection), max_frames=max_frames))
+
+
+def _gateway(path: Path, **changes: Any) -> str:
+    with open_recording(fixtures.write_gateway(path, **changes)) as recording:
+        return _text(recording)
+
+
+def test_text_begins_with_the_answer(tmp_path: Path) -> None:
+    answer = _gateway(tmp_path / "a.nlk").split("\n\n")[:2]
+    assert answer[0] == "java (PID 5687): traced for 12m 00s from 2026-11-23 17:26:20 UTC, 12 snapshots"
+    assert answer[1].splitlines() == [
+        "Outstanding     803.1 MiB allocated during the trace and not freed by its end, of 811.2 MiB",
+        "                allocated: heap 611.0 MiB in 3,111 blocks; mapped 192 MiB (96 MiB of it in memory,",
+        "                128 MiB of it by the JVM itself); brk 132 KiB",
+        "Growth          growing: +48 MiB/min, +2.8 GiB/h",
+        "Held by         thread nioEventLoop-1-1 (TID 1860): 75.7 % of it, 608 MiB, the rest by 2 other",
+        "                threads",
+        "Allocated in    io.netty.buffer.PoolArena.newChunk  PoolArena.java:758  (Java, compiled): 75.7 % of",
+        "                it, 608.0 MiB",
+        "Suspected leak  io.netty.buffer.PoolArena.newChunk  PoolArena.java:758  (Java, compiled) in thread",
+        "                nioEventLoop-1-1: +48 MiB/min, +2.8 GiB/h, unless it is a cache that takes longer",
+        "                than 12m 00s to fill",
+        "Resident        2.9 GiB at the first snapshot, 3.5 GiB at the last: +550 MiB; what all call sites",
+        "                together gained explains 96 % of that",
+    ]
+
+
+def test_text_says_first_that_the_target_was_oom_killed_and_what_was_lost(tmp_path: Path) -> None:
+    text = _gateway(tmp_path / "a.nlk", end=TargetEnd.OOM_KILLED, lost_allocations=1009, lost_bytes=2 << 20)
+    lines = " ".join(text.split("\n\n")[1].split())
+    assert lines.startswith("ATTENTION java (PID 5687) was killed by the kernel's OOM killer during the trace")
+    assert "1,009 allocations (2 MiB) found no room and are in no total" in lines
+    assert "--max-allocations" in lines
+    assert lines.index("--max-allocations") < lines.index("Outstanding")
+    assert "Nothing was lost" not in text
+
+
+def test_text_recorder_killed_says_so(tmp_path: Path) -> None:
+    writer = RecordingWriter(tmp_path / "a.nlk", fixtures.trace_info())
+    writer.write_snapshot(fixtures.snapshot(60.0, fixtures.gateway_sites(0), threads=fixtures.THREADS))
+    writer.close()
+    with open_recording(tmp_path / "a.nlk") as recording:
+        assert "the recorder was stopped before it could finish" in _text(recording)
+
+
+def test_text_never_calls_outstanding_memory_leaked(tmp_path: Path) -> None:
+    text = _gateway(tmp_path / "a.nlk", n_snapshots=3)
+    assert not re.search(r"leak", text, re.IGNORECASE)
+    assert "undecided: 3 snapshots cannot tell; trace for longer" in text
+
+
+def test_text_shows_ten_sites_and_says_how_to_see_all(tmp_path: Path) -> None:
+    sites = [fixtures.heap_site(1, key, (1000 + key, 1)) for key in range(13)]
+    with fixtures.record(
+        tmp_path / "a.nlk", lambda w: w.write_snapshot(fixtures.snapshot(1.0, sites, threads=fixtures.THREADS))
+    ) as recording:
+        assert "Call sites by outstanding bytes: 10 of 13 (--top 13 shows all), 77.0 % of" in _text(recording)
+        assert "13 of 13, 100.0 % of" in _text(recording, top=13)
+
+
+def test_text_site_row_has_all_figures(tmp_path: Path) -> None:
+    text = _gateway(tmp_path / "a.nlk")
+    columns = "    #   share  outstanding      blocks  mean block   oldest     growth/min  verdict"
+    row = "    1  75.7 %      608 MiB          38      16 MiB  11m 10s        +48 MiB  growing: suspected leak"
+    assert f"{columns}\n{row}\n      thread nioEventLoop-1-1 (TID 1860); heap by malloc\n        malloc  " in text
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ({"metric": Metric.ALLOCATED}, "Call sites by bytes allocated during the trace: 7 of 7"),
+        ({"by": By.SITE}, "Call sites, all threads together by outstanding bytes: 5 of 5"),
+        ({"by": By.THREAD}, "2 stacks merged (--by site,thread shows them)"),
+        ({"thread": "worker"}, "only --thread worker: 1 of 1, 0.0 % of what is outstanding"),
+        ({"min_bytes": 1 << 20}, "only --min 1048576: 4 of 6"),
+    ],
+)
+def test_text_heading_says_what_is_shown(tmp_path: Path, selection: dict[str, Any], expected: str) -> None:
+    with open_recording(fixtures.write_gateway(tmp_path / "a.nlk")) as recording:
+        assert expected in _text(recording, **selection)
+
+
+def test_text_nothing_allocated_says_so(tmp_path: Path) -> None:
+    with fixtures.record(tmp_path / "a.nlk", lambda w: w.write_snapshot(fixtures.snapshot(1.0, []))) as recording:
+        text = _text(recording)
+    assert "nothing: no allocation was seen during the trace" in text
+    assert "Call sites by outstanding bytes: 0 of 0\n  none\n" in text
+
+
+def test_text_long_names_are_not_cut(tmp_path: Path) -> None:
+    name = "ns::" + "a_very_long_template<int, " * 20 + "end"
+    stack = Stack(11, (fixtures.native("malloc"), fixtures.native(name, "app")))
+
+    def write(writer: RecordingWriter) -> None:
+        writer.add_stacks([stack])
+        writer.write_snapshot(fixtures.snapshot(1.0, [fixtures.heap_site(1, 11, (5, 1))], threads=fixtures.THREADS))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        assert f"        {name}  app\n" in _text(recording)
+
+
+def test_stack_lines_fold_recursion_and_keep_the_root() -> None:
+    frames = [fixtures.native("malloc"), *[fixtures.native("walk", "app")] * 5]
+    frames += [fixtures.native(f"f{n}", "app") for n in range(60)]
+    whole = [text for text, _ in stack_lines(Stack(1, tuple(frames)), None)]
+    assert len(whole) == 62
+    assert whole[1].split() == ["walk", "[x5]", "app"]
+    short = [text.strip() for text, _ in stack_lines(Stack(1, tuple(frames)), 40)]
+    assert len(short) == 41
+    assert short[39] == "... 22 frames hidden (--max-frames 0 shows all)"
+    assert short[40].split() == ["f59", "app"]
+
+
+def test_stack_lines_say_why_a_stack_is_not_whole() -> None:
+    cut = Stack(1, (fixtures.native("malloc"),), truncated=True, end="depth")
+    assert "--max-depth" in list(stack_lines(cut, 40))[-1][0]
+    lost = Stack(1, (fixtures.native("malloc"),), end="no frame pointer")
+    assert list(stack_lines(lost, 40))[-1][0].endswith("the walk of the stack ended here: no frame pointer")

@@ -1,0 +1,48 @@
+"""All checks in order: the machine, the trial, and the process where one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nativeleak.doctor.checks import Check, State, run_checks
+from nativeleak.doctor.machine import machine_functions
+from nativeleak.doctor.target import target_functions
+from nativeleak.doctor.trial import trial_checks, try_modes
+from nativeleak.errors import CannotTraceError, NativeleakError
+from nativeleak.target.check import check_target
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found.
+
+    Attributes:
+        checks: In the order of the report.
+        refusal: Why there is nothing to trace: no such process, or no process; to be raised once the report is out.
+    """
+
+    checks: list[Check]
+    refusal: NativeleakError | None = None
+
+
+def examine(pid: int | None) -> Findings:
+    """Look at this machine, and at a process where ``pid`` is given. Nothing stays attached.
+
+    Takes some five seconds, most of them for the kernel to take probes away again.
+    """
+    checks = run_checks([*machine_functions(), ("BPF programs", _try)])
+    if pid is None:
+        return Findings(checks)
+    try:
+        facts = check_target(pid)
+    except NativeleakError as error:
+        checks.append(Check("target", State.FAIL, error.what, error.remedy))
+        return Findings(checks, None if isinstance(error, CannotTraceError) else error)
+    except Exception as error:
+        return Findings([*checks, Check("target", State.WARN, f"could not be checked: {error}")])
+    return Findings(checks + run_checks(target_functions(facts)))
+
+
+def _try() -> Iterator[Check]:
+    yield from trial_checks(try_modes())

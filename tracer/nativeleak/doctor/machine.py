@@ -1,0 +1,324 @@
+"""Checks of the machine and of our rights on it: what tracing takes, whoever is traced.
+
+Scope: what can be read or asked for cheaply. Whether tracing works is not concluded from it but tried (``trial.py``);
+these checks say why it does not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from nativeleak.doctor.checks import Check, CheckFunction, State
+from nativeleak.engines.bpf import abi, kernel
+from nativeleak.engines.bpf.engine import Limits
+from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, object_path
+from nativeleak.errors import CannotTraceError, NativeleakError
+from nativeleak.target import procfs
+from nativeleak.target.residency import ResidencyReader
+from nativeleak.units import format_bytes
+
+CAPABILITIES: Final[Mapping[str, int]] = {
+    "CAP_DAC_READ_SEARCH": 2,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+    "CAP_CHECKPOINT_RESTORE": 40,
+}
+"""Number of each capability that tracing may use. Source: include/uapi/linux/capability.h."""
+
+INIT_NAMESPACES: Final[Mapping[str, str]] = {"pid": "pid:[4026531836]", "user": "user:[4026531837]"}
+"""What the links in /proc/PID/ns of the host's own say. Source: include/linux/proc_ns.h."""
+
+_RUN_AS_ROOT: Final = "run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+_SYSCALL_PROGRAM: Final = re.compile(r"on_(\w+)_(entry|exit)")
+_EVENTS: Final = {
+    "on_oom_kill": "oom/mark_victim",
+    "on_rename": "task/task_rename",
+    "on_exit": "sched/sched_process_exit",
+    "on_exec": "sched/sched_process_exec",
+}
+_OPTIONAL_EVENTS: Final = frozenset({"oom/mark_victim"})
+_ENTRY_OVERHEAD_BYTES: Final = 90
+"""Kernel memory of a hash map's entry beside key and value: 122 MB were measured for 1M entries of 8 + 24 bytes."""
+_THREAD_BYTES: Final = 136
+"""``struct nl_thread``, which user space does not know otherwise. Source: bpf/nativeleak.h."""
+
+
+def machine_functions() -> list[tuple[str, CheckFunction]]:
+    """All checks of the machine, with the name each goes by, in the order of the report."""
+    return [
+        ("rights", check_rights),
+        ("seccomp", check_seccomp),
+        ("PID namespace", check_pid_namespace),
+        ("kernel", check_kernel),
+        ("lockdown", check_lockdown),
+        ("kernel settings", check_settings),
+        ("BTF", check_btf),
+        ("libbpf", check_libbpf),
+        ("uprobes", check_uprobes),
+        ("tracepoints", check_tracepoints),
+        ("residency", check_residency),
+        ("memory", check_memory),
+    ]
+
+
+# Rights
+
+
+def parse_capabilities(mask: int) -> frozenset[str]:
+    """Names of those ``CAPABILITIES`` that are in a capability mask (``CapEff`` of /proc/PID/status)."""
+    return frozenset(name for name, number in CAPABILITIES.items() if mask >> number & 1)
+
+
+def check_rights() -> Iterator[Check]:
+    """Effective capabilities, and whether they count outside of our user namespace."""
+    held = _effective_capabilities()
+    yield judge_rights(os.geteuid(), held, in_init_userns=_is_in_init_namespace("user"))
+
+
+def judge_rights(uid: int, held: frozenset[str], *, in_init_userns: bool) -> Check:
+    """What a user id and effective capabilities are good for."""
+    who = "root" if uid == 0 else f"user {uid}"
+    if not in_init_userns:
+        detail = f"{who} of a user namespace: its capabilities do not count for BPF"
+        return Check("rights", State.FAIL, detail, "run as root of the host; a rootless container cannot trace")
+    is_admin = "CAP_SYS_ADMIN" in held
+    missing = [name for name in ("CAP_BPF", "CAP_PERFMON") if name not in held]
+    if missing and not is_admin:
+        return Check("rights", State.FAIL, f"{who} without {' and '.join(missing)}", _RUN_AS_ROOT)
+    lacks = []
+    if "CAP_SYS_PTRACE" not in held:
+        lacks.append("no CAP_SYS_PTRACE: only processes of this user can be traced")
+    if uid != 0 and "CAP_DAC_READ_SEARCH" not in held:
+        lacks.append("no CAP_DAC_READ_SEARCH: files of other users are not read")
+    if not is_admin and "CAP_CHECKPOINT_RESTORE" not in held:
+        lacks.append("no CAP_CHECKPOINT_RESTORE: deleted libraries are not read")
+    if lacks:
+        return Check("rights", State.WARN, f"{who}; {'; '.join(lacks)}", _RUN_AS_ROOT)
+    return Check("rights", State.OK, f"{who}, with all capabilities that tracing takes")
+
+
+def check_seccomp() -> Iterator[Check]:
+    """A filter on our system calls: it may refuse what our capabilities allow."""
+    if procfs.read_status(os.getpid()).get("Seccomp", "0") == "2":
+        yield Check(
+            "seccomp",
+            State.OK,
+            "a filter is on this process; it may refuse bpf() and perf_event_open()",
+            "if the tries below are refused in a container: --security-opt seccomp=unconfined, or --privileged",
+        )
+
+
+def check_pid_namespace() -> Iterator[Check]:
+    """Probes tell processes by the host's PIDs."""
+    if _is_in_init_namespace("pid"):
+        yield Check("PID namespace", State.OK, "the host's own")
+        return
+    detail = "an inner one (a container): the kernel's probes see the host's PIDs"
+    remedy = "run nativeleak on the host, or in a container that shares the host's PID namespace (--pid=host)"
+    yield Check("PID namespace", State.FAIL, detail, remedy)
+
+
+def _effective_capabilities() -> frozenset[str]:
+    return parse_capabilities(int(procfs.read_status(os.getpid()).get("CapEff", "0"), 16))
+
+
+def _is_in_init_namespace(name: str) -> bool:
+    try:
+        return str(Path(f"/proc/self/ns/{name}").readlink()) == INIT_NAMESPACES[name]
+    except OSError:
+        return True  # a kernel without this namespace has only one
+
+
+def _may_use_bpf() -> bool:
+    held = _effective_capabilities()
+    return "CAP_SYS_ADMIN" in held or {"CAP_BPF", "CAP_PERFMON"} <= held
+
+
+# The kernel
+
+
+def check_kernel() -> Iterator[Check]:
+    """Release and machine; whether there are programs for it in this installation."""
+    detail = f"Linux {platform.release()} on {platform.machine()}"
+    try:
+        object_path()
+    except CannotTraceError as error:
+        yield Check("kernel", State.FAIL, f"{detail}: {error.what}", error.remedy)
+    else:
+        yield Check("kernel", State.OK, detail)
+
+
+def parse_lockdown(text: str) -> str:
+    """The mode in force of ``none [integrity] confidentiality``: the one in brackets."""
+    match = re.search(r"\[(\w+)\]", text)
+    return match[1] if match else "unknown"
+
+
+def check_lockdown() -> Iterator[Check]:
+    """In confidentiality mode the kernel keeps its memory from BPF, and tracefs from everybody."""
+    text = _read("/sys/kernel/security/lockdown")
+    mode = parse_lockdown(text) if text else "none"
+    if mode != "confidentiality":
+        yield Check("lockdown", State.OK, mode if text else "none to be seen")
+        return
+    yield Check(
+        "lockdown",
+        State.FAIL,
+        "confidentiality: BPF programs may not read memory",
+        "start the kernel with lockdown=integrity or without lockdown=; Secure Boot may switch it on",
+    )
+
+
+def check_settings() -> Iterator[Check]:
+    """Two settings that matter to those without capabilities only."""
+    names = ("unprivileged_bpf_disabled", "perf_event_paranoid")
+    values = ", ".join(f"{name} = {_read(f'/proc/sys/kernel/{name}') or 'unknown'}" for name in names)
+    effect = "do not matter with these rights" if _may_use_bpf() else "changing them is no way: tracing takes rights"
+    yield Check("kernel settings", State.OK, f"{values}: {effect}")
+
+
+def check_btf() -> Iterator[Check]:
+    """The kernel's type information, which fits the programs to this kernel."""
+    path = Path("/sys/kernel/btf/vmlinux")
+    if os.access(path, os.R_OK):
+        yield Check("BTF", State.OK, f"{path}, {format_bytes(path.stat().st_size)}")
+    else:
+        detail = f"{path} is not there: the programs cannot be fitted to this kernel"
+        yield Check("BTF", State.WARN, detail, "take a kernel built with CONFIG_DEBUG_INFO_BTF=y, as distributions do")
+
+
+def check_libbpf() -> Iterator[Check]:
+    """The library that loads the programs."""
+    try:
+        yield Check("libbpf", State.OK, Libbpf().version)
+    except CannotTraceError as error:
+        yield Check("libbpf", State.FAIL, error.what, error.remedy)
+
+
+def check_uprobes() -> Iterator[Check]:
+    """The kernel's probes in user programs, as perf events; the newer ways of attaching do without."""
+    path = "/sys/bus/event_source/devices/uprobe/type"
+    kind = _read(path)
+    if kind:
+        yield Check("uprobes", State.OK, f"perf event type {kind}")
+    else:
+        yield Check("uprobes", State.WARN, f"{path} is not there", "take a kernel built with CONFIG_UPROBE_EVENTS=y")
+
+
+def events_of(programs: Iterable[str]) -> list[str]:
+    """The tracepoints that the programs of our object go to, as tracefs names them."""
+    events = []
+    for program in programs:
+        match = _SYSCALL_PROGRAM.fullmatch(program)
+        if program in _EVENTS:
+            events.append(_EVENTS[program])
+        elif match and match[1] != "alloc":
+            events.append(f"syscalls/sys_{'enter' if match[2] == 'entry' else 'exit'}_{match[1]}")
+    return sorted(events)
+
+
+def check_tracepoints() -> Iterator[Check]:
+    """Whether tracefs is to be had, and has the tracepoints that we attach to."""
+    try:
+        tracefs = kernel.Tracefs()
+    except OSError as error:
+        detail = f"tracefs cannot be read: {error.strerror}"
+        remedy = "as root: mount -t tracefs tracefs /sys/kernel/tracing (for other users to read it: -o mode=755)"
+        yield Check("tracepoints", State.FAIL, detail, remedy)
+        return
+    try:
+        yield _tracepoint_check(tracefs)
+    finally:
+        tracefs.close()
+
+
+def _tracepoint_check(tracefs: kernel.Tracefs) -> Check:
+    with BpfObject(Libbpf(), object_path()) as programs:
+        events = events_of(programs.program_names())
+    missing = [event for event in events if not _has_event(tracefs, event)]
+    where = "in a private mount of tracefs, the host has none" if tracefs.private else "in tracefs"
+    if not missing:
+        return Check("tracepoints", State.OK, f"all {len(events)}, {where}")
+    if _OPTIONAL_EVENTS.issuperset(missing):
+        detail = f"no {', '.join(missing)}: an OOM kill of the target is told as a kill"
+        return Check("tracepoints", State.WARN, detail)
+    remedy = "run as root, on a kernel built with CONFIG_FTRACE_SYSCALLS=y"
+    return Check("tracepoints", State.FAIL, f"not to be read: {', '.join(missing)}", remedy)
+
+
+def _has_event(tracefs: kernel.Tracefs, event: str) -> bool:
+    try:
+        return tracefs.event_id(event) >= 0
+    except OSError:
+        return False
+
+
+def check_residency() -> Iterator[Check]:
+    """How resident memory is asked for."""
+    try:
+        with ResidencyReader(os.getpid()) as reader:
+            scans = reader.uses_scan
+    except (NativeleakError, OSError) as error:
+        yield Check("residency", State.WARN, f"resident bytes cannot be told: {error}", _RUN_AS_ROOT)
+        return
+    slow = "no PAGEMAP_SCAN: by /proc/PID/pagemap, slower, and pages that were only read count as resident"
+    yield Check("residency", State.OK, "by PAGEMAP_SCAN" if scans else slow)
+
+
+# Memory
+
+
+def map_bytes(limits: Limits) -> int:
+    """Kernel memory that the maps take when all are full, in bytes."""
+    hashes = (
+        (limits.n_allocations, 8 + ctypes.sizeof(abi.Live)),
+        (limits.n_sites, ctypes.sizeof(abi.SiteKeyStruct) + ctypes.sizeof(abi.Site)),
+        (limits.n_threads, 4 + _THREAD_BYTES),
+        (limits.n_stacks, 8 + 4),
+        (limits.n_new_stacks, 8 + ctypes.sizeof(abi.StackStruct)),
+    )
+    return limits.ring_bytes + sum(n * (n_bytes + _ENTRY_OVERHEAD_BYTES) for n, n_bytes in hashes)
+
+
+def parse_available(meminfo: str) -> int:
+    """``MemAvailable`` of /proc/meminfo in bytes.
+
+    Raises:
+        ValueError: It is not in the text.
+    """
+    match = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo, re.MULTILINE)
+    if match is None:
+        raise ValueError("no MemAvailable in /proc/meminfo")
+    return int(match[1]) << 10
+
+
+def check_memory() -> Iterator[Check]:
+    """Free memory against what a trace may take at most."""
+    yield judge_memory(parse_available(_read("/proc/meminfo")), map_bytes(Limits()))
+
+
+def judge_memory(available_bytes: int, needed_bytes: int) -> Check:
+    """A trace should never take more than half of what is free."""
+    detail = (
+        f"{format_bytes(available_bytes)} free; a trace takes up to {format_bytes(needed_bytes)} of kernel memory when"
+        " all its tables are full"
+    )
+    if needed_bytes * 2 <= available_bytes:
+        return Check("memory", State.OK, detail)
+    return Check("memory", State.WARN, detail, "trace with --max-allocations 100000, or --min-size 64K")
+
+
+def _read(path: str) -> str:
+    """A small file of the kernel; empty where it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""

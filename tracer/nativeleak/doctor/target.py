@@ -1,0 +1,205 @@
+"""Checks of one process: whether it can be traced, what of it would be probed, and how well its stacks can be named.
+
+Scope: looking only. Nothing is attached to the process, nothing is asked of it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from nativeleak.doctor.checks import Check, CheckFunction, State
+from nativeleak.doctor.trial import allocator_objects
+from nativeleak.errors import NativeleakError
+from nativeleak.probes.families import ProbePoint
+from nativeleak.symbols.debugfiles import debug_openers, find_debug_file, read_debugdata
+from nativeleak.symbols.elf import ElfFile
+from nativeleak.symbols.source import ElfError
+from nativeleak.target import procfs
+from nativeleak.target.check import TargetFacts
+from nativeleak.target.jvm import read_jvm_version
+from nativeleak.target.mapped import MappedObject, executable_objects
+from nativeleak.target.namespaces import open_in_root
+
+_CODE_BYTES: Final = 2
+_BREAKPOINT: Final = 0xCC
+"""What a probe puts in the place of an instruction's first byte on x86: int3."""
+_C_LIBRARIES: Final = ("libc.so", "libc-", "ld-musl", "libc.musl")
+_PRESERVE_FRAME_POINTER: Final = b"-XX:+PreserveFramePointer"
+
+
+def target_functions(facts: TargetFacts) -> list[tuple[str, CheckFunction]]:
+    """All checks of one process, with the name each goes by, in the order of the report."""
+    target = _TargetChecks(facts)
+    return [
+        ("target", target.check_process),
+        ("allocators", target.check_allocators),
+        ("other tracers", target.check_other_tracers),
+        ("symbols", target.check_symbols),
+        ("JVM", target.check_jvm),
+        ("stacks", target.check_stacks),
+    ]
+
+
+class _TargetChecks:
+    def __init__(self, facts: TargetFacts) -> None:
+        self._facts = facts
+        self._pid = facts.pid
+
+    def check_process(self) -> Iterator[Check]:
+        facts = self._facts
+        detail = f"PID {facts.pid} ({facts.comm}), {facts.exe}, {len(procfs.read_threads(facts.pid))} threads"
+        yield Check("target", State.OK, detail)
+        if not facts.same_pid_ns or not facts.same_mnt_ns:
+            others = [n for n, same in (("PID", facts.same_pid_ns), ("mount", facts.same_mnt_ns)) if not same]
+            detail = f"{' and '.join(others)} namespace of its own; PID {facts.ns_pid} as it sees itself"
+            yield Check("namespaces", State.OK, detail)
+
+    def check_allocators(self) -> Iterator[Check]:
+        n_objects = 0
+        for mapped, points in allocator_objects(self._pid):
+            n_objects += 1
+            names = ", ".join(sorted(point.function for point in points))
+            yield Check(f"allocator {mapped.name}", State.OK, f"{len(points)} functions: {names}")
+            yield _cost_check(mapped, points)
+        if not n_objects:
+            yield Check(
+                "allocators",
+                State.WARN,
+                "no allocator functions in its objects: a stripped static program, or Go",
+                "trace it with --maps-only: mmap and brk alone; or run a build with symbols",
+            )
+
+    def check_other_tracers(self) -> Iterator[Check]:
+        if platform.machine() != "x86_64":
+            return
+        held = sorted(
+            {
+                f"{point.function} of {mapped.name}"
+                for mapped, points in allocator_objects(self._pid)
+                for point in points
+                if _has_foreign_probe(self._pid, mapped, point)
+            }
+        )
+        if held:
+            detail = f"another tracer holds a probe on {', '.join(held)}"
+            yield Check("other tracers", State.WARN, detail, "end it, if attaching fails; together both cost more")
+
+    def check_symbols(self) -> Iterator[Check]:
+        for mapped in executable_objects(self._pid, procfs.read_maps(self._pid)):
+            is_libc = mapped.name.startswith(_C_LIBRARIES)
+            if mapped.path != self._facts.exe and mapped.path != self._facts.jvm_libjvm_path and not is_libc:
+                continue
+            # The launcher of a JVM has hardly any code, and what callers use of a C library is in its dynamic table.
+            matters = not is_libc and (mapped.path != self._facts.exe or not self._facts.jvm)
+            yield _symbol_check(self._pid, mapped, matters=matters)
+
+    def check_jvm(self) -> Iterator[Check]:
+        if not self._facts.jvm:
+            return
+        version = read_jvm_version(self._pid, procfs.read_maps(self._pid))
+        yield Check("JVM", State.OK, f"version {version}, {self._facts.jvm_libjvm_path}")
+        name = f"/tmp/perf-{self._facts.ns_pid}.map"  # noqa: S108 - where JVMs write it
+        try:
+            fd = open_in_root(self._pid, name, follow_last=False)
+        except OSError:
+            yield Check(
+                "Java names",
+                State.WARN,
+                f"no {name}: compiled Java methods stay unnamed",
+                f"jcmd {self._facts.ns_pid} Compiler.perfmap (JDK 17 and later), once more when code has changed",
+            )
+            return
+        try:
+            yield Check("Java names", State.OK, f"{name}, {os.fstat(fd).st_size} bytes")
+        finally:
+            os.close(fd)
+
+    def check_stacks(self) -> Iterator[Check]:
+        if not self._facts.jvm:
+            detail = "whether its code keeps frame pointers is unknown until traced; the report counts stacks that end"
+            yield Check("stacks", State.OK, f"{detail} early")
+            return
+        if _PRESERVE_FRAME_POINTER in Path(f"/proc/{self._pid}/cmdline").read_bytes().split(b"\0"):
+            yield Check("stacks", State.OK, "Java code keeps frame pointers (-XX:+PreserveFramePointer)")
+            return
+        detail = "Java code may not keep frame pointers: stacks can end at the first Java frame"
+        remedy = "for whole stacks start the JVM with -XX:+PreserveFramePointer (costs it 0 to 3 %)"
+        yield Check("stacks", State.WARN, detail, remedy)
+
+
+def is_emulated(code: bytes) -> bool:
+    """Whether the kernel emulates the instruction that the code begins with; any other costs a second trap.
+
+    Scope: x86-64, and the forms that every kernel with uprobes emulates: push of a register, the one-byte nop, relative
+    jumps and calls. Source: arch/x86/kernel/uprobes.c, branch_setup_xol_ops() and push_setup_xol_ops().
+    """
+    first, second = code.ljust(2, b"\0")[:2]
+    if first == 0x41:  # REX.B: r8 to r15
+        return 0x50 <= second <= 0x57
+    if first == 0x0F:
+        return 0x80 <= second <= 0x8F  # jcc rel32
+    return 0x50 <= first <= 0x57 or 0x70 <= first <= 0x7F or first in (0x90, 0xE8, 0xE9, 0xEB)
+
+
+def _cost_check(mapped: MappedObject, points: Sequence[ProbePoint]) -> Check:
+    name = f"probe cost {mapped.name}"
+    if platform.machine() != "x86_64":
+        return Check(name, State.OK, f"not known on {platform.machine()}")
+    slow = []
+    with open(mapped.file_path, "rb") as file:
+        for point in points:
+            file.seek(point.offset)
+            if not is_emulated(file.read(_CODE_BYTES)):
+                slow.append(point.function)
+    if not slow:
+        return Check(name, State.OK, "one trap a call: all functions begin with an instruction the kernel emulates")
+    return Check(name, State.OK, f"a second trap a call, some microseconds, in: {', '.join(sorted(slow))}")
+
+
+def _has_foreign_probe(pid: int, mapped: MappedObject, point: ProbePoint) -> bool:
+    """Whether the target's memory has a breakpoint where the file has none."""
+    for start, end, file_offset in mapped.ranges:
+        address = start + point.offset - file_offset
+        if start <= address < end:
+            with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory, open(mapped.file_path, "rb") as file:
+                memory.seek(address)
+                file.seek(point.offset)
+                return memory.read(1) == bytes([_BREAKPOINT]) != file.read(1)
+    return False
+
+
+def _symbol_check(pid: int, mapped: MappedObject, *, matters: bool) -> Check:
+    name = f"symbols {mapped.name}"
+    try:
+        with ElfFile.open(mapped.file_path) as elf:
+            tables = _symbol_tables(pid, mapped, elf)
+            exports = f"{elf.dynsym.n_symbols} exported" if elf.dynsym is not None else "none"
+    except (ElfError, OSError) as error:
+        why = error.what if isinstance(error, NativeleakError) else error.strerror
+        return Check(name, State.WARN, f"cannot be read: {why}")
+    if tables:
+        return Check(name, State.OK, tables)
+    detail = f"only names in .dynsym ({exports}); its other functions stay unnamed"
+    if not matters:
+        return Check(name, State.OK, detail)
+    remedy = "install its debug symbols (Debian: NAME-dbgsym or NAME-dbg; RHEL: debuginfo-install NAME)"
+    return Check(name, State.WARN, detail, remedy)
+
+
+def _symbol_tables(pid: int, mapped: MappedObject, elf: ElfFile) -> str:
+    """Where all its functions are named; empty where they are not."""
+    if elf.symtab is not None:
+        return f"all functions, in .symtab ({elf.symtab.n_symbols} symbols)"
+    debug = find_debug_file(elf, mapped.path, debug_openers(pid))
+    if debug is not None:
+        debug.close()
+        return "all functions, in a separate debug file"
+    packed = read_debugdata(elf)
+    if packed is not None:
+        packed.close()
+        return "all functions, in .gnu_debugdata"
+    return ""

@@ -1,0 +1,273 @@
+"""Tracing, tried out: our own programs are loaded and attached to a child of ours whose calls are known in number.
+
+Scope: every way of attaching, each by itself. That a kernel takes a program says little: Linux 6.6 to 6.9 attach
+multi links that then see one thread only, and a probe in an inner PID namespace never finds its process. So the calls
+are counted. Nothing but the child is probed, and nothing stays attached; while a trial runs, a second or two, most of
+it for detaching, the system call tracepoints are on for the whole machine, as they are in a trace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from nativeleak.doctor import subject
+from nativeleak.doctor.checks import Check, State
+from nativeleak.engines.bpf import abi
+from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
+from nativeleak.errors import CannotTraceError, NativeleakError
+from nativeleak.probes.families import ALL_NAMES, ProbePoint, choose_points
+from nativeleak.symbols.functions import find_function_offsets
+from nativeleak.symbols.source import ElfError
+from nativeleak.target import procfs
+from nativeleak.target.mapped import MappedObject, executable_objects
+
+N_EXPECTED: Final = subject.N_CALLS * subject.N_THREADS
+
+_LIMITS: Final = Limits(
+    n_allocations=4096, n_sites=256, n_threads=64, n_stacks=512, n_new_stacks=256, ring_bytes=1 << 18
+)
+_ANSWER_TIMEOUT_S: Final = 30.0
+_SLOT: Final = 0
+_PERF_FUNCTIONS: Final = ("malloc", "free")
+"""By perf events these are enough: each takes a tenth of a second to detach."""
+_TRY_ELSEWHERE: Final = (
+    "see what else is marked here; tracing takes a kernel with uprobes, BPF and its type information"
+)
+_ATTACH_OPTION: Final = {AttachMode.SESSION: "session", AttachMode.MULTI: "multi", AttachMode.PERF: "perf"}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of one way of attaching.
+
+    Attributes:
+        mode: Which.
+        loaded: Whether the kernel took the programs: ``trace`` takes the first way for which it does.
+        n_allocated: Calls of malloc counted, of ``N_EXPECTED``.
+        n_freed: Calls of free counted, of ``N_EXPECTED``.
+        n_threads: Threads they were counted in.
+        n_maps: Calls of mmap seen, of ``subject.N_MAPS``.
+        error: Why it did not come that far.
+        remedy: What to do about the error.
+        denied: The error is one of rights.
+    """
+
+    mode: AttachMode
+    loaded: bool = False
+    n_allocated: int = 0
+    n_freed: int = 0
+    n_threads: int = 0
+    n_maps: int = 0
+    error: str = ""
+    remedy: str = ""
+    denied: bool = False
+
+    @property
+    def works(self) -> bool:
+        """Whether every allocator call was counted."""
+        return not self.error and self.n_allocated == self.n_freed == N_EXPECTED
+
+
+class Subject:
+    """The child that is traced; a context manager."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(subject.__file__))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self.pid = self.process.pid
+        try:
+            self._expect(b"ready\n")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def do_round(self) -> None:
+        """Have it make its calls; they are made when this returns."""
+        assert self.process.stdin is not None  # noqa: S101
+        self.process.stdin.write(b"go\n")
+        self.process.stdin.flush()
+        self._expect(b"done\n")
+
+    def _expect(self, wanted: bytes) -> None:
+        assert self.process.stdout is not None  # noqa: S101
+        # One short line is one write, so that readline does not wait once there is anything.
+        ready, _, _ = select.select([self.process.stdout], [], [], _ANSWER_TIMEOUT_S)
+        if not ready or self.process.stdout.readline() != wanted:
+            raise NativeleakError("the child that was to be traced did not answer")
+
+    def close(self) -> None:
+        """End it."""
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        try:
+            self.process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def try_modes(modes: Sequence[AttachMode] = tuple(AttachMode)) -> list[Trial]:
+    """Try each way of attaching, best first; where our rights do not do for one, no other is tried.
+
+    Raises:
+        NativeleakError: The child could not be started.
+    """
+    trials: list[Trial] = []
+    with Subject() as child:
+        for mode in modes:
+            trials.append(try_mode(mode, child))
+            if trials[-1].denied:
+                break
+    return trials
+
+
+def try_mode(mode: AttachMode, child: Subject) -> Trial:
+    """Attach to the child in one way, have it make its calls, count them."""
+    n_maps = 0
+
+    def on_event(event: abi.Event) -> None:
+        nonlocal n_maps
+        n_maps += event.type == abi.EventType.MMAP and event.args[1] == subject.MAP_BYTES
+
+    loaded = False
+    try:
+        with BpfEngine(_LIMITS, on_event, (mode,)) as engine:
+            loaded = True
+            _attach(engine, mode, child.pid)
+            engine.open_window(_SLOT, time.monotonic_ns())
+            child.do_round()
+            engine.close_window(_SLOT)
+            engine.consume()
+            # By key: a site that changes while it is read may come twice.
+            sites = {raw[:3]: abi.Site.from_buffer_copy(raw.value) for raw in engine.read_sites()}
+            return Trial(
+                mode,
+                loaded=True,
+                n_allocated=sum(site.allocated_count for site in sites.values()),
+                n_freed=sum(site.freed_count for site in sites.values()),
+                n_threads=len({thread for (_, thread, _), site in sites.items() if site.allocated_count}),
+                n_maps=n_maps,
+            )
+    except (NativeleakError, OSError) as error:
+        return _failed(mode, error, loaded=loaded)
+
+
+def _failed(mode: AttachMode, error: NativeleakError | OSError, *, loaded: bool) -> Trial:
+    if isinstance(error, OSError):
+        return Trial(mode, loaded, error=str(error))
+    cause = error.__cause__
+    denied = isinstance(cause, OSError) and cause.errno in (errno.EPERM, errno.EACCES)
+    return Trial(mode, loaded, error=error.what, remedy=_own_remedy(error.remedy), denied=denied)
+
+
+def _own_remedy(remedy: str) -> str:
+    """An error's advice; where it sends people to the doctor, what libbpf said instead."""
+    if "nativeleak doctor" not in remedy:
+        return remedy
+    _, found, message = remedy.partition("(libbpf: ")
+    return f"libbpf says: {message.removesuffix(')')}" if found else ""
+
+
+def _attach(engine: BpfEngine, mode: AttachMode, pid: int) -> None:
+    """Probe the child's allocators; only blocks of the size agreed on will count."""
+    target = abi.Target(min_size=subject.BLOCK_BYTES, max_size=subject.BLOCK_BYTES, max_depth=abi.MAX_FRAMES)
+    engine.add_target(_SLOT, pid, target)
+    n_points = 0
+    for mapped, points in allocator_objects(pid):
+        chosen = [p for p in points if p.function in _PERF_FUNCTIONS] if mode is AttachMode.PERF else points
+        engine.attach_functions(_SLOT, pid, mapped.file_path, mapped.path, chosen)
+        n_points += len(chosen)
+    if not n_points:
+        raise CannotTraceError("no allocator functions were found in a Python process")
+
+
+def allocator_objects(pid: int) -> Iterator[tuple[MappedObject, list[ProbePoint]]]:
+    """The mapped files of a process that define allocator functions, with what would be probed in each.
+
+    Raises:
+        NativeleakError: The process is gone, or may not be looked into.
+    """
+    for mapped in executable_objects(pid, procfs.read_maps(pid)):
+        if mapped.is_vdso or not mapped.file_path:
+            continue
+        try:
+            points = choose_points(find_function_offsets(mapped.file_path, ALL_NAMES))
+        except (ElfError, OSError):
+            continue
+        if points:
+            yield mapped, points
+
+
+def trial_checks(trials: Sequence[Trial]) -> list[Check]:
+    """What the trials mean."""
+    errors = {trial.error for trial in trials}
+    if trials and not any(trial.works for trial in trials) and len(errors) == 1 and "" not in errors:
+        return [Check("BPF programs", State.FAIL, trials[0].error, trials[0].remedy or _TRY_ELSEWHERE)]
+    used = next((trial for trial in trials if trial.loaded), None)
+    working = next((trial for trial in trials if trial.works), None)
+    checks = [_mode_check(trial, used, working) for trial in trials]
+    if used is not None and not used.error:
+        checks.append(_mapping_check(used))
+    return checks
+
+
+def _mode_check(trial: Trial, used: Trial | None, working: Trial | None) -> Check:
+    name = trial.mode.value
+    outcome = _outcome(trial)
+    if trial.works:
+        return Check(name, State.OK, f"{outcome}{'; trace uses this' if trial is used else ''}")
+    if working is None:
+        return Check(name, State.FAIL, outcome, trial.remedy or _TRY_ELSEWHERE)
+    if trial is used:
+        return Check(name, State.WARN, outcome, f"trace would use this: add --attach {_ATTACH_OPTION[working.mode]}")
+    order = list(AttachMode)
+    if used is not None and order.index(trial.mode) > order.index(used.mode):
+        return Check(name, State.OK, f"not needed, and does not work here: {outcome}")
+    remedy = f"nothing to do: trace uses {working.mode.value} instead, at a higher cost for each allocation"
+    return Check(name, State.WARN, f"not here: {outcome}", remedy)
+
+
+def _outcome(trial: Trial) -> str:
+    if trial.error:
+        return trial.error
+    counted = f"{trial.n_allocated} of {N_EXPECTED} calls of malloc and {trial.n_freed} of {N_EXPECTED} of free counted"
+    if trial.works:
+        return counted
+    if not trial.n_allocated and not trial.n_freed:
+        return f"its probes never fire: {counted}"
+    if trial.n_threads == 1:
+        return f"it sees only one of {subject.N_THREADS} threads: {counted}"
+    return f"it misses calls: {counted}"
+
+
+def _mapping_check(trial: Trial) -> Check:
+    detail = f"{trial.n_maps} of {subject.N_MAPS} calls of mmap seen"
+    if trial.n_maps == subject.N_MAPS:
+        return Check("system calls", State.OK, detail)
+    return Check(
+        "system calls",
+        State.WARN,
+        f"{detail}: memory that programs map themselves will be told wrong",
+        "another tracer may have switched the system call tracepoints off; end it and try again",
+    )
