@@ -24,6 +24,15 @@ def test_recorder_with_a_million_outstanding_stays_below_45_megabytes(million):
     assert 0 < million.report["overhead"]["tracer_max_rss_bytes"] <= MAX_RSS_BYTES
 
 
+def test_recorder_started_by_a_large_process_counts_its_own_memory_only():
+    # getrusage(2) would take over what the parent had at the fork.
+    ballast = b"x" * (4 * MAX_RSS_BYTES)
+    with Target("exits") as target, Trace(target) as trace:
+        target.go()
+        report = trace.stop()
+    assert len(ballast) > 4 * report["overhead"]["tracer_max_rss_bytes"] > 0
+
+
 def test_snapshot_with_a_million_outstanding_reads_sites_only(million):
     with open_recording(million.recording) as recording:
         snapshots = recording.snapshots[million.full_snapshots : -1]

@@ -220,13 +220,7 @@ class Trace:
             while self._stop is None:
                 deadline_s = next_snapshot_s if duration_s is None else min(next_snapshot_s, duration_s)
                 timeout_s = min(_IDLE_S, max(0.0, deadline_s - self.elapsed_s))
-                for fd, _ in poll.poll(timeout_s):
-                    if fd == wakeup:
-                        os.read(wakeup, 64)
-                    elif fd in exits:
-                        poll.unregister(fd)
-                        engine.consume()
-                        self.collector.target_exited(exits[fd])
+                self._wait(poll, timeout_s, engine, exits, wakeup)
                 self._work(engine)
                 elapsed_s = self.elapsed_s
                 if all(state.is_over for state in self.collector.targets.values()):
@@ -241,6 +235,20 @@ class Trace:
                 self.observer.tick(self)
                 if timeout_s >= _TICK_S:
                     time.sleep(_TICK_S)
+            # A target may have ended just before the signal came.
+            self._wait(poll, 0.0, engine, exits, wakeup)
+
+    def _wait(
+        self, poll: select.epoll, timeout_s: float, engine: BpfEngine, exits: dict[int, TargetState], wakeup: int
+    ) -> None:
+        """Wait until something happens; a target that has ended is taken note of."""
+        for fd, _ in poll.poll(timeout_s):
+            if fd == wakeup:
+                os.read(wakeup, 64)
+            elif fd in exits:
+                poll.unregister(fd)
+                engine.consume()
+                self.collector.target_exited(exits[fd])
 
     def _work(self, engine: BpfEngine) -> None:
         """What is due many times a second."""
