@@ -88,16 +88,16 @@ static __noinline struct nl_site *site_of(struct nl_site_key *key, struct scratc
 	struct nl_site *empty;
 
 	if (site) {
-		if (site->check != scr->stack.check)
+		if (site->check != scr->check)
 			count(NL_STACK_COLLISIONS);
 		return site;
 	}
 	empty = bpf_map_lookup_elem(&empty_site, &zero);
 	if (empty && bpf_map_update_elem(&sites, key, empty, BPF_NOEXIST) == 0) {
-		store_stack(scr, key->stack, key->slot);
+		store_stack(scr, key->stack);
 		site = bpf_map_lookup_elem(&sites, key);
 		if (site)
-			site->check = scr->stack.check;
+			site->check = scr->check;
 		return site;
 	}
 	count(NL_SITES_FULL);
@@ -115,7 +115,7 @@ static __noinline int record_block(struct pt_regs *ctx, struct nl_thread *thread
 	struct nl_target *target = active_target(thread->slot);
 	struct scratch *scr;
 	struct nl_site *site;
-	u32 index, generation;
+	u32 generation;
 	long error;
 
 	if (!target)
@@ -123,17 +123,19 @@ static __noinline int record_block(struct pt_regs *ctx, struct nl_thread *thread
 	generation = target->generation;
 	block.born = now_born(target);
 
-	scr = take_scratch(&index);
+	scr = take_scratch();
 	if (!scr) {
 		/* Nothing is lost but the stack: the block goes to the site for all others. */
 		count(NL_NO_SCRATCH);
 		key.thread = 0;
 		site = bpf_map_lookup_elem(&sites, &key);
 	} else {
-		begin_stack(scr, thread->slot, REG_SP(ctx), REG_FP(ctx));
-		push_frame(scr, thread->ip);
-		push_frame(scr, REG_IP(ctx));
-		walk_frame_pointers(index, target->max_depth);
+		begin_stack(scr, target, thread->slot);
+		push_frame(scr, thread->ip, 0);
+		scr->pc = REG_IP(ctx);
+		scr->sp = REG_SP(ctx);
+		scr->fp = REG_FP(ctx);
+		walk(scr, target);
 		key.stack = stack_key(scr);
 		site = site_of(&key, scr);
 		release_scratch(scr);

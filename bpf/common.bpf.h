@@ -58,13 +58,21 @@ typedef __u8 u8;
  * scratch and events before it loads the object. All hash maps allocate as they are used.
  */
 
-/* slot -> target. Written by user space; state is switched off here at exec. */
+/* slot -> target. Written by user space, as a whole. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, NL_MAX_TARGETS);
 	__type(key, u32);
 	__type(value, struct nl_target);
 } targets SEC(".maps");
+
+/* slot -> enum nl_state. Apart from the target, because it is switched off here at exec. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NL_MAX_TARGETS);
+	__type(key, u32);
+	__type(value, u32);
+} windows SEC(".maps");
 
 /* tgid -> slot, for probes that every process hits. Written by user space, deleted here at exec. */
 struct {
@@ -149,9 +157,11 @@ static __always_inline void count(u32 counter)
 
 static __always_inline struct nl_target *active_target(u32 slot)
 {
-	struct nl_target *target = bpf_map_lookup_elem(&targets, &slot);
+	u32 *state = bpf_map_lookup_elem(&windows, &slot);
 
-	return target && target->state == NL_ON ? target : 0;
+	if (!state || *state != NL_ON)
+		return 0;
+	return bpf_map_lookup_elem(&targets, &slot);
 }
 
 /* The slot of the running process, or NL_MAX_TARGETS when it is none of the targets. */

@@ -26,6 +26,7 @@ from nativeleak.probes.families import CallKind, ProbePoint
 _U32: Final = struct.Struct("=I")
 _U64: Final = struct.Struct("=Q")
 _SITE_KEY: Final = struct.Struct("=QII")
+_CHUNK_KEY: Final = struct.Struct("=QII")
 _RING_BYTES: Final = 4 << 20
 _N_SITES_DEFAULT: Final = 1 << 16
 _N_THREADS_DEFAULT: Final = 1 << 15
@@ -56,11 +57,12 @@ _ALLOCATOR_PROGRAMS: Final[dict[AttachMode, dict[str, int]]] = {
 }
 _ALL_ALLOCATOR_PROGRAMS: Final = ("on_alloc_session", "on_alloc_entry", "on_alloc_return", "on_free")
 
-_TRACEPOINTS: Final = {
-    f"on_{call}_{when}": f"syscalls/sys_{kernel_when}_{call}"
-    for call in ("mmap", "munmap", "mremap", "mprotect", "brk", "shmget", "shmat", "shmdt")
-    for when, kernel_when in (("entry", "enter"), ("exit", "exit"))
-} | {"on_oom_kill": "oom/mark_victim"}
+_SYSCALLS: Final = ("mmap", "munmap", "mremap", "mprotect", "brk", "shmget", "shmat", "shmdt")
+_TRACEPOINTS: Final = [
+    *((f"on_{call}_entry", f"syscalls/sys_enter_{call}") for call in _SYSCALLS),
+    *(("on_syscall_exit", f"syscalls/sys_exit_{call}") for call in _SYSCALLS),
+    ("on_oom_kill", "oom/mark_victim"),
+]
 _OPTIONAL_TRACEPOINTS: Final = {"oom/mark_victim"}
 _RAW_TRACEPOINTS: Final = {
     "on_rename": "task_rename",
@@ -85,6 +87,7 @@ class Limits:
     """Sizes of the kernel maps; memory is taken as it is used, but for some bytes an entry of hash table.
 
     Attributes:
+        n_targets: Processes to trace.
         n_allocations: Outstanding allocations (``--max-allocations``).
         n_sites: Call sites.
         n_threads: Threads alive at one time.
@@ -93,6 +96,7 @@ class Limits:
         ring_bytes: Events that user space has not fetched yet; a power of two.
     """
 
+    n_targets: int = 1
     n_allocations: int = 1 << 20
     n_sites: int = _N_SITES_DEFAULT
     n_threads: int = _N_THREADS_DEFAULT
@@ -110,13 +114,29 @@ class RawSite(NamedTuple):
     value: bytes
 
 
+class RawFrame(NamedTuple):
+    """One frame as the kernel found it."""
+
+    ip: int
+    found: abi.Found
+    extra: int
+
+
 class RawStack(NamedTuple):
-    """One stack as the kernel walked it: addresses, leaf first."""
+    """One stack as the kernel walked it.
+
+    Attributes:
+        frames: Leaf first; of a stack deeper than the limit both ends.
+        n_left_out: Frames between the two ends.
+        n_head: Frames before the gap.
+    """
 
     key: int
     slot: int
-    flags: abi.StackFlag
-    ips: tuple[int, ...]
+    end: abi.End
+    frames: tuple[RawFrame, ...]
+    n_left_out: int = 0
+    n_head: int = 0
 
 
 class BpfEngine:
@@ -141,6 +161,7 @@ class BpfEngine:
         self._tracefs: kernel.Tracefs | None = None
         self._ring: RingBuffer | None = None
         self._targets: dict[int, abi.Target] = {}
+        self._n_tables = 0
         self.error: BaseException | None = None
         self.notes: list[str] = []
         self.mode, self._object = self._load(modes)
@@ -186,7 +207,9 @@ class BpfEngine:
                 "stacks": self._limits.n_new_stacks,
                 "known_stacks": self._limits.n_stacks,
                 "events": self._limits.ring_bytes,
+                "stack_frames": 2 * self._limits.n_new_stacks,
                 "scratch": self._libbpf.lib.libbpf_num_possible_cpus() * abi.SCRATCH_PER_CPU,
+                "mappings": 2 * self._limits.n_targets,
             }
             for name, n in sizes.items():
                 bpf_object.set_max_entries(name, n)
@@ -217,7 +240,11 @@ class BpfEngine:
         self._known = take("known_stacks", 8, 4)
         self._target_map = take("targets", 4, ctypes.sizeof(abi.Target))
         self._slots = take("slots", 4, 4)
-        self._threads = take("threads", 4, 136)
+        self._windows = take("windows", 4, 4)
+        self._stack_frames = take("stack_frames", 16, abi.CHUNK_FRAMES * abi.FRAME_BYTES)
+        self._threads = take("threads", 4, abi.THREAD_BYTES)
+        self._mappings = take("mappings", 4, ctypes.sizeof(abi.Mappings))
+        self._tables = take("tables", 4, 4)
         self._n_cpus = int(self._libbpf.lib.libbpf_num_possible_cpus())
         self._counters = take("counters", 4, 8 * self._n_cpus)
         self._ring = RingBuffer(self._libbpf, take("events", 0, 0).fd, self._on_sample)
@@ -242,7 +269,7 @@ class BpfEngine:
             ) from error
         if self._tracefs.private:
             self.notes.append("tracefs is not mounted here: used a private mount of our own")
-        for program, event in _TRACEPOINTS.items():
+        for program, event in _TRACEPOINTS:
             try:
                 fd = kernel.attach_tracepoint(self._object.program_fd(program), self._tracefs.event_id(event))
             except OSError as error:
@@ -313,7 +340,7 @@ class BpfEngine:
 
     def add_target(self, slot: int, tgid: int, target: abi.Target) -> None:
         """Make a process known; its window stays closed."""
-        target.tgid, target.state = tgid, 0
+        target.tgid = tgid
         self._targets[slot] = target
         self._sites.update(_SITE_KEY.pack(0, 0, slot), bytes(ctypes.sizeof(abi.Site)))
         self._write_target(slot)
@@ -321,20 +348,19 @@ class BpfEngine:
 
     def open_window(self, slot: int, start_ns: int) -> None:
         """From now on everything counts. ``start_ns`` is CLOCK_MONOTONIC."""
-        self._targets[slot].start_ns, self._targets[slot].state = start_ns, 1
+        self._targets[slot].start_ns = start_ns
         self._write_target(slot)
+        self._windows.update(_U32.pack(slot), _U32.pack(1))
 
     def close_window(self, slot: int) -> None:
         """From now on nothing counts."""
-        self._targets[slot].state = 0
-        self._write_target(slot)
+        self._windows.update(_U32.pack(slot), _U32.pack(0))
 
     def set_generation(self, generation: int) -> None:
-        """Double the birth slices' width; see ``ledger/slices.py``. A closed window stays closed."""
+        """Double the birth slices' width; see ``ledger/slices.py``."""
         for slot, target in self._targets.items():
             target.generation = generation
-            if target.state:
-                self._write_target(slot)
+            self._write_target(slot)
 
     def _write_target(self, slot: int) -> None:
         self._target_map.update(_U32.pack(slot), bytes(self._targets[slot]))
@@ -357,7 +383,7 @@ class BpfEngine:
         library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
         library.free.restype, library.free.argtypes = None, (ctypes.c_void_p,)
         untraced_ns = _time_pairs(library)
-        self.add_target(slot, os.getpid(), abi.Target(max_depth=abi.MAX_FRAMES))
+        self.add_target(slot, os.getpid(), abi.Target(max_depth=abi.MAX_FRAMES, unwind=abi.Unwind.FP))
         self.attach_functions(slot, os.getpid(), path, path, points)
         self.open_window(slot, time.monotonic_ns())
         traced_ns = _time_pairs(library)
@@ -377,6 +403,42 @@ class BpfEngine:
         for stack in self.fetch_new_stacks():
             self._known.delete(_U64.pack(stack.key))
         self._threads.delete(_U32.pack(threading.get_native_id()))
+
+    # Unwinding
+
+    def add_table(self, words: bytes) -> int:
+        """Put an unwind table into the kernel; returns its index.
+
+        Args:
+            words: As ``unwind/pack.py`` makes them, a multiple of 4 KiB.
+
+        Raises:
+            OSError: No room.
+        """
+        if self._n_tables >= abi.MAX_TABLES:
+            raise OSError(errno.ENOSPC, f"more than {abi.MAX_TABLES} objects with unwind tables")
+        fd = self._libbpf.create_table_map(len(words) // abi.CHUNK_BYTES, words)
+        try:
+            index = self._n_tables
+            self._tables.update(_U32.pack(index), _U32.pack(fd))
+        finally:
+            os.close(fd)
+        self._n_tables += 1
+        return index
+
+    def set_mappings(self, slot: int, mappings: Sequence[tuple[int, int, int, int]]) -> None:
+        """Say where code is mapped in a target: (start, end, bias, table), in order of address.
+
+        The kernel side goes on with the old ones until the new ones are whole.
+        """
+        target = self._targets[slot]
+        bank = target.bank ^ 1
+        value = abi.Mappings(n=min(len(mappings), abi.MAX_MAPPINGS))
+        for entry, (start, end, bias, table) in zip(value.mappings, mappings, strict=False):
+            entry.start, entry.end, entry.bias, entry.table = start, end, bias & (1 << 64) - 1, table
+        self._mappings.update(_U32.pack(slot * 2 + bank), bytes(value))
+        target.bank = bank
+        self._write_target(slot)
 
     # Reading
 
@@ -415,16 +477,24 @@ class BpfEngine:
         value = self._stacks.lookup(_U64.pack(key))
         if value is None:
             return None
-        stack = abi.StackStruct.from_buffer_copy(value)
-        self._know(key, stack.check)
+        facts = abi.StackStruct.from_buffer_copy(value)
+        self._know(key, facts.check)
         self._stacks.delete(_U64.pack(key))
-        return _raw_stack(key, stack)
+        n_kept = min(facts.n, facts.depth)
+        words: list[int] = []
+        for chunk in range(-(-n_kept // abi.CHUNK_FRAMES)):
+            chunk_key = _CHUNK_KEY.pack(key, chunk, 0)
+            frames = self._stack_frames.lookup(chunk_key)
+            if frames is None:
+                return None  # taken before: a thread put the stack in again meanwhile
+            words.extend(struct.unpack(f"={len(frames) // 8}Q", frames))
+            self._stack_frames.delete(chunk_key)
+        return _raw_stack(key, facts, words[: 2 * n_kept])
 
     def fetch_new_stacks(self) -> list[RawStack]:
         """Take all new stacks out of the store: those whose event was lost."""
-        size = self._stacks.value_size
         keys: list[int] = []
-        for key_view, _, n in self._stacks.batches(max(256, (1 << 20) // size)):
+        for key_view, _, n in self._stacks.batches():
             keys.extend(key for (key,) in _U64.iter_unpack(key_view[: n * 8]))
         stacks = (self.fetch_stack(key) for key in keys)
         return [stack for stack in stacks if stack is not None]
@@ -449,7 +519,7 @@ class BpfEngine:
         return sum(_memlock_bytes(m.fd) for m in self._all_maps())
 
     def _all_maps(self) -> tuple[BpfMap, ...]:
-        return (self._live, self._sites, self._stacks, self._known, self._counters)
+        return (self._live, self._sites, self._stacks, self._known, self._counters, self._mappings)
 
     def detach(self) -> None:
         """Take all allocator and system call probes away; the maps can still be read."""
@@ -480,8 +550,19 @@ def _time_pairs(library: ctypes.CDLL) -> float:
     return statistics.median(rounds)
 
 
-def _raw_stack(key: int, stack: abi.StackStruct) -> RawStack:
-    return RawStack(key, stack.slot, abi.StackFlag(stack.flags), tuple(stack.ips[: min(stack.n, abi.MAX_FRAMES)]))
+def _raw_stack(key: int, facts: abi.StackStruct, words: Sequence[int]) -> RawStack:
+    frames = [
+        RawFrame(word & abi.ADDRESS_MASK, abi.Found(word >> abi.FOUND_SHIFT), extra)
+        for word, extra in zip(words[::2], words[1::2], strict=True)
+    ]
+    n_left_out = facts.n - len(frames)
+    n_head = facts.depth - facts.depth // 2
+    if n_left_out:
+        # The second half was written round and round: the oldest frame stands where the next would have come.
+        first = (facts.n - n_head) % (facts.depth // 2)
+        tail = frames[n_head:]
+        frames = [*frames[:n_head], *tail[first:], *tail[:first]]
+    return RawStack(key, facts.slot, abi.End(facts.end), tuple(frames), n_left_out, n_head)
 
 
 def _memlock_bytes(fd: int) -> int:

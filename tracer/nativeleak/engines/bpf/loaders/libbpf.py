@@ -42,6 +42,11 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "bpf_map_update_elem": (ctypes.c_int, (ctypes.c_int, _P, _P, ctypes.c_uint64)),
     "bpf_map_delete_elem": (ctypes.c_int, (ctypes.c_int, _P)),
     "bpf_map_get_next_key": (ctypes.c_int, (ctypes.c_int, _P, _P)),
+    "bpf_map_create": (
+        ctypes.c_int,
+        (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32, _P),
+    ),
+    "bpf_map_update_batch": (ctypes.c_int, (ctypes.c_int, _P, _P, _P, _P)),
     "bpf_map_lookup_batch": (ctypes.c_int, (ctypes.c_int, _P, _P, _P, _P, _P, _P)),
     "libbpf_num_possible_cpus": (ctypes.c_int, ()),
     "ring_buffer__new": (_P, (ctypes.c_int, _P, _P, _P)),
@@ -53,6 +58,8 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
 _PRINT_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, _P)
 _SAMPLE_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, _P, _P, ctypes.c_size_t)
 _ENOSPC_GROWTH: Final = 4
+_BPF_MAP_TYPE_ARRAY: Final = 2
+_BPF_F_INNER_MAP: Final = 1 << 12
 
 
 class _UprobeOpts(ctypes.Structure):
@@ -64,6 +71,23 @@ class _UprobeOpts(ctypes.Structure):
         ("bpf_cookie", ctypes.c_uint64),
         ("retprobe", ctypes.c_bool),
         ("func_name", ctypes.c_char_p),
+    )
+
+
+class _MapCreateOpts(ctypes.Structure):
+    """``struct bpf_map_create_opts``, as far as libbpf 1.0 knows it."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("btf_fd", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("map_extra", ctypes.c_uint64),
+        ("numa_node", ctypes.c_uint32),
+        ("map_ifindex", ctypes.c_uint32),
     )
 
 
@@ -124,6 +148,27 @@ class Libbpf:
         self.messages.append(buffer.value.decode(errors="replace").rstrip())
         del self.messages[:-200]
         return 0
+
+
+    def create_table_map(self, n: int, words: bytes) -> int:
+        """An array of n elements of 4 KiB for use inside of an array of maps, filled; returns its descriptor.
+
+        Raises:
+            OSError: No memory, or no right.
+        """
+        options = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=_BPF_F_INNER_MAP)
+        element_bytes = len(words) // n
+        fd = _check(
+            self.lib.bpf_map_create(_BPF_MAP_TYPE_ARRAY, b"nl_table", 4, element_bytes, n, ctypes.byref(options)),
+            "unwind table",
+        )
+        keys = (ctypes.c_uint32 * n)(*range(n))
+        count, batch = ctypes.c_uint32(n), _BatchOpts(ctypes.sizeof(_BatchOpts), 0, 0)
+        result = self.lib.bpf_map_update_batch(fd, keys, words, ctypes.byref(count), ctypes.byref(batch))
+        if result < 0:
+            os.close(fd)
+            _check(result, "unwind table")
+        return fd
 
 
 def _check(result: int, what: str) -> int:
