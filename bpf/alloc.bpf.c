@@ -179,24 +179,30 @@ static __always_inline void abandon_call(struct nl_thread *thread)
 	thread->call = NL_CALL_NONE;
 }
 
+/* Where a function will return to, at its entry; 0 when it cannot be read. */
+static __always_inline u64 return_address(struct pt_regs *ctx, u64 sp)
+{
+#if defined(__TARGET_ARCH_x86)
+	u64 address;
+
+	(void)ctx;
+	return bpf_probe_read_user(&address, sizeof(address), (void *)sp) ? 0 : address;
+#else
+	(void)sp;
+	return REG_LR(ctx);
+#endif
+}
+
 /*
  * Is this entry a part of the call in flight? Deeper in the stack it is. At the same stack pointer it is
  * when it was reached by a jump: the return address in place is then not the one of the call in flight
- * but the kernel's return trampoline (x86-64), or still the same (without one).
+ * but the kernel's return trampoline.
  */
-static __always_inline int is_nested(struct pt_regs *ctx, struct nl_thread *thread)
+static __always_inline int is_nested(struct pt_regs *ctx, struct nl_thread *thread, u64 sp)
 {
-	u64 sp = REG_SP(ctx), return_address;
-
 	if (sp != thread->sp)
 		return sp < thread->sp;
-#if defined(__TARGET_ARCH_x86)
-	if (bpf_probe_read_user(&return_address, sizeof(return_address), (void *)sp))
-		return 1;
-#else
-	return_address = REG_LR(ctx);
-#endif
-	return return_address != thread->return_address;
+	return return_address(ctx, sp) != thread->return_address;
 }
 
 static __always_inline u64 requested_size(struct pt_regs *ctx, u32 call)
@@ -228,7 +234,8 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	u32 slot = NL_COOKIE_SLOT(cookie), call = NL_COOKIE_CALL(cookie);
 	struct nl_target *target = active_target(slot);
 	struct nl_thread *thread;
-	u64 size;
+	/* As they were at the first instruction. */
+	u64 sp = REG_SP(ctx) + NL_COOKIE_PUSHED(cookie), size;
 
 	/* A forked child runs the same probes: it is another process. */
 	if (!target || target->tgid != bpf_get_current_pid_tgid() >> 32)
@@ -241,7 +248,7 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 		return 0;
 	}
 	if (thread->call != NL_CALL_NONE) {
-		if (is_nested(ctx, thread)) {
+		if (is_nested(ctx, thread, sp)) {
 			count(NL_NESTED);
 			return 0;
 		}
@@ -263,14 +270,9 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	thread->skipped = outside_limits(target, size);
 	if (thread->skipped)
 		count(NL_SKIPPED);
-	thread->sp = REG_SP(ctx);
-	thread->ip = REG_IP(ctx);
-#if defined(__TARGET_ARCH_x86)
-	if (bpf_probe_read_user(&thread->return_address, sizeof(u64), (void *)thread->sp))
-		thread->return_address = 0;
-#else
-	thread->return_address = REG_LR(ctx);
-#endif
+	thread->sp = sp;
+	thread->ip = REG_IP(ctx) - NL_COOKIE_OFFSET(cookie);
+	thread->return_address = return_address(ctx, sp);
 	thread->call = call;
 	return 1;
 }
@@ -375,7 +377,8 @@ int on_free(struct pt_regs *ctx)
 	}
 	thread = bpf_map_lookup_elem(&threads, &tid);
 	/* A realloc in flight may free its old block through free: that one is held, not unknown. */
-	if (thread && ((thread->call != NL_CALL_NONE && REG_SP(ctx) < thread->sp) ||
+	if (thread && ((thread->call != NL_CALL_NONE &&
+			REG_SP(ctx) + NL_COOKIE_PUSHED(cookie) < thread->sp) ||
 		       thread->deleted == address)) {
 		thread->deleted = 0;
 		count(NL_NESTED);

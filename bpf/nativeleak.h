@@ -37,9 +37,14 @@ enum nl_call {
 	NL_CALL_DELETE, /* (block): a C++ operator, which may or may not go on to free */
 };
 
-/* Cookie of a probe: enum nl_call in bits 0-7, slot of the target in bits 8-15. */
+/*
+ * Cookie of a probe: enum nl_call in bits 0-7, slot of the target in 8-15. A probe need not sit on the first
+ * instruction: how far behind it, in bytes, is in bits 16-31, and what has been pushed by then in 32-47.
+ */
 #define NL_COOKIE_CALL(cookie) ((cookie)&0xff)
 #define NL_COOKIE_SLOT(cookie) (((cookie) >> 8) & 0xff)
+#define NL_COOKIE_OFFSET(cookie) (((cookie) >> 16) & 0xffff)
+#define NL_COOKIE_PUSHED(cookie) (((cookie) >> 32) & 0xffff)
 
 enum nl_counter {
 	NL_LOST_ALLOCATIONS, /* no room in the live set or for the thread */

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from enum import StrEnum
 from typing import Final, Protocol
 
 from nativeleak import __version__
@@ -34,12 +35,21 @@ from nativeleak.target import procfs
 from nativeleak.target.check import check_target
 from nativeleak.target.jvm import read_jvm_version
 from nativeleak.target.mapped import MappedObject, executable_objects
+from nativeleak.unwind.tables import UnwindTables
 
 _TICK_S: Final = 0.05
 """Shortest time between two looks at the ring buffer: it holds some 40,000 events."""
 _IDLE_S: Final = 0.5
 _INIT_PID_NAMESPACE: Final = "pid:[4026531836]"
 """Source: PROC_PID_INIT_INO in include/linux/proc_ns.h."""
+
+
+class Unwind(StrEnum):
+    """How native stacks are walked."""
+
+    AUTO = "auto"
+    FP = "fp"
+    TABLES = "tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,8 @@ class TraceOptions:
     interval_s: float = 10.0
     min_size: int = 0
     max_size: int = 0
-    max_depth: int = abi.MAX_FRAMES
+    max_depth: int = 127
+    unwind: Unwind = Unwind.AUTO
     limits: Limits = field(default_factory=Limits)
     maps_only: bool = False
     overwrite: bool = False
@@ -99,6 +110,8 @@ class Trace:
         self._recording_failed = False
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._hit_cost_ns = 0.0
+        self._tables: UnwindTables | None = None
+        self._uses_tables = options.unwind is not Unwind.FP and platform.machine() == "x86_64"
 
     # What the observer reads
 
@@ -111,6 +124,13 @@ class Trace:
     def allocators(self) -> list[str]:
         """Objects whose allocator functions are probed."""
         return sorted({name for state in self.collector.targets.values() for name in state.info.allocators})
+
+    @property
+    def tables(self) -> UnwindTables:
+        """Unwind tables of the targets."""
+        if self._tables is None:
+            raise RuntimeError("the trace has not begun")
+        return self._tables
 
     # The trace
 
@@ -127,6 +147,8 @@ class Trace:
             engine = stack.enter_context(BpfEngine(self.options.limits, self.collector.on_event, self.options.modes))
             self.collector.bind(engine)
             stack.callback(self.collector.close)
+            self._tables = UnwindTables(engine, self._on_note)
+            stack.callback(self._tables.close)
             exits = self._take_targets(stack)
             wakeup = stack.enter_context(self._signals())
             self.writer = stack.enter_context(
@@ -168,9 +190,12 @@ class Trace:
                 min_size=self.options.min_size,
                 max_size=self.options.max_size,
                 max_depth=min(self.options.max_depth, abi.MAX_FRAMES),
+                unwind=abi.Unwind.TABLES if self._uses_tables else abi.Unwind.FP,
             )
             _set_wrappers(target, state.facts.pid)
             engine.add_target(state.slot, state.facts.pid, target)
+            if self._uses_tables:
+                self.tables.add_target(state.slot, state.facts.pid)
             self._probe_new_objects(engine, state)
             if not state.info.allocators and not self.options.maps_only:
                 raise _no_allocator(state)
@@ -248,8 +273,10 @@ class Trace:
         for state in self.collector.targets.values():
             if state.new_code and not state.is_over:
                 state.symbolizer.refresh_maps()
+                self.tables.refresh(state.slot)
                 self._probe_new_objects(engine, state)
         self.collector.name_new_stacks()
+        self.tables.work()
         self.collector.keep_slices()
 
     def _end(self, engine: BpfEngine) -> None:

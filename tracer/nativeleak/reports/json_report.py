@@ -154,4 +154,5 @@ def _frame(frame: Frame) -> Json:
         "kind": frame.kind.value,
         "ip": hex(frame.ip),
         "module_offset": hex(frame.module_offset),
+        "found": frame.found,
     }

@@ -237,9 +237,15 @@ for _struct, _size in SIZES.items():
         raise AssertionError(f"{_struct.__name__} has {ctypes.sizeof(_struct)} bytes, bpf/nativeleak.h has {_size}")
 
 
-def cookie(call: Call, slot: int) -> int:
-    """Cookie of a probe: the meaning of the call in bits 0-7, the target's slot in bits 8-15."""
-    return int(call) | slot << 8
+def cookie(call: Call, slot: int, offset: int = 0, pushed_bytes: int = 0) -> int:
+    """Cookie of a probe: ``NL_COOKIE_*``.
+
+    Args:
+        offset: Bytes from the function's first instruction to the probe.
+        pushed_bytes: What the instructions before the probe have pushed.
+    """
+    return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32
+
 
 THREAD_BYTES: Final = 144
 """Size of ``struct nl_thread``, of which user space reads nothing."""

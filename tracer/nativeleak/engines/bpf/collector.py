@@ -6,6 +6,7 @@ target lives, and makes a snapshot when asked.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,13 +16,15 @@ from typing import Final, NamedTuple
 from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.engine import BpfEngine, RawStack
 from nativeleak.engines.bpf.mapping import to_mapping_event
-from nativeleak.engines.bpf.owners import owner_of_stack
+from nativeleak.engines.bpf.owners import THREAD_ROOTS, owner_of_stack
 from nativeleak.errors import NativeleakError
 from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.ledger.heap import HeapLedger, SiteLabel
 from nativeleak.ledger.slices import BORN_SHIFT, generation_at, slice_seconds
 from nativeleak.model import (
+    Found,
     Frame,
+    FrameKind,
     Kind,
     Owner,
     SiteKey,
@@ -36,6 +39,7 @@ from nativeleak.symbols.resolver import Symbolizer
 from nativeleak.target import procfs
 from nativeleak.target.check import TargetFacts
 from nativeleak.target.residency import ResidencyReader
+from nativeleak.unwind.verify import ReturnAddresses
 
 OTHER_THREADS: Final = "(threads beyond the limit)"
 _MAX_EXACT_AGES: Final = 2_000_000
@@ -43,6 +47,25 @@ _MAX_EXACT_AGES: Final = 2_000_000
 _PROT_EXEC: Final = 4
 _UNKNOWN_STACK: Final = SiteLabel((), Owner.PROGRAM)
 _LIVE_WORDS: Final = 3
+_FOUND: Final = {
+    abi.Found.EXACT: Found.EXACT,
+    abi.Found.GUESS: Found.GUESS,
+    abi.Found.SIGNAL: Found.SIGNAL,
+    abi.Found.FP: Found.FP,
+}
+_ENDS: Final = {
+    abi.End.ROOT: "root",
+    abi.End.STEPS: "depth",
+    abi.End.NO_MAPPING: "no mapping",
+    abi.End.NO_TABLE: "no table",
+    abi.End.RULE: "rule",
+    abi.End.READ: "unreadable",
+    abi.End.BAD_SP: "bad stack pointer",
+    abi.End.STALL: "no return address",
+    abi.End.NO_FP: "no frame pointer",
+    abi.End.NO_SCRATCH: "no buffer",
+}
+"""How a walk ended, in words."""
 
 
 class StackFacts(NamedTuple):
@@ -61,12 +84,15 @@ class TargetState:
     symbolizer: Symbolizer
     space: AddressSpace
     residency: ResidencyReader | None
+    returns: ReturnAddresses
     info: TargetInfo
     start_ns: int = 0
     oom_killed: bool = False
     new_code: bool = False
     thread_names: dict[int, str] = field(default_factory=dict)
     segments: dict[int, int] = field(default_factory=dict)
+    cpu_before_s: float = 0.0
+    cpu_s: float = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -92,7 +118,7 @@ class Collector:
         self.heap = HeapLedger()
         self.targets: dict[int, TargetState] = {}
         self.generation = 0
-        self.n_stacks_without_root = 0
+        self.stack_ends: dict[str, int] = {}
         self.n_stacks_truncated = 0
         self._on_stacks = on_stacks
         self._on_note = on_note
@@ -134,13 +160,14 @@ class Collector:
             residency = ResidencyReader(facts.pid)
         except NativeleakError:
             residency = None
-        state = TargetState(slot, facts, Symbolizer(facts.pid), AddressSpace(), residency, info)
+        state = TargetState(slot, facts, Symbolizer(facts.pid), AddressSpace(), residency, ReturnAddresses(facts.pid), info)
         state.thread_names = procfs.read_threads(facts.pid)
         self.targets[slot] = state
         return state
 
     def open_window(self, state: TargetState) -> None:
         """The window opens: what is mapped now is from before."""
+        state.cpu_before_s = procfs.read_cpu_s(state.facts.pid)
         state.start_ns = time.monotonic_ns()
         self.engine.open_window(state.slot, state.start_ns)
         # Mappings made in between are seen twice: as from before, then by their event, which replaces them.
@@ -247,26 +274,39 @@ class Collector:
 
     def _name(self, raw: RawStack) -> Stack:
         state = self.targets[raw.slot]
-        frames = tuple(state.symbolizer.resolve(ip, is_leaf=i == 0) for i, ip in enumerate(raw.ips))
-        function = frames[0].function if frames else "?"
-        owner, at_root = owner_of_stack(frames)
+        frames, is_whole = self._frames(state, raw)
+        owner = owner_of_stack(frames)
         telling = self._telling_frame(frames)
         if self._is_backing(state, raw):
             owner = Owner.ALLOCATOR
-        truncated = bool(raw.flags & (abi.StackFlag.TRUNCATED | abi.StackFlag.READ_FAULT))
-        end = "root"
-        if raw.flags & abi.StackFlag.TRUNCATED:
-            end = "depth"
-        elif raw.flags & abi.StackFlag.READ_FAULT:
-            end = "unreadable"
-        elif not at_root:
-            end = "no frame pointer"
+        end = _ENDS[raw.end] if is_whole else "no call before a return address"
+        if raw.end is abi.End.NO_FP and frames and frames[-1].function in THREAD_ROOTS:
+            end = "root"
+        truncated = end != "root" or raw.n_left_out > 0
+        self.stack_ends[end] = self.stack_ends.get(end, 0) + 1
         self.n_stacks_truncated += truncated
-        self.n_stacks_without_root += end != "root"
+        function = frames[0].function if frames else "?"
         self._stacks[raw.key] = StackFacts(SiteLabel((function,), owner), telling.function if telling else "?")
         if owner is not Owner.PROGRAM:
             state.space.reclassify_stack(raw.key, owner)
         return Stack(raw.key, frames, truncated, end)
+
+    @staticmethod
+    def _frames(state: TargetState, raw: RawStack) -> tuple[tuple[Frame, ...], bool]:
+        """Frames with their names, and False where they were cut because a return address cannot be one."""
+        frames: list[Frame] = []
+        for i, (ip, found, _) in enumerate(raw.frames):
+            if raw.n_left_out and i == raw.n_head:
+                text = f"... {raw.n_left_out} frames left out (--max-depth)"
+                frames.append(Frame(text, None, 0, 0, FrameKind.STUB, found=Found.GAP))
+            is_leaf = i == 0 or found is abi.Found.SIGNAL or _is_signal_return(frames[-1])
+            # The root's return address may be made up: the walk itself has looked at that one.
+            is_root = i == len(raw.frames) - 1 and raw.end is abi.End.ROOT
+            if not is_leaf and not is_root and not state.returns.is_plausible(ip):
+                return tuple(frames), False
+            frame = state.symbolizer.resolve(ip, is_leaf=is_leaf)
+            frames.append(frame if found is abi.Found.EXACT else replace(frame, found=_FOUND[found]))
+        return tuple(frames), True
 
     def _is_backing(self, state: TargetState, raw: RawStack) -> bool:
         """Whether a mapping was made by allocator code, although no allocator call was seen in flight.
@@ -274,7 +314,7 @@ class Collector:
         free has no return probe, so what it maps inside looks like the program's: a thread whose first call is a free
         makes its arena there. The places that map are the same as inside malloc, and those are known.
         """
-        caller = (raw.slot, raw.ips[1]) if len(raw.ips) > 1 else None
+        caller = (raw.slot, raw.frames[1].ip) if len(raw.frames) > 1 else None
         if caller is None:
             return False
         if raw.key in self._backing_stacks:
@@ -333,11 +373,11 @@ class Collector:
         self._resync_after_loss()
         elapsed_s = self.elapsed_s()
         self.read_heap()
+        self._retire()
         ages = self._exact_births() if final and self.heap.outstanding()[1] <= _MAX_EXACT_AGES else None
         sites = self.heap.snapshot(elapsed_s, self.generation, self.label, ages)
         for state in self.targets.values():
             sites.extend(self._map_sites(state, elapsed_s))
-        self._retire()
         changed, self._changed_threads = self._changed_threads, set()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return Snapshot(
@@ -350,7 +390,7 @@ class Collector:
             rss_bytes=sum(self.rss_bytes(state) for state in self.targets.values()),
             slice_s=slice_seconds(self.generation),
             probe_hits=self._probe_hits(),
-            target_cpu_s=sum(_cpu_s(state) for state in self.targets.values()),
+            target_cpu_s=sum(self._cpu_s(state) for state in self.targets.values()),
             tracer_cpu_s=round(usage.ru_utime + usage.ru_stime, 3),
             tracer_max_rss_bytes=usage.ru_maxrss * 1024,
         )
@@ -362,6 +402,13 @@ class Collector:
             return 0 if state.is_over else procfs.read_rss(state.facts.pid)
         except NativeleakError:
             return 0
+
+    @staticmethod
+    def _cpu_s(state: TargetState) -> float:
+        """CPU seconds of a target since its window opened; after its end those of the last look."""
+        with contextlib.suppress(NativeleakError):
+            state.cpu_s = procfs.read_cpu_s(state.facts.pid) - state.cpu_before_s
+        return state.cpu_s
 
     def _map_sites(self, state: TargetState, elapsed_s: float) -> Iterable[SiteTotals]:
         ranges = list(state.space.outstanding_ranges())
@@ -425,7 +472,7 @@ class Collector:
     def _named_counters(self) -> dict[str, int]:
         counters = {counter.name.lower(): value for counter, value in self._counters.items()}
         counters["truncated_stacks"] = self.n_stacks_truncated
-        counters["stacks_without_root"] = self.n_stacks_without_root
+        counters |= {f"stacks_ended_{end.replace(' ', '_')}": n for end, n in self.stack_ends.items() if end != "root"}
         symbolizers = [state.symbolizer for state in self.targets.values()]
         counters["resolved_frames"] = sum(s.resolved_frames for s in symbolizers)
         counters["unresolved_frames"] = sum(s.unresolved_frames for s in symbolizers)
@@ -451,6 +498,7 @@ class Collector:
         """Close the files of all targets."""
         for state in self.targets.values():
             state.symbolizer.close()
+            state.returns.close()
             if state.residency is not None:
                 state.residency.close()
 
@@ -467,13 +515,11 @@ def _add(before: SiteTotals | None, totals: SiteTotals) -> SiteTotals:
     )
 
 
+def _is_signal_return(frame: Frame) -> bool:
+    """Whether the frame is the trampoline to which a signal handler returns: its caller was interrupted, not calling."""
+    return frame.function in ("__restore_rt", "restore_rt", "__kernel_rt_sigreturn", "__restore")
+
+
 def _comm(event: abi.Event) -> str:
     raw = bytes(event.args)[:16]
     return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
-
-
-def _cpu_s(state: TargetState) -> float:
-    try:
-        return procfs.read_cpu_s(state.facts.pid)
-    except NativeleakError:
-        return 0.0

@@ -149,7 +149,6 @@ class Libbpf:
         del self.messages[:-200]
         return 0
 
-
     def create_table_map(self, n: int, words: bytes) -> int:
         """An array of n elements of 4 KiB for use inside of an array of maps, filled; returns its descriptor.
 
