@@ -14,8 +14,8 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from enum import StrEnum
+from pathlib import Path
 from typing import Final, Protocol
 
 from nativeleak import __version__

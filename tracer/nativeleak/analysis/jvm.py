@@ -14,7 +14,8 @@ _PURPOSES: Final = (
     ("thread stacks", r"os::create_thread|pthread_create|os::Posix::|os::create_stack_guard|JavaThread::JavaThread"),
     ("JIT compilers", r"^(C2Compiler|Compiler|C1|Compilation|CompileBroker|Compile|PhaseChaitin|Phase)::"),
     ("code cache", r"CodeCache::|CodeHeap::|BufferBlob::|AdapterHandlerLibrary"),
-    ("metaspace and classes", r"[Mm]etaspace|ClassLoaderData|SymbolTable|ClassFileParser|SystemDictionary|ConstantPool"),
+    ("metaspace and classes", r"[Mm]etaspace|ClassLoaderData|SymbolTable|ClassFileParser|SystemDictionary"
+                              r"|ConstantPool"),
     ("garbage collector", r"^(G1|Parallel|PS|Z|Shenandoah|Serial|DefNew|Tenured|Card|CollectedHeap|WorkGang|GC|Task"
                           r"|Concurrent|Mark|RefProc|BarrierSet|DirtyCard|SATB)\w*::|VM_G1|VM_Collect|VM_GC"),
     ("threads", r"Thread::|ObjectMonitor|Handle"),

@@ -90,7 +90,9 @@ class _State:
     behind_null_test: bool = False
 
 
-def walk_prefix(code: bytes, kind: CallKind, emulated: Set[InstructionClass], *, moved_arguments: bool = False) -> Walk:
+def walk_prefix(
+    code: bytes, kind: CallKind, emulated: Set[InstructionClass], *, moved_arguments: bool = False
+) -> Walk:
     """Walk a function from its entry.
 
     Args:

@@ -21,8 +21,8 @@ from typing import Any, Final, Self
 
 from nativeleak.errors import RecordingError
 from nativeleak.model import (
-    Frame,
     Found,
+    Frame,
     FrameKind,
     Kind,
     Owner,

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Protocol
 
 from nativeleak.errors import NativeleakError
@@ -272,7 +273,7 @@ def _marked(table: UnwindTable) -> bytes:
 def _executable_key(pid: int) -> ObjectKey | None:
     """Device and inode of the executable, as /proc/PID/maps prints them."""
     try:
-        status = os.stat(f"/proc/{pid}/exe")
+        status = Path(f"/proc/{pid}/exe").stat()
     except OSError:
         return None
     return f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}", status.st_ino

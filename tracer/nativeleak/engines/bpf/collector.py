@@ -160,7 +160,8 @@ class Collector:
             residency = ResidencyReader(facts.pid)
         except NativeleakError:
             residency = None
-        state = TargetState(slot, facts, Symbolizer(facts.pid), AddressSpace(), residency, ReturnAddresses(facts.pid), info)
+        returns = ReturnAddresses(facts.pid)
+        state = TargetState(slot, facts, Symbolizer(facts.pid), AddressSpace(), residency, returns, info)
         state.thread_names = procfs.read_threads(facts.pid)
         self.targets[slot] = state
         return state
@@ -516,7 +517,7 @@ def _add(before: SiteTotals | None, totals: SiteTotals) -> SiteTotals:
 
 
 def _is_signal_return(frame: Frame) -> bool:
-    """Whether the frame is the trampoline to which a signal handler returns: its caller was interrupted, not calling."""
+    """Whether the frame is where a signal handler returns to: what is above was interrupted, and did not call."""
     return frame.function in ("__restore_rt", "restore_rt", "__kernel_rt_sigreturn", "__restore")
 
 
