@@ -21,8 +21,10 @@ from typing import Final, Protocol
 from nativeleak import __version__
 from nativeleak.analysis.telling import telling_frame
 from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.collector import Collector, TargetState
+from nativeleak.engines.bpf.calibration import measure_hit_cost
+from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
+from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError
 from nativeleak.ledger.slices import slice_seconds
 from nativeleak.model import Snapshot, TargetInfo, TraceInfo
@@ -377,7 +379,7 @@ def _measure_hit_cost(engine: BpfEngine) -> float:
             offsets = find_function_offsets(mapped.file_path, ("malloc", "free")) if mapped.file_path else {}
             points = choose_points(offsets)
             if points:
-                return engine.measure_hit_cost(points, mapped.file_path)
+                return measure_hit_cost(engine, points, mapped.file_path)
         except (ElfError, OSError, CannotTraceError):
             continue
     return 0.0

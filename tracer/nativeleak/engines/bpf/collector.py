@@ -10,21 +10,21 @@ import contextlib
 import resource
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from dataclasses import replace
+from typing import Final
 
 from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.engine import BpfEngine, RawStack
+from nativeleak.engines.bpf.engine import BpfEngine
 from nativeleak.engines.bpf.mapping import to_mapping_event
-from nativeleak.engines.bpf.owners import THREAD_ROOTS, owner_of_stack
+from nativeleak.engines.bpf.naming import StackNamer
+from nativeleak.engines.bpf.raw import RawStack
+from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.errors import NativeleakError
 from nativeleak.ledger.address_space import AddressSpace
-from nativeleak.ledger.heap import HeapLedger, SiteLabel
+from nativeleak.ledger.heap import HeapLedger
 from nativeleak.ledger.slices import BORN_SHIFT, generation_at, slice_seconds
 from nativeleak.model import (
-    Found,
     Frame,
-    FrameKind,
     Kind,
     Owner,
     SiteKey,
@@ -45,59 +45,7 @@ OTHER_THREADS: Final = "(threads beyond the limit)"
 _MAX_EXACT_AGES: Final = 2_000_000
 """Outstanding blocks up to which the last snapshot reads the live set for exact ages: about half a second a million."""
 _PROT_EXEC: Final = 4
-_UNKNOWN_STACK: Final = SiteLabel((), Owner.PROGRAM)
 _LIVE_WORDS: Final = 3
-_FOUND: Final = {
-    abi.Found.EXACT: Found.EXACT,
-    abi.Found.GUESS: Found.GUESS,
-    abi.Found.SIGNAL: Found.SIGNAL,
-    abi.Found.FP: Found.FP,
-}
-_ENDS: Final = {
-    abi.End.ROOT: "root",
-    abi.End.STEPS: "depth",
-    abi.End.NO_MAPPING: "no mapping",
-    abi.End.NO_TABLE: "no table",
-    abi.End.RULE: "rule",
-    abi.End.READ: "unreadable",
-    abi.End.BAD_SP: "bad stack pointer",
-    abi.End.STALL: "no return address",
-    abi.End.NO_FP: "no frame pointer",
-    abi.End.NO_SCRATCH: "no buffer",
-}
-"""How a walk ended, in words."""
-
-
-class StackFacts(NamedTuple):
-    """What is remembered of a named stack; the frames themselves are in the recording."""
-
-    label: SiteLabel
-    headline: str
-
-
-@dataclass(slots=True)
-class TargetState:
-    """One target as the recorder sees it."""
-
-    slot: int
-    facts: TargetFacts
-    symbolizer: Symbolizer
-    space: AddressSpace
-    residency: ResidencyReader | None
-    returns: ReturnAddresses
-    info: TargetInfo
-    start_ns: int = 0
-    oom_killed: bool = False
-    new_code: bool = False
-    thread_names: dict[int, str] = field(default_factory=dict)
-    segments: dict[int, int] = field(default_factory=dict)
-    cpu_before_s: float = 0.0
-    cpu_s: float = 0.0
-
-    @property
-    def is_over(self) -> bool:
-        """Whether its window is closed for good."""
-        return self.info.end is not TargetEnd.RUNNING
 
 
 class Collector:
@@ -118,21 +66,14 @@ class Collector:
         self.heap = HeapLedger()
         self.targets: dict[int, TargetState] = {}
         self.generation = 0
-        self.stack_ends: dict[str, int] = {}
-        self.n_stacks_truncated = 0
+        self.namer = StackNamer(telling_frame)
         self._on_stacks = on_stacks
         self._on_note = on_note
-        self._telling_frame = telling_frame
         self._engine: BpfEngine | None = None
         self._threads: dict[int, ThreadInfo] = {0: ThreadInfo(0, 0, 0, OTHER_THREADS)}
         self._changed_threads: set[int] = {0}
         self._uid_of: dict[tuple[int, int], int] = {}
-        self._stacks: dict[int, StackFacts] = {}
         self._new_keys: list[int] = []
-        self._backing_stacks: set[int] = set()
-        self._mapping_stacks: set[int] = set()
-        self._backing_callers: set[tuple[int, int]] = set()
-        self._mapping_callers: dict[tuple[int, int], list[int]] = {}
         self._lost_events_seen = 0
         self._counters: dict[abi.Counter, int] = {}
         self._counters_before: dict[abi.Counter, int] = {}
@@ -202,8 +143,7 @@ class Collector:
 
     def _on_mapping(self, state: TargetState, event: abi.Event) -> None:
         if event.type == abi.EventType.MMAP:
-            in_allocator = event.flags & abi.IN_ALLOCATOR
-            (self._backing_stacks if in_allocator else self._mapping_stacks).add(event.stack)
+            self.namer.saw_mapping(event.stack, in_allocator=bool(event.flags & abi.IN_ALLOCATOR))
         mapping = to_mapping_event(event, state.start_ns, state.facts.pid, state.segments)
         if mapping is None:
             return
@@ -262,83 +202,21 @@ class Collector:
         """
         raw: list[RawStack] = []
         for key in self._new_keys:
-            stack = self.engine.fetch_stack(key)
+            stack = self.engine.stacks.fetch(key)
             if stack is not None:
                 raw.append(stack)
         self._new_keys.clear()
         if sweep:
-            raw.extend(self.engine.fetch_new_stacks())
-        named = [self._name(stack) for stack in raw if stack.slot in self.targets]
+            raw.extend(self.engine.stacks.fetch_all())
+        named = [self.namer.name(self.targets[stack.slot], stack) for stack in raw if stack.slot in self.targets]
         if named:
             self._on_stacks(named)
         return len(named)
 
-    def _name(self, raw: RawStack) -> Stack:
-        state = self.targets[raw.slot]
-        frames, is_whole = self._frames(state, raw)
-        owner = owner_of_stack(frames)
-        telling = self._telling_frame(frames)
-        if self._is_backing(state, raw):
-            owner = Owner.ALLOCATOR
-        end = _ENDS[raw.end] if is_whole else "no call before a return address"
-        if raw.end is abi.End.NO_FP and frames and frames[-1].function in THREAD_ROOTS:
-            end = "root"
-        truncated = end != "root" or raw.n_left_out > 0
-        self.stack_ends[end] = self.stack_ends.get(end, 0) + 1
-        self.n_stacks_truncated += truncated
-        function = frames[0].function if frames else "?"
-        self._stacks[raw.key] = StackFacts(SiteLabel((function,), owner), telling.function if telling else "?")
-        if owner is not Owner.PROGRAM:
-            state.space.reclassify_stack(raw.key, owner)
-        return Stack(raw.key, frames, truncated, end)
-
-    @staticmethod
-    def _frames(state: TargetState, raw: RawStack) -> tuple[tuple[Frame, ...], bool]:
-        """Frames with their names, and False where they were cut because a return address cannot be one."""
-        frames: list[Frame] = []
-        for i, (ip, found, _) in enumerate(raw.frames):
-            if raw.n_left_out and i == raw.n_head:
-                text = f"... {raw.n_left_out} frames left out (--max-depth)"
-                frames.append(Frame(text, None, 0, 0, FrameKind.STUB, found=Found.GAP))
-            is_leaf = i == 0 or found is abi.Found.SIGNAL or _is_signal_return(frames[-1])
-            # The root's return address may be made up: the walk itself has looked at that one.
-            is_root = i == len(raw.frames) - 1 and raw.end is abi.End.ROOT
-            if not is_leaf and not is_root and not state.returns.is_plausible(ip):
-                return tuple(frames), False
-            frame = state.symbolizer.resolve(ip, is_leaf=is_leaf)
-            frames.append(frame if found is abi.Found.EXACT else replace(frame, found=_FOUND[found]))
-        return tuple(frames), True
-
-    def _is_backing(self, state: TargetState, raw: RawStack) -> bool:
-        """Whether a mapping was made by allocator code, although no allocator call was seen in flight.
-
-        free has no return probe, so what it maps inside looks like the program's: a thread whose first call is a free
-        makes its arena there. The places that map are the same as inside malloc, and those are known.
-        """
-        caller = (raw.slot, raw.frames[1].ip) if len(raw.frames) > 1 else None
-        if caller is None:
-            return False
-        if raw.key in self._backing_stacks:
-            self._backing_callers.add(caller)
-            for key in self._mapping_callers.pop(caller, ()):
-                state.space.reclassify_stack(key, Owner.ALLOCATOR)
-            return False
-        if caller in self._backing_callers:
-            return True
-        if raw.key in self._mapping_stacks:
-            self._mapping_callers.setdefault(caller, []).append(raw.key)
-        return False
-
-    def label(self, stack_key: int) -> SiteLabel:
-        """The allocator function of a stack and its owner."""
-        facts = self._stacks.get(stack_key)
-        return facts.label if facts else _UNKNOWN_STACK
-
     def headline(self, key: SiteKey) -> tuple[str, str]:
         """Thread name and most telling function of a site, for the live view."""
-        facts = self._stacks.get(key.stack_key)
         thread = self._threads.get(key.thread_uid)
-        return (thread.name if thread else "?"), (facts.headline if facts else "?")
+        return (thread.name if thread else "?"), self.namer.headline(key.stack_key)
 
     # Snapshots
 
@@ -376,7 +254,7 @@ class Collector:
         self.read_heap()
         self._retire()
         ages = self._exact_births() if final and self.heap.outstanding()[1] <= _MAX_EXACT_AGES else None
-        sites = self.heap.snapshot(elapsed_s, self.generation, self.label, ages)
+        sites = self.heap.snapshot(elapsed_s, self.generation, self.namer.label, ages)
         for state in self.targets.values():
             sites.extend(self._map_sites(state, elapsed_s))
         changed, self._changed_threads = self._changed_threads, set()
@@ -472,8 +350,8 @@ class Collector:
 
     def _named_counters(self) -> dict[str, int]:
         counters = {counter.name.lower(): value for counter, value in self._counters.items()}
-        counters["truncated_stacks"] = self.n_stacks_truncated
-        counters |= {f"stacks_ended_{end.replace(' ', '_')}": n for end, n in self.stack_ends.items() if end != "root"}
+        counters["truncated_stacks"] = self.namer.n_truncated
+        counters |= {f"stacks_ended_{end.replace(' ', '_')}": n for end, n in self.namer.ends.items() if end != "root"}
         symbolizers = [state.symbolizer for state in self.targets.values()]
         counters["resolved_frames"] = sum(s.resolved_frames for s in symbolizers)
         counters["unresolved_frames"] = sum(s.unresolved_frames for s in symbolizers)
@@ -498,10 +376,7 @@ class Collector:
     def close(self) -> None:
         """Close the files of all targets."""
         for state in self.targets.values():
-            state.symbolizer.close()
-            state.returns.close()
-            if state.residency is not None:
-                state.residency.close()
+            state.close()
 
 
 def _add(before: SiteTotals | None, totals: SiteTotals) -> SiteTotals:
@@ -514,11 +389,6 @@ def _add(before: SiteTotals | None, totals: SiteTotals) -> SiteTotals:
         freed_bytes=before.freed_bytes + totals.freed_bytes,
         freed_count=before.freed_count + totals.freed_count,
     )
-
-
-def _is_signal_return(frame: Frame) -> bool:
-    """Whether the frame is where a signal handler returns to: what is above was interrupted, and did not call."""
-    return frame.function in ("__restore_rt", "restore_rt", "__kernel_rt_sigreturn", "__restore")
 
 
 def _comm(event: abi.Event) -> str:

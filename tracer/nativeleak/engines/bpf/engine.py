@@ -6,37 +6,31 @@ events. What is attached hangs on descriptors of this process: whatever way it e
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
-import statistics
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from nativeleak.engines.bpf import abi, kernel
-from nativeleak.engines.bpf.loaders.libbpf import BpfMap, BpfObject, Libbpf, RingBuffer, object_path
+from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, RingBuffer, object_path
+from nativeleak.engines.bpf.raw import RawSite
+from nativeleak.engines.bpf.stack_store import StackStore
 from nativeleak.errors import CannotTraceError
 from nativeleak.probes.families import CallKind, ProbePoint
 
 _U32: Final = struct.Struct("=I")
-_U64: Final = struct.Struct("=Q")
 _SITE_KEY: Final = struct.Struct("=QII")
-_CHUNK_KEY: Final = struct.Struct("=QII")
 _RING_BYTES: Final = 4 << 20
 _N_SITES_DEFAULT: Final = 1 << 16
 _N_THREADS_DEFAULT: Final = 1 << 15
 _N_NEW_STACKS: Final = 1 << 14
 _N_KNOWN_STACKS: Final = 1 << 17
-_CALIBRATION_ROUNDS: Final = 5
-_CALIBRATION_PAIRS: Final = 100
-_CALIBRATION_BYTES: Final = 1009
-_HITS_A_PAIR: Final = 3
-"""Entry and return of malloc, entry of free."""
 
 
 class AttachMode(StrEnum):
@@ -103,40 +97,6 @@ class Limits:
     n_stacks: int = _N_KNOWN_STACKS
     n_new_stacks: int = _N_NEW_STACKS
     ring_bytes: int = _RING_BYTES
-
-
-class RawSite(NamedTuple):
-    """One entry of the kernel's site map; ``value`` is a ``struct nl_site``."""
-
-    slot: int
-    thread: int
-    stack: int
-    value: bytes
-
-
-class RawFrame(NamedTuple):
-    """One frame as the kernel found it."""
-
-    ip: int
-    found: abi.Found
-    extra: int
-
-
-class RawStack(NamedTuple):
-    """One stack as the kernel walked it.
-
-    Attributes:
-        frames: Leaf first; of a stack deeper than the limit both ends.
-        n_left_out: Frames between the two ends.
-        n_head: Frames before the gap.
-    """
-
-    key: int
-    slot: int
-    end: abi.End
-    frames: tuple[RawFrame, ...]
-    n_left_out: int = 0
-    n_head: int = 0
 
 
 class BpfEngine:
@@ -236,17 +196,19 @@ class BpfEngine:
         take = self._object.map
         self._live = take("live", 8, 24)
         self._sites = take("sites", 16, ctypes.sizeof(abi.Site))
-        self._stacks = take("stacks", 8, ctypes.sizeof(abi.StackStruct))
-        self._known = take("known_stacks", 8, 4)
+        stacks = take("stacks", 8, ctypes.sizeof(abi.StackStruct))
+        known = take("known_stacks", 8, 4)
         self._target_map = take("targets", 4, ctypes.sizeof(abi.Target))
         self._slots = take("slots", 4, 4)
         self._windows = take("windows", 4, 4)
-        self._stack_frames = take("stack_frames", 16, abi.CHUNK_FRAMES * abi.FRAME_BYTES)
+        frames = take("stack_frames", 16, abi.CHUNK_FRAMES * abi.FRAME_BYTES)
+        self.stacks = StackStore(stacks, frames, known)
         self._threads = take("threads", 4, abi.THREAD_BYTES)
         self._mappings = take("mappings", 4, ctypes.sizeof(abi.Mappings))
         self._tables = take("tables", 4, 4)
         self._n_cpus = int(self._libbpf.lib.libbpf_num_possible_cpus())
         self._counters = take("counters", 4, 8 * self._n_cpus)
+        self._all_maps = (self._live, self._sites, stacks, frames, known, self._counters, self._mappings)
         self._ring = RingBuffer(self._libbpf, take("events", 0, 0).fd, self._on_sample)
 
     def _on_sample(self, address: int, size: int) -> None:
@@ -365,43 +327,26 @@ class BpfEngine:
     def _write_target(self, slot: int) -> None:
         self._target_map.update(_U32.pack(slot), bytes(self._targets[slot]))
 
-    def measure_hit_cost(self, points: Sequence[ProbePoint], path: str) -> float:
-        """What one hit of an allocator probe costs on this machine, ns: measured on this very process.
+    @contextlib.contextmanager
+    def attached_for_now(self) -> Iterator[None]:
+        """What is attached inside is detached at the end; for links only, not for perf events."""
+        n_before = len(self._fds)
+        try:
+            yield
+        finally:
+            for fd in self._fds[n_before:]:
+                os.close(fd)
+            del self._fds[n_before:]
 
-        Everything a target's call goes through is done for real, with a stack as shallow as ours. To be called before
-        any window is open: our own calls count in the counters.
-
-        Args:
-            points: Where malloc and free of our own C library are.
-            path: That library.
-
-        Raises:
-            CannotTraceError: The probes cannot be attached.
-        """
-        slot, n_before = abi.MAX_TARGETS - 1, len(self._fds)
-        library = ctypes.CDLL(None)
-        library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
-        library.free.restype, library.free.argtypes = None, (ctypes.c_void_p,)
-        untraced_ns = _time_pairs(library)
-        self.add_target(slot, os.getpid(), abi.Target(max_depth=abi.MAX_FRAMES, unwind=abi.Unwind.FP))
-        self.attach_functions(slot, os.getpid(), path, path, points)
-        self.open_window(slot, time.monotonic_ns())
-        traced_ns = _time_pairs(library)
-        self.close_window(slot)
-        for fd in self._fds[n_before:]:
-            os.close(fd)
-        del self._fds[n_before:]
-        self._forget_target(slot, os.getpid())
-        return max(0.0, traced_ns - untraced_ns) / _HITS_A_PAIR
-
-    def _forget_target(self, slot: int, tgid: int) -> None:
-        del self._targets[slot]
+    def forget_target(self, slot: int) -> None:
+        """Drop a target of our own making, with all that was kept of it."""
+        tgid = self._targets.pop(slot).tgid
         self._slots.delete(_U32.pack(tgid))
         for site in list(self.read_sites()):
             if site.slot == slot:
                 self.delete_site(slot, site.thread, site.stack)
-        for stack in self.fetch_new_stacks():
-            self._known.delete(_U64.pack(stack.key))
+        for stack in self.stacks.fetch_all():
+            self.stacks.forget(stack.key)
         self._threads.delete(_U32.pack(threading.get_native_id()))
 
     # Unwinding
@@ -472,40 +417,6 @@ class BpfEngine:
         """Chunks of the live set: keys (u64), values (``struct nl_live``), how many."""
         return self._live.batches(1 << 15)
 
-    def fetch_stack(self, key: int) -> RawStack | None:
-        """Take one new stack out of the kernel's store; None when it was taken before."""
-        value = self._stacks.lookup(_U64.pack(key))
-        if value is None:
-            return None
-        facts = abi.StackStruct.from_buffer_copy(value)
-        self._know(key, facts.check)
-        self._stacks.delete(_U64.pack(key))
-        n_kept = min(facts.n, facts.depth)
-        words: list[int] = []
-        for chunk in range(-(-n_kept // abi.CHUNK_FRAMES)):
-            chunk_key = _CHUNK_KEY.pack(key, chunk, 0)
-            frames = self._stack_frames.lookup(chunk_key)
-            if frames is None:
-                return None  # taken before: a thread put the stack in again meanwhile
-            words.extend(struct.unpack(f"={len(frames) // 8}Q", frames))
-            self._stack_frames.delete(chunk_key)
-        return _raw_stack(key, facts, words[: 2 * n_kept])
-
-    def fetch_new_stacks(self) -> list[RawStack]:
-        """Take all new stacks out of the store: those whose event was lost."""
-        keys: list[int] = []
-        for key_view, _, n in self._stacks.batches():
-            keys.extend(key for (key,) in _U64.iter_unpack(key_view[: n * 8]))
-        stacks = (self.fetch_stack(key) for key in keys)
-        return [stack for stack in stacks if stack is not None]
-
-    def _know(self, key: int, check: int) -> None:
-        try:
-            self._known.update(_U64.pack(key), _U32.pack(check))
-        except OSError as error:
-            if error.errno != errno.E2BIG:
-                raise  # a full table only means that the stack may come again
-
     def read_counters(self) -> dict[abi.Counter, int]:
         """All counters, summed over the CPUs."""
         totals = {}
@@ -516,10 +427,7 @@ class BpfEngine:
 
     def map_memory_bytes(self) -> int:
         """Kernel memory that the maps take now, as the kernel says in fdinfo."""
-        return sum(_memlock_bytes(m.fd) for m in self._all_maps())
-
-    def _all_maps(self) -> tuple[BpfMap, ...]:
-        return (self._live, self._sites, self._stacks, self._known, self._counters, self._mappings)
+        return sum(_memlock_bytes(m.fd) for m in self._all_maps)
 
     def detach(self) -> None:
         """Take all allocator and system call probes away; the maps can still be read."""
@@ -537,32 +445,6 @@ class BpfEngine:
         if self._tracefs is not None:
             self._tracefs.close()
             self._tracefs = None
-
-
-def _time_pairs(library: ctypes.CDLL) -> float:
-    """Nanoseconds for a malloc and a free called from here: the median of some rounds."""
-    rounds = []
-    for _ in range(_CALIBRATION_ROUNDS):
-        start_ns = time.perf_counter_ns()
-        for _ in range(_CALIBRATION_PAIRS):
-            library.free(library.malloc(_CALIBRATION_BYTES))
-        rounds.append((time.perf_counter_ns() - start_ns) / _CALIBRATION_PAIRS)
-    return statistics.median(rounds)
-
-
-def _raw_stack(key: int, facts: abi.StackStruct, words: Sequence[int]) -> RawStack:
-    frames = [
-        RawFrame(word & abi.ADDRESS_MASK, abi.Found(word >> abi.FOUND_SHIFT), extra)
-        for word, extra in zip(words[::2], words[1::2], strict=True)
-    ]
-    n_left_out = facts.n - len(frames)
-    n_head = facts.depth - facts.depth // 2
-    if n_left_out:
-        # The second half was written round and round: the oldest frame stands where the next would have come.
-        first = (facts.n - n_head) % (facts.depth // 2)
-        tail = frames[n_head:]
-        frames = [*frames[:n_head], *tail[first:], *tail[:first]]
-    return RawStack(key, facts.slot, abi.End(facts.end), tuple(frames), n_left_out, n_head)
 
 
 def _memlock_bytes(fd: int) -> int:
