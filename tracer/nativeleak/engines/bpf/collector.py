@@ -246,6 +246,7 @@ class Collector:
         Args:
             final: The windows are closed: read exact ages from the live set.
         """
+        started_ns = time.monotonic_ns()
         self.name_new_stacks(sweep=True)
         counters = self.engine.read_counters()
         self._counters = {counter: value - self._counters_before.get(counter, 0) for counter, value in counters.items()}
@@ -265,7 +266,7 @@ class Collector:
             threads=tuple(self._threads[uid] for uid in sorted(changed)),
             sites=tuple(sites),
             retired=(*self.heap.retired(), *self._map_retired.values()),
-            counters=self._named_counters(),
+            counters=self._named_counters() | {"snapshot_us": (time.monotonic_ns() - started_ns) // 1000},
             rss_bytes=sum(self.rss_bytes(state) for state in self.targets.values()),
             slice_s=slice_seconds(self.generation),
             probe_hits=self._probe_hits(),
