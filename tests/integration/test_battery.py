@@ -127,7 +127,12 @@ def test_stack_deeper_than_the_limit_is_cut_and_counted(depth, n_frames):
     assert mismatches(report, truth) == []
     (site,) = report["sites"]
     assert len(site["frames"]) == n_frames
-    assert [frame["function"] for frame in site["frames"][:4]] == ["malloc", "deep_keep", "deep_descend", "deep_descend"]
+    assert [frame["function"] for frame in site["frames"][:4]] == [
+        "malloc",
+        "deep_keep",
+        "deep_descend",
+        "deep_descend",
+    ]
     assert (site["truncated"], report["completeness"]["truncated_stacks"]) == (True, 1)
 
 

@@ -22,7 +22,9 @@ def test_million_outstanding_from_100_sites_in_20_threads_is_exact(million):
 
 
 def test_million_outstanding_loses_nothing(million):
-    lost = {name: n for name, n in million.report["completeness"].items() if n and name.startswith(("lost", "unmatched"))}
+    lost = {
+        name: n for name, n in million.report["completeness"].items() if n and name.startswith(("lost", "unmatched"))
+    }
     assert lost == {}
     assert million.report["window"]["snapshots"] >= 8
 
@@ -54,7 +56,9 @@ def test_allocations_beyond_the_limit_are_lost_and_counted_to_the_byte():
 
     assert text.returncode == 0
     answer = text.stdout.splitlines()[:6]
-    assert any(line.startswith("ATTENTION") and f"{completeness['lost_allocations']:,} allocations" in line for line in answer)
+    assert any(
+        line.startswith("ATTENTION") and f"{completeness['lost_allocations']:,} allocations" in line for line in answer
+    )
     assert any("--max-allocations" in line for line in answer)
 
 

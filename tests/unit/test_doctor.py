@@ -49,13 +49,13 @@ def test_judge_one_failure_outweighs_warnings():
     assert (verdict.outcome, verdict.text) == (Outcome.IMPOSSIBLE, "trace cannot work here: rights")
 
 
-def test_run_checks_function_raises_becomes_warning():
+def test_run_checks_function_raises_keeps_what_it_said_before():
     def broken() -> Iterator[Check]:
         yield OK
         raise ZeroDivisionError
 
     checks = run_checks([("broken", broken), ("fine", lambda: [WARN])])
-    assert checks == [Check("broken", State.WARN, "could not be checked: ZeroDivisionError"), WARN]
+    assert checks == [OK, Check("broken", State.WARN, "could not be checked: ZeroDivisionError"), WARN]
 
 
 def test_render_text_has_a_line_a_check_and_the_verdict_last():

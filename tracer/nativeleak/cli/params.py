@@ -19,9 +19,13 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         if isinstance(value, int):
             return value
         try:
-            return parse_size(value)
+            n_bytes = parse_size(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        # The kernel side keeps 64 bits; no allocator grants more than half of that range.
+        if n_bytes >= 1 << 63:
+            self.fail(f"larger than any address space: {value!r}", param, ctx)
+        return n_bytes
 
 
 class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4

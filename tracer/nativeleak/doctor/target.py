@@ -127,7 +127,7 @@ class _TargetChecks:
             yield Check("stacks", State.OK, "Java code keeps frame pointers (-XX:+PreserveFramePointer)")
             return
         detail = "Java code may not keep frame pointers: stacks can end at the first Java frame"
-        remedy = "for whole stacks start the JVM with -XX:+PreserveFramePointer (costs it 0 to 3 %)"
+        remedy = "for whole stacks start the JVM with -XX:+PreserveFramePointer"
         yield Check("stacks", State.WARN, detail, remedy)
 
 

@@ -1,8 +1,8 @@
 """Which instructions the kernel emulates when a probe sits on them, and which it single-steps.
 
-A probe on an emulated instruction costs one trap; on any other the kernel copies the instruction out of line and takes a
-second trap to step it: 16 us instead of 0.5 us in a virtual machine. What is emulated differs by kernel, so it is found
-by trying on code of our own.
+A probe on an emulated instruction costs one trap; on any other the kernel copies the instruction out of line and takes
+a second trap to step it: 16 us instead of 0.5 us in a virtual machine. What is emulated differs by kernel, so it is
+found by trying on code of our own.
 
 Scope: x86-64. On other machines nothing is measured, and ``placement`` puts every probe at the entry.
 Source: arch/x86/kernel/uprobes.c, ``branch_setup_xol_ops`` and ``push_setup_xol_ops``; Intel SDM vol. 2 for opcodes.

@@ -348,7 +348,8 @@ def _threads(recording: Recording, holding: pd.DataFrame) -> tuple[ThreadReport,
     rows = []
     for tid in latest.keys() | n_bytes.keys():
         thread = latest.get(tid)
-        if tid in n_bytes or (thread is not None and thread.alive):
+        # TID 0 stands for threads that found no room: no thread of its own.
+        if tid in n_bytes or (thread is not None and thread.alive and tid):
             name, alive = (thread.name, thread.alive) if thread else (UNKNOWN_THREAD, False)
             rows.append(ThreadReport(int(tid), name, alive, int(n_bytes.get(tid, 0)), int(n_blocks.get(tid, 0))))
     return tuple(sorted(rows, key=lambda row: (-row.outstanding_bytes, -row.outstanding_count, row.tid)))

@@ -236,6 +236,16 @@ def read_rss(pid: int) -> int:
     return int(_read_text(pid, "statm").split()[1]) * PAGE_BYTES
 
 
+def read_peak_rss(pid: int) -> int:
+    """The most memory that was resident since its exec, in bytes; getrusage(2) counts what its parent had before too.
+
+    Raises:
+        TargetGoneError: There is no such process any more.
+        CannotTraceError: It may not be read with these rights.
+    """
+    return int(read_status(pid).get("VmHWM", "0").split()[0]) * 1024
+
+
 def read_cpu_s(pid: int) -> float:
     """CPU time of all its threads, user and kernel, in seconds.
 

@@ -1,1 +1,1 @@
-"""Native stacks without frame pointers: call-site tables from .eh_frame, and what they are checked by."""
+"""Tables from which the BPF side unwinds native stacks: made from a file's CFI, packed, kept by build id. x86-64 only."""

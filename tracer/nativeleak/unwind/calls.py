@@ -27,9 +27,10 @@ MIN_GAP_BYTES: Final = 16
 MIN_MARK_BYTES: Final = 2
 """Length of the shortest call."""
 _WINDOW_BYTES: Final = 1 << 20
-_NEAR_CALL: Final = b"\xe8"
+_NEAR_CALL: Final = 0xE8
 _NEAR_CALL_BYTES: Final = 5
-_INDIRECT: Final = b"\xff"
+_INDIRECT: Final = 0xFF
+_SYSCALL_END: Final = 0x05
 _SYSCALL: Final = b"\x0f\x05"
 _MAX_MARK_BYTES: Final = 7
 _ON_CODE: Final = b"\x48\x89\xdc"
@@ -129,8 +130,8 @@ def call_site_rows(pieces: Iterable[Piece], text: Sequence[Range], finder: CallF
     made = RowList()
     reached = text[0][0] if text else 0
     for piece in pieces:
-        gap = reached, piece[0]
-        if gap[0] < gap[1] and made.last != rules.NONE and _is_gap_kept(finder, text, gap, piece[3][0][2]):
+        start = piece[0]
+        if reached < start and made.last != rules.NONE and _is_gap_kept(finder, text, reached, piece):
             made.put(reached, rules.NONE)
         _put_calls(made, piece, finder)
         reached = piece[1]
@@ -156,26 +157,24 @@ def _put_calls(made: RowList, piece: Piece, finder: CallFinder) -> None:
         if low >= high:
             continue
         if is_whole:
-            # Nearly all rows end here: three searches in a few bytes are the cheapest test there is.
+            # Nearly all rows end here. "int in bytes" is by far the cheapest test there is.
             code = data[low - at : high - at]
-            if _NEAR_CALL in code or _INDIRECT in code or _SYSCALL in code:
-                is_kept = finder.is_in(code, low) or word in _ALWAYS_KEPT
-            else:
-                is_kept = word in _ALWAYS_KEPT
+            is_kept = (_NEAR_CALL in code or _INDIRECT in code or _SYSCALL_END in code) and finder.is_in(code, low)
         else:
-            is_kept = word in _ALWAYS_KEPT or finder.any_in(low, high)
-        if is_kept:
+            is_kept = finder.any_in(low, high)
+        if is_kept or word in _ALWAYS_KEPT:
             made.put(low, word)
             last = word
 
 
-def _is_gap_kept(finder: CallFinder, text: Sequence[Range], gap: Range, next_word: int) -> bool:
-    start, end = gap
-    if any(start < text_start <= end for text_start, _ in text[1:]):
-        return True  # it goes over into the next segment
+def _is_gap_kept(finder: CallFinder, text: Sequence[Range], start: int, piece: Piece) -> bool:
+    """Whether the gap from ``start`` to a function has to be told."""
+    end = piece[0]
     if end - start >= MIN_GAP_BYTES and finder.any_in(start, end):
         return True
-    if next_word == rules.ROOT:
+    if piece[3][0][2] == rules.ROOT:
         return True
-    data, at = finder.window(end, end + len(_ON_CODE))
-    return data.startswith(_ON_CODE, end - at)
+    data, at = finder.window(end, piece[1])
+    if data[end - at : end - at + len(_ON_CODE)] == _ON_CODE:
+        return True
+    return len(text) > 1 and any(start < text_start <= end for text_start, _ in text)

@@ -7,6 +7,7 @@ target lives, and makes a snapshot when asked.
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -155,6 +156,7 @@ class Collector:
         name = _comm(event)
         state.thread_names[event.tid] = name
         uid = event.thread or self._uid_of.get((state.slot, event.tid), 0)
+        state.renamed = self._threads.get(uid) if uid else None
         if uid:
             self._uid_of[state.slot, event.tid] = uid
             self._set_thread(ThreadInfo(uid, state.slot, event.tid, name))
@@ -174,6 +176,9 @@ class Collector:
             self._changed_threads.add(thread.uid)
 
     def _on_exec(self, state: TargetState) -> None:
+        # The kernel renames the thread before it reports the exec: what the old program did it did by its old name.
+        if state.renamed is not None:
+            self._set_thread(state.renamed)
         state.info = replace(state.info, end=TargetEnd.EXEC)
         self._on_note("exec", f"PID {state.facts.pid} replaced itself by another program: the window ends there")
 
@@ -272,7 +277,7 @@ class Collector:
             probe_hits=self._probe_hits(),
             target_cpu_s=sum(self._cpu_s(state) for state in self.targets.values()),
             tracer_cpu_s=round(usage.ru_utime + usage.ru_stime, 3),
-            tracer_max_rss_bytes=usage.ru_maxrss * 1024,
+            tracer_max_rss_bytes=procfs.read_peak_rss(os.getpid()),
         )
 
     @staticmethod

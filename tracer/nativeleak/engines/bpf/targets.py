@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nativeleak.ledger.address_space import AddressSpace
-from nativeleak.model import TargetEnd, TargetInfo
+from nativeleak.model import TargetEnd, TargetInfo, ThreadInfo
 from nativeleak.symbols.resolver import Symbolizer
 from nativeleak.target.check import TargetFacts
 from nativeleak.target.residency import ResidencyReader
@@ -18,6 +18,7 @@ class TargetState:
 
     Attributes:
         start_ns: When its window opened, CLOCK_MONOTONIC; 0 before.
+        renamed: The thread that was renamed last, by its old name.
         new_code: Code was mapped since its objects were looked at.
         leaf_names: Address of a probed function -> its name, where one address has several.
         segments: Shared memory: shmid -> bytes.
@@ -36,6 +37,7 @@ class TargetState:
     oom_killed: bool = False
     new_code: bool = False
     thread_names: dict[int, str] = field(default_factory=dict)
+    renamed: ThreadInfo | None = None
     leaf_names: dict[int, str] = field(default_factory=dict)
     segments: dict[int, int] = field(default_factory=dict)
     cpu_before_s: float = 0.0
