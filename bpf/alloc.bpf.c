@@ -205,21 +205,41 @@ static __always_inline int is_nested(struct pt_regs *ctx, struct nl_thread *thre
 	return return_address(ctx, sp) != thread->return_address;
 }
 
-static __always_inline u64 requested_size(struct pt_regs *ctx, u32 call)
+struct arguments {
+	u64 first, second, third;
+};
+
+static __always_inline struct arguments arguments_of(struct pt_regs *ctx, u64 cookie)
+{
+	struct arguments args = { REG_ARG1(ctx), REG_ARG2(ctx), REG_ARG3(ctx) };
+
+#if defined(__TARGET_ARCH_x86)
+	if ((cookie >> 48) != REGISTERS_IN_PLACE) {
+		args.first = register_of(ctx, NL_COOKIE_REGISTER(cookie, 1));
+		args.second = register_of(ctx, NL_COOKIE_REGISTER(cookie, 2));
+		args.third = register_of(ctx, NL_COOKIE_REGISTER(cookie, 3));
+	}
+#else
+	(void)cookie;
+#endif
+	return args;
+}
+
+static __always_inline u64 requested_size(const struct arguments *args, u32 call)
 {
 	switch (call) {
 	case NL_CALL_CALLOC:
 		/* An overflowing product fails in the allocator: the size is then never used. */
-		return REG_ARG1(ctx) * REG_ARG2(ctx);
+		return args->first * args->second;
 	case NL_CALL_REALLOCARRAY:
-		return REG_ARG2(ctx) * REG_ARG3(ctx);
+		return args->second * args->third;
 	case NL_CALL_REALLOC:
 	case NL_CALL_ALIGNED_ALLOC:
-		return REG_ARG2(ctx);
+		return args->second;
 	case NL_CALL_POSIX_MEMALIGN:
-		return REG_ARG3(ctx);
+		return args->third;
 	default:
-		return REG_ARG1(ctx);
+		return args->first;
 	}
 }
 
@@ -234,13 +254,15 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	u32 slot = NL_COOKIE_SLOT(cookie), call = NL_COOKIE_CALL(cookie);
 	struct nl_target *target = active_target(slot);
 	struct nl_thread *thread;
+	struct arguments args;
 	/* As they were at the first instruction. */
 	u64 sp = REG_SP(ctx) + NL_COOKIE_PUSHED(cookie), size;
 
 	/* A forked child runs the same probes: it is another process. */
 	if (!target || target->tgid != bpf_get_current_pid_tgid() >> 32)
 		return 0;
-	size = requested_size(ctx, call);
+	args = arguments_of(ctx, cookie);
+	size = requested_size(&args, call);
 	thread = current_thread(slot);
 	if (!thread) {
 		count(NL_LOST_ALLOCATIONS);
@@ -256,14 +278,14 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	}
 	thread->held = 0;
 	if (call == NL_CALL_REALLOC || call == NL_CALL_REALLOCARRAY) {
-		thread->pointer = REG_ARG1(ctx);
+		thread->pointer = args.first;
 		if (thread->pointer) {
 			thread->held = take_block(thread->pointer, slot, &thread->old);
 			if (!thread->held)
 				count(NL_UNMATCHED_FREES);
 		}
 	} else if (call == NL_CALL_POSIX_MEMALIGN) {
-		thread->pointer = REG_ARG1(ctx);
+		thread->pointer = args.first;
 	}
 	thread->size = size;
 	/* Skipped, but still in flight: what it calls inside is part of it. */
@@ -354,7 +376,7 @@ int on_alloc_session(struct pt_regs *ctx)
 SEC("uprobe")
 int on_free(struct pt_regs *ctx)
 {
-	u64 cookie = bpf_get_attach_cookie(ctx), address = REG_ARG1(ctx);
+	u64 cookie = bpf_get_attach_cookie(ctx), address = arguments_of(ctx, cookie).first;
 	u32 slot = NL_COOKIE_SLOT(cookie), tid = (u32)bpf_get_current_pid_tgid();
 	struct nl_target *target = active_target(slot);
 	struct nl_thread *thread;

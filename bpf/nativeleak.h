@@ -11,8 +11,11 @@
 #define NL_BANKS 2
 /* Frames of a stack that can be kept; a deeper one keeps both its ends. */
 #define NL_MAX_FRAMES 512
-/* Frames that a walk goes up at the most: one that is not at the root by then ends there. */
-#define NL_MAX_STEPS 1024
+/*
+ * A walk that is not at the root after NL_STEPS * NL_STEPS frames ends there. Two loops, one in a function of
+ * its own, so that the verifier goes through 32 + 32 rounds instead of 1,024.
+ */
+#define NL_STEPS 32
 /* Frames of one element of the stack store: a short stack takes little. */
 #define NL_CHUNK_FRAMES 64
 /* A task may be preempted in the middle of a walk, so one scratch a CPU is not enough. */
@@ -39,12 +42,15 @@ enum nl_call {
 
 /*
  * Cookie of a probe: enum nl_call in bits 0-7, slot of the target in 8-15. A probe need not sit on the first
- * instruction: how far behind it, in bytes, is in bits 16-31, and what has been pushed by then in 32-47.
+ * instruction: how far behind it, in bytes, is in bits 16-31, what has been pushed by then in 32-47, and which
+ * registers the arguments are in, in 48-59.
  */
 #define NL_COOKIE_CALL(cookie) ((cookie)&0xff)
 #define NL_COOKIE_SLOT(cookie) (((cookie) >> 8) & 0xff)
 #define NL_COOKIE_OFFSET(cookie) (((cookie) >> 16) & 0xffff)
 #define NL_COOKIE_PUSHED(cookie) (((cookie) >> 32) & 0xffff)
+/* Registers of arguments 1 to 3, as x86-64 counts them, when the code before the probe has moved them. */
+#define NL_COOKIE_REGISTER(cookie, argument) (((cookie) >> (44 + 4 * (argument))) & 0xf)
 
 enum nl_counter {
 	NL_LOST_ALLOCATIONS, /* no room in the live set or for the thread */
@@ -101,7 +107,7 @@ enum nl_found {
 /* How a walk ended. */
 enum nl_end {
 	NL_END_ROOT, /* at the outermost frame: the table says so, or a made-up return address */
-	NL_END_STEPS, /* after NL_MAX_STEPS frames */
+	NL_END_STEPS, /* after NL_STEPS * NL_STEPS frames */
 	NL_END_NO_MAPPING, /* in memory that was not known to be code */
 	NL_END_NO_TABLE, /* in code without unwind information, its frame pointer leading nowhere */
 	NL_END_RULE, /* at a rule that cannot be followed */

@@ -85,14 +85,24 @@ __noinline int step_frame_pointer(u32 index)
 	return 0;
 }
 
+/* Some frames of a walk by frame pointers; 1 when it has ended. */
+__noinline int walk_some_pointers(u32 index)
+{
+	asm volatile("" ::"r"(index));
+	for (u32 i = 0; i < NL_STEPS; i++)
+		if (step_frame_pointer(index))
+			return 1;
+	return 0;
+}
+
 /* Walk from scr->fp upwards by frame pointers alone. */
 __noinline int walk_frame_pointers(u32 index)
 {
 	struct scratch *scr;
 
 	asm volatile("" ::"r"(index));
-	for (u32 i = 0; i < NL_MAX_STEPS; i++)
-		if (step_frame_pointer(index))
+	for (u32 i = 0; i < NL_STEPS; i++)
+		if (walk_some_pointers(index))
 			return 0;
 	scr = bpf_map_lookup_elem(&scratch, &index);
 	if (scr)

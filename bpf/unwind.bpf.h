@@ -395,14 +395,23 @@ __noinline int step_native(u32 index)
 }
 #endif
 
+__noinline int walk_some(u32 index)
+{
+	/* An argument that clang thinks unused would be left unset, which the verifier refuses. */
+	asm volatile("" ::"r"(index));
+	for (u32 i = 0; i < NL_STEPS; i++)
+		if (step_native(index))
+			return 1;
+	return 0;
+}
+
 __noinline int walk_tables(u32 index)
 {
 	struct scratch *scr;
 
-	/* An argument that clang thinks unused would be left unset, which the verifier refuses. */
 	asm volatile("" ::"r"(index));
-	for (u32 i = 0; i < NL_MAX_STEPS; i++)
-		if (step_native(index))
+	for (u32 i = 0; i < NL_STEPS; i++)
+		if (walk_some(index))
 			return 0;
 	scr = bpf_map_lookup_elem(&scratch, &index);
 	if (scr)

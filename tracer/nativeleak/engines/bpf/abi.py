@@ -237,14 +237,18 @@ for _struct, _size in SIZES.items():
         raise AssertionError(f"{_struct.__name__} has {ctypes.sizeof(_struct)} bytes, bpf/nativeleak.h has {_size}")
 
 
-def cookie(call: Call, slot: int, offset: int = 0, pushed_bytes: int = 0) -> int:
+def cookie(
+    call: Call, slot: int, offset: int = 0, pushed_bytes: int = 0, arguments: tuple[int, int, int] = (7, 6, 2)
+) -> int:
     """Cookie of a probe: ``NL_COOKIE_*``.
 
     Args:
         offset: Bytes from the function's first instruction to the probe.
         pushed_bytes: What the instructions before the probe have pushed.
+        arguments: Registers of arguments 1 to 3 at the probe, as x86-64 counts them.
     """
-    return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32
+    registers = arguments[0] | arguments[1] << 4 | arguments[2] << 8
+    return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32 | registers << 48
 
 
 THREAD_BYTES: Final = 144
