@@ -103,10 +103,10 @@ static __always_inline int report_entry(struct syscall_enter *ctx, u32 type, int
 }
 
 /* The stack at a system call: the leaf is the code that made it. */
-static __noinline u64 syscall_stack(u32 slot)
+static __noinline u64 syscall_stack(struct nl_thread *thread)
 {
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	struct nl_target *target = active_target(slot);
+	struct nl_target *target = active_target(thread->slot);
 	struct scratch *scr;
 	u64 ip, sp, fp, key;
 
@@ -119,10 +119,14 @@ static __noinline u64 syscall_stack(u32 slot)
 		count(NL_NO_SCRATCH);
 		return 0;
 	}
-	begin_stack(scr, target, slot);
+	begin_stack(scr, target, thread->slot);
 	scr->pc = ip;
 	scr->sp = sp;
 	scr->fp = fp;
+	if (thread->call != NL_CALL_NONE) {
+		scr->hijacked_at = thread->sp;
+		scr->hijacked = thread->return_address;
+	}
 	if (target->unwind == NL_UNWIND_TABLES) {
 		walk_tables(scr->index);
 	} else {
@@ -176,14 +180,14 @@ int on_syscall_exit(struct syscall_exit *ctx)
 	case NL_EVENT_MREMAP:
 		type = NL_EVENT_MREMAP_DONE;
 		if (!failed(ret))
-			stack = syscall_stack(thread->slot);
+			stack = syscall_stack(thread);
 		break;
 	case NL_EVENT_MMAP:
 	case NL_EVENT_SHMAT:
 	case NL_EVENT_BRK:
 		if (failed(ret))
 			return 0;
-		stack = syscall_stack(thread->slot);
+		stack = syscall_stack(thread);
 		break;
 	default:
 		if (failed(ret))

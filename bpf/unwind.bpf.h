@@ -36,6 +36,9 @@ struct scratch {
 	u32 check;
 	u32 n;
 	u32 pad;
+	/* Where our own return probe has put the kernel's trampoline in the place of a return address, and that. */
+	u64 hijacked_at;
+	u64 hijacked;
 	struct nl_frame frames[NL_MAX_FRAMES];
 };
 
@@ -304,6 +307,8 @@ static __always_inline int step_to_cfa(struct scratch *scr, u64 rule, u64 cfa)
 		    bpf_probe_read_user(&scr->fp, sizeof(u64), (void *)at))
 			return end_walk(scr, NL_END_READ);
 	}
+	if (cfa - 8 == scr->hijacked_at)
+		scr->pc = scr->hijacked;
 	scr->sp = cfa;
 	return 0;
 }

@@ -28,7 +28,10 @@ from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError
 from nativeleak.ledger.slices import slice_seconds
 from nativeleak.model import Snapshot, TargetInfo, TraceInfo
+from nativeleak.probes.cache import PlacementCache
+from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
 from nativeleak.probes.families import ALL_NAMES, choose_points
+from nativeleak.probes.placement import PlacedProbe, place
 from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.recording.writer import RecordingWriter
 from nativeleak.symbols.functions import find_function_offsets
@@ -113,6 +116,7 @@ class Trace:
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._hit_cost_ns = 0.0
         self._tables: UnwindTables | None = None
+        self._emulated = CONSERVATIVE
         self._uses_tables = options.unwind is not Unwind.FP and platform.machine() == "x86_64"
 
     # What the observer reads
@@ -187,6 +191,8 @@ class Trace:
         return exits
 
     def _begin(self, engine: BpfEngine) -> None:
+        with contextlib.suppress(OSError):
+            self._emulated = measure_emulated(engine.attached_to_ourselves)
         for state in self.collector.targets.values():
             target = abi.Target(
                 min_size=self.options.min_size,
@@ -201,7 +207,7 @@ class Trace:
             self._probe_new_objects(engine, state)
             if not state.info.allocators and not self.options.maps_only:
                 raise _no_allocator(state)
-        self._hit_cost_ns = _measure_hit_cost(engine)
+        self._hit_cost_ns = self._measure_hit_cost(engine)
         self.collector.start_counters()
         for state in self.collector.targets.values():
             self.collector.open_window(state)
@@ -229,14 +235,38 @@ class Trace:
 
     def _probe_object(self, engine: BpfEngine, state: TargetState, mapped: MappedObject) -> None:
         try:
-            points = choose_points(find_function_offsets(mapped.file_path, ALL_NAMES)) if mapped.file_path else []
+            placed = self._place(mapped.file_path) if mapped.file_path else []
         except (ElfError, OSError):
             return
-        if not points:
+        if not placed:
             return
-        engine.attach_functions(state.slot, state.facts.pid, mapped.file_path, mapped.path, points)
+        engine.attach_functions(state.slot, state.facts.pid, mapped.file_path, mapped.path, placed)
+        for start, end, offset in mapped.ranges:
+            state.leaf_names |= {
+                start + probe.point.offset - offset: probe.point.function
+                for probe in placed
+                if offset <= probe.point.offset < offset + end - start
+            }
         state.info = replace(state.info, allocators=(*state.info.allocators, mapped.name))
-        self._on_note("probes", f"probed {len(points)} allocator functions of {mapped.path}")
+        slow = [probe.point.function for probe in placed if not probe.placement.emulated]
+        costs = f"; a second trap at each call of {', '.join(slow)}" if slow else ""
+        self._on_note("probes", f"probed {len(placed)} allocator functions of {mapped.path}{costs}")
+
+    def _place(self, path: str) -> list[PlacedProbe]:
+        points = choose_points(find_function_offsets(path, ALL_NAMES))
+        return place(path, points, self._emulated, moved_arguments=True, cache=PlacementCache()) if points else []
+
+    def _measure_hit_cost(self, engine: BpfEngine) -> float:
+        """Nanoseconds a probe hit costs here, 0.0 where it cannot be measured."""
+        for mapped in executable_objects(os.getpid(), procfs.read_maps(os.getpid())):
+            try:
+                placed = self._place(mapped.file_path) if mapped.file_path else []
+                pair = [probe for probe in placed if probe.point.function in ("malloc", "free")]
+                if pair:
+                    return measure_hit_cost(engine, pair, mapped.file_path)
+            except (ElfError, OSError, CannotTraceError):
+                continue
+        return 0.0
 
     def _loop(self, engine: BpfEngine, exits: dict[int, TargetState], wakeup: int) -> None:
         duration_s = self.options.duration_s
@@ -370,19 +400,6 @@ def _refuse_inner_pid_namespace() -> None:
             "tracing from inside a PID namespace is not possible: the kernel's probes see the host's PIDs",
             "run nativeleak on the host, or in a container that shares the host's PID namespace (--pid=host)",
         )
-
-
-def _measure_hit_cost(engine: BpfEngine) -> float:
-    """Nanoseconds a probe hit costs here, 0.0 where it cannot be measured."""
-    for mapped in executable_objects(os.getpid(), procfs.read_maps(os.getpid())):
-        try:
-            offsets = find_function_offsets(mapped.file_path, ("malloc", "free")) if mapped.file_path else {}
-            points = choose_points(offsets)
-            if points:
-                return measure_hit_cost(engine, points, mapped.file_path)
-        except (ElfError, OSError, CannotTraceError):
-            continue
-    return 0.0
 
 
 def _set_wrappers(target: abi.Target, pid: int) -> None:

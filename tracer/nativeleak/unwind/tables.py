@@ -21,7 +21,8 @@ from nativeleak.symbols.source import BytesSource, FileSource
 from nativeleak.target.mapped import MappedObject, executable_objects, open_object
 from nativeleak.target.procfs import MapEntry, read_maps
 from nativeleak.unwind import builder
-from nativeleak.unwind.table import UnwindTable
+from nativeleak.unwind.cache import TableCache, default_folder
+from nativeleak.unwind.table import UnwindTable, build_table
 
 NO_TABLE: Final = 0xFFFFFFFF
 _FIRST: Final = ("libc.so", "libc-", "libstdc++", "libc++", "ld-musl", "libc.musl")
@@ -63,7 +64,7 @@ class _Job:
     key: ObjectKey
     fd: int
     full: bool
-    build: builder.PendingBuild | None = None
+    build: builder.TableBuild | None = None
 
 
 @dataclass(slots=True)
@@ -87,6 +88,7 @@ class UnwindTables:
     def __init__(self, store: TableStore, on_note: Callable[[str, str], None]) -> None:
         self._store = store
         self._on_note = on_note
+        self._cache = TableCache(default_folder())
         self._objects: dict[ObjectKey, _Object] = {}
         self._targets: dict[int, ProcessMappings] = {}
         self._jobs: list[_Job] = []
@@ -133,11 +135,13 @@ class UnwindTables:
             return
         job = self._jobs[0]
         if job.build is None:
-            job.build = builder.start_build(job.fd, self._objects[job.key].build_id, full=job.full)
+            build_id = self._objects[job.key].build_id
+            job.build = builder.start_build(job.fd, build_id, full=job.full, cache=self._cache)
         if not job.build.poll():
             return
         self._jobs.pop(0)
-        self._finish(job, job.build.result())
+        with job.build as done:
+            self._finish(job, done.result())
         for target in self._targets.values():
             self._write(target)
 
@@ -159,7 +163,7 @@ class UnwindTables:
         """Give up what is being built."""
         for job in self._jobs:
             if job.build is not None:
-                job.build.cancel()
+                job.build.close()
             os.close(job.fd)
         self._jobs.clear()
 
@@ -188,7 +192,7 @@ class UnwindTables:
                 os.close(fd)
             with ElfFile(source) as elf:
                 obj.loads = _loads(elf)
-            self._keep(obj, builder.build_table(source, full=True))
+            self._keep(obj, build_table(source, full=True))
         except (OSError, ElfError) as error:
             obj.reason = str(error)
 
@@ -212,7 +216,7 @@ class UnwindTables:
         return key == exe_key or self._objects[key].name.startswith(_FIRST)
 
     def _build_now(self, job: _Job) -> UnwindTable:
-        return builder.build(job.fd, self._objects[job.key].build_id, full=job.full)
+        return builder.build(job.fd, self._objects[job.key].build_id, full=job.full, cache=self._cache)
 
     def _finish(self, job: _Job, table: UnwindTable) -> None:
         os.close(job.fd)

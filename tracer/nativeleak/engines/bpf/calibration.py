@@ -11,7 +11,7 @@ from typing import Final
 
 from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.engine import BpfEngine
-from nativeleak.probes.families import ProbePoint
+from nativeleak.probes.placement import PlacedProbe
 
 _CALIBRATION_ROUNDS: Final = 5
 _CALIBRATION_PAIRS: Final = 100
@@ -22,14 +22,14 @@ _SLOT: Final = abi.MAX_TARGETS - 1
 """The command line takes one target less."""
 
 
-def measure_hit_cost(engine: BpfEngine, points: Sequence[ProbePoint], path: str) -> float:
+def measure_hit_cost(engine: BpfEngine, placed: Sequence[PlacedProbe], path: str) -> float:
     """Nanoseconds that a hit costs.
 
     Everything a target's call goes through is done for real, with a stack as shallow as ours. To be called before any
     window is open: our own calls count in the counters.
 
     Args:
-        points: Where malloc and free of our own C library are.
+        placed: Where malloc and free of our own C library are.
         path: That library.
 
     Raises:
@@ -41,7 +41,7 @@ def measure_hit_cost(engine: BpfEngine, points: Sequence[ProbePoint], path: str)
     untraced_ns = _time_pairs(library)
     engine.add_target(_SLOT, os.getpid(), abi.Target(max_depth=abi.MAX_FRAMES, unwind=abi.Unwind.FP))
     with engine.attached_for_now():
-        engine.attach_functions(_SLOT, os.getpid(), path, path, points)
+        engine.attach_functions(_SLOT, os.getpid(), path, path, placed)
         engine.open_window(_SLOT, time.monotonic_ns())
         traced_ns = _time_pairs(library)
         engine.close_window(_SLOT)

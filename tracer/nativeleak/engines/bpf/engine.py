@@ -22,7 +22,8 @@ from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, RingBuffer,
 from nativeleak.engines.bpf.raw import RawSite
 from nativeleak.engines.bpf.stack_store import StackStore
 from nativeleak.errors import CannotTraceError
-from nativeleak.probes.families import CallKind, ProbePoint
+from nativeleak.probes.families import FREE_KINDS, CallKind
+from nativeleak.probes.placement import PlacedProbe
 
 _U32: Final = struct.Struct("=I")
 _SITE_KEY: Final = struct.Struct("=QII")
@@ -118,6 +119,7 @@ class BpfEngine:
         self._on_event = on_event
         self._libbpf = Libbpf()
         self._fds: list[int] = []
+        self._tracepoint_fds: list[int] = []
         self._tracefs: kernel.Tracefs | None = None
         self._ring: RingBuffer | None = None
         self._targets: dict[int, abi.Target] = {}
@@ -242,61 +244,62 @@ class BpfEngine:
                     f"attaching to tracepoint {event} failed: {error.strerror}",
                     "run as root; `nativeleak doctor` says what this kernel lacks",
                 ) from error
-            self._fds.append(fd)
+            self._tracepoint_fds.append(fd)
         for program, tracepoint in _RAW_TRACEPOINTS.items():
             self._object.attach_raw_tracepoint(program, tracepoint)
 
-    def attach_functions(self, slot: int, pid: int, path: str, name: str, points: Sequence[ProbePoint]) -> None:
+    def attach_functions(self, slot: int, pid: int, path: str, name: str, placed: Sequence[PlacedProbe]) -> None:
         """Probe functions of one mapped object in one process.
 
         Args:
             path: Where the object's file can be opened, by this process.
             name: What to call it in an error.
+            placed: Which functions, and where in them.
 
         Raises:
             CannotTraceError: The kernel refuses; the error says what may be the matter.
         """
+        frees = [probe for probe in placed if probe.point.kind in FREE_KINDS]
+        allocs = [probe for probe in placed if probe.point.kind not in FREE_KINDS]
+        # Returns before entries: an entry without its return would be a call that never ends.
+        jobs = [("on_free", frees, False)]
+        if self.mode is AttachMode.SESSION:
+            jobs.append(("on_alloc_session", allocs, False))
+        else:
+            jobs += [("on_alloc_return", allocs, True), ("on_alloc_entry", allocs, False)]
         try:
-            if self.mode is AttachMode.PERF:
-                self._attach_by_perf(slot, pid, path, points)
-            else:
-                self._attach_by_links(slot, pid, path, points)
+            for program, probes, at_return in jobs:
+                self._attach(program, pid, path, [(p.offset, _cookie(slot, p)) for p in probes], at_return=at_return)
         except OSError as error:
             raise _attach_error(name, error) from error
 
-    def _attach_by_links(self, slot: int, pid: int, path: str, points: Sequence[ProbePoint]) -> None:
-        frees = [point for point in points if point.kind in (CallKind.FREE, CallKind.DELETE)]
-        allocs = [point for point in points if point not in frees]
-        session = self.mode is AttachMode.SESSION
-        jobs: list[tuple[str, int, list[ProbePoint], bool]] = [("on_free", kernel.ATTACH_UPROBE_MULTI, frees, False)]
-        if session:
-            jobs.append(("on_alloc_session", kernel.ATTACH_UPROBE_SESSION, allocs, False))
-        else:
-            jobs.append(("on_alloc_return", kernel.ATTACH_UPROBE_MULTI, allocs, True))
-            jobs.append(("on_alloc_entry", kernel.ATTACH_UPROBE_MULTI, allocs, False))
-        for program, attach_type, chosen, at_return in jobs:
-            if not chosen:
-                continue
-            fd = kernel.link_uprobes(
-                self._object.program_fd(program),
-                attach_type,
-                path,
-                [point.offset for point in chosen],
-                [abi.cookie(_CALLS[point.kind], slot) for point in chosen],
-                pid,
-                at_return=at_return,
-            )
-            self._fds.append(fd)
+    def _attach(
+        self, program: str, pid: int, path: str, places: Sequence[tuple[int, int]], *, at_return: bool = False
+    ) -> None:
+        """One program at (file offset, cookie) each: by one link where the kernel has such, else by perf events."""
+        if not places:
+            return
+        if self.mode is AttachMode.PERF:
+            for offset, cookie in places:
+                self._object.attach_uprobe(program, pid, path, offset, cookie, at_return=at_return)
+            return
+        attach_type = _ALLOCATOR_PROGRAMS[self.mode][program]
+        offsets, cookies = [offset for offset, _ in places], [cookie for _, cookie in places]
+        fd = kernel.link_uprobes(
+            self._object.program_fd(program), attach_type, path, offsets, cookies, pid, at_return=at_return
+        )
+        self._fds.append(fd)
 
-    def _attach_by_perf(self, slot: int, pid: int, path: str, points: Sequence[ProbePoint]) -> None:
-        for point in points:
-            cookie = abi.cookie(_CALLS[point.kind], slot)
-            attach = self._object.attach_uprobe
-            if point.kind in (CallKind.FREE, CallKind.DELETE):
-                attach("on_free", pid, path, point.offset, cookie, at_return=False)
-            else:
-                attach("on_alloc_return", pid, path, point.offset, cookie, at_return=True)
-                attach("on_alloc_entry", pid, path, point.offset, cookie, at_return=False)
+    @contextlib.contextmanager
+    def attached_to_ourselves(self, path: str, offsets: Sequence[int]) -> Iterator[None]:
+        """Probes in code of our own that do next to nothing, to measure what the kernel takes for a hit.
+
+        Raises:
+            OSError: As the kernel says.
+        """
+        with self.attached_for_now():
+            self._attach("on_free", os.getpid(), path, [(offset, 0) for offset in offsets])
+            yield
 
     # Targets
 
@@ -334,9 +337,13 @@ class BpfEngine:
         try:
             yield
         finally:
-            for fd in self._fds[n_before:]:
-                os.close(fd)
+            # Each close waits for the kernel, some 50 ms, and nobody has to wait with it.
+            self._close_later(self._fds[n_before:])
             del self._fds[n_before:]
+
+    def _close_later(self, fds: Sequence[int]) -> None:
+        thread = threading.Thread(target=_close_all, args=(tuple(fds),), name="nativeleak-detach")
+        thread.start()
 
     def forget_target(self, slot: int) -> None:
         """Drop a target of our own making, with all that was kept of it."""
@@ -430,10 +437,16 @@ class BpfEngine:
         return sum(_memlock_bytes(m.fd) for m in self._all_maps)
 
     def detach(self) -> None:
-        """Take all allocator and system call probes away; the maps can still be read."""
-        for fd in self._fds:
-            os.close(fd)
+        """Take the allocator probes away: when this returns none runs any more. The maps can still be read.
+
+        The tracepoints go in the background, and the process does not end before they are gone: with the windows closed
+        they cost the machine next to nothing, and the kernel takes 40 ms for each.
+        """
+        _close_all(self._fds)
         self._fds.clear()
+        self._object.detach_all()
+        self._close_later(self._tracepoint_fds)
+        self._tracepoint_fds.clear()
 
     def close(self) -> None:
         """Take everything out of the kernel."""
@@ -445,6 +458,16 @@ class BpfEngine:
         if self._tracefs is not None:
             self._tracefs.close()
             self._tracefs = None
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _cookie(slot: int, probe: PlacedProbe) -> int:
+    at = probe.placement
+    return abi.cookie(_CALLS[probe.point.kind], slot, at.offset, at.pushed_bytes, at.arguments)
 
 
 def _memlock_bytes(fd: int) -> int:

@@ -347,8 +347,8 @@ class BpfObject:
         """A map of the loaded object."""
         return BpfMap(self._libbpf, name, _check(self._lib.bpf_map__fd(self._map(name)), name), key_size, value_size)
 
-    def attach_uprobe(self, name: str, pid: int, path: str, offset: int, cookie: int, *, at_return: bool) -> int:
-        """Attach by a perf event; returns a handle for ``detach``.
+    def attach_uprobe(self, name: str, pid: int, path: str, offset: int, cookie: int, *, at_return: bool) -> None:
+        """Attach by a perf event; it goes with ``detach_all``.
 
         Raises:
             OSError: As the kernel says.
@@ -357,35 +357,32 @@ class BpfObject:
         link = self._lib.bpf_program__attach_uprobe_opts(
             self._program(name), pid, os.fsencode(path), offset, ctypes.byref(options)
         )
-        return self._keep_link(link, f"probe at {path}+{offset:#x}")
+        self._keep_link(link, f"probe at {path}+{offset:#x}")
 
-    def attach_raw_tracepoint(self, name: str, tracepoint: str) -> int:
-        """Attach to a raw tracepoint; returns a handle for ``detach``.
+    def attach_raw_tracepoint(self, name: str, tracepoint: str) -> None:
+        """Attach to a raw tracepoint; it goes with ``detach_all``.
 
         Raises:
             OSError: ENOENT where the kernel has no such tracepoint.
         """
         link = self._lib.bpf_program__attach_raw_tracepoint(self._program(name), tracepoint.encode())
-        return self._keep_link(link, f"tracepoint {tracepoint}")
+        self._keep_link(link, f"tracepoint {tracepoint}")
 
-    def _keep_link(self, link: int | None, what: str) -> int:
+    def _keep_link(self, link: int | None, what: str) -> None:
         if not link:
             error = ctypes.get_errno()
             raise OSError(error, f"{what}: {os.strerror(error)}")
         self._links.append(link)
-        return link
 
-    def detach(self, link: int) -> None:
-        """Undo one attach."""
-        if link in self._links:
-            self._links.remove(link)
-            self._lib.bpf_link__destroy(link)
-
-    def close(self) -> None:
-        """Detach everything and free the object; maps and programs go with their last user."""
+    def detach_all(self) -> None:
+        """Undo all attaches that were made here."""
         for link in self._links:
             self._lib.bpf_link__destroy(link)
         self._links.clear()
+
+    def close(self) -> None:
+        """Detach everything and free the object; maps and programs go with their last user."""
+        self.detach_all()
         if self._object:
             self._lib.bpf_object__close(self._object)
             self._object = None
