@@ -88,16 +88,16 @@ static __noinline struct nl_site *site_of(struct nl_site_key *key, struct scratc
 	struct nl_site *empty;
 
 	if (site) {
-		if (site->check != scr->stack.check)
+		if (site->check != scr->check)
 			count(NL_STACK_COLLISIONS);
 		return site;
 	}
 	empty = bpf_map_lookup_elem(&empty_site, &zero);
 	if (empty && bpf_map_update_elem(&sites, key, empty, BPF_NOEXIST) == 0) {
-		store_stack(scr, key->stack, key->slot);
+		store_stack(scr, key->stack);
 		site = bpf_map_lookup_elem(&sites, key);
 		if (site)
-			site->check = scr->stack.check;
+			site->check = scr->check;
 		return site;
 	}
 	count(NL_SITES_FULL);
@@ -115,7 +115,7 @@ static __noinline int record_block(struct pt_regs *ctx, struct nl_thread *thread
 	struct nl_target *target = active_target(thread->slot);
 	struct scratch *scr;
 	struct nl_site *site;
-	u32 index, generation;
+	u32 generation;
 	long error;
 
 	if (!target)
@@ -123,17 +123,19 @@ static __noinline int record_block(struct pt_regs *ctx, struct nl_thread *thread
 	generation = target->generation;
 	block.born = now_born(target);
 
-	scr = take_scratch(&index);
+	scr = take_scratch();
 	if (!scr) {
 		/* Nothing is lost but the stack: the block goes to the site for all others. */
 		count(NL_NO_SCRATCH);
 		key.thread = 0;
 		site = bpf_map_lookup_elem(&sites, &key);
 	} else {
-		begin_stack(scr, thread->slot, REG_SP(ctx), REG_FP(ctx));
-		push_frame(scr, thread->ip);
-		push_frame(scr, REG_IP(ctx));
-		walk_frame_pointers(index, target->max_depth);
+		begin_stack(scr, target, thread->slot);
+		push_frame(scr, thread->ip, 0);
+		scr->pc = REG_IP(ctx);
+		scr->sp = REG_SP(ctx);
+		scr->fp = REG_FP(ctx);
+		walk(scr, target);
 		key.stack = stack_key(scr);
 		site = site_of(&key, scr);
 		release_scratch(scr);
@@ -177,41 +179,67 @@ static __always_inline void abandon_call(struct nl_thread *thread)
 	thread->call = NL_CALL_NONE;
 }
 
+/* Where a function will return to, at its entry; 0 when it cannot be read. */
+static __always_inline u64 return_address(struct pt_regs *ctx, u64 sp)
+{
+#if defined(__TARGET_ARCH_x86)
+	u64 address;
+
+	(void)ctx;
+	return bpf_probe_read_user(&address, sizeof(address), (void *)sp) ? 0 : address;
+#else
+	(void)sp;
+	return REG_LR(ctx);
+#endif
+}
+
 /*
  * Is this entry a part of the call in flight? Deeper in the stack it is. At the same stack pointer it is
  * when it was reached by a jump: the return address in place is then not the one of the call in flight
- * but the kernel's return trampoline (x86-64), or still the same (without one).
+ * but the kernel's return trampoline.
  */
-static __always_inline int is_nested(struct pt_regs *ctx, struct nl_thread *thread)
+static __always_inline int is_nested(struct pt_regs *ctx, struct nl_thread *thread, u64 sp)
 {
-	u64 sp = REG_SP(ctx), return_address;
-
 	if (sp != thread->sp)
 		return sp < thread->sp;
-#if defined(__TARGET_ARCH_x86)
-	if (bpf_probe_read_user(&return_address, sizeof(return_address), (void *)sp))
-		return 1;
-#else
-	return_address = REG_LR(ctx);
-#endif
-	return return_address != thread->return_address;
+	return return_address(ctx, sp) != thread->return_address;
 }
 
-static __always_inline u64 requested_size(struct pt_regs *ctx, u32 call)
+struct arguments {
+	u64 first, second, third;
+};
+
+static __always_inline struct arguments arguments_of(struct pt_regs *ctx, u64 cookie)
+{
+	struct arguments args = { REG_ARG1(ctx), REG_ARG2(ctx), REG_ARG3(ctx) };
+
+#if defined(__TARGET_ARCH_x86)
+	if ((cookie >> 48) != REGISTERS_IN_PLACE) {
+		args.first = register_of(ctx, NL_COOKIE_REGISTER(cookie, 1));
+		args.second = register_of(ctx, NL_COOKIE_REGISTER(cookie, 2));
+		args.third = register_of(ctx, NL_COOKIE_REGISTER(cookie, 3));
+	}
+#else
+	(void)cookie;
+#endif
+	return args;
+}
+
+static __always_inline u64 requested_size(const struct arguments *args, u32 call)
 {
 	switch (call) {
 	case NL_CALL_CALLOC:
 		/* An overflowing product fails in the allocator: the size is then never used. */
-		return REG_ARG1(ctx) * REG_ARG2(ctx);
+		return args->first * args->second;
 	case NL_CALL_REALLOCARRAY:
-		return REG_ARG2(ctx) * REG_ARG3(ctx);
+		return args->second * args->third;
 	case NL_CALL_REALLOC:
 	case NL_CALL_ALIGNED_ALLOC:
-		return REG_ARG2(ctx);
+		return args->second;
 	case NL_CALL_POSIX_MEMALIGN:
-		return REG_ARG3(ctx);
+		return args->third;
 	default:
-		return REG_ARG1(ctx);
+		return args->first;
 	}
 }
 
@@ -226,12 +254,15 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	u32 slot = NL_COOKIE_SLOT(cookie), call = NL_COOKIE_CALL(cookie);
 	struct nl_target *target = active_target(slot);
 	struct nl_thread *thread;
-	u64 size;
+	struct arguments args;
+	/* As they were at the first instruction. */
+	u64 sp = REG_SP(ctx) + NL_COOKIE_PUSHED(cookie), size;
 
 	/* A forked child runs the same probes: it is another process. */
 	if (!target || target->tgid != bpf_get_current_pid_tgid() >> 32)
 		return 0;
-	size = requested_size(ctx, call);
+	args = arguments_of(ctx, cookie);
+	size = requested_size(&args, call);
 	thread = current_thread(slot);
 	if (!thread) {
 		count(NL_LOST_ALLOCATIONS);
@@ -239,7 +270,7 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 		return 0;
 	}
 	if (thread->call != NL_CALL_NONE) {
-		if (is_nested(ctx, thread)) {
+		if (is_nested(ctx, thread, sp)) {
 			count(NL_NESTED);
 			return 0;
 		}
@@ -247,28 +278,23 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	}
 	thread->held = 0;
 	if (call == NL_CALL_REALLOC || call == NL_CALL_REALLOCARRAY) {
-		thread->pointer = REG_ARG1(ctx);
+		thread->pointer = args.first;
 		if (thread->pointer) {
 			thread->held = take_block(thread->pointer, slot, &thread->old);
 			if (!thread->held)
 				count(NL_UNMATCHED_FREES);
 		}
 	} else if (call == NL_CALL_POSIX_MEMALIGN) {
-		thread->pointer = REG_ARG1(ctx);
+		thread->pointer = args.first;
 	}
 	thread->size = size;
 	/* Skipped, but still in flight: what it calls inside is part of it. */
 	thread->skipped = outside_limits(target, size);
 	if (thread->skipped)
 		count(NL_SKIPPED);
-	thread->sp = REG_SP(ctx);
-	thread->ip = REG_IP(ctx);
-#if defined(__TARGET_ARCH_x86)
-	if (bpf_probe_read_user(&thread->return_address, sizeof(u64), (void *)thread->sp))
-		thread->return_address = 0;
-#else
-	thread->return_address = REG_LR(ctx);
-#endif
+	thread->sp = sp;
+	thread->ip = REG_IP(ctx) - NL_COOKIE_OFFSET(cookie);
+	thread->return_address = return_address(ctx, sp);
 	thread->call = call;
 	return 1;
 }
@@ -350,7 +376,7 @@ int on_alloc_session(struct pt_regs *ctx)
 SEC("uprobe")
 int on_free(struct pt_regs *ctx)
 {
-	u64 cookie = bpf_get_attach_cookie(ctx), address = REG_ARG1(ctx);
+	u64 cookie = bpf_get_attach_cookie(ctx), address = arguments_of(ctx, cookie).first;
 	u32 slot = NL_COOKIE_SLOT(cookie), tid = (u32)bpf_get_current_pid_tgid();
 	struct nl_target *target = active_target(slot);
 	struct nl_thread *thread;
@@ -373,7 +399,8 @@ int on_free(struct pt_regs *ctx)
 	}
 	thread = bpf_map_lookup_elem(&threads, &tid);
 	/* A realloc in flight may free its old block through free: that one is held, not unknown. */
-	if (thread && ((thread->call != NL_CALL_NONE && REG_SP(ctx) < thread->sp) ||
+	if (thread && ((thread->call != NL_CALL_NONE &&
+			REG_SP(ctx) + NL_COOKIE_PUSHED(cookie) < thread->sp) ||
 		       thread->deleted == address)) {
 		thread->deleted = 0;
 		count(NL_NESTED);

@@ -11,6 +11,12 @@
 
 #include "nativeleak.h"
 
+typedef __u64 u64;
+typedef __s64 s64;
+typedef __u32 u32;
+typedef __s32 s32;
+typedef __u8 u8;
+
 /*
  * Layout of the registers a uprobe gets and of a task's saved user registers. Source: struct pt_regs in
  * arch/x86/include/asm/ptrace.h, struct user_pt_regs in arch/arm64/include/uapi/asm/ptrace.h. Own
@@ -28,6 +34,23 @@ struct pt_regs {
 #define REG_IP(regs) ((regs)->ip)
 #define REG_SP(regs) ((regs)->sp)
 #define REG_FP(regs) ((regs)->bp)
+
+/*
+ * A register by the number that x86-64's instructions have for it (rax 0, rcx 1, ...): words from the start of
+ * pt_regs. Nothing is ever passed in rsp (4). Read as memory, because the
+ * verifier takes no loads from a computed place in the context.
+ */
+static __always_inline u64 register_of(struct pt_regs *regs, u32 number)
+{
+	/* A nibble a register, rax in the lowest. */
+	u64 word = 0x01236789ed405cbaULL >> (4 * number) & 0xf, value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)regs + 8 * word);
+	return value;
+}
+
+/* rdi, rsi, rdx: where arguments are unless the code has moved them. */
+#define REGISTERS_IN_PLACE 0x267
 /* The call pushed the return address, the return popped it. */
 #define RETURN_SP(entry_sp) ((entry_sp) + 8)
 #elif defined(__TARGET_ARCH_arm64)
@@ -47,24 +70,26 @@ struct pt_regs {
 #error "no register layout for this architecture"
 #endif
 
-typedef __u64 u64;
-typedef __s64 s64;
-typedef __u32 u32;
-typedef __s32 s32;
-typedef __u8 u8;
-
 /*
  * Sizes given here are the defaults; the loader sets those of live, sites, threads, stacks, known_stacks,
  * scratch and events before it loads the object. All hash maps allocate as they are used.
  */
 
-/* slot -> target. Written by user space; state is switched off here at exec. */
+/* slot -> target. Written by user space, as a whole. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, NL_MAX_TARGETS);
 	__type(key, u32);
 	__type(value, struct nl_target);
 } targets SEC(".maps");
+
+/* slot -> enum nl_state. Apart from the target, because it is switched off here at exec. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NL_MAX_TARGETS);
+	__type(key, u32);
+	__type(value, u32);
+} windows SEC(".maps");
 
 /* tgid -> slot, for probes that every process hits. Written by user space, deleted here at exec. */
 struct {
@@ -149,9 +174,11 @@ static __always_inline void count(u32 counter)
 
 static __always_inline struct nl_target *active_target(u32 slot)
 {
-	struct nl_target *target = bpf_map_lookup_elem(&targets, &slot);
+	u32 *state = bpf_map_lookup_elem(&windows, &slot);
 
-	return target && target->state == NL_ON ? target : 0;
+	if (!state || *state != NL_ON)
+		return 0;
+	return bpf_map_lookup_elem(&targets, &slot);
 }
 
 /* The slot of the running process, or NL_MAX_TARGETS when it is none of the targets. */

@@ -68,24 +68,31 @@ static __always_inline void copy_args(u64 *to, struct syscall_enter *ctx, int n)
 		to[i] = i < n ? ctx->args[i] : 0;
 }
 
-static __always_inline int keep_args(struct syscall_enter *ctx, int n)
+static __always_inline struct nl_thread *enter_syscall(struct syscall_enter *ctx, u32 type, int n)
 {
 	struct nl_thread *thread = thread_in_window();
 
-	if (thread)
-		copy_args(thread->syscall_args, ctx, n);
+	if (!thread)
+		return 0;
+	thread->syscall = type;
+	copy_args(thread->syscall_args, ctx, n);
+	return thread;
+}
+
+static __always_inline int keep_args(struct syscall_enter *ctx, u32 type, int n)
+{
+	enter_syscall(ctx, type, n);
 	return 0;
 }
 
 /* Report at the entry: the memory is about to go. */
 static __always_inline int report_entry(struct syscall_enter *ctx, u32 type, int n)
 {
-	struct nl_thread *thread = thread_in_window();
+	struct nl_thread *thread = enter_syscall(ctx, type, n);
 	struct nl_event *event;
 
 	if (!thread)
 		return 0;
-	copy_args(thread->syscall_args, ctx, n);
 	event = new_event(type, thread->slot, thread->uid);
 	if (!event)
 		return 0;
@@ -96,54 +103,96 @@ static __always_inline int report_entry(struct syscall_enter *ctx, u32 type, int
 }
 
 /* The stack at a system call: the leaf is the code that made it. */
-static __noinline u64 syscall_stack(u32 slot)
+static __noinline u64 syscall_stack(struct nl_thread *thread)
 {
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	struct nl_target *target = active_target(slot);
+	struct nl_target *target = active_target(thread->slot);
 	struct scratch *scr;
 	u64 ip, sp, fp, key;
-	u32 index;
 
 	if (!target || bpf_probe_read_kernel(&ip, sizeof(ip), &REG_IP(regs)) ||
 	    bpf_probe_read_kernel(&sp, sizeof(sp), &REG_SP(regs)) ||
 	    bpf_probe_read_kernel(&fp, sizeof(fp), &REG_FP(regs)))
 		return 0;
-	scr = take_scratch(&index);
+	scr = take_scratch();
 	if (!scr) {
 		count(NL_NO_SCRATCH);
 		return 0;
 	}
-	begin_stack(scr, slot, sp, fp);
-	push_frame(scr, ip);
-	if (ip >= target->wrappers_start && ip < target->wrappers_end) {
-#if defined(__TARGET_ARCH_arm64)
-		u64 lr;
-
-		if (!bpf_probe_read_kernel(&lr, sizeof(lr), &REG_LR(regs)))
-			push_frame(scr, lr);
-#else
-		push_wrapper_caller(scr, target, ip);
-#endif
+	begin_stack(scr, target, thread->slot);
+	scr->pc = ip;
+	scr->sp = sp;
+	scr->fp = fp;
+	if (thread->call != NL_CALL_NONE) {
+		scr->hijacked_at = thread->sp;
+		scr->hijacked = thread->return_address;
 	}
-	walk_frame_pointers(index, target->max_depth);
+	if (target->unwind == NL_UNWIND_TABLES) {
+		walk_tables(scr->index);
+	} else {
+		push_frame(scr, ip, 0);
+		if (ip >= target->wrappers_start && ip < target->wrappers_end) {
+#if defined(__TARGET_ARCH_arm64)
+			u64 lr;
+
+			if (!bpf_probe_read_kernel(&lr, sizeof(lr), &REG_LR(regs)))
+				push_frame(scr, lr, 0);
+#else
+			push_wrapper_caller(scr, target, ip);
+#endif
+		}
+		walk_frame_pointers(scr->index);
+	}
 	key = stack_key(scr);
-	store_stack(scr, key, slot);
+	store_stack(scr, key);
 	release_scratch(scr);
 	return key;
 }
 
-/* Report at the exit of a call whose arguments were kept at its entry. */
-static __always_inline int report_exit(s64 ret, u32 type, int with_stack)
+/*
+ * The exit of every call whose entry was seen: one program for all tracepoints, since the verifier goes through
+ * the walk once for each program that has it.
+ */
+SEC("tp/syscalls/sys_exit_mmap")
+int on_syscall_exit(struct syscall_exit *ctx)
 {
 	struct nl_thread *thread = thread_in_window();
+	s64 ret = ctx->ret;
 	struct nl_event *event;
 	u64 stack = 0;
+	u32 type;
 
 	if (!thread)
 		return 0;
+	type = thread->syscall;
+	thread->syscall = NL_EVENT_NONE;
+	if (type == NL_EVENT_NONE)
+		return 0;
 	count(NL_SYSCALLS);
-	if (with_stack)
-		stack = syscall_stack(thread->slot);
+	switch (type) {
+	case NL_EVENT_MUNMAP:
+	case NL_EVENT_SHMDT:
+		/* Reported at the entry: only a failure is news. */
+		if (!failed(ret))
+			return 0;
+		type = type == NL_EVENT_MUNMAP ? NL_EVENT_MUNMAP_FAILED : NL_EVENT_SHMDT_FAILED;
+		break;
+	case NL_EVENT_MREMAP:
+		type = NL_EVENT_MREMAP_DONE;
+		if (!failed(ret))
+			stack = syscall_stack(thread);
+		break;
+	case NL_EVENT_MMAP:
+	case NL_EVENT_SHMAT:
+	case NL_EVENT_BRK:
+		if (failed(ret))
+			return 0;
+		stack = syscall_stack(thread);
+		break;
+	default:
+		if (failed(ret))
+			return 0;
+	}
 	event = new_event(type, thread->slot, thread->uid);
 	if (!event)
 		return 0;
@@ -156,102 +205,22 @@ static __always_inline int report_exit(s64 ret, u32 type, int with_stack)
 	return 0;
 }
 
-SEC("tp/syscalls/sys_enter_mmap")
-int on_mmap_entry(struct syscall_enter *ctx)
-{
-	return keep_args(ctx, 6);
-}
+#define ON_ENTRY(call, kind, n_args, report)             \
+	SEC("tp/syscalls/sys_enter_" #call)              \
+	int on_##call##_entry(struct syscall_enter *ctx) \
+	{                                                \
+		return report(ctx, kind, n_args);        \
+	}
 
-SEC("tp/syscalls/sys_exit_mmap")
-int on_mmap_exit(struct syscall_exit *ctx)
-{
-	return failed(ctx->ret) ? 0 : report_exit(ctx->ret, NL_EVENT_MMAP, 1);
-}
-
-SEC("tp/syscalls/sys_enter_munmap")
-int on_munmap_entry(struct syscall_enter *ctx)
-{
-	return report_entry(ctx, NL_EVENT_MUNMAP, 2);
-}
-
-SEC("tp/syscalls/sys_exit_munmap")
-int on_munmap_exit(struct syscall_exit *ctx)
-{
-	return failed(ctx->ret) ? report_exit(ctx->ret, NL_EVENT_MUNMAP_FAILED, 0) : 0;
-}
-
-SEC("tp/syscalls/sys_enter_mremap")
-int on_mremap_entry(struct syscall_enter *ctx)
-{
-	return report_entry(ctx, NL_EVENT_MREMAP, 5);
-}
-
-SEC("tp/syscalls/sys_exit_mremap")
-int on_mremap_exit(struct syscall_exit *ctx)
-{
-	return report_exit(ctx->ret, NL_EVENT_MREMAP_DONE, !failed(ctx->ret));
-}
-
-SEC("tp/syscalls/sys_enter_mprotect")
-int on_mprotect_entry(struct syscall_enter *ctx)
-{
-	return keep_args(ctx, 3);
-}
-
-SEC("tp/syscalls/sys_exit_mprotect")
-int on_mprotect_exit(struct syscall_exit *ctx)
-{
-	return failed(ctx->ret) ? 0 : report_exit(ctx->ret, NL_EVENT_MPROTECT, 0);
-}
-
-SEC("tp/syscalls/sys_enter_brk")
-int on_brk_entry(struct syscall_enter *ctx)
-{
-	return keep_args(ctx, 1);
-}
-
-SEC("tp/syscalls/sys_exit_brk")
-int on_brk_exit(struct syscall_exit *ctx)
-{
-	return report_exit(ctx->ret, NL_EVENT_BRK, 1);
-}
-
+ON_ENTRY(mmap, NL_EVENT_MMAP, 6, keep_args)
+ON_ENTRY(munmap, NL_EVENT_MUNMAP, 2, report_entry)
+ON_ENTRY(mremap, NL_EVENT_MREMAP, 5, report_entry)
+ON_ENTRY(mprotect, NL_EVENT_MPROTECT, 3, keep_args)
+ON_ENTRY(brk, NL_EVENT_BRK, 1, keep_args)
 /* How long a shared segment is, the attach does not say. */
-SEC("tp/syscalls/sys_enter_shmget")
-int on_shmget_entry(struct syscall_enter *ctx)
-{
-	return keep_args(ctx, 3);
-}
-
-SEC("tp/syscalls/sys_exit_shmget")
-int on_shmget_exit(struct syscall_exit *ctx)
-{
-	return failed(ctx->ret) ? 0 : report_exit(ctx->ret, NL_EVENT_SHMGET, 0);
-}
-
-SEC("tp/syscalls/sys_enter_shmat")
-int on_shmat_entry(struct syscall_enter *ctx)
-{
-	return keep_args(ctx, 3);
-}
-
-SEC("tp/syscalls/sys_exit_shmat")
-int on_shmat_exit(struct syscall_exit *ctx)
-{
-	return failed(ctx->ret) ? 0 : report_exit(ctx->ret, NL_EVENT_SHMAT, 1);
-}
-
-SEC("tp/syscalls/sys_enter_shmdt")
-int on_shmdt_entry(struct syscall_enter *ctx)
-{
-	return report_entry(ctx, NL_EVENT_SHMDT, 1);
-}
-
-SEC("tp/syscalls/sys_exit_shmdt")
-int on_shmdt_exit(struct syscall_exit *ctx)
-{
-	return failed(ctx->ret) ? report_exit(ctx->ret, NL_EVENT_SHMDT_FAILED, 0) : 0;
-}
+ON_ENTRY(shmget, NL_EVENT_SHMGET, 3, keep_args)
+ON_ENTRY(shmat, NL_EVENT_SHMAT, 3, keep_args)
+ON_ENTRY(shmdt, NL_EVENT_SHMDT, 1, report_entry)
 
 /* Raw tracepoints give the kernel's own objects: no format that could change between releases. */
 
@@ -313,18 +282,17 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)ctx->args[0];
 	u32 tgid = BPF_CORE_READ(task, tgid);
-	u32 *found = bpf_map_lookup_elem(&slots, &tgid), slot;
-	struct nl_target *target;
+	u32 *found = bpf_map_lookup_elem(&slots, &tgid), slot, *state;
 	struct nl_event *event;
 
 	if (!found)
 		return 0;
 	slot = *found;
-	target = bpf_map_lookup_elem(&targets, &slot);
-	if (!target)
+	state = bpf_map_lookup_elem(&windows, &slot);
+	if (!state)
 		return 0;
 	/* The address space is gone, and with it all that was outstanding: the window ends here. */
-	target->state = NL_OFF;
+	*state = NL_OFF;
 	bpf_map_delete_elem(&slots, &tgid);
 	event = new_event(NL_EVENT_EXEC, slot, 0);
 	if (event)

@@ -9,8 +9,15 @@
 #define NL_MAX_TARGETS 64
 #define NL_SLICES 16
 #define NL_BANKS 2
-/* Depth of a stored stack; the report says so where a stack was deeper. */
-#define NL_MAX_FRAMES 127
+/* Frames of a stack that can be kept; a deeper one keeps both its ends. */
+#define NL_MAX_FRAMES 512
+/*
+ * A walk that is not at the root after NL_STEPS * NL_STEPS frames ends there. Two loops, one in a function of
+ * its own, so that the verifier goes through 32 + 32 rounds instead of 1,024.
+ */
+#define NL_STEPS 32
+/* Frames of one element of the stack store: a short stack takes little. */
+#define NL_CHUNK_FRAMES 64
 /* A task may be preempted in the middle of a walk, so one scratch a CPU is not enough. */
 #define NL_SCRATCH_PER_CPU 8
 /* Birth times count in units of 2^20 ns (1.05 ms): 32 bits last 52 days. */
@@ -33,9 +40,17 @@ enum nl_call {
 	NL_CALL_DELETE, /* (block): a C++ operator, which may or may not go on to free */
 };
 
-/* Cookie of a probe: enum nl_call in bits 0-7, slot of the target in bits 8-15. */
+/*
+ * Cookie of a probe: enum nl_call in bits 0-7, slot of the target in 8-15. A probe need not sit on the first
+ * instruction: how far behind it, in bytes, is in bits 16-31, what has been pushed by then in 32-47, and which
+ * registers the arguments are in, in 48-59.
+ */
 #define NL_COOKIE_CALL(cookie) ((cookie)&0xff)
 #define NL_COOKIE_SLOT(cookie) (((cookie) >> 8) & 0xff)
+#define NL_COOKIE_OFFSET(cookie) (((cookie) >> 16) & 0xffff)
+#define NL_COOKIE_PUSHED(cookie) (((cookie) >> 32) & 0xffff)
+/* Registers of arguments 1 to 3, as x86-64 counts them, when the code before the probe has moved them. */
+#define NL_COOKIE_REGISTER(cookie, argument) (((cookie) >> (44 + 4 * (argument))) & 0xf)
 
 enum nl_counter {
 	NL_LOST_ALLOCATIONS, /* no room in the live set or for the thread */
@@ -81,13 +96,31 @@ enum nl_event_type {
 /* Flags of an event. */
 #define NL_IN_ALLOCATOR 1u
 
-/* Flags of a stack: how the walk ended when it was not at the root. */
-#define NL_STACK_TRUNCATED 1u /* deeper than the limit */
-#define NL_STACK_NO_FP 2u /* the frame pointer led nowhere */
-#define NL_STACK_READ_FAULT 4u /* a page of the stack was not in memory */
-#define NL_STACK_NO_SCRATCH 8u
+/* How a frame was found. In bits 56-63 of a frame's first word. */
+enum nl_found {
+	NL_FOUND_EXACT, /* the leaf, or by the call-site table of its callee */
+	NL_FOUND_GUESS, /* by a frame pointer, its callee having no table: may skip or invent a caller */
+	NL_FOUND_SIGNAL, /* interrupted by a signal, its object's table being one of call sites: see 'full' */
+	NL_FOUND_FP, /* by a frame pointer, as asked for (--unwind fp) */
+};
+
+/* How a walk ended. */
+enum nl_end {
+	NL_END_ROOT, /* at the outermost frame: the table says so, or a made-up return address */
+	NL_END_STEPS, /* after NL_STEPS * NL_STEPS frames */
+	NL_END_NO_MAPPING, /* in memory that was not known to be code */
+	NL_END_NO_TABLE, /* in code without unwind information, its frame pointer leading nowhere */
+	NL_END_RULE, /* at a rule that cannot be followed */
+	NL_END_READ, /* at a page that is not in memory */
+	NL_END_BAD_SP, /* the stack pointer did not move up */
+	NL_END_STALL, /* at a return address of zero */
+	NL_END_NO_FP, /* at a frame pointer that leads nowhere (--unwind fp) */
+	NL_END_NO_SCRATCH, /* no buffer: leaf and caller only */
+};
 
 enum nl_state { NL_OFF, NL_ON };
+
+enum nl_unwind { NL_UNWIND_FP, NL_UNWIND_TABLES };
 
 /* A system call wrapper of the C library that makes room on the stack before the call. */
 struct nl_wrapper {
@@ -98,17 +131,68 @@ struct nl_wrapper {
 
 #define NL_WRAPPERS 4
 
+/* An executable mapping of a target. */
+struct nl_mapping {
+	__u64 start;
+	__u64 end;
+	__u64 bias; /* address minus what the object's own addresses say */
+	__u32 table; /* index in tables, or NL_NO_TABLE */
+	__u32 pad;
+};
+
+#define NL_NO_TABLE 0xffffffffu
+#define NL_MAX_MAPPINGS 512
+
+/* The mappings of one target in order of address; two of these a target, in turns. */
+struct nl_mappings {
+	__u32 n;
+	__u32 pad;
+	struct nl_mapping mappings[NL_MAX_MAPPINGS];
+};
+
+/*
+ * An unwind table: words of 32 bits in chunks of 4 KiB, made by tracer/nativeleak/unwind/pack.py.
+ * Addresses are those of the object's own ELF file.
+ */
+#define NL_CHUNK_WORDS 1024
+enum nl_table_word {
+	NL_TABLE_PAGES, /* how many */
+	NL_TABLE_FIRST_PAGE, /* address >> shift of the first */
+	NL_TABLE_SHIFT,
+	NL_TABLE_RULES, /* index of the first rule's first word, even */
+	NL_TABLE_N_RULES,
+	NL_TABLE_FORMAT, /* version in bits 0-15, bit 16: full, good for any address */
+	NL_TABLE_DIRECTORY, /* a word a page: index of its first row << 10 | rows */
+};
+#define NL_TABLE_FULL (1u << 16)
+
+/* A rule: kind in bits 0-7, rule of rbp in 8-15, its offset in 16-31, offset of the CFA in 32-63. */
+enum nl_rule_kind {
+	NL_RULE_NONE,
+	NL_RULE_RSP, /* CFA = rsp + offset */
+	NL_RULE_RBP, /* CFA = rbp + offset */
+	NL_RULE_RBP_DEREF, /* CFA = *(rbp + low 16 bits) + high 16 bits */
+	NL_RULE_SIGNAL = 5, /* registers are in the signal frame */
+	NL_RULE_ROOT, /* no caller */
+	NL_RULE_PLT,
+	NL_RULE_BAD = 9, /* not expressible */
+};
+
+enum nl_rbp_rule { NL_RBP_SAME, NL_RBP_AT_CFA, NL_RBP_AT_RBP };
+
 /* One target, written by user space. */
 struct nl_target {
 	__u32 tgid;
-	__u32 state; /* enum nl_state */
+	__u32 pad;
 	__u64 start_ns; /* CLOCK_MONOTONIC when the window opened */
 	__u64 min_size; /* requested bytes; smaller calls are skipped */
 	__u64 max_size; /* larger calls are skipped; 0: no limit */
 	__u64 wrappers_start; /* text of the C library: most of its wrappers have no frame */
 	__u64 wrappers_end;
 	__u32 generation; /* of the birth slices: their width is 2^(20+10+generation) ns */
-	__u32 max_depth;
+	__u32 max_depth; /* at most NL_MAX_FRAMES, even */
+	__u32 bank; /* which of the two nl_mappings is in force */
+	__u32 unwind; /* enum nl_unwind */
 	struct nl_wrapper wrappers[NL_WRAPPERS]; /* those that do have one; unused: all zero */
 };
 
@@ -146,12 +230,30 @@ struct nl_site {
 	struct nl_slice slices[NL_BANKS][NL_SLICES];
 };
 
+/* One frame: address and enum nl_found << 56; the second word is for frames that need one. */
+struct nl_frame {
+	__u64 address;
+	__u64 extra;
+};
+
+/* Facts of a stack; its frames are in stack_frames. */
 struct nl_stack {
-	__u32 n; /* frames, leaf first */
-	__u32 flags;
+	__u32 n; /* frames walked, leaf first */
+	__u32 depth; /* frames kept: of more, the first half and the last half */
+	__u32 end; /* enum nl_end */
 	__u32 check;
 	__u32 slot;
-	__u64 ips[NL_MAX_FRAMES];
+	__u32 pad;
+};
+
+struct nl_chunk_key {
+	__u64 stack;
+	__u32 chunk;
+	__u32 pad;
+};
+
+struct nl_chunk {
+	struct nl_frame frames[NL_CHUNK_FRAMES];
 };
 
 /* A thread of a target, from its first call to its end. One call at a time can be in flight. */
@@ -168,6 +270,8 @@ struct nl_thread {
 	__u64 return_address;
 	struct nl_live old;
 	__u64 deleted; /* block that operator delete took: free may see it again */
+	__u32 syscall; /* enum nl_event_type of the system call that is under way */
+	__u32 pad;
 	__u64 syscall_args[6];
 };
 
@@ -187,12 +291,14 @@ struct nl_event {
 	};
 };
 
-_Static_assert(sizeof(struct nl_target) == 56 + NL_WRAPPERS * 24, "nl_target");
+_Static_assert(sizeof(struct nl_target) == 64 + NL_WRAPPERS * 24, "nl_target");
 _Static_assert(sizeof(struct nl_live) == 24, "nl_live");
 _Static_assert(sizeof(struct nl_site_key) == 16, "nl_site_key");
 _Static_assert(sizeof(struct nl_site) == 40 + NL_BANKS * NL_SLICES * 16, "nl_site");
-_Static_assert(sizeof(struct nl_stack) == 16 + NL_MAX_FRAMES * 8, "nl_stack");
-_Static_assert(sizeof(struct nl_thread) == 136, "nl_thread");
+_Static_assert(sizeof(struct nl_stack) == 24, "nl_stack");
+_Static_assert(sizeof(struct nl_chunk) == 1024, "nl_chunk");
+_Static_assert(sizeof(struct nl_mappings) == 8 + 32 * NL_MAX_MAPPINGS, "nl_mappings");
+_Static_assert(sizeof(struct nl_thread) == 144, "nl_thread");
 _Static_assert(sizeof(struct nl_event) == 96, "nl_event");
 
 #endif /* NATIVELEAK_H */

@@ -1,37 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * One walk over the user stack, and the store of stacks. The kernel's own walk (bpf_get_stack) costs
- * three times as much and skips the caller of a function whose frame is not set up yet, so the caller
- * is always taken from the return address, and only what is above it by frame pointers.
+ * A stack: begin, walk, key, store. The kernel's own walk (bpf_get_stack) needs frame pointers, costs three
+ * times as much and skips the caller of a function whose frame is not set up yet.
  */
 #ifndef NATIVELEAK_STACK_BPF_H
 #define NATIVELEAK_STACK_BPF_H
 
 #include "common.bpf.h"
-
-/* A frame larger than this is taken for a broken chain. Thread stacks are 8 MiB by default. */
-#define MAX_FRAME_BYTES (1 << 20)
-
-struct scratch {
-	u32 busy;
-	u32 pad;
-	u64 fp;
-	u64 sp;
-	u64 hash;
-	struct nl_stack stack;
-};
-
-/* cpu * NL_SCRATCH_PER_CPU + level -> buffer of one walk. Sized by the loader. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NL_SCRATCH_PER_CPU);
-	__type(key, u32);
-	__type(value, struct scratch);
-} scratch SEC(".maps");
+#include "unwind.bpf.h"
 
 /*
- * key -> frames of a stack that user space has not fetched yet. User space moves the key to known_stacks
- * and deletes it here, so this map holds new stacks only. Full: counted as lost.
+ * Key -> facts of a stack that user space has not fetched yet. User space moves the key to known_stacks and
+ * deletes it here, so this map holds new stacks only. Full: counted as lost.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -41,7 +21,16 @@ struct {
 	__type(value, struct nl_stack);
 } stacks SEC(".maps");
 
-/* key -> second hash. Written by user space, never deleted. */
+/* Key and number of the chunk -> frames of a stack in stacks. Deleted with it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 15);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct nl_chunk_key);
+	__type(value, struct nl_chunk);
+} stack_frames SEC(".maps");
+
+/* Key -> second hash. Written by user space, never deleted. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1 << 17);
@@ -50,17 +39,18 @@ struct {
 	__type(value, u32);
 } known_stacks SEC(".maps");
 
-static __always_inline struct scratch *take_scratch(u32 *index)
+static __always_inline struct scratch *take_scratch(void)
 {
 	u32 first = bpf_get_smp_processor_id() * NL_SCRATCH_PER_CPU;
 
 	for (u32 level = 0; level < NL_SCRATCH_PER_CPU; level++) {
-		struct scratch *scr;
+		u32 index = first + level;
+		struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
 
-		*index = first + level;
-		scr = bpf_map_lookup_elem(&scratch, index);
-		if (scr && __sync_lock_test_and_set(&scr->busy, 1) == 0)
+		if (scr && __sync_lock_test_and_set(&scr->busy, 1) == 0) {
+			scr->index = index;
 			return scr;
+		}
 	}
 	return 0;
 }
@@ -70,94 +60,60 @@ static __always_inline void release_scratch(struct scratch *scr)
 	__sync_lock_test_and_set(&scr->busy, 0);
 }
 
-static __always_inline void push_frame(struct scratch *scr, u64 ip)
-{
-	u32 n = scr->stack.n;
-
-	if (n >= NL_MAX_FRAMES)
-		return;
-	scr->stack.ips[n] = ip;
-	scr->stack.n = n + 1;
-	/* Multiplier: 2^64 over the golden ratio, odd. */
-	scr->hash = (scr->hash ^ ip) * 0x9e3779b97f4a7c15ULL;
-	scr->hash ^= scr->hash >> 32;
-	scr->stack.check = scr->stack.check * 31 + (u32)(ip ^ (ip >> 32));
-}
-
-/* Walk from scr->fp upwards by frame pointers, at most `depth` frames in all. */
-__noinline int walk_frame_pointers(u32 index, u32 depth)
+/* One frame up by the frame pointer. Returns 1 when the walk has ended. */
+__noinline int step_frame_pointer(u32 index)
 {
 	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
-	u64 frame[2];
+	u64 frame[2], fp;
 
 	if (!scr)
-		return 0;
-	for (u32 i = 0; i < NL_MAX_FRAMES; i++) {
-		u64 fp = scr->fp;
-
-		/* A thread's outermost frame has fp 0: that is the root as far as can be seen. */
-		if (!fp)
-			return 0;
-		if (fp & 7 || fp < scr->sp || fp - scr->sp > MAX_FRAME_BYTES) {
-			scr->stack.flags |= NL_STACK_NO_FP;
-			return 0;
-		}
-		if (bpf_probe_read_user(frame, sizeof(frame), (void *)fp)) {
-			scr->stack.flags |= NL_STACK_READ_FAULT;
-			return 0;
-		}
-		if (!frame[1])
-			return 0;
-		if (scr->stack.n >= depth || scr->stack.n >= NL_MAX_FRAMES) {
-			scr->stack.flags |= NL_STACK_TRUNCATED;
-			return 0;
-		}
-		push_frame(scr, frame[1]);
-		scr->sp = fp + 16;
-		scr->fp = frame[0];
-	}
+		return 1;
+	fp = scr->fp;
+	/* A thread's outermost frame has fp 0: that is the root as far as can be seen. */
+	if (!fp)
+		return 1;
+	if (fp & 7 || fp < scr->sp || fp - scr->sp > MAX_GUESS_BYTES)
+		return end_walk(scr, NL_END_NO_FP);
+	if (bpf_probe_read_user(frame, sizeof(frame), (void *)fp))
+		return end_walk(scr, NL_END_READ);
+	if (!frame[1])
+		return 1;
+	scr->found = NL_FOUND_FP;
+	push_frame(scr, frame[1], 0);
+	scr->sp = fp + 16;
+	scr->fp = frame[0];
 	return 0;
 }
 
-/* Does a call instruction end at this address? */
-static __always_inline int follows_call(u64 address)
+/* Some frames of a walk by frame pointers; 1 when it has ended. */
+__noinline int walk_some_pointers(u32 index)
 {
-#if defined(__TARGET_ARCH_x86)
-	u8 code[8];
+	asm volatile("" ::"r"(index));
+	for (u32 i = 0; i < NL_STEPS; i++)
+		if (step_frame_pointer(index))
+			return 1;
+	return 0;
+}
 
-	if (address < 8 || bpf_probe_read_user(code, sizeof(code), (void *)(address - 8)))
-		return 0;
-	/*
-	 * call rel32 is e8 and four bytes. call through a register or memory is ff /2: its length follows
-	 * from the addressing mode in the ModRM byte (Intel SDM vol. 2, table 2-2). A REX prefix stands
-	 * before and changes nothing here.
-	 */
-	if (code[3] == 0xe8)
-		return 1;
-	if (code[6] == 0xff && ((code[7] & 0xf8) == 0xd0 ||
-				((code[7] & 0xf8) == 0x10 && code[7] != 0x14 && code[7] != 0x15)))
-		return 1;
-	if (code[5] == 0xff && (((code[6] & 0xf8) == 0x50 && code[6] != 0x54) || code[6] == 0x14))
-		return 1;
-	if (code[4] == 0xff && code[5] == 0x54)
-		return 1;
-	if (code[2] == 0xff && (((code[3] & 0xf8) == 0x90 && code[3] != 0x94) || code[3] == 0x15))
-		return 1;
-	return code[1] == 0xff && (code[2] == 0x94 || code[2] == 0x14);
-#else
-	u32 instruction;
+/* Walk from scr->fp upwards by frame pointers alone. */
+__noinline int walk_frame_pointers(u32 index)
+{
+	struct scratch *scr;
 
-	if (address < 4 || address & 3 ||
-	    bpf_probe_read_user(&instruction, sizeof(instruction), (void *)(address - 4)))
-		return 0;
-	/* bl imm26, blr Xn. Source: Arm ARM, C6.2.33 and C6.2.35. */
-	return (instruction & 0xfc000000) == 0x94000000 || (instruction & 0xfffffc1f) == 0xd63f0000;
-#endif
+	asm volatile("" ::"r"(index));
+	for (u32 i = 0; i < NL_STEPS; i++)
+		if (walk_some_pointers(index))
+			return 0;
+	scr = bpf_map_lookup_elem(&scratch, &index);
+	if (scr)
+		scr->end = NL_END_STEPS;
+	return 0;
 }
 
 /*
- * The caller of a system call wrapper of the C library. Most wrappers have no frame: on x86-64 the return
- * address is on top of the stack. Of the others user space has found out how much room they make.
+ * The caller of a system call wrapper of the C library, when only frame pointers are asked. Most wrappers
+ * have no frame: on x86-64 the return address is on top of the stack. Of the others user space has found
+ * out how much room they make.
  */
 static __always_inline void push_wrapper_caller(struct scratch *scr, const struct nl_target *target,
 						u64 ip)
@@ -169,25 +125,42 @@ static __always_inline void push_wrapper_caller(struct scratch *scr, const struc
 			at += target->wrappers[i].frame_bytes;
 	if (bpf_probe_read_user(&word, sizeof(word), (void *)at) || !follows_call(word))
 		return;
-	push_frame(scr, word);
+	push_frame(scr, word, 0);
 	scr->sp = at + 8;
 }
 
-/* The same stack in two targets is two: their addresses mean different code. */
-static __always_inline void begin_stack(struct scratch *scr, u32 slot, u64 sp, u64 fp)
+/* Begin a stack. The same one in two targets is two: their addresses mean different code. */
+static __always_inline void begin_stack(struct scratch *scr, const struct nl_target *target,
+					u32 slot)
 {
-	scr->stack.n = 0;
-	scr->stack.flags = 0;
-	scr->stack.check = slot;
-	scr->stack.slot = slot;
+	scr->slot = slot;
+	scr->bank = target->bank;
 	scr->hash = slot + 1;
-	scr->sp = sp;
-	scr->fp = fp;
+	scr->found = NL_FOUND_EXACT;
+	scr->exact = 0;
+	scr->end = NL_END_ROOT;
+	scr->depth = target->max_depth;
+	scr->hijacked_at = 0;
+	scr->map_start = 0;
+	scr->map_end = 0;
+	scr->check = slot;
+	scr->n = 0;
+}
+
+/* Walk on from the registers that are set. */
+static __always_inline void walk(struct scratch *scr, const struct nl_target *target)
+{
+	if (target->unwind == NL_UNWIND_TABLES) {
+		walk_tables(scr->index);
+	} else {
+		push_frame(scr, scr->pc, 0);
+		walk_frame_pointers(scr->index);
+	}
 }
 
 static __always_inline u64 stack_key(struct scratch *scr)
 {
-	u64 hash = scr->hash ^ ((u64)scr->stack.flags << 40);
+	u64 hash = scr->hash ^ ((u64)scr->end << 40);
 
 	hash ^= hash >> 29;
 	/* 0 stands for "not known". */
@@ -195,33 +168,56 @@ static __always_inline u64 stack_key(struct scratch *scr)
 }
 
 /* Put a stack into the store, once. Called when its site is new, so not on the hot path. */
-static __always_inline void store_stack(struct scratch *scr, u64 key, u32 slot)
+static __noinline int store_stack(struct scratch *scr, u64 key)
 {
 	u32 *check = bpf_map_lookup_elem(&known_stacks, &key);
+	struct nl_chunk_key chunk = { .stack = key };
+	u32 kept = scr->n < scr->depth ? scr->n : scr->depth;
+	struct nl_stack stack = {
+		.n = scr->n,
+		.depth = scr->depth,
+		.end = scr->end,
+		.check = scr->check,
+		.slot = scr->slot,
+	};
 	struct nl_event *event;
 	long error;
 
 	if (check) {
-		if (*check != scr->stack.check)
+		if (*check != scr->check)
 			count(NL_STACK_COLLISIONS);
-		return;
+		return 0;
 	}
-	error = bpf_map_update_elem(&stacks, &key, &scr->stack, BPF_NOEXIST);
+	if (bpf_map_lookup_elem(&stacks, &key))
+		return 0;
+	/* Frames first: who finds the stack finds its frames. */
+	for (u32 i = 0; i < NL_MAX_FRAMES / NL_CHUNK_FRAMES; i++) {
+		if (i * NL_CHUNK_FRAMES >= kept)
+			break;
+		chunk.chunk = i;
+		if (bpf_map_update_elem(&stack_frames, &chunk, &scr->frames[i * NL_CHUNK_FRAMES],
+					BPF_ANY)) {
+			count(NL_LOST_STACKS);
+			return 0;
+		}
+	}
+	error = bpf_map_update_elem(&stacks, &key, &stack, BPF_NOEXIST);
 	if (error == -EEXIST)
-		return;
+		return 0;
 	if (error) {
 		count(NL_LOST_STACKS);
-		return;
+		return 0;
 	}
 	/* A lost event only delays: user space sweeps the store at every snapshot. */
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event)
-		return;
+		return 0;
 	__builtin_memset(event, 0, sizeof(*event));
 	event->type = NL_EVENT_STACK;
-	event->slot = slot;
+	event->slot = scr->slot;
 	event->stack = key;
 	bpf_ringbuf_submit(event, 0);
+	return 0;
 }
 
 #endif /* NATIVELEAK_STACK_BPF_H */

@@ -14,18 +14,24 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
 
 from nativeleak import __version__
 from nativeleak.analysis.telling import telling_frame
 from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.collector import Collector, TargetState
+from nativeleak.engines.bpf.calibration import measure_hit_cost
+from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
+from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError
 from nativeleak.ledger.slices import slice_seconds
 from nativeleak.model import Snapshot, TargetInfo, TraceInfo
+from nativeleak.probes.cache import PlacementCache
+from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
 from nativeleak.probes.families import ALL_NAMES, choose_points
+from nativeleak.probes.placement import PlacedProbe, place
 from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.recording.writer import RecordingWriter
 from nativeleak.symbols.functions import find_function_offsets
@@ -34,12 +40,21 @@ from nativeleak.target import procfs
 from nativeleak.target.check import check_target
 from nativeleak.target.jvm import read_jvm_version
 from nativeleak.target.mapped import MappedObject, executable_objects
+from nativeleak.unwind.tables import UnwindTables
 
 _TICK_S: Final = 0.05
 """Shortest time between two looks at the ring buffer: it holds some 40,000 events."""
 _IDLE_S: Final = 0.5
 _INIT_PID_NAMESPACE: Final = "pid:[4026531836]"
 """Source: PROC_PID_INIT_INO in include/linux/proc_ns.h."""
+
+
+class Unwind(StrEnum):
+    """How native stacks are walked."""
+
+    AUTO = "auto"
+    FP = "fp"
+    TABLES = "tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +72,8 @@ class TraceOptions:
     interval_s: float = 10.0
     min_size: int = 0
     max_size: int = 0
-    max_depth: int = abi.MAX_FRAMES
+    max_depth: int = 127
+    unwind: Unwind = Unwind.AUTO
     limits: Limits = field(default_factory=Limits)
     maps_only: bool = False
     overwrite: bool = False
@@ -99,6 +115,9 @@ class Trace:
         self._recording_failed = False
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._hit_cost_ns = 0.0
+        self._tables: UnwindTables | None = None
+        self._emulated = CONSERVATIVE
+        self._uses_tables = options.unwind is not Unwind.FP and platform.machine() == "x86_64"
 
     # What the observer reads
 
@@ -111,6 +130,13 @@ class Trace:
     def allocators(self) -> list[str]:
         """Objects whose allocator functions are probed."""
         return sorted({name for state in self.collector.targets.values() for name in state.info.allocators})
+
+    @property
+    def tables(self) -> UnwindTables:
+        """Unwind tables of the targets."""
+        if self._tables is None:
+            raise RuntimeError("the trace has not begun")
+        return self._tables
 
     # The trace
 
@@ -127,6 +153,8 @@ class Trace:
             engine = stack.enter_context(BpfEngine(self.options.limits, self.collector.on_event, self.options.modes))
             self.collector.bind(engine)
             stack.callback(self.collector.close)
+            self._tables = UnwindTables(engine, self._on_note)
+            stack.callback(self._tables.close)
             exits = self._take_targets(stack)
             wakeup = stack.enter_context(self._signals())
             self.writer = stack.enter_context(
@@ -163,18 +191,23 @@ class Trace:
         return exits
 
     def _begin(self, engine: BpfEngine) -> None:
+        with contextlib.suppress(OSError):
+            self._emulated = measure_emulated(engine.attached_to_ourselves)
         for state in self.collector.targets.values():
             target = abi.Target(
                 min_size=self.options.min_size,
                 max_size=self.options.max_size,
                 max_depth=min(self.options.max_depth, abi.MAX_FRAMES),
+                unwind=abi.Unwind.TABLES if self._uses_tables else abi.Unwind.FP,
             )
             _set_wrappers(target, state.facts.pid)
             engine.add_target(state.slot, state.facts.pid, target)
+            if self._uses_tables:
+                self.tables.add_target(state.slot, state.facts.pid)
             self._probe_new_objects(engine, state)
             if not state.info.allocators and not self.options.maps_only:
                 raise _no_allocator(state)
-        self._hit_cost_ns = _measure_hit_cost(engine)
+        self._hit_cost_ns = self._measure_hit_cost(engine)
         self.collector.start_counters()
         for state in self.collector.targets.values():
             self.collector.open_window(state)
@@ -202,14 +235,38 @@ class Trace:
 
     def _probe_object(self, engine: BpfEngine, state: TargetState, mapped: MappedObject) -> None:
         try:
-            points = choose_points(find_function_offsets(mapped.file_path, ALL_NAMES)) if mapped.file_path else []
+            placed = self._place(mapped.file_path) if mapped.file_path else []
         except (ElfError, OSError):
             return
-        if not points:
+        if not placed:
             return
-        engine.attach_functions(state.slot, state.facts.pid, mapped.file_path, mapped.path, points)
+        engine.attach_functions(state.slot, state.facts.pid, mapped.file_path, mapped.path, placed)
+        for start, end, offset in mapped.ranges:
+            state.leaf_names |= {
+                start + probe.point.offset - offset: probe.point.function
+                for probe in placed
+                if offset <= probe.point.offset < offset + end - start
+            }
         state.info = replace(state.info, allocators=(*state.info.allocators, mapped.name))
-        self._on_note("probes", f"probed {len(points)} allocator functions of {mapped.path}")
+        slow = [probe.point.function for probe in placed if not probe.placement.emulated]
+        costs = f"; a second trap at each call of {', '.join(slow)}" if slow else ""
+        self._on_note("probes", f"probed {len(placed)} allocator functions of {mapped.path}{costs}")
+
+    def _place(self, path: str) -> list[PlacedProbe]:
+        points = choose_points(find_function_offsets(path, ALL_NAMES))
+        return place(path, points, self._emulated, moved_arguments=True, cache=PlacementCache()) if points else []
+
+    def _measure_hit_cost(self, engine: BpfEngine) -> float:
+        """Nanoseconds a probe hit costs here, 0.0 where it cannot be measured."""
+        for mapped in executable_objects(os.getpid(), procfs.read_maps(os.getpid())):
+            try:
+                placed = self._place(mapped.file_path) if mapped.file_path else []
+                pair = [probe for probe in placed if probe.point.function in ("malloc", "free")]
+                if pair:
+                    return measure_hit_cost(engine, pair, mapped.file_path)
+            except (ElfError, OSError, CannotTraceError):
+                continue
+        return 0.0
 
     def _loop(self, engine: BpfEngine, exits: dict[int, TargetState], wakeup: int) -> None:
         duration_s = self.options.duration_s
@@ -256,8 +313,10 @@ class Trace:
         for state in self.collector.targets.values():
             if state.new_code and not state.is_over:
                 state.symbolizer.refresh_maps()
+                self.tables.refresh(state.slot)
                 self._probe_new_objects(engine, state)
         self.collector.name_new_stacks()
+        self.tables.work()
         self.collector.keep_slices()
 
     def _end(self, engine: BpfEngine) -> None:
@@ -349,19 +408,6 @@ def _refuse_inner_pid_namespace() -> None:
             "tracing from inside a PID namespace is not possible: the kernel's probes see the host's PIDs",
             "run nativeleak on the host, or in a container that shares the host's PID namespace (--pid=host)",
         )
-
-
-def _measure_hit_cost(engine: BpfEngine) -> float:
-    """Nanoseconds a probe hit costs here, 0.0 where it cannot be measured."""
-    for mapped in executable_objects(os.getpid(), procfs.read_maps(os.getpid())):
-        try:
-            offsets = find_function_offsets(mapped.file_path, ("malloc", "free")) if mapped.file_path else {}
-            points = choose_points(offsets)
-            if points:
-                return engine.measure_hit_cost(points, mapped.file_path)
-        except (ElfError, OSError, CannotTraceError):
-            continue
-    return 0.0
 
 
 def _set_wrappers(target: abi.Target, pid: int) -> None:

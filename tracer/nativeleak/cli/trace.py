@@ -15,7 +15,7 @@ from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.engine import AttachMode, Limits
 from nativeleak.errors import NativeleakError, UsageError
 from nativeleak.live import make_observer
-from nativeleak.run import Trace, TraceOptions
+from nativeleak.run import Trace, TraceOptions, Unwind
 
 FORMATS = ("text", "json", "folded", "none")
 _MAX_DURATION_S = 366 * 86400.0
@@ -49,7 +49,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
               help="Call sites (thread and stack) that can be kept.")  # fmt: skip
 @click.option("--max-threads", type=click.IntRange(1, 1 << 22), default=1 << 15, show_default=True, metavar="N",
               help="Threads alive at one time that can be kept.")  # fmt: skip
-@click.option("--max-depth", type=click.IntRange(2, abi.MAX_FRAMES), default=abi.MAX_FRAMES, show_default=True,
+@click.option("--unwind", type=click.Choice([str(u) for u in Unwind]), default="auto", show_default=True,
+              help="Native stacks by unwind tables or by frame pointers.")  # fmt: skip
+@click.option("--max-depth", type=click.IntRange(2, abi.MAX_FRAMES), default=127, show_default=True,
               metavar="N", help="Frames of a stack.")  # fmt: skip
 @click.option(
     "--maps-only", is_flag=True, help="No allocator probes: only mmap and brk (Go, stripped static programs)."
@@ -94,7 +96,9 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         min_size=ctx.params["min_size"],
         max_size=ctx.params["max_size"],
         max_depth=ctx.params["max_depth"],
+        unwind=Unwind(ctx.params["unwind"]),
         limits=Limits(
+            n_targets=len(pids),
             n_allocations=ctx.params["max_allocations"],
             n_sites=ctx.params["max_sites"],
             n_threads=ctx.params["max_threads"],

@@ -25,6 +25,7 @@ from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.probes.families import ALL_NAMES, ProbePoint, choose_points
+from nativeleak.probes.placement import place
 from nativeleak.symbols.functions import find_function_offsets
 from nativeleak.symbols.source import ElfError
 from nativeleak.target import procfs
@@ -196,7 +197,7 @@ def _attach(engine: BpfEngine, mode: AttachMode, pid: int) -> None:
     n_points = 0
     for mapped, points in allocator_objects(pid):
         chosen = [p for p in points if p.function in _PERF_FUNCTIONS] if mode is AttachMode.PERF else points
-        engine.attach_functions(_SLOT, pid, mapped.file_path, mapped.path, chosen)
+        engine.attach_functions(_SLOT, pid, mapped.file_path, mapped.path, place(mapped.file_path, chosen))
         n_points += len(chosen)
     if not n_points:
         raise CannotTraceError("no allocator functions were found in a Python process")

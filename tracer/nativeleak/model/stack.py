@@ -18,6 +18,21 @@ class FrameKind(StrEnum):
     UNRESOLVED = "unresolved"
 
 
+class Found(StrEnum):
+    """How the walk came to a frame."""
+
+    EXACT = "exact"
+    """By unwind information, or the leaf itself."""
+    GUESS = "guess"
+    """By a frame pointer, where the callee has no unwind information: a caller may be missing or made up."""
+    SIGNAL = "signal"
+    """A signal interrupted it, at a place its call-site table says nothing of: what is above may be wrong."""
+    FP = "fp"
+    """By a frame pointer, as asked for."""
+    GAP = "gap"
+    """Frames are missing between it and the one before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One function at one place.
@@ -32,7 +47,9 @@ class Frame:
         file: Source file, where known.
         line: Source line, counted from 1, where known.
         build_id: Hex build id of the module, for source lines at report time; empty where there is none.
-        module_offset: The address as the module's own ELF addresses count it, for source lines at report time.
+        module_offset: The address as the module's own ELF addresses count it, for source lines at report time; of a
+            caller it is the return address, so lines are looked up one byte before.
+        found: How the walk came to it.
     """
 
     function: str
@@ -44,6 +61,7 @@ class Frame:
     line: int | None = None
     build_id: str = ""
     module_offset: int = 0
+    found: Found = Found.EXACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +71,8 @@ class Stack:
     Attributes:
         key: 64-bit id made by the kernel side from the addresses; stable within a recording.
         frames: Leaf first.
-        truncated: The stack went on beyond the depth limit.
-        end: How the walk ended: ``"root"``, or why it stopped before (``"no frame pointer"``, ``"depth"``, ...).
+        truncated: It does not reach the root, or frames in its middle were left out.
+        end: How the walk ended: ``"root"``, or why it stopped before (``"no frame pointer"``, ``"no table"``, ...).
     """
 
     key: int

@@ -90,6 +90,10 @@ _ALLOCATOR_MARKS: Final = ("mallocx", "tc_malloc", "mi_malloc", "je_malloc", "TC
 ALL_NAMES: Final = frozenset({*STANDARD, *OWN_NAMES, *OPERATORS, *_ALLOCATOR_MARKS})
 
 
+FREE_KINDS: Final = frozenset({CallKind.FREE, CallKind.DELETE})
+"""Calls whose return is not probed."""
+
+
 class ProbePoint(NamedTuple):
     """One function to probe.
 

@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import CONSERVATIVE, InstructionClass, classify
-from nativeleak.probes.families import CallKind, ProbePoint
+from nativeleak.probes.families import FREE_KINDS, CallKind, ProbePoint
 from nativeleak.symbols.elf import PF_X, ElfError, ElfFile
 from nativeleak.symbols.functions import function_symbols
 
@@ -34,9 +34,6 @@ _MAX_FUNCTION_BYTES: Final = 1 << 16
 _UNSIZED_BYTES: Final = 4096
 """Looked at of a function whose length the symbol table does not tell."""
 _MAX_OUTSIDE_BYTES: Final = 1 << 16
-
-_FREE_KINDS: Final = frozenset({CallKind.FREE, CallKind.DELETE})
-"""Calls whose return is not probed."""
 
 # Registers as x86-64 counts them in instructions. Source: Intel SDM vol. 2, table 3-1; arguments: System V ABI.
 _RDX, _RSP, _RBP, _RSI, _RDI = 2, 4, 5, 6, 7
@@ -151,7 +148,7 @@ def choose_placement(
         read_outside: Gives code by its distance from the function's first instruction, to look at its cold part.
     """
     entry = _at_entry(code, emulated)
-    if entry.emulated and kind not in _FREE_KINDS:
+    if entry.emulated and kind not in FREE_KINDS:
         return entry
     walk = _walk_prefix(code, kind, emulated, moved_arguments=moved_arguments)
     for candidate in _by_preference(walk.candidates):
@@ -357,7 +354,7 @@ def _walk_prefix(
         emulated: What makes a candidate.
         moved_arguments: An argument may have been copied to another register, and its own one overwritten.
     """
-    walk, is_free = _Walk(), kind in _FREE_KINDS
+    walk, is_free = _Walk(), kind in FREE_KINDS
     wanted = _READ_ARGUMENTS[kind]
     state = _State([{register} for register in ABI_ARGUMENTS])
     for instruction in _decode(code[: _MAX_OFFSET + _LONGEST_INSTRUCTION]):

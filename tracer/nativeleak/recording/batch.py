@@ -19,7 +19,7 @@ _TABLES: Final = {
     "trace": 2,
     "targets": 8,
     "threads": 5,
-    "frames": 10,
+    "frames": 11,
     "stacks": 4,
     "sites": 15,
     "retired": 7,
@@ -274,6 +274,7 @@ def _frame_row(number: int, frame: Frame) -> Row:
         frame.line,
         frame.build_id,
         to_signed(frame.module_offset),
+        frame.found,
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 
 from nativeleak.errors import RecordingError
 from nativeleak.model import (
+    Found,
     Frame,
     FrameKind,
     Kind,
@@ -213,7 +214,7 @@ def _snapshot(row: Row) -> SnapshotInfo:
 
 
 def _frame(row: Row) -> Frame:
-    _, function, module, ip, offset, kind, file, line, build_id, module_offset = row
+    _, function, module, ip, offset, kind, file, line, build_id, module_offset, found = row
     return Frame(
         function,
         module,
@@ -224,6 +225,7 @@ def _frame(row: Row) -> Frame:
         line,
         build_id,
         to_unsigned(module_offset),
+        Found(found),
     )
 
 

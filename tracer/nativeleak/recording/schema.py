@@ -29,7 +29,7 @@ CREATE TABLE targets (slot INTEGER PRIMARY KEY, pid INTEGER, comm TEXT, exe TEXT
     end TEXT, end_signal INTEGER);
 CREATE TABLE threads (uid INTEGER PRIMARY KEY, slot INTEGER, tid INTEGER, name TEXT, alive INTEGER);
 CREATE TABLE frames (id INTEGER PRIMARY KEY, function TEXT, module TEXT, ip INTEGER, offset INTEGER, kind TEXT,
-    file TEXT, line INTEGER, build_id TEXT, module_offset INTEGER);
+    file TEXT, line INTEGER, build_id TEXT, module_offset INTEGER, found TEXT);
 CREATE TABLE stacks (key INTEGER PRIMARY KEY, frames BLOB, truncated INTEGER, end TEXT);
 CREATE TABLE sites (id INTEGER PRIMARY KEY, kind TEXT, slot INTEGER, thread_uid INTEGER, stack_key INTEGER,
     owner TEXT, functions TEXT, allocated_bytes INTEGER, allocated_count INTEGER, freed_bytes INTEGER,

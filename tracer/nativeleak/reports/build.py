@@ -10,6 +10,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +20,7 @@ from nativeleak.analysis.growth import Growth, Ints, course, measure, resident_e
 from nativeleak.analysis.select import By, Metric, Selection, keep_functions, keep_threads, merge, rank
 from nativeleak.analysis.table import TOTALS, UNKNOWN_THREAD, site_table
 from nativeleak.errors import RecordingError
-from nativeleak.model import COUNTERS, Frame, FrameKind, Kind, Owner, Stack, TargetInfo, TraceInfo
+from nativeleak.model import COUNTERS, Found, Frame, FrameKind, Kind, Owner, Stack, TargetInfo, TraceInfo
 from nativeleak.recording import Event, Recording
 
 _WITHOUT_STACKS: Final = ("strace", "pmap")
@@ -114,12 +115,14 @@ class Report:
         name: The recording's path.
         end_reason: Why the trace ended; None where the recorder was killed.
         totals: By kind, without what allocators mapped for themselves.
-        jvm: The part of ``totals`` that the JVM mapped for itself.
+        jvm: The part of ``totals`` that the JVM allocated and mapped for itself.
         backing: What allocators took from the kernel for themselves.
         growth: Of the sum of all outstanding memory.
         resident: None where resident memory is unknown.
-        sites: The rows to show, in order.
-        n_sites: Rows there would be without ``--min`` and ``--top``.
+        sites: The rows of the program to show, in order.
+        jvm_sites: The rows of what the JVM allocated and mapped for itself, in the same order.
+        n_sites: Rows of the program there would be without ``--min`` and ``--top``.
+        guessed: Outstanding bytes at stacks with a guessed caller, by the module whose unwind information is missing.
         top_path: The site that holds most, and what its stack holds over all threads; None without any.
         fastest: The fastest of the growing sites; None without any.
         threads: Those that hold anything or live, largest first.
@@ -142,12 +145,14 @@ class Report:
     growth: Growth
     resident: Resident | None
     sites: tuple[SiteReport, ...]
+    jvm_sites: tuple[SiteReport, ...]
     n_sites: int
     n_growing: int
     top_path: tuple[SiteReport, int] | None
     fastest: SiteReport | None
     threads: tuple[ThreadReport, ...]
     counters: Mapping[str, int]
+    guessed: Mapping[str, int]
     overhead: Overhead
 
 
@@ -175,8 +180,10 @@ def build(recording: Recording, selection: Selection) -> Report:
     merged, labels = merge(chosen, selection.by, len(table))
     rows = _with_growth(merged, measure(curves.grouped(labels, len(merged))))
     rows = rows[_is_shown(rows, selection.metric)]
+    of_jvm = rows["owner"] == Owner.JVM.value
     holding = program[_is_shown(program, Metric.OUTSTANDING)]
-    growing = holding[holding["verdict"] == "growing"]
+    of_program = holding[holding["owner"] == Owner.PROGRAM.value]
+    growing = of_program[of_program["verdict"] == "growing"]
     return Report(
         name=recording.name,
         info=recording.info,
@@ -193,12 +200,14 @@ def build(recording: Recording, selection: Selection) -> Report:
         backing_sites=_site_reports(recording, backing[_is_shown(backing, Metric.OUTSTANDING)]),
         growth=measure(whole)[0],
         resident=_resident(recording),
-        sites=_site_reports(recording, rank(rows, selection), selection.by),
-        n_sites=len(rows),
+        sites=_site_reports(recording, rank(rows[~of_jvm], selection), selection.by),
+        jvm_sites=_site_reports(recording, rank(rows[of_jvm], selection), selection.by),
+        n_sites=int((~of_jvm).sum()),
         n_growing=len(growing),
-        top_path=_top_path(recording, holding),
+        top_path=_top_path(recording, of_program),
         fastest=_first(recording, growing, "slope_bytes_per_s"),
         threads=_threads(recording, holding),
+        guessed=_guessed(recording, holding),
         counters=dict.fromkeys(COUNTERS, 0) | dict(recording.snapshots[-1].counters),
         overhead=_overhead(recording),
     )
@@ -312,6 +321,20 @@ def _top_path(recording: Recording, holding: pd.DataFrame) -> tuple[SiteReport, 
     most = int(by_stack.max())
     site = _first(recording, holding[by_stack == most], "outstanding_bytes")
     return None if site is None else (site, most)
+
+
+def _guessed(recording: Recording, holding: pd.DataFrame) -> dict[str, int]:
+    """Bytes at stacks whose walk had to guess, by the module of the first frame without unwind information."""
+    by_stack = holding.groupby("stack_key")["outstanding_bytes"].sum()
+    guessed: dict[str, int] = {}
+    for key, n_bytes in zip(by_stack.index.to_numpy(), by_stack.tolist(), strict=True):
+        stack = recording.stack(int(key))
+        frames = stack.frames if stack is not None else ()
+        callee = next((a for a, b in pairwise(frames) if b.found is Found.GUESS), None)
+        if callee is not None:
+            module = callee.module or "code without a file (JIT)"
+            guessed[module] = guessed.get(module, 0) + int(n_bytes)
+    return guessed
 
 
 def _threads(recording: Recording, holding: pd.DataFrame) -> tuple[ThreadReport, ...]:

@@ -93,6 +93,34 @@ def _lost(counters: Mapping[str, int]) -> list[Gap]:
     return found
 
 
+def _cut_stacks(counters: Mapping[str, int]) -> list[Gap]:
+    n_cut = counters["truncated_stacks"]
+    if not n_cut:
+        return []
+    prefix = "stacks_ended_"
+    causes = {name.removeprefix(prefix).replace("_", " "): n for name, n in counters.items() if name.startswith(prefix)}
+    n_deep = n_cut - sum(causes.values())
+    if n_deep > 0:
+        causes["middle left out"] = n_deep
+    listed = ", ".join(f"{cause}: {n:,}" for cause, n in sorted(causes.items(), key=lambda item: -item[1]))
+    remedy = "--max-depth 512 keeps more of deep ones" if n_deep > 0 else ""
+    if "no frame pointer" in causes:
+        remedy = "--unwind tables needs no frame pointers"
+    return [Gap(f"{n_cut:,} distinct stacks are not whole ({listed})", remedy)]
+
+
+def _guesses(report: Report) -> list[Gap]:
+    whole = sum(totals.outstanding_bytes for totals in report.totals.values())
+    return [
+        Gap(
+            f"callers above {printable(module)} are guesses, marked [?]: it has no unwind information; "
+            f"{100 * n_bytes / whole:.1f} % of the outstanding bytes have such a stack"
+        )
+        for module, n_bytes in sorted(report.guessed.items(), key=lambda item: -item[1])
+        if whole
+    ]
+
+
 def _imprecise(report: Report) -> list[Gap]:
     counters, info = report.counters, report.info
     found = []
@@ -107,8 +135,8 @@ def _imprecise(report: Report) -> list[Gap]:
         limits = [f"smaller than {format_bytes(info.min_size)}"] if info.min_size else []
         limits += [f"larger than {format_bytes(info.max_size)}"] if info.max_size else []
         found.append(Gap(f"blocks {' or '.join(limits)} were not recorded", "trace without --min-size and --max-size"))
-    if n_truncated := counters["truncated_stacks"]:
-        found.append(Gap(f"{n_truncated:,} stacks were cut at the depth limit", "trace with a larger --max-depth"))
+    found.extend(_cut_stacks(counters))
+    found.extend(_guesses(report))
     if n_unresolved := counters["unresolved_frames"]:
         n_all = n_unresolved + counters["resolved_frames"]
         found.append(

@@ -13,11 +13,11 @@ from typing import Final, NamedTuple
 
 from nativeleak.analysis.growth import Growth, Verdict
 from nativeleak.analysis.telling import telling_frame
-from nativeleak.model import Kind, Owner
+from nativeleak.model import Kind
 from nativeleak.reports.build import Report, SiteReport
 from nativeleak.reports.completeness import Gap, gaps
 from nativeleak.reports.names import place, printable
-from nativeleak.reports.text_sites import site_lines
+from nativeleak.reports.text_sites import jvm_lines, site_lines
 from nativeleak.units import format_bytes, format_duration
 
 _LABEL_WIDTH: Final = 16
@@ -43,6 +43,7 @@ def text_lines(report: Report, width: int, max_frames: int | None) -> Iterator[L
     yield from _answer(report, width)
     yield Line("")
     yield from (Line(*line) for line in site_lines(report, max_frames))
+    yield from (Line(*line) for line in jvm_lines(report))
     yield from _threads(report)
     yield from _completeness(report, width)
     yield from _overhead(report, width)
@@ -80,19 +81,16 @@ def _outstanding(report: Report) -> str:
         blocks = _count(heap.outstanding_count, "block")
         parts.append(f"heap {format_bytes(heap.outstanding_bytes)} in {blocks}")
     if mapped.allocated_count:
-        jvm = f", {format_bytes(report.jvm.outstanding_bytes)} of it by the JVM itself" if _jvm_holds(report) else ""
         resident = f"{format_bytes(mapped.resident_bytes)} of it in memory"
-        parts.append(f"mapped {format_bytes(mapped.outstanding_bytes)} ({resident}{jvm})")
+        parts.append(f"mapped {format_bytes(mapped.outstanding_bytes)} ({resident})")
     if brk.allocated_count:
         parts.append(f"brk {format_bytes(brk.outstanding_bytes)}")
+    if report.jvm.outstanding_bytes:
+        parts.append(f"of all this {format_bytes(report.jvm.outstanding_bytes)} by the JVM for itself")
     return (
         f"{format_bytes(whole)} allocated during the trace and not freed by its end, of {format_bytes(allocated)} "
         f"allocated: {'; '.join(parts)}"
     )
-
-
-def _jvm_holds(report: Report) -> bool:
-    return report.jvm.outstanding_bytes > 0
 
 
 def _growth(report: Report) -> str:
@@ -140,8 +138,7 @@ def _allocated_in(report: Report) -> str:
     if report.top_path is None:
         return ""
     site, n_bytes = report.top_path
-    owner = ", mapped by the JVM for itself" if site.owner is Owner.JVM else ""
-    return f"{_function(site)}: {_share(report, n_bytes)} of it, {format_bytes(n_bytes)}{owner}"
+    return f"{_function(site)}: {_share(report, n_bytes)} of it, {format_bytes(n_bytes)}"
 
 
 def _suspect(report: Report) -> str:

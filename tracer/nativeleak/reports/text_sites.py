@@ -7,8 +7,9 @@ from itertools import groupby
 from typing import Final
 
 from nativeleak.analysis.growth import Growth, Verdict
+from nativeleak.analysis.jvm import jvm_purpose
 from nativeleak.analysis.select import By, Metric
-from nativeleak.model import Frame, Owner, Stack
+from nativeleak.model import Found, Frame, Stack
 from nativeleak.reports.build import Report, SiteReport
 from nativeleak.reports.names import place, printable
 from nativeleak.units import format_bytes, format_duration
@@ -28,7 +29,7 @@ _LEGEND: Final = (
     "outstanding allocated during the trace and not freed by its end; blocks: how many allocations",
     "mean block  outstanding / blocks; oldest: age of the oldest outstanding allocation",
     "growth/min  bytes a minute over the trace; verdict: whether it is certain (95 %) and lasts",
-    "stacks      allocator first; each function was called by the one below it",
+    "stacks      allocator first; each function was called by the one below it; [?]: a guess, see Completeness",
 )
 
 
@@ -72,6 +73,25 @@ def _heading(report: Report) -> str:
     return f"{what} by {_METRIC_WORDS[selection.metric]}{only}: {shown:,} of {report.n_sites:,}{left_out}{share}"
 
 
+def jvm_lines(report: Report) -> Iterator[Styled]:
+    """What the JVM holds for itself, by what it is for: one line each, beneath the program's sites."""
+    if not report.jvm_sites:
+        return
+    sums: dict[str, list[int]] = {}
+    for site in report.jvm_sites:
+        row = sums.setdefault(jvm_purpose(site.stack.frames), [0, 0, 0])
+        row[0] += site.totals.outstanding_bytes
+        row[1] += site.totals.outstanding_count
+        row[2] += site.totals.reserved_bytes
+    whole = sum(totals.outstanding_bytes for totals in report.totals.values())
+    yield "Held by the JVM itself (not by the program's calls)", "bold"
+    yield "   share  outstanding      blocks     reserved  for", "dim"
+    for purpose, (n_bytes, n_blocks, reserved) in sorted(sums.items(), key=lambda item: -item[1][0]):
+        share = f"{100 * n_bytes / whole:.1f} %" if whole else "-"
+        yield f"  {share:>6} {format_bytes(n_bytes):>12} {n_blocks:>11,} {format_bytes(reserved):>12}  {purpose}", ""
+    yield "", ""
+
+
 def _extra_column(metric: Metric) -> str:
     return {Metric.ALLOCATED: "allocated", Metric.RESIDENT: "resident"}.get(metric, "")
 
@@ -111,8 +131,6 @@ def _where(report: Report, site: SiteReport) -> str:
         parts.append(f"{format_bytes(site.resident_bytes)} of it in memory")
     if site.totals.reserved_bytes:
         parts.append(f"{format_bytes(site.totals.reserved_bytes)} more reserved without access")
-    if site.owner is Owner.JVM:
-        parts.append("mapped by the JVM for itself")
     return "; ".join(parts)
 
 
@@ -125,18 +143,22 @@ def stack_lines(stack: Stack, max_frames: int | None) -> Iterator[Styled]:
         if len(shown) < len(folded) and i == len(shown) - 1:
             yield f"        ... {len(folded) - len(shown):,} frames hidden (--max-frames 0 shows all)", "dim"
         yield f"        {name:<{min(width, 60)}}  {where}".rstrip(), ""
-    if stack.truncated:
-        yield "        ... the stack goes on: it was cut at the depth limit (trace with a larger --max-depth)", "dim"
-    elif stack.frames and stack.end not in ("root", "lost"):
+    if stack.frames and stack.end not in ("root", "lost"):
         yield f"        ... the walk of the stack ended here: {printable(stack.end)}", "dim"
 
 
 def _fold_recursion(frames: Sequence[Frame]) -> list[Styled]:
     rows = []
-    for (name, where), group in groupby((printable(frame.function) or "[no name]", place(frame)) for frame in frames):
+    for (name, where), group in groupby((_marked_name(frame), place(frame)) for frame in frames):
         n_times = sum(1 for _ in group)
         rows.append((f"{name}  [x{n_times}]" if n_times > 1 else name, where))
     return rows
+
+
+def _marked_name(frame: Frame) -> str:
+    """The function, with a question mark where the walk is not sure of the frame."""
+    name = printable(frame.function) or "[no name]"
+    return f"{name}  [?]" if frame.found in (Found.GUESS, Found.SIGNAL) else name
 
 
 def _per_minute(growth: Growth) -> str:

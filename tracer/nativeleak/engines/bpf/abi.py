@@ -6,13 +6,20 @@ Source: ``bpf/nativeleak.h``, field for field; the sizes are asserted on both si
 from __future__ import annotations
 
 import ctypes
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import Final
 
 MAX_TARGETS: Final = 64
 SLICES: Final = 16
 BANKS: Final = 2
-MAX_FRAMES: Final = 127
+MAX_FRAMES: Final = 512
+CHUNK_FRAMES: Final = 64
+MAX_MAPPINGS: Final = 512
+MAX_TABLES: Final = 1024
+CHUNK_BYTES: Final = 4096
+"""Unwind tables are arrays of elements of this size."""
+NO_TABLE: Final = 0xFFFFFFFF
+FOUND_SHIFT: Final = 56
 N_WRAPPERS: Final = 4
 SCRATCH_PER_CPU: Final = 8
 BORN_SHIFT: Final = 20
@@ -82,13 +89,53 @@ class EventType(IntEnum):
     OOM_KILL = 16
 
 
-class StackFlag(IntFlag):
-    """How a walk ended when it was not at the root."""
+class Found(IntEnum):
+    """``enum nl_found``: how a frame was found."""
 
-    TRUNCATED = 1
-    NO_FP = 2
-    READ_FAULT = 4
-    NO_SCRATCH = 8
+    EXACT = 0
+    GUESS = 1
+    SIGNAL = 2
+    FP = 3
+
+
+class End(IntEnum):
+    """``enum nl_end``: how a walk ended."""
+
+    ROOT = 0
+    STEPS = 1
+    NO_MAPPING = 2
+    NO_TABLE = 3
+    RULE = 4
+    READ = 5
+    BAD_SP = 6
+    STALL = 7
+    NO_FP = 8
+    NO_SCRATCH = 9
+
+
+class Unwind(IntEnum):
+    """``enum nl_unwind``."""
+
+    FP = 0
+    TABLES = 1
+
+
+class Mapping(ctypes.Structure):
+    """``struct nl_mapping``."""
+
+    _fields_ = (
+        ("start", ctypes.c_uint64),
+        ("end", ctypes.c_uint64),
+        ("bias", ctypes.c_uint64),
+        ("table", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+    )
+
+
+class Mappings(ctypes.Structure):
+    """``struct nl_mappings``."""
+
+    _fields_ = (("n", ctypes.c_uint32), ("pad", ctypes.c_uint32), ("mappings", Mapping * MAX_MAPPINGS))
 
 
 class Wrapper(ctypes.Structure):
@@ -102,7 +149,7 @@ class Target(ctypes.Structure):
 
     _fields_ = (
         ("tgid", ctypes.c_uint32),
-        ("state", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
         ("start_ns", ctypes.c_uint64),
         ("min_size", ctypes.c_uint64),
         ("max_size", ctypes.c_uint64),
@@ -110,6 +157,8 @@ class Target(ctypes.Structure):
         ("wrappers_end", ctypes.c_uint64),
         ("generation", ctypes.c_uint32),
         ("max_depth", ctypes.c_uint32),
+        ("bank", ctypes.c_uint32),
+        ("unwind", ctypes.c_uint32),
         ("wrappers", Wrapper * N_WRAPPERS),
     )
 
@@ -156,10 +205,11 @@ class StackStruct(ctypes.Structure):
 
     _fields_ = (
         ("n", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
+        ("depth", ctypes.c_uint32),
+        ("end", ctypes.c_uint32),
         ("check", ctypes.c_uint32),
         ("slot", ctypes.c_uint32),
-        ("ips", ctypes.c_uint64 * MAX_FRAMES),
+        ("pad", ctypes.c_uint32),
     )
 
 
@@ -180,13 +230,28 @@ class Event(ctypes.Structure):
     )
 
 
-SIZES: Final = {Target: 152, Live: 24, SiteKeyStruct: 16, Site: 552, StackStruct: 1032, Event: 96}
+SIZES: Final = {Target: 160, Live: 24, SiteKeyStruct: 16, Site: 552, StackStruct: 24, Mappings: 16392, Event: 96}
 
 for _struct, _size in SIZES.items():
     if ctypes.sizeof(_struct) != _size:
         raise AssertionError(f"{_struct.__name__} has {ctypes.sizeof(_struct)} bytes, bpf/nativeleak.h has {_size}")
 
 
-def cookie(call: Call, slot: int) -> int:
-    """Cookie of a probe: the meaning of the call in bits 0-7, the target's slot in bits 8-15."""
-    return int(call) | slot << 8
+def cookie(
+    call: Call, slot: int, offset: int = 0, pushed_bytes: int = 0, arguments: tuple[int, int, int] = (7, 6, 2)
+) -> int:
+    """Cookie of a probe: ``NL_COOKIE_*``.
+
+    Args:
+        offset: Bytes from the function's first instruction to the probe.
+        pushed_bytes: What the instructions before the probe have pushed.
+        arguments: Registers of arguments 1 to 3 at the probe, as x86-64 counts them.
+    """
+    registers = arguments[0] | arguments[1] << 4 | arguments[2] << 8
+    return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32 | registers << 48
+
+
+THREAD_BYTES: Final = 144
+"""Size of ``struct nl_thread``, of which user space reads nothing."""
+FRAME_BYTES: Final = 16
+"""Size of ``struct nl_frame``: the address with its ``Found`` in the upper byte, and a second word."""

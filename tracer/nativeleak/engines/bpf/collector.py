@@ -6,20 +6,23 @@ target lives, and makes a snapshot when asked.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from dataclasses import replace
+from typing import Final
 
 from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.engine import BpfEngine, RawStack
+from nativeleak.engines.bpf.engine import BpfEngine
 from nativeleak.engines.bpf.mapping import to_mapping_event
-from nativeleak.engines.bpf.owners import owner_of_stack
+from nativeleak.engines.bpf.naming import StackNamer
+from nativeleak.engines.bpf.raw import RawStack
+from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.errors import NativeleakError
 from nativeleak.ledger.address_space import AddressSpace
-from nativeleak.ledger.heap import HeapLedger, SiteLabel
+from nativeleak.ledger.heap import HeapLedger
 from nativeleak.ledger.slices import BORN_SHIFT, generation_at, slice_seconds
 from nativeleak.model import (
     Frame,
@@ -37,43 +40,13 @@ from nativeleak.symbols.resolver import Symbolizer
 from nativeleak.target import procfs
 from nativeleak.target.check import TargetFacts
 from nativeleak.target.residency import ResidencyReader
+from nativeleak.unwind.verify import ReturnAddresses
 
 OTHER_THREADS: Final = "(threads beyond the limit)"
 _MAX_EXACT_AGES: Final = 2_000_000
 """Outstanding blocks up to which the last snapshot reads the live set for exact ages: about half a second a million."""
 _PROT_EXEC: Final = 4
-_UNKNOWN_STACK: Final = SiteLabel((), Owner.PROGRAM)
 _LIVE_WORDS: Final = 3
-
-
-class StackFacts(NamedTuple):
-    """What is remembered of a named stack; the frames themselves are in the recording."""
-
-    label: SiteLabel
-    headline: str
-
-
-@dataclass(slots=True)
-class TargetState:
-    """One target as the recorder sees it."""
-
-    slot: int
-    facts: TargetFacts
-    symbolizer: Symbolizer
-    space: AddressSpace
-    residency: ResidencyReader | None
-    info: TargetInfo
-    start_ns: int = 0
-    oom_killed: bool = False
-    new_code: bool = False
-    thread_names: dict[int, str] = field(default_factory=dict)
-    renamed: ThreadInfo | None = None
-    segments: dict[int, int] = field(default_factory=dict)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether its window is closed for good."""
-        return self.info.end is not TargetEnd.RUNNING
 
 
 class Collector:
@@ -94,21 +67,14 @@ class Collector:
         self.heap = HeapLedger()
         self.targets: dict[int, TargetState] = {}
         self.generation = 0
-        self.n_stacks_without_root = 0
-        self.n_stacks_truncated = 0
+        self.namer = StackNamer(telling_frame)
         self._on_stacks = on_stacks
         self._on_note = on_note
-        self._telling_frame = telling_frame
         self._engine: BpfEngine | None = None
         self._threads: dict[int, ThreadInfo] = {0: ThreadInfo(0, 0, 0, OTHER_THREADS)}
         self._changed_threads: set[int] = {0}
         self._uid_of: dict[tuple[int, int], int] = {}
-        self._stacks: dict[int, StackFacts] = {}
         self._new_keys: list[int] = []
-        self._backing_stacks: set[int] = set()
-        self._mapping_stacks: set[int] = set()
-        self._backing_callers: set[tuple[int, int]] = set()
-        self._mapping_callers: dict[tuple[int, int], list[int]] = {}
         self._lost_events_seen = 0
         self._counters: dict[abi.Counter, int] = {}
         self._counters_before: dict[abi.Counter, int] = {}
@@ -136,13 +102,15 @@ class Collector:
             residency = ResidencyReader(facts.pid)
         except NativeleakError:
             residency = None
-        state = TargetState(slot, facts, Symbolizer(facts.pid), AddressSpace(), residency, info)
+        returns = ReturnAddresses(facts.pid)
+        state = TargetState(slot, facts, Symbolizer(facts.pid), AddressSpace(), residency, returns, info)
         state.thread_names = procfs.read_threads(facts.pid)
         self.targets[slot] = state
         return state
 
     def open_window(self, state: TargetState) -> None:
         """The window opens: what is mapped now is from before."""
+        state.cpu_before_s = procfs.read_cpu_s(state.facts.pid)
         state.start_ns = time.monotonic_ns()
         self.engine.open_window(state.slot, state.start_ns)
         # Mappings made in between are seen twice: as from before, then by their event, which replaces them.
@@ -176,8 +144,7 @@ class Collector:
 
     def _on_mapping(self, state: TargetState, event: abi.Event) -> None:
         if event.type == abi.EventType.MMAP:
-            in_allocator = event.flags & abi.IN_ALLOCATOR
-            (self._backing_stacks if in_allocator else self._mapping_stacks).add(event.stack)
+            self.namer.saw_mapping(event.stack, in_allocator=bool(event.flags & abi.IN_ALLOCATOR))
         mapping = to_mapping_event(event, state.start_ns, state.facts.pid, state.segments)
         if mapping is None:
             return
@@ -240,70 +207,21 @@ class Collector:
         """
         raw: list[RawStack] = []
         for key in self._new_keys:
-            stack = self.engine.fetch_stack(key)
+            stack = self.engine.stacks.fetch(key)
             if stack is not None:
                 raw.append(stack)
         self._new_keys.clear()
         if sweep:
-            raw.extend(self.engine.fetch_new_stacks())
-        named = [self._name(stack) for stack in raw if stack.slot in self.targets]
+            raw.extend(self.engine.stacks.fetch_all())
+        named = [self.namer.name(self.targets[stack.slot], stack) for stack in raw if stack.slot in self.targets]
         if named:
             self._on_stacks(named)
         return len(named)
 
-    def _name(self, raw: RawStack) -> Stack:
-        state = self.targets[raw.slot]
-        frames = tuple(state.symbolizer.resolve(ip, is_leaf=i == 0) for i, ip in enumerate(raw.ips))
-        function = frames[0].function if frames else "?"
-        owner, at_root = owner_of_stack(frames)
-        telling = self._telling_frame(frames)
-        if self._is_backing(state, raw):
-            owner = Owner.ALLOCATOR
-        truncated = bool(raw.flags & (abi.StackFlag.TRUNCATED | abi.StackFlag.READ_FAULT))
-        end = "root"
-        if raw.flags & abi.StackFlag.TRUNCATED:
-            end = "depth"
-        elif raw.flags & abi.StackFlag.READ_FAULT:
-            end = "unreadable"
-        elif not at_root:
-            end = "no frame pointer"
-        self.n_stacks_truncated += truncated
-        self.n_stacks_without_root += end != "root"
-        self._stacks[raw.key] = StackFacts(SiteLabel((function,), owner), telling.function if telling else "?")
-        if owner is not Owner.PROGRAM:
-            state.space.reclassify_stack(raw.key, owner)
-        return Stack(raw.key, frames, truncated, end)
-
-    def _is_backing(self, state: TargetState, raw: RawStack) -> bool:
-        """Whether a mapping was made by allocator code, although no allocator call was seen in flight.
-
-        free has no return probe, so what it maps inside looks like the program's: a thread whose first call is a free
-        makes its arena there. The places that map are the same as inside malloc, and those are known.
-        """
-        caller = (raw.slot, raw.ips[1]) if len(raw.ips) > 1 else None
-        if caller is None:
-            return False
-        if raw.key in self._backing_stacks:
-            self._backing_callers.add(caller)
-            for key in self._mapping_callers.pop(caller, ()):
-                state.space.reclassify_stack(key, Owner.ALLOCATOR)
-            return False
-        if caller in self._backing_callers:
-            return True
-        if raw.key in self._mapping_stacks:
-            self._mapping_callers.setdefault(caller, []).append(raw.key)
-        return False
-
-    def label(self, stack_key: int) -> SiteLabel:
-        """The allocator function of a stack and its owner."""
-        facts = self._stacks.get(stack_key)
-        return facts.label if facts else _UNKNOWN_STACK
-
     def headline(self, key: SiteKey) -> tuple[str, str]:
         """Thread name and most telling function of a site, for the live view."""
-        facts = self._stacks.get(key.stack_key)
         thread = self._threads.get(key.thread_uid)
-        return (thread.name if thread else "?"), (facts.headline if facts else "?")
+        return (thread.name if thread else "?"), self.namer.headline(key.stack_key)
 
     # Snapshots
 
@@ -333,17 +251,18 @@ class Collector:
         Args:
             final: The windows are closed: read exact ages from the live set.
         """
+        started_ns = time.monotonic_ns()
         self.name_new_stacks(sweep=True)
         counters = self.engine.read_counters()
         self._counters = {counter: value - self._counters_before.get(counter, 0) for counter, value in counters.items()}
         self._resync_after_loss()
         elapsed_s = self.elapsed_s()
         self.read_heap()
+        self._retire()
         ages = self._exact_births() if final and self.heap.outstanding()[1] <= _MAX_EXACT_AGES else None
-        sites = self.heap.snapshot(elapsed_s, self.generation, self.label, ages)
+        sites = self.heap.snapshot(elapsed_s, self.generation, self.namer.label, ages)
         for state in self.targets.values():
             sites.extend(self._map_sites(state, elapsed_s))
-        self._retire()
         changed, self._changed_threads = self._changed_threads, set()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return Snapshot(
@@ -352,11 +271,11 @@ class Collector:
             threads=tuple(self._threads[uid] for uid in sorted(changed)),
             sites=tuple(sites),
             retired=(*self.heap.retired(), *self._map_retired.values()),
-            counters=self._named_counters(),
+            counters=self._named_counters() | {"snapshot_us": (time.monotonic_ns() - started_ns) // 1000},
             rss_bytes=sum(self.rss_bytes(state) for state in self.targets.values()),
             slice_s=slice_seconds(self.generation),
             probe_hits=self._probe_hits(),
-            target_cpu_s=sum(_cpu_s(state) for state in self.targets.values()),
+            target_cpu_s=sum(self._cpu_s(state) for state in self.targets.values()),
             tracer_cpu_s=round(usage.ru_utime + usage.ru_stime, 3),
             tracer_max_rss_bytes=procfs.read_peak_rss(os.getpid()),
         )
@@ -368,6 +287,13 @@ class Collector:
             return 0 if state.is_over else procfs.read_rss(state.facts.pid)
         except NativeleakError:
             return 0
+
+    @staticmethod
+    def _cpu_s(state: TargetState) -> float:
+        """CPU seconds of a target since its window opened; after its end those of the last look."""
+        with contextlib.suppress(NativeleakError):
+            state.cpu_s = procfs.read_cpu_s(state.facts.pid) - state.cpu_before_s
+        return state.cpu_s
 
     def _map_sites(self, state: TargetState, elapsed_s: float) -> Iterable[SiteTotals]:
         ranges = list(state.space.outstanding_ranges())
@@ -430,8 +356,8 @@ class Collector:
 
     def _named_counters(self) -> dict[str, int]:
         counters = {counter.name.lower(): value for counter, value in self._counters.items()}
-        counters["truncated_stacks"] = self.n_stacks_truncated
-        counters["stacks_without_root"] = self.n_stacks_without_root
+        counters["truncated_stacks"] = self.namer.n_truncated
+        counters |= {f"stacks_ended_{end.replace(' ', '_')}": n for end, n in self.namer.ends.items() if end != "root"}
         symbolizers = [state.symbolizer for state in self.targets.values()]
         counters["resolved_frames"] = sum(s.resolved_frames for s in symbolizers)
         counters["unresolved_frames"] = sum(s.unresolved_frames for s in symbolizers)
@@ -456,9 +382,7 @@ class Collector:
     def close(self) -> None:
         """Close the files of all targets."""
         for state in self.targets.values():
-            state.symbolizer.close()
-            if state.residency is not None:
-                state.residency.close()
+            state.close()
 
 
 def _add(before: SiteTotals | None, totals: SiteTotals) -> SiteTotals:
@@ -476,10 +400,3 @@ def _add(before: SiteTotals | None, totals: SiteTotals) -> SiteTotals:
 def _comm(event: abi.Event) -> str:
     raw = bytes(event.args)[:16]
     return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
-
-
-def _cpu_s(state: TargetState) -> float:
-    try:
-        return procfs.read_cpu_s(state.facts.pid)
-    except NativeleakError:
-        return 0.0

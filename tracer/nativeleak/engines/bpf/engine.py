@@ -6,36 +6,32 @@ events. What is attached hangs on descriptors of this process: whatever way it e
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
-import statistics
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from nativeleak.engines.bpf import abi, kernel
-from nativeleak.engines.bpf.loaders.libbpf import BpfMap, BpfObject, Libbpf, RingBuffer, object_path
+from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, RingBuffer, object_path
+from nativeleak.engines.bpf.raw import RawSite
+from nativeleak.engines.bpf.stack_store import StackStore
 from nativeleak.errors import CannotTraceError
-from nativeleak.probes.families import CallKind, ProbePoint
+from nativeleak.probes.families import FREE_KINDS, CallKind
+from nativeleak.probes.placement import PlacedProbe
 
 _U32: Final = struct.Struct("=I")
-_U64: Final = struct.Struct("=Q")
 _SITE_KEY: Final = struct.Struct("=QII")
 _RING_BYTES: Final = 4 << 20
 _N_SITES_DEFAULT: Final = 1 << 16
 _N_THREADS_DEFAULT: Final = 1 << 15
 _N_NEW_STACKS: Final = 1 << 14
 _N_KNOWN_STACKS: Final = 1 << 17
-_CALIBRATION_ROUNDS: Final = 5
-_CALIBRATION_PAIRS: Final = 100
-_CALIBRATION_BYTES: Final = 1009
-_HITS_A_PAIR: Final = 3
-"""Entry and return of malloc, entry of free."""
 
 
 class AttachMode(StrEnum):
@@ -56,11 +52,12 @@ _ALLOCATOR_PROGRAMS: Final[dict[AttachMode, dict[str, int]]] = {
 }
 _ALL_ALLOCATOR_PROGRAMS: Final = ("on_alloc_session", "on_alloc_entry", "on_alloc_return", "on_free")
 
-_TRACEPOINTS: Final = {
-    f"on_{call}_{when}": f"syscalls/sys_{kernel_when}_{call}"
-    for call in ("mmap", "munmap", "mremap", "mprotect", "brk", "shmget", "shmat", "shmdt")
-    for when, kernel_when in (("entry", "enter"), ("exit", "exit"))
-} | {"on_oom_kill": "oom/mark_victim"}
+_SYSCALLS: Final = ("mmap", "munmap", "mremap", "mprotect", "brk", "shmget", "shmat", "shmdt")
+_TRACEPOINTS: Final = [
+    *((f"on_{call}_entry", f"syscalls/sys_enter_{call}") for call in _SYSCALLS),
+    *(("on_syscall_exit", f"syscalls/sys_exit_{call}") for call in _SYSCALLS),
+    ("on_oom_kill", "oom/mark_victim"),
+]
 _OPTIONAL_TRACEPOINTS: Final = {"oom/mark_victim"}
 _RAW_TRACEPOINTS: Final = {
     "on_rename": "task_rename",
@@ -85,6 +82,7 @@ class Limits:
     """Sizes of the kernel maps; memory is taken as it is used, but for some bytes an entry of hash table.
 
     Attributes:
+        n_targets: Processes to trace.
         n_allocations: Outstanding allocations (``--max-allocations``).
         n_sites: Call sites.
         n_threads: Threads alive at one time.
@@ -93,30 +91,13 @@ class Limits:
         ring_bytes: Events that user space has not fetched yet; a power of two.
     """
 
+    n_targets: int = 1
     n_allocations: int = 1 << 20
     n_sites: int = _N_SITES_DEFAULT
     n_threads: int = _N_THREADS_DEFAULT
     n_stacks: int = _N_KNOWN_STACKS
     n_new_stacks: int = _N_NEW_STACKS
     ring_bytes: int = _RING_BYTES
-
-
-class RawSite(NamedTuple):
-    """One entry of the kernel's site map; ``value`` is a ``struct nl_site``."""
-
-    slot: int
-    thread: int
-    stack: int
-    value: bytes
-
-
-class RawStack(NamedTuple):
-    """One stack as the kernel walked it: addresses, leaf first."""
-
-    key: int
-    slot: int
-    flags: abi.StackFlag
-    ips: tuple[int, ...]
 
 
 class BpfEngine:
@@ -138,9 +119,11 @@ class BpfEngine:
         self._on_event = on_event
         self._libbpf = Libbpf()
         self._fds: list[int] = []
+        self._tracepoint_fds: list[int] = []
         self._tracefs: kernel.Tracefs | None = None
         self._ring: RingBuffer | None = None
         self._targets: dict[int, abi.Target] = {}
+        self._n_tables = 0
         self.error: BaseException | None = None
         self.notes: list[str] = []
         self.mode, self._object = self._load(modes)
@@ -186,7 +169,9 @@ class BpfEngine:
                 "stacks": self._limits.n_new_stacks,
                 "known_stacks": self._limits.n_stacks,
                 "events": self._limits.ring_bytes,
+                "stack_frames": 2 * self._limits.n_new_stacks,
                 "scratch": self._libbpf.lib.libbpf_num_possible_cpus() * abi.SCRATCH_PER_CPU,
+                "mappings": 2 * self._limits.n_targets,
             }
             for name, n in sizes.items():
                 bpf_object.set_max_entries(name, n)
@@ -213,13 +198,19 @@ class BpfEngine:
         take = self._object.map
         self._live = take("live", 8, 24)
         self._sites = take("sites", 16, ctypes.sizeof(abi.Site))
-        self._stacks = take("stacks", 8, ctypes.sizeof(abi.StackStruct))
-        self._known = take("known_stacks", 8, 4)
+        stacks = take("stacks", 8, ctypes.sizeof(abi.StackStruct))
+        known = take("known_stacks", 8, 4)
         self._target_map = take("targets", 4, ctypes.sizeof(abi.Target))
         self._slots = take("slots", 4, 4)
-        self._threads = take("threads", 4, 136)
+        self._windows = take("windows", 4, 4)
+        frames = take("stack_frames", 16, abi.CHUNK_FRAMES * abi.FRAME_BYTES)
+        self.stacks = StackStore(stacks, frames, known)
+        self._threads = take("threads", 4, abi.THREAD_BYTES)
+        self._mappings = take("mappings", 4, ctypes.sizeof(abi.Mappings))
+        self._tables = take("tables", 4, 4)
         self._n_cpus = int(self._libbpf.lib.libbpf_num_possible_cpus())
         self._counters = take("counters", 4, 8 * self._n_cpus)
+        self._all_maps = (self._live, self._sites, stacks, frames, known, self._counters, self._mappings)
         self._ring = RingBuffer(self._libbpf, take("events", 0, 0).fd, self._on_sample)
 
     def _on_sample(self, address: int, size: int) -> None:
@@ -242,7 +233,7 @@ class BpfEngine:
             ) from error
         if self._tracefs.private:
             self.notes.append("tracefs is not mounted here: used a private mount of our own")
-        for program, event in _TRACEPOINTS.items():
+        for program, event in _TRACEPOINTS:
             try:
                 fd = kernel.attach_tracepoint(self._object.program_fd(program), self._tracefs.event_id(event))
             except OSError as error:
@@ -253,67 +244,68 @@ class BpfEngine:
                     f"attaching to tracepoint {event} failed: {error.strerror}",
                     "run as root; `nativeleak doctor` says what this kernel lacks",
                 ) from error
-            self._fds.append(fd)
+            self._tracepoint_fds.append(fd)
         for program, tracepoint in _RAW_TRACEPOINTS.items():
             self._object.attach_raw_tracepoint(program, tracepoint)
 
-    def attach_functions(self, slot: int, pid: int, path: str, name: str, points: Sequence[ProbePoint]) -> None:
+    def attach_functions(self, slot: int, pid: int, path: str, name: str, placed: Sequence[PlacedProbe]) -> None:
         """Probe functions of one mapped object in one process.
 
         Args:
             path: Where the object's file can be opened, by this process.
             name: What to call it in an error.
+            placed: Which functions, and where in them.
 
         Raises:
             CannotTraceError: The kernel refuses; the error says what may be the matter.
         """
+        frees = [probe for probe in placed if probe.point.kind in FREE_KINDS]
+        allocs = [probe for probe in placed if probe.point.kind not in FREE_KINDS]
+        # Returns before entries: an entry without its return would be a call that never ends.
+        jobs = [("on_free", frees, False)]
+        if self.mode is AttachMode.SESSION:
+            jobs.append(("on_alloc_session", allocs, False))
+        else:
+            jobs += [("on_alloc_return", allocs, True), ("on_alloc_entry", allocs, False)]
         try:
-            if self.mode is AttachMode.PERF:
-                self._attach_by_perf(slot, pid, path, points)
-            else:
-                self._attach_by_links(slot, pid, path, points)
+            for program, probes, at_return in jobs:
+                self._attach(program, pid, path, [(p.offset, _cookie(slot, p)) for p in probes], at_return=at_return)
         except OSError as error:
             raise _attach_error(name, error) from error
 
-    def _attach_by_links(self, slot: int, pid: int, path: str, points: Sequence[ProbePoint]) -> None:
-        frees = [point for point in points if point.kind in (CallKind.FREE, CallKind.DELETE)]
-        allocs = [point for point in points if point not in frees]
-        session = self.mode is AttachMode.SESSION
-        jobs: list[tuple[str, int, list[ProbePoint], bool]] = [("on_free", kernel.ATTACH_UPROBE_MULTI, frees, False)]
-        if session:
-            jobs.append(("on_alloc_session", kernel.ATTACH_UPROBE_SESSION, allocs, False))
-        else:
-            jobs.append(("on_alloc_return", kernel.ATTACH_UPROBE_MULTI, allocs, True))
-            jobs.append(("on_alloc_entry", kernel.ATTACH_UPROBE_MULTI, allocs, False))
-        for program, attach_type, chosen, at_return in jobs:
-            if not chosen:
-                continue
-            fd = kernel.link_uprobes(
-                self._object.program_fd(program),
-                attach_type,
-                path,
-                [point.offset for point in chosen],
-                [abi.cookie(_CALLS[point.kind], slot) for point in chosen],
-                pid,
-                at_return=at_return,
-            )
-            self._fds.append(fd)
+    def _attach(
+        self, program: str, pid: int, path: str, places: Sequence[tuple[int, int]], *, at_return: bool = False
+    ) -> None:
+        """One program at (file offset, cookie) each: by one link where the kernel has such, else by perf events."""
+        if not places:
+            return
+        if self.mode is AttachMode.PERF:
+            for offset, cookie in places:
+                self._object.attach_uprobe(program, pid, path, offset, cookie, at_return=at_return)
+            return
+        attach_type = _ALLOCATOR_PROGRAMS[self.mode][program]
+        offsets, cookies = [offset for offset, _ in places], [cookie for _, cookie in places]
+        fd = kernel.link_uprobes(
+            self._object.program_fd(program), attach_type, path, offsets, cookies, pid, at_return=at_return
+        )
+        self._fds.append(fd)
 
-    def _attach_by_perf(self, slot: int, pid: int, path: str, points: Sequence[ProbePoint]) -> None:
-        for point in points:
-            cookie = abi.cookie(_CALLS[point.kind], slot)
-            attach = self._object.attach_uprobe
-            if point.kind in (CallKind.FREE, CallKind.DELETE):
-                attach("on_free", pid, path, point.offset, cookie, at_return=False)
-            else:
-                attach("on_alloc_return", pid, path, point.offset, cookie, at_return=True)
-                attach("on_alloc_entry", pid, path, point.offset, cookie, at_return=False)
+    @contextlib.contextmanager
+    def attached_to_ourselves(self, path: str, offsets: Sequence[int]) -> Iterator[None]:
+        """Probes in code of our own that do next to nothing, to measure what the kernel takes for a hit.
+
+        Raises:
+            OSError: As the kernel says.
+        """
+        with self.attached_for_now():
+            self._attach("on_free", os.getpid(), path, [(offset, 0) for offset in offsets])
+            yield
 
     # Targets
 
     def add_target(self, slot: int, tgid: int, target: abi.Target) -> None:
         """Make a process known; its window stays closed."""
-        target.tgid, target.state = tgid, 0
+        target.tgid = tgid
         self._targets[slot] = target
         self._sites.update(_SITE_KEY.pack(0, 0, slot), bytes(ctypes.sizeof(abi.Site)))
         self._write_target(slot)
@@ -321,62 +313,84 @@ class BpfEngine:
 
     def open_window(self, slot: int, start_ns: int) -> None:
         """From now on everything counts. ``start_ns`` is CLOCK_MONOTONIC."""
-        self._targets[slot].start_ns, self._targets[slot].state = start_ns, 1
+        self._targets[slot].start_ns = start_ns
         self._write_target(slot)
+        self._windows.update(_U32.pack(slot), _U32.pack(1))
 
     def close_window(self, slot: int) -> None:
         """From now on nothing counts."""
-        self._targets[slot].state = 0
-        self._write_target(slot)
+        self._windows.update(_U32.pack(slot), _U32.pack(0))
 
     def set_generation(self, generation: int) -> None:
-        """Double the birth slices' width; see ``ledger/slices.py``. A closed window stays closed."""
+        """Double the birth slices' width; see ``ledger/slices.py``."""
         for slot, target in self._targets.items():
             target.generation = generation
-            if target.state:
-                self._write_target(slot)
+            self._write_target(slot)
 
     def _write_target(self, slot: int) -> None:
         self._target_map.update(_U32.pack(slot), bytes(self._targets[slot]))
 
-    def measure_hit_cost(self, points: Sequence[ProbePoint], path: str) -> float:
-        """What one hit of an allocator probe costs on this machine, ns: measured on this very process.
+    @contextlib.contextmanager
+    def attached_for_now(self) -> Iterator[None]:
+        """What is attached inside is detached at the end; for links only, not for perf events."""
+        n_before = len(self._fds)
+        try:
+            yield
+        finally:
+            # Each close waits for the kernel, some 50 ms, and nobody has to wait with it.
+            self._close_later(self._fds[n_before:])
+            del self._fds[n_before:]
 
-        Everything a target's call goes through is done for real, with a stack as shallow as ours. To be called before
-        any window is open: our own calls count in the counters.
+    def _close_later(self, fds: Sequence[int]) -> None:
+        thread = threading.Thread(target=_close_all, args=(tuple(fds),), name="nativeleak-detach")
+        thread.start()
 
-        Args:
-            points: Where malloc and free of our own C library are.
-            path: That library.
-
-        Raises:
-            CannotTraceError: The probes cannot be attached.
-        """
-        slot, n_before = abi.MAX_TARGETS - 1, len(self._fds)
-        library = ctypes.CDLL(None)
-        library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
-        library.free.restype, library.free.argtypes = None, (ctypes.c_void_p,)
-        untraced_ns = _time_pairs(library)
-        self.add_target(slot, os.getpid(), abi.Target(max_depth=abi.MAX_FRAMES))
-        self.attach_functions(slot, os.getpid(), path, path, points)
-        self.open_window(slot, time.monotonic_ns())
-        traced_ns = _time_pairs(library)
-        self.close_window(slot)
-        for fd in self._fds[n_before:]:
-            os.close(fd)
-        del self._fds[n_before:]
-        self._forget_target(slot, os.getpid())
-        return max(0.0, traced_ns - untraced_ns) / _HITS_A_PAIR
-
-    def _forget_target(self, slot: int, tgid: int) -> None:
-        del self._targets[slot]
+    def forget_target(self, slot: int) -> None:
+        """Drop a target of our own making, with all that was kept of it."""
+        tgid = self._targets.pop(slot).tgid
         self._slots.delete(_U32.pack(tgid))
         for site in list(self.read_sites()):
             if site.slot == slot:
                 self.delete_site(slot, site.thread, site.stack)
-        for stack in self.fetch_new_stacks():
-            self._known.delete(_U64.pack(stack.key))
+        for stack in self.stacks.fetch_all():
+            self.stacks.forget(stack.key)
         self._threads.delete(_U32.pack(threading.get_native_id()))
+
+    # Unwinding
+
+    def add_table(self, words: bytes) -> int:
+        """Put an unwind table into the kernel; returns its index.
+
+        Args:
+            words: As ``unwind/pack.py`` makes them, a multiple of 4 KiB.
+
+        Raises:
+            OSError: No room.
+        """
+        if self._n_tables >= abi.MAX_TABLES:
+            raise OSError(errno.ENOSPC, f"more than {abi.MAX_TABLES} objects with unwind tables")
+        fd = self._libbpf.create_table_map(len(words) // abi.CHUNK_BYTES, words)
+        try:
+            index = self._n_tables
+            self._tables.update(_U32.pack(index), _U32.pack(fd))
+        finally:
+            os.close(fd)
+        self._n_tables += 1
+        return index
+
+    def set_mappings(self, slot: int, mappings: Sequence[tuple[int, int, int, int]]) -> None:
+        """Say where code is mapped in a target: (start, end, bias, table), in order of address.
+
+        The kernel side goes on with the old ones until the new ones are whole.
+        """
+        target = self._targets[slot]
+        bank = target.bank ^ 1
+        value = abi.Mappings(n=min(len(mappings), abi.MAX_MAPPINGS))
+        for entry, (start, end, bias, table) in zip(value.mappings, mappings, strict=False):
+            entry.start, entry.end, entry.bias, entry.table = start, end, bias & (1 << 64) - 1, table
+        self._mappings.update(_U32.pack(slot * 2 + bank), bytes(value))
+        target.bank = bank
+        self._write_target(slot)
 
     # Reading
 
@@ -410,32 +424,6 @@ class BpfEngine:
         """Chunks of the live set: keys (u64), values (``struct nl_live``), how many."""
         return self._live.batches(1 << 15)
 
-    def fetch_stack(self, key: int) -> RawStack | None:
-        """Take one new stack out of the kernel's store; None when it was taken before."""
-        value = self._stacks.lookup(_U64.pack(key))
-        if value is None:
-            return None
-        stack = abi.StackStruct.from_buffer_copy(value)
-        self._know(key, stack.check)
-        self._stacks.delete(_U64.pack(key))
-        return _raw_stack(key, stack)
-
-    def fetch_new_stacks(self) -> list[RawStack]:
-        """Take all new stacks out of the store: those whose event was lost."""
-        size = self._stacks.value_size
-        keys: list[int] = []
-        for key_view, _, n in self._stacks.batches(max(256, (1 << 20) // size)):
-            keys.extend(key for (key,) in _U64.iter_unpack(key_view[: n * 8]))
-        stacks = (self.fetch_stack(key) for key in keys)
-        return [stack for stack in stacks if stack is not None]
-
-    def _know(self, key: int, check: int) -> None:
-        try:
-            self._known.update(_U64.pack(key), _U32.pack(check))
-        except OSError as error:
-            if error.errno != errno.E2BIG:
-                raise  # a full table only means that the stack may come again
-
     def read_counters(self) -> dict[abi.Counter, int]:
         """All counters, summed over the CPUs."""
         totals = {}
@@ -446,16 +434,19 @@ class BpfEngine:
 
     def map_memory_bytes(self) -> int:
         """Kernel memory that the maps take now, as the kernel says in fdinfo."""
-        return sum(_memlock_bytes(m.fd) for m in self._all_maps())
-
-    def _all_maps(self) -> tuple[BpfMap, ...]:
-        return (self._live, self._sites, self._stacks, self._known, self._counters)
+        return sum(_memlock_bytes(m.fd) for m in self._all_maps)
 
     def detach(self) -> None:
-        """Take all allocator and system call probes away; the maps can still be read."""
-        for fd in self._fds:
-            os.close(fd)
+        """Take the allocator probes away: when this returns none runs any more. The maps can still be read.
+
+        The tracepoints go in the background, and the process does not end before they are gone: with the windows closed
+        they cost the machine next to nothing, and the kernel takes 40 ms for each.
+        """
+        _close_all(self._fds)
         self._fds.clear()
+        self._object.detach_all()
+        self._close_later(self._tracepoint_fds)
+        self._tracepoint_fds.clear()
 
     def close(self) -> None:
         """Take everything out of the kernel."""
@@ -469,19 +460,14 @@ class BpfEngine:
             self._tracefs = None
 
 
-def _time_pairs(library: ctypes.CDLL) -> float:
-    """Nanoseconds for a malloc and a free called from here: the median of some rounds."""
-    rounds = []
-    for _ in range(_CALIBRATION_ROUNDS):
-        start_ns = time.perf_counter_ns()
-        for _ in range(_CALIBRATION_PAIRS):
-            library.free(library.malloc(_CALIBRATION_BYTES))
-        rounds.append((time.perf_counter_ns() - start_ns) / _CALIBRATION_PAIRS)
-    return statistics.median(rounds)
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
-def _raw_stack(key: int, stack: abi.StackStruct) -> RawStack:
-    return RawStack(key, stack.slot, abi.StackFlag(stack.flags), tuple(stack.ips[: min(stack.n, abi.MAX_FRAMES)]))
+def _cookie(slot: int, probe: PlacedProbe) -> int:
+    at = probe.placement
+    return abi.cookie(_CALLS[probe.point.kind], slot, at.offset, at.pushed_bytes, at.arguments)
 
 
 def _memlock_bytes(fd: int) -> int:

@@ -1,4 +1,4 @@
-"""What a stack tells by its names: on whose behalf memory was taken, and whether it reaches its root."""
+"""What a stack tells by its names: on whose behalf memory was taken, of the program or of its run-time system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LIBJVM: Final = "libjvm.so"
 _C_LIBRARY: Final = re.compile(r"^(libc[.-]|ld-|libpthread|libc\.musl)")
 _JAVA_REQUESTS: Final = re.compile(r"^Unsafe_(Allocate|Reallocate)Memory")
 """Functions of libjvm by which Java code asks for memory: what they allocate belongs to the program."""
-_ROOTS: Final = frozenset(
+THREAD_ROOTS: Final = frozenset(
     {
         "_start",
         "__libc_start_main",
@@ -27,8 +27,8 @@ _ROOTS: Final = frozenset(
 )
 
 
-def owner_of_stack(frames: Sequence[Frame]) -> tuple[Owner, bool]:
-    """On whose behalf memory was taken, and whether the stack reaches its root.
+def owner_of_stack(frames: Sequence[Frame]) -> Owner:
+    """On whose behalf memory was taken.
 
     The JVM's own memory is what libjvm asked for without Java code asking it to: libjvm called the C library, and none
     of its functions there serves a request for memory.
@@ -39,5 +39,4 @@ def owner_of_stack(frames: Sequence[Frame]) -> tuple[Owner, bool]:
     above = dropwhile(lambda frame: frame.module is not None and _C_LIBRARY.match(frame.module), frames)
     in_libjvm = list(takewhile(lambda frame: frame.module == _LIBJVM, above))
     asked = any(_JAVA_REQUESTS.match(frame.function) for frame in in_libjvm)
-    owner = Owner.JVM if in_libjvm and not asked else Owner.PROGRAM
-    return owner, bool(frames) and frames[-1].function in _ROOTS
+    return Owner.JVM if in_libjvm and not asked else Owner.PROGRAM

@@ -42,6 +42,11 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "bpf_map_update_elem": (ctypes.c_int, (ctypes.c_int, _P, _P, ctypes.c_uint64)),
     "bpf_map_delete_elem": (ctypes.c_int, (ctypes.c_int, _P)),
     "bpf_map_get_next_key": (ctypes.c_int, (ctypes.c_int, _P, _P)),
+    "bpf_map_create": (
+        ctypes.c_int,
+        (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32, _P),
+    ),
+    "bpf_map_update_batch": (ctypes.c_int, (ctypes.c_int, _P, _P, _P, _P)),
     "bpf_map_lookup_batch": (ctypes.c_int, (ctypes.c_int, _P, _P, _P, _P, _P, _P)),
     "libbpf_num_possible_cpus": (ctypes.c_int, ()),
     "ring_buffer__new": (_P, (ctypes.c_int, _P, _P, _P)),
@@ -53,6 +58,8 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
 _PRINT_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, _P)
 _SAMPLE_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, _P, _P, ctypes.c_size_t)
 _ENOSPC_GROWTH: Final = 4
+_BPF_MAP_TYPE_ARRAY: Final = 2
+_BPF_F_INNER_MAP: Final = 1 << 12
 
 
 class _UprobeOpts(ctypes.Structure):
@@ -64,6 +71,23 @@ class _UprobeOpts(ctypes.Structure):
         ("bpf_cookie", ctypes.c_uint64),
         ("retprobe", ctypes.c_bool),
         ("func_name", ctypes.c_char_p),
+    )
+
+
+class _MapCreateOpts(ctypes.Structure):
+    """``struct bpf_map_create_opts``, as far as libbpf 1.0 knows it."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("btf_fd", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("map_extra", ctypes.c_uint64),
+        ("numa_node", ctypes.c_uint32),
+        ("map_ifindex", ctypes.c_uint32),
     )
 
 
@@ -124,6 +148,26 @@ class Libbpf:
         self.messages.append(buffer.value.decode(errors="replace").rstrip())
         del self.messages[:-200]
         return 0
+
+    def create_table_map(self, n: int, words: bytes) -> int:
+        """An array of n elements of 4 KiB for use inside of an array of maps, filled; returns its descriptor.
+
+        Raises:
+            OSError: No memory, or no right.
+        """
+        options = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=_BPF_F_INNER_MAP)
+        element_bytes = len(words) // n
+        fd = _check(
+            self.lib.bpf_map_create(_BPF_MAP_TYPE_ARRAY, b"nl_table", 4, element_bytes, n, ctypes.byref(options)),
+            "unwind table",
+        )
+        keys = (ctypes.c_uint32 * n)(*range(n))
+        count, batch = ctypes.c_uint32(n), _BatchOpts(ctypes.sizeof(_BatchOpts), 0, 0)
+        result = self.lib.bpf_map_update_batch(fd, keys, words, ctypes.byref(count), ctypes.byref(batch))
+        if result < 0:
+            os.close(fd)
+            _check(result, "unwind table")
+        return fd
 
 
 def _check(result: int, what: str) -> int:
@@ -303,8 +347,8 @@ class BpfObject:
         """A map of the loaded object."""
         return BpfMap(self._libbpf, name, _check(self._lib.bpf_map__fd(self._map(name)), name), key_size, value_size)
 
-    def attach_uprobe(self, name: str, pid: int, path: str, offset: int, cookie: int, *, at_return: bool) -> int:
-        """Attach by a perf event; returns a handle for ``detach``.
+    def attach_uprobe(self, name: str, pid: int, path: str, offset: int, cookie: int, *, at_return: bool) -> None:
+        """Attach by a perf event; it goes with ``detach_all``.
 
         Raises:
             OSError: As the kernel says.
@@ -313,35 +357,32 @@ class BpfObject:
         link = self._lib.bpf_program__attach_uprobe_opts(
             self._program(name), pid, os.fsencode(path), offset, ctypes.byref(options)
         )
-        return self._keep_link(link, f"probe at {path}+{offset:#x}")
+        self._keep_link(link, f"probe at {path}+{offset:#x}")
 
-    def attach_raw_tracepoint(self, name: str, tracepoint: str) -> int:
-        """Attach to a raw tracepoint; returns a handle for ``detach``.
+    def attach_raw_tracepoint(self, name: str, tracepoint: str) -> None:
+        """Attach to a raw tracepoint; it goes with ``detach_all``.
 
         Raises:
             OSError: ENOENT where the kernel has no such tracepoint.
         """
         link = self._lib.bpf_program__attach_raw_tracepoint(self._program(name), tracepoint.encode())
-        return self._keep_link(link, f"tracepoint {tracepoint}")
+        self._keep_link(link, f"tracepoint {tracepoint}")
 
-    def _keep_link(self, link: int | None, what: str) -> int:
+    def _keep_link(self, link: int | None, what: str) -> None:
         if not link:
             error = ctypes.get_errno()
             raise OSError(error, f"{what}: {os.strerror(error)}")
         self._links.append(link)
-        return link
 
-    def detach(self, link: int) -> None:
-        """Undo one attach."""
-        if link in self._links:
-            self._links.remove(link)
-            self._lib.bpf_link__destroy(link)
-
-    def close(self) -> None:
-        """Detach everything and free the object; maps and programs go with their last user."""
+    def detach_all(self) -> None:
+        """Undo all attaches that were made here."""
         for link in self._links:
             self._lib.bpf_link__destroy(link)
         self._links.clear()
+
+    def close(self) -> None:
+        """Detach everything and free the object; maps and programs go with their last user."""
+        self.detach_all()
         if self._object:
             self._lib.bpf_object__close(self._object)
             self._object = None

@@ -1,0 +1,137 @@
+"""Names for new stacks, while the target lives, and what the names tell about whose memory it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from nativeleak.engines.bpf import abi
+from nativeleak.engines.bpf.owners import THREAD_ROOTS, owner_of_stack
+from nativeleak.engines.bpf.raw import RawStack
+from nativeleak.engines.bpf.targets import TargetState
+from nativeleak.ledger.heap import SiteLabel
+from nativeleak.model import Found, Frame, FrameKind, Owner, Stack
+
+_UNKNOWN_STACK: Final = SiteLabel((), Owner.PROGRAM)
+_FOUND: Final = {
+    abi.Found.EXACT: Found.EXACT,
+    abi.Found.GUESS: Found.GUESS,
+    abi.Found.SIGNAL: Found.SIGNAL,
+    abi.Found.FP: Found.FP,
+}
+_ENDS: Final = {
+    abi.End.ROOT: "root",
+    abi.End.STEPS: "depth",
+    abi.End.NO_MAPPING: "no mapping",
+    abi.End.NO_TABLE: "no table",
+    abi.End.RULE: "rule",
+    abi.End.READ: "unreadable",
+    abi.End.BAD_SP: "bad stack pointer",
+    abi.End.STALL: "no return address",
+    abi.End.NO_FP: "no frame pointer",
+    abi.End.NO_SCRATCH: "no buffer",
+}
+"""How a walk ended, in words."""
+
+
+class StackFacts(NamedTuple):
+    """What is remembered of a named stack; the frames themselves are in the recording."""
+
+    label: SiteLabel
+    headline: str
+
+
+class StackNamer:
+    """Names stacks, and remembers of each what the totals need.
+
+    Args:
+        telling_frame: Picks the frame of a stack that tells a person most, for the live view.
+    """
+
+    def __init__(self, telling_frame: Callable[[Sequence[Frame]], Frame | None]) -> None:
+        self.ends: dict[str, int] = {}
+        self.n_truncated = 0
+        self._telling_frame = telling_frame
+        self._stacks: dict[int, StackFacts] = {}
+        self._backing_stacks: set[int] = set()
+        self._mapping_stacks: set[int] = set()
+        self._backing_callers: set[tuple[int, int]] = set()
+        self._mapping_callers: dict[tuple[int, int], list[int]] = {}
+
+    def saw_mapping(self, stack_key: int, *, in_allocator: bool) -> None:
+        """A mapping was made at this stack; to be called before the stack is named."""
+        (self._backing_stacks if in_allocator else self._mapping_stacks).add(stack_key)
+
+    def name(self, state: TargetState, raw: RawStack) -> Stack:
+        """The stack with names, its owner told to the address space."""
+        frames, is_whole = self._frames(state, raw)
+        owner = owner_of_stack(frames)
+        telling = self._telling_frame(frames)
+        if self._is_backing(state, raw):
+            owner = Owner.ALLOCATOR
+        end = _ENDS[raw.end] if is_whole else "no call before a return address"
+        if raw.end is abi.End.NO_FP and frames and frames[-1].function in THREAD_ROOTS:
+            end = "root"
+        truncated = end != "root" or raw.n_left_out > 0
+        self.n_truncated += truncated
+        function = frames[0].function if frames else "?"
+        self.ends[end] = self.ends.get(end, 0) + 1
+        self._stacks[raw.key] = StackFacts(SiteLabel((function,), owner), telling.function if telling else "?")
+        if owner is not Owner.PROGRAM:
+            state.space.reclassify_stack(raw.key, owner)
+        return Stack(raw.key, frames, truncated, end)
+
+    @staticmethod
+    def _frames(state: TargetState, raw: RawStack) -> tuple[tuple[Frame, ...], bool]:
+        """Frames with their names, and False where they were cut because a return address cannot be one."""
+        frames: list[Frame] = []
+        for i, (ip, found, _) in enumerate(raw.frames):
+            if raw.n_left_out and i == raw.n_head:
+                text = f"... {raw.n_left_out} frames left out (--max-depth)"
+                frames.append(Frame(text, None, 0, 0, FrameKind.STUB, found=Found.GAP))
+            is_leaf = i == 0 or found is abi.Found.SIGNAL or _is_signal_return(frames[-1])
+            # The root's return address may be made up: the walk itself has looked at that one.
+            is_root = i == len(raw.frames) - 1 and raw.end is abi.End.ROOT
+            if not is_leaf and not is_root and not state.returns.is_plausible(ip):
+                return tuple(frames), False
+            frame = state.symbolizer.resolve(ip, is_leaf=is_leaf)
+            if i == 0 and ip in state.leaf_names:
+                frame = replace(frame, function=state.leaf_names[ip])
+            frames.append(frame if found is abi.Found.EXACT else replace(frame, found=_FOUND[found]))
+        return tuple(frames), True
+
+    def _is_backing(self, state: TargetState, raw: RawStack) -> bool:
+        """Whether a mapping was made by allocator code, although no allocator call was seen in flight.
+
+        free has no return probe, so what it maps inside looks like the program's: a thread whose first call is a free
+        makes its arena there. The places that map are the same as inside malloc, and those are known.
+        """
+        caller = (raw.slot, raw.frames[1].ip) if len(raw.frames) > 1 else None
+        if caller is None:
+            return False
+        if raw.key in self._backing_stacks:
+            self._backing_callers.add(caller)
+            for key in self._mapping_callers.pop(caller, ()):
+                state.space.reclassify_stack(key, Owner.ALLOCATOR)
+            return False
+        if caller in self._backing_callers:
+            return True
+        if raw.key in self._mapping_stacks:
+            self._mapping_callers.setdefault(caller, []).append(raw.key)
+        return False
+
+    def label(self, stack_key: int) -> SiteLabel:
+        """The allocator function of a stack and its owner."""
+        facts = self._stacks.get(stack_key)
+        return facts.label if facts else _UNKNOWN_STACK
+
+    def headline(self, stack_key: int) -> str:
+        """The most telling function of a stack."""
+        facts = self._stacks.get(stack_key)
+        return facts.headline if facts else "?"
+
+
+def _is_signal_return(frame: Frame) -> bool:
+    """Whether the frame is where a signal handler returns to: what is above was interrupted, and did not call."""
+    return frame.function in ("__restore_rt", "restore_rt", "__kernel_rt_sigreturn", "__restore")
