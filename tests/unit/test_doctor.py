@@ -12,7 +12,6 @@ from nativeleak.doctor import subject
 from nativeleak.doctor.checks import Check, Outcome, State, judge, run_checks
 from nativeleak.doctor.machine import (
     CAPABILITIES,
-    events_of,
     judge_memory,
     judge_rights,
     map_bytes,
@@ -23,7 +22,7 @@ from nativeleak.doctor.machine import (
 from nativeleak.doctor.render import render_coloured, render_json, render_text
 from nativeleak.doctor.target import is_emulated
 from nativeleak.doctor.trial import N_EXPECTED, Trial, trial_checks
-from nativeleak.engines.bpf.engine import _RAW_TRACEPOINTS, _TRACEPOINTS, AttachMode, Limits
+from nativeleak.engines.bpf.engine import AttachMode, Limits
 
 OK = Check("kernel", State.OK, "Linux 6.18")
 WARN = Check("symbols x", State.WARN, "only names in .dynsym", "install its debug symbols")
@@ -135,12 +134,6 @@ def test_judge_memory_warns_over_half_of_what_is_free():
 def test_map_bytes_million_blocks_take_what_was_measured():
     one_more = map_bytes(replace(Limits(), n_allocations=(1 << 20) + 1_000_000)) - map_bytes(Limits())
     assert one_more == 122_000_000  # 122 MB for 1M entries of 8 + 24 bytes
-
-
-def test_events_of_our_programs_are_those_the_engine_attaches():
-    programs = {**_TRACEPOINTS, **_RAW_TRACEPOINTS, "on_alloc_entry": "", "on_alloc_return": "", "on_free": ""}
-    raw = {"task/task_rename", "sched/sched_process_exit", "sched/sched_process_exec"}
-    assert set(events_of(programs)) == set(_TRACEPOINTS.values()) | raw
 
 
 @pytest.mark.parametrize("code", ["55", "4157", "90", "eb05", "e900000000", "7405", "0f8400000000", "e800000000"])

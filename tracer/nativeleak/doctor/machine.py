@@ -10,14 +10,14 @@ import ctypes
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from nativeleak.doctor.checks import Check, CheckFunction, State
 from nativeleak.engines.bpf import abi, kernel
-from nativeleak.engines.bpf.engine import Limits
-from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, object_path
+from nativeleak.engines.bpf.engine import OPTIONAL_TRACEPOINTS, TRACEPOINTS, Limits
+from nativeleak.engines.bpf.loaders.libbpf import Libbpf, object_path
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.target import procfs
 from nativeleak.target.residency import ResidencyReader
@@ -37,18 +37,8 @@ INIT_NAMESPACES: Final[Mapping[str, str]] = {"pid": "pid:[4026531836]", "user": 
 """What the links in /proc/PID/ns of the host's own say. Source: include/linux/proc_ns.h."""
 
 _RUN_AS_ROOT: Final = "run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
-_SYSCALL_PROGRAM: Final = re.compile(r"on_(\w+)_(entry|exit)")
-_EVENTS: Final = {
-    "on_oom_kill": "oom/mark_victim",
-    "on_rename": "task/task_rename",
-    "on_exit": "sched/sched_process_exit",
-    "on_exec": "sched/sched_process_exec",
-}
-_OPTIONAL_EVENTS: Final = frozenset({"oom/mark_victim"})
 _ENTRY_OVERHEAD_BYTES: Final = 90
 """Kernel memory of a hash map's entry beside key and value: 122 MB were measured for 1M entries of 8 + 24 bytes."""
-_THREAD_BYTES: Final = 136
-"""``struct nl_thread``, which user space does not know otherwise. Source: bpf/nativeleak.h."""
 
 
 def machine_functions() -> list[tuple[str, CheckFunction]]:
@@ -213,18 +203,6 @@ def check_uprobes() -> Iterator[Check]:
         yield Check("uprobes", State.WARN, f"{path} is not there", "take a kernel built with CONFIG_UPROBE_EVENTS=y")
 
 
-def events_of(programs: Iterable[str]) -> list[str]:
-    """The tracepoints that the programs of our object go to, as tracefs names them."""
-    events = []
-    for program in programs:
-        match = _SYSCALL_PROGRAM.fullmatch(program)
-        if program in _EVENTS:
-            events.append(_EVENTS[program])
-        elif match and match[1] != "alloc":
-            events.append(f"syscalls/sys_{'enter' if match[2] == 'entry' else 'exit'}_{match[1]}")
-    return sorted(events)
-
-
 def check_tracepoints() -> Iterator[Check]:
     """Whether tracefs is to be had, and has the tracepoints that we attach to."""
     try:
@@ -241,13 +219,12 @@ def check_tracepoints() -> Iterator[Check]:
 
 
 def _tracepoint_check(tracefs: kernel.Tracefs) -> Check:
-    with BpfObject(Libbpf(), object_path()) as programs:
-        events = events_of(programs.program_names())
+    events = [event for _, event in TRACEPOINTS]
     missing = [event for event in events if not _has_event(tracefs, event)]
     where = "in a private mount of tracefs, the host has none" if tracefs.private else "in tracefs"
     if not missing:
         return Check("tracepoints", State.OK, f"all {len(events)}, {where}")
-    if _OPTIONAL_EVENTS.issuperset(missing):
+    if OPTIONAL_TRACEPOINTS.issuperset(missing):
         detail = f"no {', '.join(missing)}: an OOM kill of the target is told as a kill"
         return Check("tracepoints", State.WARN, detail)
     remedy = "run as root, on a kernel built with CONFIG_FTRACE_SYSCALLS=y"
@@ -281,7 +258,7 @@ def map_bytes(limits: Limits) -> int:
     hashes = (
         (limits.n_allocations, 8 + ctypes.sizeof(abi.Live)),
         (limits.n_sites, ctypes.sizeof(abi.SiteKeyStruct) + ctypes.sizeof(abi.Site)),
-        (limits.n_threads, 4 + _THREAD_BYTES),
+        (limits.n_threads, 4 + abi.THREAD_BYTES),
         (limits.n_stacks, 8 + 4),
         (limits.n_new_stacks, 8 + ctypes.sizeof(abi.StackStruct)),
     )

@@ -56,7 +56,7 @@ def arrange(fdes: Iterable[Fde], text: Sequence[Range]) -> list[Piece]:
         fdes: The functions; an end at or before the start makes one vanish.
         text: Where code is, ascending and disjoint.
     """
-    ordered = sorted((fde for fde in fdes if 0 < fde[0] < fde[1]), key=itemgetter(0))
+    ordered = sorted([fde for fde in fdes if 0 < fde[0] < fde[1]], key=itemgetter(0))
     starts = [fde[0] for fde in ordered]
     pieces: list[Piece] = []
     for text_start, text_end in reversed(text):
@@ -64,7 +64,7 @@ def arrange(fdes: Iterable[Fde], text: Sequence[Range]) -> list[Piece]:
         first, last = bisect_left(starts, text_start), bisect_left(starts, text_end)
         for start, end, rows in reversed(ordered[first:last]):
             if start < limit:
-                pieces.append((start, min(end, limit), start, rows))
+                pieces.append((start, end if end < limit else limit, start, rows))
                 limit = start
     pieces.reverse()
     return pieces

@@ -53,12 +53,13 @@ _ALLOCATOR_PROGRAMS: Final[dict[AttachMode, dict[str, int]]] = {
 _ALL_ALLOCATOR_PROGRAMS: Final = ("on_alloc_session", "on_alloc_entry", "on_alloc_return", "on_free")
 
 _SYSCALLS: Final = ("mmap", "munmap", "mremap", "mprotect", "brk", "shmget", "shmat", "shmdt")
-_TRACEPOINTS: Final = [
+TRACEPOINTS: Final = [
     *((f"on_{call}_entry", f"syscalls/sys_enter_{call}") for call in _SYSCALLS),
     *(("on_syscall_exit", f"syscalls/sys_exit_{call}") for call in _SYSCALLS),
     ("on_oom_kill", "oom/mark_victim"),
 ]
-_OPTIONAL_TRACEPOINTS: Final = {"oom/mark_victim"}
+"""(program, event as tracefs names it)."""
+OPTIONAL_TRACEPOINTS: Final = frozenset({"oom/mark_victim"})
 _RAW_TRACEPOINTS: Final = {
     "on_rename": "task_rename",
     "on_exit": "sched_process_exit",
@@ -233,11 +234,11 @@ class BpfEngine:
             ) from error
         if self._tracefs.private:
             self.notes.append("tracefs is not mounted here: used a private mount of our own")
-        for program, event in _TRACEPOINTS:
+        for program, event in TRACEPOINTS:
             try:
                 fd = kernel.attach_tracepoint(self._object.program_fd(program), self._tracefs.event_id(event))
             except OSError as error:
-                if event in _OPTIONAL_TRACEPOINTS:
+                if event in OPTIONAL_TRACEPOINTS:
                     self.notes.append(f"tracepoint {event} is not to be had: {error.strerror}")
                     continue
                 raise CannotTraceError(
