@@ -1,30 +1,47 @@
 """Call frame instructions: the programs of ``.eh_frame`` and ``.debug_frame``, run into rules.
 
-Scope: what is needed to go from a frame to its caller: the CFA, rbp and the return address. Rules of other registers are
-read over. The bytes come from the target's files: what cannot be read raises ``ElfError``, and the work is bounded by
-the length of the program.
+Scope: what is needed to go from a frame to its caller: the CFA, rbp and the return address. Rules of other registers
+are read over. The bytes come from the target's files: what cannot be read raises ``ElfError``, and the work is bounded
+by the length of the program.
 
-Source: DWARF 5, sections 6.4.2 and 7.24; the GNU instructions in the LSB Core specification, "DWARF Extensions". DWARF's
-numbers of the registers are in the psABI for x86-64, table "DWARF Register Number Mapping".
+Source: DWARF 5, sections 6.4.2 and 7.24; the GNU instructions in the LSB Core specification, "DWARF Extensions".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from nativeleak.symbols.source import ElfError
 from nativeleak.unwind import rules
+from nativeleak.unwind.encoding import read_block, read_fixed, read_sleb, read_uleb
+from nativeleak.unwind.states import (
+    RA_ELSEWHERE,
+    RA_UNDEFINED,
+    RBP,
+    RBP_LOST,
+    UNKNOWN,
+    State,
+    base_word,
+    register_plus,
+    rule_word,
+    saved_rbp,
+    special_cfa,
+    with_register,
+    with_saved,
+)
 
-RBP: Final = 6
-RSP: Final = 7
-RETURN_ADDRESS: Final = 16
-WORD_MASK: Final = (1 << 64) - 1
 END: Final = 1 << 64
 """End of a program's last row: as far as its function reaches."""
 
+_MAX_OFFSET: Final = 0x7FFF_FFFF
+_ALWAYS_KEPT: Final = (rules.SIGNAL, rules.ROOT)
+
 Row = tuple[int, int, int]
-"""(start, end, rule): offsets from the function's start; the last row of a program ends at ``END``. Narrow ones may be missing."""
+"""(start, end, rule): offsets from the function's start; the last row of a program ends at ``END``.
+
+Narrow rows may be missing; else each begins where the one before ends.
+"""
 
 
 class Factors(NamedTuple):
@@ -82,8 +99,8 @@ class Machine:
         except IndexError:
             raise ElfError("an instruction is cut off") from None
 
-    # One function with all state in locals: a method an instruction takes twice as long, and the table of libLLVM has to
-    # be made in less than a second. What is frequent comes first. ``base`` is the rule without its offset.
+    # One function with all state in locals: a method an instruction takes twice as long, and the table of libLLVM has
+    # to be made in less than a second. What is frequent comes first. ``base`` is the rule without its offset.
     def _execute(self, code: bytes, start: int, address: int) -> list[Row]:  # noqa: C901
         register, offset, special, rbp, return_address = state = self._initial
         base = base_word(state, self._factors.is_signal)
@@ -168,9 +185,9 @@ class Machine:
         if op >= 0x80:
             handler = self._on_restore if op >= 0xC0 else self._on_offset
             return handler(state, op & 0x3F, code, at)
-        if op not in _RARE:
+        if op not in self._RARE:
             raise ElfError(f"instruction {op:#04x} is not known")
-        return _RARE[op](self, state, code, at)
+        return self._RARE[op](self, state, code, at)
 
     def _on_offset(self, state: State, register: int, code: bytes, at: int) -> tuple[State, int]:
         value, at = read_uleb(code, at)
@@ -250,25 +267,22 @@ class Machine:
     def _on_args_size(self, state: State, code: bytes, at: int) -> tuple[State, int]:
         return state, read_uleb(code, at)[1]
 
-
-_RARE: Final[dict[int, Callable[[Machine, State, bytes, int], tuple[State, int]]]] = {
-    0x05: Machine._on_offset_extended,
-    0x06: Machine._on_restore_extended,
-    0x07: Machine._on_undefined,
-    0x08: Machine._on_same_value,
-    0x09: Machine._on_register,
-    0x0C: Machine._on_def_cfa,
-    0x0D: Machine._on_def_cfa_register,
-    0x0F: Machine._on_def_cfa_expression,
-    0x10: Machine._on_expression,
-    0x11: Machine._on_offset_extended_sf,
-    0x12: Machine._on_def_cfa_sf,
-    0x13: Machine._on_def_cfa_offset_sf,
-    0x14: Machine._on_register,  # DW_CFA_val_offset: the same operands, as little of use
-    0x15: Machine._on_register,  # DW_CFA_val_offset_sf
-    0x16: Machine._on_val_expression,
-    0x2E: Machine._on_args_size,  # DW_CFA_GNU_args_size
-    0x2F: Machine._on_negative_offset,  # DW_CFA_GNU_negative_offset_extended
-}
-
-
+    _RARE: ClassVar[dict[int, Callable[[Machine, State, bytes, int], tuple[State, int]]]] = {
+        0x05: _on_offset_extended,
+        0x06: _on_restore_extended,
+        0x07: _on_undefined,
+        0x08: _on_same_value,
+        0x09: _on_register,
+        0x0C: _on_def_cfa,
+        0x0D: _on_def_cfa_register,
+        0x0F: _on_def_cfa_expression,
+        0x10: _on_expression,
+        0x11: _on_offset_extended_sf,
+        0x12: _on_def_cfa_sf,
+        0x13: _on_def_cfa_offset_sf,
+        0x14: _on_register,  # DW_CFA_val_offset: the same operands, as little of use
+        0x15: _on_register,  # DW_CFA_val_offset_sf
+        0x16: _on_val_expression,
+        0x2E: _on_args_size,  # DW_CFA_GNU_args_size
+        0x2F: _on_negative_offset,  # DW_CFA_GNU_negative_offset_extended
+    }

@@ -17,15 +17,19 @@ from typing import Final
 
 from nativeleak.symbols.elf import SHT_NOBITS, ElfFile, Section
 from nativeleak.symbols.source import ElfError
-from nativeleak.unwind.cfa import RETURN_ADDRESS, WORD_MASK, Factors, Machine, Row, read_sleb, read_uleb
-from nativeleak.unwind.pointers import (
+from nativeleak.unwind.cfa import Factors, Machine, Row
+from nativeleak.unwind.encoding import (
     ABSOLUTE,
     OMITTED,
     PC_RELATIVE_S4,
+    WORD_MASK,
     read_pointer,
+    read_sleb,
+    read_uleb,
     read_value,
     skip_pointer,
 )
+from nativeleak.unwind.states import RETURN_ADDRESS
 
 MAX_SECTION_BYTES: Final = 128 << 20
 """Of one section; libLLVM-14 has 6 MB, Chromium some 15."""
@@ -158,9 +162,9 @@ class _Reader:
     def read(self) -> None:
         """Read the records one after the other."""
         data, size, is_debug = self._data, len(self._section.data), self._section.is_debug
-        vaddr, n_fdes = self._section.vaddr, self._section.n_fdes
+        n_fdes = self._section.n_fdes
         cie_mark = _DEBUG_CIE if is_debug else 0
-        cies, fdes, unpack = self._cies, self.fdes, _FDE.unpack_from
+        fdes, unpack = self.fdes, _FDE.unpack_from
         place = 0
         while place + 4 <= size:
             self.place = place
@@ -174,33 +178,42 @@ class _Reader:
             if length >= _LONG or length < 4 or end > size:
                 raise ElfError("a record has an impossible length")
             if link == cie_mark:
-                cies[place] = self._read_cie(place + 8, end)
-                place = end
-                continue
-            cie = cies.get(link if is_debug else place + 4 - link)
-            if cie is None:
-                raise ElfError("a function has no CIE")
-            if cie.encoding == PC_RELATIVE_S4:
-                start = vaddr + place + 8 + first & WORD_MASK
-                at = place + 16
+                self._cies[place] = self._read_cie(place + 8, end)
             else:
-                start, n_bytes, at = self._read_range(cie, place + 8)
-            if cie.has_lengths:
-                skip = data[at]
-                at += 1
-                if skip >= 0x80:
-                    skip, at = read_uleb(data, at - 1)
-                at += skip
-            if at > end:
-                raise ElfError("a function's record is too short")
-            code = data[at:end]
-            rows = cie.known.get(code)
-            if rows is None:
-                rows = self._run(cie, code, start, at)
-            fdes.append((start, start + n_bytes, rows))
-            if n_fdes is not None and len(fdes) >= n_fdes:
-                break
+                cie = self._cies.get(link if is_debug else place + 4 - link)
+                if cie is None:
+                    raise ElfError("a function has no CIE")
+                fdes.append(self._read_fde(cie, end, first, n_bytes))
+                if n_fdes is not None and len(fdes) >= n_fdes:
+                    break
             place = end
+
+    def _read_fde(self, cie: _Cie, end: int, first: int, n_bytes: int) -> Fde:
+        """A function.
+
+        Args:
+            cie: What it belongs to.
+            end: Where its record ends.
+            first: Its address, if that is pc-relative and of 4 bytes, as nearly always.
+            n_bytes: Its length in that case.
+        """
+        data, at = self._data, self.place + 8
+        if cie.encoding == PC_RELATIVE_S4:
+            start = self._section.vaddr + at + first & WORD_MASK
+            at += 8
+        else:
+            start, n_bytes, at = self._read_range(cie, at)
+        if cie.has_lengths:
+            skip = data[at]
+            at += 1
+            if skip >= 0x80:
+                skip, at = read_uleb(data, at - 1)
+            at += skip
+        if at > end:
+            raise ElfError("a function's record is too short")
+        code = data[at:end]
+        rows = cie.known.get(code)
+        return start, start + n_bytes, self._run(cie, code, start, at) if rows is None else rows
 
     def _run(self, cie: _Cie, code: bytes, start: int, at: int) -> tuple[Row, ...]:
         rows = cie.machine.run(code, start, self._section.vaddr + at)

@@ -136,7 +136,7 @@ def _page_shift(rows: RowList) -> int:
     for shift in PAGE_SHIFTS:
         if not any(
             starts[index] >> shift == starts[index + MAX_PAGE_ROWS] >> shift
-            for index in range(0, len(starts) - MAX_PAGE_ROWS)
+            for index in range(len(starts) - MAX_PAGE_ROWS)
         ):
             return shift
     raise PackError(f"more than {MAX_PAGE_ROWS} rows in {1 << PAGE_SHIFTS[-1]} bytes of code")
@@ -164,7 +164,7 @@ def _put_pages(words: array.array[int], rows: RowList, numbers: dict[int, int], 
     in_force = begin = 0
     for index in range(n_pages):
         end = bisect_left(starts, first + index + 1 << shift, begin)
-        page = [start & mask | numbers[word] << 16 for start, word in zip(starts[begin:end], rule_words[begin:end])]
+        page = [starts[row] & mask | numbers[rule_words[row]] << 16 for row in range(begin, end)]
         if not page or page[0] & 0xFFFF:
             page.insert(0, in_force << 16)
         in_force = page[-1] >> 16

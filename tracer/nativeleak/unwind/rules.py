@@ -1,7 +1,7 @@
 """Unwind rules: how the caller's rsp, rbp and return address follow from the frame's own.
 
-Scope: the 64-bit word in which the BPF side is handed a rule. Little end first: bits 0-7 kind, 8-15 where rbp was saved,
-16-31 offset of that place (signed), 32-63 offset of the CFA (signed). The return address lies at CFA - 8, always: a
+Scope: the 64-bit word in which the BPF side is handed a rule. Little end first: bits 0-7 kind, 8-15 where rbp was
+saved, 16-31 offset of that place (signed), 32-63 offset of the CFA (signed). The return address lies at CFA - 8: a
 frame for which that does not hold is not expressible. The BPF side has the same numbers; a change of any of them is a
 change of ``pack.FORMAT_VERSION``.
 """

@@ -1,0 +1,202 @@
+"""Gets the table of an object: from the cache, made here, or made by a child process.
+
+Scope: small objects take milliseconds and are done at once. Large ones take up to a second and 100 MB, which the
+recorder has not: a child makes them, and the recorder's loop goes on until ``TableBuild.fileno`` is readable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import nativeleak
+from nativeleak.symbols.elf import ElfFile
+from nativeleak.symbols.source import ElfError, FileSource
+from nativeleak.target.namespaces import open_regular
+from nativeleak.unwind.cache import CacheKey, TableCache
+from nativeleak.unwind.eh_frame import n_eh_frame_bytes
+from nativeleak.unwind.table import UnwindTable, build_table, decode, no_table
+
+MAX_HERE_BYTES: Final = 64 << 10
+"""``.eh_frame`` up to this size is read here: 20 ms and under 1 MB. Longer ones left 3 MB and more in the recorder."""
+
+_CHUNK: Final = 1 << 16
+_MAX_RESULT_BYTES: Final = 32 << 20
+_END_TIMEOUT_S: Final = 5.0
+
+
+class TableBuild:
+    """A table in the making; a context manager, which ends what is not done.
+
+    Args:
+        table: The table, if it is there already.
+        child: The process that makes it, else.
+        key: Where to keep the result.
+        cache: The cache to keep it in.
+    """
+
+    def __init__(
+        self,
+        table: UnwindTable | None,
+        child: subprocess.Popen[bytes] | None = None,
+        key: CacheKey | None = None,
+        cache: TableCache | None = None,
+    ) -> None:
+        self._table = table
+        self._child = child
+        self._key = key
+        self._cache = cache
+        self._data = bytearray()
+        self._full = key.full if key is not None else False
+        if child is not None and child.stdout is not None:
+            self._fd = child.stdout.fileno()
+            os.set_blocking(self._fd, False)
+        else:
+            self._fd = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """Descriptor that is readable whenever ``poll`` has something to do; valid until ``close``."""
+        return self._fd
+
+    def poll(self) -> bool:
+        """Take what has come, without waiting; whether the table is there."""
+        while self._table is None:
+            try:
+                data = os.read(self._fd, _CHUNK)
+            except BlockingIOError:
+                return False
+            self._data += data
+            if not data or len(self._data) > _MAX_RESULT_BYTES:
+                self._finish()
+        return True
+
+    def result(self) -> UnwindTable:
+        """The table; waits for it."""
+        if not self.poll():
+            os.set_blocking(self._fd, True)
+            self.poll()
+        assert self._table is not None  # noqa: S101  a blocking poll ends with a table
+        return self._table
+
+    def close(self) -> None:
+        """Give back the descriptor; a child that is still at work is ended. May be called again."""
+        if self._child is not None:
+            self._end_child(kill=self._table is None)
+            self._child = None
+        elif self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+    def _finish(self) -> None:
+        """The child has closed its end: see what it said."""
+        status = self._end_child(kill=len(self._data) > _MAX_RESULT_BYTES)
+        table = decode(bytes(self._data))
+        self._data.clear()
+        if table is None or status != 0:
+            how = f"signal {-status}" if status < 0 else f"status {status}"
+            self._table = no_table(f"the process that reads its unwind information ended with {how}", full=self._full)
+            return
+        self._table = table
+        if self._cache is not None and self._key is not None:
+            self._cache.store(self._key, table)
+
+    def _end_child(self, *, kill: bool) -> int:
+        child = self._child
+        if child is None:
+            return 0
+        if kill:
+            child.kill()
+        try:
+            status = child.wait(_END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            status = child.wait()
+        if self._fd >= 0 and child.stdout is not None and self._table is not None:
+            child.stdout.close()
+        return status
+
+
+def build(source: str | int, build_id: str = "", *, full: bool = False, cache: TableCache | None = None) -> UnwindTable:
+    """The table of an object; waits for it. See ``start_build``."""
+    with start_build(source, build_id, full=full, cache=cache) as started:
+        return started.result()
+
+
+def start_build(
+    source: str | int, build_id: str = "", *, full: bool = False, cache: TableCache | None = None
+) -> TableBuild:
+    """Begin to make the table of an object. What cannot be read gives a table that says why.
+
+    Args:
+        source: Path of its file, or a descriptor, which stays the caller's.
+        build_id: Its build id in hex, as far as it is known; without one nothing is looked up or kept.
+        full: Answer for every address; else only for call sites.
+        cache: Where tables are kept, None for nowhere.
+    """
+    try:
+        fd = open_regular(source) if isinstance(source, str) else os.dup(source)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        return TableBuild(no_table(f"opening it failed: {error}", build_id=build_id, full=full))
+    file = FileSource(fd)
+    try:
+        return _start(file, fd, build_id, full, cache)
+    finally:
+        file.close()
+
+
+def _start(file: FileSource, fd: int, build_id: str, full: bool, cache: TableCache | None) -> TableBuild:
+    key = CacheKey(build_id, os.fstat(fd).st_uid, file.size, full)
+    if cache is not None:
+        kept = cache.load(key)
+        if kept is not None:
+            return TableBuild(kept)
+    if _is_large(fd):
+        try:
+            return TableBuild(None, _start_child(fd, full), key, cache)
+        except OSError as error:
+            return TableBuild(no_table(f"starting a process failed: {error}", build_id=build_id, full=full))
+    table = build_table(FileSource(os.dup(fd)), full=full)
+    if cache is not None:
+        cache.store(key, table)
+    return TableBuild(table)
+
+
+def _is_large(fd: int) -> bool:
+    try:
+        with ElfFile(FileSource(os.dup(fd))) as elf:
+            known = n_eh_frame_bytes(elf)
+            return (known or elf.source.size) > MAX_HERE_BYTES
+    except ElfError:
+        return False  # nothing of it will be read
+
+
+def _start_child(fd: int, full: bool) -> subprocess.Popen[bytes]:
+    """Start ``worker``; it finds our own package and nothing in the current folder, which may be anyone's."""
+    environment = {"PYTHONPATH": str(Path(nativeleak.__file__).resolve().parents[1])}
+    with contextlib.ExitStack() as stack:
+        inherited = os.dup(fd)
+        stack.callback(os.close, inherited)
+        return subprocess.Popen(
+            [sys.executable, "-S", "-s", "-P", "-m", "nativeleak.unwind.worker", str(inherited), _kind(full)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(inherited,),
+            cwd="/",
+            env=environment,
+        )
+
+
+def _kind(full: bool) -> str:
+    return "full" if full else "calls"

@@ -1,0 +1,41 @@
+"""The child process that makes the table of a large object: ``python -m nativeleak.unwind.worker FD calls|full``.
+
+Scope: the file is open as descriptor FD; the table goes to standard output. The child has limits of its own and is the
+first to go when memory runs out: reading the CFI of 100 MB of code takes about 100 MB for a second, and the machine
+may be one that has none left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import resource
+import sys
+from pathlib import Path
+from typing import Final
+
+from nativeleak.symbols.source import FileSource
+from nativeleak.unwind.table import build_table, encode
+
+MAX_CPU_S: Final = 60
+"""libLLVM-14, with 102 MB of code, takes 1."""
+MAX_MEMORY_BYTES: Final = 2 << 30
+
+
+def main(arguments: list[str]) -> int:
+    """Make the table; the exit status is 0."""
+    fd, kind = int(arguments[0]), arguments[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    # A million tuples and no cycles: the collector would look at them again and again, for a fifth of the time.
+    gc.disable()
+    sys.stdout.buffer.write(encode(build_table(FileSource(fd), full=kind == "full")))
+    sys.stdout.buffer.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
