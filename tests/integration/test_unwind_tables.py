@@ -43,12 +43,12 @@ OBJECTS = {  # object -> Debian package
 }
 MIN_OBJECTS = 8
 N_ADDRESSES = 3000
-CALL_OBJECTS = ("libc.so.6", "libstdc++.so.6", "python3.11", "libjvm.so", "perl")
+CALL_OBJECTS = ("libc.so.6", "libstdc++.so.6", "libcrypto.so.3", "python3.11", "perl", "git", "libjvm.so")
 # Tables of constants in libcrypto's text look like calls to objdump too, and stand between functions.
 DATA_IN_TEXT = {"libcrypto.so.3": 16}
 
 _RBP, _RSP, _RETURN_ADDRESS = 6, 7, 16
-_OP_DEREF, _OP_PLUS_UCONST, _OP_BREG0, _OP_BREGX, _OP_CFA, _OP_STACK_VALUE = 0x06, 0x23, 0x70, 0x92, 0x9C, 0x9F
+_OP_DEREF, _OP_PLUS_UCONST, _OP_BREG0, _OP_BREGX, _OP_CFA = 0x06, 0x23, 0x70, 0x92, 0x9C
 _PLT_ATOMS = (0x77, 0x80, 0x3F, 0x1A, None, 0x2A, 0x33, 0x24, 0x22)
 
 
@@ -110,8 +110,8 @@ class Oracle:
         if rbp:
             if rbp[0][0] == _OP_CFA and len(rbp) <= 2 and all(op[0] == _OP_PLUS_UCONST for op in rbp[1:]):
                 rbp_rule, rbp_off = rules.RBP_AT_CFA, rbp[1][1] if len(rbp) == 2 else 0
-            elif len(rbp) == 1 and rbp[0][0] == _OP_BREG0 + _RBP:
-                rbp_rule, rbp_off = rules.RBP_AT_RBP, rbp[0][1]
+            elif [op[0] for op in rbp] == [_OP_CFA, _OP_BREG0 + _RBP]:  # an expression begins with the CFA pushed
+                rbp_rule, rbp_off = rules.RBP_AT_RBP, rbp[1][1]
             else:
                 return rules.BAD
         kind, off = _cfa_rule(cfa)
@@ -153,10 +153,9 @@ def _cfa_rule(cfa: _Ops) -> tuple[int, int]:
         return {_RSP: rules.KIND_RSP, _RBP: rules.KIND_RBP}.get(register, rules.BAD), off
     if len(cfa) == len(_PLT_ATOMS) and all(want in (None, is_) for want, is_ in zip(_PLT_ATOMS, atoms, strict=True)):
         return rules.KIND_PLT, atoms[4] - 0x30
-    if atoms[:2] == [_OP_BREG0 + _RBP, _OP_DEREF]:
-        if len(cfa) == 2 or (len(cfa) == 3 and atoms[2] == _OP_PLUS_UCONST):
-            off = rules.at_rbp_off(cfa[0][1], cfa[2][1] if len(cfa) == 3 else 0)
-            return (rules.BAD, 0) if off is None else (rules.KIND_AT_RBP, off)
+    if atoms[:2] == [_OP_BREG0 + _RBP, _OP_DEREF] and atoms[2:] in ([], [_OP_PLUS_UCONST]):
+        off = rules.at_rbp_off(cfa[0][1], cfa[2][1] if len(cfa) == 3 else 0)
+        return (rules.BAD, 0) if off is None else (rules.KIND_AT_RBP, off)
     return rules.BAD, 0
 
 

@@ -316,6 +316,9 @@ class Trace:
                 self.tables.refresh(state.slot)
                 self._probe_new_objects(engine, state)
         self.collector.name_new_stacks()
+        for slot, addresses in self.collector.namer.interrupted.items():
+            self.tables.want_full(slot, addresses)
+        self.collector.namer.interrupted.clear()
         self.tables.work()
         self.collector.keep_slices()
 

@@ -37,7 +37,7 @@ def is_allocator(function: str) -> bool:
 
 
 def telling_frame(frames: Sequence[Frame]) -> Frame | None:
-    """The first frame above the allocator's, with a name where there is one; None for an empty stack."""
-    callers = [frame for frame in frames if not is_allocator(frame.function)]
-    named = (frame for frame in callers if frame.kind not in _OPAQUE)
-    return next(named, None) or next(iter(callers or frames), None)
+    """The first frame above the allocator's that has a name; where none has, the last one below; None without any."""
+    named = [frame for frame in frames if frame.kind not in _OPAQUE]
+    callers = [frame for frame in named if not is_allocator(frame.function)]
+    return next(iter(callers or named[-1:] or frames), None)

@@ -149,7 +149,8 @@ class Collector:
         if mapping is None:
             return
         state.space.apply(mapping)
-        if event.type == abi.EventType.MMAP and event.args[2] & _PROT_EXEC and event.args[4] < 1 << 31:
+        # JIT compilers map anonymous memory executable, or make it so later.
+        if event.type in (abi.EventType.MMAP, abi.EventType.MPROTECT) and event.args[2] & _PROT_EXEC:
             state.new_code = True
 
     def _on_thread(self, state: TargetState, event: abi.Event) -> None:

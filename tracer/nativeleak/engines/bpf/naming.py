@@ -52,6 +52,8 @@ class StackNamer:
     def __init__(self, telling_frame: Callable[[Sequence[Frame]], Frame | None]) -> None:
         self.ends: dict[str, int] = {}
         self.n_truncated = 0
+        self.interrupted: dict[int, set[int]] = {}
+        """Slot -> addresses that a signal interrupted, where the tables of call sites say nothing; to be emptied."""
         self._telling_frame = telling_frame
         self._stacks: dict[int, StackFacts] = {}
         self._backing_stacks: set[int] = set()
@@ -82,8 +84,7 @@ class StackNamer:
             state.space.reclassify_stack(raw.key, owner)
         return Stack(raw.key, frames, truncated, end)
 
-    @staticmethod
-    def _frames(state: TargetState, raw: RawStack) -> tuple[tuple[Frame, ...], bool]:
+    def _frames(self, state: TargetState, raw: RawStack) -> tuple[tuple[Frame, ...], bool]:
         """Frames with their names, and False where they were cut because a return address cannot be one."""
         frames: list[Frame] = []
         for i, (ip, found, _) in enumerate(raw.frames):
@@ -95,6 +96,8 @@ class StackNamer:
             is_root = i == len(raw.frames) - 1 and raw.end is abi.End.ROOT
             if not is_leaf and not is_root and not state.returns.is_plausible(ip):
                 return tuple(frames), False
+            if found is abi.Found.SIGNAL:
+                self.interrupted.setdefault(raw.slot, set()).add(ip)
             frame = state.symbolizer.resolve(ip, is_leaf=is_leaf)
             if i == 0 and ip in state.leaf_names:
                 frame = replace(frame, function=state.leaf_names[ip])
