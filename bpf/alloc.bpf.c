@@ -166,16 +166,36 @@ lost:
 	return 0;
 }
 
+/* Put the block that a realloc held back. Its room may have been taken meanwhile: then it is lost after all. */
+static __always_inline void put_back(struct nl_thread *thread)
+{
+	struct nl_site_key site_key = {
+		.stack = thread->old.stack,
+		.thread = thread->old.thread,
+		.slot = thread->slot,
+	};
+	u64 key = block_key(thread->pointer, thread->slot);
+	struct nl_target *target;
+	struct nl_site *site;
+	u32 slot = thread->slot;
+
+	thread->held = 0;
+	if (!bpf_map_update_elem(&live, &key, &thread->old, BPF_NOEXIST))
+		return;
+	count(NL_LOST_ALLOCATIONS);
+	count_n(NL_LOST_BYTES, thread->old.size);
+	site = bpf_map_lookup_elem(&sites, &site_key);
+	target = bpf_map_lookup_elem(&targets, &slot);
+	if (site && target)
+		unbook_allocated(site, &thread->old, target->generation);
+}
+
 /* Forget a call in flight that will not return; a block that it held goes back. */
 static __always_inline void abandon_call(struct nl_thread *thread)
 {
 	count(NL_ABANDONED);
-	if (thread->held) {
-		u64 key = block_key(thread->pointer, thread->slot);
-
-		bpf_map_update_elem(&live, &key, &thread->old, BPF_NOEXIST);
-		thread->held = 0;
-	}
+	if (thread->held)
+		put_back(thread);
 	thread->call = NL_CALL_NONE;
 }
 
@@ -193,16 +213,17 @@ static __always_inline u64 return_address(struct pt_regs *ctx, u64 sp)
 #endif
 }
 
-/*
- * Is this entry a part of the call in flight? Deeper in the stack it is. At the same stack pointer it is
- * when it was reached by a jump: the return address in place is then not the one of the call in flight
- * but the kernel's return trampoline.
- */
-static __always_inline int is_nested(struct pt_regs *ctx, struct nl_thread *thread, u64 sp)
+/* Is this entry a part of the call in flight? Also when it was reached by a jump, at the same stack pointer. */
+static __always_inline int is_nested(struct pt_regs *ctx, const struct nl_thread *thread, u64 sp)
 {
-	if (sp != thread->sp)
-		return sp < thread->sp;
-	return return_address(ctx, sp) != thread->return_address;
+#if defined(__TARGET_ARCH_arm64)
+	/* After a jump the return address is not the one of the call in flight but the kernel's trampoline. */
+	if (sp == thread->sp)
+		return return_address(ctx, sp) != thread->return_address;
+#else
+	(void)ctx;
+#endif
+	return is_inside_call(thread, sp);
 }
 
 struct arguments {
@@ -225,14 +246,26 @@ static __always_inline struct arguments arguments_of(struct pt_regs *ctx, u64 co
 	return args;
 }
 
+/* No address space has room for this: the call fails. */
+#define IMPOSSIBLE_SHIFT 48
+
+static __always_inline u64 product(u64 n, u64 size)
+{
+	u64 most = size ? ~0ULL / size : ~0ULL;
+
+	/* clang would make a 128-bit product of it, which BPF does not have. */
+	asm volatile("" : "+r"(most));
+	/* An overflow may leave 0, which realloc takes for "free it": the call fails instead. */
+	return n > most ? ~0ULL : n * size;
+}
+
 static __always_inline u64 requested_size(const struct arguments *args, u32 call)
 {
 	switch (call) {
 	case NL_CALL_CALLOC:
-		/* An overflowing product fails in the allocator: the size is then never used. */
-		return args->first * args->second;
+		return product(args->first, args->second);
 	case NL_CALL_REALLOCARRAY:
-		return args->second * args->third;
+		return product(args->second, args->third);
 	case NL_CALL_REALLOC:
 	case NL_CALL_ALIGNED_ALLOC:
 		return args->second;
@@ -263,6 +296,14 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 		return 0;
 	args = arguments_of(ctx, cookie);
 	size = requested_size(&args, call);
+	if (size >> IMPOSSIBLE_SHIFT) {
+		/*
+		 * Nothing comes of it. And an operator new may throw: an exception finds no way past the return
+		 * address that the kernel has put in the place of the caller's, and ends the process.
+		 */
+		count(NL_FAILED);
+		return 0;
+	}
 	thread = current_thread(slot);
 	if (!thread) {
 		count(NL_LOST_ALLOCATIONS);
@@ -304,13 +345,11 @@ static __always_inline void leave_realloc(struct nl_thread *thread, struct nl_ta
 {
 	if (!thread->held)
 		return;
-	thread->held = 0;
 	/* Failed: the old block is still there. realloc(p, 0) returns NULL and has freed it. */
 	if (!result && thread->size) {
-		u64 key = block_key(thread->pointer, thread->slot);
-
-		bpf_map_update_elem(&live, &key, &thread->old, BPF_NOEXIST);
+		put_back(thread);
 	} else {
+		thread->held = 0;
 		book_freed(&thread->old, thread->slot, target->generation);
 	}
 }
@@ -399,8 +438,7 @@ int on_free(struct pt_regs *ctx)
 	}
 	thread = bpf_map_lookup_elem(&threads, &tid);
 	/* A realloc in flight may free its old block through free: that one is held, not unknown. */
-	if (thread && ((thread->call != NL_CALL_NONE &&
-			REG_SP(ctx) + NL_COOKIE_PUSHED(cookie) < thread->sp) ||
+	if (thread && (is_inside_call(thread, REG_SP(ctx) + NL_COOKIE_PUSHED(cookie)) ||
 		       thread->deleted == address)) {
 		thread->deleted = 0;
 		count(NL_NESTED);

@@ -242,4 +242,25 @@ static __always_inline struct nl_thread *current_thread(u32 slot)
 	return thread ? thread : new_thread(tid, slot);
 }
 
+/*
+ * Is code that runs with this stack pointer a part of the allocator call in flight? That call may be gone without
+ * a return, by longjmp; others have then written over its frame.
+ */
+static __always_inline int is_inside_call(const struct nl_thread *thread, u64 sp)
+{
+	if (thread->call == NL_CALL_NONE || sp > thread->sp)
+		return 0;
+#if defined(__TARGET_ARCH_x86)
+	u64 word;
+
+	/*
+	 * While it is in flight, the kernel's return trampoline stands in the place of its return address: the
+	 * start of a page. Source: get_trampoline_vaddr in kernel/events/uprobes.c.
+	 */
+	if (!bpf_probe_read_user(&word, sizeof(word), (void *)thread->sp))
+		return word && !(word & 0xfff);
+#endif
+	return 1;
+}
+
 #endif /* NATIVELEAK_COMMON_BPF_H */

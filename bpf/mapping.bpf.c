@@ -42,19 +42,17 @@ static __always_inline int failed(s64 ret)
 	return (u64)ret >= (u64)-MAX_ERRNO;
 }
 
-/* The thread, if it belongs to a target whose window is open. */
-static __always_inline struct nl_thread *thread_in_window(void)
-{
-	u32 slot = current_slot();
-
-	if (!active_target(slot))
-		return 0;
-	return current_thread(slot);
-}
-
 static __always_inline u32 flags_of(const struct nl_thread *thread)
 {
-	return thread->call != NL_CALL_NONE ? NL_IN_ALLOCATOR : 0;
+	struct pt_regs *regs;
+	u64 sp;
+
+	if (thread->call == NL_CALL_NONE)
+		return 0;
+	regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	if (bpf_probe_read_kernel(&sp, sizeof(sp), &REG_SP(regs)))
+		return NL_IN_ALLOCATOR;
+	return is_inside_call(thread, sp) ? NL_IN_ALLOCATOR : 0;
 }
 
 /*
@@ -70,10 +68,17 @@ static __always_inline void copy_args(u64 *to, struct syscall_enter *ctx, int n)
 
 static __always_inline struct nl_thread *enter_syscall(struct syscall_enter *ctx, u32 type, int n)
 {
-	struct nl_thread *thread = thread_in_window();
+	u32 slot = current_slot();
+	struct nl_thread *thread;
 
-	if (!thread)
+	if (!active_target(slot))
 		return 0;
+	thread = current_thread(slot);
+	if (!thread) {
+		/* No room for the thread: what it does to the address space goes unseen. */
+		count(NL_LOST_EVENTS);
+		return 0;
+	}
 	thread->syscall = type;
 	copy_args(thread->syscall_args, ctx, n);
 	return thread;
@@ -156,12 +161,16 @@ static __noinline u64 syscall_stack(struct nl_thread *thread)
 SEC("tp/syscalls/sys_exit_mmap")
 int on_syscall_exit(struct syscall_exit *ctx)
 {
-	struct nl_thread *thread = thread_in_window();
+	u32 tid = (u32)bpf_get_current_pid_tgid(), type;
+	struct nl_thread *thread;
 	s64 ret = ctx->ret;
 	struct nl_event *event;
 	u64 stack = 0;
-	u32 type;
 
+	if (!active_target(current_slot()))
+		return 0;
+	/* An exit whose entry was not seen is of no use. */
+	thread = bpf_map_lookup_elem(&threads, &tid);
 	if (!thread)
 		return 0;
 	type = thread->syscall;

@@ -22,7 +22,6 @@ from nativeleak.unwind.states import (
     RBP_LOST,
     UNKNOWN,
     State,
-    base_word,
     register_plus,
     rule_word,
     saved_rbp,
@@ -34,7 +33,6 @@ from nativeleak.unwind.states import (
 END: Final = 1 << 64
 """End of a program's last row: as far as its function reaches."""
 
-_MAX_OFFSET: Final = 0x7FFF_FFFF
 _ALWAYS_KEPT: Final = (rules.SIGNAL, rules.ROOT)
 
 Row = tuple[int, int, int]
@@ -75,6 +73,7 @@ class Machine:
     def __init__(self, factors: Factors, initial: bytes, min_bytes: int = 1) -> None:
         self._factors = factors
         self._min_bytes = min_bytes
+        self._words: dict[tuple[int, int, int, int], dict[int, int]] = {}
         self._initial = self._final = UNKNOWN
         self.has_set_loc = False
         """The last program contained an absolute address: its rows hold for no other function."""
@@ -100,13 +99,13 @@ class Machine:
             raise ElfError("an instruction is cut off") from None
 
     # One function with all state in locals: a method an instruction takes twice as long, and the table of libLLVM has
-    # to be made in less than a second. What is frequent comes first. ``base`` is the rule without its offset.
+    # to be made in less than a second. What is frequent comes first. ``words`` is kept in step with all but the offset.
     def _execute(self, code: bytes, start: int, address: int) -> list[Row]:  # noqa: C901
         register, offset, special, rbp, return_address = state = self._initial
-        base = base_word(state, self._factors.is_signal)
+        words = self._words_of(state)
         code_factor, data_factor, is_signal, read_pointer = self._factors
         rows: list[Row] = []
-        saved: list[tuple[State, int]] = []
+        saved: list[tuple[State, dict[int, int]]] = []
         size, at, location, row_start, last, min_bytes = len(code), 0, 0, 0, -1, self._min_bytes
         while at < size:
             op = code[at]
@@ -122,27 +121,27 @@ class Machine:
             elif 0x80 < op < 0x90 and code[at] < 0x80:  # DW_CFA_offset, of the general registers
                 if op == 0x80 | RBP:
                     rbp = saved_rbp(rules.RBP_AT_CFA, code[at] * data_factor)
-                    base = base_word((register, offset, special, rbp, return_address), is_signal)
+                    words = self._words_of((register, offset, special, rbp, return_address))
                 at += 1
                 continue
             elif op == 0x0C and code[at] < 0x80 and code[at + 1] < 0x80:  # DW_CFA_def_cfa
                 register, offset, special = code[at], code[at + 1], 0
-                base = base_word((register, offset, special, rbp, return_address), is_signal)
+                words = self._words_of((register, offset, special, rbp, return_address))
                 at += 2
                 continue
             elif op == 0x0A:  # DW_CFA_remember_state
-                saved.append(((register, offset, special, rbp, return_address), base))
+                saved.append(((register, offset, special, rbp, return_address), words))
                 continue
             elif op == 0x0B:  # DW_CFA_restore_state
                 if not saved:
                     raise ElfError("a state is restored that was not remembered")
-                (register, offset, special, rbp, return_address), base = saved.pop()
+                (register, offset, special, rbp, return_address), words = saved.pop()
                 continue
             elif op == 0:
                 continue
             elif op == 0x0D and code[at] < 0x80:  # DW_CFA_def_cfa_register
                 register, special = code[at], 0
-                base = base_word((register, offset, special, rbp, return_address), is_signal)
+                words = self._words_of((register, offset, special, rbp, return_address))
                 at += 1
                 continue
             elif op == 0x01:  # DW_CFA_set_loc
@@ -156,16 +155,15 @@ class Machine:
                 state = (register, offset, special, rbp, return_address)
                 state, at = self._rare(op, state, code, at)
                 register, offset, special, rbp, return_address = state
-                base = base_word(state, is_signal)
+                words = self._words_of(state)
                 continue
             if delta <= 0:
                 if delta < 0:
                     raise ElfError("a location goes back")
                 continue
-            if base < 0 or not 0 <= offset <= _MAX_OFFSET:
-                word = rule_word((register, offset, special, rbp, return_address), is_signal)
-            else:
-                word = base | offset << 32
+            word = words.get(offset)
+            if word is None:
+                word = words[offset] = rule_word((register, offset, special, rbp, return_address), is_signal)
             if word != last:
                 if location - row_start >= min_bytes or last in _ALWAYS_KEPT:
                     rows.append((row_start, location, last))
@@ -179,6 +177,15 @@ class Machine:
             row_start = location
         rows.append((row_start, END, word))
         return rows
+
+    def _words_of(self, state: State) -> dict[int, int]:
+        """The rules, by offset, of states that differ in nothing else: a place to note what ``rule_word`` says."""
+        register, _, special, rbp, return_address = state
+        key = register, special, rbp, return_address
+        words = self._words.get(key)
+        if words is None:
+            words = self._words[key] = {}
+        return words
 
     def _rare(self, op: int, state: State, code: bytes, at: int) -> tuple[State, int]:
         """State and place after an instruction that does not move the location."""

@@ -58,14 +58,6 @@ def saved_rbp(rule: int, offset: int) -> int:
     return rule << 8 | (offset & 0xFFFF) << 16 if -0x8000 <= offset < 0x8000 else RBP_LOST
 
 
-def base_word(state: State, is_signal: bool) -> int:
-    """The word without its off field where the CFA is rsp or rbp plus something, -1 for all other states."""
-    register, _, special, rbp, return_address = state
-    if special or is_signal or rbp == RBP_LOST or return_address != RA_AT_CFA_8:
-        return -1
-    return (rules.KIND_RSP | rbp) if register == RSP else (rules.KIND_RBP | rbp) if register == RBP else -1
-
-
 def rule_word(state: State, is_signal: bool) -> int:
     """The word of the rule that a state amounts to."""
     register, offset, special, rbp, return_address = state
