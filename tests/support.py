@@ -420,7 +420,7 @@ def mismatches(report: Report, truth: Truth, kinds: Sequence[str] = ("heap", "ma
     """Compare a report with a truth, site by site; an empty list says that they agree.
 
     Names of threads are compared where the site has anything outstanding. A site that the report does not have counts
-    as zeros: that is right for one that only failed. What a site has allocated is compared in a report that lists all of
+    as zeros: that is right for one that only failed. What a site has allocated is compared where a report has all of
     it (``Trace.all_sites``). For a truth that is ``complete`` see ``strangers`` too.
     """
     found = []
@@ -441,7 +441,7 @@ def mismatches(report: Report, truth: Truth, kinds: Sequence[str] = ("heap", "ma
 
 
 def _is_absent(report: Report, key: str) -> bool:
-    """Most reports leave stacks out of which nothing is outstanding: what their sites allocated is then not all there."""
+    """Most reports leave out stacks of which nothing is outstanding, and with them what was allocated there."""
     return key.startswith("allocated_") and report["metric"] != "allocated"
 
 

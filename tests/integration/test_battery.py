@@ -126,7 +126,8 @@ def test_stack_deeper_than_the_limit_is_cut_and_counted(depth, n_frames):
         report = trace.stop()
     assert mismatches(report, truth) == []
     (site,) = report["sites"]
-    assert len(site["frames"]) == n_frames
+    # A line that only says how many were left out is none of them.
+    assert len([frame for frame in site["frames"] if "left out" not in frame["function"]]) == n_frames
     assert [frame["function"] for frame in site["frames"][:4]] == [
         "malloc",
         "deep_keep",

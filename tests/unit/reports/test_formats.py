@@ -79,6 +79,7 @@ def test_json_site_has_every_key_of_the_contract(tmp_path: Path) -> None:
         "kind": "native",
         "ip": hex(0x7F000000102F),
         "module_offset": "0x0",
+        "found": "exact",
     }
     assert site == {
         "id": "a2540e0bddeba81a",

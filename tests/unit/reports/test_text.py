@@ -30,8 +30,8 @@ def test_text_begins_with_the_answer(tmp_path: Path) -> None:
     assert answer[0] == "java (PID 5687): traced for 12m 00s from 2026-11-23 17:26:20 UTC, 12 snapshots"
     assert answer[1].splitlines() == [
         "Outstanding     803.1 MiB allocated during the trace and not freed by its end, of 811.2 MiB",
-        "                allocated: heap 611.0 MiB in 3,111 blocks; mapped 192 MiB (96 MiB of it in memory,",
-        "                128 MiB of it by the JVM itself); brk 132 KiB",
+        "                allocated: heap 611.0 MiB in 3,111 blocks; mapped 192 MiB (96 MiB of it in memory);",
+        "                brk 132 KiB; of all this 128 MiB by the JVM for itself",
         "Growth          growing: +48 MiB/min, +2.8 GiB/h",
         "Held by         thread nioEventLoop-1-1 (TID 1860): 75.7 % of it, 608 MiB, the rest by 2 other",
         "                threads",
@@ -88,16 +88,24 @@ def test_text_site_row_has_all_figures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
-        ({"metric": Metric.ALLOCATED}, "Call sites by bytes allocated during the trace: 7 of 7"),
-        ({"by": By.SITE}, "Call sites, all threads together by outstanding bytes: 5 of 5"),
+        ({"metric": Metric.ALLOCATED}, "Call sites by bytes allocated during the trace: 6 of 6"),
+        ({"by": By.SITE}, "Call sites, all threads together by outstanding bytes: 4 of 4"),
         ({"by": By.THREAD}, "2 stacks merged (--by site,thread shows them)"),
         ({"thread": "worker"}, "only --thread worker: 1 of 1, 0.0 % of what is outstanding"),
-        ({"min_bytes": 1 << 20}, "only --min 1048576: 4 of 6"),
+        ({"min_bytes": 1 << 20}, "only --min 1048576: 3 of 5"),
     ],
 )
 def test_text_heading_says_what_is_shown(tmp_path: Path, selection: dict[str, Any], expected: str) -> None:
     with open_recording(fixtures.write_gateway(tmp_path / "a.nlk")) as recording:
         assert expected in _text(recording, **selection)
+
+
+def test_text_what_the_jvm_holds_is_a_group_of_its_own(tmp_path: Path) -> None:
+    text = _gateway(tmp_path / "a.nlk")
+    group = text[text.index("Held by the JVM itself") :].split("\n\n")[0].splitlines()
+    assert group[1].split() == ["share", "outstanding", "blocks", "reserved", "for"]
+    assert group[2].split() == ["15.9", "%", "128", "MiB", "1", "1", "GiB", "other"]
+    assert len(group) == 3
 
 
 def test_text_nothing_allocated_says_so(tmp_path: Path) -> None:

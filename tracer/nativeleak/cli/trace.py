@@ -19,6 +19,9 @@ from nativeleak.run import Trace, TraceOptions, Unwind
 
 FORMATS = ("text", "json", "folded", "none")
 _MAX_DURATION_S = 366 * 86400.0
+_INTERVAL_S = 10.0
+_MIN_INTERVAL_S = 0.1
+_N_SNAPSHOTS = 20
 _MODES = {"session": AttachMode.SESSION, "multi": AttachMode.MULTI, "perf": AttachMode.PERF}
 
 
@@ -36,8 +39,8 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Recording. "
               "[default: nativeleak-PID-TIME.nlk]")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace an existing recording.")
-@click.option("--interval", type=DURATION, default="10s", show_default=True, metavar="TIME",
-              help="Between two snapshots.")  # fmt: skip
+@click.option("--interval", type=DURATION, metavar="TIME",
+              help="Between two snapshots. [default: 10s, or a 20th of a shorter --duration]")  # fmt: skip
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True,
               help="Report at the end.")  # fmt: skip
 @click.option("--top", type=click.IntRange(1), default=None, metavar="N", help="Sites in the text report.")
@@ -76,10 +79,11 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
     pids = tuple(dict.fromkeys(ctx.params["pids"]))
     if len(pids) >= abi.MAX_TARGETS:
         raise UsageError(f"--pid given {len(pids)} times: at most {abi.MAX_TARGETS - 1} processes at once")
-    duration_s, interval_s = ctx.params["duration"], ctx.params["interval"]
+    duration_s = ctx.params["duration"]
+    interval_s = ctx.params["interval"] or default_interval_s(duration_s)
     if duration_s is not None and duration_s > _MAX_DURATION_S:
         raise UsageError(f"--duration of {duration_s / 86400:.0f} days: longer than a year makes no sense")
-    if interval_s < 0.1:
+    if interval_s < _MIN_INTERVAL_S:
         raise UsageError(f"--interval of {interval_s} s is too short", "give at least 100 ms: --interval 0.1s")
     if ctx.params["max_size"] and ctx.params["max_size"] < ctx.params["min_size"]:
         raise UsageError(
@@ -110,6 +114,11 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
         given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
     )
+
+
+def default_interval_s(duration_s: float | None) -> float:
+    """Seconds between snapshots: 10, or less where a short trace would have too few to tell growth."""
+    return _INTERVAL_S if duration_s is None else min(_INTERVAL_S, max(_MIN_INTERVAL_S, duration_s / _N_SNAPSHOTS))
 
 
 def _report(trace: Trace, format_: str, top: object) -> int:

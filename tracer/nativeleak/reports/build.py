@@ -119,9 +119,11 @@ class Report:
         backing: What allocators took from the kernel for themselves.
         growth: Of the sum of all outstanding memory.
         resident: None where resident memory is unknown.
-        sites: The rows of the program to show, in order.
-        jvm_sites: The rows of what the JVM allocated and mapped for itself, in the same order.
-        n_sites: Rows of the program there would be without ``--min`` and ``--top``.
+        sites: The rows to show, in order.
+        n_sites: Rows there would be without ``--min`` and ``--top``.
+        program_sites: Those of the program alone, for readers who want the JVM's apart.
+        n_program_sites: The same of them.
+        jvm_sites: All rows of what the JVM allocated and mapped for itself.
         guessed: Outstanding bytes at stacks with a guessed caller, by the module whose unwind information is missing.
         top_path: The site that holds most, and what its stack holds over all threads; None without any.
         fastest: The fastest of the growing sites; None without any.
@@ -145,8 +147,10 @@ class Report:
     growth: Growth
     resident: Resident | None
     sites: tuple[SiteReport, ...]
-    jvm_sites: tuple[SiteReport, ...]
     n_sites: int
+    program_sites: tuple[SiteReport, ...]
+    n_program_sites: int
+    jvm_sites: tuple[SiteReport, ...]
     n_growing: int
     top_path: tuple[SiteReport, int] | None
     fastest: SiteReport | None
@@ -200,9 +204,11 @@ def build(recording: Recording, selection: Selection) -> Report:
         backing_sites=_site_reports(recording, backing[_is_shown(backing, Metric.OUTSTANDING)]),
         growth=measure(whole)[0],
         resident=_resident(recording),
-        sites=_site_reports(recording, rank(rows[~of_jvm], selection), selection.by),
-        jvm_sites=_site_reports(recording, rank(rows[of_jvm], selection), selection.by),
-        n_sites=int((~of_jvm).sum()),
+        sites=_site_reports(recording, rank(rows, selection), selection.by),
+        n_sites=len(rows),
+        program_sites=_site_reports(recording, rank(rows[~of_jvm], selection), selection.by),
+        n_program_sites=int((~of_jvm).sum()),
+        jvm_sites=_site_reports(recording, rows[of_jvm], selection.by),
         n_growing=len(growing),
         top_path=_top_path(recording, of_program),
         fastest=_first(recording, growing, "slope_bytes_per_s"),

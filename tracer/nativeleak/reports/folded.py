@@ -15,7 +15,7 @@ def format_folded(report: Report) -> str:
     Bytes, a count, or for growth bytes a minute; whole numbers only.
     """
     lines = []
-    for site in (*report.sites, *report.jvm_sites):
+    for site in report.sites:
         value = metric_value(site, report.selection.metric)
         if value > 0:
             frames = map(folded_name, reversed(site.stack.frames))

@@ -68,7 +68,7 @@ def _report(report: Report) -> Json:
         "by": selection.by.value,
         "metric": selection.metric.value,
         "filtered": selection.is_filtered,
-        "shown": {"sites": len(report.sites), "of": report.n_sites, "jvm_sites": len(report.jvm_sites)},
+        "shown": {"sites": len(report.sites), "of": report.n_sites},
         "recording": {"end_reason": report.end_reason, "error": report.recording_error},
         "notes": [{"elapsed_s": e.elapsed_s, "what": e.what, "text": e.text} for e in report.events],
         "threads": [
@@ -81,7 +81,7 @@ def _report(report: Report) -> Json:
             }
             for thread in report.threads
         ],
-        "sites": [_site(site, selection.by) for site in (*report.sites, *report.jvm_sites)],
+        "sites": [_site(site, selection.by) for site in report.sites],
         "allocator_backing": _totals(report.backing)
         | {"sites": [_site(site, By.SITE_AND_THREAD) for site in report.backing_sites]},
     }

@@ -22,6 +22,8 @@ from nativeleak.units import format_bytes, format_duration
 
 _LABEL_WIDTH: Final = 16
 _MAX_THREADS: Final = 20
+_ROUTINE: Final = frozenset({"probes", "engine", "unwind"})
+"""Events that belong to every trace: they are in the JSON report."""
 _MIN_EXPLAINED_BYTES: Final = 1 << 20
 
 
@@ -205,7 +207,7 @@ def _completeness(report: Report, width: int) -> Iterator[Line]:
             "    ",
             width,
         )
-    for event in report.events:
+    for event in (event for event in report.events if event.what not in _ROUTINE):
         yield from _wrapped(f"  - at {format_duration(event.elapsed_s)}: {printable(event.text)}", "    ", width)
     yield Line("")
 

@@ -36,7 +36,7 @@ _LEGEND: Final = (
 def site_lines(report: Report, max_frames: int | None) -> Iterator[Styled]:
     """The table of sites with their stacks and a legend; each line with its style."""
     yield _heading(report), "bold"
-    if not report.sites:
+    if not report.program_sites:
         yield "  none", ""
         yield "", ""
         return
@@ -46,7 +46,7 @@ def site_lines(report: Report, max_frames: int | None) -> Iterator[Styled]:
     extra = _extra_column(report.selection.metric)
     columns = "    #   share  outstanding      blocks  mean block   oldest     growth/min  verdict"
     yield (f"{columns:<92}{extra}" if extra else columns), "dim"
-    for number, site in enumerate(report.sites, 1):
+    for number, site in enumerate(report.program_sites, 1):
         yield from _site(report, number, site, max_frames)
         yield "", ""
 
@@ -56,10 +56,14 @@ def _heading(report: Report) -> str:
     what = {By.SITE: "Call sites, all threads together", By.THREAD: "Threads, all call sites together"}.get(
         selection.by, "Call sites"
     )
-    shown, whole = len(report.sites), sum(totals.outstanding_bytes for totals in report.totals.values())
-    n_bytes = sum(site.totals.outstanding_bytes for site in report.sites)
+    shown, whole = len(report.program_sites), sum(totals.outstanding_bytes for totals in report.totals.values())
+    n_bytes = sum(site.totals.outstanding_bytes for site in report.program_sites)
     share = f", {100 * n_bytes / whole:.1f} % of what is outstanding" if whole else ""
-    left_out = f" (--top {report.n_sites} shows all)" if shown < report.n_sites and not selection.min_bytes else ""
+    left_out = (
+        f" (--top {report.n_program_sites} shows all)"
+        if shown < report.n_program_sites and not selection.min_bytes
+        else ""
+    )
     filters = [
         f"{option} {printable(str(value))}"
         for option, value in (
@@ -70,7 +74,9 @@ def _heading(report: Report) -> str:
         if value is not None
     ]
     only = f", only {' '.join(filters)}" if filters else ""
-    return f"{what} by {_METRIC_WORDS[selection.metric]}{only}: {shown:,} of {report.n_sites:,}{left_out}{share}"
+    return (
+        f"{what} by {_METRIC_WORDS[selection.metric]}{only}: {shown:,} of {report.n_program_sites:,}{left_out}{share}"
+    )
 
 
 def jvm_lines(report: Report) -> Iterator[Styled]:
@@ -144,7 +150,8 @@ def stack_lines(stack: Stack, max_frames: int | None) -> Iterator[Styled]:
             yield f"        ... {len(folded) - len(shown):,} frames hidden (--max-frames 0 shows all)", "dim"
         yield f"        {name:<{min(width, 60)}}  {where}".rstrip(), ""
     if stack.frames and stack.end not in ("root", "lost"):
-        yield f"        ... the walk of the stack ended here: {printable(stack.end)}", "dim"
+        remedy = " (trace with a larger --max-depth)" if stack.end == "depth" else ""
+        yield f"        ... the walk of the stack ended here: {printable(stack.end)}{remedy}", "dim"
 
 
 def _fold_recursion(frames: Sequence[Frame]) -> list[Styled]:

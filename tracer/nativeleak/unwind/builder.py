@@ -52,7 +52,6 @@ class TableBuild:
         self._key = key
         self._cache = cache
         self._data = bytearray()
-        self._full = key.full if key is not None else False
         if child is not None and child.stdout is not None:
             self._fd = child.stdout.fileno()
             os.set_blocking(self._fd, False)
@@ -71,18 +70,18 @@ class TableBuild:
 
     def poll(self) -> bool:
         """Take what has come, without waiting; whether the table is there."""
-        while self._table is None:
+        while self._table is None and self._child is not None:
             try:
                 data = os.read(self._fd, _CHUNK)
             except BlockingIOError:
                 return False
             self._data += data
             if not data or len(self._data) > _MAX_RESULT_BYTES:
-                self._finish()
-        return True
+                self._finish(self._child)
+        return self._table is not None
 
     def result(self) -> UnwindTable:
-        """The table; waits for it."""
+        """The table; waits for it. Not to be asked for after ``close``, unless it was there before."""
         if not self.poll():
             os.set_blocking(self._fd, True)
             self.poll()
@@ -91,40 +90,39 @@ class TableBuild:
 
     def close(self) -> None:
         """Give back the descriptor; a child that is still at work is ended. May be called again."""
-        if self._child is not None:
-            self._end_child(kill=self._table is None)
-            self._child = None
+        if self._child is not None and self._child.stdout is not None:
+            self._end_child(self._child, kill=self._table is None)
+            self._child.stdout.close()
         elif self._fd >= 0:
             os.close(self._fd)
+        self._child = None
         self._fd = -1
 
-    def _finish(self) -> None:
+    def _finish(self, child: subprocess.Popen[bytes]) -> None:
         """The child has closed its end: see what it said."""
-        status = self._end_child(kill=len(self._data) > _MAX_RESULT_BYTES)
+        status = self._end_child(child, kill=len(self._data) > _MAX_RESULT_BYTES)
         table = decode(bytes(self._data))
         self._data.clear()
         if table is None or status != 0:
             how = f"signal {-status}" if status < 0 else f"status {status}"
-            self._table = no_table(f"the process that reads its unwind information ended with {how}", full=self._full)
+            reason = f"the process that reads its unwind information ended with {how}"
+            build_id, full = (self._key.build_id, self._key.full) if self._key is not None else ("", False)
+            self._table = no_table(reason, build_id=build_id, full=full)
             return
         self._table = table
         if self._cache is not None and self._key is not None:
             self._cache.store(self._key, table)
 
-    def _end_child(self, *, kill: bool) -> int:
-        child = self._child
-        if child is None:
-            return 0
+    @staticmethod
+    def _end_child(child: subprocess.Popen[bytes], *, kill: bool) -> int:
+        """Wait for its end, which has come or is near; its status."""
         if kill:
             child.kill()
         try:
-            status = child.wait(_END_TIMEOUT_S)
+            return child.wait(_END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             child.kill()
-            status = child.wait()
-        if self._fd >= 0 and child.stdout is not None and self._table is not None:
-            child.stdout.close()
-        return status
+            return child.wait()
 
 
 def build(source: str | int, build_id: str = "", *, full: bool = False, cache: TableCache | None = None) -> UnwindTable:
@@ -183,7 +181,7 @@ def _is_large(fd: int) -> bool:
 
 def _start_child(fd: int, full: bool) -> subprocess.Popen[bytes]:
     """Start ``worker``; it finds our own package and nothing in the current folder, which may be anyone's."""
-    environment = {"PYTHONPATH": str(Path(nativeleak.__file__).resolve().parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(nativeleak.__file__).resolve().parents[1])}
     with contextlib.ExitStack() as stack:
         inherited = os.dup(fd)
         stack.callback(os.close, inherited)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import statistics
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -57,4 +56,4 @@ def _time_pairs(library: ctypes.CDLL) -> float:
         for _ in range(_CALIBRATION_PAIRS):
             library.free(library.malloc(_CALIBRATION_BYTES))
         rounds.append((time.perf_counter_ns() - start_ns) / _CALIBRATION_PAIRS)
-    return statistics.median(rounds)
+    return sorted(rounds)[len(rounds) // 2]
