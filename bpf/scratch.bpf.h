@@ -31,8 +31,9 @@ struct scratch {
 	u32 n;
 	u32 pad;
 	/* Where our own return probe has put the kernel's trampoline in the place of a return address, and that. */
-	u64 hijacked_at;
-	u64 hijacked;
+	struct nl_return hijacked[1 + NL_NESTED_CALLS];
+	u32 n_hijacked;
+	u32 pad3;
 	/* Where Java code was left for native code: sp 0 where it is not known or used up. */
 	u64 anchor_sp;
 	u64 anchor_pc;

@@ -141,7 +141,7 @@ static __always_inline void begin_stack(struct scratch *scr, const struct nl_tar
 	scr->exact = 0;
 	scr->end = NL_END_ROOT;
 	scr->depth = target->max_depth;
-	scr->hijacked_at = 0;
+	scr->n_hijacked = 0;
 	scr->has_anchor = 0;
 	scr->map_start = 0;
 	scr->map_end = 0;

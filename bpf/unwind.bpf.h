@@ -246,8 +246,12 @@ static __always_inline int step_to_cfa(struct scratch *scr, u64 rule, u64 cfa)
 		    bpf_probe_read_user(&scr->fp, sizeof(u64), (void *)at))
 			return end_walk(scr, NL_END_READ);
 	}
-	if (cfa - 8 == scr->hijacked_at)
-		scr->pc = scr->hijacked;
+	if (scr->n_hijacked) {
+#pragma unroll
+		for (int i = 0; i < 1 + NL_NESTED_CALLS; i++)
+			if (cfa - 8 == scr->hijacked[i].at)
+				scr->pc = scr->hijacked[i].address;
+	}
 	scr->sp = cfa;
 	return 0;
 }

@@ -294,7 +294,7 @@ def cookie(
     return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32 | registers << 48
 
 
-THREAD_BYTES: Final = 144
+THREAD_BYTES: Final = 216
 """Size of ``struct nl_thread``, of which user space reads nothing."""
 FRAME_BYTES: Final = 16
 """Size of ``struct nl_frame``: the address with its ``Found`` in the upper byte, and a second word."""
