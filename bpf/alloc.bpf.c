@@ -226,6 +226,20 @@ static __always_inline int is_nested(struct pt_regs *ctx, const struct nl_thread
 	return is_inside_call(thread, sp);
 }
 
+/* Other return probes than ours may sit here, or ours fires for every call: remember where it would return. */
+static __always_inline void keep_return(struct pt_regs *ctx, struct nl_thread *thread, u64 sp)
+{
+	u32 n = thread->n_nested & (NL_NESTED_CALLS - 1);
+
+	/* Reached by a jump: the return address is that of the call before, and may be replaced already. */
+	if (sp == thread->sp ||
+	    (thread->n_nested && sp == thread->nested[(n - 1) & (NL_NESTED_CALLS - 1)].at))
+		return;
+	thread->n_nested++;
+	thread->nested[n].at = sp;
+	thread->nested[n].address = return_address(ctx, sp);
+}
+
 struct arguments {
 	u64 first, second, third;
 };
@@ -313,6 +327,7 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	if (thread->call != NL_CALL_NONE) {
 		if (is_nested(ctx, thread, sp)) {
 			count(NL_NESTED);
+			keep_return(ctx, thread, sp);
 			return 0;
 		}
 		abandon_call(thread);
@@ -336,6 +351,7 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	thread->sp = sp;
 	thread->ip = REG_IP(ctx) - NL_COOKIE_OFFSET(cookie);
 	thread->return_address = return_address(ctx, sp);
+	thread->n_nested = 0;
 	thread->call = call;
 	return 1;
 }

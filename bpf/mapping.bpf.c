@@ -129,8 +129,13 @@ static __noinline u64 syscall_stack(struct nl_thread *thread)
 	scr->sp = sp;
 	scr->fp = fp;
 	if (thread->call != NL_CALL_NONE) {
-		scr->hijacked_at = thread->sp;
-		scr->hijacked = thread->return_address;
+		scr->hijacked[0].at = thread->sp;
+		scr->hijacked[0].address = thread->return_address;
+		for (u32 i = 0; i < NL_NESTED_CALLS; i++) {
+			scr->hijacked[1 + i].at = i < thread->n_nested ? thread->nested[i].at : 0;
+			scr->hijacked[1 + i].address = thread->nested[i].address;
+		}
+		scr->n_hijacked = 1;
 	}
 	if (target->unwind == NL_UNWIND_TABLES) {
 		walk_tables(scr->index);

@@ -102,6 +102,14 @@ enum nl_found {
 	NL_FOUND_GUESS, /* by a frame pointer, its callee having no table: may skip or invent a caller */
 	NL_FOUND_SIGNAL, /* interrupted by a signal, its object's table being one of call sites: see 'full' */
 	NL_FOUND_FP, /* by a frame pointer, as asked for (--unwind fp) */
+	NL_FOUND_GAP, /* no frame: some are missing here; the second word is enum nl_end */
+	/* Java frames. */
+	NL_FOUND_COMPILED =
+		16, /* address of the blob; compile id << 32 | offset of pc in the blob */
+	NL_FOUND_INTERPRETED, /* address of the Method; address of the bytecode */
+	NL_FOUND_ENTRY, /* no frame: Java was called from native code */
+	NL_FOUND_BARRIER, /* no frame: the rest of a virtual thread is in the heap, the carrier follows */
+	NL_FOUND_NO_BLOB, /* an address in the code cache that belongs to no code */
 };
 
 /* How a walk ended. */
@@ -116,6 +124,7 @@ enum nl_end {
 	NL_END_STALL, /* at a return address of zero */
 	NL_END_NO_FP, /* at a frame pointer that leads nowhere (--unwind fp) */
 	NL_END_NO_SCRATCH, /* no buffer: leaf and caller only */
+	NL_END_JAVA_FRAME, /* at a Java frame that is not as expected */
 };
 
 enum nl_state { NL_OFF, NL_ON };
@@ -196,6 +205,41 @@ struct nl_target {
 	struct nl_wrapper wrappers[NL_WRAPPERS]; /* those that do have one; unused: all zero */
 };
 
+/* A part of the JVM's code cache. */
+struct nl_java_heap {
+	__u64 low;
+	__u64 high;
+	__u64 segments; /* the segment map: a byte a segment */
+};
+
+#define NL_JAVA_HEAPS 4
+
+/* Where things lie in a HotSpot JVM: addresses, and offsets in bytes. Read from its own description of itself. */
+struct nl_java {
+	__u64 code_low;
+	__u64 code_high;
+	struct nl_java_heap heaps[NL_JAVA_HEAPS];
+	__u64 interpreter_low;
+	__u64 interpreter_high;
+	__u64 call_stub_return;
+	__u64 return_barrier; /* 0: no virtual threads */
+	__u64 tls_offset;
+	__u32 tls_module;
+	__u32 dtv_stride; /* 0: the thread-local variable is not known */
+	__u32 segment_shift;
+	__u32 heap_block_bytes; /* header in front of a blob */
+	__u32 blob_frame_size; /* CodeBlob::_frame_size, in words */
+	__u32 nmethod_compile_id;
+	__s32 call_wrapper_offset; /* of the JavaCallWrapper pointer, from the frame pointer */
+	__u32 call_wrapper_anchor;
+	__u32 anchor_sp;
+	__u32 anchor_pc;
+	__u32 anchor_fp;
+	__u32 thread_anchor; /* JavaThread::_anchor; 0: not known */
+	__u32 cont_entry; /* JavaThread::_cont_entry; 0: not known */
+	__u32 cont_entry_bytes;
+};
+
 /* A block that is outstanding. */
 struct nl_live {
 	__u64 size; /* as requested */
@@ -256,6 +300,14 @@ struct nl_chunk {
 	struct nl_frame frames[NL_CHUNK_FRAMES];
 };
 
+/* Where on the stack a return address stood, and the address. */
+struct nl_return {
+	__u64 at;
+	__u64 address;
+};
+
+#define NL_NESTED_CALLS 4
+
 /* A thread of a target, from its first call to its end. One call at a time can be in flight. */
 struct nl_thread {
 	__u32 uid;
@@ -268,6 +320,10 @@ struct nl_thread {
 	__u64 size;
 	__u64 pointer; /* realloc: the old block; posix_memalign: where the new one is stored */
 	__u64 return_address;
+	/* Calls inside the one in flight, whose return addresses a return probe may have replaced too. */
+	__u32 n_nested;
+	__u32 pad2;
+	struct nl_return nested[NL_NESTED_CALLS];
 	struct nl_live old;
 	__u64 deleted; /* block that operator delete took: free may see it again */
 	__u32 syscall; /* enum nl_event_type of the system call that is under way */
@@ -298,7 +354,8 @@ _Static_assert(sizeof(struct nl_site) == 40 + NL_BANKS * NL_SLICES * 16, "nl_sit
 _Static_assert(sizeof(struct nl_stack) == 24, "nl_stack");
 _Static_assert(sizeof(struct nl_chunk) == 1024, "nl_chunk");
 _Static_assert(sizeof(struct nl_mappings) == 8 + 32 * NL_MAX_MAPPINGS, "nl_mappings");
-_Static_assert(sizeof(struct nl_thread) == 144, "nl_thread");
+_Static_assert(sizeof(struct nl_java) == 208, "nl_java");
+_Static_assert(sizeof(struct nl_thread) == 152 + NL_NESTED_CALLS * 16, "nl_thread");
 _Static_assert(sizeof(struct nl_event) == 96, "nl_event");
 
 #endif /* NATIVELEAK_H */

@@ -7,6 +7,7 @@
 #define NATIVELEAK_STACK_BPF_H
 
 #include "common.bpf.h"
+#include "scratch.bpf.h"
 #include "unwind.bpf.h"
 
 /*
@@ -140,7 +141,8 @@ static __always_inline void begin_stack(struct scratch *scr, const struct nl_tar
 	scr->exact = 0;
 	scr->end = NL_END_ROOT;
 	scr->depth = target->max_depth;
-	scr->hijacked_at = 0;
+	scr->n_hijacked = 0;
+	scr->has_anchor = 0;
 	scr->map_start = 0;
 	scr->map_end = 0;
 	scr->check = slot;

@@ -8,47 +8,13 @@
 #define NATIVELEAK_UNWIND_BPF_H
 
 #include "common.bpf.h"
+#include "hotspot.bpf.h"
+#include "scratch.bpf.h"
 
 /* A frame larger than this is taken for a broken chain. */
 #define MAX_FRAME_BYTES (64 << 20)
 /* How far up a guessed frame pointer may lead. Thread stacks are 8 MiB by default. */
 #define MAX_GUESS_BYTES (1 << 20)
-
-/* State of one walk. */
-struct scratch {
-	u32 busy;
-	u32 index; /* its own */
-	u32 slot;
-	u32 bank;
-	u64 pc; /* where the next frame is */
-	u64 sp;
-	u64 fp;
-	u64 hash;
-	u32 found; /* enum nl_found of the next frame */
-	u32 exact; /* pc is an interrupted instruction, not a return address */
-	u32 end; /* enum nl_end, once the walk has ended */
-	u32 depth;
-	/* The mapping of the last frame: the next is often in it. */
-	u64 map_start;
-	u64 map_end;
-	u64 map_bias;
-	u32 map_table;
-	u32 check;
-	u32 n;
-	u32 pad;
-	/* Where our own return probe has put the kernel's trampoline in the place of a return address, and that. */
-	u64 hijacked_at;
-	u64 hijacked;
-	struct nl_frame frames[NL_MAX_FRAMES];
-};
-
-/* cpu * NL_SCRATCH_PER_CPU + level -> buffer of one walk. Sized by the loader. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NL_SCRATCH_PER_CPU);
-	__type(key, u32);
-	__type(value, struct scratch);
-} scratch SEC(".maps");
 
 /* slot * 2 + bank -> mappings. Written by user space, sized by the loader. */
 struct {
@@ -77,27 +43,6 @@ struct {
 	__type(key, u32);
 	__array(values, struct table);
 } tables SEC(".maps");
-
-static __always_inline void push_frame(struct scratch *scr, u64 address, u64 extra)
-{
-	u32 n = scr->n, head = scr->depth - scr->depth / 2, tail = scr->depth / 2;
-	u32 at = n;
-
-	/* Both ends are kept: what comes after the first half goes round in the second. */
-	if (n >= head && tail)
-		at = head + (n - head) % tail;
-	address |= (u64)scr->found << 56;
-	/* clang may know the bound and drop the mask that the verifier needs. */
-	asm volatile("" : "+r"(at));
-	at &= NL_MAX_FRAMES - 1;
-	scr->frames[at].address = address;
-	scr->frames[at].extra = extra;
-	scr->n = n + 1;
-	/* Multiplier: 2^64 over the golden ratio, odd. */
-	scr->hash = (scr->hash ^ address ^ (extra << 7)) * 0x9e3779b97f4a7c15ULL;
-	scr->hash ^= scr->hash >> 32;
-	scr->check = scr->check * 31 + (u32)(address ^ (address >> 32) ^ extra);
-}
 
 /* Does a call instruction end at this address? */
 static __always_inline int follows_call(u64 address)
@@ -227,12 +172,6 @@ __noinline u32 is_full_table(u32 index)
 	return head && head->words[NL_TABLE_FORMAT] & NL_TABLE_FULL;
 }
 
-static __always_inline int end_walk(struct scratch *scr, u32 end)
-{
-	scr->end = end;
-	return 1;
-}
-
 /* Make sure that map_* are those of `at`; 0 where no code is known to be. */
 static __always_inline int take_mapping(struct scratch *scr, u64 at)
 {
@@ -307,8 +246,12 @@ static __always_inline int step_to_cfa(struct scratch *scr, u64 rule, u64 cfa)
 		    bpf_probe_read_user(&scr->fp, sizeof(u64), (void *)at))
 			return end_walk(scr, NL_END_READ);
 	}
-	if (cfa - 8 == scr->hijacked_at)
-		scr->pc = scr->hijacked;
+	if (scr->n_hijacked) {
+#pragma unroll
+		for (int i = 0; i < 1 + NL_NESTED_CALLS; i++)
+			if (cfa - 8 == scr->hijacked[i].at)
+				scr->pc = scr->hijacked[i].address;
+	}
 	scr->sp = cfa;
 	return 0;
 }
@@ -344,7 +287,7 @@ static __always_inline int step_guess(struct scratch *scr, int is_mapped)
 	return 0;
 }
 
-/* One frame up: push the frame at pc, find its caller. Returns 1 when the walk has ended. */
+/* One native frame up: push the frame at pc, find its caller. Returns 1 when the walk has ended. */
 __noinline int step_native(u32 index)
 {
 	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
@@ -390,9 +333,23 @@ __noinline int step_native(u32 index)
 		return end_walk(scr, NL_END_RULE);
 	}
 }
+
+/* One frame up, native or Java. Returns 1 when the walk has ended. */
+__noinline int step(u32 index)
+{
+	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
+
+	if (!scr)
+		return 1;
+	if (is_java(scr->slot, scr->pc) ? !step_java(index) : !step_native(index))
+		return 0;
+	if (scr->end == NL_END_ROOT)
+		return 1;
+	return resume_at_anchor(index, scr->end);
+}
 #else
 /* Tables are made for x86-64 only so far: elsewhere every walk is by frame pointers. */
-__noinline int step_native(u32 index)
+__noinline int step(u32 index)
 {
 	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
 
@@ -405,7 +362,7 @@ __noinline int walk_some(u32 index)
 	/* An argument that clang thinks unused would be left unset, which the verifier refuses. */
 	asm volatile("" ::"r"(index));
 	for (u32 i = 0; i < NL_STEPS; i++)
-		if (step_native(index))
+		if (step(index))
 			return 1;
 	return 0;
 }

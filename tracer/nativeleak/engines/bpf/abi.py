@@ -21,6 +21,7 @@ CHUNK_BYTES: Final = 4096
 NO_TABLE: Final = 0xFFFFFFFF
 FOUND_SHIFT: Final = 56
 N_WRAPPERS: Final = 4
+N_JAVA_HEAPS: Final = 4
 SCRATCH_PER_CPU: Final = 8
 BORN_SHIFT: Final = 20
 """Birth times count in units of 2^20 ns."""
@@ -96,6 +97,12 @@ class Found(IntEnum):
     GUESS = 1
     SIGNAL = 2
     FP = 3
+    GAP = 4
+    COMPILED = 16
+    INTERPRETED = 17
+    ENTRY = 18
+    BARRIER = 19
+    NO_BLOB = 20
 
 
 class End(IntEnum):
@@ -111,6 +118,7 @@ class End(IntEnum):
     STALL = 7
     NO_FP = 8
     NO_SCRATCH = 9
+    JAVA_FRAME = 10
 
 
 class Unwind(IntEnum):
@@ -136,6 +144,41 @@ class Mappings(ctypes.Structure):
     """``struct nl_mappings``."""
 
     _fields_ = (("n", ctypes.c_uint32), ("pad", ctypes.c_uint32), ("mappings", Mapping * MAX_MAPPINGS))
+
+
+class JavaHeap(ctypes.Structure):
+    """``struct nl_java_heap``."""
+
+    _fields_ = (("low", ctypes.c_uint64), ("high", ctypes.c_uint64), ("segments", ctypes.c_uint64))
+
+
+class Java(ctypes.Structure):
+    """``struct nl_java``."""
+
+    _fields_ = (
+        ("code_low", ctypes.c_uint64),
+        ("code_high", ctypes.c_uint64),
+        ("heaps", JavaHeap * N_JAVA_HEAPS),
+        ("interpreter_low", ctypes.c_uint64),
+        ("interpreter_high", ctypes.c_uint64),
+        ("call_stub_return", ctypes.c_uint64),
+        ("return_barrier", ctypes.c_uint64),
+        ("tls_offset", ctypes.c_uint64),
+        ("tls_module", ctypes.c_uint32),
+        ("dtv_stride", ctypes.c_uint32),
+        ("segment_shift", ctypes.c_uint32),
+        ("heap_block_bytes", ctypes.c_uint32),
+        ("blob_frame_size", ctypes.c_uint32),
+        ("nmethod_compile_id", ctypes.c_uint32),
+        ("call_wrapper_offset", ctypes.c_int32),
+        ("call_wrapper_anchor", ctypes.c_uint32),
+        ("anchor_sp", ctypes.c_uint32),
+        ("anchor_pc", ctypes.c_uint32),
+        ("anchor_fp", ctypes.c_uint32),
+        ("thread_anchor", ctypes.c_uint32),
+        ("cont_entry", ctypes.c_uint32),
+        ("cont_entry_bytes", ctypes.c_uint32),
+    )
 
 
 class Wrapper(ctypes.Structure):
@@ -230,7 +273,7 @@ class Event(ctypes.Structure):
     )
 
 
-SIZES: Final = {Target: 160, Live: 24, SiteKeyStruct: 16, Site: 552, StackStruct: 24, Mappings: 16392, Event: 96}
+SIZES: Final = {Target: 160, Live: 24, SiteKeyStruct: 16, Site: 552, StackStruct: 24, Mappings: 16392, Java: 208, Event: 96}
 
 for _struct, _size in SIZES.items():
     if ctypes.sizeof(_struct) != _size:
@@ -251,7 +294,7 @@ def cookie(
     return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32 | registers << 48
 
 
-THREAD_BYTES: Final = 144
+THREAD_BYTES: Final = 216
 """Size of ``struct nl_thread``, of which user space reads nothing."""
 FRAME_BYTES: Final = 16
 """Size of ``struct nl_frame``: the address with its ``Found`` in the upper byte, and a second word."""

@@ -209,6 +209,7 @@ class BpfEngine:
         self._threads = take("threads", 4, abi.THREAD_BYTES)
         self._mappings = take("mappings", 4, ctypes.sizeof(abi.Mappings))
         self._tables = take("tables", 4, 4)
+        self._javas = take("javas", 4, ctypes.sizeof(abi.Java))
         self._n_cpus = int(self._libbpf.lib.libbpf_num_possible_cpus())
         self._counters = take("counters", 4, 8 * self._n_cpus)
         self._all_maps = (self._live, self._sites, stacks, frames, known, self._counters, self._mappings)
@@ -392,6 +393,10 @@ class BpfEngine:
         self._mappings.update(_U32.pack(slot * 2 + bank), bytes(value))
         target.bank = bank
         self._write_target(slot)
+
+    def set_java(self, slot: int, java: abi.Java) -> None:
+        """Say where things lie in the JVM that a target is."""
+        self._javas.update(_U32.pack(slot), bytes(java))
 
     # Reading
 

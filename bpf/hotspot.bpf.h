@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Java frames of HotSpot. Where everything lies in this JVM is told by user space, which reads it from the
+ * JVM's own description of itself (tracer/nativeleak/hotspot/layout.py); nothing here depends on a version.
+ *
+ * Compiled code is found through the segment map of the code cache, which lies in the target's memory and is
+ * always current; the frame size in its blob leads to the caller. Memory of the target is read and never
+ * trusted: every step goes up, and every address is checked before it is taken for code.
+ */
+#ifndef NATIVELEAK_HOTSPOT_BPF_H
+#define NATIVELEAK_HOTSPOT_BPF_H
+
+#include "common.bpf.h"
+#include "scratch.bpf.h"
+
+/* slot -> what is known of the target's JVM; code_high is 0 where it is none. Written by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NL_MAX_TARGETS);
+	__type(key, u32);
+	__type(value, struct nl_java);
+} javas SEC(".maps");
+
+#if defined(__TARGET_ARCH_x86)
+
+/* Segment map entries that lead back to the start of a blob: each goes up to 254 segments. */
+#define MAX_SEGMENT_HOPS 20
+/* Most bytes of an interpreted frame, and of a stub's frame by frame pointer. */
+#define MAX_INTERPRETED_BYTES (512 << 10)
+#define MAX_STUB_BYTES (64 << 10)
+/* Most words of a compiled frame: 512 KiB. */
+#define MAX_FRAME_WORDS (64 << 10)
+#define MAX_ANCHOR_BYTES (64 << 20)
+
+/*
+ * Words of an interpreted frame, from fp - 8 words. Source: src/hotspot/cpu/x86/frame_x86.hpp, the same in
+ * JDK 11 to 25.
+ */
+enum interpreted_frame {
+	FRAME_BCP,
+	FRAME_METHOD = 5,
+	FRAME_SENDER_SP = 7,
+	FRAME_LINK,
+	FRAME_RETURN,
+	FRAME_WORDS,
+};
+
+struct thread_struct {
+	unsigned long fsbase;
+} __attribute__((preserve_access_index));
+
+struct task_struct___thread {
+	struct thread_struct thread;
+} __attribute__((preserve_access_index));
+
+static __always_inline int in_code_cache(const struct nl_java *java, u64 address)
+{
+	return address >= java->code_low && address < java->code_high;
+}
+
+static __always_inline void push_java(struct scratch *scr, u32 kind, u64 address, u64 extra)
+{
+	scr->found = kind;
+	push_frame(scr, address, extra);
+	scr->found = NL_FOUND_EXACT;
+}
+
+/* The JavaThread of the running thread, by libjvm's thread-local variable; 0 where there is none. */
+static __always_inline u64 java_thread(const struct nl_java *java)
+{
+	struct task_struct___thread *task = (void *)bpf_get_current_task();
+	u64 fsbase = BPF_CORE_READ(task, thread.fsbase), dtv, block, thread;
+
+	if (!java->dtv_stride || bpf_probe_read_user(&dtv, sizeof(dtv), (void *)(fsbase + 8)) ||
+	    bpf_probe_read_user(&block, sizeof(block),
+				(void *)(dtv + (u64)java->tls_module * java->dtv_stride)) ||
+	    bpf_probe_read_user(&thread, sizeof(thread), (void *)(block + java->tls_offset)))
+		return 0;
+	return thread;
+}
+
+/* The anchor where Java code left for native code last: read when the walk needs it. */
+static __always_inline void read_anchor(struct scratch *scr, const struct nl_java *java)
+{
+	u64 thread = java_thread(java), at = thread + java->thread_anchor;
+
+	scr->has_anchor = 1;
+	scr->anchor_sp = 0;
+	if (!thread || !java->thread_anchor)
+		return;
+	if (bpf_probe_read_user(&scr->anchor_pc, sizeof(u64), (void *)(at + java->anchor_pc)) ||
+	    bpf_probe_read_user(&scr->anchor_fp, sizeof(u64), (void *)(at + java->anchor_fp)) ||
+	    bpf_probe_read_user(&scr->anchor_sp, sizeof(u64), (void *)(at + java->anchor_sp)))
+		scr->anchor_sp = 0;
+}
+
+/*
+ * The walk has come to an end that is not the root: go on at the last Java frame, if the JVM has noted one
+ * above. What lies between is missing, and marked. Returns 0 when the walk can go on.
+ */
+__noinline int resume_at_anchor(u32 index, u32 end)
+{
+	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
+	struct nl_java *java;
+	u32 slot;
+	u64 pc;
+
+	if (!scr)
+		return 1;
+	slot = scr->slot;
+	scr->end = end;
+	java = bpf_map_lookup_elem(&javas, &slot);
+	if (!java || !java->code_high)
+		return 1;
+	if (!scr->has_anchor)
+		read_anchor(scr, java);
+	if (!scr->anchor_sp || scr->anchor_sp < scr->sp ||
+	    scr->anchor_sp - scr->sp > MAX_ANCHOR_BYTES)
+		return 1;
+	pc = scr->anchor_pc;
+	/* The interpreter leaves no pc: its return address lies below the stack pointer. */
+	if (!pc && bpf_probe_read_user(&pc, sizeof(pc), (void *)(scr->anchor_sp - 8)))
+		return 1;
+	if (!in_code_cache(java, pc))
+		return 1;
+	push_java(scr, NL_FOUND_GAP, scr->pc & ((1ULL << 56) - 1), end);
+	scr->sp = scr->anchor_sp;
+	scr->fp = scr->anchor_fp;
+	scr->pc = pc;
+	scr->anchor_sp = 0;
+	scr->exact = 0;
+	scr->end = NL_END_ROOT;
+	return 0;
+}
+
+/* The blob (nmethod or stub) that holds an address of the code cache, 0 where there is none. */
+__noinline u64 find_blob(u32 slot, u64 pc)
+{
+	struct nl_java *java = bpf_map_lookup_elem(&javas, &slot);
+	u64 low = 0, segments = 0, segment;
+	u32 shift;
+
+	if (!java)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < NL_JAVA_HEAPS; i++) {
+		if (pc >= java->heaps[i].low && pc < java->heaps[i].high) {
+			low = java->heaps[i].low;
+			segments = java->heaps[i].segments;
+		}
+	}
+	if (!low)
+		return 0;
+	shift = java->segment_shift & 31;
+	segment = (pc - low) >> shift;
+	for (int i = 0; i < MAX_SEGMENT_HOPS; i++) {
+		u8 hop;
+
+		if (bpf_probe_read_user(&hop, sizeof(hop), (void *)(segments + segment)) ||
+		    hop == 0xff)
+			return 0;
+		if (!hop)
+			return low + (segment << shift) + java->heap_block_bytes;
+		segment -= hop;
+	}
+	return 0;
+}
+
+static __always_inline int step_interpreted(struct scratch *scr)
+{
+	u64 *words = scr->words;
+
+	if (scr->fp & 7 || scr->fp < scr->sp || scr->fp - scr->sp > MAX_INTERPRETED_BYTES)
+		return end_walk(scr, NL_END_JAVA_FRAME);
+	if (bpf_probe_read_user(words, FRAME_WORDS * 8, (void *)(scr->fp - 64)))
+		return end_walk(scr, NL_END_READ);
+	push_java(scr, NL_FOUND_INTERPRETED, words[FRAME_METHOD] & ((1ULL << 56) - 1),
+		  words[FRAME_BCP]);
+	if (words[FRAME_SENDER_SP] <= scr->fp ||
+	    words[FRAME_SENDER_SP] - scr->fp > MAX_INTERPRETED_BYTES)
+		return end_walk(scr, NL_END_BAD_SP);
+	scr->sp = words[FRAME_SENDER_SP];
+	scr->fp = words[FRAME_LINK];
+	scr->pc = words[FRAME_RETURN];
+	return 0;
+}
+
+/* Java was called from native code here: the wrapper has the anchor of the Java code below. */
+static __always_inline int step_entry(struct scratch *scr, const struct nl_java *java)
+{
+	u64 wrapper, saved[2], at;
+
+	if (scr->fp & 7 || scr->fp < scr->sp || scr->fp - scr->sp > MAX_STUB_BYTES)
+		return end_walk(scr, NL_END_JAVA_FRAME);
+	if (bpf_probe_read_user(&wrapper, sizeof(wrapper),
+				(void *)(scr->fp + java->call_wrapper_offset)) ||
+	    bpf_probe_read_user(saved, sizeof(saved), (void *)scr->fp))
+		return end_walk(scr, NL_END_READ);
+	push_java(scr, NL_FOUND_ENTRY, scr->pc, 0);
+	at = wrapper + java->call_wrapper_anchor;
+	scr->has_anchor = 1;
+	if (bpf_probe_read_user(&scr->anchor_pc, sizeof(u64), (void *)(at + java->anchor_pc)) ||
+	    bpf_probe_read_user(&scr->anchor_fp, sizeof(u64), (void *)(at + java->anchor_fp)) ||
+	    bpf_probe_read_user(&scr->anchor_sp, sizeof(u64), (void *)(at + java->anchor_sp)))
+		scr->anchor_sp = 0;
+	scr->sp = scr->fp + 16;
+	scr->fp = saved[0];
+	scr->pc = saved[1];
+	return 0;
+}
+
+/* A virtual thread goes on in the heap, where it is not followed: go on with its carrier. */
+static __always_inline int step_barrier(struct scratch *scr, const struct nl_java *java)
+{
+	u64 thread = java_thread(java), entry, saved[2];
+
+	push_java(scr, NL_FOUND_BARRIER, scr->pc, 0);
+	if (!thread || !java->cont_entry ||
+	    bpf_probe_read_user(&entry, sizeof(entry), (void *)(thread + java->cont_entry)))
+		return end_walk(scr, NL_END_JAVA_FRAME);
+	entry += java->cont_entry_bytes;
+	if (entry <= scr->sp || entry - scr->sp > MAX_ANCHOR_BYTES)
+		return end_walk(scr, NL_END_BAD_SP);
+	if (bpf_probe_read_user(saved, sizeof(saved), (void *)entry))
+		return end_walk(scr, NL_END_READ);
+	scr->sp = entry + 16;
+	scr->fp = saved[0];
+	scr->pc = saved[1];
+	return 0;
+}
+
+/*
+ * Some leaf calls from compiled code push registers first: the frame is then larger than its blob says.
+ * Compiled code is called from the code cache only, so the first word that points there is the return address.
+ */
+static __always_inline int find_return_address(struct scratch *scr, const struct nl_java *java)
+{
+	u64 *words = scr->words;
+
+	if (bpf_probe_read_user(words, sizeof(scr->words), (void *)scr->sp))
+		return end_walk(scr, NL_END_BAD_SP);
+	for (int i = 0; i < NL_SCRATCH_WORDS - 1; i++) {
+		if (in_code_cache(java, words[i + 1])) {
+			scr->fp = words[i];
+			scr->pc = words[i + 1];
+			scr->sp += (u64)i * 8 + 16;
+			return 0;
+		}
+	}
+	return end_walk(scr, NL_END_BAD_SP);
+}
+
+static __always_inline int step_compiled(struct scratch *scr, const struct nl_java *java)
+{
+	u64 blob = find_blob(scr->slot, scr->pc), saved[2];
+	u32 frame_words, compile_id = 0;
+
+	if (!blob) {
+		push_java(scr, NL_FOUND_NO_BLOB, scr->pc, 0);
+		return end_walk(scr, NL_END_JAVA_FRAME);
+	}
+	if (bpf_probe_read_user(&frame_words, sizeof(frame_words),
+				(void *)(blob + java->blob_frame_size)))
+		return end_walk(scr, NL_END_READ);
+	bpf_probe_read_user(&compile_id, sizeof(compile_id),
+			    (void *)(blob + java->nmethod_compile_id));
+	push_java(scr, NL_FOUND_COMPILED, blob, (u64)compile_id << 32 | (u32)(scr->pc - blob));
+	if (frame_words && frame_words <= MAX_FRAME_WORDS) {
+		scr->sp += (u64)frame_words * 8;
+	} else {
+		/* A stub without a frame size keeps rbp. */
+		if (scr->fp & 7 || scr->fp < scr->sp || scr->fp - scr->sp > MAX_STUB_BYTES)
+			return end_walk(scr, NL_END_JAVA_FRAME);
+		scr->sp = scr->fp + 16;
+	}
+	if (bpf_probe_read_user(saved, sizeof(saved), (void *)(scr->sp - 16)))
+		return end_walk(scr, NL_END_READ);
+	if (!in_code_cache(java, saved[1]))
+		return find_return_address(scr, java);
+	scr->fp = saved[0];
+	scr->pc = saved[1];
+	return 0;
+}
+
+/* One Java frame up; pc lies in the code cache. Returns 1 when the walk has ended. */
+__noinline int step_java(u32 index)
+{
+	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
+	struct nl_java *java;
+	u32 slot;
+
+	if (!scr)
+		return 1;
+	slot = scr->slot;
+	java = bpf_map_lookup_elem(&javas, &slot);
+	if (!java)
+		return 1;
+	scr->exact = 0;
+	if (scr->pc >= java->interpreter_low && scr->pc < java->interpreter_high)
+		return step_interpreted(scr);
+	if (scr->pc == java->call_stub_return)
+		return step_entry(scr, java);
+	if (java->return_barrier && scr->pc == java->return_barrier)
+		return step_barrier(scr, java);
+	return step_compiled(scr, java);
+}
+
+/* Is this an address of Java code? */
+static __always_inline int is_java(u32 slot, u64 pc)
+{
+	struct nl_java *java = bpf_map_lookup_elem(&javas, &slot);
+
+	return java && in_code_cache(java, pc);
+}
+#endif /* __TARGET_ARCH_x86 */
+
+#endif /* NATIVELEAK_HOTSPOT_BPF_H */

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* State of a walk, and the frames it has found. */
+#ifndef NATIVELEAK_SCRATCH_BPF_H
+#define NATIVELEAK_SCRATCH_BPF_H
+
+#include "common.bpf.h"
+
+/* Words that are read from the stack at a time where a return address is looked for. */
+#define NL_SCRATCH_WORDS 32
+
+/* State of one walk. */
+struct scratch {
+	u32 busy;
+	u32 index; /* its own */
+	u32 slot;
+	u32 bank;
+	u64 pc; /* where the next frame is */
+	u64 sp;
+	u64 fp;
+	u64 hash;
+	u32 found; /* enum nl_found of the next frame */
+	u32 exact; /* pc is an interrupted instruction, not a return address */
+	u32 end; /* enum nl_end, once the walk has ended */
+	u32 depth;
+	/* The mapping of the last frame: the next is often in it. */
+	u64 map_start;
+	u64 map_end;
+	u64 map_bias;
+	u32 map_table;
+	u32 check;
+	u32 n;
+	u32 pad;
+	/* Where our own return probe has put the kernel's trampoline in the place of a return address, and that. */
+	struct nl_return hijacked[1 + NL_NESTED_CALLS];
+	u32 n_hijacked;
+	u32 pad3;
+	/* Where Java code was left for native code: sp 0 where it is not known or used up. */
+	u64 anchor_sp;
+	u64 anchor_pc;
+	u64 anchor_fp;
+	u32 has_anchor;
+	u32 pad2;
+	u64 words[NL_SCRATCH_WORDS];
+	struct nl_frame frames[NL_MAX_FRAMES];
+};
+
+/* cpu * NL_SCRATCH_PER_CPU + level -> buffer of one walk. Sized by the loader. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NL_SCRATCH_PER_CPU);
+	__type(key, u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
+static __always_inline void push_frame(struct scratch *scr, u64 address, u64 extra)
+{
+	u32 n = scr->n, head = scr->depth - scr->depth / 2, tail = scr->depth / 2;
+	u32 at = n;
+
+	/* Both ends are kept: what comes after the first half goes round in the second. */
+	if (n >= head && tail)
+		at = head + (n - head) % tail;
+	address |= (u64)scr->found << 56;
+	/* clang may know the bound and drop the mask that the verifier needs. */
+	asm volatile("" : "+r"(at));
+	at &= NL_MAX_FRAMES - 1;
+	scr->frames[at].address = address;
+	scr->frames[at].extra = extra;
+	scr->n = n + 1;
+	/* Multiplier: 2^64 over the golden ratio, odd. */
+	scr->hash = (scr->hash ^ address ^ (extra << 7)) * 0x9e3779b97f4a7c15ULL;
+	scr->hash ^= scr->hash >> 32;
+	scr->check = scr->check * 31 + (u32)(address ^ (address >> 32) ^ extra);
+}
+
+static __always_inline int end_walk(struct scratch *scr, u32 end)
+{
+	scr->end = end;
+	return 1;
+}
+
+#endif /* NATIVELEAK_SCRATCH_BPF_H */
