@@ -257,9 +257,9 @@ static __always_inline int step_to_cfa(struct scratch *scr, u64 rule, u64 cfa)
 }
 
 /* A stub of the procedure linkage table: one or two words pushed, by where in its 16 bytes it is. */
-static __always_inline int step_plt(struct scratch *scr, u64 pc)
+static __always_inline int step_plt(struct scratch *scr, u64 rule, u64 pc)
 {
-	u64 cfa = scr->sp + 8 + ((pc & 15) >= 11 ? 8 : 0);
+	u64 cfa = scr->sp + 8 + ((pc & 15) >= rule >> 32 ? 8 : 0);
 
 	if (bpf_probe_read_user(&scr->pc, sizeof(u64), (void *)(cfa - 8)))
 		return end_walk(scr, NL_END_READ);
@@ -328,7 +328,7 @@ __noinline int step_native(u32 index)
 	case NL_RULE_ROOT:
 		return end_walk(scr, NL_END_ROOT);
 	case NL_RULE_PLT:
-		return step_plt(scr, pc);
+		return step_plt(scr, rule, pc);
 	default:
 		return end_walk(scr, NL_END_RULE);
 	}
