@@ -35,10 +35,6 @@ OBJECTS = {  # object -> Debian package
     Path("/usr/bin/python3.11"): "python3.11-minimal",
     Path("/usr/bin/perl"): "perl-base",
     Path("/usr/bin/git"): "git",
-    Path("/usr/bin/gdb"): "gdb",
-    Path("/usr/bin/node"): "nodejs",
-    Path("/usr/sbin/nginx"): "nginx",
-    Path("/usr/lib/postgresql/15/bin/postgres"): "postgresql-15",
     Path("/usr/lib/jvm/java-17-openjdk-amd64/lib/server/libjvm.so"): "openjdk-17-jre-headless",
 }
 MIN_OBJECTS = 8
