@@ -16,9 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from support import Target, Trace, leaker, nativeleak
-
 from nativeleak.recording import open_recording
+from support import Target, Trace, leaker, nativeleak
 
 ROUNDS = 5
 

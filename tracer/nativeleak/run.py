@@ -24,6 +24,7 @@ from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.calibration import measure_hit_cost
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
+from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError
 from nativeleak.ledger.slices import slice_seconds
@@ -204,6 +205,7 @@ class Trace:
             engine.add_target(state.slot, state.facts.pid, target)
             if self._uses_tables:
                 self.tables.add_target(state.slot, state.facts.pid)
+                self._take_java(engine, state)
             self._probe_new_objects(engine, state)
             if not state.info.allocators and not self.options.maps_only:
                 raise _no_allocator(state)
@@ -217,6 +219,16 @@ class Trace:
         self.observer.attached(self)
         for note in engine.notes:
             self._on_note("engine", note)
+
+    def _take_java(self, engine: BpfEngine, state: TargetState) -> None:
+        """Tell the kernel side where things lie in the target's JVM."""
+        if not state.facts.jvm:
+            return
+        state.java, why = open_java(state.facts.pid)
+        if state.java is not None:
+            engine.set_java(state.slot, state.java.struct())
+        if why:
+            self._on_note("java", f"not all of PID {state.facts.pid}'s Java frames can be shown: {why}")
 
     def _probe_new_objects(self, engine: BpfEngine, state: TargetState) -> None:
         """Probe every mapped object that defines allocator functions and is not probed yet."""
@@ -320,6 +332,7 @@ class Trace:
             self.tables.want_full(slot, addresses)
         self.collector.namer.interrupted.clear()
         self.tables.work()
+        self.collector.name_java_threads()
         self.collector.keep_slices()
 
     def _end(self, engine: BpfEngine) -> None:

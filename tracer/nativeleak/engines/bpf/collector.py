@@ -166,10 +166,22 @@ class Collector:
         uid = self._uid_of.pop((state.slot, event.tid), 0) or event.thread
         if uid:
             self._set_thread(ThreadInfo(uid, state.slot, event.tid, _comm(event), alive=False))
+            if state.java is not None and event.tid in state.java.names:
+                self._set_thread(replace(self._threads[uid], name=state.java.names.pop(event.tid)))
         state.thread_names.pop(event.tid, None)
         state.space.forget_thread(event.tid)
         if event.tid == state.facts.pid and event.ret & 0x7F:
             state.info = replace(state.info, end_signal=event.ret & 0x7F)
+
+    def name_java_threads(self) -> None:
+        """Give Java threads their full names, while they live; looks at most once a second."""
+        for state in self.targets.values():
+            if state.java is None or state.is_over:
+                continue
+            names = state.java.read_names()
+            for (slot, tid), uid in self._uid_of.items():
+                if slot == state.slot and tid in names and self._threads[uid].name != names[tid]:
+                    self._set_thread(replace(self._threads[uid], name=names[tid]))
 
     def _set_thread(self, thread: ThreadInfo) -> None:
         if self._threads.get(thread.uid) != thread:
@@ -254,6 +266,7 @@ class Collector:
         """
         started_ns = time.monotonic_ns()
         self.name_new_stacks(sweep=True)
+        self.name_java_threads()
         counters = self.engine.read_counters()
         self._counters = {counter: value - self._counters_before.get(counter, 0) for counter, value in counters.items()}
         self._resync_after_loss()
@@ -360,8 +373,11 @@ class Collector:
         counters["truncated_stacks"] = self.namer.n_truncated
         counters |= {f"stacks_ended_{end.replace(' ', '_')}": n for end, n in self.namer.ends.items() if end != "root"}
         symbolizers = [state.symbolizer for state in self.targets.values()]
-        counters["resolved_frames"] = sum(s.resolved_frames for s in symbolizers)
+        namers = [state.java.namer for state in self.targets.values() if state.java is not None]
+        counters["resolved_frames"] = sum(s.resolved_frames for s in symbolizers) + sum(n.n_named for n in namers)
         counters["unresolved_frames"] = sum(s.unresolved_frames for s in symbolizers)
+        counters["unresolved_frames"] += sum(n.n_stale + n.n_unreadable for n in namers)
+        counters["stale_java_frames"] = sum(n.n_stale for n in namers)
         counters["resync_unknown_bytes"] = sum(s.space.resync_unknown_bytes for s in self.targets.values())
         counters["kernel_map_bytes"] = self.engine.map_memory_bytes()
         return counters

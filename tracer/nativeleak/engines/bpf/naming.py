@@ -31,6 +31,7 @@ _ENDS: Final = {
     abi.End.STALL: "no return address",
     abi.End.NO_FP: "no frame pointer",
     abi.End.NO_SCRATCH: "no buffer",
+    abi.End.JAVA_FRAME: "unexpected Java frame",
 }
 """How a walk ended, in words."""
 
@@ -87,11 +88,16 @@ class StackNamer:
     def _frames(self, state: TargetState, raw: RawStack) -> tuple[tuple[Frame, ...], bool]:
         """Frames with their names, and False where they were cut because a return address cannot be one."""
         frames: list[Frame] = []
-        for i, (ip, found, _) in enumerate(raw.frames):
+        for i, raw_frame in enumerate(raw.frames):
+            ip, found, _ = raw_frame
             if raw.n_left_out and i == raw.n_head:
                 text = f"... {raw.n_left_out} frames left out (--max-depth)"
                 frames.append(Frame(text, None, 0, 0, FrameKind.STUB, found=Found.GAP))
-            is_leaf = i == 0 or found is abi.Found.SIGNAL or _is_signal_return(frames[-1])
+            in_java = state.java.frames(raw_frame) if state.java is not None else None
+            if in_java is not None:
+                frames.extend(in_java)
+                continue
+            is_leaf = i == 0 or found is abi.Found.SIGNAL or (bool(frames) and _is_signal_return(frames[-1]))
             # The root's return address may be made up: the walk itself has looked at that one.
             is_root = i == len(raw.frames) - 1 and raw.end is abi.End.ROOT
             if not is_leaf and not is_root and not state.returns.is_plausible(ip):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nativeleak.engines.bpf.java import JavaTarget
 from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.model import TargetEnd, TargetInfo, ThreadInfo
 from nativeleak.symbols.resolver import Symbolizer
@@ -17,6 +18,7 @@ class TargetState:
     """State of one target.
 
     Attributes:
+        java: Its JVM, where it is one whose frames can be shown.
         start_ns: When its window opened, CLOCK_MONOTONIC; 0 before.
         renamed: The thread that was renamed last, by its old name.
         new_code: Code was mapped since its objects were looked at.
@@ -33,6 +35,7 @@ class TargetState:
     residency: ResidencyReader | None
     returns: ReturnAddresses
     info: TargetInfo
+    java: JavaTarget | None = None
     start_ns: int = 0
     oom_killed: bool = False
     new_code: bool = False
@@ -52,5 +55,7 @@ class TargetState:
         """Close its files."""
         self.symbolizer.close()
         self.returns.close()
+        if self.java is not None:
+            self.java.close()
         if self.residency is not None:
             self.residency.close()

@@ -1,0 +1,103 @@
+"""The JVM of a target: what the walker in the kernel is told of it, and names for the Java frames that it finds."""
+
+from __future__ import annotations
+
+import time
+from typing import Final, Self
+
+from nativeleak.engines.bpf import abi
+from nativeleak.engines.bpf.raw import RawFrame
+from nativeleak.hotspot.jvm import HotSpot
+from nativeleak.hotspot.layout import WalkerConfig, read_walker_config
+from nativeleak.hotspot.memory import UnreadableError
+from nativeleak.hotspot.names import JavaNamer
+from nativeleak.hotspot.threads import read_java_threads
+from nativeleak.model import Found, Frame, FrameKind
+
+_THREADS_EVERY_S: Final = 1.0
+_KINDS: Final = frozenset(
+    {abi.Found.GAP, abi.Found.COMPILED, abi.Found.INTERPRETED, abi.Found.ENTRY, abi.Found.BARRIER, abi.Found.NO_BLOB}
+)
+
+
+class JavaTarget:
+    """One JVM that is traced.
+
+    Args:
+        vm: The JVM, opened; closed with this.
+    """
+
+    def __init__(self, vm: HotSpot) -> None:
+        self._vm = vm
+        self.config: WalkerConfig = read_walker_config(vm)
+        self.namer = JavaNamer(vm)
+        self._names_read_s = 0.0
+        self.names: dict[int, str] = {}
+
+    @classmethod
+    def open(cls, pid: int) -> Self:
+        """Look at the JVM of a process.
+
+        Raises:
+            UnreadableError: It runs none that describes itself as HotSpot does.
+        """
+        return cls(HotSpot.open(pid))
+
+    @property
+    def notes(self) -> list[str]:
+        """What cannot be shown of this JVM, and why; empty where all can."""
+        return [*self.config.notes, *self.namer.missing]
+
+    def close(self) -> None:
+        """Let go of its memory."""
+        self._vm.close()
+
+    def struct(self) -> abi.Java:
+        """The configuration as the kernel side takes it; all zero where Java frames cannot be walked."""
+        config, java = self.config, abi.Java()
+        if not config.can_walk_java:
+            return java
+        for name, _ in abi.Java._fields_:
+            if name != "heaps":
+                setattr(java, name, getattr(config, name))
+        for entry, (low, high, segments) in zip(java.heaps, config.heaps, strict=False):
+            entry.low, entry.high, entry.segments = low, high, segments
+        return java
+
+    def frames(self, raw: RawFrame) -> list[Frame] | None:
+        """What a raw frame is in Java: nothing for a mere mark, several for inlined methods; None for a native one."""
+        if raw.found not in _KINDS:
+            return None
+        match raw.found:
+            case abi.Found.COMPILED:
+                return self.namer.compiled(raw.ip, raw.extra >> 32, raw.extra & 0xFFFFFFFF)
+            case abi.Found.INTERPRETED:
+                return [self.namer.interpreted(raw.ip, raw.extra)]
+            case abi.Found.GAP:
+                return [_mark("[native frames missing: the walk went on at the last Java frame]")]
+            case abi.Found.BARRIER:
+                return [_mark("[virtual thread: its other callers are in the heap; its carrier follows]")]
+            case abi.Found.NO_BLOB:
+                return [_mark("[no code at this address of the code cache]")]
+        return []
+
+    def read_names(self) -> dict[int, str]:
+        """Names of the Java threads alive by tid; read anew at most once a second."""
+        now_s = time.monotonic()
+        if now_s - self._names_read_s >= _THREADS_EVERY_S:
+            self._names_read_s = now_s
+            self.names |= read_java_threads(self._vm)
+        return self.names
+
+
+def _mark(text: str) -> Frame:
+    return Frame(text, None, 0, 0, FrameKind.STUB, found=Found.GAP)
+
+
+def open_java(pid: int) -> tuple[JavaTarget | None, str]:
+    """The JVM of a process, or why its Java frames cannot be shown."""
+    try:
+        java = JavaTarget.open(pid)
+    except UnreadableError as error:
+        return None, str(error)
+    return java, "; ".join(java.notes)

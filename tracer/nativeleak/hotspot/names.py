@@ -1,0 +1,169 @@
+"""Names for the Java frames that the walker found.
+
+Scope: raw frames to frames for people, inlined methods expanded, while the code exists. A name is only given when the
+code is still the code that ran: what was replaced meanwhile is said to be stale. Memory of a JVM is moved, reused and
+damaged while it is read; whatever it holds, an answer is given.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from nativeleak.hotspot.codecache import CodeCache, read_code_cache
+from nativeleak.hotspot.jvm import HotSpot
+from nativeleak.hotspot.memory import UnreadableError
+from nativeleak.hotspot.methods import MethodFacts, MethodReader
+from nativeleak.hotspot.nmethods import NmethodReader, Scope
+from nativeleak.model.stack import Frame, FrameKind
+from nativeleak.symbols.demangle import printable
+
+STALE: Final = "[stale Java code]"
+UNREADABLE: Final = "[unreadable Java frame]"
+
+_COMPILED: Final = "nmethod"
+_NATIVE_WRAPPER: Final = "native nmethod"
+_MAX_CACHED: Final = 65_536
+_MEMORY_AGE_S: Final = 0.02
+"""How long what was read of the target is believed: stacks come in batches that share most of their frames."""
+
+
+class JavaNamer:
+    """Names Java frames of one JVM; not safe for use by several threads at once.
+
+    Args:
+        vm: The JVM; must stay open as long as names are asked for.
+
+    Attributes:
+        n_named: Frames that were named.
+        n_stale: Frames whose code was gone or another when it was to be named.
+        n_unreadable: Frames that could not be read.
+        missing: Why nothing of a kind can be named, for people; empty where all can.
+    """
+
+    def __init__(self, vm: HotSpot) -> None:
+        self.n_named = self.n_stale = self.n_unreadable = 0
+        self.missing: list[str] = []
+        self._vm = vm
+        self._cache: dict[tuple[int, int, int], list[Frame]] = {}
+        self._read_s = time.monotonic()
+        self._methods: MethodReader | None = None
+        self._nmethods: NmethodReader | None = None
+        self._code_cache: CodeCache | None = None
+        try:
+            self._methods = MethodReader(vm)
+            self._nmethods = NmethodReader(vm)
+            self._code_cache = read_code_cache(vm)
+        except UnreadableError as error:
+            self.missing.append(str(error))
+
+    def compiled(self, blob: int, compile_id: int, offset: int) -> list[Frame]:
+        """The frames at a return address in compiled code or a stub, innermost first; at least one.
+
+        Args:
+            blob: Address of the CodeBlob that holds it.
+            compile_id: Of the nmethod when the frame was found; of no meaning for a stub.
+            offset: Of the return address from the blob's start.
+
+        Returns:
+            Frames whose ``offset`` is the bytecode index, the outermost last. Where nothing is recorded of the place
+            the method that was compiled stands alone.
+        """
+        key = (blob, compile_id, offset)
+        frames = self._cache.get(key)
+        if frames is None:
+            self._refresh()
+            try:
+                frames = self._name_compiled(blob, compile_id, offset)
+            except UnreadableError:
+                self.n_unreadable += 1
+                return [_mark(UNREADABLE, blob + offset)]
+            if frames is None:
+                self.n_stale += 1
+                return [_mark(STALE, blob + offset)]
+            if len(self._cache) >= _MAX_CACHED:
+                del self._cache[next(iter(self._cache))]
+            self._cache[key] = frames
+        self.n_named += len(frames)
+        return list(frames)
+
+    def interpreted(self, method: int, bcp: int) -> Frame:
+        """The frame of an interpreted method.
+
+        Args:
+            method: Address of its Method when the frame was found.
+            bcp: Address of the bytecode where it was; of no meaning in a native method.
+
+        Returns:
+            A frame whose ``offset`` is the bytecode index. It is stale where the bytecode is not the method's.
+        """
+        self._refresh()
+        try:
+            facts = self._method(method)
+        except UnreadableError:
+            self.n_unreadable += 1
+            return _mark(UNREADABLE, bcp)
+        bci = bcp - facts.code
+        if not 0 <= bci < facts.code_bytes:
+            if not facts.is_native:
+                self.n_stale += 1
+                return _mark(STALE, bcp)
+            bci = 0
+        self.n_named += 1
+        return Frame(facts.name, None, bcp, bci, FrameKind.JAVA_INTERPRETED, facts.file, facts.line(bci))
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._read_s > _MEMORY_AGE_S:
+            self._read_s = now
+            self._vm.refresh()
+            if self._methods is not None:
+                self._methods.forget()
+
+    def _method(self, address: int) -> MethodFacts:
+        if self._methods is None:
+            raise UnreadableError("the JVM does not describe its methods")
+        return self._methods.read(address)
+
+    def _name_compiled(self, blob: int, compile_id: int, offset: int) -> list[Frame] | None:
+        """The frames, or None where the code is not what it was."""
+        nmethods, code_cache = self._nmethods, self._code_cache
+        if nmethods is None or code_cache is None:
+            raise UnreadableError("the JVM does not describe its code")
+        if not any(heap.low <= blob < heap.high for heap in code_cache.heaps):
+            raise UnreadableError(f"no compiled code can be at {blob:#x}")
+        if not code_cache.is_used(self._vm.memory, blob):
+            return None
+        kind = nmethods.kind(blob)
+        if kind not in (_COMPILED, _NATIVE_WRAPPER):
+            return [Frame(f"<{printable(kind)}>", None, blob + offset, offset, FrameKind.STUB)]
+        size = nmethods.size(blob)
+        if nmethods.compile_id(blob) != compile_id or (size is not None and not 0 <= offset <= size):
+            return None
+        scopes = self._scopes(nmethods, kind, blob, offset)
+        return self._frames(scopes, blob + offset)
+
+    def _scopes(self, nmethods: NmethodReader, kind: str, blob: int, offset: int) -> list[Scope]:
+        scopes: list[Scope] = []
+        if kind == _COMPILED:
+            try:
+                scopes = nmethods.scopes(blob, offset)
+            except UnreadableError:
+                self.n_unreadable += 1  # the method itself is still known
+        return scopes or [Scope(nmethods.method(blob), None)]
+
+    def _frames(self, scopes: Sequence[Scope], ip: int) -> list[Frame]:
+        frames = []
+        for scope in scopes:
+            facts = self._method(scope.method)
+            if scope.bci is not None and facts.code_bytes and scope.bci >= facts.code_bytes:
+                raise UnreadableError("a bytecode beyond the end of its method")
+            kind = FrameKind.JAVA_COMPILED if scope is scopes[-1] else FrameKind.JAVA_INLINED
+            line = None if scope.bci is None else facts.line(scope.bci)
+            frames.append(Frame(facts.name, None, ip, max(scope.bci or 0, 0), kind, facts.file, line))
+        return frames
+
+
+def _mark(text: str, ip: int) -> Frame:
+    return Frame(text, None, ip, 0, FrameKind.STUB)
