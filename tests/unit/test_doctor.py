@@ -20,7 +20,6 @@ from nativeleak.doctor.machine import (
     parse_lockdown,
 )
 from nativeleak.doctor.render import render_coloured, render_json, render_text
-from nativeleak.doctor.target import is_emulated
 from nativeleak.doctor.trial import N_EXPECTED, Trial, trial_checks
 from nativeleak.engines.bpf.engine import AttachMode, Limits
 
@@ -134,16 +133,6 @@ def test_judge_memory_warns_over_half_of_what_is_free():
 def test_map_bytes_million_blocks_take_what_was_measured():
     one_more = map_bytes(replace(Limits(), n_allocations=(1 << 20) + 1_000_000)) - map_bytes(Limits())
     assert one_more == 122_000_000  # 122 MB for 1M entries of 8 + 24 bytes
-
-
-@pytest.mark.parametrize("code", ["55", "4157", "90", "eb05", "e900000000", "7405", "0f8400000000", "e800000000"])
-def test_is_emulated_push_nop_jump_call(code):
-    assert is_emulated(bytes.fromhex(code))
-
-
-@pytest.mark.parametrize("code", ["4885ff", "f30f1efa", "4883ec08", "c3", "0f1f00", "4158", "41", ""])
-def test_is_emulated_other_instructions_cost_a_second_trap(code):
-    assert not is_emulated(bytes.fromhex(code))
 
 
 def states(checks: list[Check]) -> dict[str, State]:

@@ -5,16 +5,16 @@ Scope: looking only. Nothing is attached to the process, nothing is asked of it.
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 from nativeleak.doctor.checks import Check, CheckFunction, State
 from nativeleak.doctor.trial import allocator_objects
+from nativeleak.engines.bpf.java import open_java
 from nativeleak.errors import NativeleakError
 from nativeleak.probes.families import ProbePoint
+from nativeleak.probes.placement import place
 from nativeleak.symbols.debugfiles import debug_openers, find_debug_file, read_debugdata
 from nativeleak.symbols.elf import ElfFile
 from nativeleak.symbols.source import ElfError
@@ -22,13 +22,12 @@ from nativeleak.target import procfs
 from nativeleak.target.check import TargetFacts
 from nativeleak.target.jvm import read_jvm_version
 from nativeleak.target.mapped import MappedObject, executable_objects
-from nativeleak.target.namespaces import open_in_root
 
-_CODE_BYTES: Final = 2
 _BREAKPOINT: Final = 0xCC
 """What a probe puts in the place of an instruction's first byte on x86: int3."""
 _C_LIBRARIES: Final = ("libc.so", "libc-", "ld-musl", "libc.musl")
-_PRESERVE_FRAME_POINTER: Final = b"-XX:+PreserveFramePointer"
+_PT_GNU_EH_FRAME: Final = 0x6474E550
+"""Source: elf.h."""
 
 
 def target_functions(facts: TargetFacts) -> list[tuple[str, CheckFunction]]:
@@ -102,62 +101,50 @@ class _TargetChecks:
             return
         version = read_jvm_version(self._pid, procfs.read_maps(self._pid))
         yield Check("JVM", State.OK, f"version {version}, {self._facts.jvm_libjvm_path}")
-        name = f"/tmp/perf-{self._facts.ns_pid}.map"  # noqa: S108 - where JVMs write it
-        try:
-            fd = open_in_root(self._pid, name, follow_last=False)
-        except OSError:
-            yield Check(
-                "Java names",
-                State.WARN,
-                f"no {name}: compiled Java methods stay unnamed",
-                f"jcmd {self._facts.ns_pid} Compiler.perfmap (JDK 17 and later), once more when code has changed",
-            )
+        java, why = open_java(self._pid)
+        if java is None:
+            yield Check("Java stacks", State.WARN, f"Java frames cannot be shown: {why}", self._perf_map_remedy())
             return
-        try:
-            yield Check("Java names", State.OK, f"{name}, {os.fstat(fd).st_size} bytes")
-        finally:
-            os.close(fd)
+        n_threads = len(java.read_names())
+        java.close()
+        if why:
+            yield Check("Java stacks", State.WARN, f"not all Java frames can be shown: {why}")
+        else:
+            yield Check("Java stacks", State.OK, f"compiled, inlined and interpreted; {n_threads} Java threads named")
+
+    def _perf_map_remedy(self) -> str:
+        return f"names of compiled methods at least: jcmd {self._facts.ns_pid} Compiler.perfmap (JDK 17 and later)"
 
     def check_stacks(self) -> Iterator[Check]:
-        if not self._facts.jvm:
-            detail = "whether its code keeps frame pointers is unknown until traced; the report counts stacks that end"
-            yield Check("stacks", State.OK, f"{detail} early")
+        """Which of its objects carry no unwind information: callers above them are guesses."""
+        without = sorted(
+            mapped.name
+            for mapped in executable_objects(self._pid, procfs.read_maps(self._pid))
+            if not mapped.is_vdso and not _has_unwind_information(mapped)
+        )
+        if not without:
+            yield Check("stacks", State.OK, "all its objects carry unwind information: no frame pointers are needed")
             return
-        if _PRESERVE_FRAME_POINTER in Path(f"/proc/{self._pid}/cmdline").read_bytes().split(b"\0"):
-            yield Check("stacks", State.OK, "Java code keeps frame pointers (-XX:+PreserveFramePointer)")
-            return
-        detail = "Java code may not keep frame pointers: stacks can end at the first Java frame"
-        remedy = "for whole stacks start the JVM with -XX:+PreserveFramePointer"
-        yield Check("stacks", State.WARN, detail, remedy)
+        detail = f"no unwind information in {', '.join(without)}: callers above it are guessed, and marked"
+        yield Check("stacks", State.WARN, detail, "build with -fasynchronous-unwind-tables, or with frame pointers")
 
 
-def is_emulated(code: bytes) -> bool:
-    """Whether the kernel emulates the instruction that the code begins with; any other costs a second trap.
-
-    Scope: x86-64, and the forms that every kernel with uprobes emulates: push of a register, the one-byte nop, relative
-    jumps and calls. Source: arch/x86/kernel/uprobes.c, branch_setup_xol_ops() and push_setup_xol_ops().
-    """
-    first, second = code.ljust(2, b"\0")[:2]
-    if first == 0x41:  # REX.B: r8 to r15
-        return 0x50 <= second <= 0x57
-    if first == 0x0F:
-        return 0x80 <= second <= 0x8F  # jcc rel32
-    return 0x50 <= first <= 0x57 or 0x70 <= first <= 0x7F or first in (0x90, 0xE8, 0xE9, 0xEB)
+def _has_unwind_information(mapped: MappedObject) -> bool:
+    try:
+        with ElfFile.open(mapped.file_path) as elf:
+            return any(segment.type == _PT_GNU_EH_FRAME for segment in elf.segments) or bool(elf.section(".eh_frame"))
+    except (ElfError, OSError):
+        return False
 
 
 def _cost_check(mapped: MappedObject, points: Sequence[ProbePoint]) -> Check:
     name = f"probe cost {mapped.name}"
     if platform.machine() != "x86_64":
         return Check(name, State.OK, f"not known on {platform.machine()}")
-    slow = []
-    with open(mapped.file_path, "rb") as file:
-        for point in points:
-            file.seek(point.offset)
-            if not is_emulated(file.read(_CODE_BYTES)):
-                slow.append(point.function)
+    slow = sorted(each.point.function for each in place(mapped.file_path, points) if not each.placement.emulated)
     if not slow:
-        return Check(name, State.OK, "one trap a call: all functions begin with an instruction the kernel emulates")
-    return Check(name, State.OK, f"a second trap a call, some microseconds, in: {', '.join(sorted(slow))}")
+        return Check(name, State.OK, "one trap a call: every probe sits on an instruction the kernel emulates")
+    return Check(name, State.OK, f"a second trap a call, some microseconds, in: {', '.join(slow)}")
 
 
 def _has_foreign_probe(pid: int, mapped: MappedObject, point: ProbePoint) -> bool:
