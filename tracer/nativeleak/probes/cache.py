@@ -11,7 +11,6 @@ import contextlib
 import errno
 import json
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -84,7 +83,7 @@ class PlacementCache:
             OSError: It cannot be.
         """
         with self._open_folder() as folder_fd:
-            name = f".{_FILE}.{secrets.token_hex(8)}"
+            name = f".{_FILE}.{os.urandom(8).hex()}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
                 with open(os.open(name, flags, 0o600, dir_fd=folder_fd), "wb") as file:

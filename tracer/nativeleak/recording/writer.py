@@ -14,7 +14,6 @@ import contextlib
 import os
 import sqlite3
 import stat
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -104,6 +103,8 @@ class RecordingWriter:
         if hasattr(self._db, "serialize"):
             return self._db.serialize()
         # SQLite before 3.36 has no serialize unless built for it (RHEL 9: 3.34).
+        import tempfile  # rarely needed, and it brings OpenSSL into the recorder by way of random and hashlib
+
         with tempfile.TemporaryDirectory(prefix="nativeleak-") as folder:
             copy = Path(folder) / "recording"
             with contextlib.closing(sqlite3.connect(copy)) as target:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,7 +156,7 @@ def _read(folder: int, name: str) -> bytes | None:
 
 def _write(folder: int, name: str, data: bytes) -> None:
     """Write a file at once: readers see the old one or all of the new one."""
-    temporary = f"{name}.{secrets.token_hex(8)}"
+    temporary = f"{name}.{os.urandom(8).hex()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=folder)
     try:
         with open(fd, "wb") as file:

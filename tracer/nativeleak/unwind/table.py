@@ -5,12 +5,12 @@ Scope: an object for which no table can be made is an answer, not an error: the 
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nativeleak.digest import blake2b
 from nativeleak.symbols.elf import PF_X, ElfFile
 from nativeleak.symbols.source import ElfError, Source
 from nativeleak.unwind import pack
@@ -179,6 +179,6 @@ def read_pieces(elf: ElfFile, text: Sequence[Range], min_row_bytes: int = 1) -> 
 
 
 def _digest(header: bytes, body: bytes) -> bytes:
-    state = hashlib.blake2b(header, digest_size=_DIGEST_BYTES)
+    state = blake2b(header, digest_size=_DIGEST_BYTES)
     state.update(body)
     return state.digest()
