@@ -249,7 +249,7 @@ def _labels(n_sites: int, chosen: pd.DataFrame) -> Ints:
 
 def _is_shown(table: pd.DataFrame, metric: Metric) -> pd.Series[bool]:
     shown = (table["outstanding_bytes"] > 0) | (table["outstanding_count"] > 0)
-    return shown | (table["allocated_bytes"] > 0) if metric is Metric.ALLOCATED else shown
+    return shown | (table["allocated_count"] > 0) if metric is Metric.ALLOCATED else shown
 
 
 def _sum(table: pd.DataFrame) -> Totals:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -111,14 +111,21 @@ def _cut_stacks(counters: Mapping[str, int]) -> list[Gap]:
 
 def _guesses(report: Report) -> list[Gap]:
     whole = sum(totals.outstanding_bytes for totals in report.totals.values())
+    without = [event.text for event in report.events if event.what == "unwind"]
     return [
         Gap(
-            f"callers above {printable(module)} are guesses, marked [?]: it has no unwind information; "
+            f"callers above {printable(module)} are guesses, marked [?]: {_why_guessed(module, without)}; "
             f"{100 * n_bytes / whole:.1f} % of the outstanding bytes have such a stack"
         )
         for module, n_bytes in sorted(report.guessed.items(), key=lambda item: -item[1])
         if whole
     ]
+
+
+def _why_guessed(module: str, without: Sequence[str]) -> str:
+    if any(text.startswith(f"{module} ") for text in without) or " " in module:
+        return "it has no unwind information"
+    return "its unwind table was not ready yet"
 
 
 def _imprecise(report: Report) -> list[Gap]:
