@@ -1,0 +1,44 @@
+"""What ``trace`` makes of its options before anything is attached."""
+
+from __future__ import annotations
+
+import pytest
+
+from nativeleak.cli.main import run
+from nativeleak.cli.trace import default_interval_s
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "interval_s"), [(None, 10.0), (3600.0, 10.0), (200.0, 10.0), (20.0, 1.0), (4.0, 0.2), (0.5, 0.1)]
+)
+def test_default_interval_gives_a_short_trace_snapshots_enough(duration_s, interval_s):
+    assert default_interval_s(duration_s) == interval_s
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--duration", "soon"],
+        ["--duration", "0"],
+        ["--duration", "9999d"],
+        ["--interval", "0.01s"],
+        ["--min-size", "64Q"],
+        ["--min-size", "64K", "--max-size", "1K"],
+        ["--max-allocations", "5"],
+        ["--format", "xml"],
+        ["--unwind", "magic"],
+    ],
+)
+def test_nonsense_is_a_usage_error_in_one_line_with_what_to_do(arguments, capsys):
+    assert run(["trace", "-p", "1", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("nativeleak: ")
+    assert "Traceback" not in captured.err
+
+
+def test_missing_pid_says_how_to_give_one(capsys):
+    assert run(["trace"]) == 2
+    error = capsys.readouterr().err
+    assert "--pid" in error
+    assert "nativeleak trace --help" in error
