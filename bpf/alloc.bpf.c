@@ -310,16 +310,18 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 		return 0;
 	args = arguments_of(ctx, cookie);
 	size = requested_size(&args, call);
-	if (size >> IMPOSSIBLE_SHIFT) {
+	if (call == NL_CALL_NEW && size >> IMPOSSIBLE_SHIFT) {
 		/*
-		 * Nothing comes of it. And an operator new may throw: an exception finds no way past the return
-		 * address that the kernel has put in the place of the caller's, and ends the process.
+		 * It will throw, and an exception that meets the return address which the kernel has put in the
+		 * place of the caller's ends the process.
 		 */
 		count(NL_FAILED);
 		return 0;
 	}
 	thread = current_thread(slot);
 	if (!thread) {
+		if (size >> IMPOSSIBLE_SHIFT)
+			return 0;
 		count(NL_LOST_ALLOCATIONS);
 		count_n(NL_LOST_BYTES, size);
 		return 0;

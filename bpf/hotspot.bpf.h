@@ -250,6 +250,40 @@ static __always_inline int find_return_address(struct scratch *scr, const struct
 	return end_walk(scr, NL_END_BAD_SP);
 }
 
+static __always_inline int is_deopt_handler(const struct nl_java *java, u64 blob, u32 field, u64 pc)
+{
+	u64 handler;
+	s32 offset;
+
+	if (java->deopt_handler_bytes == 8)
+		return !bpf_probe_read_user(&handler, sizeof(handler), (void *)(blob + field)) &&
+		       pc == handler;
+	return !bpf_probe_read_user(&offset, sizeof(offset), (void *)(blob + field)) &&
+	       pc == blob + offset;
+}
+
+/*
+ * A frame whose code became invalid returns to a handler, which says nothing of the methods inlined there: the
+ * return address that was there before is kept in the frame.
+ */
+static __always_inline void undo_deopt(struct scratch *scr, const struct nl_java *java, u64 blob)
+{
+	u64 original;
+	s32 offset;
+
+	if (!java->deopt_handler)
+		return;
+	if (!is_deopt_handler(java, blob, java->deopt_handler, scr->pc) &&
+	    (!java->deopt_mh_handler ||
+	     !is_deopt_handler(java, blob, java->deopt_mh_handler, scr->pc)))
+		return;
+	if (bpf_probe_read_user(&offset, sizeof(offset), (void *)(blob + java->orig_pc)) ||
+	    bpf_probe_read_user(&original, sizeof(original), (void *)(scr->sp + offset)))
+		return;
+	if (original > blob && original < scr->pc)
+		scr->pc = original;
+}
+
 static __always_inline int step_compiled(struct scratch *scr, const struct nl_java *java)
 {
 	u64 blob = find_blob(scr->slot, scr->pc), saved[2];
@@ -264,6 +298,7 @@ static __always_inline int step_compiled(struct scratch *scr, const struct nl_ja
 		return end_walk(scr, NL_END_READ);
 	bpf_probe_read_user(&compile_id, sizeof(compile_id),
 			    (void *)(blob + java->nmethod_compile_id));
+	undo_deopt(scr, java, blob);
 	push_java(scr, NL_FOUND_COMPILED, blob, (u64)compile_id << 32 | (u32)(scr->pc - blob));
 	if (frame_words && frame_words <= MAX_FRAME_WORDS) {
 		scr->sp += (u64)frame_words * 8;

@@ -29,9 +29,14 @@ struct signal_struct {
 	int group_exit_code;
 } __attribute__((preserve_access_index));
 
+struct mm_struct {
+	unsigned long brk;
+} __attribute__((preserve_access_index));
+
 struct task_struct {
 	int pid;
 	int tgid;
+	struct mm_struct *mm;
 	int exit_code;
 	char comm[16];
 	struct signal_struct *signal;
@@ -230,11 +235,23 @@ ON_ENTRY(mmap, NL_EVENT_MMAP, 6, keep_args)
 ON_ENTRY(munmap, NL_EVENT_MUNMAP, 2, report_entry)
 ON_ENTRY(mremap, NL_EVENT_MREMAP, 5, report_entry)
 ON_ENTRY(mprotect, NL_EVENT_MPROTECT, 3, keep_args)
-ON_ENTRY(brk, NL_EVENT_BRK, 1, keep_args)
+ON_ENTRY(pkey_mprotect, NL_EVENT_MPROTECT, 3, keep_args)
 /* How long a shared segment is, the attach does not say. */
 ON_ENTRY(shmget, NL_EVENT_SHMGET, 3, keep_args)
 ON_ENTRY(shmat, NL_EVENT_SHMAT, 3, keep_args)
 ON_ENTRY(shmdt, NL_EVENT_SHMDT, 1, report_entry)
+
+/* With the break as it was: /proc tells it to the page only, and the first call of a trace may move it by less. */
+SEC("tp/syscalls/sys_enter_brk")
+int on_brk_entry(struct syscall_enter *ctx)
+{
+	struct nl_thread *thread = enter_syscall(ctx, NL_EVENT_BRK, 1);
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+
+	if (thread)
+		thread->syscall_args[1] = BPF_CORE_READ(task, mm, brk);
+	return 0;
+}
 
 /* Raw tracepoints give the kernel's own objects: no format that could change between releases. */
 

@@ -38,6 +38,7 @@ enum nl_call {
 	NL_CALL_ALIGNED_ALLOC, /* (alignment, size) -> block */
 	NL_CALL_FREE, /* (block) */
 	NL_CALL_DELETE, /* (block): a C++ operator, which may or may not go on to free */
+	NL_CALL_NEW, /* (size) -> block: a C++ operator, which throws where malloc returns 0 */
 };
 
 /*
@@ -82,7 +83,7 @@ enum nl_event_type {
 	NL_EVENT_MREMAP, /* entry: args addr old_len new_len flags new_addr */
 	NL_EVENT_MREMAP_DONE, /* exit, ret is the address or an error */
 	NL_EVENT_MPROTECT, /* exit, success: args addr len prot */
-	NL_EVENT_BRK, /* exit: args the break asked for, ret the break now */
+	NL_EVENT_BRK, /* exit: args the break asked for, the break before; ret the break now */
 	NL_EVENT_SHMGET, /* exit, success: args key size, ret the shmid */
 	NL_EVENT_SHMAT, /* exit, success: args shmid, ret the address */
 	NL_EVENT_SHMDT, /* entry: args addr */
@@ -238,6 +239,10 @@ struct nl_java {
 	__u32 thread_anchor; /* JavaThread::_anchor; 0: not known */
 	__u32 cont_entry; /* JavaThread::_cont_entry; 0: not known */
 	__u32 cont_entry_bytes;
+	__u32 deopt_handler; /* in an nmethod: where frames return to that were deoptimized; 0: not known */
+	__u32 deopt_mh_handler; /* the same for calls of method handles; 0: there is none */
+	__u32 deopt_handler_bytes; /* 8: they are addresses; 4: offsets from the nmethod */
+	__u32 orig_pc; /* in an nmethod: offset from sp of the return address that was there before */
 };
 
 /* A block that is outstanding. */
@@ -354,7 +359,7 @@ _Static_assert(sizeof(struct nl_site) == 40 + NL_BANKS * NL_SLICES * 16, "nl_sit
 _Static_assert(sizeof(struct nl_stack) == 24, "nl_stack");
 _Static_assert(sizeof(struct nl_chunk) == 1024, "nl_chunk");
 _Static_assert(sizeof(struct nl_mappings) == 8 + 32 * NL_MAX_MAPPINGS, "nl_mappings");
-_Static_assert(sizeof(struct nl_java) == 208, "nl_java");
+_Static_assert(sizeof(struct nl_java) == 224, "nl_java");
 _Static_assert(sizeof(struct nl_thread) == 152 + NL_NESTED_CALLS * 16, "nl_thread");
 _Static_assert(sizeof(struct nl_event) == 96, "nl_event");
 

@@ -60,7 +60,8 @@ static __always_inline void push_frame(struct scratch *scr, u64 address, u64 ext
 	/* Both ends are kept: what comes after the first half goes round in the second. */
 	if (n >= head && tail)
 		at = head + (n - head) % tail;
-	address |= (u64)scr->found << 56;
+	/* A broken walk pushes anything: what is above a user address must not say how it was found. */
+	address = (address & ((1ULL << 56) - 1)) | (u64)scr->found << 56;
 	/* clang may know the bound and drop the mask that the verifier needs. */
 	asm volatile("" : "+r"(at));
 	at &= NL_MAX_FRAMES - 1;

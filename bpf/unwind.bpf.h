@@ -83,11 +83,22 @@ static __always_inline int follows_call(u64 address)
 /* 1 if a < b, else 0, without a branch. Both below 2^63. */
 static __always_inline u64 less(u64 a, u64 b)
 {
-	u64 bit = (a - b) >> 63;
+	u64 difference = a - b;
 
 	/* Keeps clang from making a branch of it after all, and the verifier from a path for each. */
-	asm volatile("" : "+r"(bit));
-	return bit & 1;
+	asm volatile("" : "+r"(difference));
+	return difference >> 63;
+}
+
+/*
+ * A step of a search. clang must not know which bits the place can have, else it adds by `|`, of which the
+ * verifier kept no bounds up to Linux 6.9 ("bpf/verifier: improve XOR and OR range computation").
+ */
+static __always_inline u64 step_forward(u64 at, u64 by)
+{
+	at += by;
+	asm volatile("" : "+r"(at));
+	return at;
 }
 
 /* Index of the mapping that holds an address, or -1. `which` is slot * 2 + bank. */
@@ -104,7 +115,7 @@ __noinline int find_mapping(u32 which, u64 address)
 		u64 next = at + step;
 		u64 start = maps->mappings[next & (NL_MAX_MAPPINGS - 1)].start;
 
-		at += step * (less(next, n) & (less(address, start) ^ 1));
+		at = step_forward(at, step * (less(next, n) & (less(address, start) ^ 1)));
 	}
 	at &= NL_MAX_MAPPINGS - 1;
 	if (!n || address < maps->mappings[at].start || address >= maps->mappings[at].end)
@@ -148,7 +159,7 @@ __noinline u64 find_rule(u32 index, u64 address)
 		u64 next = at + step;
 		u64 start = chunk->words[(first + next) & (NL_CHUNK_WORDS - 1)] & 0xffff;
 
-		at += step * (less(next, n) & (less(low, start) ^ 1));
+		at = step_forward(at, step * (less(next, n) & (less(low, start) ^ 1)));
 	}
 	entry = head->words[NL_TABLE_RULES] +
 		2 * (chunk->words[(first + at) & (NL_CHUNK_WORDS - 1)] >> 16);

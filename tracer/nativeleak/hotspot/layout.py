@@ -43,6 +43,11 @@ class WalkerConfig:
         heap_block_bytes: From the start of a heap block to its blob.
         blob_frame_size: Offset in a CodeBlob of its frame's size in words (int).
         nmethod_compile_id: Offset in an nmethod of its compile id (int); 0 where it is unknown.
+        deopt_handler: Offset in an nmethod of what tells where its deoptimization handler is; 0 where it is unknown. A
+            frame that returns there was deoptimized: it goes on at the address kept at ``sp + *(nmethod + orig_pc)``.
+        deopt_mh_handler: The same for calls of method handles; 0 where there is none.
+        deopt_handler_bytes: Width of both: 8 for an address, 4 for an int counted from the nmethod's start.
+        orig_pc: Offset in an nmethod of the int that says where in its frame, from sp, the old return address is kept.
         interpreter_low: First address of the interpreter.
         interpreter_high: Its end; 0 where interpreted frames cannot be walked.
         call_stub_return: Where Java code returns to native code; 0 where it is unknown.
@@ -68,6 +73,10 @@ class WalkerConfig:
     heap_block_bytes: int = 0
     blob_frame_size: int = 0
     nmethod_compile_id: int = 0
+    deopt_handler: int = 0
+    deopt_mh_handler: int = 0
+    deopt_handler_bytes: int = 0
+    orig_pc: int = 0
     interpreter_low: int = 0
     interpreter_high: int = 0
     call_stub_return: int = 0
@@ -129,11 +138,27 @@ def read_walker_config(vm: HotSpot) -> WalkerConfig:
         heaps = tuple((heap.low, heap.high, heap.segmap) for heap in cache.heaps)
         parts.take("", segment_shift=cache.segment_shift, heap_block_bytes=cache.header_bytes)
         parts.take("check for replaced code", nmethod_compile_id=structs.field("nmethod::_compile_id"))
+        _take_deoptimization(vm, parts)
         _take_interpreter(vm, parts)
         _take_entry_frames(vm, parts)
         _take_continuations(vm, cache, parts)
     _take_anchor(vm, parts)
     return WalkerConfig(**parts, heaps=heaps, notes=tuple(parts.notes))
+
+
+def _take_deoptimization(vm: HotSpot, parts: _Parts) -> None:
+    """Deoptimized frames; source: nmethod.hpp (deopt_handler_begin, orig_pc_addr)."""
+    field = vm.structs.field
+    address = field("CompiledMethod::_deopt_handler_begin")
+    is_known = parts.take(
+        "deoptimized frames",
+        deopt_handler=field("nmethod::_deopt_handler_offset") if address is None else address,
+        deopt_handler_bytes=4 if address is None else 8,
+        orig_pc=field("nmethod::_orig_pc_offset"),
+    )
+    second = field("CompiledMethod::_deopt_mh_handler_begin", "nmethod::_deopt_mh_handler_offset")
+    if is_known and second is not None:
+        parts.take("", deopt_mh_handler=second)
 
 
 def _take_interpreter(vm: HotSpot, parts: _Parts) -> None:

@@ -127,6 +127,16 @@ class NmethodReader:
                 return scopes
         raise UnreadableError(f"reading the scopes of compiled code at {blob:#x} failed: they make no sense")
 
+    def return_offsets(self, blob: int) -> list[int]:
+        """Offsets of all the places that have a record, from the blob's start; raises as ``scopes``."""
+        if not self._has_pc_descs:
+            return []
+        parts = self._parts_of(blob)
+        size = self._memory.i32(blob + self._size) if self._size is not None else _MAX_PART_BYTES
+        # The first and the last entry only mark the ends.
+        places = (parts.code + pc_offset - blob for pc_offset in parts.pc_offsets if pc_offset >= 0)
+        return [offset for offset in places if offset <= size]
+
     def _chain(self, parts: _Parts, place: int, excluded: int) -> list[Scope]:
         scopes = []
         for _ in range(MAX_INLINED):

@@ -1,6 +1,9 @@
 """Names of the Java threads, in full: the kernel's own are cut to 15 characters.
 
 Scope: names at this moment; a thread that ended has none any more, so they are to be read while it lives.
+
+Caveat: after ZGC has moved a thread's name, and until the JVM itself looks at it or the next collection, it can only be
+found by ZGC's own tables, which are not read here. A name that was read before is kept over that.
 """
 
 from __future__ import annotations
@@ -38,18 +41,26 @@ class ThreadNamer:
         if thread is None:
             raise UnreadableError("reading names of Java threads failed: the JVM does not say JavaThread::_threadObj")
         self._thread = thread
+        self._known: dict[tuple[int, int], str] = {}
         self._is_handle = vm.structs.type_of("JavaThread::_threadObj") == _OOP_HANDLE
 
     def read(self) -> dict[int, str]:
-        """Names of the threads alive, by tid as our PID namespace counts; those that cannot be read are left out.
+        """Names of the threads alive, by tid as our PID namespace counts.
+
+        One that cannot be read keeps the name that it had before, and is left out where it had none.
 
         Raises:
             UnreadableError: The list of threads cannot be read.
         """
         self._vm.refresh()
-        named = ((each.tid, self._name_of(each)) for each in read_thread_list(self._vm))
-        names = {tid: printable(name) for tid, name in named if name}
-        return _translated(self._vm.pid, names)
+        known = {}
+        for thread in read_thread_list(self._vm):
+            key = (thread.address, thread.tid)
+            name = self._name_of(thread) or self._known.get(key)
+            if name:
+                known[key] = name
+        self._known = known
+        return _translated(self._vm.pid, {tid: printable(name) for (_, tid), name in known.items()})
 
     def _name_of(self, thread: JavaThread) -> str | None:
         place = thread.address + self._thread

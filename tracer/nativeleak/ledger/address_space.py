@@ -281,6 +281,8 @@ class AddressSpace:
     def _on_brk(self, event: BrkExit) -> None:
         self._settle(event.tid)
         old, new = self._break, event.new_break
+        if old is not None and old - self._page < event.old_break < old:
+            old = event.old_break  # known to the page until now
         self._break = new
         if old is None or new == old:
             return

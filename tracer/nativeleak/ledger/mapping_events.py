@@ -86,7 +86,11 @@ class MprotectExit(NamedTuple):
 
 
 class BrkExit(NamedTuple):
-    """A brk returned; ``new_break`` is the program break from then on, also when the request was refused."""
+    """A brk returned; ``new_break`` is the program break from then on, also when the request was refused.
+
+    Attributes:
+        old_break: What it was before, 0 if unknown: the end of the heap in /proc/PID/maps tells it to the page only.
+    """
 
     tid: int
     new_break: int
@@ -94,6 +98,7 @@ class BrkExit(NamedTuple):
     stack_key: int
     in_allocator: bool
     time_s: float
+    old_break: int = 0
 
 
 class ShmatExit(NamedTuple):

@@ -22,6 +22,7 @@ class CallKind(StrEnum):
     ALIGNED_ALLOC = "aligned_alloc"
     FREE = "free"
     DELETE = "delete"
+    NEW = "new"
 
 
 STANDARD: Final[Mapping[str, CallKind]] = {
@@ -68,12 +69,8 @@ _NOTHROW: Final = "RKSt9nothrow_t"
 _ALIGNED: Final = "St11align_val_t"
 
 OPERATORS: Final[Mapping[str, CallKind]] = {
-    **{
-        f"_Zn{kind}m{aligned}{nothrow}": CallKind.MALLOC
-        for kind in "wa"
-        for aligned in ("", _ALIGNED)
-        for nothrow in ("", _NOTHROW)
-    },
+    **{f"_Zn{kind}m{aligned}": CallKind.NEW for kind in "wa" for aligned in ("", _ALIGNED)},
+    **{f"_Zn{kind}m{aligned}{_NOTHROW}": CallKind.MALLOC for kind in "wa" for aligned in ("", _ALIGNED)},
     **{
         f"_Zd{kind}Pv{size}{aligned}": CallKind.DELETE
         for kind in "la"

@@ -13,7 +13,6 @@ Source: Intel SDM vol. 2 for encodings and register numbers, System V ABI for th
 
 from __future__ import annotations
 
-import hashlib
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
+from nativeleak.digest import blake2b
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import CONSERVATIVE, InstructionClass, classify
 from nativeleak.probes.families import FREE_KINDS, CallKind, ProbePoint
@@ -48,6 +48,7 @@ _READ_ARGUMENTS: Final[Mapping[CallKind, tuple[int, ...]]] = {
     CallKind.ALIGNED_ALLOC: (1,),
     CallKind.FREE: (0,),
     CallKind.DELETE: (0,),
+    CallKind.NEW: (0,),
 }
 """Which arguments the BPF program reads, counted from 0: ``requested_size``, ``enter_call`` in ``bpf/alloc.bpf.c``."""
 
@@ -268,7 +269,7 @@ def _cache_key(
     """Empty without a build id. The code is a part of the key: a file that was patched may have kept its build id."""
     if not build_id:
         return ""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = blake2b(digest_size=16)
     digest.update(repr((_VERSION, sorted(emulated), moved_arguments, [tuple(point) for point in points])).encode())
     for code in codes:
         digest.update(len(code).to_bytes(8, "little") + code)

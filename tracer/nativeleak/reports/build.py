@@ -24,6 +24,7 @@ from nativeleak.model import COUNTERS, Found, Frame, FrameKind, Kind, Owner, Sta
 from nativeleak.recording import Event, Recording
 
 _WITHOUT_STACKS: Final = ("strace", "pmap")
+_MIN_EXPLAINED_BYTES: Final = 1 << 20
 
 LOST_STACK: Final = Stack(0, (Frame("[stack lost]", None, 0, 0, FrameKind.UNRESOLVED),), end="lost")
 
@@ -105,6 +106,12 @@ class Resident:
     last_bytes: int
     explained_bytes: float
     growth: Growth
+
+    @property
+    def explained_pct(self) -> float | None:
+        """Share of the growth, never below 0; None where memory did not grow by a MiB at least: noise then."""
+        grown = self.last_bytes - self.first_bytes
+        return max(0.0, 100 * self.explained_bytes / grown) if grown >= _MIN_EXPLAINED_BYTES else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,13 +28,13 @@ class Gap:
 
 
 _LOSSES: Final = {
-    "lost_stacks": ("{} stacks found no room and show as [stack lost]", "trace with a larger --max-memory"),
+    "lost_stacks": ("{} stacks found no room and show as [stack lost]", "trace with a larger --max-new-stacks"),
     "lost_events": (
         "{} events of mapped memory were lost; the map was read again from the kernel afterwards",
-        "trace with a larger --max-memory",
+        "trace with a larger --ring-size, 4 MiB without one",
     ),
-    "sites_full": ("{} allocations found no room for their call site", "trace with a larger --max-memory"),
-    "threads_full": ("{} times a thread found no room", "trace with a larger --max-memory"),
+    "sites_full": ("{} allocations found no room for their call site", "trace with a larger --max-sites"),
+    "threads_full": ("{} times a thread found no room", "trace with a larger --max-threads"),
     "stack_collisions": ("{} stacks had the key of another one and are counted there", ""),
 }
 

@@ -55,6 +55,7 @@ def _report(report: Report) -> Json:
             "first_bytes": report.resident.first_bytes,
             "last_bytes": report.resident.last_bytes,
             "explained_bytes": round(report.resident.explained_bytes),
+            "explained_pct": None if (pct := report.resident.explained_pct) is None else round(pct, 1),
             "growth": _growth(report.resident.growth),
         },
         "completeness": dict(report.counters),

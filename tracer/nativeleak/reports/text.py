@@ -24,7 +24,6 @@ _LABEL_WIDTH: Final = 16
 _MAX_THREADS: Final = 20
 _ROUTINE: Final = frozenset({"probes", "engine", "unwind"})
 """Events that belong to every trace: they are in the JSON report."""
-_MIN_EXPLAINED_BYTES: Final = 1 << 20
 
 
 class Line(NamedTuple):
@@ -168,10 +167,9 @@ def _resident(report: Report) -> str:
     grown = resident.last_bytes - resident.first_bytes
     course = f"{format_bytes(resident.first_bytes)} at the first snapshot, {format_bytes(resident.last_bytes)} at the "
     course += f"last: {_signed(grown)}"
-    if grown < _MIN_EXPLAINED_BYTES:
+    if resident.explained_pct is None:
         return course
-    explained = 100 * resident.explained_bytes / grown
-    return f"{course}; what all call sites together gained explains {max(0.0, explained):.0f} % of that"
+    return f"{course}; what all call sites together gained explains {resident.explained_pct:.0f} % of that"
 
 
 def _threads(report: Report) -> Iterator[Line]:

@@ -12,6 +12,7 @@ from typing import Final
 
 CODE_BYTES: Final = 8
 """Bytes before a return address that are looked at: no call is longer than 7."""
+_SIGNAL_RETURN_BYTES: Final = 9
 _MAX_KNOWN: Final = 1 << 16
 
 
@@ -50,12 +51,29 @@ def ends_call_arm64(code: bytes) -> bool:
     return word & 0xFC000000 == 0x94000000 or word & 0xFFFFFC1F == 0xD63F0000
 
 
+def is_signal_return_x86(code: bytes) -> bool:
+    """Whether this code is what a signal handler returns to: mov $15, %rax; syscall.
+
+    Source: glibc sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c, musl src/signal/x86_64/restore.s; debuggers and
+    libgcc know it by these bytes too.
+    """
+    return code.startswith(b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05")
+
+
+def is_signal_return_arm64(code: bytes) -> bool:
+    """The same: mov x8, #139; svc #0. Source: arch/arm64/kernel/vdso/sigreturn.S."""
+    return code.startswith(b"\x68\x11\x80\xd2\x01\x00\x00\xd4")
+
+
 class ReturnAddresses:
     """Return addresses of one process, checked against its code. A context manager: it keeps /proc/PID/mem open."""
 
     def __init__(self, pid: int) -> None:
-        self._ends_call = ends_call_arm64 if platform.machine() == "aarch64" else ends_call_x86
+        is_arm = platform.machine() == "aarch64"
+        self._ends_call = ends_call_arm64 if is_arm else ends_call_x86
+        self._is_signal_return = is_signal_return_arm64 if is_arm else is_signal_return_x86
         self._known: dict[int, bool] = {}
+        self._signal_returns: dict[int, bool] = {}
         try:
             self._fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -70,15 +88,31 @@ class ReturnAddresses:
     def is_plausible(self, address: int) -> bool:
         """Whether a call may return here; True where the code cannot be read."""
         known = self._known.get(address)
-        if known is not None or self._fd < 0:
-            return known is not False
+        if known is None:
+            code = self._read(address - CODE_BYTES, CODE_BYTES)
+            if code is None:
+                return True
+            known = self._known[address] = self._ends_call(code)
+        return known
+
+    def is_signal_return(self, address: int) -> bool:
+        """Whether a signal handler returns here: no call is before it. False where the code cannot be read."""
+        known = self._signal_returns.get(address)
+        if known is None:
+            code = self._read(address, _SIGNAL_RETURN_BYTES)
+            if code is None:
+                return False
+            known = self._signal_returns[address] = self._is_signal_return(code)
+        return known
+
+    def _read(self, address: int, n_bytes: int) -> bytes | None:
+        if self._fd < 0:
+            return None
         try:
-            code = os.pread(self._fd, CODE_BYTES, address - CODE_BYTES)
+            code = os.pread(self._fd, n_bytes, address)
         except (OSError, OverflowError, ValueError):
-            return True
-        if len(code) < CODE_BYTES:
-            return True
-        if len(self._known) >= _MAX_KNOWN:
-            self._known.clear()
-        self._known[address] = self._ends_call(code)
-        return self._known[address]
+            return None
+        for known in (self._known, self._signal_returns):
+            if len(known) >= _MAX_KNOWN:
+                known.clear()
+        return code if len(code) == n_bytes else None

@@ -44,6 +44,7 @@ class Call(IntEnum):
     ALIGNED_ALLOC = 6
     FREE = 7
     DELETE = 8
+    NEW = 9
 
 
 class Counter(IntEnum):
@@ -178,6 +179,10 @@ class Java(ctypes.Structure):
         ("thread_anchor", ctypes.c_uint32),
         ("cont_entry", ctypes.c_uint32),
         ("cont_entry_bytes", ctypes.c_uint32),
+        ("deopt_handler", ctypes.c_uint32),
+        ("deopt_mh_handler", ctypes.c_uint32),
+        ("deopt_handler_bytes", ctypes.c_uint32),
+        ("orig_pc", ctypes.c_uint32),
     )
 
 
@@ -273,7 +278,16 @@ class Event(ctypes.Structure):
     )
 
 
-SIZES: Final = {Target: 160, Live: 24, SiteKeyStruct: 16, Site: 552, StackStruct: 24, Mappings: 16392, Java: 208, Event: 96}
+SIZES: Final = {
+    Target: 160,
+    Live: 24,
+    SiteKeyStruct: 16,
+    Site: 552,
+    StackStruct: 24,
+    Mappings: 16392,
+    Java: 224,
+    Event: 96,
+}
 
 for _struct, _size in SIZES.items():
     if ctypes.sizeof(_struct) != _size:

@@ -52,14 +52,16 @@ _ALLOCATOR_PROGRAMS: Final[dict[AttachMode, dict[str, int]]] = {
 }
 _ALL_ALLOCATOR_PROGRAMS: Final = ("on_alloc_session", "on_alloc_entry", "on_alloc_return", "on_free")
 
-_SYSCALLS: Final = ("mmap", "munmap", "mremap", "mprotect", "brk", "shmget", "shmat", "shmdt")
+_SYSCALLS: Final = ("mmap", "munmap", "mremap", "mprotect", "pkey_mprotect", "brk", "shmget", "shmat", "shmdt")
 TRACEPOINTS: Final = [
     *((f"on_{call}_entry", f"syscalls/sys_enter_{call}") for call in _SYSCALLS),
     *(("on_syscall_exit", f"syscalls/sys_exit_{call}") for call in _SYSCALLS),
     ("on_oom_kill", "oom/mark_victim"),
 ]
 """(program, event as tracefs names it)."""
-OPTIONAL_TRACEPOINTS: Final = frozenset({"oom/mark_victim"})
+OPTIONAL_TRACEPOINTS: Final = frozenset(
+    {"oom/mark_victim", "syscalls/sys_enter_pkey_mprotect", "syscalls/sys_exit_pkey_mprotect"}
+)
 _RAW_TRACEPOINTS: Final = {
     "on_rename": "task_rename",
     "on_exit": "sched_process_exit",
@@ -75,6 +77,7 @@ _CALLS: Final = {
     CallKind.ALIGNED_ALLOC: abi.Call.ALIGNED_ALLOC,
     CallKind.FREE: abi.Call.FREE,
     CallKind.DELETE: abi.Call.DELETE,
+    CallKind.NEW: abi.Call.NEW,
 }
 
 
@@ -177,6 +180,9 @@ class BpfEngine:
             for name, n in sizes.items():
                 bpf_object.set_max_entries(name, n)
             bpf_object.load()
+            for name, attach_type in wanted.items():
+                if attach_type and not kernel.has_uprobe_links(bpf_object.program_fd(name), attach_type):
+                    raise OSError(errno.EOPNOTSUPP, f"this kernel has no {mode} links")
         except BaseException:
             bpf_object.close()
             raise

@@ -95,6 +95,25 @@ def link_uprobes(
     return _syscall(_number("bpf"), _BPF_LINK_CREATE, buffer, len(attr))
 
 
+def has_uprobe_links(prog_fd: int, attach_type: int) -> bool:
+    """Tell whether a loaded program can be linked to many places, for one process.
+
+    That it was loaded for it says nothing: a kernel without such links does not look at the attach type. Asked is for a
+    probe in a folder, which is refused with EBADF where there are such links, and for process -1, which is refused with
+    EINVAL only since a process is meant and not a thread (46ba0e49b642, Linux 6.10 and some 6.6).
+    Source: libbpf, features.c, probe_uprobe_multi_link.
+    """
+    return [_refusal_of_link(prog_fd, attach_type, pid) for pid in (0, 0xFFFF_FFFF)] == [errno.EBADF, errno.EINVAL]
+
+
+def _refusal_of_link(prog_fd: int, attach_type: int, pid: int) -> int:
+    try:
+        os.close(link_uprobes(prog_fd, attach_type, "/", [0], [0], pid))
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
 def attach_tracepoint(prog_fd: int, event_id: int) -> int:
     """Run a program at a tracepoint, for every process of the machine; returns the perf event's descriptor.
 

@@ -66,7 +66,7 @@ def to_mapping_event(
                 return UnmapFailed(tid)
             return MremapExit(tid, args[0], args[1], event.ret, args[2], args[3], *owner)
         case abi.EventType.BRK:
-            return BrkExit(tid, event.ret, *owner)
+            return BrkExit(tid, event.ret, *owner, args[1])
         case abi.EventType.SHMAT:
             length = segments.get(args[0]) or _mapping_length(pid, event.ret)
             return ShmatExit(tid, event.ret, length, *owner) if length else None

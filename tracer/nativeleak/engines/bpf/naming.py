@@ -13,6 +13,8 @@ from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.ledger.heap import SiteLabel
 from nativeleak.model import Found, Frame, FrameKind, Owner, Stack
 
+_SIGNAL_RETURN: Final = "__restore_rt"
+"""Where a signal handler returns to; C libraries without local symbols have no name for it."""
 _UNKNOWN_STACK: Final = SiteLabel((), Owner.PROGRAM)
 _FOUND: Final = {
     abi.Found.EXACT: Found.EXACT,
@@ -88,6 +90,7 @@ class StackNamer:
     def _frames(self, state: TargetState, raw: RawStack) -> tuple[tuple[Frame, ...], bool]:
         """Frames with their names, and False where they were cut because a return address cannot be one."""
         frames: list[Frame] = []
+        after_signal = False  # the frame is what a signal interrupted: it did not call
         for i, raw_frame in enumerate(raw.frames):
             ip, found, _ = raw_frame
             if raw.n_left_out and i == raw.n_head:
@@ -97,14 +100,17 @@ class StackNamer:
             if in_java is not None:
                 frames.extend(in_java)
                 continue
-            is_leaf = i == 0 or found is abi.Found.SIGNAL or (bool(frames) and _is_signal_return(frames[-1]))
+            is_leaf = i == 0 or found is abi.Found.SIGNAL or after_signal
+            after_signal = not is_leaf and state.returns.is_signal_return(ip)
             # The root's return address may be made up: the walk itself has looked at that one.
             is_root = i == len(raw.frames) - 1 and raw.end is abi.End.ROOT
-            if not is_leaf and not is_root and not state.returns.is_plausible(ip):
+            if not (is_leaf or is_root or after_signal) and not state.returns.is_plausible(ip):
                 return tuple(frames), False
             if found is abi.Found.SIGNAL:
                 self.interrupted.setdefault(raw.slot, set()).add(ip)
-            frame = state.symbolizer.resolve(ip, is_leaf=is_leaf)
+            frame = state.symbolizer.resolve(ip, is_leaf=is_leaf or after_signal)
+            if after_signal and frame.kind is FrameKind.UNRESOLVED:
+                frame = replace(frame, function=_SIGNAL_RETURN, kind=FrameKind.NATIVE)
             if i == 0 and ip in state.leaf_names:
                 frame = replace(frame, function=state.leaf_names[ip])
             frames.append(frame if found is abi.Found.EXACT else replace(frame, found=_FOUND[found]))
@@ -139,8 +145,3 @@ class StackNamer:
         """The most telling function of a stack."""
         facts = self._stacks.get(stack_key)
         return facts.headline if facts else "?"
-
-
-def _is_signal_return(frame: Frame) -> bool:
-    """Whether the frame is where a signal handler returns to: what is above was interrupted, and did not call."""
-    return frame.function in ("__restore_rt", "restore_rt", "__kernel_rt_sigreturn", "__restore")
