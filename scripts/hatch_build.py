@@ -22,7 +22,7 @@ class BpfBuildHook(BuildHookInterface):
 
     PLUGIN_NAME = "custom"
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - the interface
         """Compile what is missing or older than its sources."""
         root = Path(self.root)
         sources = [*sorted((root / "bpf").glob("*.[ch]")), Path(__file__)]
