@@ -23,7 +23,7 @@ from typing import Any, NoReturn, Self
 
 import pytest
 
-from targets import build
+from targets import build, jdks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -234,6 +234,13 @@ class Target:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def java_launcher(release: str) -> str:
+    """The ``java`` of a JDK (``targets/jdks.py``); skips where it is missing."""
+    found = jdks.find_launcher(release)
+    require(found, f"JDK {release} is missing: run tests/targets/jdks.py")
+    return str(found)
 
 
 def leaker(*arguments: str, waits: bool = True, java: str = "java", options: Sequence[str] = ()) -> Target:

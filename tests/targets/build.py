@@ -24,10 +24,15 @@ COMMON = ("-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-fno-builtin"
 FRAME_POINTERS = ("-fno-omit-frame-pointer", "-fno-optimize-sibling-calls")
 NO_FRAME_POINTERS = ("-fomit-frame-pointer", "-fno-optimize-sibling-calls")
 NAMES = ("-rdynamic",)
+JAVA = ("--release", "11", "-g", "-nowarn", "-sourcepath", str(HERE / "java"))
+JDK = Path(os.path.realpath(shutil.which("javac") or "javac")).parent.parent
+JNI = ("-isystem", str(JDK / "include"), "-isystem", str(JDK / "include" / "linux"))
 
 PACKAGES = {
     "gcc": "gcc libc6-dev",
     "g++": "g++",
+    "clang": "clang",
+    "clang++": "clang",
     "musl-gcc": "musl-tools",
     "javac": "openjdk-17-jdk-headless",
 }
@@ -52,31 +57,102 @@ TARGETS = {
     "battery": Spec("battery.c"),
     "battery_nofp": Spec("battery.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
     "brk": Spec("brk.c"),
+    "brk_odd": Spec("brk_odd.c"),
     "churn": Spec("churn.c"),
     "cxx": Spec("cxx.cc", compiler="g++", flags=("-std=c++17", *FRAME_POINTERS, *NAMES)),
     "deep": Spec("deep.c"),
+    "deep_nofp": Spec("deep.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
+    "dlclose": Spec("dlclose.c", needs=("liballoc2.so",)),
     "dlopen_alloc": Spec("dlopen_alloc.c", needs=("liballoc2.so",)),
     "execs": Spec("execs.c"),
     "exits": Spec("exits.c"),
     "forks": Spec("forks.c"),
+    "grows": Spec("grows.c"),
     "liballoc2.so": Spec("liballoc2.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC", "-Wl,-Bsymbolic")),
+    "libcalls": Spec("libcalls.c"),
+    "librecord.so": Spec("librecord.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC")),
+    "lives": Spec("lives.c"),
+    "maps": Spec("maps.c"),
     "million": Spec("million.c"),
     "musl": Spec("portable.c", compiler="musl-gcc"),
     "musl_static": Spec("portable.c", compiler="musl-gcc", flags=(*FRAME_POINTERS, "-static")),
+    "oddcalls": Spec("oddcalls.c"),
+    "own": Spec("own.c"),
+    "pairs": Spec("unwind/pairs.c", flags=(*FRAME_POINTERS, *NAMES)),
+    "pairs_nofp": Spec("unwind/pairs.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
     "portable": Spec("portable.c"),
     "race": Spec("race.c"),
     "rename": Spec("rename.c"),
+    "script": Spec("script.c"),
+    "spawns": Spec("spawns.c"),
     "static": Spec("portable.c", flags=(*FRAME_POINTERS, "-static")),
     "static_stripped": Spec("portable.c", flags=(*FRAME_POINTERS, "-static", "-s")),
-    "Leaker": Spec("Leaker.java", compiler="javac", flags=("--release", "11", "-g")),
+    "storm": Spec("storm.c"),
+    "throws": Spec("throws.cc", compiler="g++", flags=("-std=c++17", *FRAME_POINTERS, *NAMES)),
+    "Leaker": Spec("Leaker.java", compiler="javac", flags=JAVA),
+    "Churn": Spec("Churn.java", compiler="javac", flags=JAVA),
+    "Truth": Spec("java/Truth.java", compiler="javac", flags=JAVA),
+    "Classes": Spec("java/Classes.java", compiler="javac", flags=JAVA),
+    "Stress": Spec("java/Stress.java", compiler="javac", flags=JAVA, needs=("libnofp.so",)),
+    "libnofp.so": Spec("java/nofp.c", flags=(*NO_FRAME_POINTERS, *JNI, "-shared", "-fPIC")),
 }
+
+
+OWN_STACK = "unwind/own_stack.c"
+WRAPPED = ("-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=memalign", str(BIN / "own_stack_wrap.o"))
+C_COMPILERS = {"gcc": "g++", "clang": "clang++"}
+NO_TABLES = ("-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-finstrument-functions")
+UNWIND_VARIANTS: dict[str, tuple[str, ...]] = {
+    "static": ("-static", *WRAPPED),
+    "static_pie": ("-static-pie", "-fPIE", *WRAPPED),
+    "lto": ("-flto",),
+    "cet": ("-fcf-protection=full", "-Wl,-z,now", "-Wl,-z,ibtplt"),
+    "hardened": ("-fstack-protector-all", "-fstack-clash-protection", "-D_FORTIFY_SOURCE=2", "-mno-red-zone"),
+}
+"""What tests/integration/test_unwind_truth.py compares its stacks with; the targets are named NAME_COMPILER_VARIANT."""
+
+
+def _own_stack(source: str, compiler: str, *flags: str, needs: tuple[str, ...] = ()) -> Spec:
+    """A target that notes its own stacks (unwind/own_stack.c)."""
+    harness = "own_stack_wrap.o" if WRAPPED[-1] in flags else "own_stack.o"
+    frames = () if "-fno-omit-frame-pointer" in flags else ("-fomit-frame-pointer",)
+    objects = () if WRAPPED[-1] in flags else (str(BIN / harness),)
+    standard = ("-std=c++20",) if source.endswith(".cc") else ()
+    return Spec(f"unwind/{source}", compiler, (*standard, *frames, *flags, *objects), (harness, *needs))
+
+
+def _unwind_targets() -> dict[str, Spec]:
+    made = {
+        "own_stack.o": Spec(OWN_STACK, flags=("-c", "-fPIC")),
+        "own_stack_wrap.o": Spec(OWN_STACK, flags=("-c", "-fPIC", "-DOWN_STACK_WRAP")),
+        "coroutines_gcc_O0": _own_stack("coroutines.cc", "g++", "-O0"),
+        "coroutines_gcc_O2": _own_stack("coroutines.cc", "g++"),
+        "late.so": Spec("unwind/late.cc", "g++", ("-shared", "-fPIC", "-fomit-frame-pointer", "-fvisibility=hidden")),
+        "loads_late": _own_stack("loads_late.c", "gcc", "-rdynamic", needs=("late.so",)),
+        "signals": _own_stack("signals.c", "gcc"),
+        "calls_gcc_debug_frame": _own_stack("calls.c", "gcc", *NO_TABLES),
+        "calls_gcc_no_tables": _own_stack("calls.c", "gcc", *NO_TABLES, "-g0"),
+    }
+    for c, cxx in C_COMPILERS.items():
+        for level in ("O0", "O1", "O2", "O3", "Os"):
+            made[f"calls_{c}_{level}"] = _own_stack("calls.c", c, f"-{level}")
+            made[f"calls_{c}_{level}_fp"] = _own_stack("calls.c", c, f"-{level}", "-fno-omit-frame-pointer")
+            made[f"calls_{cxx}_{level}"] = _own_stack("calls.cc", cxx, f"-{level}")
+        made[f"calls_{cxx}_O2_fp"] = _own_stack("calls.cc", cxx, "-fno-omit-frame-pointer")
+    for variant, flags in UNWIND_VARIANTS.items():
+        made[f"calls_gcc_{variant}"] = _own_stack("calls.c", "gcc", *flags)
+        made[f"calls_g++_{variant}"] = _own_stack("calls.cc", "g++", *flags)
+    return made
+
+
+TARGETS |= _unwind_targets()
 
 
 def build_target(name: str) -> Path:
     """Build one target where it is missing or old.
 
     Returns:
-        The executable or library; for ``Leaker`` the folder to put on Java's class path.
+        The executable or library; for one in Java the folder to put on the class path.
 
     Raises:
         BuildError: The compiler is missing or fails; the text says what to install, or what it said.
@@ -98,7 +174,7 @@ def build_target(name: str) -> Path:
 
 def _build_java(spec: Spec) -> Path:
     """Compile into the class path; all the classes of a source come into being together."""
-    if not _is_current(BIN / "Leaker.class", spec):
+    if not _is_current(BIN / f"{Path(spec.source).stem}.class", spec):
         BIN.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BIN) as room:
             _compile(spec, [*spec.flags, "-d", room, str(HERE / spec.source)])
@@ -109,7 +185,9 @@ def _build_java(spec: Spec) -> Path:
 
 
 def _is_current(result: Path, spec: Spec) -> bool:
-    sources = [HERE / spec.source, HERE / "truth.h", Path(__file__)]
+    sources = [HERE / spec.source, HERE / "truth.h", Path(__file__), *(BIN / needed for needed in spec.needs)]
+    if spec.compiler == "javac":
+        sources += (HERE / spec.source).parent.glob("*.java")
     return result.exists() and result.stat().st_mtime >= max(source.stat().st_mtime for source in sources)
 
 

@@ -25,7 +25,7 @@ from nativeleak.unwind.cache import TableCache, default_folder
 from nativeleak.unwind.table import UnwindTable, build_table
 
 NO_TABLE: Final = 0xFFFFFFFF
-_FIRST: Final = ("libc.so", "libc-", "libstdc++", "libc++", "ld-musl", "libc.musl")
+_FIRST: Final = ("libc.so", "libc-", "libstdc++", "libc++", "ld-linux", "ld-musl", "libc.musl")
 _MAX_VDSO_BYTES: Final = 1 << 20
 _PF_X: Final = 1
 _FULL_FLAG: Final = 1 << 16

@@ -1,0 +1,29 @@
+"""What the tests of the walk of stacks share."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from nativeleak.model import Found, Stack
+from support import Trace, eventually
+
+
+def is_marked(stack: Stack) -> bool:
+    """Whether a stack says of itself that it may be wrong or is not whole."""
+    return stack.end != "root" or any(frame.found is not Found.EXACT for frame in stack.frames)
+
+
+def await_snapshots(trace: Trace, n: int) -> None:
+    """Wait until a trace under way has made so many more."""
+    before = _n_snapshots(trace.recording)
+    eventually(
+        lambda: trace.process.poll() is not None or _n_snapshots(trace.recording) >= before + n, f"{n} snapshots"
+    )
+
+
+def _n_snapshots(recording: Path) -> int:
+    with closing(sqlite3.connect(f"file:{recording}?mode=ro", uri=True)) as db:
+        n: int = db.execute("SELECT count(*) FROM snapshots").fetchone()[0]
+        return n
