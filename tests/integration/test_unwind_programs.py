@@ -15,7 +15,7 @@ import pytest
 from nativeleak.model import Found, Frame, Kind
 from nativeleak.recording import open_recording
 from stacks import await_snapshots, is_marked
-from support import Trace, require, require_program
+from support import Trace, require
 
 SNAPSHOTS_BEFORE = 4
 """Of half a second each, from the first probe to the load: all tables are there then."""

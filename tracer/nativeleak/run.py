@@ -333,7 +333,15 @@ class Trace:
         self.collector.namer.interrupted.clear()
         self.tables.work()
         self.collector.name_java_threads()
+        self._read_java_again(engine)
         self.collector.keep_slices()
+
+    def _read_java_again(self, engine: BpfEngine) -> None:
+        """Tell the walker of virtual threads where the JVM has only now made the code that tells of them."""
+        for state in self.collector.targets.values():
+            late = state.java.late_struct() if state.java is not None and not state.is_over else None
+            if late is not None:
+                engine.set_java(state.slot, late)
 
     def _end(self, engine: BpfEngine) -> None:
         """Close the windows, take the probes away, then read what no longer moves."""

@@ -15,15 +15,13 @@ from nativeleak.hotspot.codecache import CodeCache, read_code_cache
 from nativeleak.hotspot.jvm import HotSpot
 from nativeleak.hotspot.memory import UnreadableError
 from nativeleak.hotspot.methods import MethodFacts, MethodReader
-from nativeleak.hotspot.nmethods import NmethodReader, Scope
+from nativeleak.hotspot.nmethods import NATIVE_WRAPPER, NMETHOD, NmethodReader, Scope
 from nativeleak.model.stack import Frame, FrameKind
 from nativeleak.symbols.demangle import printable
 
 STALE: Final = "[stale Java code]"
 UNREADABLE: Final = "[unreadable Java frame]"
 
-_COMPILED: Final = "nmethod"
-_NATIVE_WRAPPER: Final = "native nmethod"
 _MAX_CACHED: Final = 65_536
 _MEMORY_AGE_S: Final = 0.02
 """How long what was read of the target is believed: stacks come in batches that share most of their frames."""
@@ -53,8 +51,8 @@ class JavaNamer:
         self._code_cache: CodeCache | None = None
         try:
             self._methods = MethodReader(vm)
-            self._nmethods = NmethodReader(vm)
             self._code_cache = read_code_cache(vm)
+            self._nmethods = NmethodReader(vm, self._code_cache)
         except UnreadableError as error:
             self.missing.append(str(error))
 
@@ -136,7 +134,7 @@ class JavaNamer:
         if not code_cache.is_used(self._vm.memory, blob):
             return None
         kind = nmethods.kind(blob)
-        if kind not in (_COMPILED, _NATIVE_WRAPPER):
+        if kind not in (NMETHOD, NATIVE_WRAPPER):
             return [Frame(f"<{printable(kind)}>", None, blob + offset, offset, FrameKind.STUB)]
         size = nmethods.size(blob)
         if nmethods.compile_id(blob) != compile_id or (size is not None and not 0 <= offset <= size):
@@ -146,7 +144,7 @@ class JavaNamer:
 
     def _scopes(self, nmethods: NmethodReader, kind: str, blob: int, offset: int) -> list[Scope]:
         scopes: list[Scope] = []
-        if kind == _COMPILED:
+        if kind == NMETHOD:
             try:
                 scopes = nmethods.scopes(blob, offset)
             except UnreadableError:

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import array
 from bisect import bisect_left
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from typing import Final, NamedTuple
 
+from nativeleak.hotspot.codecache import CodeCache
 from nativeleak.hotspot.jvm import HotSpot
 from nativeleak.hotspot.memory import UnreadableError
 from nativeleak.hotspot.streams import CODES, read_unsigned5
+
+NMETHOD: Final = "nmethod"
+NATIVE_WRAPPER: Final = "native nmethod"
+"""What blobs with compiled methods call themselves."""
 
 MAX_INLINED: Final = 128
 """Scopes followed at one place; MaxInlineLevel is 15 by default, recursive and forced inlining come on top."""
@@ -23,6 +31,10 @@ _MAX_PART_BYTES: Final = 4 << 20
 _MAX_METADATA: Final = 1 << 20
 _WORD_BYTES: Final = 8
 _KNOWN_PARTS: Final = 256
+# The code of packed numbers is settled once for a JVM, by so many chains that only make sense in one.
+_ENOUGH_VOTES: Final = 12
+_MAX_SAMPLED: Final = 4096
+_MAX_SAMPLED_SCOPES: Final = 64
 
 
 class Scope(NamedTuple):
@@ -52,13 +64,16 @@ class NmethodReader:
 
     Args:
         vm: The JVM.
+        code_cache: Where its compiled methods are.
 
     Raises:
         UnreadableError: It does not describe its compiled methods.
     """
 
-    def __init__(self, vm: HotSpot) -> None:
+    def __init__(self, vm: HotSpot, code_cache: CodeCache) -> None:
         self._memory = vm.memory
+        self._code_cache = code_cache
+        self._code: int | None = None
         structs = vm.structs
         self._field, self._type = structs.field, structs.type_of
         name, method = structs.field("CodeBlob::_name"), structs.field("nmethod::_method", "CompiledMethod::_method")
@@ -117,15 +132,51 @@ class NmethodReader:
         if not start:
             return []
         outermost = self.method(blob)
+        readings = self._readings(parts, start, outermost)
+        excluded = self._settled_code()
+        if excluded is None and len(readings) == 1:
+            excluded = next(iter(readings))
+        if excluded not in readings:
+            raise UnreadableError(f"reading the scopes of compiled code at {blob:#x} failed: they make no sense")
+        return readings[excluded]
+
+    def _readings(self, parts: _Parts, start: int, outermost: int) -> dict[int, list[Scope]]:
+        """What a chain of scopes says in each code in which it makes sense: it ends in the method that was compiled.
+
+        Where one method is inlined into another, the older code often makes sense in the newer one too: a caller at
+        offset 1 is then read as none, the second method as the first.
+        """
+        readings = {}
         for excluded in CODES:
             try:
                 scopes = self._chain(parts, start, excluded)
             except UnreadableError:
                 continue
-            # Read in the wrong code, a chain does not end, or not in the method that was compiled.
-            if scopes and scopes[-1].method == outermost:
-                return scopes
-        raise UnreadableError(f"reading the scopes of compiled code at {blob:#x} failed: they make no sense")
+            if scopes[-1].method == outermost:
+                readings[excluded] = scopes
+        return readings
+
+    def _settled_code(self) -> int | None:
+        """The code of this JVM's packed numbers, by the chains that make sense in only one; None without any."""
+        if self._code is None:
+            votes: Counter[int] = Counter()
+            for blob in islice(self._code_cache.blobs(self._memory), _MAX_SAMPLED):
+                with suppress(UnreadableError):
+                    votes.update(self._votes(blob))
+                if votes.total() >= _ENOUGH_VOTES:
+                    self._code = votes.most_common(1)[0][0]
+                    break
+            return votes.most_common(1)[0][0] if votes else None
+        return self._code
+
+    def _votes(self, blob: int) -> Iterator[int]:
+        if self.kind(blob) != NMETHOD:
+            return
+        parts, outermost = self._parts_of(blob), self.method(blob)
+        for start in set(parts.scope_offsets[:_MAX_SAMPLED_SCOPES]) - {0}:
+            readings = self._readings(parts, start, outermost)
+            if len(readings) == 1:
+                yield next(iter(readings))
 
     def return_offsets(self, blob: int) -> list[int]:
         """Offsets of all the places that have a record, from the blob's start; raises as ``scopes``."""
@@ -169,9 +220,11 @@ class NmethodReader:
             raise UnreadableError(f"reading compiled code at {blob:#x} failed: impossible sizes")
         table = array.array("i", self._memory.read(pcs, n_pc_bytes))
         data = self._memory.read(scopes, scopes_end - scopes)
-        return _Parts(self._code(blob), table[0::_PC_DESC_INTS], table[1::_PC_DESC_INTS], data, self._metadata(blob))
+        return _Parts(
+            self._code_start(blob), table[0::_PC_DESC_INTS], table[1::_PC_DESC_INTS], data, self._metadata(blob)
+        )
 
-    def _code(self, blob: int) -> int:
+    def _code_start(self, blob: int) -> int:
         if self._code_begin is not None:
             return self._memory.u64(blob + self._code_begin)
         return blob + self._int(blob, "CodeBlob::_code_offset")

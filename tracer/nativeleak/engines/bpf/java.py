@@ -15,6 +15,7 @@ from nativeleak.hotspot.threads import read_java_threads
 from nativeleak.model import Found, Frame, FrameKind
 
 _THREADS_EVERY_S: Final = 1.0
+_CONFIG_EVERY_S: Final = 1.0
 _KINDS: Final = frozenset(
     {abi.Found.GAP, abi.Found.COMPILED, abi.Found.INTERPRETED, abi.Found.ENTRY, abi.Found.BARRIER, abi.Found.NO_BLOB}
 )
@@ -32,6 +33,7 @@ class JavaTarget:
         self.config: WalkerConfig = read_walker_config(vm)
         self.namer = JavaNamer(vm)
         self._names_read_s = 0.0
+        self._config_read_s = 0.0
         self.names: dict[int, str] = {}
 
     @classmethod
@@ -63,6 +65,19 @@ class JavaTarget:
         for entry, (low, high, segments) in zip(java.heaps, config.heaps, strict=False):
             entry.low, entry.high, entry.segments = low, high, segments
         return java
+
+    def late_struct(self) -> abi.Java | None:
+        """The configuration anew, once what it lacked has come: asked for at most once a second, else None."""
+        now_s = time.monotonic()
+        if not self.config.awaits_virtual_threads or now_s - self._config_read_s < _CONFIG_EVERY_S:
+            return None
+        self._config_read_s = now_s
+        self._vm.refresh()
+        config = read_walker_config(self._vm)
+        if config.awaits_virtual_threads:
+            return None
+        self.config = config
+        return self.struct()
 
     def frames(self, raw: RawFrame) -> list[Frame] | None:
         """What a raw frame is in Java: nothing for a mere mark, several for inlined methods; None for a native one."""
