@@ -26,6 +26,8 @@ from nativeleak.unwind.table import UnwindTable, build_table
 
 NO_TABLE: Final = 0xFFFFFFFF
 _FIRST: Final = ("libc.so", "libc-", "libstdc++", "libc++", "ld-linux", "ld-musl", "libc.musl")
+_WORK_S: Final = 0.05
+"""Longest time of one go at tables that are ready, but for the last of them."""
 _MAX_VDSO_BYTES: Final = 1 << 20
 _PF_X: Final = 1
 _FULL_FLAG: Final = 1 << 16
@@ -130,20 +132,29 @@ class UnwindTables:
             self._write(target)
 
     def work(self) -> None:
-        """Go on with what is to be built: begin the next, or take over what is ready. Never waits."""
-        if not self._jobs:
-            return
-        job = self._jobs[0]
+        """Go on with what is to be built: take over what is ready, and begin the next. Never waits.
+
+        What is in the cache is ready at once: all of it is taken in one go, within limits.
+        """
+        until_s = time.monotonic() + _WORK_S
+        n_finished = 0
+        while self._jobs and time.monotonic() < until_s and self._work_on(self._jobs[0]):
+            n_finished += 1
+        if n_finished:
+            for target in self._targets.values():
+                self._write(target)
+
+    def _work_on(self, job: _Job) -> bool:
+        """Begin what has not begun, and take it over where it is ready; whether it was."""
         if job.build is None:
             build_id = self._objects[job.key].build_id
             job.build = builder.start_build(job.fd, build_id, full=job.full, cache=self._cache)
         if not job.build.poll():
-            return
+            return False
         self._jobs.pop(0)
         with job.build as done:
             self._finish(job, done.result())
-        for target in self._targets.values():
-            self._write(target)
+        return True
 
     def want_full(self, slot: int, addresses: Iterable[int]) -> None:
         """A signal interrupted code here: from now on its objects need tables that are good at any address."""

@@ -15,7 +15,6 @@ from nativeleak.hotspot.threads import read_java_threads
 from nativeleak.model import Found, Frame, FrameKind
 
 _THREADS_EVERY_S: Final = 1.0
-_CONFIG_EVERY_S: Final = 1.0
 _KINDS: Final = frozenset(
     {abi.Found.GAP, abi.Found.COMPILED, abi.Found.INTERPRETED, abi.Found.ENTRY, abi.Found.BARRIER, abi.Found.NO_BLOB}
 )
@@ -33,7 +32,7 @@ class JavaTarget:
         self.config: WalkerConfig = read_walker_config(vm)
         self.namer = JavaNamer(vm)
         self._names_read_s = 0.0
-        self._config_read_s = 0.0
+        self._saw_barrier = False
         self.names: dict[int, str] = {}
 
     @classmethod
@@ -67,11 +66,10 @@ class JavaTarget:
         return java
 
     def late_struct(self) -> abi.Java | None:
-        """The configuration anew, once what it lacked has come: asked for at most once a second, else None."""
-        now_s = time.monotonic()
-        if not self.config.awaits_virtual_threads or now_s - self._config_read_s < _CONFIG_EVERY_S:
+        """The configuration anew, where a frame has shown that what it lacked has come by now; else None."""
+        if not self._saw_barrier or not self.config.awaits_virtual_threads:
             return None
-        self._config_read_s = now_s
+        self._saw_barrier = False
         self._vm.refresh()
         config = read_walker_config(self._vm)
         if config.awaits_virtual_threads:
@@ -91,6 +89,7 @@ class JavaTarget:
             case abi.Found.GAP:
                 return [_mark("[native frames missing: the walk went on at the last Java frame]")]
             case abi.Found.BARRIER:
+                self._saw_barrier = True
                 return [_mark("[virtual thread: its other callers are in the heap; its carrier follows]")]
             case abi.Found.NO_BLOB:
                 return [_mark("[no code at this address of the code cache]")]
