@@ -215,7 +215,8 @@ static __always_inline int step_barrier(struct scratch *scr, const struct nl_jav
 	u64 thread = java_thread(java), entry, saved[2];
 
 	push_java(scr, NL_FOUND_BARRIER, scr->pc, 0);
-	if (!thread || !java->cont_entry ||
+	/* Before the first virtual thread, JDK 21 does not tell how large the entry is. */
+	if (!thread || !java->cont_entry || !java->cont_entry_bytes ||
 	    bpf_probe_read_user(&entry, sizeof(entry), (void *)(thread + java->cont_entry)))
 		return end_walk(scr, NL_END_JAVA_FRAME);
 	entry += java->cont_entry_bytes;

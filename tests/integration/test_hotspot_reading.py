@@ -230,9 +230,12 @@ def test_every_place_of_the_code_cache_has_a_name(start, jdk):
         for blob in cache.blobs(vm.memory):
             assert cache.find_blob(vm.memory, blob) == blob
             compile_id = nmethods.compile_id(blob)
-            frames = namer.compiled(blob, compile_id, 0)
             # Code that is given up loses its method and its memory while it is looked at (JDK 11 and 17 sweep it).
-            if nmethods.kind(blob) != "nmethod" or vm.memory.u8(blob + vm.structs.field("nmethod::_state")) != IN_USE:
+            is_nmethod = nmethods.kind(blob) == "nmethod"
+            if is_nmethod and vm.memory.u8(blob + vm.structs.field("nmethod::_state")) != IN_USE:
+                continue
+            frames = namer.compiled(blob, compile_id, 0)
+            if not is_nmethod:
                 continue
             functions.add(frames[-1].function)
             for offset in nmethods.return_offsets(blob):

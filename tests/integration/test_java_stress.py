@@ -22,6 +22,8 @@ pytestmark = pytest.mark.jvm
 RUN_MS = int(os.environ.get("NATIVELEAK_TEST_STRESS_MS", "4000"))
 """How long the loads run; a minute shows more."""
 
+WARM_MS = 3000
+
 LOADS = ["zip", "reflection", "exceptions", "jni", "files", "threads", "gc"]
 MORE_LOADS = {DEBIAN: ["javac"], "21": ["virtual"], "25": ["virtual"]}
 MIN_SHARE = 0.999
@@ -48,31 +50,31 @@ class Stressed:
         return whole / sum(site[amount] for site in self.sites)
 
 
-def stressed(release: str) -> Stressed:
-    loads = LOADS + MORE_LOADS.get(release, [])
+def stressed(release: str, loads: list[str], options: tuple[str, ...] = (), warm_ms: int = WARM_MS) -> Stressed:
+    """Run the loads without a trace, until most code is compiled, and then under one."""
     folder, library = target_path("Stress"), target_path("libnofp.so")
-    command = [java_launcher(release), "-Xmx256m", "-XX:MaxDirectMemorySize=1g", "-cp", folder, "Stress", library]
-    with (
-        Target("Stress", *loads, command=command) as target,
-        Trace(target, options=["--max-depth", 512, "--interval", "0.5s"]) as trace,
-    ):
-        # Until an object has its unwind table its frames are guessed: all have theirs before the work begins.
-        eventually(lambda: read_snapshot_count(trace.recording) >= 5, "five snapshots")
-        truth = target.ask(f"go {RUN_MS}")
-        trace.stop()
-        report = trace.all_sites()
-        with open_recording(trace.recording) as recording:
-            sites = [
-                (site.allocated_bytes, site.allocated_count, stack)
-                for site in recording.sites
-                if site.allocated_count and (stack := recording.stack(site.key.stack_key)) is not None
-            ]
+    command = [java_launcher(release), "-Xmx256m", "-XX:MaxDirectMemorySize=1g", *options, "-cp", folder, "Stress"]
+    with Target("Stress", library, *loads, command=command) as target:
+        if warm_ms:
+            target.ask(f"go {warm_ms}")
+        with Trace(target, options=["--max-depth", 512, "--interval", "0.5s"]) as trace:
+            # Until an object has its unwind table its frames are guessed: all have theirs before the work begins.
+            eventually(lambda: read_snapshot_count(trace.recording) >= 4, "four snapshots")
+            truth = target.ask(f"go {RUN_MS}")
+            trace.stop()
+            report = trace.all_sites()
+            with open_recording(trace.recording) as recording:
+                sites = [
+                    (site.allocated_bytes, site.allocated_count, stack)
+                    for site in recording.sites
+                    if site.allocated_count and (stack := recording.stack(site.key.stack_key)) is not None
+                ]
     return Stressed(truth, report, sites)
 
 
 @pytest.fixture(scope="module", params=[DEBIAN, "11", "17", "21", "25"])
 def run(request):
-    return stressed(request.param)
+    return stressed(request.param, LOADS + MORE_LOADS.get(request.param, []))
 
 
 def read_snapshot_count(recording: Path) -> int:

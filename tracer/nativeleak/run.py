@@ -44,7 +44,7 @@ from nativeleak.target.mapped import MappedObject, executable_objects
 from nativeleak.unwind.tables import UnwindTables
 
 _TICK_S: Final = 0.05
-"""Shortest time between two looks at the ring buffer: it holds some 40,000 events."""
+"""Shortest time between two looks at the ring buffer: it holds some 20,000 events."""
 _IDLE_S: Final = 0.5
 _INIT_PID_NAMESPACE: Final = "pid:[4026531836]"
 """Source: PROC_PID_INIT_INO in include/linux/proc_ns.h."""

@@ -17,8 +17,10 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
+import java.util.StringJoiner;
 import java.util.TreeMap;
 import java.util.concurrent.CountDownLatch;
 import java.util.zip.Deflater;
@@ -41,7 +43,8 @@ import javax.tools.ToolProvider;
  * lives for one buffer), {@code virtual} (where this JVM has virtual threads), {@code gc}.
  *
  * <p>Prints {@code READY pid}. {@code go MILLISECONDS} runs all loads so long, each in whole rounds, at least one, and
- * prints the rounds as one line of JSON; the threads stay until stdin ends, but for the short ones and that of files.
+ * prints the rounds as one line of JSON, as often as it is told; the threads stay until stdin ends, but for the short
+ * ones and that of files.
  */
 public final class Stress {
     private static final int BUFFER_BYTES = 100_003;
@@ -328,28 +331,33 @@ public final class Stress {
         }
     }
 
-    /** Serves one command from stdin, and ends with it. */
+    private static String runAll(Load[] loads, String[] names, long milliseconds) throws InterruptedException {
+        List<Worker> workers = new ArrayList<>();
+        CountDownLatch done = new CountDownLatch(loads.length);
+        for (int i = 0; i < loads.length; i++) {
+            workers.add(new Worker(names[i], loads[i], done));
+        }
+        isOver = false;
+        workers.forEach(Thread::start);
+        Thread.sleep(milliseconds);
+        isOver = true;
+        done.await();
+        StringJoiner rounds = new StringJoiner(",");
+        workers.forEach(worker -> rounds.add('"' + worker.getName() + "\":" + worker.rounds));
+        return "{\"rounds\":{" + rounds + "}}";
+    }
+
+    /** Serves commands from stdin until it ends. */
     public static void main(String[] arguments) throws Exception {
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
-        List<Worker> workers = new ArrayList<>();
-        CountDownLatch done = new CountDownLatch(arguments.length - 1);
-        for (int i = 1; i < arguments.length; i++) {
-            workers.add(new Worker(arguments[i], load(arguments[i], arguments[0]), done));
+        String[] names = Arrays.copyOfRange(arguments, 1, arguments.length);
+        Load[] loads = new Load[names.length];
+        for (int i = 0; i < names.length; i++) {
+            loads[i] = load(names[i], arguments[0]);
         }
         System.out.println("READY " + ProcessHandle.current().pid());
-        String line = input.readLine();
-        if (line != null) {
-            workers.forEach(Thread::start);
-            Thread.sleep(Long.parseLong(line.split(" ")[1]));
-            isOver = true;
-            done.await();
-            StringBuilder rounds = new StringBuilder();
-            for (Worker worker : workers) {
-                rounds.append(rounds.length() > 0 ? "," : "").append('"').append(worker.getName()).append("\":");
-                rounds.append(worker.rounds);
-            }
-            System.out.println("{\"rounds\":{" + rounds + "}}");
-            input.readLine();
+        for (String line = input.readLine(); line != null; line = input.readLine()) {
+            System.out.println(runAll(loads, names, Long.parseLong(line.split(" ")[1])));
         }
         Runtime.getRuntime().halt(0);
     }

@@ -11,7 +11,7 @@ from nativeleak.hotspot.names import STALE, UNREADABLE, JavaNamer
 from nativeleak.hotspot.oops import _SCHEMES
 from nativeleak.hotspot.threads import read_java_threads
 from nativeleak.model import FrameKind
-from unit.hotspot.fakes import HEAP, N_SEGMENTS, SHIFT, FakeJvm, Noise
+from unit.hotspot.fakes import HEAP, N_SEGMENTS, NEW_FIELDS, OLD_FIELDS, SHIFT, FakeJvm, Noise
 from unit.hotspot.test_streams import pack_lines, write_unsigned5
 
 SHAPES = [(is_new, excluded) for is_new in (False, True) for excluded in (0, 1)]
@@ -99,6 +99,13 @@ def test_compiled_code_of_another_compilation_is_stale(compiled):
 
 def test_compiled_code_that_was_freed_is_stale(compiled):
     compiled.jvm.space.write(compiled.blob - 8, b"\0")
+    assert [frame.function for frame in compiled.at(32)] == [STALE]
+
+
+def test_compiled_code_whose_class_was_unloaded_is_stale(compiled):
+    fields = NEW_FIELDS if compiled.jvm.is_new else OLD_FIELDS
+    offset = fields.get("nmethod::_method", fields.get("CompiledMethod::_method"))
+    compiled.jvm.space.u64(compiled.blob + offset, 0)
     assert [frame.function for frame in compiled.at(32)] == [STALE]
 
 

@@ -61,8 +61,8 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 )
 @click.option("--attach", "attach", type=click.Choice(list(_MODES)), multiple=True,
               help="Ways to attach that may be tried. [default: the best that the kernel has]")  # fmt: skip
-@click.option("--ring-size", type=SIZE, default=4 << 20, metavar="SIZE", help="Events that can wait to be read; "
-              "a power of two. [default: 4M]")  # fmt: skip
+@click.option("--ring-size", type=SIZE, default=2 << 20, metavar="SIZE", help="Events that can wait to be read; "
+              "a power of two. [default: 2M]")  # fmt: skip
 @click.option("--max-new-stacks", type=click.IntRange(1, 1 << 20), default=1 << 14, show_default=True, metavar="N",
               help="Stacks that can wait to be named.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")

@@ -139,6 +139,8 @@ class JavaNamer:
         size = nmethods.size(blob)
         if nmethods.compile_id(blob) != compile_id or (size is not None and not 0 <= offset <= size):
             return None
+        if not nmethods.method(blob):
+            return None  # its class was unloaded
         scopes = self._scopes(nmethods, kind, blob, offset)
         return self._frames(scopes, blob + offset)
 

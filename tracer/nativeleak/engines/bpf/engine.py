@@ -27,7 +27,8 @@ from nativeleak.probes.placement import PlacedProbe
 
 _U32: Final = struct.Struct("=I")
 _SITE_KEY: Final = struct.Struct("=QII")
-_RING_BYTES: Final = 4 << 20
+_RING_BYTES: Final = 2 << 20
+"""The ring is mapped twice over: each MiB is two of the recorder's resident memory."""
 _N_SITES_DEFAULT: Final = 1 << 16
 _N_THREADS_DEFAULT: Final = 1 << 15
 _N_NEW_STACKS: Final = 1 << 14
