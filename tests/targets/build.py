@@ -93,6 +93,7 @@ TARGETS = {
     "Churn": Spec("Churn.java", compiler="javac", flags=JAVA),
     "Truth": Spec("java/Truth.java", compiler="javac", flags=JAVA),
     "Classes": Spec("java/Classes.java", compiler="javac", flags=JAVA),
+    "Depths": Spec("java/Depths.java", compiler="javac", flags=JAVA),
     "Stress": Spec("java/Stress.java", compiler="javac", flags=JAVA, needs=("libnofp.so",)),
     "libnofp.so": Spec("java/nofp.c", flags=(*NO_FRAME_POINTERS, *JNI, "-shared", "-fPIC")),
 }
