@@ -1,4 +1,4 @@
-"""What a Java stack costs: nanoseconds (CPU time) a malloc/free pair at growing depth, untraced and traced, in one run of one JVM.
+"""What a Java stack costs: CPU time of a malloc/free pair at growing depth, untraced and traced, in one JVM.
 
     benchmarks/java_stacks.py [ROUNDS [RELEASE]]
 

@@ -251,16 +251,23 @@ static __always_inline int find_return_address(struct scratch *scr, const struct
 	return end_walk(scr, NL_END_BAD_SP);
 }
 
-static __always_inline int is_deopt_handler(const struct nl_java *java, u64 blob, u32 field, u64 pc)
+/* Is this one of the addresses that frames of a deoptimized nmethod return to? */
+static __always_inline int is_deopt_handler(const struct nl_java *java, u64 blob, u64 pc)
 {
-	u64 handler;
-	s32 offset;
+	u64 addresses[2];
+	s32 offsets[2];
+	void *at = (void *)(blob + java->deopt_handler);
+	/* The one for calls of method handles follows, where there is one: both are read at once. */
+	int both = java->deopt_mh_handler == java->deopt_handler + java->deopt_handler_bytes;
 
-	if (java->deopt_handler_bytes == 8)
-		return !bpf_probe_read_user(&handler, sizeof(handler), (void *)(blob + field)) &&
-		       pc == handler;
-	return !bpf_probe_read_user(&offset, sizeof(offset), (void *)(blob + field)) &&
-	       pc == blob + offset;
+	if (java->deopt_handler_bytes == sizeof(addresses[0])) {
+		if (bpf_probe_read_user(addresses, sizeof(addresses), at))
+			return 0;
+		return pc == addresses[0] || (both && pc == addresses[1]);
+	}
+	if (bpf_probe_read_user(offsets, sizeof(offsets), at))
+		return 0;
+	return pc == blob + offsets[0] || (both && pc == blob + offsets[1]);
 }
 
 /*
@@ -272,11 +279,7 @@ static __always_inline void undo_deopt(struct scratch *scr, const struct nl_java
 	u64 original;
 	s32 offset;
 
-	if (!java->deopt_handler)
-		return;
-	if (!is_deopt_handler(java, blob, java->deopt_handler, scr->pc) &&
-	    (!java->deopt_mh_handler ||
-	     !is_deopt_handler(java, blob, java->deopt_mh_handler, scr->pc)))
+	if (!java->deopt_handler || !is_deopt_handler(java, blob, scr->pc))
 		return;
 	if (bpf_probe_read_user(&offset, sizeof(offset), (void *)(blob + java->orig_pc)) ||
 	    bpf_probe_read_user(&original, sizeof(original), (void *)(scr->sp + offset)))

@@ -1,4 +1,7 @@
-"""Java stacks under stress: all that makes them difficult, at once; every stack reaches the root, or says that it does not."""
+"""Java stacks under stress, all that makes them difficult at once: each reaches the root, or says that it does not.
+
+All JDKs where ``NATIVELEAK_TEST_JAVA=all``.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from nativeleak.hotspot.names import STALE, UNREADABLE
 from nativeleak.model import Found, Stack
 from nativeleak.recording.reader import open_recording
 from support import Report, Target, Trace, Truth, eventually, java_launcher, target_path
+from targets import jdks
 from targets.jdks import DEBIAN
 
 pytestmark = pytest.mark.jvm
@@ -24,6 +28,7 @@ RUN_MS = int(os.environ.get("NATIVELEAK_TEST_STRESS_MS", "4000"))
 
 WARM_MS = 3000
 
+IS_WHOLE = os.environ.get("NATIVELEAK_TEST_JAVA") == "all"
 LOADS = ["zip", "reflection", "exceptions", "jni", "files", "threads", "gc"]
 MORE_LOADS = {DEBIAN: ["javac"], "21": ["virtual"], "25": ["virtual"]}
 MIN_SHARE = 0.999
@@ -72,7 +77,7 @@ def stressed(release: str, loads: list[str], options: tuple[str, ...] = (), warm
     return Stressed(truth, report, sites)
 
 
-@pytest.fixture(scope="module", params=[DEBIAN, "11", "17", "21", "25"])
+@pytest.fixture(scope="module", params=[DEBIAN, *jdks.RELEASES] if IS_WHOLE else [DEBIAN, "25"])
 def run(request):
     return stressed(request.param, LOADS + MORE_LOADS.get(request.param, []))
 
