@@ -199,45 +199,17 @@ static __always_inline void abandon_call(struct nl_thread *thread)
 	thread->call = NL_CALL_NONE;
 }
 
-/* Where a function will return to, at its entry; 0 when it cannot be read. */
-static __always_inline u64 return_address(struct pt_regs *ctx, u64 sp)
-{
-#if defined(__TARGET_ARCH_x86)
-	u64 address;
-
-	(void)ctx;
-	return bpf_probe_read_user(&address, sizeof(address), (void *)sp) ? 0 : address;
-#else
-	(void)sp;
-	return REG_LR(ctx);
-#endif
-}
-
 /* Is this entry a part of the call in flight? Also when it was reached by a jump, at the same stack pointer. */
 static __always_inline int is_nested(struct pt_regs *ctx, const struct nl_thread *thread, u64 sp)
 {
 #if defined(__TARGET_ARCH_arm64)
 	/* After a jump the return address is not the one of the call in flight but the kernel's trampoline. */
 	if (sp == thread->sp)
-		return return_address(ctx, sp) != thread->return_address;
+		return REG_LR(ctx) != thread->return_address;
 #else
 	(void)ctx;
 #endif
 	return is_inside_call(thread, sp);
-}
-
-/* Other return probes than ours may sit here, or ours fires for every call: remember where it would return. */
-static __always_inline void keep_return(struct pt_regs *ctx, struct nl_thread *thread, u64 sp)
-{
-	u32 n = thread->n_nested & (NL_NESTED_CALLS - 1);
-
-	/* Reached by a jump: the return address is that of the call before, and may be replaced already. */
-	if (sp == thread->sp ||
-	    (thread->n_nested && sp == thread->nested[(n - 1) & (NL_NESTED_CALLS - 1)].at))
-		return;
-	thread->n_nested++;
-	thread->nested[n].at = sp;
-	thread->nested[n].address = return_address(ctx, sp);
 }
 
 struct arguments {
@@ -329,7 +301,6 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	if (thread->call != NL_CALL_NONE) {
 		if (is_nested(ctx, thread, sp)) {
 			count(NL_NESTED);
-			keep_return(ctx, thread, sp);
 			return 0;
 		}
 		abandon_call(thread);
@@ -352,8 +323,9 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 		count(NL_SKIPPED);
 	thread->sp = sp;
 	thread->ip = REG_IP(ctx) - NL_COOKIE_OFFSET(cookie);
-	thread->return_address = return_address(ctx, sp);
-	thread->n_nested = 0;
+#if defined(__TARGET_ARCH_arm64)
+	thread->return_address = REG_LR(ctx);
+#endif
 	thread->call = call;
 	return 1;
 }

@@ -33,6 +33,17 @@ struct mm_struct {
 	unsigned long brk;
 } __attribute__((preserve_access_index));
 
+/* A call that a return probe waits for. Source: include/linux/uprobes.h. */
+struct return_instance {
+	unsigned long stack;
+	unsigned long orig_ret_vaddr;
+	struct return_instance *next;
+} __attribute__((preserve_access_index));
+
+struct uprobe_task {
+	struct return_instance *return_instances;
+} __attribute__((preserve_access_index));
+
 struct task_struct {
 	int pid;
 	int tgid;
@@ -40,6 +51,7 @@ struct task_struct {
 	int exit_code;
 	char comm[16];
 	struct signal_struct *signal;
+	struct uprobe_task *utask;
 } __attribute__((preserve_access_index));
 
 static __always_inline int failed(s64 ret)
@@ -112,6 +124,24 @@ static __always_inline int report_entry(struct syscall_enter *ctx, u32 type, int
 	return 0;
 }
 
+/* The calls in flight whose return addresses return probes have replaced: the kernel keeps the true ones. */
+static __always_inline void find_replaced_returns(struct scratch *scr)
+{
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	struct uprobe_task *utask = BPF_CORE_READ(task, utask);
+	struct return_instance *call = utask ? BPF_CORE_READ(utask, return_instances) : 0;
+
+	for (u32 i = 0; i < NL_HIJACKED; i++) {
+		scr->hijacked[i].at = 0;
+		if (!call)
+			continue;
+		scr->hijacked[i].at = BPF_CORE_READ(call, stack);
+		scr->hijacked[i].address = BPF_CORE_READ(call, orig_ret_vaddr);
+		scr->n_hijacked = 1;
+		call = BPF_CORE_READ(call, next);
+	}
+}
+
 /* The stack at a system call: the leaf is the code that made it. */
 static __noinline u64 syscall_stack(struct nl_thread *thread)
 {
@@ -133,15 +163,7 @@ static __noinline u64 syscall_stack(struct nl_thread *thread)
 	scr->pc = ip;
 	scr->sp = sp;
 	scr->fp = fp;
-	if (thread->call != NL_CALL_NONE) {
-		scr->hijacked[0].at = thread->sp;
-		scr->hijacked[0].address = thread->return_address;
-		for (u32 i = 0; i < NL_NESTED_CALLS; i++) {
-			scr->hijacked[1 + i].at = i < thread->n_nested ? thread->nested[i].at : 0;
-			scr->hijacked[1 + i].address = thread->nested[i].address;
-		}
-		scr->n_hijacked = 1;
-	}
+	find_replaced_returns(scr);
 	if (target->unwind == NL_UNWIND_TABLES) {
 		walk_tables(scr->index);
 	} else {

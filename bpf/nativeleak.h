@@ -201,7 +201,7 @@ struct nl_target {
 	__u64 wrappers_end;
 	__u32 generation; /* of the birth slices: their width is 2^(20+10+generation) ns */
 	__u32 max_depth; /* at most NL_MAX_FRAMES, even */
-	__u32 bank; /* which of the two nl_mappings is in force */
+	__u32 epoch; /* of its code: grows with each change of nl_mappings, of which the low bit says the one in force */
 	__u32 unwind; /* enum nl_unwind */
 	struct nl_wrapper wrappers[NL_WRAPPERS]; /* those that do have one; unused: all zero */
 };
@@ -305,14 +305,6 @@ struct nl_chunk {
 	struct nl_frame frames[NL_CHUNK_FRAMES];
 };
 
-/* Where on the stack a return address stood, and the address. */
-struct nl_return {
-	__u64 at;
-	__u64 address;
-};
-
-#define NL_NESTED_CALLS 4
-
 /* A thread of a target, from its first call to its end. One call at a time can be in flight. */
 struct nl_thread {
 	__u32 uid;
@@ -324,11 +316,7 @@ struct nl_thread {
 	__u64 ip; /* address of the function entered: the leaf frame */
 	__u64 size;
 	__u64 pointer; /* realloc: the old block; posix_memalign: where the new one is stored */
-	__u64 return_address;
-	/* Calls inside the one in flight, whose return addresses a return probe may have replaced too. */
-	__u32 n_nested;
-	__u32 pad2;
-	struct nl_return nested[NL_NESTED_CALLS];
+	__u64 return_address; /* arm64 only */
 	struct nl_live old;
 	__u64 deleted; /* block that operator delete took: free may see it again */
 	__u32 syscall; /* enum nl_event_type of the system call that is under way */
@@ -360,7 +348,7 @@ _Static_assert(sizeof(struct nl_stack) == 24, "nl_stack");
 _Static_assert(sizeof(struct nl_chunk) == 1024, "nl_chunk");
 _Static_assert(sizeof(struct nl_mappings) == 8 + 32 * NL_MAX_MAPPINGS, "nl_mappings");
 _Static_assert(sizeof(struct nl_java) == 224, "nl_java");
-_Static_assert(sizeof(struct nl_thread) == 152 + NL_NESTED_CALLS * 16, "nl_thread");
+_Static_assert(sizeof(struct nl_thread) == 144, "nl_thread");
 _Static_assert(sizeof(struct nl_event) == 96, "nl_event");
 
 #endif /* NATIVELEAK_H */

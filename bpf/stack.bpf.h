@@ -58,24 +58,21 @@ static __always_inline struct scratch *take_scratch(void)
 
 static __always_inline void release_scratch(struct scratch *scr)
 {
-	__sync_lock_test_and_set(&scr->busy, 0);
+	/* No other CPU ever looks at it, and on this one what was written before is seen. */
+	*(volatile u32 *)&scr->busy = 0;
 }
 
 /* One frame up by the frame pointer. Returns 1 when the walk has ended. */
-__noinline int step_frame_pointer(u32 index)
+static __always_inline int step_frame_pointer(struct scratch *scr)
 {
-	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
-	u64 frame[2], fp;
+	u64 frame[2], fp = scr->fp;
 
-	if (!scr)
-		return 1;
-	fp = scr->fp;
 	/* A thread's outermost frame has fp 0: that is the root as far as can be seen. */
 	if (!fp)
 		return 1;
 	if (fp & 7 || fp < scr->sp || fp - scr->sp > MAX_GUESS_BYTES)
 		return end_walk(scr, NL_END_NO_FP);
-	if (bpf_probe_read_user(frame, sizeof(frame), (void *)fp))
+	if (read_two(scr, fp, frame))
 		return end_walk(scr, NL_END_READ);
 	if (!frame[1])
 		return 1;
@@ -89,9 +86,12 @@ __noinline int step_frame_pointer(u32 index)
 /* Some frames of a walk by frame pointers; 1 when it has ended. */
 __noinline int walk_some_pointers(u32 index)
 {
-	asm volatile("" ::"r"(index));
+	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
+
+	if (!scr)
+		return 1;
 	for (u32 i = 0; i < NL_STEPS; i++)
-		if (step_frame_pointer(index))
+		if (step_frame_pointer(scr))
 			return 1;
 	return 0;
 }
@@ -135,7 +135,7 @@ static __always_inline void begin_stack(struct scratch *scr, const struct nl_tar
 					u32 slot)
 {
 	scr->slot = slot;
-	scr->bank = target->bank;
+	scr->epoch = target->epoch;
 	scr->hash = slot + 1;
 	scr->found = NL_FOUND_EXACT;
 	scr->exact = 0;
@@ -147,6 +147,8 @@ static __always_inline void begin_stack(struct scratch *scr, const struct nl_tar
 	scr->map_end = 0;
 	scr->check = slot;
 	scr->n = 0;
+	scr->window_at = 1;
+	begin_java(scr);
 }
 
 /* Walk on from the registers that are set. */

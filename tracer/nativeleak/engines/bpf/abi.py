@@ -205,7 +205,7 @@ class Target(ctypes.Structure):
         ("wrappers_end", ctypes.c_uint64),
         ("generation", ctypes.c_uint32),
         ("max_depth", ctypes.c_uint32),
-        ("bank", ctypes.c_uint32),
+        ("epoch", ctypes.c_uint32),
         ("unwind", ctypes.c_uint32),
         ("wrappers", Wrapper * N_WRAPPERS),
     )
@@ -308,7 +308,7 @@ def cookie(
     return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32 | registers << 48
 
 
-THREAD_BYTES: Final = 216
+THREAD_BYTES: Final = 144
 """Size of ``struct nl_thread``, of which user space reads nothing."""
 FRAME_BYTES: Final = 16
 """Size of ``struct nl_frame``: the address with its ``Found`` in the upper byte, and a second word."""

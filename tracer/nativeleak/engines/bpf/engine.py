@@ -393,12 +393,12 @@ class BpfEngine:
         The kernel side goes on with the old ones until the new ones are whole.
         """
         target = self._targets[slot]
-        bank = target.bank ^ 1
+        epoch = (target.epoch + 1) & 0xFFFF_FFFF
         value = abi.Mappings(n=min(len(mappings), abi.MAX_MAPPINGS))
         for entry, (start, end, bias, table) in zip(value.mappings, mappings, strict=False):
             entry.start, entry.end, entry.bias, entry.table = start, end, bias & (1 << 64) - 1, table
-        self._mappings.update(_U32.pack(slot * 2 + bank), bytes(value))
-        target.bank = bank
+        self._mappings.update(_U32.pack(slot * 2 + (epoch & 1)), bytes(value))
+        target.epoch = epoch
         self._write_target(slot)
 
     def set_java(self, slot: int, java: abi.Java) -> None:
