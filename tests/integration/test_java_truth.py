@@ -192,13 +192,6 @@ def test_java_frames_whose_code_became_invalid_keep_their_names(release):
     assert result.n_marked <= N_EVENTS // 1000
 
 
-REUSED = pytest.mark.xfail(
-    reason="an interpreted frame is known by the addresses of its method and bytecode, which another class may have "
-    "after the first was unloaded: both are one stack then, with the name of one of them",
-    strict=False,
-)
-
-
 def agent(folder: Path, room: Path) -> str:
     """The option that gives Classes what it needs to redefine a class."""
     archive = room / "agent.jar"
@@ -212,8 +205,9 @@ def agent(folder: Path, room: Path) -> str:
     ("release", "options"),
     [
         pytest.param(DEBIAN, (), id="debian-mixed"),
-        pytest.param("25", (), id="25-mixed", marks=REUSED),
-        pytest.param(DEBIAN, ("-Xint",), id="debian-interpreted", marks=REUSED),
+        pytest.param("25", (), id="25-mixed"),
+        pytest.param(DEBIAN, ("-Xint",), id="debian-interpreted"),
+        pytest.param("25", ("-Xint",), id="25-interpreted"),
     ],
 )
 def test_java_methods_redefined_on_the_stack_keep_their_names(release, options, tmp_path):
@@ -223,9 +217,8 @@ def test_java_methods_redefined_on_the_stack_keep_their_names(release, options, 
     assert result.n_events == 202
 
 
-@REUSED
 @pytest.mark.parametrize("options", [(), ("-Xint",)], ids=["mixed", "interpreted"])
-@pytest.mark.parametrize("release", [DEBIAN, "25"] if IS_WHOLE else [DEBIAN])
+@pytest.mark.parametrize("release", [DEBIAN, "25"])
 def test_java_classes_unloaded_never_give_a_wrong_name(release, options):
     result = traced(release, options, 499, 31, program="Classes")
     print(f"{release} unloaded {options}: {result}")
