@@ -48,12 +48,13 @@ COLLECTORS = (
     ("zgc", ("-XX:+UnlockExperimentalVMOptions", "-XX:+UseZGC")),
     ("shenandoah", ("-XX:+UnlockExperimentalVMOptions", "-XX:+UseShenandoahGC")),
 )
+SMALL_CACHE = "-XX:ReservedCodeCacheSize=4m"
 LAYOUTS = (
     ("no compressed oops", ("-XX:-UseCompressedOops",)),
     ("one code heap", ("-XX:-SegmentedCodeCache",)),
     ("three code heaps", ("-XX:+SegmentedCodeCache", "-XX:ReservedCodeCacheSize=240m")),
     ("no class data sharing", ("-Xshare:off",)),
-    ("small code cache", ("-XX:ReservedCodeCacheSize=4m", "-XX:-SegmentedCodeCache")),
+    ("small code cache", (SMALL_CACHE, "-XX:-SegmentedCodeCache")),
 )
 RUNS = [(release, *MIXED) for release in (DEBIAN, *jdks.RELEASES)] + [
     (DEBIAN, *COMPILERS[0]),
@@ -180,7 +181,8 @@ def test_java_stacks_have_the_names_that_their_sizes_tell(release, options):
     print(f"{release} {options}: {result}")
     assert result.wrong == []
     assert result.n_events == N_EVENTS
-    assert result.n_marked <= N_EVENTS // 1000
+    # Where the code cache is too small, code is thrown away at once, before its names are read.
+    assert result.n_marked <= N_EVENTS // (5 if SMALL_CACHE in options else 1000)
 
 
 @pytest.mark.parametrize("release", [DEBIAN, "25"])
