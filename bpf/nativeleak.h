@@ -107,11 +107,23 @@ enum nl_found {
 	/* Java frames. */
 	NL_FOUND_COMPILED =
 		16, /* address of the blob; compile id << 32 | offset of pc in the blob */
-	NL_FOUND_INTERPRETED, /* address of the Method; address of the bytecode */
+	NL_FOUND_INTERPRETED, /* address of the Method; NL_PLACE_* and its cookie */
 	NL_FOUND_ENTRY, /* no frame: Java was called from native code */
 	NL_FOUND_BARRIER, /* no frame: the rest of a virtual thread is in the heap, the carrier follows */
 	NL_FOUND_NO_BLOB, /* an address in the code cache that belongs to no code */
 };
+
+/*
+ * Second word of an interpreted frame: bytes from the ConstMethod to the bytecode, NL_PLACE_NONE where it is not in
+ * there, and above them a cookie of the method: once a class is gone, another may have its addresses.
+ */
+#define NL_PLACE_BITS 17
+#define NL_PLACE_NONE ((1u << NL_PLACE_BITS) - 1)
+#define NL_COOKIE_NONE 0 /* a part of it was not in memory */
+#define NL_COOKIE_ARCHIVED 1 /* in the JVM's archive of classes, whose memory is never used again */
+/* Bytes at the end of a name that go into a cookie, and the multiplier of its hash. */
+#define NL_NAME_TAIL_BYTES 32
+#define NL_HASH_FACTOR 0x9e3779b97f4a7c15ULL /* 2^64 over the golden ratio, odd */
 
 /* How a walk ended. */
 enum nl_end {
@@ -243,6 +255,18 @@ struct nl_java {
 	__u32 deopt_mh_handler; /* the same for calls of method handles; 0: there is none */
 	__u32 deopt_handler_bytes; /* 8: they are addresses; 4: offsets from the nmethod */
 	__u32 orig_pc; /* in an nmethod: offset from sp of the return address that was there before */
+	/* Names of methods and classes, for cookies of interpreted methods. */
+	__u64 archive_low; /* classes from the JVM's archive */
+	__u64 archive_high;
+	__u64 symbol_mask; /* of the first 8 bytes of a Symbol: without its reference count */
+	__u32 symbol_length; /* at most 6 */
+	__u32 symbol_body;
+	__u32 method_const; /* Method::_constMethod; 0: not known */
+	__u32 const_pool; /* ConstMethod::_constants */
+	__u32 const_name; /* ConstMethod::_name_index */
+	__u32 pool_holder; /* ConstantPool::_pool_holder */
+	__u32 pool_bytes; /* the entries follow */
+	__u32 class_name; /* Klass::_name */
 };
 
 /* A block that is outstanding. */
@@ -347,7 +371,7 @@ _Static_assert(sizeof(struct nl_site) == 40 + NL_BANKS * NL_SLICES * 16, "nl_sit
 _Static_assert(sizeof(struct nl_stack) == 24, "nl_stack");
 _Static_assert(sizeof(struct nl_chunk) == 1024, "nl_chunk");
 _Static_assert(sizeof(struct nl_mappings) == 8 + 32 * NL_MAX_MAPPINGS, "nl_mappings");
-_Static_assert(sizeof(struct nl_java) == 224, "nl_java");
+_Static_assert(sizeof(struct nl_java) == 280, "nl_java");
 _Static_assert(sizeof(struct nl_thread) == 144, "nl_thread");
 _Static_assert(sizeof(struct nl_event) == 96, "nl_event");
 

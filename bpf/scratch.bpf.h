@@ -86,8 +86,7 @@ static __always_inline void push_frame(struct scratch *scr, u64 address, u64 ext
 	scr->frames[at].address = address;
 	scr->frames[at].extra = extra;
 	scr->n = n + 1;
-	/* Multiplier: 2^64 over the golden ratio, odd. */
-	scr->hash = (scr->hash ^ address ^ (extra << 7)) * 0x9e3779b97f4a7c15ULL;
+	scr->hash = (scr->hash ^ address ^ (extra << 7)) * NL_HASH_FACTOR;
 	scr->hash ^= scr->hash >> 32;
 	scr->check = scr->check * 31 + (u32)(address ^ (address >> 32) ^ extra);
 }

@@ -44,6 +44,8 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True,
               help="Report at the end.")  # fmt: skip
 @click.option("--top", type=click.IntRange(1), default=None, metavar="N", help="Sites in the text report.")
+@click.option("--by", type=click.Choice(["site", "thread", "site,thread", "pool"]), default="site,thread",
+              show_default=True, help="Rows of the report, as of nativeleak report.")  # fmt: skip
 @click.option("--min-size", type=SIZE, default=0, metavar="SIZE", help="Skip smaller heap allocations.")
 @click.option("--max-size", type=SIZE, default=0, metavar="SIZE", help="Skip larger heap allocations.")
 @click.option("--max-allocations", type=click.IntRange(1000, 1 << 27), default=1 << 20, show_default=True,
@@ -75,7 +77,7 @@ def trace_command(ctx: click.Context, /, **given: object) -> int:
     with observer:
         trace = Trace(options, observer)
         trace.run()
-    return _report(trace, str(given["format_"]), given["top"])
+    return _report(trace, str(given["format_"]), given["top"], str(given["by"]))
 
 
 def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
@@ -124,12 +126,12 @@ def default_interval_s(duration_s: float | None) -> float:
     return _INTERVAL_S if duration_s is None else min(_INTERVAL_S, max(_MIN_INTERVAL_S, duration_s / _N_SNAPSHOTS))
 
 
-def _report(trace: Trace, format_: str, top: object) -> int:
+def _report(trace: Trace, format_: str, top: object, by: str) -> int:
     """The report, made by a process of its own: the recorder stays small, and pandas is not its business."""
     writer = trace.writer
     if format_ == "none" or writer is None:
         return 0
-    command = [sys.executable, "-m", "nativeleak", "report", "--format", format_]
+    command = [sys.executable, "-m", "nativeleak", "report", "--format", format_, "--by", by]
     if top is not None:
         command += ["--top", str(top)]
     if not writer.failed:

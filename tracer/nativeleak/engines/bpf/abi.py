@@ -183,6 +183,17 @@ class Java(ctypes.Structure):
         ("deopt_mh_handler", ctypes.c_uint32),
         ("deopt_handler_bytes", ctypes.c_uint32),
         ("orig_pc", ctypes.c_uint32),
+        ("archive_low", ctypes.c_uint64),
+        ("archive_high", ctypes.c_uint64),
+        ("symbol_mask", ctypes.c_uint64),
+        ("symbol_length", ctypes.c_uint32),
+        ("symbol_body", ctypes.c_uint32),
+        ("method_const", ctypes.c_uint32),
+        ("const_pool", ctypes.c_uint32),
+        ("const_name", ctypes.c_uint32),
+        ("pool_holder", ctypes.c_uint32),
+        ("pool_bytes", ctypes.c_uint32),
+        ("class_name", ctypes.c_uint32),
     )
 
 
@@ -285,7 +296,7 @@ SIZES: Final = {
     Site: 552,
     StackStruct: 24,
     Mappings: 16392,
-    Java: 224,
+    Java: 280,
     Event: 96,
 }
 
