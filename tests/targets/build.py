@@ -68,6 +68,8 @@ TARGETS = {
     "exits": Spec("exits.c"),
     "forks": Spec("forks.c"),
     "grows": Spec("grows.c"),
+    "hostile": Spec("hostile.c"),
+    "libhostile.so": Spec("libhostile.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC")),
     "liballoc2.so": Spec("liballoc2.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC", "-Wl,-Bsymbolic")),
     "libcalls": Spec("libcalls.c"),
     "librecord.so": Spec("librecord.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC")),
