@@ -15,7 +15,12 @@
  * A walk that is not at the root after NL_STEPS * NL_STEPS frames ends there. Two loops, one in a function of
  * its own, so that the verifier goes through 32 + 32 rounds instead of 1,024.
  */
+#ifdef NATIVELEAK_BCC
+/* Without functions the verifier goes through all rounds in each program. */
+#define NL_STEPS 12
+#else
 #define NL_STEPS 32
+#endif
 /* Frames of one element of the stack store: a short stack takes little. */
 #define NL_CHUNK_FRAMES 64
 /* A task may be preempted in the middle of a walk, so one scratch a CPU is not enough. */

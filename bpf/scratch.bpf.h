@@ -22,10 +22,11 @@ struct replaced_return {
 
 /* State of one walk. */
 struct scratch {
-	u32 busy;
+	u64 busy;
 	u32 index; /* its own */
 	u32 slot;
 	u32 epoch;
+	u32 pad;
 	u64 pc; /* where the next frame is */
 	u64 sp;
 	u64 fp;
@@ -41,7 +42,7 @@ struct scratch {
 	u32 map_table;
 	u32 check;
 	u32 n;
-	u32 pad;
+	u32 pad4;
 	/* Where return probes, ours or another's, have put the kernel's trampoline. */
 	struct replaced_return hijacked[NL_HIJACKED];
 	u32 n_hijacked;
@@ -62,6 +63,7 @@ struct scratch {
 	struct nl_frame frames[NL_MAX_FRAMES];
 };
 
+#ifndef NATIVELEAK_BCC
 /* cpu * NL_SCRATCH_PER_CPU + level -> buffer of one walk. Sized by the loader. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -69,6 +71,9 @@ struct {
 	__type(key, u32);
 	__type(value, struct scratch);
 } scratch SEC(".maps");
+
+#define SCRATCH scratch
+#endif
 
 static __always_inline void push_frame(struct scratch *scr, u64 address, u64 extra)
 {

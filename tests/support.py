@@ -281,6 +281,7 @@ class Trace:
         options: More options of ``trace``.
         output: Where the recording goes, for tests that keep it; without one it goes with the trace.
         attaches: False where the trace is to fail: nothing is waited for then; see ``wait``.
+        within: A command that the tracer is run by, which becomes it by exec.
 
     Attributes:
         process: The tracer.
@@ -297,6 +298,7 @@ class Trace:
         attaches: bool = True,
         env: Mapping[str, str] | None = None,
         timeout_s: float = START_TIMEOUT_S,
+        within: Sequence[str] = (),
     ) -> None:
         self.stderr = ""
         self.stdout = ""
@@ -308,7 +310,7 @@ class Trace:
         # A file, not a pipe: a report of a million sites must not wait for its reader.
         self._report = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close())
         self.process = subprocess.Popen(
-            words + [str(option) for option in options],
+            [*within, *words, *(str(option) for option in options)],
             stdin=subprocess.DEVNULL,
             stdout=self._report,
             stderr=subprocess.PIPE,

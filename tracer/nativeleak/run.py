@@ -23,7 +23,7 @@ from nativeleak.analysis.telling import telling_frame
 from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.calibration import measure_hit_cost
 from nativeleak.engines.bpf.collector import Collector
-from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
+from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits, Loader
 from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError
@@ -79,6 +79,7 @@ class TraceOptions:
     maps_only: bool = False
     overwrite: bool = False
     modes: tuple[AttachMode, ...] = tuple(AttachMode)
+    loader: Loader = Loader.LIBBPF
     given: dict[str, str] = field(default_factory=dict)
 
 
@@ -118,7 +119,9 @@ class Trace:
         self._hit_cost_ns = 0.0
         self._tables: UnwindTables | None = None
         self._emulated = CONSERVATIVE
-        self._uses_tables = options.unwind is not Unwind.FP and platform.machine() == "x86_64"
+        self._uses_tables = (
+            options.unwind is not Unwind.FP and platform.machine() == "x86_64" and options.loader is Loader.LIBBPF
+        )
 
     # What the observer reads
 
@@ -151,7 +154,9 @@ class Trace:
         for pid in self.options.pids:
             check_target(pid)
         with contextlib.ExitStack() as stack:
-            engine = stack.enter_context(BpfEngine(self.options.limits, self.collector.on_event, self.options.modes))
+            engine = stack.enter_context(
+                BpfEngine(self.options.limits, self.collector.on_event, self.options.modes, self.options.loader)
+            )
             self.collector.bind(engine)
             stack.callback(self.collector.close)
             self._tables = UnwindTables(engine, self._on_note)
@@ -217,6 +222,8 @@ class Trace:
         for state in self.collector.targets.values():
             self._probe_new_objects(engine, state)
         self.observer.attached(self)
+        if self.options.loader is Loader.BCC:
+            self.observer.note("BCC's programs walk stacks by frame pointers only, and not through Java frames")
         for note in engine.notes:
             self._on_note("engine", note)
 
@@ -387,7 +394,7 @@ class Trace:
         return TraceInfo(
             version=__version__,
             started=time.time(),
-            backend="bpf-libbpf",
+            backend=f"bpf-{self.options.loader}",
             kernel=platform.release(),
             machine=platform.machine(),
             boot_id=procfs.read_boot_id(),

@@ -12,7 +12,7 @@ import click
 
 from nativeleak.cli.params import DURATION, SIZE
 from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.engine import AttachMode, Limits
+from nativeleak.engines.bpf.engine import AttachMode, Limits, Loader
 from nativeleak.errors import NativeleakError, UsageError
 from nativeleak.live import make_observer
 from nativeleak.run import Trace, TraceOptions, Unwind
@@ -61,6 +61,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 @click.option(
     "--maps-only", is_flag=True, help="No allocator probes: only mmap and brk (Go, stripped static programs)."
 )
+@click.option("--engine", type=click.Choice([str(loader) for loader in Loader]), default="libbpf", show_default=True,
+              help="Who loads the BPF programs; bcc compiles them here, and walks stacks by frame pointers only."
+              )  # fmt: skip
 @click.option("--attach", "attach", type=click.Choice(list(_MODES)), multiple=True,
               help="Ways to attach that may be tried. [default: the best that the kernel has]")  # fmt: skip
 @click.option("--ring-size", type=SIZE, default=2 << 20, metavar="SIZE", help="Events that can wait to be read; "
@@ -116,6 +119,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         ),
         maps_only=ctx.params["maps_only"],
         overwrite=ctx.params["force"],
+        loader=Loader(ctx.params["engine"]),
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
         given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
     )

@@ -18,6 +18,8 @@ from enum import StrEnum
 from typing import Final, Self
 
 from nativeleak.engines.bpf import abi, kernel
+from nativeleak.engines.bpf.btf import BTF_PATH
+from nativeleak.engines.bpf.loaders.bcc import BccObject
 from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, RingBuffer, object_path
 from nativeleak.engines.bpf.raw import RawSite
 from nativeleak.engines.bpf.stack_store import StackStore
@@ -41,6 +43,13 @@ class AttachMode(StrEnum):
     SESSION = "uprobe session"
     MULTI = "uprobe multi"
     PERF = "perf events"
+
+
+class Loader(StrEnum):
+    """Who makes the programs fit this kernel. Only libbpf's can walk by unwind tables and through Java frames."""
+
+    LIBBPF = "libbpf"
+    BCC = "bcc"
 
 
 _ALLOCATOR_PROGRAMS: Final[dict[AttachMode, dict[str, int]]] = {
@@ -112,15 +121,21 @@ class BpfEngine:
         limits: Sizes of the maps.
         on_event: Gets each event while ``consume`` runs; the structure is valid during the call only.
         modes: Ways to attach that may be tried, best first.
+        loader: Whose programs.
 
     Raises:
         CannotTraceError: The kernel, its configuration or our rights do not do.
     """
 
     def __init__(
-        self, limits: Limits, on_event: Callable[[abi.Event], None], modes: Sequence[AttachMode] = tuple(AttachMode)
+        self,
+        limits: Limits,
+        on_event: Callable[[abi.Event], None],
+        modes: Sequence[AttachMode] = tuple(AttachMode),
+        loader: Loader = Loader.LIBBPF,
     ) -> None:
         self._limits = limits
+        self._loader = loader
         self._on_event = on_event
         self._libbpf = Libbpf()
         self._fds: list[int] = []
@@ -147,7 +162,7 @@ class BpfEngine:
 
     # Loading
 
-    def _load(self, modes: Sequence[AttachMode]) -> tuple[AttachMode, BpfObject]:
+    def _load(self, modes: Sequence[AttachMode]) -> tuple[AttachMode, BpfObject | BccObject]:
         """The object, loaded for the first way of attaching that the kernel takes."""
         failure: OSError | None = None
         for mode in modes:
@@ -160,8 +175,11 @@ class BpfEngine:
                     break
         raise self._load_error(failure) from failure
 
-    def _load_for(self, mode: AttachMode) -> BpfObject:
-        bpf_object = BpfObject(self._libbpf, object_path())
+    def _open(self) -> BpfObject | BccObject:
+        return BccObject(self._libbpf) if self._loader is Loader.BCC else BpfObject(self._libbpf, object_path())
+
+    def _load_for(self, mode: AttachMode) -> BpfObject | BccObject:
+        bpf_object = self._open()
         try:
             wanted = _ALLOCATOR_PROGRAMS[mode]
             for name in _ALL_ALLOCATOR_PROGRAMS:
@@ -195,6 +213,11 @@ class BpfEngine:
             return CannotTraceError(
                 f"loading the BPF programs failed: {why}",
                 "run as root, or with the capabilities CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+            )
+        if self._loader is Loader.LIBBPF and not BTF_PATH.exists():
+            return CannotTraceError(
+                f"loading the BPF programs failed: this kernel does not describe its types: {BTF_PATH} is missing",
+                "another engine does without: --engine bcc (apt-get install python3-bpfcc)",
             )
         detail = next((line for line in reversed(self._libbpf.messages) if line), "")
         return CannotTraceError(

@@ -149,6 +149,16 @@ class Libbpf:
         del self.messages[:-200]
         return 0
 
+    def create_map(self, name: str, kind: int, key_bytes: int, value_bytes: int, n: int, flags: int) -> int:
+        """Make a map that no object describes; returns its descriptor.
+
+        Raises:
+            OSError: No memory, or no right.
+        """
+        options = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=flags)
+        text = name.encode()[:15]
+        return _check(self.lib.bpf_map_create(kind, text, key_bytes, value_bytes, n, ctypes.byref(options)), name)
+
     def create_table_map(self, n: int, words: bytes) -> int:
         """An array of n elements of 4 KiB for use inside of an array of maps, filled; returns its descriptor.
 
