@@ -66,6 +66,7 @@ class TraceOptions:
         duration_s: None: until interrupted or the target ends.
         sample_bytes: Mean bytes from one sampled heap block to the next; 0: every block is kept.
         sample_above: Blocks of this size or more are always kept; 0: as ``sample_bytes``.
+        max_overhead_pct: What the probes may take: see ``governor.py``; 0: no limit.
         maps_only: No allocator probes: mmap and brk only.
     """
 
@@ -77,6 +78,7 @@ class TraceOptions:
     max_size: int = 0
     sample_bytes: int = 0
     sample_above: int = 0
+    max_overhead_pct: float = 0.0
     max_depth: int = 127
     unwind: Unwind = Unwind.AUTO
     limits: Limits = field(default_factory=Limits)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from nativeleak.cli.params import DURATION, SIZE
+from nativeleak.cli.params import DURATION, OVERHEAD, SIZE
 from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.engine import AttachMode, Limits
 from nativeleak.errors import NativeleakError, UsageError
@@ -50,6 +50,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
               help="Keep one heap block in about SIZE bytes: totals are estimates. [default: all]")  # fmt: skip
 @click.option("--sample-above", type=SIZE, default=0, metavar="SIZE",
               help="Blocks of this size or more are always kept. [default: that of --sample]")  # fmt: skip
+@click.option("--max-overhead", type=OVERHEAD, default=5.0, metavar="PERCENT",
+              help="What the probes may take, of one core or of the target's own CPU time, whichever is less: "
+              "more is avoided by sampling, then by watching less; `off`: no limit. [default: 5%]")  # fmt: skip
 @click.option("--max-allocations", type=click.IntRange(1000, 1 << 27), default=1 << 20, show_default=True,
               metavar="N", help="Outstanding allocations that can be kept at a time.")  # fmt: skip
 @click.option("--max-sites", type=click.IntRange(16, 1 << 22), default=1 << 16, show_default=True, metavar="N",
@@ -109,6 +112,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         max_size=ctx.params["max_size"],
         sample_bytes=ctx.params["sample"],
         sample_above=ctx.params["sample_above"],
+        max_overhead_pct=ctx.params["max_overhead"],
         max_depth=ctx.params["max_depth"],
         unwind=Unwind(ctx.params["unwind"]),
         limits=Limits(
