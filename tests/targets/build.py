@@ -76,6 +76,8 @@ TARGETS = {
     "lives": Spec("lives.c"),
     "maps": Spec("maps.c"),
     "million": Spec("million.c"),
+    "mixed": Spec("mixed.c"),
+    "mixed_musl": Spec("mixed.c", compiler="musl-gcc"),
     "musl": Spec("portable.c", compiler="musl-gcc"),
     "musl_static": Spec("portable.c", compiler="musl-gcc", flags=(*FRAME_POINTERS, "-static")),
     "oddcalls": Spec("oddcalls.c"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from nativeleak.cli.params import DURATION, SIZE
+from nativeleak.cli.params import DURATION, OVERHEAD, SIZE
 from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.engine import AttachMode, Limits, Loader
 from nativeleak.errors import NativeleakError, UsageError
@@ -48,6 +48,13 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
               show_default=True, help="Rows of the report, as of nativeleak report.")  # fmt: skip
 @click.option("--min-size", type=SIZE, default=0, metavar="SIZE", help="Skip smaller heap allocations.")
 @click.option("--max-size", type=SIZE, default=0, metavar="SIZE", help="Skip larger heap allocations.")
+@click.option("--sample", type=SIZE, default=0, metavar="SIZE",
+              help="Keep one heap block in about SIZE bytes: totals are estimates. [default: all]")  # fmt: skip
+@click.option("--sample-above", type=SIZE, default=0, metavar="SIZE",
+              help="Blocks of this size or more are always kept. [default: that of --sample]")  # fmt: skip
+@click.option("--max-overhead", type=OVERHEAD, default=5.0, metavar="PERCENT",
+              help="What the probes may take, of one core or of the target's own CPU time, whichever is less: "
+              "more is avoided by sampling, then by watching less; `off`: no limit. [default: 5%]")  # fmt: skip
 @click.option("--max-allocations", type=click.IntRange(1000, 1 << 27), default=1 << 20, show_default=True,
               metavar="N", help="Outstanding allocations that can be kept at a time.")  # fmt: skip
 @click.option("--max-sites", type=click.IntRange(16, 1 << 22), default=1 << 16, show_default=True, metavar="N",
@@ -97,6 +104,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         raise UsageError(
             f"--max-size {ctx.params['max_size']} is less than --min-size {ctx.params['min_size']}: nothing is left"
         )
+    _check_sampling(ctx.params["sample"], ctx.params["sample_above"])
     output = ctx.params["output"] or Path(f"nativeleak-{pids[0]}-{time.strftime('%Y%m%d-%H%M%S')}.nlk")
     if ctx.params["ring_size"] & (ctx.params["ring_size"] - 1):
         raise UsageError(f"--ring-size {ctx.params['ring_size']}: must be a power of two")
@@ -107,6 +115,9 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         interval_s=interval_s,
         min_size=ctx.params["min_size"],
         max_size=ctx.params["max_size"],
+        sample_bytes=ctx.params["sample"],
+        sample_above=ctx.params["sample_above"],
+        max_overhead_pct=ctx.params["max_overhead"],
         max_depth=ctx.params["max_depth"],
         unwind=Unwind(ctx.params["unwind"]),
         limits=Limits(
@@ -123,6 +134,16 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
         given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
     )
+
+
+def _check_sampling(sample_bytes: int, sample_above: int) -> None:
+    if sample_bytes and not abi.MIN_SAMPLE_RATE <= sample_bytes <= abi.MAX_SAMPLE_RATE:
+        raise UsageError(
+            f"--sample {sample_bytes}: between {abi.MIN_SAMPLE_RATE} (1 KiB) and {abi.MAX_SAMPLE_RATE} (256 MiB)",
+            "512K is a good start; 0 keeps every block",
+        )
+    if sample_above and not sample_bytes:
+        raise UsageError("--sample-above without --sample: every block is kept already")
 
 
 def default_interval_s(duration_s: float | None) -> float:
