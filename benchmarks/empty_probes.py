@@ -9,8 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 from hatch_build import compile_object
 
@@ -22,6 +21,7 @@ from nativeleak.symbols.functions import find_function_offsets
 from nativeleak.target import procfs
 from nativeleak.target.mapped import executable_objects
 
+ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = {"on_call": kernel.ATTACH_UPROBE_SESSION, "on_declined_call": kernel.ATTACH_UPROBE_SESSION}
 
 
