@@ -59,6 +59,7 @@ TARGETS = {
     "brk": Spec("brk.c"),
     "brk_odd": Spec("brk_odd.c"),
     "churn": Spec("churn.c"),
+    "rate": Spec("rate.c"),
     "cxx": Spec("cxx.cc", compiler="g++", flags=("-std=c++17", *FRAME_POINTERS, *NAMES)),
     "deep": Spec("deep.c"),
     "deep_nofp": Spec("deep.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
