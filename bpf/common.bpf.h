@@ -147,6 +147,14 @@ struct {
 	__type(value, struct nl_site);
 } empty_site SEC(".maps");
 
+/* slot * NL_FUNCTIONS + number of the function -> what is known of it. Nothing is deleted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NL_MAX_TARGETS *NL_FUNCTIONS);
+	__type(key, u32);
+	__type(value, struct nl_function);
+} functions SEC(".maps");
+
 /* tid -> thread. Deleted when the thread ends. Full: its calls are counted as lost. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

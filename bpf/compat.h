@@ -75,6 +75,7 @@ struct nl_map {
 #define live NL_MAP(NL_MAP_live)
 #define sites NL_MAP(NL_MAP_sites)
 #define empty_site NL_MAP(NL_MAP_empty_site)
+#define functions NL_MAP(NL_MAP_functions)
 #define threads NL_MAP(NL_MAP_threads)
 #define uids NL_MAP(NL_MAP_uids)
 #define counters NL_MAP(NL_MAP_counters)

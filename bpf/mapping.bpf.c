@@ -97,6 +97,26 @@ static __always_inline int report_entry(struct syscall_enter *ctx, u32 type, int
 	return 0;
 }
 
+#ifndef NATIVELEAK_BCC
+/* The calls in flight whose return addresses return probes have replaced: the kernel keeps the true ones. */
+static __always_inline void find_replaced_returns(struct scratch *scr)
+{
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	struct uprobe_task *utask = BPF_CORE_READ(task, utask);
+	struct return_instance *call = utask ? BPF_CORE_READ(utask, return_instances) : 0;
+
+	for (u32 i = 0; i < NL_HIJACKED; i++) {
+		scr->hijacked[i].at = 0;
+		if (!call)
+			continue;
+		scr->hijacked[i].at = BPF_CORE_READ(call, stack);
+		scr->hijacked[i].address = BPF_CORE_READ(call, orig_ret_vaddr);
+		scr->n_hijacked = 1;
+		call = BPF_CORE_READ(call, next);
+	}
+}
+#endif
+
 #ifdef NL_BLIND
 /* The registers are not to be found: the kernel walks, by frame pointers. */
 static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
@@ -146,15 +166,9 @@ static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
 	scr->pc = ip;
 	scr->sp = sp;
 	scr->fp = fp;
-	if (thread->call != NL_CALL_NONE) {
-		scr->hijacked[0].at = thread->sp;
-		scr->hijacked[0].address = thread->return_address;
-		for (u32 i = 0; i < NL_NESTED_CALLS; i++) {
-			scr->hijacked[1 + i].at = i < thread->n_nested ? thread->nested[i].at : 0;
-			scr->hijacked[1 + i].address = thread->nested[i].address;
-		}
-		scr->n_hijacked = 1;
-	}
+#ifndef NATIVELEAK_BCC
+	find_replaced_returns(scr);
+#endif
 	if (HAS_TABLES(target)) {
 		walk_tables(scr->index);
 	} else {

@@ -70,24 +70,21 @@ static __always_inline struct scratch *take_scratch(void)
 
 static __always_inline void release_scratch(struct scratch *scr)
 {
-	exchange(&scr->busy, 0);
+	/* No other CPU ever looks at it, and on this one what was written before is seen. */
+	*(volatile u64 *)&scr->busy = 0;
 }
 
 /* One frame up by the frame pointer. Returns 1 when the walk has ended. */
-NL_GLOBAL int step_frame_pointer(u32 index)
+static __always_inline int step_frame_pointer(struct scratch *scr)
 {
-	struct scratch *scr = bpf_map_lookup_elem(&SCRATCH, &index);
-	u64 frame[2], fp;
+	u64 frame[2], fp = scr->fp;
 
-	if (!scr)
-		return 1;
-	fp = scr->fp;
 	/* A thread's outermost frame has fp 0: that is the root as far as can be seen. */
 	if (!fp)
 		return 1;
 	if (fp & 7 || fp < scr->sp || fp - scr->sp > MAX_GUESS_BYTES)
 		return end_walk(scr, NL_END_NO_FP);
-	if (bpf_probe_read_user(frame, sizeof(frame), (void *)fp))
+	if (read_two(scr, fp, frame))
 		return end_walk(scr, NL_END_READ);
 	if (!frame[1])
 		return 1;
@@ -101,9 +98,12 @@ NL_GLOBAL int step_frame_pointer(u32 index)
 /* Some frames of a walk by frame pointers; 1 when it has ended. */
 NL_GLOBAL int walk_some_pointers(u32 index)
 {
-	asm volatile("" ::"r"(index));
+	struct scratch *scr = bpf_map_lookup_elem(&SCRATCH, &index);
+
+	if (!scr)
+		return 1;
 	for (u32 i = 0; i < NL_STEPS; i++)
-		if (step_frame_pointer(index))
+		if (step_frame_pointer(scr))
 			return 1;
 	return 0;
 }
@@ -147,7 +147,7 @@ static __always_inline void begin_stack(struct scratch *scr, const struct nl_tar
 					u32 slot)
 {
 	scr->slot = slot;
-	scr->bank = target->bank;
+	scr->epoch = target->epoch;
 	scr->hash = slot + 1;
 	scr->found = NL_FOUND_EXACT;
 	scr->exact = 0;
@@ -159,6 +159,10 @@ static __always_inline void begin_stack(struct scratch *scr, const struct nl_tar
 	scr->map_end = 0;
 	scr->check = slot;
 	scr->n = 0;
+	scr->window_at = 1;
+#ifndef NATIVELEAK_BCC
+	begin_java(scr);
+#endif
 }
 
 /* Walk on from the registers that are set. */

@@ -16,12 +16,24 @@ struct mm_struct {
 	unsigned long brk;
 } __attribute__((preserve_access_index));
 
+/* A call that a return probe waits for. Source: include/linux/uprobes.h. */
+struct return_instance {
+	unsigned long stack;
+	unsigned long orig_ret_vaddr;
+	struct return_instance *next;
+} __attribute__((preserve_access_index));
+
+struct uprobe_task {
+	struct return_instance *return_instances;
+} __attribute__((preserve_access_index));
+
 struct task_struct {
 	int pid;
 	int tgid;
 	struct mm_struct *mm;
 	int exit_code;
 	struct signal_struct *signal;
+	struct uprobe_task *utask;
 } __attribute__((preserve_access_index));
 #endif
 

@@ -278,7 +278,8 @@ class Trace:
 
     Args:
         pids: What to trace: targets or process ids.
-        options: More options of ``trace``.
+        options: More options of ``trace``. Without a ``--max-overhead`` among them it is off: targets that do nothing
+            but allocate would be sampled, and most tests are of exact figures.
         output: Where the recording goes, for tests that keep it; without one it goes with the trace.
         attaches: False where the trace is to fail: nothing is waited for then; see ``wait``.
         within: A command that the tracer is run by, which becomes it by exec.
@@ -305,12 +306,15 @@ class Trace:
         self._room = tempfile.TemporaryDirectory(prefix="nativeleak-test-")
         self.recording = output or Path(self._room.name) / "trace.nlk"
         words = [sys.executable, "-m", "nativeleak", "trace", "--format", "json", "-o", str(self.recording)]
+        options = [str(option) for option in options]
+        if "--max-overhead" not in options:
+            words += ["--max-overhead", "off"]
         for pid in pids:
             words += ["-p", str(pid.pid if isinstance(pid, Target) else pid)]
         # A file, not a pipe: a report of a million sites must not wait for its reader.
         self._report = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close())
         self.process = subprocess.Popen(
-            [*within, *words, *(str(option) for option in options)],
+            [*within, *words, *options],
             stdin=subprocess.DEVNULL,
             stdout=self._report,
             stderr=subprocess.PIPE,

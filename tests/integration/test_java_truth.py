@@ -49,12 +49,13 @@ COLLECTORS = (
     ("zgc", ("-XX:+UnlockExperimentalVMOptions", "-XX:+UseZGC")),
     ("shenandoah", ("-XX:+UnlockExperimentalVMOptions", "-XX:+UseShenandoahGC")),
 )
+SMALL_CACHE = "-XX:ReservedCodeCacheSize=4m"
 LAYOUTS = (
     ("no compressed oops", ("-XX:-UseCompressedOops",)),
     ("one code heap", ("-XX:-SegmentedCodeCache",)),
     ("three code heaps", ("-XX:+SegmentedCodeCache", "-XX:ReservedCodeCacheSize=240m")),
     ("no class data sharing", ("-Xshare:off",)),
-    ("small code cache", ("-XX:ReservedCodeCacheSize=4m", "-XX:-SegmentedCodeCache")),
+    ("small code cache", (SMALL_CACHE, "-XX:-SegmentedCodeCache")),
 )
 RUNS = [(release, *MIXED) for release in (DEBIAN, *jdks.RELEASES)] + [
     (DEBIAN, *COMPILERS[0]),
@@ -181,7 +182,8 @@ def test_java_stacks_have_the_names_that_their_sizes_tell(release, options):
     print(f"{release} {options}: {result}")
     assert result.wrong == []
     assert result.n_events == N_EVENTS
-    assert result.n_marked <= N_EVENTS // 1000
+    # Where the code cache is too small, code is thrown away at once, before its names are read.
+    assert result.n_marked <= N_EVENTS // (5 if SMALL_CACHE in options else 1000)
 
 
 @pytest.mark.parametrize("release", [DEBIAN, "25"])
@@ -191,13 +193,6 @@ def test_java_frames_whose_code_became_invalid_keep_their_names(release):
     assert result.wrong == []
     assert result.n_events == N_EVENTS
     assert result.n_marked <= N_EVENTS // 1000
-
-
-REUSED = pytest.mark.xfail(
-    reason="an interpreted frame is known by the addresses of its method and bytecode, which another class may have "
-    "after the first was unloaded: both are one stack then, with the name of one of them",
-    strict=False,
-)
 
 
 def agent(folder: Path, room: Path) -> str:
@@ -213,8 +208,9 @@ def agent(folder: Path, room: Path) -> str:
     ("release", "options"),
     [
         pytest.param(DEBIAN, (), id="debian-mixed"),
-        pytest.param("25", (), id="25-mixed", marks=REUSED),
-        pytest.param(DEBIAN, ("-Xint",), id="debian-interpreted", marks=REUSED),
+        pytest.param("25", (), id="25-mixed"),
+        pytest.param(DEBIAN, ("-Xint",), id="debian-interpreted"),
+        pytest.param("25", ("-Xint",), id="25-interpreted"),
     ],
 )
 def test_java_methods_redefined_on_the_stack_keep_their_names(release, options, tmp_path):
@@ -224,9 +220,8 @@ def test_java_methods_redefined_on_the_stack_keep_their_names(release, options, 
     assert result.n_events == 202
 
 
-@REUSED
 @pytest.mark.parametrize("options", [(), ("-Xint",)], ids=["mixed", "interpreted"])
-@pytest.mark.parametrize("release", [DEBIAN, "25"] if IS_WHOLE else [DEBIAN])
+@pytest.mark.parametrize("release", [DEBIAN, "25"])
 def test_java_classes_unloaded_never_give_a_wrong_name(release, options):
     result = traced(release, options, 499, 31, program="Classes")
     print(f"{release} unloaded {options}: {result}")

@@ -28,7 +28,7 @@ from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError
 from nativeleak.ledger.slices import slice_seconds
-from nativeleak.model import Snapshot, TargetInfo, TraceInfo
+from nativeleak.model import Level, Snapshot, TargetInfo, TraceInfo
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
 from nativeleak.probes.families import ALL_NAMES, choose_points
@@ -63,6 +63,9 @@ class TraceOptions:
 
     Attributes:
         duration_s: None: until interrupted or the target ends.
+        sample_bytes: Mean bytes from one sampled heap block to the next; 0: every block is kept.
+        sample_above: Blocks of this size or more are always kept; 0: as ``sample_bytes``.
+        max_overhead_pct: What the probes may take: see ``governor.py``; 0: no limit.
         maps_only: No allocator probes: mmap and brk only.
     """
 
@@ -72,6 +75,9 @@ class TraceOptions:
     interval_s: float = 10.0
     min_size: int = 0
     max_size: int = 0
+    sample_bytes: int = 0
+    sample_above: int = 0
+    max_overhead_pct: float = 0.0
     max_depth: int = 127
     unwind: Unwind = Unwind.AUTO
     limits: Limits = field(default_factory=Limits)
@@ -213,6 +219,13 @@ class Trace:
             if not state.info.allocators and not self.options.maps_only:
                 raise _no_allocator(state)
         self._hit_cost_ns = self._measure_hit_cost(engine)
+        if self.options.sample_bytes:
+            engine.set_sampling(
+                self.options.sample_bytes,
+                self.options.sample_above or self.options.sample_bytes,
+                abi.TargetFlag.PARTIAL,
+            )
+            self.collector.set_level(Level.SAMPLED)
         self.collector.start_counters()
         for state in self.collector.targets.values():
             self.collector.open_window(state)
@@ -399,6 +412,7 @@ class Trace:
             probes=probes,
             min_size=self.options.min_size,
             max_size=self.options.max_size,
+            sample_bytes=self.options.sample_bytes,
             slice_s=slice_seconds(0),
             options=self.options.given,
         )

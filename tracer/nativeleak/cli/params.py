@@ -9,7 +9,7 @@ import click
 
 from nativeleak.errors import UsageError
 from nativeleak.target.pidns import find_ns_pid
-from nativeleak.units import parse_duration, parse_size
+from nativeleak.units import parse_duration, parse_percent, parse_size
 
 
 class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -46,7 +46,23 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since 
             self.fail(str(error), param, ctx)
 
 
+class OverheadType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """``2%``, ``0.5``, ``off`` -> percent; 0.0 for off."""
+
+    name = "overhead"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Percent, or a usage error."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        try:
+            return parse_percent(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 SIZE = SizeType()
+OVERHEAD = OverheadType()
 DURATION = DurationType()
 
 _Command = TypeVar("_Command", bound=Callable[..., object])

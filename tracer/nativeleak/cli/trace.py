@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from nativeleak.cli.params import DURATION, SIZE, ns_pid_options, resolve_pids
+from nativeleak.cli.params import DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
 from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.engine import AttachMode, Limits, Loader
 from nativeleak.errors import NativeleakError, UsageError
@@ -45,8 +45,17 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True,
               help="Report at the end.")  # fmt: skip
 @click.option("--top", type=click.IntRange(1), default=None, metavar="N", help="Sites in the text report.")
+@click.option("--by", type=click.Choice(["site", "thread", "site,thread", "pool"]), default="site,thread",
+              show_default=True, help="Rows of the report, as of nativeleak report.")  # fmt: skip
 @click.option("--min-size", type=SIZE, default=0, metavar="SIZE", help="Skip smaller heap allocations.")
 @click.option("--max-size", type=SIZE, default=0, metavar="SIZE", help="Skip larger heap allocations.")
+@click.option("--sample", type=SIZE, default=0, metavar="SIZE",
+              help="Keep one heap block in about SIZE bytes: totals are estimates. [default: all]")  # fmt: skip
+@click.option("--sample-above", type=SIZE, default=0, metavar="SIZE",
+              help="Blocks of this size or more are always kept. [default: that of --sample]")  # fmt: skip
+@click.option("--max-overhead", type=OVERHEAD, default=5.0, metavar="PERCENT",
+              help="What the probes may take, of one core or of the target's own CPU time, whichever is less: "
+              "more is avoided by sampling, then by watching less; `off`: no limit. [default: 5%]")  # fmt: skip
 @click.option("--max-allocations", type=click.IntRange(1000, 1 << 27), default=1 << 20, show_default=True,
               metavar="N", help="Outstanding allocations that can be kept at a time.")  # fmt: skip
 @click.option("--max-sites", type=click.IntRange(16, 1 << 22), default=1 << 16, show_default=True, metavar="N",
@@ -79,7 +88,7 @@ def trace_command(ctx: click.Context, /, **given: object) -> int:
     with observer:
         trace = Trace(options, observer)
         trace.run()
-    return _report(trace, str(given["format_"]), given["top"])
+    return _report(trace, str(given["format_"]), given["top"], str(given["by"]))
 
 
 def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
@@ -98,6 +107,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         raise UsageError(
             f"--max-size {ctx.params['max_size']} is less than --min-size {ctx.params['min_size']}: nothing is left"
         )
+    _check_sampling(ctx.params["sample"], ctx.params["sample_above"])
     output = ctx.params["output"] or Path(f"nativeleak-{pids[0]}-{time.strftime('%Y%m%d-%H%M%S')}.nlk")
     if ctx.params["ring_size"] & (ctx.params["ring_size"] - 1):
         raise UsageError(f"--ring-size {ctx.params['ring_size']}: must be a power of two")
@@ -108,6 +118,9 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         interval_s=interval_s,
         min_size=ctx.params["min_size"],
         max_size=ctx.params["max_size"],
+        sample_bytes=ctx.params["sample"],
+        sample_above=ctx.params["sample_above"],
+        max_overhead_pct=ctx.params["max_overhead"],
         max_depth=ctx.params["max_depth"],
         unwind=Unwind(ctx.params["unwind"]),
         limits=Limits(
@@ -126,17 +139,27 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
     )
 
 
+def _check_sampling(sample_bytes: int, sample_above: int) -> None:
+    if sample_bytes and not abi.MIN_SAMPLE_RATE <= sample_bytes <= abi.MAX_SAMPLE_RATE:
+        raise UsageError(
+            f"--sample {sample_bytes}: between {abi.MIN_SAMPLE_RATE} (1 KiB) and {abi.MAX_SAMPLE_RATE} (256 MiB)",
+            "512K is a good start; 0 keeps every block",
+        )
+    if sample_above and not sample_bytes:
+        raise UsageError("--sample-above without --sample: every block is kept already")
+
+
 def default_interval_s(duration_s: float | None) -> float:
     """Seconds between snapshots: 10, or less where a short trace would have too few to tell growth."""
     return _INTERVAL_S if duration_s is None else min(_INTERVAL_S, max(_MIN_INTERVAL_S, duration_s / _N_SNAPSHOTS))
 
 
-def _report(trace: Trace, format_: str, top: object) -> int:
+def _report(trace: Trace, format_: str, top: object, by: str) -> int:
     """The report, made by a process of its own: the recorder stays small, and pandas is not its business."""
     writer = trace.writer
     if format_ == "none" or writer is None:
         return 0
-    command = [sys.executable, "-m", "nativeleak", "report", "--format", format_]
+    command = [sys.executable, "-m", "nativeleak", "report", "--format", format_, "--by", by]
     if top is not None:
         command += ["--top", str(top)]
     if not writer.failed:

@@ -128,14 +128,25 @@ def _why_guessed(module: str, without: Sequence[str]) -> str:
     return "its unwind table was not ready yet"
 
 
+def _how_certain(report: Report) -> str:
+    certainty = report.certainty
+    if certainty is None:
+        return ""
+    return (
+        f"; the outstanding bytes are right to \N{PLUS-MINUS SIGN} {certainty.error_pct:.2g} % (95 % sure, from "
+        f"{certainty.n_sampled:,} blocks)"
+    )
+
+
 def _imprecise(report: Report) -> list[Gap]:
     counters, info = report.counters, report.info
     found = []
-    if info.sample_bytes:
+    if report.sample_bytes:
         found.append(
             Gap(
-                f"sampled, one allocation in about {format_bytes(info.sample_bytes)}: all sizes are estimates",
-                "trace without --sample for exact ones",
+                f"sampled, one block in about {format_bytes(report.sample_bytes)} of them, larger ones all: "
+                f"heap figures are estimates{_how_certain(report)}",
+                "trace without --sample, and with --max-overhead off, for exact ones",
             )
         )
     if info.min_size or info.max_size:
@@ -152,6 +163,8 @@ def _imprecise(report: Report) -> list[Gap]:
                 "install the debug symbols of the module named behind the address",
             )
         )
+    if n_frees := counters.get("unsampled_frees", 0):
+        found.append(Gap(f"{n_frees:,} frees were of blocks that were not sampled or older than the trace"))
     if n_frees := counters["unmatched_frees"]:
         found.append(Gap(f"{n_frees:,} frees were of blocks older than the trace; they change no total"))
     return found

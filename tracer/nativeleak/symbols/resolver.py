@@ -19,6 +19,7 @@ from typing import Final, Self
 
 from nativeleak.errors import NativeleakError
 from nativeleak.model.stack import Frame, FrameKind
+from nativeleak.symbols.budget import Budget
 from nativeleak.symbols.debugfiles import DEBUG_FOLDERS, debug_openers
 from nativeleak.symbols.demangle import demangle, printable
 from nativeleak.symbols.elf import BytesSource, ElfError, ElfFile, FileSource
@@ -57,6 +58,7 @@ class Symbolizer:
         self.unresolved_frames = 0
         self._pid = pid
         self._debug_folders = tuple(debug_folders)
+        self._budget = Budget()
         self._refresh_interval_s = refresh_interval_s
         self._refreshed_s = self._perf_map_read_s = -refresh_interval_s
         self._maps: list[MapEntry] = []
@@ -181,7 +183,7 @@ class Symbolizer:
         try:
             source = self._read_vdso(mapped) if mapped.is_vdso else FileSource(open_object(self._pid, mapped))
             self._objects[mapped.key] = SymbolizedObject(
-                ElfFile(source), mapped.path, debug_openers(self._pid), self._debug_folders
+                ElfFile(source), mapped.path, debug_openers(self._pid), self._debug_folders, self._budget
             )
         except ElfError:
             self._objects[mapped.key] = None

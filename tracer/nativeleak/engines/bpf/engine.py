@@ -61,6 +61,14 @@ _ALLOCATOR_PROGRAMS: Final[dict[AttachMode, dict[str, int]]] = {
     AttachMode.MULTI: dict.fromkeys(("on_alloc_entry", "on_alloc_return", "on_free"), kernel.ATTACH_UPROBE_MULTI),
     AttachMode.PERF: dict.fromkeys(("on_alloc_entry", "on_alloc_return", "on_free"), 0),
 }
+_DECLINABLE: Final = (
+    CallKind.MALLOC,
+    CallKind.CALLOC,
+    CallKind.NEW,
+    CallKind.ALIGNED_ALLOC,
+    CallKind.POSIX_MEMALIGN,
+)
+"""Kinds of functions whose return may be declined, most frequent first. realloc is none: it gives a block back too."""
 _ALL_ALLOCATOR_PROGRAMS: Final = ("on_alloc_session", "on_alloc_entry", "on_alloc_return", "on_free")
 
 _SYSCALLS: Final = ("mmap", "munmap", "mremap", "mprotect", "pkey_mprotect", "brk", "shmget", "shmat", "shmdt")
@@ -145,6 +153,7 @@ class BpfEngine:
         self._ring: RingBuffer | None = None
         self._targets: dict[int, abi.Target] = {}
         self._n_tables = 0
+        self._n_functions: dict[int, int] = {}
         self.error: BaseException | None = None
         self.notes: list[str] = []
         self.mode, self._object = self._load(modes)
@@ -231,7 +240,7 @@ class BpfEngine:
 
     def _take_maps(self) -> None:
         take = self._object.map
-        self._live = take("live", 8, 24)
+        self._live = take("live", 8, ctypes.sizeof(abi.Live))
         self._sites = take("sites", 16, ctypes.sizeof(abi.Site))
         stacks = take("stacks", 8, ctypes.sizeof(abi.StackStruct))
         known = take("known_stacks", 8, 4)
@@ -295,6 +304,7 @@ class BpfEngine:
         Raises:
             CannotTraceError: The kernel refuses; the error says what may be the matter.
         """
+        numbers = self._number_functions(slot, placed)
         frees = [probe for probe in placed if probe.point.kind in FREE_KINDS]
         allocs = [probe for probe in placed if probe.point.kind not in FREE_KINDS]
         # Returns before entries: an entry without its return would be a call that never ends.
@@ -305,9 +315,24 @@ class BpfEngine:
             jobs += [("on_alloc_return", allocs, True), ("on_alloc_entry", allocs, False)]
         try:
             for program, probes, at_return in jobs:
-                self._attach(program, pid, path, [(p.offset, _cookie(slot, p)) for p in probes], at_return=at_return)
+                places = [(p.offset, _cookie(slot, p, numbers.get(p.offset, 0))) for p in probes]
+                self._attach(program, pid, path, places, at_return=at_return)
         except OSError as error:
             raise _attach_error(name, error) from error
+
+    def _number_functions(self, slot: int, placed: Sequence[PlacedProbe]) -> dict[int, int]:
+        """Offset of a probe -> number of its function among those of the target whose return may be declined.
+
+        Only a session's entry can decline; elsewhere the return is trapped all the same, and has to be known for what
+        it is by the walk of a stack.
+        """
+        numbers: dict[int, int] = {}
+        if self.mode is AttachMode.SESSION:
+            for probe in sorted((p for p in placed if p.point.kind in _DECLINABLE), key=_declinable_order):
+                number = self._n_functions.get(slot, 0) + 1
+                if number < abi.N_FUNCTIONS and probe.offset not in numbers:
+                    numbers[probe.offset] = self._n_functions[slot] = number
+        return numbers
 
     def _attach(
         self, program: str, pid: int, path: str, places: Sequence[tuple[int, int]], *, at_return: bool = False
@@ -361,6 +386,12 @@ class BpfEngine:
         """Double the birth slices' width; see ``ledger/slices.py``."""
         for slot, target in self._targets.items():
             target.generation = generation
+            self._write_target(slot)
+
+    def set_sampling(self, rate: int, above: int, flags: abi.TargetFlag) -> None:
+        """Which blocks are kept from now on: one in about ``rate`` bytes, all of at least ``above``; rate 0: all."""
+        for slot, target in self._targets.items():
+            target.sample_rate, target.sample_above, target.flags = rate, above, flags
             self._write_target(slot)
 
     def _write_target(self, slot: int) -> None:
@@ -420,12 +451,12 @@ class BpfEngine:
         The kernel side goes on with the old ones until the new ones are whole.
         """
         target = self._targets[slot]
-        bank = target.bank ^ 1
+        epoch = (target.epoch + 1) & 0xFFFF_FFFF
         value = abi.Mappings(n=min(len(mappings), abi.MAX_MAPPINGS))
         for entry, (start, end, bias, table) in zip(value.mappings, mappings, strict=False):
             entry.start, entry.end, entry.bias, entry.table = start, end, bias & (1 << 64) - 1, table
-        self._mappings.update(_U32.pack(slot * 2 + bank), bytes(value))
-        target.bank = bank
+        self._mappings.update(_U32.pack(slot * 2 + (epoch & 1)), bytes(value))
+        target.epoch = epoch
         self._write_target(slot)
 
     def set_java(self, slot: int, java: abi.Java) -> None:
@@ -505,9 +536,13 @@ def _close_all(fds: Sequence[int]) -> None:
         os.close(fd)
 
 
-def _cookie(slot: int, probe: PlacedProbe) -> int:
+def _cookie(slot: int, probe: PlacedProbe, function: int) -> int:
     at = probe.placement
-    return abi.cookie(_CALLS[probe.point.kind], slot, at.offset, at.pushed_bytes, at.arguments)
+    return abi.cookie(_CALLS[probe.point.kind], slot, at.offset, at.pushed_bytes, at.arguments, function)
+
+
+def _declinable_order(probe: PlacedProbe) -> int:
+    return _DECLINABLE.index(probe.point.kind)
 
 
 def _memlock_bytes(fd: int) -> int:

@@ -28,7 +28,7 @@ from nativeleak.errors import CannotTraceError
 
 _ARRAY, _HASH, _PERCPU_ARRAY, _RINGBUF = 2, 1, 6, 27
 _NO_PREALLOC: Final = 1
-_SCRATCH_BYTES: Final = 8680
+_SCRATCH_BYTES: Final = 9264
 _FIRST_NUMBER: Final = 0x4E4C0000
 _INSTRUCTION: Final = struct.Struct("<BBhi")
 _LOAD_64: Final = 0x18
@@ -53,9 +53,10 @@ SHAPES: Final[Mapping[str, MapShape]] = {
     "targets": MapShape(_ARRAY, 4, ctypes.sizeof(abi.Target), abi.MAX_TARGETS),
     "windows": MapShape(_ARRAY, 4, 4, abi.MAX_TARGETS),
     "slots": MapShape(_HASH, 4, 4, abi.MAX_TARGETS),
-    "live": MapShape(_HASH, 8, 24, flags=_NO_PREALLOC),
+    "live": MapShape(_HASH, 8, 32, flags=_NO_PREALLOC),
     "sites": MapShape(_HASH, 16, _SITE_BYTES, flags=_NO_PREALLOC),
     "empty_site": MapShape(_ARRAY, 4, _SITE_BYTES),
+    "functions": MapShape(_ARRAY, 4, 8, abi.MAX_TARGETS * abi.N_FUNCTIONS),
     "threads": MapShape(_HASH, 4, abi.THREAD_BYTES, flags=_NO_PREALLOC),
     "uids": MapShape(_ARRAY, 4, 8),
     "counters": MapShape(_PERCPU_ARRAY, 4, 8, len(abi.Counter)),
