@@ -351,7 +351,7 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	u64 sp = REG_SP(ctx) + NL_COOKIE_PUSHED(cookie), size;
 
 	/* A forked child runs the same probes: it is another process. */
-	if (!target || target->tgid != bpf_get_current_pid_tgid() >> 32)
+	if (!target || target->tgid != current_ids() >> 32)
 		return 0;
 	count(NL_CALLS);
 	args = arguments_of(ctx, cookie);
@@ -435,7 +435,7 @@ static __always_inline void leave_realloc(struct nl_thread *thread, struct nl_ta
 
 static __always_inline int leave_call(struct pt_regs *ctx)
 {
-	u32 tid = (u32)bpf_get_current_pid_tgid(), call;
+	u32 tid = (u32)current_ids(), call;
 	struct nl_thread *thread = bpf_map_lookup_elem(&threads, &tid);
 	struct nl_target *target;
 	u64 result;
@@ -495,12 +495,12 @@ SEC("uprobe")
 int on_free(struct pt_regs *ctx)
 {
 	u64 cookie = bpf_get_attach_cookie(ctx), address = arguments_of(ctx, cookie).first;
-	u32 slot = NL_COOKIE_SLOT(cookie), tid = (u32)bpf_get_current_pid_tgid();
+	u32 slot = NL_COOKIE_SLOT(cookie), tid = (u32)current_ids();
 	struct nl_target *target = active_target(slot);
 	struct nl_thread *thread;
 	struct nl_live block;
 
-	if (!target || target->tgid != bpf_get_current_pid_tgid() >> 32)
+	if (!target || target->tgid != current_ids() >> 32)
 		return 0;
 	count(NL_FREES);
 	if (!address) {

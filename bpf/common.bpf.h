@@ -85,6 +85,10 @@ struct pt_regs {
 #endif
 
 #ifndef NATIVELEAK_BCC
+/* The PID namespace that the tracer lives in, as stat(2) has it; inode 0: the machine's own. Set by the loader. */
+const volatile u64 pid_ns_device;
+const volatile u64 pid_ns_inode;
+
 /*
  * Sizes given here are the defaults; the loader sets those of live, sites, threads, stacks, known_stacks,
  * scratch and events before it loads the object. All hash maps allocate as they are used.
@@ -182,6 +186,21 @@ struct {
 } events SEC(".maps");
 #endif
 
+/*
+ * tgid << 32 | tid of the running task, as the tracer's PID namespace has it. 0 for tasks that are in another one, where
+ * the tracer does not live in the machine's own: of those below it the kernel does not tell.
+ */
+static __always_inline u64 current_ids(void)
+{
+	struct bpf_pidns_info ids = {};
+
+	if (!pid_ns_inode)
+		return bpf_get_current_pid_tgid();
+	if (bpf_get_ns_current_pid_tgid(pid_ns_device, pid_ns_inode, &ids, sizeof(ids)))
+		return 0;
+	return (u64)ids.tgid << 32 | ids.pid;
+}
+
 /* Atomic although the counter is this CPU's own: a program may be preempted between load and store. */
 static __always_inline void count_n(u32 counter, u64 n)
 {
@@ -208,7 +227,7 @@ static __always_inline struct nl_target *active_target(u32 slot)
 /* The slot of the running process, or NL_MAX_TARGETS when it is none of the targets. */
 static __always_inline u32 current_slot(void)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_ids() >> 32;
 	u32 *slot = bpf_map_lookup_elem(&slots, &tgid);
 
 	return slot ? *slot : NL_MAX_TARGETS;
@@ -224,7 +243,7 @@ static __always_inline struct nl_event *new_event(u32 type, u32 slot, u32 uid)
 	}
 	event->type = type;
 	event->slot = slot;
-	event->tid = (u32)bpf_get_current_pid_tgid();
+	event->tid = (u32)current_ids();
 	event->thread = uid;
 	event->time_ns = bpf_ktime_get_ns();
 	event->stack = 0;
@@ -261,7 +280,7 @@ static __noinline struct nl_thread *new_thread(u32 tid, u32 slot)
 /* The running thread; 0 when the table is full. */
 static __always_inline struct nl_thread *current_thread(u32 slot)
 {
-	u32 tid = (u32)bpf_get_current_pid_tgid();
+	u32 tid = (u32)current_ids();
 	struct nl_thread *thread = bpf_map_lookup_elem(&threads, &tid);
 
 	return thread ? thread : new_thread(tid, slot);

@@ -55,6 +55,14 @@ static __always_inline unsigned long long exchange(unsigned long long *at, unsig
 	bpf_map_update_elem(map, (void *)(key), (void *)(value), flags)
 #define bpf_map_delete_elem(map, key) bpf_map_delete_elem(map, (void *)(key))
 
+/* In an inner PID namespace the loader says which. */
+#ifndef NL_PID_NS_INODE
+#define NL_PID_NS_INODE 0
+#define NL_PID_NS_DEVICE 0
+#endif
+#define pid_ns_inode NL_PID_NS_INODE
+#define pid_ns_device NL_PID_NS_DEVICE
+
 /* A name of a map is its descriptor, as an instruction loads it. */
 struct nl_map {
 	int unused;

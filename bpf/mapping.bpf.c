@@ -199,7 +199,7 @@ static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
 SEC("tp/syscalls/sys_exit_mmap")
 int on_syscall_exit(struct syscall_exit *ctx)
 {
-	u32 tid = (u32)bpf_get_current_pid_tgid(), type;
+	u32 tid = (u32)current_ids(), type;
 	struct nl_thread *thread;
 	s64 ret = ctx->ret;
 	struct nl_event *event;
@@ -286,7 +286,8 @@ SEC("raw_tp/task_rename")
 int on_rename(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)ctx->args[0];
-	u32 tgid = tgid_of(task), tid = tid_of(task);
+	u64 ids = ids_of(task);
+	u32 tgid = ids >> 32, tid = (u32)ids;
 	u32 *slot = bpf_map_lookup_elem(&slots, &tgid);
 	struct nl_thread *thread;
 	struct nl_event *event;
@@ -308,7 +309,8 @@ SEC("raw_tp/sched_process_exit")
 int on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)ctx->args[0];
-	u32 tgid = tgid_of(task), tid = tid_of(task);
+	u64 ids = ids_of(task);
+	u32 tgid = ids >> 32, tid = (u32)ids;
 	u32 *slot = bpf_map_lookup_elem(&slots, &tgid);
 	struct nl_thread *thread;
 	struct nl_event *event;
@@ -337,7 +339,7 @@ SEC("raw_tp/sched_process_exec")
 int on_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)ctx->args[0];
-	u32 tgid = tgid_of(task);
+	u32 tgid = ids_of(task) >> 32;
 	u32 *found = bpf_map_lookup_elem(&slots, &tgid), slot, *state;
 	struct nl_event *event;
 

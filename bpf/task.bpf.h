@@ -45,14 +45,15 @@ struct task_struct {
 		value_;                                                                 \
 	})
 
-static __always_inline u32 tid_of(struct task_struct *task)
+/*
+ * tgid << 32 | tid, as the tracer's PID namespace has it. The machine's own names every task; an inner one the running
+ * task only, which is who ends, executes, or is renamed by itself: 0 for another.
+ */
+static __always_inline u64 ids_of(struct task_struct *task)
 {
-	return READ_FIELD(task, pid);
-}
-
-static __always_inline u32 tgid_of(struct task_struct *task)
-{
-	return READ_FIELD(task, tgid);
+	if (!pid_ns_inode)
+		return (u64)READ_FIELD(task, tgid) << 32 | (u32)READ_FIELD(task, pid);
+	return (u64)task == bpf_get_current_task() ? current_ids() : 0;
 }
 
 /* As wait(2) gives it; that of the process where it is the main thread that ends. */
@@ -61,7 +62,7 @@ static __always_inline s64 exit_code_of(struct task_struct *task)
 	s64 code = READ_FIELD(task, exit_code);
 	struct signal_struct *signal = READ_FIELD(task, signal);
 
-	if (tid_of(task) == tgid_of(task))
+	if (READ_FIELD(task, pid) == READ_FIELD(task, tgid))
 		code |= READ_FIELD(signal, group_exit_code);
 	return code;
 }
@@ -82,16 +83,10 @@ static __always_inline struct pt_regs *user_registers(void)
 }
 #else
 /* Nothing is known of the kernel's structures. Who ends or executes is the running task, and mostly who is renamed. */
-static __always_inline u32 tid_of(struct task_struct *task)
+static __always_inline u64 ids_of(struct task_struct *task)
 {
 	(void)task;
-	return (u32)bpf_get_current_pid_tgid();
-}
-
-static __always_inline u32 tgid_of(struct task_struct *task)
-{
-	(void)task;
-	return bpf_get_current_pid_tgid() >> 32;
+	return current_ids();
 }
 
 static __always_inline s64 exit_code_of(struct task_struct *task)

@@ -38,16 +38,15 @@ from nativeleak.recording.writer import RecordingWriter
 from nativeleak.symbols.functions import find_function_offsets
 from nativeleak.symbols.source import ElfError
 from nativeleak.target import procfs
-from nativeleak.target.check import check_target
+from nativeleak.target.check import TargetFacts, check_target
 from nativeleak.target.jvm import read_jvm_version
 from nativeleak.target.mapped import MappedObject, executable_objects
+from nativeleak.target.pidns import read_inner_pid_namespace
 from nativeleak.unwind.tables import UnwindTables
 
 _TICK_S: Final = 0.05
 """Shortest time between two looks at the ring buffer: it holds some 20,000 events."""
 _IDLE_S: Final = 0.5
-_INIT_PID_NAMESPACE: Final = "pid:[4026531836]"
-"""Source: PROC_PID_INIT_INO in include/linux/proc_ns.h."""
 
 
 class Unwind(StrEnum):
@@ -156,9 +155,8 @@ class Trace:
         Raises:
             NativeleakError: It could not begin.
         """
-        _refuse_inner_pid_namespace()
         for pid in self.options.pids:
-            check_target(pid)
+            _refuse_below_inner_namespace(check_target(pid))
         with contextlib.ExitStack() as stack:
             engine = stack.enter_context(
                 BpfEngine(self.options.limits, self.collector.on_event, self.options.modes, self.options.loader)
@@ -443,15 +441,12 @@ class Trace:
             os._exit(128 + number)
 
 
-def _refuse_inner_pid_namespace() -> None:
-    try:
-        namespace = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return
-    if namespace != _INIT_PID_NAMESPACE:
+def _refuse_below_inner_namespace(facts: TargetFacts) -> None:
+    """From inside a container the kernel names the tasks of that very container only, not of those within it."""
+    if not facts.same_pid_ns and read_inner_pid_namespace() is not None:
         raise CannotTraceError(
-            "tracing from inside a PID namespace is not possible: the kernel's probes see the host's PIDs",
-            "run nativeleak on the host, or in a container that shares the host's PID namespace (--pid=host)",
+            f"trace of PID {facts.pid} failed: it is in a PID namespace within ours, which is not the host's",
+            "run nativeleak on the host, or in the target's own PID namespace",
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from nativeleak.cli.params import DURATION, OVERHEAD, SIZE
+from nativeleak.cli.params import DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
 from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.engine import AttachMode, Limits, Loader
 from nativeleak.errors import NativeleakError, UsageError
@@ -34,7 +34,8 @@ Examples:
   nativeleak trace -p 4711 --format folded | flamegraph.pl > leak.svg
 Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 )
-@click.option("-p", "--pid", "pids", type=int, multiple=True, required=True, metavar="PID", help="Process to trace.")
+@click.option("-p", "--pid", "pids", type=int, multiple=True, metavar="PID", help="Process to trace.")
+@ns_pid_options
 @click.option("--duration", type=DURATION, metavar="TIME", help="How long: 90s, 10m, 1h30m. [default: until Ctrl-C]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Recording. "
               "[default: nativeleak-PID-TIME.nlk]")  # fmt: skip
@@ -91,7 +92,9 @@ def trace_command(ctx: click.Context, /, **given: object) -> int:
 
 
 def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
-    pids = tuple(dict.fromkeys(ctx.params["pids"]))
+    pids = resolve_pids(ctx.params["pids"], ctx.params["ns_pid"], ctx.params["ns_of"])
+    if not pids:
+        raise click.UsageError("Missing option '-p' / '--pid'.", ctx)
     if len(pids) >= abi.MAX_TARGETS:
         raise UsageError(f"--pid given {len(pids)} times: at most {abi.MAX_TARGETS - 1} processes at once")
     duration_s = ctx.params["duration"]

@@ -26,6 +26,7 @@ from nativeleak.engines.bpf.stack_store import StackStore
 from nativeleak.errors import CannotTraceError
 from nativeleak.probes.families import FREE_KINDS, CallKind
 from nativeleak.probes.placement import PlacedProbe
+from nativeleak.target.pidns import read_inner_pid_namespace
 
 _U32: Final = struct.Struct("=I")
 _SITE_KEY: Final = struct.Struct("=QII")
@@ -207,6 +208,9 @@ class BpfEngine:
             }
             for name, n in sizes.items():
                 bpf_object.set_max_entries(name, n)
+            namespace = read_inner_pid_namespace()
+            if namespace is not None:
+                bpf_object.set_pid_namespace(*namespace)
             bpf_object.load()
             for name, attach_type in wanted.items():
                 if attach_type and not kernel.has_uprobe_links(bpf_object.program_fd(name), attach_type):

@@ -95,14 +95,17 @@ def has_bcc() -> bool:
 
 
 @functools.cache
-def compiled() -> Mapping[str, bytes]:
+def compiled(*more_flags: str) -> Mapping[str, bytes]:
     """Instructions of every program, with numbers in the place of maps; compiled once, by a process of its own.
+
+    Args:
+        more_flags: Of the compiler.
 
     Raises:
         CannotTraceError: There is no BCC here, or it does not compile them.
     """
     flags = [f"-DNL_MAP_{name}={_FIRST_NUMBER + i}" for i, name in enumerate(SHAPES)]
-    flags.append(f"-DNL_SCRATCH_BYTES={_SCRATCH_BYTES}")
+    flags += [f"-DNL_SCRATCH_BYTES={_SCRATCH_BYTES}", *more_flags]
     command = [sys.executable, "-m", "nativeleak.engines.bpf.loaders.bcc_compiler", str(source_path()), *flags]
     try:
         done = subprocess.run(
@@ -132,7 +135,8 @@ class BccObject:
     """The programs and maps, with the surface of ``libbpf.BpfObject``."""
 
     def __init__(self, libbpf: Libbpf) -> None:
-        self._libbpf, self._code = libbpf, compiled()
+        self._libbpf = libbpf
+        self._flags: tuple[str, ...] = ()
         self._shapes = {**SHAPES, **_UNUSED}
         self._sizes = {name: shape.n for name, shape in self._shapes.items()}
         self._attach_types: dict[str, int] = {}
@@ -153,23 +157,28 @@ class BccObject:
         """Size of a map; before ``load``."""
         self._sizes[name] = n
 
+    def set_pid_namespace(self, device: int, inode: int) -> None:
+        """Whose PIDs are meant, where it is not the machine's own namespace; before ``load``."""
+        self._flags = (f"-DNL_PID_NS_DEVICE={device}", f"-DNL_PID_NS_INODE={inode}")
+
     def load(self) -> None:
         """Create the maps, verify and load the programs.
 
         Raises:
             OSError: The kernel refused; ``Libbpf.messages`` says why.
         """
+        code = compiled(*self._flags)
         for name, shape in self._shapes.items():
             self._maps[name] = self._libbpf.create_map(
                 name, shape.kind, shape.key_bytes, shape.value_bytes, self._sizes[name], shape.flags
             )
         numbers = {_FIRST_NUMBER + i: self._maps[name] for i, name in enumerate(SHAPES)}
-        for name, code in self._code.items():
+        for name, instructions in code.items():
             if name in self._left_out:
                 continue
             try:
                 self._programs[name] = kernel.load_program(
-                    name, _program_kind(name), with_descriptors(code, numbers), self._attach_types.get(name, 0)
+                    name, _program_kind(name), with_descriptors(instructions, numbers), self._attach_types.get(name, 0)
                 )
             except kernel.VerifierError as error:
                 self._libbpf.messages.append(f"{name}: {error.log}")

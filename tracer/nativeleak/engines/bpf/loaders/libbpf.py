@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import platform
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Self
@@ -38,6 +39,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "bpf_link__destroy": (ctypes.c_int, (_P,)),
     "bpf_map__fd": (ctypes.c_int, (_P,)),
     "bpf_map__set_max_entries": (ctypes.c_int, (_P, ctypes.c_uint32)),
+    "bpf_map__initial_value": (_P, (_P, _P)),
     "bpf_map_lookup_elem": (ctypes.c_int, (ctypes.c_int, _P, _P)),
     "bpf_map_update_elem": (ctypes.c_int, (ctypes.c_int, _P, _P, ctypes.c_uint64)),
     "bpf_map_delete_elem": (ctypes.c_int, (ctypes.c_int, _P)),
@@ -60,6 +62,8 @@ _SAMPLE_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, _P, _P, ctypes.c_size_t)
 _ENOSPC_GROWTH: Final = 4
 _BPF_MAP_TYPE_ARRAY: Final = 2
 _BPF_F_INNER_MAP: Final = 1 << 12
+_CONSTANTS: Final = struct.Struct("=QQ")
+"""The ``const volatile`` variables of bpf/common.bpf.h, in their order."""
 
 
 class _UprobeOpts(ctypes.Structure):
@@ -340,6 +344,14 @@ class BpfObject:
     def set_max_entries(self, name: str, n: int) -> None:
         """Size of a map; before ``load``."""
         _check(self._lib.bpf_map__set_max_entries(self._map(name), n), name)
+
+    def set_pid_namespace(self, device: int, inode: int) -> None:
+        """Whose PIDs are meant, where it is not the machine's own namespace; before ``load``."""
+        size = ctypes.c_size_t()
+        values = self._lib.bpf_map__initial_value(self._map(".rodata"), ctypes.byref(size))
+        if not values or size.value != _CONSTANTS.size:
+            raise LookupError(f"constants of {size.value} bytes")
+        ctypes.memmove(values, _CONSTANTS.pack(device, inode), _CONSTANTS.size)
 
     def load(self) -> None:
         """Create the maps, verify and load the programs.
