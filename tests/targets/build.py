@@ -74,6 +74,7 @@ TARGETS = {
     "libcalls": Spec("libcalls.c"),
     "librecord.so": Spec("librecord.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC")),
     "lives": Spec("lives.c"),
+    "many": Spec("many.c"),
     "maps": Spec("maps.c"),
     "million": Spec("million.c"),
     "musl": Spec("portable.c", compiler="musl-gcc"),

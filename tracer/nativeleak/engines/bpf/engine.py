@@ -117,6 +117,8 @@ class BpfEngine:
         CannotTraceError: The kernel, its configuration or our rights do not do.
     """
 
+    max_mappings: Final = abi.MAX_MAPPINGS
+
     def __init__(
         self, limits: Limits, on_event: Callable[[abi.Event], None], modes: Sequence[AttachMode] = tuple(AttachMode)
     ) -> None:
