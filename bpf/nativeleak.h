@@ -179,7 +179,8 @@ struct nl_mapping {
 };
 
 #define NL_NO_TABLE 0xffffffffu
-#define NL_MAX_MAPPINGS 512
+/* A power of two; 64 KiB a bank. Beyond it user space leaves out what has no table first, and says so. */
+#define NL_MAX_MAPPINGS 2048
 
 /* The mappings of one target in order of address; two of these a target, in turns. */
 struct nl_mappings {

@@ -75,6 +75,7 @@ TARGETS = {
     "libcalls": Spec("libcalls.c"),
     "librecord.so": Spec("librecord.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC")),
     "lives": Spec("lives.c"),
+    "many": Spec("many.c"),
     "maps": Spec("maps.c"),
     "million": Spec("million.c"),
     "mixed": Spec("mixed.c"),

@@ -136,6 +136,8 @@ class BpfEngine:
         CannotTraceError: The kernel, its configuration or our rights do not do.
     """
 
+    max_mappings: Final = abi.MAX_MAPPINGS
+
     def __init__(
         self,
         limits: Limits,
