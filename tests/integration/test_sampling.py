@@ -1,6 +1,6 @@
 """Sampling: estimates against what a target knows of itself.
 
-Each thread and function of the target is a site with an estimate of its own, so one trace gives a hundred of them. Bounds
+Each thread and function of the target is a site with an estimate of its own: one trace gives a hundred of them. Bounds
 are such that a right sampler fails once in some ten thousand runs.
 """
 

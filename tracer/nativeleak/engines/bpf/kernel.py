@@ -20,6 +20,7 @@ ATTACH_UPROBE_SESSION: Final = 57
 """``BPF_TRACE_UPROBE_SESSION`` (Linux 6.13)."""
 
 _BPF_LINK_CREATE: Final = 28
+_BPF_ENABLE_STATS: Final = 32
 _UPROBE_MULTI_RETURN: Final = 1
 _PERF_TYPE_TRACEPOINT: Final = 2
 _PERF_FLAG_FD_CLOEXEC: Final = 8
@@ -132,6 +133,25 @@ def attach_tracepoint(prog_fd: int, event_id: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def run_statistics() -> int:
+    """Have the kernel count how long BPF programs run, until the descriptor that this returns is closed.
+
+    Costs each run of every program some 20 ns meanwhile.
+
+    Raises:
+        OSError: EPERM without CAP_SYS_ADMIN; EINVAL before Linux 5.8.
+    """
+    attr = ctypes.create_string_buffer(struct.pack("<I", 0), 4)
+    return _syscall(_number("bpf"), _BPF_ENABLE_STATS, attr, 4)
+
+
+def read_fdinfo(fd: int) -> dict[str, str]:
+    """What the kernel says of a descriptor of ours."""
+    with open(f"/proc/self/fdinfo/{fd}") as info:
+        pairs = (line.partition(":") for line in info)
+        return {name: value.strip() for name, _, value in pairs}
 
 
 class Tracefs:
