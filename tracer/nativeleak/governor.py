@@ -3,8 +3,8 @@
 Scope: decisions alone. What a probe costs and how often it runs is measured elsewhere (``engines/bpf/calibration.py``,
 ``watch.py``), and time comes in as an argument, so that a test can play any load in no time.
 
-The budget is a share of one core or of the CPU time that the targets use without us, whichever is less; a thousandth of
-a core is always allowed, so that a target that sleeps is not watched less for nothing.
+The budget is a share of one core or of the CPU time that the targets use without us, whichever is less; but never less
+than a fifth of that share of one core, so that a target that sleeps most of the time is not watched less for nothing.
 
 The levels, each cheaper than the one before:
 
@@ -24,8 +24,8 @@ from nativeleak.model import Level
 
 DEFAULT_SAMPLE_BYTES: Final = 512 << 10
 MAX_SAMPLE_BYTES: Final = 32 << 20
-_ALLOWED_PER_S: Final = 0.001
-"""CPU seconds a second that are always allowed."""
+_LEAST_CPU: Final = 0.2
+"""CPU seconds a second that targets are taken to use at least: what a sleeping one may lose is a share of that."""
 _FILLED: Final = 0.9
 """A lower level is taken when it is expected to use at most this much of the budget."""
 _ROOM: Final = 0.7
@@ -132,8 +132,7 @@ class Governor:
 
     def budget(self, load: Load) -> float:
         """CPU seconds a second that they may take."""
-        own = max(0.0, load.cpu - self.cost(load))
-        return max(_ALLOWED_PER_S, self._budget * min(1.0, own))
+        return self._budget * min(1.0, max(_LEAST_CPU, load.cpu - self.cost(load)))
 
     def expected(self, plan: Plan, load: Load) -> float:
         """CPU seconds a second that another plan would take, from the load under the present one.
@@ -144,7 +143,6 @@ class Governor:
         calls = load.calls
         if self.plan.level not in (Level.EXACT, Level.SAMPLED):
             calls = max(load.calls, load.frees)
-        light_ns = self._usual_run_ns(plan.level) if plan.level is not Level.EXACT else costs.light_run_ns
         full_ns = costs.return_ns + 2 * self._run_ns[Level.EXACT]
         entries_ns = calls * costs.call_ns + load.frees * costs.free_ns
         match plan.level:
@@ -154,7 +152,7 @@ class Governor:
                 followed = 0.0
                 if self.plan.level is Level.SAMPLED and plan.sample_bytes:
                     followed = load.followed * self.plan.sample_bytes / plan.sample_bytes
-                return (entries_ns + (calls + load.frees) * light_ns + followed * full_ns) / 1e9
+                return (entries_ns + (calls + load.frees) * costs.light_run_ns + followed * full_ns) / 1e9
             case Level.BIG:
                 return load.frees * (costs.free_ns + costs.light_run_ns) / 1e9
             case Level.SYSCALLS:
@@ -168,7 +166,7 @@ class Governor:
         Args:
             load: What was counted by probes that do nothing else: all of it entries.
         """
-        budget = max(_ALLOWED_PER_S, self._budget * min(1.0, load.cpu))
+        budget = self._budget * min(1.0, max(_LEAST_CPU, load.cpu))
         self.plan = next((p for p in self._plans() if self.expected(p, load) <= _FILLED * budget), _LAST)
         return self.plan
 

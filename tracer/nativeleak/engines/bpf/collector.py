@@ -140,7 +140,7 @@ class Collector:
         self.engine.consume()
 
     def write_off(self) -> None:
-        """Take all outstanding heap blocks out of the totals: their frees will go unseen. No allocator probe is left."""
+        """Take all outstanding heap blocks out of the totals: their frees will go unseen. Without probes only."""
         self.read_heap()
         self.heap.write_off(self.generation)
         self.engine.empty_live_set()
