@@ -25,6 +25,7 @@ from nativeleak.engines.bpf.calibration import Calibration, calibrate
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
 from nativeleak.engines.bpf.java import open_java
+from nativeleak.engines.bpf.memory import limits_within
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError
 from nativeleak.governor import EXACT, Governor, Plan
@@ -42,12 +43,16 @@ from nativeleak.target import procfs
 from nativeleak.target.check import check_target
 from nativeleak.target.jvm import read_jvm_version
 from nativeleak.target.mapped import MappedObject, executable_objects
+from nativeleak.target.oom import stand_before
+from nativeleak.units import format_bytes
 from nativeleak.unwind.tables import UnwindTables
 from nativeleak.watch import Watch
 
 _TICK_S: Final = 0.05
 """Shortest time between two looks at the ring buffer: it holds some 20,000 events."""
 _IDLE_S: Final = 0.5
+_NEAR_BOUND: Final = 0.95
+"""Share of ``--max-memory`` at which nothing more is recorded."""
 _INIT_PID_NAMESPACE: Final = "pid:[4026531836]"
 """Source: PROC_PID_INIT_INO in include/linux/proc_ns.h."""
 
@@ -68,6 +73,7 @@ class TraceOptions:
         duration_s: None: until interrupted or the target ends.
         sample_bytes: Mean bytes from one sampled heap block to the next; 0: every block is kept.
         sample_above: Blocks of this size or more are always kept; 0: as ``sample_bytes``.
+        max_memory_bytes: Of this process and its maps in the kernel together; 0: as ``limits`` allow.
         max_overhead_pct: What the probes may take: see ``governor.py``; 0: no limit.
         maps_only: No allocator probes: mmap and brk only.
     """
@@ -81,6 +87,7 @@ class TraceOptions:
     sample_bytes: int = 0
     sample_above: int = 0
     max_overhead_pct: float = 0.0
+    max_memory_bytes: int = 0
     max_depth: int = 127
     unwind: Unwind = Unwind.AUTO
     limits: Limits = field(default_factory=Limits)
@@ -122,6 +129,7 @@ class Trace:
         self._stop: str | None = None
         self._n_signals = 0
         self._recording_failed = False
+        self._is_frozen = False
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._calibration: Calibration | None = None
         self._slow_kinds: set[CallKind] = set()
@@ -168,7 +176,7 @@ class Trace:
         for pid in self.options.pids:
             check_target(pid)
         with contextlib.ExitStack() as stack:
-            engine = stack.enter_context(BpfEngine(self.options.limits, self.collector.on_event, self.options.modes))
+            engine = stack.enter_context(BpfEngine(self._limits(), self.collector.on_event, self.options.modes))
             self.collector.bind(engine)
             stack.callback(self.collector.close)
             self._tables = UnwindTables(engine, self._on_note)
@@ -187,6 +195,14 @@ class Trace:
                 if self.last_snapshot is None:
                     self._discard_recording()
                 raise
+
+    def _limits(self) -> Limits:
+        bound_bytes = self.options.max_memory_bytes
+        return (
+            limits_within(self.options.limits, bound_bytes, procfs.read_rss(os.getpid()))
+            if bound_bytes
+            else self.options.limits
+        )
 
     def _discard_recording(self) -> None:
         """A recording without a snapshot is none."""
@@ -207,6 +223,7 @@ class Trace:
             maps = procfs.read_maps(pid)
             info = TargetInfo(slot, pid, facts.comm, facts.exe, read_jvm_version(pid, maps) if facts.jvm else None)
             exits[pidfd] = self.collector.add_target(slot, facts, info)
+        stand_before(self.options.pids)
         return exits
 
     def _begin(self, engine: BpfEngine) -> None:
@@ -386,7 +403,9 @@ class Trace:
         elapsed_s = self.elapsed_s
         windows = self.watch.windows()
         self.watch.close()
+        started_s = time.monotonic()
         engine.detach()
+        self._on_note("engine", f"detached the allocator probes in {1000 * (time.monotonic() - started_s):.0f} ms")
         engine.consume()
         self._record_snapshot(replace(self.collector.snapshot(final=True), elapsed_s=elapsed_s, windows=windows))
         if self.writer is not None:
@@ -400,9 +419,23 @@ class Trace:
         hit_ns = self._calibration.hit_ns if self._calibration is not None else 0.0
         snapshot = replace(snapshot, probe_cost_ns=hit_ns, windows=windows)
         self.last_snapshot = snapshot
+        self._look_at_memory()
         if self.writer is not None:
             self.writer.write_snapshot(snapshot)
             self._tell_recording_failure()
+
+    def _look_at_memory(self) -> None:
+        """The limits of the tables keep us inside the bound; where they do not, nothing more is taken in."""
+        bound_bytes = self.options.max_memory_bytes
+        if not bound_bytes or self._is_frozen or self.end_reason:
+            return
+        used_bytes = procfs.read_rss(os.getpid()) + self.collector.engine.map_memory_bytes()
+        if used_bytes > _NEAR_BOUND * bound_bytes:
+            self._is_frozen = True
+            self.watch.freeze(
+                f"recorder and kernel tables take {format_bytes(used_bytes)}, near to --max-memory"
+                f" {format_bytes(bound_bytes)}: no more allocations are recorded, frees still are"
+            )
 
     def _tell_recording_failure(self) -> None:
         if self.writer is not None and self.writer.failed and not self._recording_failed:
@@ -418,7 +451,7 @@ class Trace:
     def _on_note(self, what: str, text: str) -> None:
         if self.writer is not None:
             self.writer.add_event(self.elapsed_s, what, text)
-        if what in ("exec", "oom", "killed", "exit", "resync", "level"):
+        if what in ("exec", "oom", "killed", "exit", "resync", "level", "memory"):
             self.observer.note(text)
 
     def _trace_info(self) -> TraceInfo:

@@ -120,6 +120,13 @@ class Watch:
         if plan is not None:
             self._go(plan, now_s)
 
+    def freeze(self, why: str) -> None:
+        """Record no more allocations from here on; frees go on being seen."""
+        self._governor = None
+        if self._plan.level in (Level.EXACT, Level.SAMPLED):
+            self._go(Plan(Level.BIG), self._collector.elapsed_s())
+        self._on_note("memory", why)
+
     def windows(self) -> tuple[Window, ...]:
         """All windows so far, the one under way up to now."""
         self._measure(self._collector.elapsed_s())

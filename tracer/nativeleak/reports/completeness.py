@@ -111,9 +111,9 @@ def _unwatched(report: Report) -> list[Gap]:
         found.append(
             Gap(
                 f"for {format_duration(unwatched_s)} of {format_duration(report.duration_s)} heap allocations were not "
-                "recorded, since that would have cost the target more than --max-overhead allows: "
+                "recorded, to stay inside --max-overhead or --max-memory: "
                 f"{_windows_in_words(report.windows)}. What allocators mapped meanwhile is counted as mapped memory",
-                "trace with --max-overhead off, or a larger one",
+                "trace with larger ones, or --max-overhead off",
                 is_loss=True,
             )
         )

@@ -140,6 +140,7 @@ class BpfEngine:
         self._ring: RingBuffer | None = None
         self._targets: dict[int, abi.Target] = {}
         self._n_tables = 0
+        self._table_bytes = 0
         self._n_functions: dict[int, int] = {}
         self.error: BaseException | None = None
         self.notes: list[str] = []
@@ -438,6 +439,7 @@ class BpfEngine:
         finally:
             os.close(fd)
         self._n_tables += 1
+        self._table_bytes += len(words)
         return index
 
     def set_mappings(self, slot: int, mappings: Sequence[tuple[int, int, int, int]]) -> None:
@@ -499,8 +501,8 @@ class BpfEngine:
         return totals
 
     def map_memory_bytes(self) -> int:
-        """Kernel memory that the maps take now, as the kernel says in fdinfo."""
-        return sum(_memlock_bytes(m.fd) for m in self._all_maps)
+        """Kernel memory that the maps take now, as the kernel says in fdinfo, and the unwind tables."""
+        return sum(_memlock_bytes(m.fd) for m in self._all_maps) + self._table_bytes
 
     def detach(self) -> None:
         """Take the allocator probes away: when this returns none runs any more. The maps can still be read.
