@@ -350,8 +350,15 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	/* As they were at the first instruction. */
 	u64 sp = REG_SP(ctx) + NL_COOKIE_PUSHED(cookie), size;
 
+	if (!target) {
+		if (is_counting(slot)) {
+			count(NL_CALLS);
+			count(NL_DECLINED);
+		}
+		return 0;
+	}
 	/* A forked child runs the same probes: it is another process. */
-	if (!target || target->tgid != current_ids() >> 32)
+	if (target->tgid != current_ids() >> 32)
 		return 0;
 	count(NL_CALLS);
 	args = arguments_of(ctx, cookie);
@@ -500,7 +507,12 @@ int on_free(struct pt_regs *ctx)
 	struct nl_thread *thread;
 	struct nl_live block;
 
-	if (!target || target->tgid != current_ids() >> 32)
+	if (!target) {
+		if (is_counting(slot))
+			count(NL_FREES);
+		return 0;
+	}
+	if (target->tgid != current_ids() >> 32)
 		return 0;
 	count(NL_FREES);
 	if (!address) {

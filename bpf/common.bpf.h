@@ -224,6 +224,14 @@ static __always_inline struct nl_target *active_target(u32 slot)
 	return bpf_map_lookup_elem(&targets, &slot);
 }
 
+/* Is it to be found out how much there is to see before the window opens? */
+static __always_inline int is_counting(u32 slot)
+{
+	u32 *state = bpf_map_lookup_elem(&windows, &slot);
+
+	return state && *state == NL_COUNTING;
+}
+
 /* The slot of the running process, or NL_MAX_TARGETS when it is none of the targets. */
 static __always_inline u32 current_slot(void)
 {

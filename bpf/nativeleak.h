@@ -156,7 +156,11 @@ enum nl_end {
 	NL_END_JAVA_FRAME, /* at a Java frame that is not as expected */
 };
 
-enum nl_state { NL_OFF, NL_ON };
+enum nl_state {
+	NL_OFF,
+	NL_ON,
+	NL_COUNTING, /* allocator probes count that they ran, and do nothing else */
+};
 
 enum nl_unwind { NL_UNWIND_FP, NL_UNWIND_TABLES };
 

@@ -84,6 +84,7 @@ TARGETS = {
     "musl_static": Spec("portable.c", compiler="musl-gcc", flags=(*FRAME_POINTERS, "-static")),
     "oddcalls": Spec("oddcalls.c"),
     "own": Spec("own.c"),
+    "phases": Spec("phases.c"),
     "pairs": Spec("unwind/pairs.c", flags=(*FRAME_POINTERS, *NAMES)),
     "pairs_nofp": Spec("unwind/pairs.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
     "portable": Spec("portable.c"),
