@@ -52,6 +52,8 @@ from nativeleak.watch import Watch
 _TICK_S: Final = 0.05
 """Shortest time between two looks at the ring buffer: it holds some 20,000 events."""
 _IDLE_S: Final = 0.5
+_NAMING_S: Final = 0.2
+"""Longest time for names of new stacks between two looks at everything else."""
 _NEAR_BOUND: Final = 0.95
 """Share of ``--max-memory`` at which nothing more is recorded."""
 
@@ -383,7 +385,7 @@ class Trace:
                 state.symbolizer.refresh_maps()
                 self.tables.refresh(state.slot)
                 self._probe_new_objects(engine, state)
-        self.collector.name_new_stacks()
+        self.collector.name_new_stacks(within_s=_NAMING_S)
         for slot, addresses in self.collector.namer.interrupted.items():
             self.tables.want_full(slot, addresses)
         self.collector.namer.interrupted.clear()

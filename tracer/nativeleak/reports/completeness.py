@@ -29,6 +29,7 @@ class Gap:
 
 _LOSSES: Final = {
     "lost_stacks": ("{} stacks found no room and show as [stack lost]", "trace with a larger --max-new-stacks"),
+    "unnamed_stacks": ("{} stacks were too new to have names when the trace ended and show as [stack lost]", ""),
     "lost_events": (
         "{} events of mapped memory were lost; the map was read again from the kernel afterwards",
         "trace with a larger --ring-size, 4 MiB without one",
