@@ -23,7 +23,7 @@ from stacks import await_snapshots, is_marked
 from support import Target, Trace, require
 from targets import build
 
-MIN_STACKS = {"calls.c": 200, "calls.cc": 300, "coroutines.cc": 40}
+MIN_STACKS = {"calls.c": 200, "calls.cc": 300, "coroutines.cc": 40, "calls.rs": 100}
 """Allocations that a run of a target makes at least: a target that does nothing is equal too."""
 
 MAX_ROUNDS = 20
@@ -182,6 +182,7 @@ def families() -> Iterator[tuple[str, list[str]]]:
         yield compiler, kind
     for variant in build.UNWIND_VARIANTS:
         yield variant, [f"calls_{compiler}_{variant}" for compiler in ("gcc", "g++")]
+    yield "rustc", ["calls_rustc_O0", "calls_rustc_O2"]
     yield "coroutines", ["coroutines_gcc_O0", "coroutines_gcc_O2"]
 
 
