@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.conftest import read_snapshot_count
 from support import Target, Trace, eventually, nativeleak, require_program, target_path
 from tools.check_report import check
 
@@ -178,6 +179,25 @@ def test_journal_of_a_stranger_beside_the_recording_is_not_rolled_in(tmp_path):
     assert done.returncode == 0, done.stderr
     assert check(json.loads(done.stdout)) == []
     assert victim.read_text() == "precious"
+
+
+def test_journals_beside_the_recording_cannot_be_made_by_others(tmp_path):
+    """In a folder of all: both names are taken while we write, and a stranger's is not read afterwards."""
+    folder = tmp_path / "sticky"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    output = folder / "trace.nlk"
+    beside = [folder / f"trace.nlk{suffix}" for suffix in ("-journal", "-wal")]
+    with Target("exits") as target, Trace(target, options=["--interval", "0.1s"], output=output) as trace:
+        eventually(lambda: read_snapshot_count(output) >= 2, "two snapshots")
+        assert {(path.lstat().st_uid, path.lstat().st_mode & 0o777) for path in beside} == {(0, 0o600)}
+        assert check(trace.stop()) == []
+    assert list(folder.iterdir()) == [output]
+    beside[1].write_bytes(b"any")
+    os.chown(beside[1], 65534, 65534)
+    done = nativeleak("report", output)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"nativeleak: reading {output} failed: trace.nlk-wal beside it is another user's")
 
 
 def test_live_view_of_a_hostile_target_writes_only_its_own_control_sequences(library, tmp_path):
