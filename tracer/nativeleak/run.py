@@ -12,7 +12,7 @@ import platform
 import select
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -46,6 +46,8 @@ from nativeleak.unwind.tables import UnwindTables
 _TICK_S: Final = 0.05
 """Shortest time between two looks at the ring buffer: it holds some 20,000 events."""
 _IDLE_S: Final = 0.5
+_GONE_S: Final = 0.2
+"""From the loss of its mappings to the end of a process."""
 _INIT_PID_NAMESPACE: Final = "pid:[4026531836]"
 """Source: PROC_PID_INIT_INO in include/linux/proc_ns.h."""
 
@@ -162,7 +164,8 @@ class Trace:
                 RecordingWriter(self.options.output, self._trace_info(), overwrite=self.options.overwrite)
             )
             try:
-                self._begin(engine)
+                with _told_if_gone(exits):
+                    self._begin(engine)
                 self._loop(engine, exits, wakeup)
                 self._end(engine)
             except BaseException:
@@ -420,6 +423,27 @@ class Trace:
         if self._n_signals > 1:
             # At once: probes hang on our descriptors, the recording is whole up to its last snapshot.
             os._exit(128 + number)
+
+
+@contextlib.contextmanager
+def _told_if_gone(exits: Mapping[int, TargetState]) -> Iterator[None]:
+    """What fails within because a target has ended meanwhile fails for that reason.
+
+    A process that ends loses its mappings first: it looks as if it had no allocator.
+
+    Raises:
+        NoTargetError: Something failed, and a target has ended.
+    """
+    try:
+        yield
+    except (NativeleakError, OSError) as error:
+        with select.epoll() as poll:
+            for pidfd in exits:
+                poll.register(pidfd, select.EPOLLIN)
+            for pidfd, _ in poll.poll(_GONE_S):
+                pid = exits[pidfd].facts.pid
+                raise NoTargetError(f"trace of PID {pid} failed: it ended before anything was recorded") from error
+        raise
 
 
 def _refuse_inner_pid_namespace() -> None:
