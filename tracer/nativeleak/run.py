@@ -239,10 +239,10 @@ class Trace:
         if self.options.maps_only:
             return
         try:
-            objects = executable_objects(state.facts.pid, procfs.read_maps(state.facts.pid))
+            maps = procfs.read_maps(state.facts.pid, executable_only=True)
         except NoTargetError:
             return
-        for mapped in objects:
+        for mapped in executable_objects(state.facts.pid, maps):
             if mapped.is_vdso or (state.slot, mapped.key) in self._probed:
                 continue
             self._probed.add((state.slot, mapped.key))
@@ -460,7 +460,7 @@ def _refuse_inner_pid_namespace() -> None:
 
 def _set_wrappers(target: abi.Target, pid: int) -> None:
     """Tell the kernel side where the C library is, and which of its system call wrappers have a frame."""
-    for mapped in executable_objects(pid, procfs.read_maps(pid)):
+    for mapped in executable_objects(pid, procfs.read_maps(pid, executable_only=True)):
         if mapped.name.startswith(("libc.so", "libc-", "ld-musl", "libc.musl")):
             start, _, file_offset = mapped.ranges[0]
             target.wrappers_start, target.wrappers_end = start, mapped.ranges[-1][1]
