@@ -15,7 +15,7 @@ from pathlib import Path
 from support import Target, bpf_objects, bpf_objects_alive, eventually, nativeleak
 from tools.check_report import check
 
-N = int(os.environ.get("NATIVELEAK_TEST_KILLS", "4"))
+N = int(os.environ.get("NATIVELEAK_TEST_KILLS", "3"))
 LATEST_S = 1.0
 """After the start of the tracer, every second time after it has attached."""
 SEED = random.randrange(1 << 32)
