@@ -12,7 +12,7 @@ import platform
 import select
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -56,6 +56,8 @@ _NAMING_S: Final = 0.2
 """Longest time for names of new stacks between two looks at everything else."""
 _NEAR_BOUND: Final = 0.95
 """Share of ``--max-memory`` at which nothing more is recorded."""
+_GONE_S: Final = 0.2
+"""From the loss of its mappings to the end of a process."""
 
 
 class Unwind(StrEnum):
@@ -192,7 +194,8 @@ class Trace:
                 RecordingWriter(self.options.output, self._trace_info(), overwrite=self.options.overwrite)
             )
             try:
-                self._begin(engine)
+                with _told_if_gone(exits):
+                    self._begin(engine)
                 stack.callback(self.watch.close)
                 self._loop(engine, exits, wakeup)
                 self._end(engine)
@@ -281,10 +284,10 @@ class Trace:
         if self.options.maps_only:
             return
         try:
-            objects = executable_objects(state.facts.pid, procfs.read_maps(state.facts.pid))
+            maps = procfs.read_maps(state.facts.pid, executable_only=True)
         except NoTargetError:
             return
-        for mapped in objects:
+        for mapped in executable_objects(state.facts.pid, maps):
             if mapped.is_vdso or (state.slot, mapped.key) in self._probed:
                 continue
             self._probed.add((state.slot, mapped.key))
@@ -502,6 +505,27 @@ class Trace:
             os._exit(128 + number)
 
 
+@contextlib.contextmanager
+def _told_if_gone(exits: Mapping[int, TargetState]) -> Iterator[None]:
+    """What fails within because a target has ended meanwhile fails for that reason.
+
+    A process that ends loses its mappings first: it looks as if it had no allocator.
+
+    Raises:
+        NoTargetError: Something failed, and a target has ended.
+    """
+    try:
+        yield
+    except (NativeleakError, OSError) as error:
+        with select.epoll() as poll:
+            for pidfd in exits:
+                poll.register(pidfd, select.EPOLLIN)
+            for pidfd, _ in poll.poll(_GONE_S):
+                pid = exits[pidfd].facts.pid
+                raise NoTargetError(f"trace of PID {pid} failed: it ended before anything was recorded") from error
+        raise
+
+
 def _refuse_below_inner_namespace(facts: TargetFacts) -> None:
     """From inside a container the kernel names the tasks of that very container only, not of those within it."""
     if not facts.same_pid_ns and read_inner_pid_namespace() is not None:
@@ -513,7 +537,7 @@ def _refuse_below_inner_namespace(facts: TargetFacts) -> None:
 
 def _set_wrappers(target: abi.Target, pid: int) -> None:
     """Tell the kernel side where the C library is, and which of its system call wrappers have a frame."""
-    for mapped in executable_objects(pid, procfs.read_maps(pid)):
+    for mapped in executable_objects(pid, procfs.read_maps(pid, executable_only=True)):
         if mapped.name.startswith(("libc.so", "libc-", "ld-musl", "libc.musl")):
             start, _, file_offset = mapped.ranges[0]
             target.wrappers_start, target.wrappers_end = start, mapped.ranges[-1][1]
