@@ -348,12 +348,20 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	struct nl_thread *thread;
 	struct arguments args;
 	/* As they were at the first instruction. */
-	u64 sp = REG_SP(ctx) + NL_COOKIE_PUSHED(cookie), size;
+	u64 sp = REG_SP(ctx) + NL_COOKIE_PUSHED(cookie), size, ids;
 
-	/* A forked child runs the same probes: it is another process. */
-	if (!target || target->tgid != current_ids() >> 32)
+	if (!target) {
+		if (is_counting(slot)) {
+			count(NL_CALLS);
+			count(NL_DECLINED);
+		}
 		return 0;
-	count(NL_CALLS);
+	}
+	/* A forked child runs the same probes: it is another process. */
+	ids = current_ids();
+	if (target->tgid != ids >> 32)
+		return 0;
+	count_roughly(NL_CALLS);
 	args = arguments_of(ctx, cookie);
 	size = requested_size(&args, call);
 	if (call == NL_CALL_NEW && size >> IMPOSSIBLE_SHIFT) {
@@ -365,7 +373,7 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 		count(NL_DECLINED);
 		return 0;
 	}
-	thread = current_thread(slot);
+	thread = thread_of(ids, slot);
 	if (!thread) {
 		count(NL_DECLINED);
 		if (size >> IMPOSSIBLE_SHIFT)
@@ -495,14 +503,20 @@ SEC("uprobe")
 int on_free(struct pt_regs *ctx)
 {
 	u64 cookie = bpf_get_attach_cookie(ctx), address = arguments_of(ctx, cookie).first;
-	u32 slot = NL_COOKIE_SLOT(cookie), tid = (u32)current_ids();
+	u64 ids = current_ids();
+	u32 slot = NL_COOKIE_SLOT(cookie), tid = (u32)ids;
 	struct nl_target *target = active_target(slot);
 	struct nl_thread *thread;
 	struct nl_live block;
 
-	if (!target || target->tgid != current_ids() >> 32)
+	if (!target) {
+		if (is_counting(slot))
+			count(NL_FREES);
 		return 0;
-	count(NL_FREES);
+	}
+	if (target->tgid != ids >> 32)
+		return 0;
+	count_roughly(NL_FREES);
 	if (!address) {
 		count(NL_FREE_NULL);
 		return 0;

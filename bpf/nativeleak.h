@@ -156,7 +156,11 @@ enum nl_end {
 	NL_END_JAVA_FRAME, /* at a Java frame that is not as expected */
 };
 
-enum nl_state { NL_OFF, NL_ON };
+enum nl_state {
+	NL_OFF,
+	NL_ON,
+	NL_COUNTING, /* allocator probes count that they ran, and do nothing else */
+};
 
 enum nl_unwind { NL_UNWIND_FP, NL_UNWIND_TABLES };
 
@@ -179,7 +183,8 @@ struct nl_mapping {
 };
 
 #define NL_NO_TABLE 0xffffffffu
-#define NL_MAX_MAPPINGS 512
+/* A power of two; 64 KiB a bank. Beyond it user space leaves out what has no table first, and says so. */
+#define NL_MAX_MAPPINGS 2048
 
 /* The mappings of one target in order of address; two of these a target, in turns. */
 struct nl_mappings {

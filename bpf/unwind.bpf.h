@@ -38,7 +38,7 @@ struct table {
 /* Index -> unwind table of one object. Written by user space, never deleted. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1024);
+	__uint(max_entries, 4096); /* MAX_TABLES in abi.py */
 	__type(key, u32);
 	__array(values, struct table);
 } tables SEC(".maps");

@@ -300,12 +300,13 @@ class Trace:
         env: Mapping[str, str] | None = None,
         timeout_s: float = START_TIMEOUT_S,
         within: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "nativeleak"),
     ) -> None:
         self.stderr = ""
         self.stdout = ""
         self._room = tempfile.TemporaryDirectory(prefix="nativeleak-test-")
         self.recording = output or Path(self._room.name) / "trace.nlk"
-        words = [sys.executable, "-m", "nativeleak", "trace", "--format", "json", "-o", str(self.recording)]
+        words = [sys.executable, *program, "trace", "--format", "json", "-o", str(self.recording)]
         options = [str(option) for option in options]
         if "--max-overhead" not in options:
             words += ["--max-overhead", "off"]
@@ -340,6 +341,24 @@ class Trace:
                 raise TargetError(f"trace: ended before it was attached; stderr: {self.stderr!r}")
             self.stderr += line + "\n"
             if line.startswith("nativeleak: tracing"):
+                return
+
+    def wait_line(self, text: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        """Wait until it has said a line with this text.
+
+        Raises:
+            TargetError: It has not, or has ended.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                line = self._lines.readline(max(0.0, deadline - time.monotonic()))
+            except TimeoutError as error:
+                raise TargetError(f"trace: no {text!r} in {timeout_s} s; stderr: {self.stderr!r}") from error
+            if line is None:
+                raise TargetError(f"trace: ended without {text!r}; stderr: {self.stderr!r}")
+            self.stderr += line + "\n"
+            if text in line:
                 return
 
     def stop(self, timeout_s: float = ANSWER_TIMEOUT_S, signum: signal.Signals = signal.SIGINT) -> Report:

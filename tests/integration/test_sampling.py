@@ -1,7 +1,7 @@
 """Sampling: estimates against what a target knows of itself.
 
-Each thread and function of the target is a site with an estimate of its own, so one trace gives a hundred of them.
-Bounds are such that a right sampler fails once in some ten thousand runs.
+Each thread and function of the target is a site with an estimate of its own: one trace gives a hundred of them. Bounds
+are such that a right sampler fails once in some ten thousand runs.
 """
 
 from __future__ import annotations

@@ -59,6 +59,7 @@ TARGETS = {
     "brk": Spec("brk.c"),
     "brk_odd": Spec("brk_odd.c"),
     "churn": Spec("churn.c"),
+    "rate": Spec("rate.c"),
     "cxx": Spec("cxx.cc", compiler="g++", flags=("-std=c++17", *FRAME_POINTERS, *NAMES)),
     "deep": Spec("deep.c"),
     "deep_nofp": Spec("deep.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
@@ -74,6 +75,7 @@ TARGETS = {
     "libcalls": Spec("libcalls.c"),
     "librecord.so": Spec("librecord.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC")),
     "lives": Spec("lives.c"),
+    "many": Spec("many.c"),
     "maps": Spec("maps.c"),
     "million": Spec("million.c"),
     "mixed": Spec("mixed.c"),
@@ -82,6 +84,7 @@ TARGETS = {
     "musl_static": Spec("portable.c", compiler="musl-gcc", flags=(*FRAME_POINTERS, "-static")),
     "oddcalls": Spec("oddcalls.c"),
     "own": Spec("own.c"),
+    "phases": Spec("phases.c"),
     "pairs": Spec("unwind/pairs.c", flags=(*FRAME_POINTERS, *NAMES)),
     "pairs_nofp": Spec("unwind/pairs.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
     "portable": Spec("portable.c"),
@@ -99,6 +102,8 @@ TARGETS = {
     "Classes": Spec("java/Classes.java", compiler="javac", flags=JAVA),
     "Depths": Spec("java/Depths.java", compiler="javac", flags=JAVA),
     "Stress": Spec("java/Stress.java", compiler="javac", flags=JAVA, needs=("libnofp.so",)),
+    "Forger": Spec("java/Forger.java", compiler="javac", flags=JAVA, needs=("libforge.so",)),
+    "libforge.so": Spec("java/forge.c", flags=(*NO_FRAME_POINTERS, *JNI, "-shared", "-fPIC")),
     "libnofp.so": Spec("java/nofp.c", flags=(*NO_FRAME_POINTERS, *JNI, "-shared", "-fPIC")),
 }
 

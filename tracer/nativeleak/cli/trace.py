@@ -58,6 +58,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
               "more is avoided by sampling, then by watching less; `off`: no limit. [default: 5%]")  # fmt: skip
 @click.option("--max-allocations", type=click.IntRange(1000, 1 << 27), default=1 << 20, show_default=True,
               metavar="N", help="Outstanding allocations that can be kept at a time.")  # fmt: skip
+@click.option("--max-memory", type=SIZE, default=0, metavar="SIZE",
+              help="Of the recorder and its tables in the kernel together: what finds no room is counted as lost. "
+              "[default: as the other limits allow]")  # fmt: skip
 @click.option("--max-sites", type=click.IntRange(16, 1 << 22), default=1 << 16, show_default=True, metavar="N",
               help="Call sites (thread and stack) that can be kept.")  # fmt: skip
 @click.option("--max-threads", type=click.IntRange(1, 1 << 22), default=1 << 15, show_default=True, metavar="N",
@@ -120,6 +123,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         max_size=ctx.params["max_size"],
         sample_bytes=ctx.params["sample"],
         sample_above=ctx.params["sample_above"],
+        max_memory_bytes=ctx.params["max_memory"],
         max_overhead_pct=ctx.params["max_overhead"],
         max_depth=ctx.params["max_depth"],
         unwind=Unwind(ctx.params["unwind"]),

@@ -105,8 +105,14 @@ class Overhead:
     Attributes:
         probe_cost_ns: One hit of a probe; 0.0 where it was not measured.
         target_cpu_pct: Estimated share of the target's CPU time that went into probes.
+        cost_s: CPU seconds of the target that went into probes, estimated.
+        core_pct: The same as a share of one core.
+        kernel_bytes: Memory of the kernel that our maps take.
     """
 
+    cost_s: float
+    core_pct: float
+    kernel_bytes: int
     probe_hits: int
     probe_cost_ns: float
     target_cpu_pct: float
@@ -435,9 +441,13 @@ def _resident(recording: Recording) -> Resident | None:
 
 def _overhead(recording: Recording) -> Overhead:
     last = recording.snapshots[-1]
-    in_probes_s = last.probe_hits * last.probe_cost_ns / 1e9
+    # Where there was a budget its windows say what was measured in each; else all hits cost the same.
+    in_probes_s = sum(window.cost_s for window in recording.windows) or last.probe_hits * last.probe_cost_ns / 1e9
     whole_s = last.target_cpu_s or last.elapsed_s
     return Overhead(
+        cost_s=in_probes_s,
+        core_pct=100 * in_probes_s / last.elapsed_s if last.elapsed_s else 0.0,
+        kernel_bytes=last.counters.get("kernel_map_bytes", 0),
         probe_hits=last.probe_hits,
         probe_cost_ns=last.probe_cost_ns,
         target_cpu_pct=100 * in_probes_s / whole_s if whole_s else 0.0,

@@ -67,9 +67,12 @@ def _report(report: Report) -> Json:
         "overhead": {
             "probe_hits": overhead.probe_hits,
             "probe_cost_ns": overhead.probe_cost_ns,
+            "estimated_cost_s": round(overhead.cost_s, 6),
+            "estimated_core_pct": round(overhead.core_pct, 4),
             "estimated_target_cpu_pct": round(overhead.target_cpu_pct, 4),
             "tracer_cpu_s": overhead.tracer_cpu_s,
             "tracer_max_rss_bytes": overhead.tracer_max_rss_bytes,
+            "kernel_memory_bytes": overhead.kernel_bytes,
         },
         "by": selection.by.value,
         "metric": selection.metric.value,

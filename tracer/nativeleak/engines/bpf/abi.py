@@ -14,8 +14,8 @@ SLICES: Final = 16
 BANKS: Final = 2
 MAX_FRAMES: Final = 512
 CHUNK_FRAMES: Final = 64
-MAX_MAPPINGS: Final = 512
-MAX_TABLES: Final = 1024
+MAX_MAPPINGS: Final = 2048
+MAX_TABLES: Final = 4096
 CHUNK_BYTES: Final = 4096
 """Unwind tables are arrays of elements of this size."""
 NO_TABLE: Final = 0xFFFFFFFF
@@ -319,7 +319,7 @@ SIZES: Final = {
     SiteKeyStruct: 16,
     Site: 552,
     StackStruct: 24,
-    Mappings: 16392,
+    Mappings: 65544,
     Java: 280,
     Event: 96,
 }

@@ -135,6 +135,16 @@ class Collector:
         self.is_sampled = self.is_sampled or level is Level.SAMPLED
         self.namer.allocator_watched = level in (Level.EXACT, Level.SAMPLED)
 
+    def consume(self) -> None:
+        """Take in the events that wait, under the level at which they came about."""
+        self.engine.consume()
+
+    def write_off(self) -> None:
+        """Take all outstanding heap blocks out of the totals: their frees will go unseen. Without probes only."""
+        self.read_heap()
+        self.heap.write_off(self.generation)
+        self.engine.empty_live_set()
+
     # Events
 
     def on_event(self, event: abi.Event) -> None:
@@ -413,6 +423,7 @@ class Collector:
         counters["unresolved_frames"] += sum(n.n_stale + n.n_unreadable for n in namers)
         counters["stale_java_frames"] = sum(n.n_stale for n in namers)
         counters["resync_unknown_bytes"] = sum(s.space.resync_unknown_bytes for s in self.targets.values())
+        counters["uncertain_bytes"], counters["uncertain_allocations"] = self.heap.written_off
         counters["kernel_map_bytes"] = self.engine.map_memory_bytes()
         return counters
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import struct
 import threading
@@ -19,6 +20,7 @@ from typing import Final, Self
 
 from nativeleak.engines.bpf import abi, kernel
 from nativeleak.engines.bpf.btf import BTF_PATH
+from nativeleak.engines.bpf.groups import Close, Group, ProbeGroups, close_together
 from nativeleak.engines.bpf.loaders.bcc import BccObject
 from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, RingBuffer, object_path
 from nativeleak.engines.bpf.raw import RawSite
@@ -61,6 +63,7 @@ _ALLOCATOR_PROGRAMS: Final[dict[AttachMode, dict[str, int]]] = {
     AttachMode.MULTI: dict.fromkeys(("on_alloc_entry", "on_alloc_return", "on_free"), kernel.ATTACH_UPROBE_MULTI),
     AttachMode.PERF: dict.fromkeys(("on_alloc_entry", "on_alloc_return", "on_free"), 0),
 }
+_REALLOCS: Final = (CallKind.REALLOC, CallKind.REALLOCARRAY)
 _DECLINABLE: Final = (
     CallKind.MALLOC,
     CallKind.CALLOC,
@@ -136,6 +139,8 @@ class BpfEngine:
         CannotTraceError: The kernel, its configuration or our rights do not do.
     """
 
+    max_mappings: Final = abi.MAX_MAPPINGS
+
     def __init__(
         self,
         limits: Limits,
@@ -147,12 +152,13 @@ class BpfEngine:
         self._loader = loader
         self._on_event = on_event
         self._libbpf = Libbpf()
-        self._fds: list[int] = []
+        self.groups = ProbeGroups()
         self._tracepoint_fds: list[int] = []
         self._tracefs: kernel.Tracefs | None = None
         self._ring: RingBuffer | None = None
         self._targets: dict[int, abi.Target] = {}
         self._n_tables = 0
+        self._table_bytes = 0
         self._n_functions: dict[int, int] = {}
         self.error: BaseException | None = None
         self.notes: list[str] = []
@@ -256,7 +262,7 @@ class BpfEngine:
         self._javas = take("javas", 4, ctypes.sizeof(abi.Java))
         self._n_cpus = int(self._libbpf.lib.libbpf_num_possible_cpus())
         self._counters = take("counters", 4, 8 * self._n_cpus)
-        self._all_maps = (self._live, self._sites, stacks, frames, known, self._counters, self._mappings)
+        self._all_maps = [take(name, 0, 0) for name in self._object.map_names()]
         self._ring = RingBuffer(self._libbpf, take("events", 0, 0).fd, self._on_sample)
 
     def _on_sample(self, address: int, size: int) -> None:
@@ -309,15 +315,20 @@ class BpfEngine:
         frees = [probe for probe in placed if probe.point.kind in FREE_KINDS]
         allocs = [probe for probe in placed if probe.point.kind not in FREE_KINDS]
         # Returns before entries: an entry without its return would be a call that never ends.
-        jobs = [("on_free", frees, False)]
-        if self.mode is AttachMode.SESSION:
-            jobs.append(("on_alloc_session", allocs, False))
-        else:
-            jobs += [("on_alloc_return", allocs, True), ("on_alloc_entry", allocs, False)]
+        jobs = [("on_free", frees, False, Group.FREES)]
+        for group in (Group.REALLOCS, Group.ALLOCATIONS):
+            probes = [probe for probe in allocs if (probe.point.kind in _REALLOCS) == (group is Group.REALLOCS)]
+            if self.mode is AttachMode.SESSION:
+                jobs.append(("on_alloc_session", probes, False, group))
+            else:
+                jobs += [("on_alloc_return", probes, True, group), ("on_alloc_entry", probes, False, group)]
         try:
-            for program, probes, at_return in jobs:
+            for program, probes, at_return, group in jobs:
                 places = [(p.offset, _cookie(slot, p, numbers.get(p.offset, 0))) for p in probes]
-                self._attach(program, pid, path, places, at_return=at_return)
+                if places:
+                    self.groups.add(
+                        group, functools.partial(self._attach, program, pid, path, places, at_return=at_return)
+                    )
         except OSError as error:
             raise _attach_error(name, error) from error
 
@@ -337,20 +348,19 @@ class BpfEngine:
 
     def _attach(
         self, program: str, pid: int, path: str, places: Sequence[tuple[int, int]], *, at_return: bool = False
-    ) -> None:
+    ) -> list[Close]:
         """One program at (file offset, cookie) each: by one link where the kernel has such, else by perf events."""
-        if not places:
-            return
         if self.mode is AttachMode.PERF:
-            for offset, cookie in places:
+            return [
                 self._object.attach_uprobe(program, pid, path, offset, cookie, at_return=at_return)
-            return
+                for offset, cookie in places
+            ]
         attach_type = _ALLOCATOR_PROGRAMS[self.mode][program]
         offsets, cookies = [offset for offset, _ in places], [cookie for _, cookie in places]
         fd = kernel.link_uprobes(
             self._object.program_fd(program), attach_type, path, offsets, cookies, pid, at_return=at_return
         )
-        self._fds.append(fd)
+        return [functools.partial(os.close, fd)]
 
     @contextlib.contextmanager
     def attached_to_ourselves(self, path: str, offsets: Sequence[int]) -> Iterator[None]:
@@ -359,9 +369,11 @@ class BpfEngine:
         Raises:
             OSError: As the kernel says.
         """
-        with self.attached_for_now():
-            self._attach("on_free", os.getpid(), path, [(offset, 0) for offset in offsets])
+        closes = self._attach("on_free", os.getpid(), path, [(offset, 0) for offset in offsets])
+        try:
             yield
+        finally:
+            self._close_later(closes)
 
     # Targets
 
@@ -378,6 +390,20 @@ class BpfEngine:
         self._targets[slot].start_ns = start_ns
         self._write_target(slot)
         self._windows.update(_U32.pack(slot), _U32.pack(1))
+
+    def count_only(self, slot: int) -> None:
+        """Count what the allocator probes of a target see, and nothing else."""
+        self._windows.update(_U32.pack(slot), _U32.pack(2))
+
+    def program_times(self) -> tuple[int, int]:
+        """Nanoseconds that the allocator's programs have run, and how often, while ``kernel.run_statistics`` was on."""
+        names = _ALLOCATOR_PROGRAMS[self.mode]
+        facts = [kernel.read_fdinfo(self._object.program_fd(name)) for name in names]
+        return sum(int(f.get("run_time_ns", 0)) for f in facts), sum(int(f.get("run_cnt", 0)) for f in facts)
+
+    def empty_live_set(self) -> None:
+        """Forget all outstanding blocks; to be called while no allocator probe is attached."""
+        self._live.clear()
 
     def close_window(self, slot: int) -> None:
         """From now on nothing counts."""
@@ -400,17 +426,16 @@ class BpfEngine:
 
     @contextlib.contextmanager
     def attached_for_now(self) -> Iterator[None]:
-        """What is attached inside is detached at the end; for links only, not for perf events."""
-        n_before = len(self._fds)
+        """What is attached inside is detached at the end."""
+        n_before = len(self.groups)
         try:
             yield
         finally:
             # Each close waits for the kernel, some 50 ms, and nobody has to wait with it.
-            self._close_later(self._fds[n_before:])
-            del self._fds[n_before:]
+            self._close_later(self.groups.drop(n_before))
 
-    def _close_later(self, fds: Sequence[int]) -> None:
-        thread = threading.Thread(target=_close_all, args=(tuple(fds),), name="nativeleak-detach")
+    def _close_later(self, closes: Sequence[Close]) -> None:
+        thread = threading.Thread(target=_close_all, args=(tuple(closes),), name="nativeleak-detach")
         thread.start()
 
     def forget_target(self, slot: int) -> None:
@@ -422,7 +447,7 @@ class BpfEngine:
                 self.delete_site(slot, site.thread, site.stack)
         for stack in self.stacks.fetch_all():
             self.stacks.forget(stack.key)
-        self._threads.delete(_U32.pack(threading.get_native_id()))
+        self._threads.delete(_U32.pack(tgid))
 
     # Unwinding
 
@@ -444,6 +469,7 @@ class BpfEngine:
         finally:
             os.close(fd)
         self._n_tables += 1
+        self._table_bytes += len(words)
         return index
 
     def set_mappings(self, slot: int, mappings: Sequence[tuple[int, int, int, int]]) -> None:
@@ -505,8 +531,8 @@ class BpfEngine:
         return totals
 
     def map_memory_bytes(self) -> int:
-        """Kernel memory that the maps take now, as the kernel says in fdinfo."""
-        return sum(_memlock_bytes(m.fd) for m in self._all_maps)
+        """Kernel memory that the maps take now, as the kernel says in fdinfo, and the unwind tables."""
+        return sum(_memlock_bytes(m.fd) for m in self._all_maps) + self._table_bytes
 
     def detach(self) -> None:
         """Take the allocator probes away: when this returns none runs any more. The maps can still be read.
@@ -514,10 +540,9 @@ class BpfEngine:
         The tracepoints go in the background, and the process does not end before they are gone: with the windows closed
         they cost the machine next to nothing, and the kernel takes 40 ms for each.
         """
-        _close_all(self._fds)
-        self._fds.clear()
+        close_together(self.groups.drop())
         self._object.detach_all()
-        self._close_later(self._tracepoint_fds)
+        self._close_later([functools.partial(os.close, fd) for fd in self._tracepoint_fds])
         self._tracepoint_fds.clear()
 
     def close(self) -> None:
@@ -532,9 +557,9 @@ class BpfEngine:
             self._tracefs = None
 
 
-def _close_all(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
+def _close_all(closes: Sequence[Close]) -> None:
+    for close in closes:
+        close()
 
 
 def _cookie(slot: int, probe: PlacedProbe, function: int) -> int:
@@ -547,11 +572,7 @@ def _declinable_order(probe: PlacedProbe) -> int:
 
 
 def _memlock_bytes(fd: int) -> int:
-    with open(f"/proc/self/fdinfo/{fd}") as info:
-        for line in info:
-            if line.startswith("memlock:"):
-                return int(line.split()[1])
-    return 0
+    return int(kernel.read_fdinfo(fd).get("memlock", 0))
 
 
 def _attach_error(name: str, error: OSError) -> CannotTraceError:

@@ -29,6 +29,7 @@ PROG_RAW_TRACEPOINT: Final = 17
 _BPF_PROG_LOAD: Final = 5
 _BPF_RAW_TRACEPOINT_OPEN: Final = 17
 _BPF_LINK_CREATE: Final = 28
+_BPF_ENABLE_STATS: Final = 32
 _BPF_PERF_EVENT: Final = 41
 _LOG_BYTES: Final = 1 << 20
 _UPROBE_MULTI_RETURN: Final = 1
@@ -239,6 +240,25 @@ def attach_tracepoint(prog_fd: int, event_id: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def run_statistics() -> int:
+    """Have the kernel count how long BPF programs run, until the descriptor that this returns is closed.
+
+    Costs each run of every program some 20 ns meanwhile.
+
+    Raises:
+        OSError: EPERM without CAP_SYS_ADMIN; EINVAL before Linux 5.8.
+    """
+    attr = ctypes.create_string_buffer(struct.pack("<I", 0), 4)
+    return _syscall(_number("bpf"), _BPF_ENABLE_STATS, attr, 4)
+
+
+def read_fdinfo(fd: int) -> dict[str, str]:
+    """What the kernel says of a descriptor of ours."""
+    with open(f"/proc/self/fdinfo/{fd}") as info:
+        pairs = (line.partition(":") for line in info)
+        return {name: value.strip() for name, _, value in pairs}
 
 
 class Tracefs:

@@ -16,7 +16,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -192,13 +192,20 @@ class BccObject:
         """A map, once loaded."""
         return BpfMap(self._libbpf, name, self._maps[name], key_size, value_size)
 
-    def attach_uprobe(self, name: str, pid: int, path: str, offset: int, cookie: int, *, at_return: bool) -> None:
-        """Attach by a perf event; it goes with ``detach_all``.
+    def map_names(self) -> list[str]:
+        """Names of all maps."""
+        return list(self._maps)
+
+    def attach_uprobe(
+        self, name: str, pid: int, path: str, offset: int, cookie: int, *, at_return: bool
+    ) -> Callable[[], None]:
+        """Attach by a perf event; returns what detaches it.
 
         Raises:
             OSError: As the kernel says.
         """
-        self._links += kernel.attach_uprobe(self._programs[name], pid, path, offset, cookie, at_return=at_return)
+        fds = kernel.attach_uprobe(self._programs[name], pid, path, offset, cookie, at_return=at_return)
+        return functools.partial(_close_all, list(fds))
 
     def attach_raw_tracepoint(self, name: str, tracepoint: str) -> None:
         """Attach to a raw tracepoint; it goes with ``detach_all``.

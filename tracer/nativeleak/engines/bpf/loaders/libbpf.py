@@ -37,6 +37,8 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "bpf_program__attach_uprobe_opts": (_P, (_P, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, _P)),
     "bpf_program__attach_raw_tracepoint": (_P, (_P, ctypes.c_char_p)),
     "bpf_link__destroy": (ctypes.c_int, (_P,)),
+    "bpf_object__next_map": (_P, (_P, _P)),
+    "bpf_map__name": (ctypes.c_char_p, (_P,)),
     "bpf_map__fd": (ctypes.c_int, (_P,)),
     "bpf_map__set_max_entries": (ctypes.c_int, (_P, ctypes.c_uint32)),
     "bpf_map__initial_value": (_P, (_P, _P)),
@@ -50,6 +52,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     ),
     "bpf_map_update_batch": (ctypes.c_int, (ctypes.c_int, _P, _P, _P, _P)),
     "bpf_map_lookup_batch": (ctypes.c_int, (ctypes.c_int, _P, _P, _P, _P, _P, _P)),
+    "bpf_map_lookup_and_delete_batch": (ctypes.c_int, (ctypes.c_int, _P, _P, _P, _P, _P, _P)),
     "libbpf_num_possible_cpus": (ctypes.c_int, ()),
     "ring_buffer__new": (_P, (ctypes.c_int, _P, _P, _P)),
     "ring_buffer__epoll_fd": (ctypes.c_int, (_P,)),
@@ -190,6 +193,13 @@ def _check(result: int, what: str) -> int:
     return result
 
 
+def _check_link(link: int | None, what: str) -> int:
+    if not link:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{what}: {os.strerror(error)}")
+    return link
+
+
 class BpfMap:
     """One map of a loaded object, with keys and values as ctypes structures or integers."""
 
@@ -224,7 +234,18 @@ class BpfMap:
         _check(result, f"delete from {self.name}")
         return True
 
-    def batches(self, chunk: int = 4096) -> Iterator[tuple[memoryview, memoryview, int]]:
+    def clear(self) -> None:
+        """Remove all pairs of a hash that nobody else writes to.
+
+        Raises:
+            OSError: The kernel refuses.
+        """
+        for _ in self.batches(1 << 15, read="bpf_map_lookup_and_delete_batch"):
+            pass
+
+    def batches(
+        self, chunk: int = 4096, *, read: str = "bpf_map_lookup_batch"
+    ) -> Iterator[tuple[memoryview, memoryview, int]]:
         """All pairs, in chunks of (keys, values, n), each buffer valid until the next chunk.
 
         A map that changes meanwhile may give a pair twice or not at all, as the kernel says of batches; a pair that
@@ -240,7 +261,7 @@ class BpfMap:
         first = True
         while True:
             n = ctypes.c_uint32(chunk)
-            result = self._lib.bpf_map_lookup_batch(
+            result = getattr(self._lib, read)(
                 self.fd,
                 None if first else ctypes.byref(in_batch),
                 ctypes.byref(out_batch),
@@ -369,8 +390,10 @@ class BpfObject:
         """A map of the loaded object."""
         return BpfMap(self._libbpf, name, _check(self._lib.bpf_map__fd(self._map(name)), name), key_size, value_size)
 
-    def attach_uprobe(self, name: str, pid: int, path: str, offset: int, cookie: int, *, at_return: bool) -> None:
-        """Attach by a perf event; it goes with ``detach_all``.
+    def attach_uprobe(
+        self, name: str, pid: int, path: str, offset: int, cookie: int, *, at_return: bool
+    ) -> Callable[[], None]:
+        """Attach by a perf event; returns what detaches it.
 
         Raises:
             OSError: As the kernel says.
@@ -379,7 +402,15 @@ class BpfObject:
         link = self._lib.bpf_program__attach_uprobe_opts(
             self._program(name), pid, os.fsencode(path), offset, ctypes.byref(options)
         )
-        self._keep_link(link, f"probe at {path}+{offset:#x}")
+        _check_link(link, f"probe at {path}+{offset:#x}")
+        return lambda: self._lib.bpf_link__destroy(link)
+
+    def map_names(self) -> list[str]:
+        """Names of all maps."""
+        names, at = [], None
+        while at := self._lib.bpf_object__next_map(self._object, at):
+            names.append(self._lib.bpf_map__name(at).decode())
+        return names
 
     def attach_raw_tracepoint(self, name: str, tracepoint: str) -> None:
         """Attach to a raw tracepoint; it goes with ``detach_all``.
@@ -388,13 +419,7 @@ class BpfObject:
             OSError: ENOENT where the kernel has no such tracepoint.
         """
         link = self._lib.bpf_program__attach_raw_tracepoint(self._program(name), tracepoint.encode())
-        self._keep_link(link, f"tracepoint {tracepoint}")
-
-    def _keep_link(self, link: int | None, what: str) -> None:
-        if not link:
-            error = ctypes.get_errno()
-            raise OSError(error, f"{what}: {os.strerror(error)}")
-        self._links.append(link)
+        self._links.append(_check_link(link, f"tracepoint {tracepoint}"))
 
     def detach_all(self) -> None:
         """Undo all attaches that were made here."""
