@@ -478,13 +478,22 @@ __noinline int step_java(u32 index)
 	return step_compiled(scr, java);
 }
 
-/* Is this an address of Java code? */
-static __always_inline int is_java(u32 slot, u64 pc)
+#endif /* __TARGET_ARCH_x86 */
+
+/* Where Java code lies in the target. */
+static __always_inline void begin_java(struct scratch *scr)
 {
+	u32 slot = scr->slot;
 	struct nl_java *java = bpf_map_lookup_elem(&javas, &slot);
 
-	return java && in_code_cache(java, pc);
+	scr->java_low = java ? java->code_low : 0;
+	scr->java_bytes = java ? java->code_high - java->code_low : 0;
 }
-#endif /* __TARGET_ARCH_x86 */
+
+/* Is this an address of Java code? */
+static __always_inline int is_java(const struct scratch *scr, u64 pc)
+{
+	return pc - scr->java_low < scr->java_bytes;
+}
 
 #endif /* NATIVELEAK_HOTSPOT_BPF_H */

@@ -24,7 +24,8 @@ from targets.jdks import DEBIAN
 
 pytestmark = pytest.mark.jvm
 
-N_EVENTS = 20_011
+N_EVENTS = int(os.environ.get("NATIVELEAK_TEST_EVENTS", "20011"))
+"""Less on an emulated machine, which is ten times slower."""
 MIN_BYTES = 4096
 JAVA_KINDS = {FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED, FrameKind.JAVA_INTERPRETED}
 MARKS = {STALE, UNREADABLE}

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nativeleak.analysis.growth import Ints
-from nativeleak.analysis.table import TOTALS
+from nativeleak.analysis.table import ADDED
 from nativeleak.errors import UsageError
 from nativeleak.model import Stack
 
@@ -128,7 +128,7 @@ def merge(table: pd.DataFrame, by: By, n_sites: int) -> tuple[pd.DataFrame, Ints
         table = table.assign(thread=table["thread"].map(pool_of))
     groups = table.groupby(_MERGED_BY[by], sort=False)
     labels[positions] = groups.ngroup().to_numpy()
-    merged = groups[list(TOTALS)].sum()
+    merged = groups[list(ADDED)].sum()
     merged["resident_bytes"] = groups["resident_bytes"].sum(min_count=1)
     merged["oldest_s"] = groups["oldest_s"].max()
     merged["functions"] = groups["functions"].agg(_union)
