@@ -446,10 +446,38 @@ static __always_inline int step_compiled(struct scratch *scr, const struct nl_ja
 			return end_walk(scr, NL_END_JAVA_FRAME);
 		scr->sp = scr->fp + 16;
 	}
-	if (bpf_probe_read_user(saved, sizeof(saved), (void *)(scr->sp - 16)))
+	if (read_two(scr, scr->sp - 16, saved))
 		return end_walk(scr, NL_END_READ);
 	if (!in_code_cache(java, saved[1]))
 		return find_return_address(scr, java);
+	scr->fp = saved[0];
+	scr->pc = saved[1];
+	return 0;
+}
+
+/*
+ * One compiled frame up, where its code is remembered and the frame an ordinary one: nearly every Java frame. Does what
+ * step_compiled does. Returns 0 when the walk goes on, 1 when nothing was done: step_java has to be asked then.
+ */
+static __always_inline int step_known_code(struct scratch *scr)
+{
+	struct code *code = code_entry(scr, scr->pc);
+	u32 slot = scr->slot, words = code->frame_words;
+	struct nl_java *java;
+	u64 saved[2], sp;
+
+	if (code->pc != scr->pc || code->orig_pc >= 0 || !words || words > MAX_FRAME_WORDS)
+		return 1;
+	java = bpf_map_lookup_elem(&javas, &slot);
+	if (!java || !is_known_code(scr, java, code))
+		return 1;
+	sp = scr->sp + (u64)words * 8;
+	if (read_two(scr, sp - 16, saved) || !in_code_cache(java, saved[1]))
+		return 1;
+	push_java(scr, NL_FOUND_COMPILED, code->blob,
+		  (u64)code->compile_id << 32 | (u32)(scr->pc - code->blob));
+	scr->exact = 0;
+	scr->sp = sp;
 	scr->fp = saved[0];
 	scr->pc = saved[1];
 	return 0;
