@@ -168,7 +168,8 @@ class JavaNamer:
             raise UnreadableError("the JVM does not describe its code")
         if not any(heap.low <= blob < heap.high for heap in code_cache.heaps):
             raise UnreadableError(f"no compiled code can be at {blob:#x}")
-        if not code_cache.is_used(self._vm.memory, blob):
+        is_inside = code_cache.find_blob(self._vm.memory, blob + offset) == blob
+        if not is_inside or not code_cache.is_used(self._vm.memory, blob):
             return None
         kind = nmethods.kind(blob)
         if kind not in (NMETHOD, NATIVE_WRAPPER):
