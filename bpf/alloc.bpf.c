@@ -210,45 +210,17 @@ static __always_inline void abandon_call(struct nl_thread *thread)
 	thread->call = NL_CALL_NONE;
 }
 
-/* Where a function will return to, at its entry; 0 when it cannot be read. */
-static __always_inline u64 return_address(struct pt_regs *ctx, u64 sp)
-{
-#if defined(__TARGET_ARCH_x86)
-	u64 address;
-
-	(void)ctx;
-	return bpf_probe_read_user(&address, sizeof(address), (void *)sp) ? 0 : address;
-#else
-	(void)sp;
-	return REG_LR(ctx);
-#endif
-}
-
 /* Is this entry a part of the call in flight? Also when it was reached by a jump, at the same stack pointer. */
 static __always_inline int is_nested(struct pt_regs *ctx, const struct nl_thread *thread, u64 sp)
 {
 #if defined(__TARGET_ARCH_arm64)
 	/* After a jump the return address is not the one of the call in flight but the kernel's trampoline. */
 	if (sp == thread->sp)
-		return return_address(ctx, sp) != thread->return_address;
+		return REG_LR(ctx) != thread->return_address;
 #else
 	(void)ctx;
 #endif
 	return is_inside_call(thread, sp);
-}
-
-/* Other return probes than ours may sit here, or ours fires for every call: remember where it would return. */
-static __always_inline void keep_return(struct pt_regs *ctx, struct nl_thread *thread, u64 sp)
-{
-	u32 n = thread->n_nested & (NL_NESTED_CALLS - 1);
-
-	/* Reached by a jump: the return address is that of the call before, and may be replaced already. */
-	if (sp == thread->sp ||
-	    (thread->n_nested && sp == thread->nested[(n - 1) & (NL_NESTED_CALLS - 1)].at))
-		return;
-	thread->n_nested++;
-	thread->nested[n].at = sp;
-	thread->nested[n].address = return_address(ctx, sp);
 }
 
 struct arguments {
@@ -386,7 +358,7 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 		return 0;
 	}
 	/* A forked child runs the same probes: it is another process. */
-	if (target->tgid != bpf_get_current_pid_tgid() >> 32)
+	if (target->tgid != current_ids() >> 32)
 		return 0;
 	count(NL_CALLS);
 	args = arguments_of(ctx, cookie);
@@ -414,7 +386,6 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 			count(NL_NESTED);
 			count(NL_DECLINED);
 			learn_nesting(thread);
-			keep_return(ctx, thread, sp);
 			return 0;
 		}
 		abandon_call(thread);
@@ -448,8 +419,9 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	thread->size = size;
 	thread->sp = sp;
 	thread->ip = REG_IP(ctx) - NL_COOKIE_OFFSET(cookie);
-	thread->return_address = return_address(ctx, sp);
-	thread->n_nested = 0;
+#if defined(__TARGET_ARCH_arm64)
+	thread->return_address = REG_LR(ctx);
+#endif
 	thread->call = call;
 	return 1;
 }
@@ -470,7 +442,7 @@ static __always_inline void leave_realloc(struct nl_thread *thread, struct nl_ta
 
 static __always_inline int leave_call(struct pt_regs *ctx)
 {
-	u32 tid = (u32)bpf_get_current_pid_tgid(), call;
+	u32 tid = (u32)current_ids(), call;
 	struct nl_thread *thread = bpf_map_lookup_elem(&threads, &tid);
 	struct nl_target *target;
 	u64 result;
@@ -530,7 +502,7 @@ SEC("uprobe")
 int on_free(struct pt_regs *ctx)
 {
 	u64 cookie = bpf_get_attach_cookie(ctx), address = arguments_of(ctx, cookie).first;
-	u32 slot = NL_COOKIE_SLOT(cookie), tid = (u32)bpf_get_current_pid_tgid();
+	u32 slot = NL_COOKIE_SLOT(cookie), tid = (u32)current_ids();
 	struct nl_target *target = active_target(slot);
 	struct nl_thread *thread;
 	struct nl_live block;
@@ -540,7 +512,7 @@ int on_free(struct pt_regs *ctx)
 			count(NL_FREES);
 		return 0;
 	}
-	if (target->tgid != bpf_get_current_pid_tgid() >> 32)
+	if (target->tgid != current_ids() >> 32)
 		return 0;
 	count(NL_FREES);
 	if (!address) {

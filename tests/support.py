@@ -282,6 +282,7 @@ class Trace:
             but allocate would be sampled, and most tests are of exact figures.
         output: Where the recording goes, for tests that keep it; without one it goes with the trace.
         attaches: False where the trace is to fail: nothing is waited for then; see ``wait``.
+        within: A command that the tracer is run by, which becomes it by exec.
 
     Attributes:
         process: The tracer.
@@ -298,6 +299,7 @@ class Trace:
         attaches: bool = True,
         env: Mapping[str, str] | None = None,
         timeout_s: float = START_TIMEOUT_S,
+        within: Sequence[str] = (),
         program: Sequence[str] = ("-m", "nativeleak"),
     ) -> None:
         self.stderr = ""
@@ -313,7 +315,7 @@ class Trace:
         # A file, not a pipe: a report of a million sites must not wait for its reader.
         self._report = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close())
         self.process = subprocess.Popen(
-            words + options,
+            [*within, *words, *options],
             stdin=subprocess.DEVNULL,
             stdout=self._report,
             stderr=subprocess.PIPE,

@@ -23,7 +23,7 @@ from nativeleak.analysis.telling import telling_frame
 from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.calibration import Calibration, calibrate
 from nativeleak.engines.bpf.collector import Collector
-from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
+from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits, Loader
 from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.memory import limits_within
 from nativeleak.engines.bpf.targets import TargetState
@@ -40,10 +40,11 @@ from nativeleak.recording.writer import RecordingWriter
 from nativeleak.symbols.functions import find_function_offsets
 from nativeleak.symbols.source import ElfError
 from nativeleak.target import procfs
-from nativeleak.target.check import check_target
+from nativeleak.target.check import TargetFacts, check_target
 from nativeleak.target.jvm import read_jvm_version
 from nativeleak.target.mapped import MappedObject, executable_objects
 from nativeleak.target.oom import stand_before
+from nativeleak.target.pidns import read_inner_pid_namespace
 from nativeleak.units import format_bytes
 from nativeleak.unwind.tables import UnwindTables
 from nativeleak.watch import Watch
@@ -53,8 +54,6 @@ _TICK_S: Final = 0.05
 _IDLE_S: Final = 0.5
 _NEAR_BOUND: Final = 0.95
 """Share of ``--max-memory`` at which nothing more is recorded."""
-_INIT_PID_NAMESPACE: Final = "pid:[4026531836]"
-"""Source: PROC_PID_INIT_INO in include/linux/proc_ns.h."""
 
 
 class Unwind(StrEnum):
@@ -94,6 +93,7 @@ class TraceOptions:
     maps_only: bool = False
     overwrite: bool = False
     modes: tuple[AttachMode, ...] = tuple(AttachMode)
+    loader: Loader = Loader.LIBBPF
     given: dict[str, str] = field(default_factory=dict)
 
 
@@ -136,7 +136,9 @@ class Trace:
         self._watch: Watch | None = None
         self._tables: UnwindTables | None = None
         self._emulated = CONSERVATIVE
-        self._uses_tables = options.unwind is not Unwind.FP and platform.machine() == "x86_64"
+        self._uses_tables = (
+            options.unwind is not Unwind.FP and platform.machine() == "x86_64" and options.loader is Loader.LIBBPF
+        )
 
     # What the observer reads
 
@@ -172,11 +174,12 @@ class Trace:
         Raises:
             NativeleakError: It could not begin.
         """
-        _refuse_inner_pid_namespace()
         for pid in self.options.pids:
-            check_target(pid)
+            _refuse_below_inner_namespace(check_target(pid))
         with contextlib.ExitStack() as stack:
-            engine = stack.enter_context(BpfEngine(self._limits(), self.collector.on_event, self.options.modes))
+            engine = stack.enter_context(
+                BpfEngine(self._limits(), self.collector.on_event, self.options.modes, self.options.loader)
+            )
             self.collector.bind(engine)
             stack.callback(self.collector.close)
             self._tables = UnwindTables(engine, self._on_note)
@@ -255,6 +258,8 @@ class Trace:
         for state in self.collector.targets.values():
             self._probe_new_objects(engine, state)
         self.observer.attached(self)
+        if self.options.loader is Loader.BCC:
+            self.observer.note("BCC's programs walk stacks by frame pointers only, and not through Java frames")
         for note in engine.notes:
             self._on_note("engine", note)
 
@@ -459,7 +464,7 @@ class Trace:
         return TraceInfo(
             version=__version__,
             started=time.time(),
-            backend="bpf-libbpf",
+            backend=f"bpf-{self.options.loader}",
             kernel=platform.release(),
             machine=platform.machine(),
             boot_id=procfs.read_boot_id(),
@@ -495,15 +500,12 @@ class Trace:
             os._exit(128 + number)
 
 
-def _refuse_inner_pid_namespace() -> None:
-    try:
-        namespace = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return
-    if namespace != _INIT_PID_NAMESPACE:
+def _refuse_below_inner_namespace(facts: TargetFacts) -> None:
+    """From inside a container the kernel names the tasks of that very container only, not of those within it."""
+    if not facts.same_pid_ns and read_inner_pid_namespace() is not None:
         raise CannotTraceError(
-            "tracing from inside a PID namespace is not possible: the kernel's probes see the host's PIDs",
-            "run nativeleak on the host, or in a container that shares the host's PID namespace (--pid=host)",
+            f"trace of PID {facts.pid} failed: it is in a PID namespace within ours, which is not the host's",
+            "run nativeleak on the host, or in the target's own PID namespace",
         )
 
 

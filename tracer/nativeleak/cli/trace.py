@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from nativeleak.cli.params import DURATION, OVERHEAD, SIZE
+from nativeleak.cli.params import DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
 from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.engine import AttachMode, Limits
+from nativeleak.engines.bpf.engine import AttachMode, Limits, Loader
 from nativeleak.errors import NativeleakError, UsageError
 from nativeleak.live import make_observer
 from nativeleak.run import Trace, TraceOptions, Unwind
@@ -34,7 +34,8 @@ Examples:
   nativeleak trace -p 4711 --format folded | flamegraph.pl > leak.svg
 Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 )
-@click.option("-p", "--pid", "pids", type=int, multiple=True, required=True, metavar="PID", help="Process to trace.")
+@click.option("-p", "--pid", "pids", type=int, multiple=True, metavar="PID", help="Process to trace.")
+@ns_pid_options
 @click.option("--duration", type=DURATION, metavar="TIME", help="How long: 90s, 10m, 1h30m. [default: until Ctrl-C]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Recording. "
               "[default: nativeleak-PID-TIME.nlk]")  # fmt: skip
@@ -44,6 +45,8 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True,
               help="Report at the end.")  # fmt: skip
 @click.option("--top", type=click.IntRange(1), default=None, metavar="N", help="Sites in the text report.")
+@click.option("--by", type=click.Choice(["site", "thread", "site,thread", "pool"]), default="site,thread",
+              show_default=True, help="Rows of the report, as of nativeleak report.")  # fmt: skip
 @click.option("--min-size", type=SIZE, default=0, metavar="SIZE", help="Skip smaller heap allocations.")
 @click.option("--max-size", type=SIZE, default=0, metavar="SIZE", help="Skip larger heap allocations.")
 @click.option("--sample", type=SIZE, default=0, metavar="SIZE",
@@ -69,6 +72,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 @click.option(
     "--maps-only", is_flag=True, help="No allocator probes: only mmap and brk (Go, stripped static programs)."
 )
+@click.option("--engine", type=click.Choice([str(loader) for loader in Loader]), default="libbpf", show_default=True,
+              help="Who loads the BPF programs; bcc compiles them here, and walks stacks by frame pointers only."
+              )  # fmt: skip
 @click.option("--attach", "attach", type=click.Choice(list(_MODES)), multiple=True,
               help="Ways to attach that may be tried. [default: the best that the kernel has]")  # fmt: skip
 @click.option("--ring-size", type=SIZE, default=2 << 20, metavar="SIZE", help="Events that can wait to be read; "
@@ -85,11 +91,13 @@ def trace_command(ctx: click.Context, /, **given: object) -> int:
     with observer:
         trace = Trace(options, observer)
         trace.run()
-    return _report(trace, str(given["format_"]), given["top"])
+    return _report(trace, str(given["format_"]), given["top"], str(given["by"]))
 
 
 def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
-    pids = tuple(dict.fromkeys(ctx.params["pids"]))
+    pids = resolve_pids(ctx.params["pids"], ctx.params["ns_pid"], ctx.params["ns_of"])
+    if not pids:
+        raise click.UsageError("Missing option '-p' / '--pid'.", ctx)
     if len(pids) >= abi.MAX_TARGETS:
         raise UsageError(f"--pid given {len(pids)} times: at most {abi.MAX_TARGETS - 1} processes at once")
     duration_s = ctx.params["duration"]
@@ -129,6 +137,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         ),
         maps_only=ctx.params["maps_only"],
         overwrite=ctx.params["force"],
+        loader=Loader(ctx.params["engine"]),
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
         given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
     )
@@ -149,12 +158,12 @@ def default_interval_s(duration_s: float | None) -> float:
     return _INTERVAL_S if duration_s is None else min(_INTERVAL_S, max(_MIN_INTERVAL_S, duration_s / _N_SNAPSHOTS))
 
 
-def _report(trace: Trace, format_: str, top: object) -> int:
+def _report(trace: Trace, format_: str, top: object, by: str) -> int:
     """The report, made by a process of its own: the recorder stays small, and pandas is not its business."""
     writer = trace.writer
     if format_ == "none" or writer is None:
         return 0
-    command = [sys.executable, "-m", "nativeleak", "report", "--format", format_]
+    command = [sys.executable, "-m", "nativeleak", "report", "--format", format_, "--by", by]
     if top is not None:
         command += ["--top", str(top)]
     if not writer.failed:

@@ -39,7 +39,7 @@ from nativeleak.recording import opening
 from nativeleak.recording.schema import Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
 from nativeleak.recording.values import parse_trace_values, parse_windows
 
-_UNREADABLE: Final = (sqlite3.Error, ValueError, KeyError, TypeError, IndexError, AttributeError)
+_UNREADABLE: Final = (sqlite3.Error, ValueError, KeyError, TypeError, IndexError, AttributeError, MemoryError)
 """What decoding a damaged file raises."""
 
 

@@ -164,7 +164,7 @@ def _growth(growth: Growth) -> Json:
 
 def _site(site: SiteReport, by: By) -> Json:
     merged: Json = {}
-    if by is By.SITE:
+    if by in (By.SITE, By.POOL):
         merged["threads"] = site.n_threads
     elif by is By.THREAD:
         merged["stacks"] = site.n_stacks

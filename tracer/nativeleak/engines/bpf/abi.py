@@ -14,8 +14,8 @@ SLICES: Final = 16
 BANKS: Final = 2
 MAX_FRAMES: Final = 512
 CHUNK_FRAMES: Final = 64
-MAX_MAPPINGS: Final = 512
-MAX_TABLES: Final = 1024
+MAX_MAPPINGS: Final = 2048
+MAX_TABLES: Final = 4096
 CHUNK_BYTES: Final = 4096
 """Unwind tables are arrays of elements of this size."""
 NO_TABLE: Final = 0xFFFFFFFF
@@ -201,6 +201,17 @@ class Java(ctypes.Structure):
         ("deopt_mh_handler", ctypes.c_uint32),
         ("deopt_handler_bytes", ctypes.c_uint32),
         ("orig_pc", ctypes.c_uint32),
+        ("archive_low", ctypes.c_uint64),
+        ("archive_high", ctypes.c_uint64),
+        ("symbol_mask", ctypes.c_uint64),
+        ("symbol_length", ctypes.c_uint32),
+        ("symbol_body", ctypes.c_uint32),
+        ("method_const", ctypes.c_uint32),
+        ("const_pool", ctypes.c_uint32),
+        ("const_name", ctypes.c_uint32),
+        ("pool_holder", ctypes.c_uint32),
+        ("pool_bytes", ctypes.c_uint32),
+        ("class_name", ctypes.c_uint32),
     )
 
 
@@ -223,7 +234,7 @@ class Target(ctypes.Structure):
         ("wrappers_end", ctypes.c_uint64),
         ("generation", ctypes.c_uint32),
         ("max_depth", ctypes.c_uint32),
-        ("bank", ctypes.c_uint32),
+        ("epoch", ctypes.c_uint32),
         ("unwind", ctypes.c_uint32),
         ("wrappers", Wrapper * N_WRAPPERS),
         ("sample_rate", ctypes.c_uint64),
@@ -308,8 +319,8 @@ SIZES: Final = {
     SiteKeyStruct: 16,
     Site: 552,
     StackStruct: 24,
-    Mappings: 16392,
-    Java: 224,
+    Mappings: 65544,
+    Java: 280,
     Event: 96,
 }
 
@@ -338,7 +349,7 @@ def cookie(
     return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32 | registers << 48 | function << 60
 
 
-THREAD_BYTES: Final = 256
+THREAD_BYTES: Final = 192
 """Size of ``struct nl_thread``, of which user space reads nothing."""
 FRAME_BYTES: Final = 16
 """Size of ``struct nl_frame``: the address with its ``Found`` in the upper byte, and a second word."""

@@ -259,6 +259,10 @@ class Collector:
         self._new_keys.clear()
         if sweep:
             raw.extend(self.engine.stacks.fetch_all())
+        for slot in {stack.slot for stack in raw}:
+            state = self.targets.get(slot)
+            if state is not None and state.java is not None:
+                state.java.begin_naming()
         named = [self.namer.name(self.targets[stack.slot], stack) for stack in raw if stack.slot in self.targets]
         if named:
             self._on_stacks(named)

@@ -19,13 +19,16 @@ from enum import StrEnum
 from typing import Final, Self
 
 from nativeleak.engines.bpf import abi, kernel
+from nativeleak.engines.bpf.btf import BTF_PATH
 from nativeleak.engines.bpf.groups import Close, Group, ProbeGroups, close_together
+from nativeleak.engines.bpf.loaders.bcc import BccObject
 from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, RingBuffer, object_path
 from nativeleak.engines.bpf.raw import RawSite
 from nativeleak.engines.bpf.stack_store import StackStore
 from nativeleak.errors import CannotTraceError
 from nativeleak.probes.families import FREE_KINDS, CallKind
 from nativeleak.probes.placement import PlacedProbe
+from nativeleak.target.pidns import read_inner_pid_namespace
 
 _U32: Final = struct.Struct("=I")
 _SITE_KEY: Final = struct.Struct("=QII")
@@ -43,6 +46,13 @@ class AttachMode(StrEnum):
     SESSION = "uprobe session"
     MULTI = "uprobe multi"
     PERF = "perf events"
+
+
+class Loader(StrEnum):
+    """Who makes the programs fit this kernel. Only libbpf's can walk by unwind tables and through Java frames."""
+
+    LIBBPF = "libbpf"
+    BCC = "bcc"
 
 
 _ALLOCATOR_PROGRAMS: Final[dict[AttachMode, dict[str, int]]] = {
@@ -123,15 +133,23 @@ class BpfEngine:
         limits: Sizes of the maps.
         on_event: Gets each event while ``consume`` runs; the structure is valid during the call only.
         modes: Ways to attach that may be tried, best first.
+        loader: Whose programs.
 
     Raises:
         CannotTraceError: The kernel, its configuration or our rights do not do.
     """
 
+    max_mappings: Final = abi.MAX_MAPPINGS
+
     def __init__(
-        self, limits: Limits, on_event: Callable[[abi.Event], None], modes: Sequence[AttachMode] = tuple(AttachMode)
+        self,
+        limits: Limits,
+        on_event: Callable[[abi.Event], None],
+        modes: Sequence[AttachMode] = tuple(AttachMode),
+        loader: Loader = Loader.LIBBPF,
     ) -> None:
         self._limits = limits
+        self._loader = loader
         self._on_event = on_event
         self._libbpf = Libbpf()
         self.groups = ProbeGroups()
@@ -160,7 +178,7 @@ class BpfEngine:
 
     # Loading
 
-    def _load(self, modes: Sequence[AttachMode]) -> tuple[AttachMode, BpfObject]:
+    def _load(self, modes: Sequence[AttachMode]) -> tuple[AttachMode, BpfObject | BccObject]:
         """The object, loaded for the first way of attaching that the kernel takes."""
         failure: OSError | None = None
         for mode in modes:
@@ -173,8 +191,11 @@ class BpfEngine:
                     break
         raise self._load_error(failure) from failure
 
-    def _load_for(self, mode: AttachMode) -> BpfObject:
-        bpf_object = BpfObject(self._libbpf, object_path())
+    def _open(self) -> BpfObject | BccObject:
+        return BccObject(self._libbpf) if self._loader is Loader.BCC else BpfObject(self._libbpf, object_path())
+
+    def _load_for(self, mode: AttachMode) -> BpfObject | BccObject:
+        bpf_object = self._open()
         try:
             wanted = _ALLOCATOR_PROGRAMS[mode]
             for name in _ALL_ALLOCATOR_PROGRAMS:
@@ -193,6 +214,9 @@ class BpfEngine:
             }
             for name, n in sizes.items():
                 bpf_object.set_max_entries(name, n)
+            namespace = read_inner_pid_namespace()
+            if namespace is not None:
+                bpf_object.set_pid_namespace(*namespace)
             bpf_object.load()
             for name, attach_type in wanted.items():
                 if attach_type and not kernel.has_uprobe_links(bpf_object.program_fd(name), attach_type):
@@ -208,6 +232,11 @@ class BpfEngine:
             return CannotTraceError(
                 f"loading the BPF programs failed: {why}",
                 "run as root, or with the capabilities CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+            )
+        if self._loader is Loader.LIBBPF and not BTF_PATH.exists():
+            return CannotTraceError(
+                f"loading the BPF programs failed: this kernel does not describe its types: {BTF_PATH} is missing",
+                "another engine does without: --engine bcc (apt-get install python3-bpfcc)",
             )
         detail = next((line for line in reversed(self._libbpf.messages) if line), "")
         return CannotTraceError(
@@ -448,12 +477,12 @@ class BpfEngine:
         The kernel side goes on with the old ones until the new ones are whole.
         """
         target = self._targets[slot]
-        bank = target.bank ^ 1
+        epoch = (target.epoch + 1) & 0xFFFF_FFFF
         value = abi.Mappings(n=min(len(mappings), abi.MAX_MAPPINGS))
         for entry, (start, end, bias, table) in zip(value.mappings, mappings, strict=False):
             entry.start, entry.end, entry.bias, entry.table = start, end, bias & (1 << 64) - 1, table
-        self._mappings.update(_U32.pack(slot * 2 + bank), bytes(value))
-        target.bank = bank
+        self._mappings.update(_U32.pack(slot * 2 + (epoch & 1)), bytes(value))
+        target.epoch = epoch
         self._write_target(slot)
 
     def set_java(self, slot: int, java: abi.Java) -> None:

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import platform
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Self
@@ -40,6 +41,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "bpf_map__name": (ctypes.c_char_p, (_P,)),
     "bpf_map__fd": (ctypes.c_int, (_P,)),
     "bpf_map__set_max_entries": (ctypes.c_int, (_P, ctypes.c_uint32)),
+    "bpf_map__initial_value": (_P, (_P, _P)),
     "bpf_map_lookup_elem": (ctypes.c_int, (ctypes.c_int, _P, _P)),
     "bpf_map_update_elem": (ctypes.c_int, (ctypes.c_int, _P, _P, ctypes.c_uint64)),
     "bpf_map_delete_elem": (ctypes.c_int, (ctypes.c_int, _P)),
@@ -63,6 +65,8 @@ _SAMPLE_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, _P, _P, ctypes.c_size_t)
 _ENOSPC_GROWTH: Final = 4
 _BPF_MAP_TYPE_ARRAY: Final = 2
 _BPF_F_INNER_MAP: Final = 1 << 12
+_CONSTANTS: Final = struct.Struct("=QQ")
+"""The ``const volatile`` variables of bpf/common.bpf.h, in their order."""
 
 
 class _UprobeOpts(ctypes.Structure):
@@ -151,6 +155,16 @@ class Libbpf:
         self.messages.append(buffer.value.decode(errors="replace").rstrip())
         del self.messages[:-200]
         return 0
+
+    def create_map(self, name: str, kind: int, key_bytes: int, value_bytes: int, n: int, flags: int) -> int:
+        """Make a map that no object describes; returns its descriptor.
+
+        Raises:
+            OSError: No memory, or no right.
+        """
+        options = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=flags)
+        text = name.encode()[:15]
+        return _check(self.lib.bpf_map_create(kind, text, key_bytes, value_bytes, n, ctypes.byref(options)), name)
 
     def create_table_map(self, n: int, words: bytes) -> int:
         """An array of n elements of 4 KiB for use inside of an array of maps, filled; returns its descriptor.
@@ -351,6 +365,14 @@ class BpfObject:
     def set_max_entries(self, name: str, n: int) -> None:
         """Size of a map; before ``load``."""
         _check(self._lib.bpf_map__set_max_entries(self._map(name), n), name)
+
+    def set_pid_namespace(self, device: int, inode: int) -> None:
+        """Whose PIDs are meant, where it is not the machine's own namespace; before ``load``."""
+        size = ctypes.c_size_t()
+        values = self._lib.bpf_map__initial_value(self._map(".rodata"), ctypes.byref(size))
+        if not values or size.value != _CONSTANTS.size:
+            raise LookupError(f"constants of {size.value} bytes")
+        ctypes.memmove(values, _CONSTANTS.pack(device, inode), _CONSTANTS.size)
 
     def load(self) -> None:
         """Create the maps, verify and load the programs.
