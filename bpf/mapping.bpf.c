@@ -63,7 +63,7 @@ static __always_inline struct nl_thread *enter_syscall(struct syscall_enter *ctx
 
 	if (!active_target(slot))
 		return 0;
-	thread = current_thread(slot);
+	thread = thread_of(current_ids(), slot);
 	if (!thread) {
 		/* No room for the thread: what it does to the address space goes unseen. */
 		count(NL_LOST_EVENTS);
