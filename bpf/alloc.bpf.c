@@ -340,8 +340,11 @@ static __always_inline void learn_nesting(const struct nl_thread *thread)
 		function->nests = 1;
 }
 
-/* Returns whether the return of this call is wanted. */
-static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
+/*
+ * Returns whether the return of this call is wanted. Not inlined: what it keeps on the stack would stand beneath the
+ * walk of a stack, and up to Linux 6.11 or so all frames together have 512 bytes.
+ */
+static __noinline int enter_call(struct pt_regs *ctx, u64 cookie)
 {
 	u32 slot = NL_COOKIE_SLOT(cookie), call = NL_COOKIE_CALL(cookie);
 	struct nl_target *target = active_target(slot);

@@ -51,7 +51,7 @@ def test_affordable_target_is_traced_exactly_under_the_governor():
 def test_burst_is_answered_by_watching_less_and_everything_comes_back():
     with Target("phases") as target, Trace(target, options=["--max-overhead", "5%"]) as trace:
         target.ask("keep 1 503")
-        target.ask("burst 2000")
+        target.ask("burst 2000 0")
         trace.wait_line("no heap allocation or free is seen")
         trace.wait_line("every heap block is recorded: there is room", 60.0)
         truth = target.ask("keep 2 307")
