@@ -324,8 +324,9 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		if (thread->call != NL_CALL_NONE)
 			abandon_call(thread);
 	}
-	event = new_event(NL_EVENT_THREAD_EXIT, *slot, uid);
+	/* Before the event is made: verifiers as that of Linux 6.1 take a test of it later for one that may fail. */
 	bpf_map_delete_elem(&threads, &tid);
+	event = new_event(NL_EVENT_THREAD_EXIT, *slot, uid);
 	if (!event)
 		return 0;
 	event->tid = tid;
