@@ -101,6 +101,15 @@ def test_writer_same_frame_in_many_stacks_is_stored_once(tmp_path: Path) -> None
         assert db.execute("SELECT count(*) FROM stacks").fetchone() == (98,)
 
 
+def test_writer_many_stacks_do_not_wait_for_a_snapshot(tmp_path: Path) -> None:
+    path = tmp_path / "a.nlk"
+    with RecordingWriter(path, fixtures.trace_info()) as writer:
+        for key in range(1, 1010):
+            writer.add_stacks([Stack(key, (fixtures.native("malloc"), fixtures.native("main", "app")))])
+        with sqlite3.connect(path) as db:
+            assert db.execute("SELECT count(*) FROM stacks").fetchone() == (512,)
+
+
 def test_writer_stack_named_anew_replaces_the_old_names(tmp_path: Path) -> None:
     better = Stack(5, (fixtures.native("malloc"), fixtures.native("better", "app")))
     with RecordingWriter(tmp_path / "a.nlk", fixtures.trace_info()) as writer:

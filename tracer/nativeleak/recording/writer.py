@@ -25,6 +25,7 @@ from nativeleak.recording.batch import Batch, Known, encode
 from nativeleak.recording.schema import APPLICATION_ID, FORMAT_VERSION, TABLES
 from nativeleak.recording.values import trace_values
 
+_MAX_WAITING: Final = 512
 _BUSY_TIMEOUT_S: Final = 10.0
 _COMPANIONS: Final = ("-journal", "-wal", "-shm")
 _GUARDS: Final = ("-journal", "-wal")
@@ -68,8 +69,13 @@ class RecordingWriter:
         return self._failed
 
     def add_stacks(self, stacks: Iterable[Stack]) -> None:
-        """Takes stacks, named or renamed; they are written with the next snapshot or ``flush``."""
+        """Takes stacks, named or renamed; they are written with the next snapshot, with ``flush``, or when they are many.
+
+        Ten thousand deep stacks take a hundred megabytes while they wait.
+        """
         self._stacks.update((stack.key, stack) for stack in stacks)
+        if len(self._stacks) >= _MAX_WAITING:
+            self.flush()
 
     def add_event(self, elapsed_s: float, what: str, text: str) -> None:
         """Takes a note about the trace, written with the next snapshot or ``flush``.
