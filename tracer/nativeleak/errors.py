@@ -41,6 +41,10 @@ class CannotTraceError(NativeleakError):
     exit_status = EXIT_CANNOT
 
 
+class NoAllocatorError(CannotTraceError):
+    """The target has no allocator that can be seen: another engine would see no more of it."""
+
+
 class NoTargetError(NativeleakError):
     """The target does not exist, or was gone before the first snapshot."""
 

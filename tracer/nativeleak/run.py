@@ -10,9 +10,8 @@ import contextlib
 import os
 import platform
 import select
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -26,7 +25,10 @@ from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
 from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.targets import TargetState
-from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError
+from nativeleak.engines.choose import OpenBpf, open_libbpf
+from nativeleak.engines.names import BACKENDS, EngineName
+from nativeleak.errors import CannotTraceError, NativeleakError, NoAllocatorError, NoTargetError
+from nativeleak.interrupts import interrupts
 from nativeleak.ledger.slices import slice_seconds
 from nativeleak.model import Snapshot, TargetInfo, TraceInfo
 from nativeleak.probes.cache import PlacementCache
@@ -65,6 +67,8 @@ class TraceOptions:
     Attributes:
         duration_s: None: until interrupted or the target ends.
         maps_only: No allocator probes: mmap and brk only.
+        engine: Who observes.
+        inputs: Output of other programs to read instead of tracing.
     """
 
     pids: tuple[int, ...]
@@ -80,6 +84,8 @@ class TraceOptions:
     overwrite: bool = False
     modes: tuple[AttachMode, ...] = tuple(AttachMode)
     given: dict[str, str] = field(default_factory=dict)
+    engine: EngineName = EngineName.AUTO
+    inputs: tuple[Path, ...] = ()
 
 
 class Observer(Protocol):
@@ -101,9 +107,19 @@ class Trace:
     Args:
         options: What to do.
         observer: Who is told.
+        open_engine: Brings the BPF programs into the kernel.
+        engine: How, for the report.
     """
 
-    def __init__(self, options: TraceOptions, observer: Observer) -> None:
+    def __init__(
+        self,
+        options: TraceOptions,
+        observer: Observer,
+        open_engine: OpenBpf = open_libbpf,
+        engine: EngineName = EngineName.LIBBPF,
+    ) -> None:
+        self._open_engine = open_engine
+        self._backend = BACKENDS[engine]
         self.options = options
         self.observer = observer
         self.collector = Collector(self._on_stacks, self._on_note, telling_frame)
@@ -112,7 +128,6 @@ class Trace:
         self.end_reason = ""
         self.recording: bytes | None = None
         self._stop: str | None = None
-        self._n_signals = 0
         self._recording_failed = False
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._hit_cost_ns = 0.0
@@ -121,6 +136,11 @@ class Trace:
         self._uses_tables = options.unwind is not Unwind.FP and platform.machine() == "x86_64"
 
     # What the observer reads
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the window is or was open."""
+        return self.elapsed_s > 0
 
     @property
     def elapsed_s(self) -> float:
@@ -151,13 +171,15 @@ class Trace:
         for pid in self.options.pids:
             check_target(pid)
         with contextlib.ExitStack() as stack:
-            engine = stack.enter_context(BpfEngine(self.options.limits, self.collector.on_event, self.options.modes))
+            engine = stack.enter_context(
+                self._open_engine(self.options.limits, self.collector.on_event, self.options.modes)
+            )
             self.collector.bind(engine)
             stack.callback(self.collector.close)
             self._tables = UnwindTables(engine, self._on_note)
             stack.callback(self._tables.close)
             exits = self._take_targets(stack)
-            wakeup = stack.enter_context(self._signals())
+            wakeup = stack.enter_context(interrupts(self._interrupt))
             self.writer = stack.enter_context(
                 RecordingWriter(self.options.output, self._trace_info(), overwrite=self.options.overwrite)
             )
@@ -387,7 +409,7 @@ class Trace:
         return TraceInfo(
             version=__version__,
             started=time.time(),
-            backend="bpf-libbpf",
+            backend=self._backend,
             kernel=platform.release(),
             machine=platform.machine(),
             boot_id=procfs.read_boot_id(),
@@ -398,28 +420,8 @@ class Trace:
             options=self.options.given,
         )
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[int]:
-        """SIGINT, SIGTERM and SIGHUP end the trace; a second one ends the program. Yields what to poll."""
-        read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        old_wakeup = signal.set_wakeup_fd(write_fd)
-        old = {number: signal.signal(number, self._on_signal) for number in numbers}
-        try:
-            yield read_fd
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(old_wakeup)
-            os.close(read_fd)
-            os.close(write_fd)
-
-    def _on_signal(self, number: int, _frame: object) -> None:
-        self._n_signals += 1
+    def _interrupt(self) -> None:
         self._stop = self._stop or "interrupted"
-        if self._n_signals > 1:
-            # At once: probes hang on our descriptors, the recording is whole up to its last snapshot.
-            os._exit(128 + number)
 
 
 def _refuse_inner_pid_namespace() -> None:
@@ -447,7 +449,7 @@ def _set_wrappers(target: abi.Target, pid: int) -> None:
 
 
 def _no_allocator(state: TargetState) -> NativeleakError:
-    return CannotTraceError(
+    return NoAllocatorError(
         f"trace of PID {state.facts.pid} ({state.facts.comm}) failed: no allocator functions found in its objects",
         "a static program keeps their names only when it is not stripped. Add --maps-only to trace mmap and brk alone"
         " (the right thing for Go), or run a build with symbols",

@@ -13,9 +13,11 @@ import click
 from nativeleak.cli.params import DURATION, SIZE
 from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.engine import AttachMode, Limits
+from nativeleak.engines.names import EngineName
 from nativeleak.errors import NativeleakError, UsageError
 from nativeleak.live import make_observer
-from nativeleak.run import Trace, TraceOptions, Unwind
+from nativeleak.run import TraceOptions, Unwind
+from nativeleak.start import Tracer, run_trace
 
 FORMATS = ("text", "json", "folded", "none")
 _MAX_DURATION_S = 366 * 86400.0
@@ -34,7 +36,7 @@ Examples:
   nativeleak trace -p 4711 --format folded | flamegraph.pl > leak.svg
 Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 )
-@click.option("-p", "--pid", "pids", type=int, multiple=True, required=True, metavar="PID", help="Process to trace.")
+@click.option("-p", "--pid", "pids", type=int, multiple=True, metavar="PID", help="Process to trace.")
 @click.option("--duration", type=DURATION, metavar="TIME", help="How long: 90s, 10m, 1h30m. [default: until Ctrl-C]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Recording. "
               "[default: nativeleak-PID-TIME.nlk]")  # fmt: skip
@@ -65,6 +67,10 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
               "a power of two. [default: 2M]")  # fmt: skip
 @click.option("--max-new-stacks", type=click.IntRange(1, 1 << 20), default=1 << 14, show_default=True, metavar="N",
               help="Stacks that can wait to be named.")  # fmt: skip
+@click.option("--engine", type=click.Choice([str(name) for name in EngineName]), default="auto", show_default=True,
+              help="Who observes: the best that works here, or this one alone.")  # fmt: skip
+@click.option("--input", "inputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
+              help="Read what strace or pmap -x have recorded instead of tracing; again for more of pmap.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("-v", "--verbose", is_flag=True, help="Say what is done; tracebacks of errors.")
 @click.pass_context
@@ -73,13 +79,14 @@ def trace_command(ctx: click.Context, /, **given: object) -> int:
     options = _options(ctx, given)
     observer = make_observer(quiet=bool(given["quiet"]), verbose=bool(given["verbose"]))
     with observer:
-        trace = Trace(options, observer)
-        trace.run()
+        trace = run_trace(options, observer)
     return _report(trace, str(given["format_"]), given["top"])
 
 
 def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
     pids = tuple(dict.fromkeys(ctx.params["pids"]))
+    if not pids and not ctx.params["inputs"]:
+        raise click.UsageError("Missing option '-p' / '--pid'.", ctx)
     if len(pids) >= abi.MAX_TARGETS:
         raise UsageError(f"--pid given {len(pids)} times: at most {abi.MAX_TARGETS - 1} processes at once")
     duration_s = ctx.params["duration"]
@@ -92,7 +99,9 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         raise UsageError(
             f"--max-size {ctx.params['max_size']} is less than --min-size {ctx.params['min_size']}: nothing is left"
         )
-    output = ctx.params["output"] or Path(f"nativeleak-{pids[0]}-{time.strftime('%Y%m%d-%H%M%S')}.nlk")
+    output = ctx.params["output"] or Path(
+        f"nativeleak-{pids[0] if pids else 'input'}-{time.strftime('%Y%m%d-%H%M%S')}.nlk"
+    )
     if ctx.params["ring_size"] & (ctx.params["ring_size"] - 1):
         raise UsageError(f"--ring-size {ctx.params['ring_size']}: must be a power of two")
     return TraceOptions(
@@ -115,6 +124,8 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         maps_only=ctx.params["maps_only"],
         overwrite=ctx.params["force"],
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
+        engine=EngineName(ctx.params["engine"]),
+        inputs=ctx.params["inputs"],
         given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
     )
 
@@ -124,7 +135,7 @@ def default_interval_s(duration_s: float | None) -> float:
     return _INTERVAL_S if duration_s is None else min(_INTERVAL_S, max(_MIN_INTERVAL_S, duration_s / _N_SNAPSHOTS))
 
 
-def _report(trace: Trace, format_: str, top: object) -> int:
+def _report(trace: Tracer, format_: str, top: object) -> int:
     """The report, made by a process of its own: the recorder stays small, and pandas is not its business."""
     writer = trace.writer
     if format_ == "none" or writer is None:

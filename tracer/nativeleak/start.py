@@ -1,0 +1,189 @@
+"""From options to a trace: the engine that is asked for, or the best that works here, or output recorded elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Protocol
+
+from nativeleak.engines.choose import (
+    OpenBpf,
+    candidates,
+    check_strace,
+    fallen_to,
+    open_bcc,
+    open_libbpf,
+)
+from nativeleak.engines.names import EngineName
+from nativeleak.engines.pmap.engine import PmapEngine
+from nativeleak.engines.pmap.recorded import RecordedPmap
+from nativeleak.engines.pmap.smaps import MAX_LINE, Listing, is_pmap_start, parse_pmap
+from nativeleak.engines.strace.engine import DEFAULT_DURATION_S, StraceEngine
+from nativeleak.engines.strace.recorded import RecordedStrace, looks_like_strace
+from nativeleak.errors import CannotTraceError, NativeleakError, NoAllocatorError, UsageError
+from nativeleak.recording.writer import RecordingWriter
+from nativeleak.run import Observer, Trace, TraceOptions
+from nativeleak.target.namespaces import open_regular
+from nativeleak.units import format_duration
+from nativeleak.watch import Replay, Rerun, Teller, Watch, check_targets
+
+_OPEN: Final[dict[EngineName, OpenBpf]] = {EngineName.LIBBPF: open_libbpf, EngineName.BCC: open_bcc}
+_HEAD_BYTES: Final = 1 << 16
+_MAX_PMAP_BYTES: Final = 1 << 30
+
+
+class Told(Observer, Teller, Protocol):
+    """Who is told how a trace goes, whatever the engine."""
+
+
+class Tracer(Protocol):
+    """A trace, as far as the command line knows it.
+
+    Attributes:
+        recording: The recording itself, where its file could not be written to the end.
+    """
+
+    options: TraceOptions
+    recording: bytes | None
+
+    @property
+    def writer(self) -> RecordingWriter | None:
+        """Of the recording; None before it was begun."""
+
+    def run(self) -> None:
+        """Trace to the end.
+
+        Raises:
+            NativeleakError: It could not begin.
+        """
+
+
+def run_trace(options: TraceOptions, told: Told) -> Tracer:
+    """Trace by the engine asked for; by ``auto`` by the best that works, which is said in one line where it is not the best.
+
+    Returns:
+        The trace, at its end.
+
+    Raises:
+        NativeleakError: No engine works here; the error is the first one's.
+    """
+    if options.inputs:
+        rerun = Rerun(options, open_inputs(options), told)
+        rerun.run()
+        return rerun
+    failures: list[tuple[EngineName, CannotTraceError]] = []
+    for engine in candidates(options.engine):
+        is_forced = options.engine is not EngineName.AUTO
+        tracer: Trace | Watch | None = None
+        try:
+            tracer = _make(engine, options, told, failures, is_forced=is_forced)
+            tracer.run()
+        except CannotTraceError as error:
+            if is_forced or isinstance(error, NoAllocatorError) or (tracer is not None and tracer.has_begun):
+                raise
+            failures.append((engine, error))
+        else:
+            return tracer
+    raise failures[0][1]
+
+
+def _make(
+    engine: EngineName,
+    options: TraceOptions,
+    told: Told,
+    failures: Sequence[tuple[EngineName, CannotTraceError]],
+    *,
+    is_forced: bool,
+) -> Trace | Watch:
+    if engine in _OPEN:
+        return Trace(options, told, _OPEN[engine], engine)
+    if engine is EngineName.STRACE:
+        check_strace(is_forced=is_forced)
+    targets = check_targets(options.pids)
+    watcher = StraceEngine(targets) if engine is EngineName.STRACE else PmapEngine(targets)
+    if failures:
+        told.say(fallen_to(engine, failures[0][1].what))
+    if isinstance(watcher, StraceEngine):
+        options = _bounded(options)
+        told.say(cost_warning(watcher, options.duration_s or 0.0))
+    return Watch(options, watcher, told)
+
+
+def _bounded(options: TraceOptions) -> TraceOptions:
+    if options.duration_s is not None:
+        return options
+    interval_s = min(options.interval_s, DEFAULT_DURATION_S / 20)
+    return replace(options, duration_s=DEFAULT_DURATION_S, interval_s=interval_s)
+
+
+def cost_warning(engine: StraceEngine, duration_s: float) -> str:
+    """What strace costs the target, said before it begins."""
+    stacks = (
+        "and walks its stack at each that maps memory, a millisecond or more" if engine.has_stacks else "without stacks"
+    )
+    return (
+        f"warning: strace stops a thread twice at every system call, some 10 to 100 us, {stacks}:"
+        f" the target runs slower for {format_duration(duration_s)}"
+    )
+
+
+# Recorded output
+
+
+def open_inputs(options: TraceOptions) -> Replay:
+    """What other programs have recorded, strace's output or that of pmap, told apart by how it begins.
+
+    Raises:
+        NativeleakError: A file cannot be read, or is neither.
+    """
+    if len(options.pids) > 1:
+        raise UsageError("--input with several PIDs", "give one, or none: -p says which process of the output is meant")
+    pid = options.pids[0] if options.pids else 0
+    heads = [_head(path) for path in options.inputs]
+    if all(any(map(is_pmap_start, head)) for head in heads):
+        return RecordedPmap(_listings(options.inputs), pid)
+    if len(options.inputs) > 1:
+        raise UsageError(
+            "--input with several files that are not all output of pmap", "give one file of strace's output"
+        )
+    if not looks_like_strace(heads[0]):
+        raise NativeleakError(
+            f"reading {options.inputs[0]} failed: it is neither output of strace nor of pmap",
+            "record it so: strace -f -k -Y -ttt -o FILE -e trace=%memory,%process -p PID, or pmap -x PID > FILE",
+        )
+    return RecordedStrace(options.inputs[0], _open(options.inputs[0]), pid)
+
+
+def _open(path: Path) -> int:
+    try:
+        return open_regular(str(path))
+    except OSError as error:
+        raise NativeleakError(f"reading {path} failed: {error.strerror}", "Check the path and its rights.") from error
+
+
+def _head(path: Path) -> list[str]:
+    fd = _open(path)
+    try:
+        return os.pread(fd, _HEAD_BYTES, 0).decode("utf-8", "replace").split("\n")
+    finally:
+        os.close(fd)
+
+
+def _listings(paths: Sequence[Path]) -> list[tuple[float, Listing]]:
+    """The listings of all files with the time each was written, in order of time; those of one file a second apart."""
+    found: list[tuple[float, Listing]] = []
+    for path in paths:
+        with open(_open(path), encoding="utf-8", errors="replace", newline="\n") as file:
+            facts = os.fstat(file.fileno())
+            if facts.st_size > _MAX_PMAP_BYTES:
+                raise NativeleakError(f"reading {path} failed: it is larger than 1 GiB", "give fewer listings")
+            each = list(parse_pmap(_bounded_lines(file.readline)))
+        found += [(facts.st_mtime - len(each) + 1 + i, listing) for i, listing in enumerate(each)]
+    return sorted(found, key=lambda item: item[0])
+
+
+def _bounded_lines(readline: Callable[[int], str]) -> Iterator[str]:
+    while line := readline(4 * MAX_LINE):
+        yield line.rstrip("\n")
