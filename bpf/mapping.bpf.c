@@ -164,16 +164,11 @@ static __noinline u64 syscall_stack(struct nl_thread *thread)
 	return key;
 }
 
-/*
- * The exit of every call whose entry was seen: one program for all tracepoints, since the verifier goes through
- * the walk once for each program that has it.
- */
-SEC("tp/syscalls/sys_exit_mmap")
-int on_syscall_exit(struct syscall_exit *ctx)
+/* The exit of every call whose entry was seen. */
+static __always_inline int leave_syscall(s64 ret)
 {
 	u32 tid = (u32)bpf_get_current_pid_tgid(), type;
 	struct nl_thread *thread;
-	s64 ret = ctx->ret;
 	struct nl_event *event;
 	u64 stack = 0;
 
@@ -224,6 +219,13 @@ int on_syscall_exit(struct syscall_exit *ctx)
 	return 0;
 }
 
+/* One program for all tracepoints, since the verifier goes through the walk once for each program that has it. */
+SEC("tp/syscalls/sys_exit_mmap")
+int on_syscall_exit(struct syscall_exit *ctx)
+{
+	return leave_syscall(ctx->ret);
+}
+
 #define ON_ENTRY(call, kind, n_args, report)             \
 	SEC("tp/syscalls/sys_enter_" #call)              \
 	int on_##call##_entry(struct syscall_enter *ctx) \
@@ -242,8 +244,7 @@ ON_ENTRY(shmat, NL_EVENT_SHMAT, 3, keep_args)
 ON_ENTRY(shmdt, NL_EVENT_SHMDT, 1, report_entry)
 
 /* With the break as it was: /proc tells it to the page only, and the first call of a trace may move it by less. */
-SEC("tp/syscalls/sys_enter_brk")
-int on_brk_entry(struct syscall_enter *ctx)
+static __always_inline int enter_brk(struct syscall_enter *ctx)
 {
 	struct nl_thread *thread = enter_syscall(ctx, NL_EVENT_BRK, 1);
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
@@ -251,6 +252,12 @@ int on_brk_entry(struct syscall_enter *ctx)
 	if (thread)
 		thread->syscall_args[1] = BPF_CORE_READ(task, mm, brk);
 	return 0;
+}
+
+SEC("tp/syscalls/sys_enter_brk")
+int on_brk_entry(struct syscall_enter *ctx)
+{
+	return enter_brk(ctx);
 }
 
 /* Raw tracepoints give the kernel's own objects: no format that could change between releases. */

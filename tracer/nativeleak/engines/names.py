@@ -35,3 +35,6 @@ LOST: Final = {
     EngineName.PMAP: "no call stacks, no threads and no single allocations, only which region grows",
 }
 """What a report lacks that one by libbpf has."""
+
+LOST_BY_BACKEND: Final = {backend: LOST[engine] for engine, backend in BACKENDS.items()}
+"""The same by ``tool.backend`` of a report."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nativeleak.engines.names import LOST_BY_BACKEND
 from nativeleak.model import TargetEnd, TargetInfo
 from nativeleak.reports.build import Report
 from nativeleak.reports.names import printable
@@ -131,6 +132,8 @@ def _why_guessed(module: str, without: Sequence[str]) -> str:
 def _imprecise(report: Report) -> list[Gap]:
     counters, info = report.counters, report.info
     found = []
+    if lost := LOST_BY_BACKEND.get(info.backend):
+        found.append(Gap(f"made by {info.backend}: {lost}", "the engine libbpf sees more: nativeleak doctor"))
     if info.sample_bytes:
         found.append(
             Gap(

@@ -12,7 +12,7 @@ from nativeleak.engines.pmap.regions import ANONYMOUS, JVM_STRUCTURES, Region, S
 from nativeleak.engines.pmap.smaps import Mapping
 from nativeleak.engines.watched import ThreadTable, WatchedProcess
 from nativeleak.ledger.mapping_events import MmapExit, MunmapEntry
-from nativeleak.model import Frame, FrameKind, Owner, Stack
+from nativeleak.model import Found, Frame, FrameKind, Owner, Stack
 from nativeleak.units import format_bytes
 
 _U64: Final = struct.Struct("<Q")
@@ -125,7 +125,7 @@ class PmapLedger:
         if key is None:
             digest = blake2b(region.name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
             key = self._keys[region.name] = _U64.unpack(digest)[0] or 1
-            self._new.append(Stack(key, (Frame(f"[{region.name}]", None, 0, 0, FrameKind.STUB),)))
+            self._new.append(Stack(key, (Frame(f"[{region.name}]", None, 0, 0, FrameKind.STUB, found=Found.GAP),)))
             if region.name.startswith(("JVM", "Java heap")):
                 self._process.space.reclassify_stack(key, Owner.JVM)
         return key

@@ -131,8 +131,8 @@ class RecordedStrace:
                     self._tids.add(tid)
                 if isinstance(step, Named):
                     self._comms.setdefault(tid, step.comm)
-                elif isinstance(step, Left) and step.name == "execve" and step.args:
-                    self._comms.setdefault(tid, Path(step.args[0].strip('"')).name[:15])
+                elif isinstance(step, Left) and step.name == "execve" and step.args and not step.failed:
+                    self._comms[tid] = Path(step.args[0].strip('"')).name[:15]
                 born = new_thread(step)
                 if born is not None and len(self._parent) < _MAX_PARENTS:
                     self._parent[born[0]] = tid, born[1]

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from nativeleak.digest import blake2b
 from nativeleak.engines.bpf.owners import THREAD_ROOTS
-from nativeleak.model import Frame, FrameKind, Stack
+from nativeleak.model import Found, Frame, FrameKind, Stack
 from nativeleak.symbols.demangle import demangle, printable
 from nativeleak.symbols.resolver import Symbolizer
 from nativeleak.target.procfs import MapEntry
@@ -124,7 +124,7 @@ class StackNamer:
             end = "no unwind information"
         self.n_truncated += end != "root"
         if mark:
-            frames.insert(0, Frame(mark, None, 0, 0, FrameKind.STUB))
+            frames.insert(0, Frame(mark, None, 0, 0, FrameKind.STUB, found=Found.GAP))
         return Stack(key, tuple(frames), end != "root", end)
 
     def _frame(self, printed: PrintedFrame, *, is_leaf: bool) -> Frame:
