@@ -138,7 +138,9 @@ def test_strace_of_a_process_that_is_traced_already_is_refused(tmp_path):
             other.terminate()
             other.wait()
     assert done.returncode == 3
-    assert done.stderr.startswith(f"nativeleak: tracing PID {target.pid} by strace failed: process {other.pid} (strace)")
+    assert done.stderr.startswith(
+        f"nativeleak: tracing PID {target.pid} by strace failed: process {other.pid} (strace)"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -159,8 +161,10 @@ def test_recorded_output_of_strace_reports_the_same(tmp_path, options):
     if "-k" in options:
         assert mismatches(report, truth) == []
         return
-    by_tid = {t: sum(s["outstanding_bytes"] for s in truth["sites"] if s["tid"] == t) for t in
-              {s["tid"] for s in truth["sites"]}}
+    by_tid = {
+        t: sum(s["outstanding_bytes"] for s in truth["sites"] if s["tid"] == t)
+        for t in {s["tid"] for s in truth["sites"]}
+    }
     for t, n_bytes in by_tid.items():
         found = sum(r["outstanding_bytes"] for r in report["sites"] if r["thread"]["tid"] == t)
         assert found >= n_bytes

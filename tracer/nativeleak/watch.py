@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from nativeleak import __version__
-from nativeleak.engines.watched import WatchEngine, WatchedProcess
+from nativeleak.engines.watched import WatchedProcess, WatchEngine
 from nativeleak.errors import NativeleakError, NoTargetError
 from nativeleak.interrupts import interrupts
 from nativeleak.model import Snapshot, Stack, TargetEnd, TargetInfo, TraceInfo

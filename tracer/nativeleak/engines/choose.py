@@ -7,7 +7,9 @@ from user space is a ``WatchEngine``, made in ``watch.py``.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from nativeleak.engines.bpf import abi
@@ -17,12 +19,14 @@ from nativeleak.engines.strace.program import find_strace
 from nativeleak.errors import CannotTraceError
 from nativeleak.target import procfs
 
-
 OpenBpf = Callable[[Limits, Callable[[abi.Event], None], Sequence[AttachMode]], BpfEngine]
 """Opens an engine that runs our BPF programs: sizes of the maps, who gets the events, ways of attaching.
 
 What it returns is used as ``BpfEngine`` is. It raises CannotTraceError where it cannot work here, with the remedy."""
 
+_DIST_PACKAGES: Final = ("/usr/lib/python3/dist-packages",)
+"""Where Debian has the modules of its own packages: no virtual environment looks there."""
+_NO_LOADER: Final = "this version of nativeleak has no loader for it"
 _CAP_SYS_PTRACE: Final = 19
 """Source: include/uapi/linux/capability.h."""
 
@@ -48,9 +52,26 @@ def open_bcc(
     Raises:
         CannotTraceError: This build has no loader for it.
     """
+    check_bcc()
     raise CannotTraceError(
-        "loading the BPF programs by BCC failed: this version of nativeleak has no loader for python3-bpfcc",
-        "take another engine: --engine auto",
+        f"loading the BPF programs by BCC failed: {_NO_LOADER}", "take another engine: --engine auto"
+    )
+
+
+def check_bcc() -> None:
+    """Make sure that BCC can be asked to load the programs.
+
+    Raises:
+        CannotTraceError: It is not installed, or this version cannot use it.
+    """
+    folders = [*sys.path, *_DIST_PACKAGES]
+    if not any(Path(folder, "bcc", "__init__.py").is_file() for folder in folders):
+        raise CannotTraceError(
+            "loading the BPF programs by BCC failed: python3-bpfcc is not installed",
+            "apt-get install python3-bpfcc, or take another engine: --engine auto",
+        )
+    raise CannotTraceError(
+        f"loading the BPF programs by BCC failed: {_NO_LOADER}", "take another engine: --engine auto"
     )
 
 

@@ -8,7 +8,14 @@ from typing import Final
 
 from nativeleak.digest import blake2b
 from nativeleak.engines.pmap.differences import Range, ranges_of, without
-from nativeleak.engines.pmap.regions import ANONYMOUS, JVM_STRUCTURES, Region, Surroundings, blocks_by_size, malloc_region
+from nativeleak.engines.pmap.regions import (
+    ANONYMOUS,
+    JVM_STRUCTURES,
+    Region,
+    Surroundings,
+    blocks_by_size,
+    malloc_region,
+)
 from nativeleak.engines.pmap.smaps import Mapping
 from nativeleak.engines.watched import ThreadTable, WatchedProcess
 from nativeleak.ledger.mapping_events import MmapExit, MunmapEntry

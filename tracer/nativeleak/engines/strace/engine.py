@@ -47,7 +47,7 @@ class StraceEngine:
     def __init__(self, targets: Sequence[TargetInfo]) -> None:
         self._path = find_strace()
         for info in targets:
-            _refuse_traced(info)
+            refuse_traced(info.pid)
         self._options = choose_options(self._path)
         self.has_stacks = "-k" in self._options
         self.processes = [WatchedProcess.live(info.slot, info) for info in targets]
@@ -75,7 +75,7 @@ class StraceEngine:
 
     @property
     def fds(self) -> Sequence[int]:
-        """strace's output, and what it says of itself."""
+        """Strace's output, and what it says of itself."""
         return () if self._strace is None or self.ended else (self._strace.output_fd, self._strace.error_fd)
 
     def start(self) -> None:
@@ -166,7 +166,7 @@ class StraceEngine:
             self._ledger.apply(step)
 
     def _on_end(self) -> None:
-        """strace has closed its output: with the targets, or because somebody has ended it."""
+        """Strace has closed its output: with the targets, or because somebody has ended it."""
         assert self._strace is not None  # noqa: S101
         self._strace.end(self._take)
         self._finish()
@@ -207,15 +207,20 @@ class StraceEngine:
             self._by_clone.pop(tid, None)
 
 
-def _refuse_traced(info: TargetInfo) -> None:
-    tracer = int(procfs.read_status(info.pid).get("TracerPid", "0") or 0)
+def refuse_traced(pid: int) -> None:
+    """Make sure that nobody traces a process yet.
+
+    Raises:
+        CannotTraceError: Somebody does.
+    """
+    tracer = int(procfs.read_status(pid).get("TracerPid", "0") or 0)
     if tracer:
         try:
             name = procfs.read_comm(tracer)
         except NativeleakError:
             name = "?"
         raise CannotTraceError(
-            f"tracing PID {info.pid} by strace failed: process {tracer} ({name}) traces it already",
+            f"tracing PID {pid} by strace failed: process {tracer} ({name}) traces it already",
             "a process can have one tracer or debugger only: end that one, or trace with --engine pmap",
         )
 

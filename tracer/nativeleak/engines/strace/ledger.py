@@ -78,6 +78,21 @@ class StraceLedger:
         self._target_of = target_of
         self._names: dict[int, str] = {}
         self._modes: set[tuple[int, str]] = set()
+        self._handlers: dict[str, Callable[[Target, Left], None]] = {
+            "mmap": self._on_mmap,
+            "mmap2": self._on_mmap,
+            "munmap": self._on_removal,
+            "shmdt": self._on_removal,
+            "mremap": self._on_mremap,
+            "mprotect": self._on_mprotect,
+            "pkey_mprotect": self._on_mprotect,
+            "brk": self._on_brk,
+            "shmget": self._on_shmget,
+            "shmat": self._on_shmat,
+            "execve": self._on_exec,
+            "execveat": self._on_exec,
+            "prctl": self._on_prctl,
+        }
 
     def apply(self, step: Step) -> None:
         """Take one step in."""
@@ -116,11 +131,11 @@ class StraceLedger:
 
     def _on_left(self, target: Target, step: Left) -> None:
         self.n_calls += 1
-        handler = _HANDLERS.get(step.name)
+        handler = self._handlers.get(step.name)
         if handler is None or step.value is None:
             return
         try:
-            handler(self, target, step)
+            handler(target, step)
         except (ValueError, IndexError):
             self.n_useless += 1
 
@@ -217,23 +232,6 @@ class StraceLedger:
         if seen not in self._modes:
             self._modes.add(seen)
             self.notes.append(("mode", f"PID {target.process.info.pid} runs in {step.mode} bit mode"))
-
-
-_HANDLERS: Final[dict[str, Callable[[StraceLedger, Target, Left], None]]] = {
-    "mmap": StraceLedger._on_mmap,
-    "mmap2": StraceLedger._on_mmap,
-    "munmap": StraceLedger._on_removal,
-    "shmdt": StraceLedger._on_removal,
-    "mremap": StraceLedger._on_mremap,
-    "mprotect": StraceLedger._on_mprotect,
-    "pkey_mprotect": StraceLedger._on_mprotect,
-    "brk": StraceLedger._on_brk,
-    "shmget": StraceLedger._on_shmget,
-    "shmat": StraceLedger._on_shmat,
-    "execve": StraceLedger._on_exec,
-    "execveat": StraceLedger._on_exec,
-    "prctl": StraceLedger._on_prctl,
-}
 
 
 def new_thread(step: Step) -> tuple[int, bool] | None:
