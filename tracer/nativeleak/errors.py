@@ -41,8 +41,8 @@ class CannotTraceError(NativeleakError):
     exit_status = EXIT_CANNOT
 
 
-class NoAllocatorError(CannotTraceError):
-    """The target has no allocator that can be seen: another engine would see no more of it."""
+class MendableError(CannotTraceError):
+    """What stands in the way can be taken away by the user: no reason to take a worse engine without being asked."""
 
 
 class NoTargetError(NativeleakError):

@@ -27,7 +27,7 @@ from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.engines.choose import OpenBpf, open_libbpf
 from nativeleak.engines.names import BACKENDS, EngineName
-from nativeleak.errors import CannotTraceError, NativeleakError, NoAllocatorError, NoTargetError
+from nativeleak.errors import CannotTraceError, MendableError, NativeleakError, NoTargetError
 from nativeleak.interrupts import interrupts
 from nativeleak.ledger.slices import slice_seconds
 from nativeleak.model import Snapshot, TargetInfo, TraceInfo
@@ -449,7 +449,7 @@ def _set_wrappers(target: abi.Target, pid: int) -> None:
 
 
 def _no_allocator(state: TargetState) -> NativeleakError:
-    return NoAllocatorError(
+    return MendableError(
         f"trace of PID {state.facts.pid} ({state.facts.comm}) failed: no allocator functions found in its objects",
         "a static program keeps their names only when it is not stripped. Add --maps-only to trace mmap and brk alone"
         " (the right thing for Go), or run a build with symbols",

@@ -22,7 +22,7 @@ from nativeleak.engines.pmap.recorded import RecordedPmap
 from nativeleak.engines.pmap.smaps import MAX_LINE, Listing, is_pmap_start, parse_pmap
 from nativeleak.engines.strace.engine import DEFAULT_DURATION_S, StraceEngine
 from nativeleak.engines.strace.recorded import RecordedStrace, looks_like_strace
-from nativeleak.errors import CannotTraceError, NativeleakError, NoAllocatorError, UsageError
+from nativeleak.errors import CannotTraceError, MendableError, NativeleakError, UsageError
 from nativeleak.recording.writer import RecordingWriter
 from nativeleak.run import Observer, Trace, TraceOptions
 from nativeleak.target.namespaces import open_regular
@@ -61,7 +61,7 @@ class Tracer(Protocol):
 
 
 def run_trace(options: TraceOptions, told: Told) -> Tracer:
-    """Trace by the engine asked for; by ``auto`` by the best that works, which is said in one line where it is not the best.
+    """Trace by the engine asked for; by ``auto`` the best that works, said in one line where it is not the first.
 
     Returns:
         The trace, at its end.
@@ -81,7 +81,7 @@ def run_trace(options: TraceOptions, told: Told) -> Tracer:
             tracer = _make(engine, options, told, failures, is_forced=is_forced)
             tracer.run()
         except CannotTraceError as error:
-            if is_forced or isinstance(error, NoAllocatorError) or (tracer is not None and tracer.has_begun):
+            if is_forced or isinstance(error, MendableError) or (tracer is not None and tracer.has_begun):
                 raise
             failures.append((engine, error))
         else:

@@ -26,6 +26,8 @@ What it returns is used as ``BpfEngine`` is. It raises CannotTraceError where it
 
 _DIST_PACKAGES: Final = ("/usr/lib/python3/dist-packages",)
 """Where Debian has the modules of its own packages: no virtual environment looks there."""
+_BCC_FAILED: Final = "loading the BPF programs by BCC failed"
+_TAKE_ANOTHER: Final = "take another engine: --engine auto"
 _NO_LOADER: Final = "this version of nativeleak has no loader for it"
 _CAP_SYS_PTRACE: Final = 19
 """Source: include/uapi/linux/capability.h."""
@@ -52,10 +54,7 @@ def open_bcc(
     Raises:
         CannotTraceError: This build has no loader for it.
     """
-    check_bcc()
-    raise CannotTraceError(
-        f"loading the BPF programs by BCC failed: {_NO_LOADER}", "take another engine: --engine auto"
-    )
+    raise _no_bcc()
 
 
 def check_bcc() -> None:
@@ -64,15 +63,15 @@ def check_bcc() -> None:
     Raises:
         CannotTraceError: It is not installed, or this version cannot use it.
     """
-    folders = [*sys.path, *_DIST_PACKAGES]
-    if not any(Path(folder, "bcc", "__init__.py").is_file() for folder in folders):
-        raise CannotTraceError(
-            "loading the BPF programs by BCC failed: python3-bpfcc is not installed",
-            "apt-get install python3-bpfcc, or take another engine: --engine auto",
+    raise _no_bcc()
+
+
+def _no_bcc() -> CannotTraceError:
+    if not any(Path(folder, "bcc", "__init__.py").is_file() for folder in (*sys.path, *_DIST_PACKAGES)):
+        return CannotTraceError(
+            f"{_BCC_FAILED}: python3-bpfcc is not installed", f"apt-get install python3-bpfcc, or {_TAKE_ANOTHER}"
         )
-    raise CannotTraceError(
-        f"loading the BPF programs by BCC failed: {_NO_LOADER}", "take another engine: --engine auto"
-    )
+    return CannotTraceError(f"{_BCC_FAILED}: {_NO_LOADER}", _TAKE_ANOTHER)
 
 
 def candidates(wanted: EngineName) -> tuple[EngineName, ...]:

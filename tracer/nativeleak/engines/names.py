@@ -30,8 +30,8 @@ BACKENDS: Final = {
 LOST: Final = {
     EngineName.LIBBPF: "",
     EngineName.BCC: "no Java frames, and native stacks only where there are frame pointers",
-    EngineName.STRACE: "no single allocations and no Java frames, only what malloc and the program map; and the target is"
-    " slowed down",
+    EngineName.STRACE: "no single allocations and no Java frames, only what malloc and the program map; and the target"
+    " is slowed down",
     EngineName.PMAP: "no call stacks, no threads and no single allocations, only which region grows",
 }
 """What a report lacks that one by libbpf has."""

@@ -1,4 +1,4 @@
-"""What the engines without BPF have in common: a process they watch, its threads, its address space, and snapshots of it.
+"""What the engines without BPF have in common: a process they watch, its threads, its address space, snapshots.
 
 An engine of this kind sees address space only, as a whole: what an allocator maps is the program's here, since nobody
 counts the blocks inside.
@@ -6,6 +6,7 @@ counts the blocks inside.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import time
@@ -172,10 +173,8 @@ class WatchedProcess:
 
     def read_cpu(self) -> float:
         """CPU seconds since the window opened; after its end those of the last look."""
-        try:
+        with contextlib.suppress(NativeleakError):
             self.cpu_s = procfs.read_cpu_s(self.info.pid) - self.cpu_before_s
-        except NativeleakError:
-            pass
         return self.cpu_s
 
     def sites(self, now_s: float) -> list[SiteTotals]:

@@ -21,7 +21,7 @@ from nativeleak.engines.bpf import abi, kernel
 from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, RingBuffer, object_path
 from nativeleak.engines.bpf.raw import RawSite
 from nativeleak.engines.bpf.stack_store import StackStore
-from nativeleak.errors import CannotTraceError
+from nativeleak.errors import CannotTraceError, MendableError
 from nativeleak.probes.families import FREE_KINDS, CallKind
 from nativeleak.probes.placement import PlacedProbe
 
@@ -520,7 +520,7 @@ def _memlock_bytes(fd: int) -> int:
 
 def _attach_error(name: str, error: OSError) -> CannotTraceError:
     if error.errno == errno.EINVAL:
-        return CannotTraceError(
+        return MendableError(
             f"probing the allocator functions of {name} failed: {os.strerror(errno.EINVAL)}",
             "another tracer may hold a probe on the same function with another reference counter (bcc's memleak does;"
             " the kernel's log then says `ref_ctr_offset mismatch`): end it and try again",

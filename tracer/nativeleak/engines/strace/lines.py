@@ -1,8 +1,8 @@
 r"""Lines of strace: the thread, the time, and what follows.
 
-Scope: text in, named tuples out; a line that makes no sense gives None, never an error, and no line takes longer than
-its length. All forms of the beginning are taken: ``[pid 12]``, ``12``, with ``<comm>`` behind it (``-Y``), every kind of
-time stamp (``-t``, ``-tt``, ``-ttt``, ``-r``), instruction pointers (``-i``) and call numbers (``-n``).
+Scope: text in, named tuples out; a line that makes no sense gives None, never an error. All forms of the beginning are
+taken: ``[pid 12]``, ``12``, with ``<comm>`` behind it (``-Y``), every kind of time stamp (``-t``, ``-tt``, ``-ttt``,
+``-r``), instruction pointers (``-i``) and call numbers (``-n``).
 
 Source: strace 6.1, ``printleader`` in src/strace.c and ``print_quoted_string_in_angle_brackets`` in src/util.c.
 """
@@ -38,7 +38,7 @@ _SUPERSEDED: Final = re.compile(r"\+\+\+ superseded by execve in pid (\d{1,10}) 
 _MODE: Final = re.compile(r"(?:strace: )?\[ Process PID=(\d{1,10}) runs in (\S{1,8})(?: bit)? mode\. \]")
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "v": "\v", "f": "\f", "a": "\a", "b": "\b"}
 _ESCAPE: Final = re.compile(r"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
-_MARKS: Final = ("--- ", "+++ ", "strace: ")
+_MARKS: Final = ("--- ", "+++ ", "strace: ", "[ Process ")
 
 
 class Leader(NamedTuple):
@@ -112,7 +112,7 @@ def parse_mode(text: str) -> tuple[int, str] | None:
 
 def is_remark(text: str) -> bool:
     """Whether a line tells of a signal, or is strace's own: nothing that matters here."""
-    return text.startswith(_MARKS) or text.startswith("[ Process ")
+    return text.startswith(_MARKS)
 
 
 def unescape(text: str) -> str:

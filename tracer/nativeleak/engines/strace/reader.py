@@ -1,8 +1,8 @@
 """From lines to steps: the two halves of an interrupted call are put together, and each call gets its stack.
 
 strace prints a call when it has come back; where another thread speaks in between it prints the first half, marked
-``<unfinished ...>``, and later ``<... mmap resumed>``. Stacks (``-k``) follow the line of the call's end. A step is given
-out when all of it is known, in the order in which the kernel acted: a call that takes memory away at its entry.
+``<unfinished ...>``, and later ``<... mmap resumed>``. Stacks (``-k``) follow the line of the call's end. A step is
+given out when all of it is known, in the order in which the kernel acted: a call that takes memory away at its entry.
 """
 
 from __future__ import annotations

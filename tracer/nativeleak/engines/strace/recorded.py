@@ -49,13 +49,14 @@ class RecordedStrace:
         self._fd = fd
         self._parent: dict[int, tuple[int, bool]] = {}
         self._first_tid: int | None = None
+        self._begins_with_exec = False
         self._tids: set[int] = set()
         self._comms: dict[int, str] = {}
         self._notes: list[tuple[str, str]] = []
         self.duration_s = 0.0
         self.started = 0.0
         self._survey()
-        self._pid = pid or self._process_of(self._first_tid or 0)
+        self._pid = pid or self._guess_process()
         if pid and self._tids and pid not in {self._process_of(tid) for tid in self._tids}:
             raise NativeleakError(
                 f"reading {path} failed: it has no calls of process {pid}",
@@ -127,6 +128,7 @@ class RecordedStrace:
                 tid = step.tid
                 if self._first_tid is None:
                     self._first_tid = tid
+                    self._begins_with_exec = isinstance(step, Left) and step.name == "execve"
                 if len(self._tids) < _MAX_PARENTS:
                     self._tids.add(tid)
                 if isinstance(step, Named):
@@ -138,6 +140,17 @@ class RecordedStrace:
                     self._parent[born[0]] = tid, born[1]
         self.duration_s = reader.clock.seconds("")
         self.started = reader.clock.first_epoch_s or max(0.0, os.fstat(self._fd).st_mtime - self.duration_s)
+
+    def _guess_process(self) -> int:
+        """The process that strace was started with or attached to: one that nobody in the file has made."""
+        if self._begins_with_exec or self._first_tid is None:
+            return self._first_tid or 0
+        lowest = min((tid for tid in self._tids if tid not in self._parent), default=self._first_tid)
+        self._first_tid = lowest
+        if lowest:
+            said = "no line says which process this is: it is taken for that of the lowest thread id (-p says better)"
+            self._notes.append(("input", f"{self._path}: {said}"))
+        return lowest
 
     def _process_of(self, tid: int) -> int:
         """The process a thread belongs to: up from thread to maker, as far as it was seen."""

@@ -26,6 +26,10 @@ _OFFSET: Final = re.compile(r"[0-9a-f]{1,16}")
 _MAX_TEXT: Final = 1 << 14
 _U64: Final = struct.Struct("<Q")
 _MAX_FUNCTION: Final = 4096
+_EXPORTS_ONLY: Final = re.compile(r"(?:libc|ld|libpthread|libm)(?:-[\w.-]+)?\.so")
+"""The C library, in which distributions leave exported names only."""
+_FAR_BYTES: Final = 0x400
+"""From here on an exported name is hardly the function's own."""
 
 
 class PrintedFrame(NamedTuple):
@@ -166,6 +170,9 @@ def _as_printed(printed: PrintedFrame) -> Frame:
         name = f"[{module}+0x{printed.place:x}]"
         return Frame(name, module, 0, printed.place, FrameKind.UNRESOLVED, module_offset=printed.place)
     function = printable(demangle(printed.function[:_MAX_FUNCTION]))
+    if printed.offset >= _FAR_BYTES and _EXPORTS_ONLY.match(module):
+        name = f"{function}+0x{printed.offset:x}"
+        return Frame(name, module, 0, printed.place, FrameKind.UNRESOLVED, module_offset=printed.place)
     return Frame(function, module, 0, printed.offset, module_offset=printed.place)
 
 
