@@ -116,8 +116,8 @@ def test_forced_engine_that_cannot_work_is_refused_with_the_remedy(engine, first
     output = tmp_path / "x.nlk"
     with Target("brk") as target:
         done = subprocess.run(
-            [shutil.which("setpriv"), *WITHOUT_BPF[1:], sys.executable, "-m", "nativeleak", "trace", "-p", str(target.pid),
-             "--engine", engine, "-o", str(output)],
+            [shutil.which("setpriv"), *WITHOUT_BPF[1:], sys.executable, "-m", "nativeleak", "trace",
+             "-p", str(target.pid), "--engine", engine, "-o", str(output)],
             capture_output=True, text=True, check=False, timeout=60, env={"PATH": str(tmp_path)},
         )  # fmt: skip
     assert done.returncode == 3

@@ -128,7 +128,8 @@ def _readable_maps(pid: int, *, any_width: bool = False) -> list[MapEntry]:
         ) from denied
     if n_bits != 64 and not any_width:
         raise CannotTraceError(
-            f"trace of PID {pid} failed: it is a {n_bits}-bit process", "BPF traces 64-bit processes only; others with --engine strace or pmap."
+            f"trace of PID {pid} failed: it is a {n_bits}-bit process",
+            "BPF traces 64-bit processes only; others with --engine strace or pmap.",
         )
     if not maps:
         raise TargetGoneError(f"reading /proc/{pid}/maps failed: process {pid} is gone")

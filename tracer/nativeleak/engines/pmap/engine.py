@@ -24,7 +24,7 @@ from nativeleak.hotspot.jvm import HotSpot
 from nativeleak.hotspot.layout import read_walker_config
 from nativeleak.hotspot.memory import UnreadableError
 from nativeleak.hotspot.threads import read_java_threads
-from nativeleak.model import Snapshot, Stack, TargetInfo
+from nativeleak.model import Snapshot, Stack, TargetEnd, TargetInfo
 from nativeleak.target import procfs
 from nativeleak.target.procfs import PTRACE_REMEDY, TargetGoneError
 
@@ -138,8 +138,12 @@ class _Look:
         started_s = time.monotonic()
         try:
             mappings = self._read()
+            is_same = procfs.read_exe(self._pid) == self.process.info.exe
         except NativeleakError:
             return  # its end is told by another way
+        if not is_same:
+            self.process.end(TargetEnd.EXEC)
+            return
         self._next_s = now_s + PAUSE_FACTOR * (time.monotonic() - started_s)
         if mappings:
             self._mappings = mappings
