@@ -120,12 +120,10 @@ def _bounded(options: TraceOptions) -> TraceOptions:
 
 def cost_warning(engine: StraceEngine, duration_s: float) -> str:
     """What strace costs the target, said before it begins."""
-    stacks = (
-        "and walks its stack at each that maps memory, a millisecond or more" if engine.has_stacks else "without stacks"
-    )
+    stacks = "; where it maps memory its stack is walked too, for milliseconds" if engine.has_stacks else ""
     return (
-        f"warning: strace stops a thread twice at every system call, some 10 to 100 us, {stacks}:"
-        f" the target runs slower for {format_duration(duration_s)}"
+        "warning: strace stops a thread twice at every system call, for tens of microseconds"
+        f"{stacks}: the target runs slower for {format_duration(duration_s)}"
     )
 
 
