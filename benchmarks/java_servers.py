@@ -2,67 +2,24 @@
 
     benchmarks/java_servers.py [ROUNDS [SECONDS]]
 
-Netty forgets a pooled direct buffer in every 97th request (tests/targets/java/NettyServer.java); Jetty never ends its
-Deflaters (JettyServer.java). wrk keeps 16 connections busy, on the same machine. Each round asks both ways of one
-server, so that both have the machine's state of the moment. Run as root in a checkout after scripts/setup --tests.
-Packages: wrk libnetty-java libjetty9-java libservlet-api-java.
+Netty forgets a pooled direct buffer in every 7th request (tests/targets/java/NettyServer.java); Jetty never ends the
+Deflater of every 97th (JettyServer.java). wrk keeps 16 connections busy, on the same machine. Each round asks both ways
+of one server, so that both have the machine's state of the moment. Run as root in a checkout after scripts/setup
+--tests, which brings wrk and the servers' jars.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import statistics
-import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from support import Report, Target, Trace, require_program
-from targets import build
-
-JARS = Path("/usr/share/java")
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server to be loaded: its class, its jars, and the method that leaks."""
-
-    name: str
-    jars: tuple[str, ...]
-    arguments: tuple[str, ...]
-    method: str
-    thread: str
-
-
-SERVERS = (
-    Server("NettyServer", ("netty*.jar",), ("97",), "NettyServer$Handler.forgetBuffer", "nioEventLoopGroup-"),
-    Server("JettyServer", ("jetty9-*.jar", "servlet-api*.jar"), (), "JettyServer$Handler.compress", "qtp"),
-)
-
-
-def class_path(server: Server) -> str:
-    """Compile the server; returns its class path."""
-    jars = [str(jar) for pattern in server.jars for jar in sorted(JARS.glob(pattern))]
-    if not jars:
-        sys.exit("missing packages: apt-get install wrk libnetty-java libjetty9-java libservlet-api-java")
-    source = build.HERE / "java" / f"{server.name}.java"
-    path = ":".join([str(build.BIN), *jars])
-    subprocess.run(["javac", "--release", "11", "-nowarn", "-cp", path, "-d", build.BIN, source], check=True)
-    return path
-
-
-def requests_per_s(port: str, seconds: int) -> float:
-    """Load the server; wrk's own measure."""
-    done = subprocess.run(
-        ["wrk", "-t1", "-c16", f"-d{seconds}s", f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=True
-    )
-    found = re.search(r"Requests/sec:\s+([0-9.]+)", done.stdout)
-    if found is None or "Non-2xx" in done.stdout:
-        sys.exit(done.stdout)
-    return float(found[1])
+from targets import servers
+from targets.servers import JETTY, NETTY, PACKAGES, Server
 
 
 def answer(report: Report, server: Server) -> str:
@@ -88,17 +45,19 @@ def main() -> None:
     """Each server: rounds of untraced and traced load."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 8
-    require_program("wrk", "javac")
-    for server in SERVERS:
-        command = ["java", "-Xmx256m", "-XX:MaxDirectMemorySize=4g", "-cp", class_path(server), server.name]
+    require_program("wrk", "java", "javac")
+    for server in (NETTY, JETTY):
+        path = server.class_path()
+        if path is None:
+            sys.exit(f"missing packages: apt-get install {PACKAGES}")
         untraced, traced = [], []
-        with Target(server.name, *server.arguments, command=command) as target:
-            port = target.readline()
-            requests_per_s(port, seconds)
+        with Target(server.name, server.every, command=["java", "-cp", path, server.name]) as target:
+            port = int(target.readline())
+            servers.load(port, seconds)
             for _ in range(rounds):
-                untraced.append(requests_per_s(port, seconds))
+                untraced.append(servers.load(port, seconds))
                 with Trace(target, options=["--interval", "1s"]) as trace:
-                    traced.append(requests_per_s(port, seconds))
+                    traced.append(servers.load(port, seconds))
                     report = trace.stop()
         before, after = statistics.median(untraced), statistics.median(traced)
         print(

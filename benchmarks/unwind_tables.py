@@ -19,7 +19,7 @@ from pathlib import Path
 
 from nativeleak.symbols.elf import PF_X, ElfFile
 from nativeleak.unwind.builder import build
-from nativeleak.unwind.eh_frame import n_eh_frame_bytes
+from nativeleak.unwind.eh_frame import n_frame_bytes
 
 ROUNDS = 5
 LIMITS_S = {"libjvm.so": 0.3, "libLLVM-14.so.1": 1.0}
@@ -74,7 +74,7 @@ def show(path: str) -> None:
     """Print the line of one object."""
     with ElfFile.open(path) as elf:
         text_mb = sum(load.file_bytes for load in elf.loads if load.flags & PF_X) / 1e6
-        frame_kib = n_eh_frame_bytes(elf) >> 10
+        frame_kib = n_frame_bytes(elf) >> 10
     rounds = [measure_apart(path, "calls") for _ in range(ROUNDS)]
     full = measure_apart(path, "full")
     name, last = Path(path).name, rounds[-1]

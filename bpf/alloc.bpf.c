@@ -7,6 +7,13 @@
  * given its address, and put in at the return of the call that made it. Calls that an allocator makes to
  * itself or to another allocator are told by the stack pointer: while a call is in flight, an entry with
  * a deeper stack is a part of it, and only the return with the matching stack pointer is its own.
+ *
+ * What sampling leaves out is decided at the entry. Then the return is declined where that is safe: a call of which
+ * no return is awaited cannot be known by the calls inside of it, so these would be taken for calls of the program. The
+ * functions that allocate by another one (posix_memalign, realloc(0), operator new, calloc on musl) are told
+ * by what they do: the first calls of each are followed to their end, as are all that are kept and one in 64 of the
+ * others; a function inside of which another was ever called is followed always. A call followed but not sampled is in
+ * flight like one outside of the size limits: no stack is walked for it and nothing recorded.
  */
 #include "common.bpf.h"
 #include "stack.bpf.h"
@@ -35,10 +42,10 @@ static __always_inline void book_allocated(struct nl_site *site, const struct nl
 {
 	struct nl_slice *slice = slice_of(site, block->born, generation);
 
-	__sync_fetch_and_add(&site->allocated_bytes, block->size);
-	__sync_fetch_and_add(&site->allocated_count, 1);
-	__sync_fetch_and_add(&slice->bytes, block->size);
-	__sync_fetch_and_add(&slice->count, 1);
+	__sync_fetch_and_add(&site->allocated_bytes, block->bytes);
+	__sync_fetch_and_add(&site->allocated_count, block->count);
+	__sync_fetch_and_add(&slice->bytes, block->bytes);
+	__sync_fetch_and_add(&slice->count, block->count);
 }
 
 /* Undo book_allocated: the block found no room in the live set. */
@@ -47,10 +54,10 @@ static __always_inline void unbook_allocated(struct nl_site *site, const struct 
 {
 	struct nl_slice *slice = slice_of(site, block->born, generation);
 
-	__sync_fetch_and_add(&site->allocated_bytes, -block->size);
-	__sync_fetch_and_add(&site->allocated_count, (u64)-1);
-	__sync_fetch_and_add(&slice->bytes, -block->size);
-	__sync_fetch_and_add(&slice->count, -1);
+	__sync_fetch_and_add(&site->allocated_bytes, -block->bytes);
+	__sync_fetch_and_add(&site->allocated_count, -(u64)block->count);
+	__sync_fetch_and_add(&slice->bytes, -block->bytes);
+	__sync_fetch_and_add(&slice->count, -(u64)block->count);
 }
 
 static __always_inline void book_freed(const struct nl_live *block, u32 slot, u32 generation)
@@ -62,10 +69,10 @@ static __always_inline void book_freed(const struct nl_live *block, u32 slot, u3
 	if (!site)
 		return;
 	slice = slice_of(site, block->born, generation);
-	__sync_fetch_and_add(&site->freed_bytes, block->size);
-	__sync_fetch_and_add(&site->freed_count, 1);
-	__sync_fetch_and_add(&slice->bytes, -block->size);
-	__sync_fetch_and_add(&slice->count, -1);
+	__sync_fetch_and_add(&site->freed_bytes, block->bytes);
+	__sync_fetch_and_add(&site->freed_count, block->count);
+	__sync_fetch_and_add(&slice->bytes, -block->bytes);
+	__sync_fetch_and_add(&slice->count, -(u64)block->count);
 }
 
 /* Take a block out of the live set. Of two threads that free the same block one gets it. */
@@ -110,7 +117,11 @@ static __noinline struct nl_site *site_of(struct nl_site_key *key, struct scratc
 static __noinline int record_block(struct pt_regs *ctx, struct nl_thread *thread, u64 address)
 {
 	struct nl_site_key key = { .thread = thread->uid, .slot = thread->slot };
-	struct nl_live block = { .size = thread->size };
+	struct nl_live block = {
+		.bytes = thread->weight.bytes,
+		.count = thread->weight.count,
+		.kept = thread->weight.kept,
+	};
 	u64 block_at = block_key(address, thread->slot);
 	struct nl_target *target = active_target(thread->slot);
 	struct scratch *scr;
@@ -161,8 +172,8 @@ static __noinline int record_block(struct pt_regs *ctx, struct nl_thread *thread
 		return 0;
 	unbook_allocated(site, &block, generation);
 lost:
-	count(NL_LOST_ALLOCATIONS);
-	count_n(NL_LOST_BYTES, block.size);
+	count_n(NL_LOST_ALLOCATIONS, block.count);
+	count_n(NL_LOST_BYTES, block.bytes);
 	return 0;
 }
 
@@ -182,8 +193,8 @@ static __always_inline void put_back(struct nl_thread *thread)
 	thread->held = 0;
 	if (!bpf_map_update_elem(&live, &key, &thread->old, BPF_NOEXIST))
 		return;
-	count(NL_LOST_ALLOCATIONS);
-	count_n(NL_LOST_BYTES, thread->old.size);
+	count_n(NL_LOST_ALLOCATIONS, thread->old.count);
+	count_n(NL_LOST_BYTES, thread->old.bytes);
 	site = bpf_map_lookup_elem(&sites, &site_key);
 	target = bpf_map_lookup_elem(&targets, &slot);
 	if (site && target)
@@ -199,45 +210,17 @@ static __always_inline void abandon_call(struct nl_thread *thread)
 	thread->call = NL_CALL_NONE;
 }
 
-/* Where a function will return to, at its entry; 0 when it cannot be read. */
-static __always_inline u64 return_address(struct pt_regs *ctx, u64 sp)
-{
-#if defined(__TARGET_ARCH_x86)
-	u64 address;
-
-	(void)ctx;
-	return bpf_probe_read_user(&address, sizeof(address), (void *)sp) ? 0 : address;
-#else
-	(void)sp;
-	return REG_LR(ctx);
-#endif
-}
-
 /* Is this entry a part of the call in flight? Also when it was reached by a jump, at the same stack pointer. */
 static __always_inline int is_nested(struct pt_regs *ctx, const struct nl_thread *thread, u64 sp)
 {
 #if defined(__TARGET_ARCH_arm64)
 	/* After a jump the return address is not the one of the call in flight but the kernel's trampoline. */
 	if (sp == thread->sp)
-		return return_address(ctx, sp) != thread->return_address;
+		return REG_LR(ctx) != thread->return_address;
 #else
 	(void)ctx;
 #endif
 	return is_inside_call(thread, sp);
-}
-
-/* Other return probes than ours may sit here, or ours fires for every call: remember where it would return. */
-static __always_inline void keep_return(struct pt_regs *ctx, struct nl_thread *thread, u64 sp)
-{
-	u32 n = thread->n_nested & (NL_NESTED_CALLS - 1);
-
-	/* Reached by a jump: the return address is that of the call before, and may be replaced already. */
-	if (sp == thread->sp ||
-	    (thread->n_nested && sp == thread->nested[(n - 1) & (NL_NESTED_CALLS - 1)].at))
-		return;
-	thread->n_nested++;
-	thread->nested[n].at = sp;
-	thread->nested[n].address = return_address(ctx, sp);
 }
 
 struct arguments {
@@ -249,7 +232,7 @@ static __always_inline struct arguments arguments_of(struct pt_regs *ctx, u64 co
 	struct arguments args = { REG_ARG1(ctx), REG_ARG2(ctx), REG_ARG3(ctx) };
 
 #if defined(__TARGET_ARCH_x86)
-	if ((cookie >> 48) != REGISTERS_IN_PLACE) {
+	if (((cookie >> 48) & 0xfff) != REGISTERS_IN_PLACE) {
 		args.first = register_of(ctx, NL_COOKIE_REGISTER(cookie, 1));
 		args.second = register_of(ctx, NL_COOKIE_REGISTER(cookie, 2));
 		args.third = register_of(ctx, NL_COOKIE_REGISTER(cookie, 3));
@@ -295,6 +278,68 @@ static __always_inline int outside_limits(const struct nl_target *target, u64 si
 	return size < target->min_size || (target->max_size && size > target->max_size);
 }
 
+/* A free, or the old block of a realloc, that is not in the live set. */
+static __always_inline void count_unmatched(const struct nl_target *target)
+{
+	count(target->flags & NL_TARGET_PARTIAL ? NL_UNSAMPLED_FREES : NL_UNMATCHED_FREES);
+}
+
+/* Whether a sample point falls into this block; what the block then stands for. */
+static __noinline int is_sampled(struct nl_thread *thread, struct nl_target *target, u64 size)
+{
+	u64 rate = target->sample_rate, counted = size ? size : 1;
+
+	if (size >= target->sample_above || !rate || rate > NL_MAX_RATE ||
+	    size >= NL_CERTAIN_RATES * rate) {
+		thread->weight.bytes = size;
+		thread->weight.count = 1;
+		thread->weight.kept = 0;
+		return 1;
+	}
+	/* The distance has no memory: with another rate it may be drawn anew. */
+	if (thread->sample_rate != rate) {
+		thread->sample_rate = rate;
+		thread->until_sample = nl_draw(bpf_get_prandom_u32(), rate);
+	}
+	if (thread->until_sample >= counted) {
+		thread->until_sample -= counted;
+		return 0;
+	}
+	thread->until_sample = nl_draw(bpf_get_prandom_u32(), rate);
+	nl_weigh(size, rate, bpf_get_prandom_u32(), &thread->weight);
+	return 1;
+}
+
+/* Whether the return of a call that is not sampled can be declined; see the top of this file. */
+static __always_inline int is_declined(struct nl_thread *thread, const struct nl_target *target)
+{
+	struct nl_function *function;
+	u32 index = thread->function;
+
+	/* Inside of a call that is not in flight only its stack tells a system call of the allocator from the program's. */
+	if (!index || target->unwind != NL_UNWIND_TABLES)
+		return 0;
+	function = bpf_map_lookup_elem(&functions, &index);
+	if (!function || function->nests)
+		return 0;
+	if (function->calls < NL_LEAF_CALLS) {
+		function->calls++;
+		return 0;
+	}
+	/* As good as a random number, and at hand: blocks are multiples of 16 as often as not. */
+	return (thread->until_sample >> 4 & (NL_LEAF_CALLS - 1)) != 0;
+}
+
+/* The function of the call in flight calls other allocator functions. */
+static __always_inline void learn_nesting(const struct nl_thread *thread)
+{
+	u32 index = thread->function;
+	struct nl_function *function = index ? bpf_map_lookup_elem(&functions, &index) : 0;
+
+	if (function && !function->nests)
+		function->nests = 1;
+}
+
 /* Returns whether the return of this call is wanted. */
 static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 {
@@ -305,9 +350,17 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	/* As they were at the first instruction. */
 	u64 sp = REG_SP(ctx) + NL_COOKIE_PUSHED(cookie), size;
 
-	/* A forked child runs the same probes: it is another process. */
-	if (!target || target->tgid != bpf_get_current_pid_tgid() >> 32)
+	if (!target) {
+		if (is_counting(slot)) {
+			count(NL_CALLS);
+			count(NL_DECLINED);
+		}
 		return 0;
+	}
+	/* A forked child runs the same probes: it is another process. */
+	if (target->tgid != current_ids() >> 32)
+		return 0;
+	count(NL_CALLS);
 	args = arguments_of(ctx, cookie);
 	size = requested_size(&args, call);
 	if (call == NL_CALL_NEW && size >> IMPOSSIBLE_SHIFT) {
@@ -316,10 +369,12 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 		 * place of the caller's ends the process.
 		 */
 		count(NL_FAILED);
+		count(NL_DECLINED);
 		return 0;
 	}
 	thread = current_thread(slot);
 	if (!thread) {
+		count(NL_DECLINED);
 		if (size >> IMPOSSIBLE_SHIFT)
 			return 0;
 		count(NL_LOST_ALLOCATIONS);
@@ -329,10 +384,26 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 	if (thread->call != NL_CALL_NONE) {
 		if (is_nested(ctx, thread, sp)) {
 			count(NL_NESTED);
-			keep_return(ctx, thread, sp);
+			count(NL_DECLINED);
+			learn_nesting(thread);
 			return 0;
 		}
 		abandon_call(thread);
+	}
+	thread->function = NL_COOKIE_FUNCTION(cookie);
+	if (thread->function)
+		thread->function += slot * NL_FUNCTIONS;
+	/* Skipped, but still in flight: what it calls inside is part of it. */
+	thread->skipped = outside_limits(target, size);
+	if (thread->skipped) {
+		count(NL_SKIPPED);
+	} else if (target->flags & NL_TARGET_FREES || !is_sampled(thread, target, size)) {
+		count(NL_UNSAMPLED);
+		if (is_declined(thread, target)) {
+			count(NL_DECLINED);
+			return 0;
+		}
+		thread->skipped = 1;
 	}
 	thread->held = 0;
 	if (call == NL_CALL_REALLOC || call == NL_CALL_REALLOCARRAY) {
@@ -340,20 +411,17 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 		if (thread->pointer) {
 			thread->held = take_block(thread->pointer, slot, &thread->old);
 			if (!thread->held)
-				count(NL_UNMATCHED_FREES);
+				count_unmatched(target);
 		}
 	} else if (call == NL_CALL_POSIX_MEMALIGN) {
 		thread->pointer = args.first;
 	}
 	thread->size = size;
-	/* Skipped, but still in flight: what it calls inside is part of it. */
-	thread->skipped = outside_limits(target, size);
-	if (thread->skipped)
-		count(NL_SKIPPED);
 	thread->sp = sp;
 	thread->ip = REG_IP(ctx) - NL_COOKIE_OFFSET(cookie);
-	thread->return_address = return_address(ctx, sp);
-	thread->n_nested = 0;
+#if defined(__TARGET_ARCH_arm64)
+	thread->return_address = REG_LR(ctx);
+#endif
 	thread->call = call;
 	return 1;
 }
@@ -374,7 +442,7 @@ static __always_inline void leave_realloc(struct nl_thread *thread, struct nl_ta
 
 static __always_inline int leave_call(struct pt_regs *ctx)
 {
-	u32 tid = (u32)bpf_get_current_pid_tgid(), call;
+	u32 tid = (u32)current_ids(), call;
 	struct nl_thread *thread = bpf_map_lookup_elem(&threads, &tid);
 	struct nl_target *target;
 	u64 result;
@@ -434,13 +502,19 @@ SEC("uprobe")
 int on_free(struct pt_regs *ctx)
 {
 	u64 cookie = bpf_get_attach_cookie(ctx), address = arguments_of(ctx, cookie).first;
-	u32 slot = NL_COOKIE_SLOT(cookie), tid = (u32)bpf_get_current_pid_tgid();
+	u32 slot = NL_COOKIE_SLOT(cookie), tid = (u32)current_ids();
 	struct nl_target *target = active_target(slot);
 	struct nl_thread *thread;
 	struct nl_live block;
 
-	if (!target || target->tgid != bpf_get_current_pid_tgid() >> 32)
+	if (!target) {
+		if (is_counting(slot))
+			count(NL_FREES);
 		return 0;
+	}
+	if (target->tgid != current_ids() >> 32)
+		return 0;
+	count(NL_FREES);
 	if (!address) {
 		count(NL_FREE_NULL);
 		return 0;
@@ -462,6 +536,6 @@ int on_free(struct pt_regs *ctx)
 		count(NL_NESTED);
 		return 0;
 	}
-	count(NL_UNMATCHED_FREES);
+	count_unmatched(target);
 	return 0;
 }

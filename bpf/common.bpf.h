@@ -3,13 +3,23 @@
 #ifndef NATIVELEAK_COMMON_BPF_H
 #define NATIVELEAK_COMMON_BPF_H
 
+#ifndef NATIVELEAK_BCC
 #include <linux/bpf.h>
 #include <linux/errno.h>
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
+/* A function that the verifier checks once and on its own. */
+#define NL_GLOBAL __noinline
+#define fetch_and_add(at, n) __sync_fetch_and_add(at, n)
+#define exchange(at, value) __sync_lock_test_and_set(at, value)
+#endif
+
 #include "nativeleak.h"
+#ifdef NATIVELEAK_BCC
+#include "compat.h"
+#endif
 
 typedef __u64 u64;
 typedef __s64 s64;
@@ -23,10 +33,12 @@ typedef __u8 u8;
  * definitions, because the headers of one build host lack those of the other architecture.
  */
 #if defined(__TARGET_ARCH_x86)
+#ifndef NL_HEADERS
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
 	unsigned long orig_ax, ip, cs, flags, sp, ss;
 };
+#endif
 #define REG_ARG1(regs) ((regs)->di)
 #define REG_ARG2(regs) ((regs)->si)
 #define REG_ARG3(regs) ((regs)->dx)
@@ -54,9 +66,11 @@ static __always_inline u64 register_of(struct pt_regs *regs, u32 number)
 /* The call pushed the return address, the return popped it. */
 #define RETURN_SP(entry_sp) ((entry_sp) + 8)
 #elif defined(__TARGET_ARCH_arm64)
+#ifndef NL_HEADERS
 struct pt_regs {
 	unsigned long regs[31], sp, pc, pstate;
 };
+#endif
 #define REG_ARG1(r) ((r)->regs[0])
 #define REG_ARG2(r) ((r)->regs[1])
 #define REG_ARG3(r) ((r)->regs[2])
@@ -69,6 +83,11 @@ struct pt_regs {
 #else
 #error "no register layout for this architecture"
 #endif
+
+#ifndef NATIVELEAK_BCC
+/* The PID namespace that the tracer lives in, as stat(2) has it; inode 0: the machine's own. Set by the loader. */
+const volatile u64 pid_ns_device;
+const volatile u64 pid_ns_inode;
 
 /*
  * Sizes given here are the defaults; the loader sets those of live, sites, threads, stacks, known_stacks,
@@ -128,6 +147,14 @@ struct {
 	__type(value, struct nl_site);
 } empty_site SEC(".maps");
 
+/* slot * NL_FUNCTIONS + number of the function -> what is known of it. Nothing is deleted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NL_MAX_TARGETS *NL_FUNCTIONS);
+	__type(key, u32);
+	__type(value, struct nl_function);
+} functions SEC(".maps");
+
 /* tid -> thread. Deleted when the thread ends. Full: its calls are counted as lost. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -142,7 +169,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, u32);
+	__type(value, u64);
 } uids SEC(".maps");
 
 struct {
@@ -157,6 +184,22 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4 << 20);
 } events SEC(".maps");
+#endif
+
+/*
+ * tgid << 32 | tid of the running task, as the tracer's PID namespace has it. 0 for tasks that are in another one, where
+ * the tracer does not live in the machine's own: of those below it the kernel does not tell.
+ */
+static __always_inline u64 current_ids(void)
+{
+	struct bpf_pidns_info ids = {};
+
+	if (!pid_ns_inode)
+		return bpf_get_current_pid_tgid();
+	if (bpf_get_ns_current_pid_tgid(pid_ns_device, pid_ns_inode, &ids, sizeof(ids)))
+		return 0;
+	return (u64)ids.tgid << 32 | ids.pid;
+}
 
 /* Atomic although the counter is this CPU's own: a program may be preempted between load and store. */
 static __always_inline void count_n(u32 counter, u64 n)
@@ -181,10 +224,18 @@ static __always_inline struct nl_target *active_target(u32 slot)
 	return bpf_map_lookup_elem(&targets, &slot);
 }
 
+/* Is it to be found out how much there is to see before the window opens? */
+static __always_inline int is_counting(u32 slot)
+{
+	u32 *state = bpf_map_lookup_elem(&windows, &slot);
+
+	return state && *state == NL_COUNTING;
+}
+
 /* The slot of the running process, or NL_MAX_TARGETS when it is none of the targets. */
 static __always_inline u32 current_slot(void)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_ids() >> 32;
 	u32 *slot = bpf_map_lookup_elem(&slots, &tgid);
 
 	return slot ? *slot : NL_MAX_TARGETS;
@@ -200,7 +251,7 @@ static __always_inline struct nl_event *new_event(u32 type, u32 slot, u32 uid)
 	}
 	event->type = type;
 	event->slot = slot;
-	event->tid = (u32)bpf_get_current_pid_tgid();
+	event->tid = (u32)current_ids();
 	event->thread = uid;
 	event->time_ns = bpf_ktime_get_ns();
 	event->stack = 0;
@@ -215,11 +266,12 @@ static __noinline struct nl_thread *new_thread(u32 tid, u32 slot)
 {
 	struct nl_thread thread = {};
 	struct nl_event *event;
-	u32 zero = 0, *last = bpf_map_lookup_elem(&uids, &zero);
+	u32 zero = 0;
+	u64 *last = bpf_map_lookup_elem(&uids, &zero);
 
 	if (!last)
 		return 0;
-	thread.uid = __sync_fetch_and_add(last, 1) + 1;
+	thread.uid = fetch_and_add(last, 1) + 1;
 	thread.slot = slot;
 	if (bpf_map_update_elem(&threads, &tid, &thread, BPF_NOEXIST)) {
 		count(NL_THREADS_FULL);
@@ -236,7 +288,7 @@ static __noinline struct nl_thread *new_thread(u32 tid, u32 slot)
 /* The running thread; 0 when the table is full. */
 static __always_inline struct nl_thread *current_thread(u32 slot)
 {
-	u32 tid = (u32)bpf_get_current_pid_tgid();
+	u32 tid = (u32)current_ids();
 	struct nl_thread *thread = bpf_map_lookup_elem(&threads, &tid);
 
 	return thread ? thread : new_thread(tid, slot);

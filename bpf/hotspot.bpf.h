@@ -166,16 +166,102 @@ __noinline u64 find_blob(u32 slot, u64 pc)
 	return 0;
 }
 
-static __always_inline int step_interpreted(struct scratch *scr)
+static __always_inline u64 mix(u64 hash, u64 word)
 {
-	u64 *words = scr->words;
+	hash = (hash ^ word) * NL_HASH_FACTOR;
+	return hash ^ hash >> 32;
+}
+
+/*
+ * The hash with a name in it: where it lies, its length, the random number that the JVM gave it, how it begins and
+ * ends. 0 where it cannot be read.
+ */
+__noinline u64 mix_name(u32 index, u64 symbol, u64 hash)
+{
+	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
+	struct nl_java *java;
+	u32 slot, length, n;
+	u64 head, *tail;
+
+	if (!scr)
+		return 0;
+	slot = scr->slot;
+	java = bpf_map_lookup_elem(&javas, &slot);
+	if (!java || bpf_probe_read_user(&head, sizeof(head), (void *)symbol))
+		return 0;
+	length = head >> (java->symbol_length * 8 & 63) & 0xffff;
+	n = length < NL_NAME_TAIL_BYTES ? length : NL_NAME_TAIL_BYTES;
+	/* clang knows the bound, the verifier wants to see it. */
+	asm volatile("" : "+r"(n));
+	n &= 2 * NL_NAME_TAIL_BYTES - 1;
+	tail = scr->words + NL_SCRATCH_WORDS - 2 * NL_NAME_TAIL_BYTES / 8;
+	for (int i = 0; i < NL_NAME_TAIL_BYTES / 8; i++)
+		tail[i] = 0;
+	if (bpf_probe_read_user(tail, n, (void *)(symbol + java->symbol_body + length - n)))
+		return 0;
+	hash = mix(mix(hash, symbol), head & java->symbol_mask);
+	for (int i = 0; i < NL_NAME_TAIL_BYTES / 8; i++)
+		hash = mix(hash, tail[i]);
+	return hash ? hash : 1;
+}
+
+/*
+ * What tells an interpreted method from another that gets its addresses after its class is gone: the names of the class
+ * and of the method. hotspot/identity.py reckons the same when the frame gets its name.
+ */
+static __always_inline u64 method_cookie(struct scratch *scr, const struct nl_java *java,
+					 u64 const_method)
+{
+	u64 pool, holder, class_name, method_name, hash;
+	__u16 name = 0;
+
+	if (bpf_probe_read_user(&pool, sizeof(pool), (void *)(const_method + java->const_pool)) ||
+	    bpf_probe_read_user(&name, sizeof(name), (void *)(const_method + java->const_name)) ||
+	    bpf_probe_read_user(&holder, sizeof(holder), (void *)(pool + java->pool_holder)) ||
+	    bpf_probe_read_user(&method_name, sizeof(method_name),
+				(void *)(pool + java->pool_bytes + 8 * (u64)name)) ||
+	    bpf_probe_read_user(&class_name, sizeof(class_name),
+				(void *)(holder + java->class_name)))
+		return NL_COOKIE_NONE;
+	hash = mix_name(scr->index, class_name, const_method);
+	if (hash)
+		hash = mix_name(scr->index, method_name, hash);
+	if (!hash)
+		return NL_COOKIE_NONE;
+	hash >>= NL_PLACE_BITS;
+	return hash > NL_COOKIE_ARCHIVED ? hash : NL_COOKIE_ARCHIVED + 1;
+}
+
+/* Second word of an interpreted frame. */
+static __always_inline u64 interpreted_place(struct scratch *scr, const struct nl_java *java,
+					     u64 method, u64 bytecode)
+{
+	u64 const_method, place, cookie;
+
+	if (!java->method_const || bpf_probe_read_user(&const_method, sizeof(const_method),
+						       (void *)(method + java->method_const)))
+		return NL_PLACE_NONE;
+	place = bytecode - const_method;
+	if (place > NL_PLACE_NONE)
+		place = NL_PLACE_NONE;
+	if (method >= java->archive_low && method < java->archive_high)
+		cookie = NL_COOKIE_ARCHIVED;
+	else
+		cookie = method_cookie(scr, java, const_method);
+	return cookie << NL_PLACE_BITS | place;
+}
+
+static __always_inline int step_interpreted(struct scratch *scr, const struct nl_java *java)
+{
+	u64 *words = scr->words, method;
 
 	if (scr->fp & 7 || scr->fp < scr->sp || scr->fp - scr->sp > MAX_INTERPRETED_BYTES)
 		return end_walk(scr, NL_END_JAVA_FRAME);
 	if (bpf_probe_read_user(words, FRAME_WORDS * 8, (void *)(scr->fp - 64)))
 		return end_walk(scr, NL_END_READ);
-	push_java(scr, NL_FOUND_INTERPRETED, words[FRAME_METHOD] & ((1ULL << 56) - 1),
-		  words[FRAME_BCP]);
+	method = words[FRAME_METHOD] & ((1ULL << 56) - 1);
+	push_java(scr, NL_FOUND_INTERPRETED, method,
+		  interpreted_place(scr, java, method, words[FRAME_BCP]));
 	if (words[FRAME_SENDER_SP] <= scr->fp ||
 	    words[FRAME_SENDER_SP] - scr->fp > MAX_INTERPRETED_BYTES)
 		return end_walk(scr, NL_END_BAD_SP);
@@ -336,7 +422,7 @@ __noinline int step_java(u32 index)
 		return 1;
 	scr->exact = 0;
 	if (scr->pc >= java->interpreter_low && scr->pc < java->interpreter_high)
-		return step_interpreted(scr);
+		return step_interpreted(scr, java);
 	if (scr->pc == java->call_stub_return)
 		return step_entry(scr, java);
 	if (java->return_barrier && scr->pc == java->return_barrier)
@@ -344,13 +430,22 @@ __noinline int step_java(u32 index)
 	return step_compiled(scr, java);
 }
 
-/* Is this an address of Java code? */
-static __always_inline int is_java(u32 slot, u64 pc)
+#endif /* __TARGET_ARCH_x86 */
+
+/* Where Java code lies in the target. */
+static __always_inline void begin_java(struct scratch *scr)
 {
+	u32 slot = scr->slot;
 	struct nl_java *java = bpf_map_lookup_elem(&javas, &slot);
 
-	return java && in_code_cache(java, pc);
+	scr->java_low = java ? java->code_low : 0;
+	scr->java_bytes = java ? java->code_high - java->code_low : 0;
 }
-#endif /* __TARGET_ARCH_x86 */
+
+/* Is this an address of Java code? */
+static __always_inline int is_java(const struct scratch *scr, u64 pc)
+{
+	return pc - scr->java_low < scr->java_bytes;
+}
 
 #endif /* NATIVELEAK_HOTSPOT_BPF_H */

@@ -7,6 +7,7 @@
  */
 #include "common.bpf.h"
 #include "stack.bpf.h"
+#include "task.bpf.h"
 
 #define PROT_EXEC 4
 #define MAX_ERRNO 4095
@@ -24,24 +25,6 @@ struct syscall_exit {
 	s64 ret;
 };
 
-/* Fields that are read of kernel structures; offsets are relocated when the object is loaded. */
-struct signal_struct {
-	int group_exit_code;
-} __attribute__((preserve_access_index));
-
-struct mm_struct {
-	unsigned long brk;
-} __attribute__((preserve_access_index));
-
-struct task_struct {
-	int pid;
-	int tgid;
-	struct mm_struct *mm;
-	int exit_code;
-	char comm[16];
-	struct signal_struct *signal;
-} __attribute__((preserve_access_index));
-
 static __always_inline int failed(s64 ret)
 {
 	return (u64)ret >= (u64)-MAX_ERRNO;
@@ -49,15 +32,17 @@ static __always_inline int failed(s64 ret)
 
 static __always_inline u32 flags_of(const struct nl_thread *thread)
 {
-	struct pt_regs *regs;
+#ifdef NL_BLIND
+	return thread->call == NL_CALL_NONE ? 0 : NL_IN_ALLOCATOR;
+#else
 	u64 sp;
 
 	if (thread->call == NL_CALL_NONE)
 		return 0;
-	regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	if (bpf_probe_read_kernel(&sp, sizeof(sp), &REG_SP(regs)))
+	if (bpf_probe_read_kernel(&sp, sizeof(sp), &REG_SP(user_registers())))
 		return NL_IN_ALLOCATOR;
 	return is_inside_call(thread, sp) ? NL_IN_ALLOCATOR : 0;
+#endif
 }
 
 /*
@@ -112,14 +97,62 @@ static __always_inline int report_entry(struct syscall_enter *ctx, u32 type, int
 	return 0;
 }
 
-/* The stack at a system call: the leaf is the code that made it. */
-static __noinline u64 syscall_stack(struct nl_thread *thread)
+#ifndef NATIVELEAK_BCC
+/* The calls in flight whose return addresses return probes have replaced: the kernel keeps the true ones. */
+static __always_inline void find_replaced_returns(struct scratch *scr)
 {
-	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	struct uprobe_task *utask = BPF_CORE_READ(task, utask);
+	struct return_instance *call = utask ? BPF_CORE_READ(utask, return_instances) : 0;
+
+	for (u32 i = 0; i < NL_HIJACKED; i++) {
+		scr->hijacked[i].at = 0;
+		if (!call)
+			continue;
+		scr->hijacked[i].at = BPF_CORE_READ(call, stack);
+		scr->hijacked[i].address = BPF_CORE_READ(call, orig_ret_vaddr);
+		scr->n_hijacked = 1;
+		call = BPF_CORE_READ(call, next);
+	}
+}
+#endif
+
+#ifdef NL_BLIND
+/* The registers are not to be found: the kernel walks, by frame pointers. */
+static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
+{
+	struct nl_target *target = active_target(thread->slot);
+	struct scratch *scr;
+	long n_bytes;
+	u64 key;
+
+	if (!target)
+		return 0;
+	scr = take_scratch();
+	if (!scr) {
+		count(NL_NO_SCRATCH);
+		return 0;
+	}
+	begin_stack(scr, target, thread->slot);
+	n_bytes = bpf_get_stack(ctx, scr->words, sizeof(scr->words), BPF_F_USER_STACK);
+	for (int i = 0; i < NL_SCRATCH_WORDS; i++)
+		if (i * 8 < n_bytes)
+			push_frame(scr, scr->words[i], 0);
+	key = stack_key(scr);
+	store_stack(scr, key);
+	release_scratch(scr);
+	return key;
+}
+#else
+/* The stack at a system call: the leaf is the code that made it. */
+static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
+{
+	struct pt_regs *regs = user_registers();
 	struct nl_target *target = active_target(thread->slot);
 	struct scratch *scr;
 	u64 ip, sp, fp, key;
 
+	(void)ctx;
 	if (!target || bpf_probe_read_kernel(&ip, sizeof(ip), &REG_IP(regs)) ||
 	    bpf_probe_read_kernel(&sp, sizeof(sp), &REG_SP(regs)) ||
 	    bpf_probe_read_kernel(&fp, sizeof(fp), &REG_FP(regs)))
@@ -133,16 +166,10 @@ static __noinline u64 syscall_stack(struct nl_thread *thread)
 	scr->pc = ip;
 	scr->sp = sp;
 	scr->fp = fp;
-	if (thread->call != NL_CALL_NONE) {
-		scr->hijacked[0].at = thread->sp;
-		scr->hijacked[0].address = thread->return_address;
-		for (u32 i = 0; i < NL_NESTED_CALLS; i++) {
-			scr->hijacked[1 + i].at = i < thread->n_nested ? thread->nested[i].at : 0;
-			scr->hijacked[1 + i].address = thread->nested[i].address;
-		}
-		scr->n_hijacked = 1;
-	}
-	if (target->unwind == NL_UNWIND_TABLES) {
+#ifndef NATIVELEAK_BCC
+	find_replaced_returns(scr);
+#endif
+	if (HAS_TABLES(target)) {
 		walk_tables(scr->index);
 	} else {
 		push_frame(scr, ip, 0);
@@ -163,11 +190,12 @@ static __noinline u64 syscall_stack(struct nl_thread *thread)
 	release_scratch(scr);
 	return key;
 }
+#endif
 
 /* The exit of every call whose entry was seen. */
-static __always_inline int leave_syscall(s64 ret)
+static __always_inline int leave_syscall(void *ctx, s64 ret)
 {
-	u32 tid = (u32)bpf_get_current_pid_tgid(), type;
+	u32 tid = (u32)current_ids(), type;
 	struct nl_thread *thread;
 	struct nl_event *event;
 	u64 stack = 0;
@@ -194,14 +222,14 @@ static __always_inline int leave_syscall(s64 ret)
 	case NL_EVENT_MREMAP:
 		type = NL_EVENT_MREMAP_DONE;
 		if (!failed(ret))
-			stack = syscall_stack(thread);
+			stack = syscall_stack(ctx, thread);
 		break;
 	case NL_EVENT_MMAP:
 	case NL_EVENT_SHMAT:
 	case NL_EVENT_BRK:
 		if (failed(ret))
 			return 0;
-		stack = syscall_stack(thread);
+		stack = syscall_stack(ctx, thread);
 		break;
 	default:
 		if (failed(ret))
@@ -223,7 +251,7 @@ static __always_inline int leave_syscall(s64 ret)
 SEC("tp/syscalls/sys_exit_mmap")
 int on_syscall_exit(struct syscall_exit *ctx)
 {
-	return leave_syscall(ctx->ret);
+	return leave_syscall(ctx, ctx->ret);
 }
 
 #define ON_ENTRY(call, kind, n_args, report)             \
@@ -247,10 +275,9 @@ ON_ENTRY(shmdt, NL_EVENT_SHMDT, 1, report_entry)
 static __always_inline int enter_brk(struct syscall_enter *ctx)
 {
 	struct nl_thread *thread = enter_syscall(ctx, NL_EVENT_BRK, 1);
-	struct task_struct *task = (void *)bpf_get_current_task_btf();
 
 	if (thread)
-		thread->syscall_args[1] = BPF_CORE_READ(task, mm, brk);
+		thread->syscall_args[1] = current_break();
 	return 0;
 }
 
@@ -266,7 +293,8 @@ SEC("raw_tp/task_rename")
 int on_rename(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)ctx->args[0];
-	u32 tgid = BPF_CORE_READ(task, tgid), tid = BPF_CORE_READ(task, pid);
+	u64 ids = ids_of(task);
+	u32 tgid = ids >> 32, tid = (u32)ids;
 	u32 *slot = bpf_map_lookup_elem(&slots, &tgid);
 	struct nl_thread *thread;
 	struct nl_event *event;
@@ -288,7 +316,8 @@ SEC("raw_tp/sched_process_exit")
 int on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)ctx->args[0];
-	u32 tgid = BPF_CORE_READ(task, tgid), tid = BPF_CORE_READ(task, pid);
+	u64 ids = ids_of(task);
+	u32 tgid = ids >> 32, tid = (u32)ids;
 	u32 *slot = bpf_map_lookup_elem(&slots, &tgid);
 	struct nl_thread *thread;
 	struct nl_event *event;
@@ -307,10 +336,8 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (!event)
 		return 0;
 	event->tid = tid;
-	event->ret = BPF_CORE_READ(task, exit_code);
-	if (tid == tgid)
-		event->ret |= BPF_CORE_READ(task, signal, group_exit_code);
-	BPF_CORE_READ_STR_INTO(&event->comm, task, comm);
+	event->ret = exit_code_of(task);
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
 	bpf_ringbuf_submit(event, 0);
 	return 0;
 }
@@ -319,7 +346,7 @@ SEC("raw_tp/sched_process_exec")
 int on_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)ctx->args[0];
-	u32 tgid = BPF_CORE_READ(task, tgid);
+	u32 tgid = ids_of(task) >> 32;
 	u32 *found = bpf_map_lookup_elem(&slots, &tgid), slot, *state;
 	struct nl_event *event;
 

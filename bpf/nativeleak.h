@@ -6,6 +6,8 @@
 #ifndef NATIVELEAK_H
 #define NATIVELEAK_H
 
+#include "sample.h"
+
 #define NL_MAX_TARGETS 64
 #define NL_SLICES 16
 #define NL_BANKS 2
@@ -15,7 +17,12 @@
  * A walk that is not at the root after NL_STEPS * NL_STEPS frames ends there. Two loops, one in a function of
  * its own, so that the verifier goes through 32 + 32 rounds instead of 1,024.
  */
+#ifdef NATIVELEAK_BCC
+/* Without functions the verifier goes through all rounds in each program. */
+#define NL_STEPS 12
+#else
 #define NL_STEPS 32
+#endif
 /* Frames of one element of the stack store: a short stack takes little. */
 #define NL_CHUNK_FRAMES 64
 /* A task may be preempted in the middle of a walk, so one scratch a CPU is not enough. */
@@ -24,6 +31,8 @@
 #define NL_BORN_SHIFT 20
 /* Width of a birth slice of generation 0 is 2^10 such units (1.07 s); each generation doubles it. */
 #define NL_SLICE_SHIFT 10
+/* Functions of a target whose returns may be declined; 0 stands for all others. */
+#define NL_FUNCTIONS 16
 /* The slot of the target stands above the 56 bits that a user address can have (5-level paging). */
 #define NL_SLOT_SHIFT 56
 
@@ -44,12 +53,14 @@ enum nl_call {
 /*
  * Cookie of a probe: enum nl_call in bits 0-7, slot of the target in 8-15. A probe need not sit on the first
  * instruction: how far behind it, in bytes, is in bits 16-31, what has been pushed by then in 32-47, and which
- * registers the arguments are in, in 48-59.
+ * registers the arguments are in, in 48-59. Bits 60-63: the function's number among those of the target whose
+ * return may be declined, 0 for one whose return never is.
  */
 #define NL_COOKIE_CALL(cookie) ((cookie)&0xff)
 #define NL_COOKIE_SLOT(cookie) (((cookie) >> 8) & 0xff)
 #define NL_COOKIE_OFFSET(cookie) (((cookie) >> 16) & 0xffff)
 #define NL_COOKIE_PUSHED(cookie) (((cookie) >> 32) & 0xffff)
+#define NL_COOKIE_FUNCTION(cookie) ((cookie) >> 60)
 /* Registers of arguments 1 to 3, as x86-64 counts them, when the code before the probe has moved them. */
 #define NL_COOKIE_REGISTER(cookie, argument) (((cookie) >> (44 + 4 * (argument))) & 0xf)
 
@@ -71,6 +82,11 @@ enum nl_counter {
 	NL_OVERWRITTEN, /* a block handed out whose free was not seen */
 	NL_BAD_POINTER, /* posix_memalign's result could not be read */
 	NL_SYSCALLS, /* system calls seen, entry and exit counted once */
+	NL_CALLS, /* times a probe at the entry of an allocating function ran */
+	NL_FREES, /* times a probe at the entry of a freeing function ran */
+	NL_DECLINED, /* of the calls: those whose return was not wanted */
+	NL_UNSAMPLED, /* allocations that sampling left out */
+	NL_UNSAMPLED_FREES, /* frees of blocks not in the live set while some are left out of it */
 	NL_N_COUNTERS,
 };
 
@@ -107,11 +123,23 @@ enum nl_found {
 	/* Java frames. */
 	NL_FOUND_COMPILED =
 		16, /* address of the blob; compile id << 32 | offset of pc in the blob */
-	NL_FOUND_INTERPRETED, /* address of the Method; address of the bytecode */
+	NL_FOUND_INTERPRETED, /* address of the Method; NL_PLACE_* and its cookie */
 	NL_FOUND_ENTRY, /* no frame: Java was called from native code */
 	NL_FOUND_BARRIER, /* no frame: the rest of a virtual thread is in the heap, the carrier follows */
 	NL_FOUND_NO_BLOB, /* an address in the code cache that belongs to no code */
 };
+
+/*
+ * Second word of an interpreted frame: bytes from the ConstMethod to the bytecode, NL_PLACE_NONE where it is not in
+ * there, and above them a cookie of the method: once a class is gone, another may have its addresses.
+ */
+#define NL_PLACE_BITS 17
+#define NL_PLACE_NONE ((1u << NL_PLACE_BITS) - 1)
+#define NL_COOKIE_NONE 0 /* a part of it was not in memory */
+#define NL_COOKIE_ARCHIVED 1 /* in the JVM's archive of classes, whose memory is never used again */
+/* Bytes at the end of a name that go into a cookie, and the multiplier of its hash. */
+#define NL_NAME_TAIL_BYTES 32
+#define NL_HASH_FACTOR 0x9e3779b97f4a7c15ULL /* 2^64 over the golden ratio, odd */
 
 /* How a walk ended. */
 enum nl_end {
@@ -128,7 +156,11 @@ enum nl_end {
 	NL_END_JAVA_FRAME, /* at a Java frame that is not as expected */
 };
 
-enum nl_state { NL_OFF, NL_ON };
+enum nl_state {
+	NL_OFF,
+	NL_ON,
+	NL_COUNTING, /* allocator probes count that they ran, and do nothing else */
+};
 
 enum nl_unwind { NL_UNWIND_FP, NL_UNWIND_TABLES };
 
@@ -151,7 +183,8 @@ struct nl_mapping {
 };
 
 #define NL_NO_TABLE 0xffffffffu
-#define NL_MAX_MAPPINGS 512
+/* A power of two; 64 KiB a bank. Beyond it user space leaves out what has no table first, and says so. */
+#define NL_MAX_MAPPINGS 2048
 
 /* The mappings of one target in order of address; two of these a target, in turns. */
 struct nl_mappings {
@@ -201,10 +234,28 @@ struct nl_target {
 	__u64 wrappers_end;
 	__u32 generation; /* of the birth slices: their width is 2^(20+10+generation) ns */
 	__u32 max_depth; /* at most NL_MAX_FRAMES, even */
-	__u32 bank; /* which of the two nl_mappings is in force */
+	__u32 epoch; /* of its code: grows with each change of nl_mappings, of which the low bit says the one in force */
 	__u32 unwind; /* enum nl_unwind */
 	struct nl_wrapper wrappers[NL_WRAPPERS]; /* those that do have one; unused: all zero */
+	__u64 sample_rate; /* mean bytes from one sample to the next; 0: every block is kept */
+	__u64 sample_above; /* blocks of this size or more are kept for certain */
+	__u32 flags; /* enum nl_target_flag */
+	__u32 pad2;
 };
+
+enum nl_target_flag {
+	NL_TARGET_PARTIAL = 1, /* blocks may live that never were in the live set */
+	NL_TARGET_FREES = 2, /* frees only: what is allocated is not recorded */
+};
+
+/* What is known of a function of which a return may be declined. */
+struct nl_function {
+	__u32 calls; /* seen to their end, up to NL_LEAF_CALLS */
+	__u32 nests; /* it has called another allocator function */
+};
+
+/* Calls of a function that must have gone by without a call inside before returns are declined. */
+#define NL_LEAF_CALLS 64
 
 /* A part of the JVM's code cache. */
 struct nl_java_heap {
@@ -243,14 +294,28 @@ struct nl_java {
 	__u32 deopt_mh_handler; /* the same for calls of method handles; 0: there is none */
 	__u32 deopt_handler_bytes; /* 8: they are addresses; 4: offsets from the nmethod */
 	__u32 orig_pc; /* in an nmethod: offset from sp of the return address that was there before */
+	/* Names of methods and classes, for cookies of interpreted methods. */
+	__u64 archive_low; /* classes from the JVM's archive */
+	__u64 archive_high;
+	__u64 symbol_mask; /* of the first 8 bytes of a Symbol: without its reference count */
+	__u32 symbol_length; /* at most 6 */
+	__u32 symbol_body;
+	__u32 method_const; /* Method::_constMethod; 0: not known */
+	__u32 const_pool; /* ConstMethod::_constants */
+	__u32 const_name; /* ConstMethod::_name_index */
+	__u32 pool_holder; /* ConstantPool::_pool_holder */
+	__u32 pool_bytes; /* the entries follow */
+	__u32 class_name; /* Klass::_name */
 };
 
 /* A block that is outstanding. */
 struct nl_live {
-	__u64 size; /* as requested */
+	__u64 bytes; /* as requested, divided by the probability of being kept */
 	__u64 stack; /* with thread: the site it is booked on */
 	__u32 thread;
 	__u32 born; /* since the window opened, 2^20 ns */
+	__u32 count; /* of blocks that it stands for */
+	__u32 kept; /* probability of being kept, 32 bits behind the point; 0: certain */
 };
 
 struct nl_site_key {
@@ -305,14 +370,6 @@ struct nl_chunk {
 	struct nl_frame frames[NL_CHUNK_FRAMES];
 };
 
-/* Where on the stack a return address stood, and the address. */
-struct nl_return {
-	__u64 at;
-	__u64 address;
-};
-
-#define NL_NESTED_CALLS 4
-
 /* A thread of a target, from its first call to its end. One call at a time can be in flight. */
 struct nl_thread {
 	__u32 uid;
@@ -324,11 +381,12 @@ struct nl_thread {
 	__u64 ip; /* address of the function entered: the leaf frame */
 	__u64 size;
 	__u64 pointer; /* realloc: the old block; posix_memalign: where the new one is stored */
-	__u64 return_address;
-	/* Calls inside the one in flight, whose return addresses a return probe may have replaced too. */
-	__u32 n_nested;
+	__u64 return_address; /* arm64 only */
+	struct nl_weight weight; /* of the block that the call in flight makes */
+	__u64 until_sample; /* bytes */
+	__u64 sample_rate; /* that until_sample was drawn for */
+	__u32 function; /* of the call in flight: index in functions, 0 for none */
 	__u32 pad2;
-	struct nl_return nested[NL_NESTED_CALLS];
 	struct nl_live old;
 	__u64 deleted; /* block that operator delete took: free may see it again */
 	__u32 syscall; /* enum nl_event_type of the system call that is under way */
@@ -352,15 +410,15 @@ struct nl_event {
 	};
 };
 
-_Static_assert(sizeof(struct nl_target) == 64 + NL_WRAPPERS * 24, "nl_target");
-_Static_assert(sizeof(struct nl_live) == 24, "nl_live");
+_Static_assert(sizeof(struct nl_target) == 88 + NL_WRAPPERS * 24, "nl_target");
+_Static_assert(sizeof(struct nl_live) == 32, "nl_live");
 _Static_assert(sizeof(struct nl_site_key) == 16, "nl_site_key");
 _Static_assert(sizeof(struct nl_site) == 40 + NL_BANKS * NL_SLICES * 16, "nl_site");
 _Static_assert(sizeof(struct nl_stack) == 24, "nl_stack");
 _Static_assert(sizeof(struct nl_chunk) == 1024, "nl_chunk");
 _Static_assert(sizeof(struct nl_mappings) == 8 + 32 * NL_MAX_MAPPINGS, "nl_mappings");
-_Static_assert(sizeof(struct nl_java) == 224, "nl_java");
-_Static_assert(sizeof(struct nl_thread) == 152 + NL_NESTED_CALLS * 16, "nl_thread");
+_Static_assert(sizeof(struct nl_java) == 280, "nl_java");
+_Static_assert(sizeof(struct nl_thread) == 192, "nl_thread");
 _Static_assert(sizeof(struct nl_event) == 96, "nl_event");
 
 #endif /* NATIVELEAK_H */

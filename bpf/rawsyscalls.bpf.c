@@ -99,5 +99,5 @@ int on_raw_entry(struct bpf_raw_tracepoint_args *ctx)
 SEC("raw_tp/sys_exit")
 int on_raw_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	return leave_syscall((s64)ctx->args[1]);
+	return leave_syscall(ctx, (s64)ctx->args[1]);
 }

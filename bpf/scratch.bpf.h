@@ -8,12 +8,25 @@
 /* Words that are read from the stack at a time where a return address is looked for. */
 #define NL_SCRATCH_WORDS 32
 
+/* Words of the stack that are read at once: the copy costs less than the way to it. */
+#define NL_WINDOW_WORDS 64
+
+/* Return addresses that return probes have replaced, at most, in one stack that is walked. */
+#define NL_HIJACKED 8
+
+/* Where on the stack a return address stood, and the address. */
+struct replaced_return {
+	u64 at;
+	u64 address;
+};
+
 /* State of one walk. */
 struct scratch {
-	u32 busy;
+	u64 busy;
 	u32 index; /* its own */
 	u32 slot;
-	u32 bank;
+	u32 epoch;
+	u32 pad;
 	u64 pc; /* where the next frame is */
 	u64 sp;
 	u64 fp;
@@ -29,9 +42,9 @@ struct scratch {
 	u32 map_table;
 	u32 check;
 	u32 n;
-	u32 pad;
-	/* Where our own return probe has put the kernel's trampoline in the place of a return address, and that. */
-	struct nl_return hijacked[1 + NL_NESTED_CALLS];
+	u32 pad4;
+	/* Where return probes, ours or another's, have put the kernel's trampoline. */
+	struct replaced_return hijacked[NL_HIJACKED];
 	u32 n_hijacked;
 	u32 pad3;
 	/* Where Java code was left for native code: sp 0 where it is not known or used up. */
@@ -40,10 +53,17 @@ struct scratch {
 	u64 anchor_fp;
 	u32 has_anchor;
 	u32 pad2;
+	/* Where the target's JIT code lies, if it is a JVM; else no bytes. */
+	u64 java_low;
+	u64 java_bytes;
 	u64 words[NL_SCRATCH_WORDS];
+	/* A part of the stack, and where it is; an odd place: nothing has been read yet. */
+	u64 window_at;
+	u64 window[NL_WINDOW_WORDS];
 	struct nl_frame frames[NL_MAX_FRAMES];
 };
 
+#ifndef NATIVELEAK_BCC
 /* cpu * NL_SCRATCH_PER_CPU + level -> buffer of one walk. Sized by the loader. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -51,6 +71,9 @@ struct {
 	__type(key, u32);
 	__type(value, struct scratch);
 } scratch SEC(".maps");
+
+#define SCRATCH scratch
+#endif
 
 static __always_inline void push_frame(struct scratch *scr, u64 address, u64 extra)
 {
@@ -68,10 +91,35 @@ static __always_inline void push_frame(struct scratch *scr, u64 address, u64 ext
 	scr->frames[at].address = address;
 	scr->frames[at].extra = extra;
 	scr->n = n + 1;
-	/* Multiplier: 2^64 over the golden ratio, odd. */
-	scr->hash = (scr->hash ^ address ^ (extra << 7)) * 0x9e3779b97f4a7c15ULL;
+	scr->hash = (scr->hash ^ address ^ (extra << 7)) * NL_HASH_FACTOR;
 	scr->hash ^= scr->hash >> 32;
 	scr->check = scr->check * 31 + (u32)(address ^ (address >> 32) ^ extra);
+}
+
+/*
+ * Two words that lie side by side on the stack. The thread that is walked is the one that runs, so what was read
+ * once stays as it is. Returns an error where they cannot be read.
+ */
+static __always_inline int read_two(struct scratch *scr, u64 at, u64 *words)
+{
+	u64 offset = at - scr->window_at;
+
+	if (offset > sizeof(scr->window) - 16 || offset & 7) {
+		if (!(at & 7) &&
+		    !bpf_probe_read_user(scr->window, sizeof(scr->window), (void *)at)) {
+			scr->window_at = at;
+			offset = 0;
+		} else {
+			/* The end of the stack is near, or what is called a stack is none. */
+			return bpf_probe_read_user(words, 16, (void *)at);
+		}
+	}
+	offset >>= 3;
+	/* As in push_frame: the verifier needs the mask. */
+	asm volatile("" : "+r"(offset));
+	words[0] = scr->window[offset & (NL_WINDOW_WORDS - 1)];
+	words[1] = scr->window[(offset + 1) & (NL_WINDOW_WORDS - 1)];
+	return 0;
 }
 
 static __always_inline int end_walk(struct scratch *scr, u32 end)

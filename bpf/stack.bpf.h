@@ -8,8 +8,19 @@
 
 #include "common.bpf.h"
 #include "scratch.bpf.h"
+#ifdef NATIVELEAK_BCC
+#include "calls.bpf.h"
+#define HAS_TABLES(target) 0
+static __always_inline void walk_tables(u32 index)
+{
+	(void)index;
+}
+#else
 #include "unwind.bpf.h"
+#define HAS_TABLES(target) ((target)->unwind == NL_UNWIND_TABLES)
+#endif
 
+#ifndef NATIVELEAK_BCC
 /*
  * Key -> facts of a stack that user space has not fetched yet. User space moves the key to known_stacks and
  * deletes it here, so this map holds new stacks only. Full: counted as lost.
@@ -39,6 +50,7 @@ struct {
 	__type(key, u64);
 	__type(value, u32);
 } known_stacks SEC(".maps");
+#endif
 
 static __always_inline struct scratch *take_scratch(void)
 {
@@ -46,9 +58,9 @@ static __always_inline struct scratch *take_scratch(void)
 
 	for (u32 level = 0; level < NL_SCRATCH_PER_CPU; level++) {
 		u32 index = first + level;
-		struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
+		struct scratch *scr = bpf_map_lookup_elem(&SCRATCH, &index);
 
-		if (scr && __sync_lock_test_and_set(&scr->busy, 1) == 0) {
+		if (scr && exchange(&scr->busy, 1) == 0) {
 			scr->index = index;
 			return scr;
 		}
@@ -58,24 +70,21 @@ static __always_inline struct scratch *take_scratch(void)
 
 static __always_inline void release_scratch(struct scratch *scr)
 {
-	__sync_lock_test_and_set(&scr->busy, 0);
+	/* No other CPU ever looks at it, and on this one what was written before is seen. */
+	*(volatile u64 *)&scr->busy = 0;
 }
 
 /* One frame up by the frame pointer. Returns 1 when the walk has ended. */
-__noinline int step_frame_pointer(u32 index)
+static __always_inline int step_frame_pointer(struct scratch *scr)
 {
-	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
-	u64 frame[2], fp;
+	u64 frame[2], fp = scr->fp;
 
-	if (!scr)
-		return 1;
-	fp = scr->fp;
 	/* A thread's outermost frame has fp 0: that is the root as far as can be seen. */
 	if (!fp)
 		return 1;
 	if (fp & 7 || fp < scr->sp || fp - scr->sp > MAX_GUESS_BYTES)
 		return end_walk(scr, NL_END_NO_FP);
-	if (bpf_probe_read_user(frame, sizeof(frame), (void *)fp))
+	if (read_two(scr, fp, frame))
 		return end_walk(scr, NL_END_READ);
 	if (!frame[1])
 		return 1;
@@ -87,17 +96,20 @@ __noinline int step_frame_pointer(u32 index)
 }
 
 /* Some frames of a walk by frame pointers; 1 when it has ended. */
-__noinline int walk_some_pointers(u32 index)
+NL_GLOBAL int walk_some_pointers(u32 index)
 {
-	asm volatile("" ::"r"(index));
+	struct scratch *scr = bpf_map_lookup_elem(&SCRATCH, &index);
+
+	if (!scr)
+		return 1;
 	for (u32 i = 0; i < NL_STEPS; i++)
-		if (step_frame_pointer(index))
+		if (step_frame_pointer(scr))
 			return 1;
 	return 0;
 }
 
 /* Walk from scr->fp upwards by frame pointers alone. */
-__noinline int walk_frame_pointers(u32 index)
+NL_GLOBAL int walk_frame_pointers(u32 index)
 {
 	struct scratch *scr;
 
@@ -105,7 +117,7 @@ __noinline int walk_frame_pointers(u32 index)
 	for (u32 i = 0; i < NL_STEPS; i++)
 		if (walk_some_pointers(index))
 			return 0;
-	scr = bpf_map_lookup_elem(&scratch, &index);
+	scr = bpf_map_lookup_elem(&SCRATCH, &index);
 	if (scr)
 		scr->end = NL_END_STEPS;
 	return 0;
@@ -135,7 +147,7 @@ static __always_inline void begin_stack(struct scratch *scr, const struct nl_tar
 					u32 slot)
 {
 	scr->slot = slot;
-	scr->bank = target->bank;
+	scr->epoch = target->epoch;
 	scr->hash = slot + 1;
 	scr->found = NL_FOUND_EXACT;
 	scr->exact = 0;
@@ -147,12 +159,16 @@ static __always_inline void begin_stack(struct scratch *scr, const struct nl_tar
 	scr->map_end = 0;
 	scr->check = slot;
 	scr->n = 0;
+	scr->window_at = 1;
+#ifndef NATIVELEAK_BCC
+	begin_java(scr);
+#endif
 }
 
 /* Walk on from the registers that are set. */
 static __always_inline void walk(struct scratch *scr, const struct nl_target *target)
 {
-	if (target->unwind == NL_UNWIND_TABLES) {
+	if (HAS_TABLES(target)) {
 		walk_tables(scr->index);
 	} else {
 		push_frame(scr, scr->pc, 0);

@@ -7,16 +7,15 @@
 #ifndef NATIVELEAK_UNWIND_BPF_H
 #define NATIVELEAK_UNWIND_BPF_H
 
+#include "calls.bpf.h"
 #include "common.bpf.h"
 #include "hotspot.bpf.h"
 #include "scratch.bpf.h"
 
 /* A frame larger than this is taken for a broken chain. */
 #define MAX_FRAME_BYTES (64 << 20)
-/* How far up a guessed frame pointer may lead. Thread stacks are 8 MiB by default. */
-#define MAX_GUESS_BYTES (1 << 20)
 
-/* slot * 2 + bank -> mappings. Written by user space, sized by the loader. */
+/* slot * 2 + low bit of the epoch -> mappings. Written by user space, sized by the loader. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 2);
@@ -39,45 +38,71 @@ struct table {
 /* Index -> unwind table of one object. Written by user space, never deleted. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1024);
+	__uint(max_entries, 4096); /* MAX_TABLES in abi.py */
 	__type(key, u32);
 	__array(values, struct table);
 } tables SEC(".maps");
 
-/* Does a call instruction end at this address? */
-static __always_inline int follows_call(u64 address)
+/*
+ * Rules that were looked up before, by a hash of where and when: most stacks of a program go through the same few
+ * hundred call sites. An entry is replaced by the next that has the same hash. Nothing is locked: `check` is made of
+ * the place and the rule, so halves of two entries do not pass for one.
+ */
+#define NL_CACHED_RULES 4096
+struct cached_rule {
+	u64 check;
+	u64 rule;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NL_CACHED_RULES);
+	__type(key, u32);
+	__type(value, struct cached_rule);
+} cached_rules SEC(".maps");
+
+/* Where and when: an address means other code in another target, and after its mappings have changed. */
+static __always_inline u64 place_of(const struct scratch *scr, u64 at)
 {
-#if defined(__TARGET_ARCH_x86)
-	u8 code[8];
+	u64 place = (at ^ (u64)scr->epoch << 40 ^ (u64)scr->slot << 56) * 0x9e3779b97f4a7c15ULL;
 
-	if (address < 8 || bpf_probe_read_user(code, sizeof(code), (void *)(address - 8)))
-		return 0;
-	/*
-	 * call rel32 is e8 and four bytes. call through a register or memory is ff /2: its length follows
-	 * from the addressing mode in the ModRM byte (Intel SDM vol. 2, table 2-2). A REX prefix stands
-	 * before and changes nothing here.
-	 */
-	if (code[3] == 0xe8)
-		return 1;
-	if (code[6] == 0xff && ((code[7] & 0xf8) == 0xd0 ||
-				((code[7] & 0xf8) == 0x10 && code[7] != 0x14 && code[7] != 0x15)))
-		return 1;
-	if (code[5] == 0xff && (((code[6] & 0xf8) == 0x50 && code[6] != 0x54) || code[6] == 0x14))
-		return 1;
-	if (code[4] == 0xff && code[5] == 0x54)
-		return 1;
-	if (code[2] == 0xff && (((code[3] & 0xf8) == 0x90 && code[3] != 0x94) || code[3] == 0x15))
-		return 1;
-	return code[1] == 0xff && (code[2] == 0x94 || code[2] == 0x14);
-#else
-	u32 instruction;
+	return place ^ place >> 29;
+}
 
-	if (address < 4 || address & 3 ||
-	    bpf_probe_read_user(&instruction, sizeof(instruction), (void *)(address - 4)))
+/* Multiplier: 2^64 over the golden ratio squared, odd. */
+static __always_inline u64 check_of(u64 place, u64 rule)
+{
+	return place ^ rule * 0x61c8864680b583ebULL;
+}
+
+static __always_inline struct cached_rule *cached_at(u64 place)
+{
+	u32 index = place >> 32 & (NL_CACHED_RULES - 1);
+
+	return bpf_map_lookup_elem(&cached_rules, &index);
+}
+
+/* The rule at an address, 0 where it is not known yet. */
+static __always_inline u64 recall_rule(const struct scratch *scr, u64 at)
+{
+	u64 place = place_of(scr, at), rule;
+	struct cached_rule *cached = cached_at(place);
+
+	if (!cached)
 		return 0;
-	/* bl imm26, blr Xn. Source: Arm ARM, C6.2.33 and C6.2.35. */
-	return (instruction & 0xfc000000) == 0x94000000 || (instruction & 0xfffffc1f) == 0xd63f0000;
-#endif
+	rule = cached->rule;
+	return cached->check == check_of(place, rule) ? rule : 0;
+}
+
+static __always_inline void remember_rule(const struct scratch *scr, u64 at, u64 rule)
+{
+	u64 place = place_of(scr, at);
+	struct cached_rule *cached = cached_at(place);
+
+	if (!cached)
+		return;
+	cached->rule = rule;
+	cached->check = check_of(place, rule);
 }
 
 /* 1 if a < b, else 0, without a branch. Both below 2^63. */
@@ -101,7 +126,13 @@ static __always_inline u64 step_forward(u64 at, u64 by)
 	return at;
 }
 
-/* Index of the mapping that holds an address, or -1. `which` is slot * 2 + bank. */
+/* Which of the mappings are in force for this walk. */
+static __always_inline u32 mappings_of(const struct scratch *scr)
+{
+	return scr->slot * 2 + (scr->epoch & 1);
+}
+
+/* Index of the mapping that holds an address, or -1. `which` is from mappings_of. */
 __noinline int find_mapping(u32 which, u64 address)
 {
 	struct nl_mappings *maps = bpf_map_lookup_elem(&mappings, &which);
@@ -186,7 +217,7 @@ __noinline u32 is_full_table(u32 index)
 /* Make sure that map_* are those of `at`; 0 where no code is known to be. */
 static __always_inline int take_mapping(struct scratch *scr, u64 at)
 {
-	u32 which = scr->slot * 2 + scr->bank;
+	u32 which = mappings_of(scr);
 	struct nl_mappings *maps;
 	struct nl_mapping *map;
 	int i;
@@ -243,23 +274,21 @@ static __always_inline int step_to_cfa(struct scratch *scr, u64 rule, u64 cfa)
 
 	if (cfa <= scr->sp || cfa - scr->sp > MAX_FRAME_BYTES)
 		return end_walk(scr, NL_END_BAD_SP);
+	if (read_two(scr, cfa - 16, saved))
+		return end_walk(scr, NL_END_READ);
+	scr->pc = saved[1];
 	if (rbp_rule == NL_RBP_AT_CFA && rbp_offset == -16) {
-		/* rbp and the return address lie side by side. */
-		if (bpf_probe_read_user(saved, sizeof(saved), (void *)(cfa - 16)))
+		/* rbp lies beside the return address. */
+		scr->fp = saved[0];
+	} else if (rbp_rule != NL_RBP_SAME) {
+		at = (rbp_rule == NL_RBP_AT_CFA ? cfa : scr->fp) + rbp_offset;
+		if (read_two(scr, at, saved))
 			return end_walk(scr, NL_END_READ);
 		scr->fp = saved[0];
-		scr->pc = saved[1];
-	} else {
-		if (bpf_probe_read_user(&scr->pc, sizeof(u64), (void *)(cfa - 8)))
-			return end_walk(scr, NL_END_READ);
-		at = (rbp_rule == NL_RBP_AT_CFA ? cfa : scr->fp) + rbp_offset;
-		if (rbp_rule != NL_RBP_SAME &&
-		    bpf_probe_read_user(&scr->fp, sizeof(u64), (void *)at))
-			return end_walk(scr, NL_END_READ);
 	}
 	if (scr->n_hijacked) {
 #pragma unroll
-		for (int i = 0; i < 1 + NL_NESTED_CALLS; i++)
+		for (int i = 0; i < NL_HIJACKED; i++)
 			if (cfa - 8 == scr->hijacked[i].at)
 				scr->pc = scr->hijacked[i].address;
 	}
@@ -288,7 +317,7 @@ static __always_inline int step_guess(struct scratch *scr, int is_mapped)
 		return end_walk(scr, end);
 	if (bpf_probe_read_user(frame, sizeof(frame), (void *)fp))
 		return end_walk(scr, end);
-	if (!frame[1] || find_mapping(scr->slot * 2 + scr->bank, frame[1] - 1) < 0 ||
+	if (!frame[1] || find_mapping(mappings_of(scr), frame[1] - 1) < 0 ||
 	    !follows_call(frame[1]))
 		return end_walk(scr, end);
 	scr->fp = frame[0];
@@ -315,6 +344,8 @@ __noinline int step_native(u32 index)
 	is_mapped = take_mapping(scr, at);
 	if (is_mapped && scr->map_table != NL_NO_TABLE)
 		rule = find_rule(scr->map_table, at - scr->map_bias);
+	if (rule & 0xff)
+		remember_rule(scr, at, rule);
 	if (!(rule & 0xff) && !exact && !follows_call(pc)) {
 		/* No return address: makecontext's trampoline, or one that code made up for a root. */
 		push_frame(scr, pc, 0);
@@ -345,6 +376,50 @@ __noinline int step_native(u32 index)
 	}
 }
 
+/*
+ * One native frame up, where the rule is known already and an ordinary one: nearly every frame. Does what
+ * step_native does. Returns 0 when the walk goes on, -1 when it has ended, 1 when nothing was done: step_native
+ * has to be asked then.
+ */
+static __always_inline int step_known(struct scratch *scr)
+{
+	u64 pc = scr->pc, fp = scr->fp, rule, cfa, saved[2], other[2];
+	u32 kind, rbp_rule;
+	s64 rbp_offset;
+
+	if (scr->exact || scr->n_hijacked || is_java(scr, pc))
+		return 1;
+	rule = recall_rule(scr, pc - 1);
+	kind = rule & 0xff;
+	if (kind == NL_RULE_ROOT) {
+		push_frame(scr, pc, 0);
+		return -end_walk(scr, NL_END_ROOT);
+	}
+	if (kind != NL_RULE_RSP && kind != NL_RULE_RBP)
+		return 1;
+	rbp_rule = (rule >> 8) & 0xff;
+	rbp_offset = (__s16)(rule >> 16);
+	if (rbp_rule != NL_RBP_SAME && (rbp_rule != NL_RBP_AT_CFA || rbp_offset & 7))
+		return 1;
+	cfa = (kind == NL_RULE_RSP ? scr->sp : fp) + (s32)(rule >> 32);
+	if (cfa <= scr->sp || cfa - scr->sp > MAX_FRAME_BYTES || read_two(scr, cfa - 16, saved))
+		return 1;
+	if (rbp_rule == NL_RBP_AT_CFA) {
+		if (rbp_offset == -16)
+			fp = saved[0];
+		else if (read_two(scr, cfa + rbp_offset, other))
+			return 1;
+		else
+			fp = other[0];
+	}
+	push_frame(scr, pc, 0);
+	scr->found = NL_FOUND_EXACT;
+	scr->pc = saved[1];
+	scr->sp = cfa;
+	scr->fp = fp;
+	return 0;
+}
+
 /* One frame up, native or Java. Returns 1 when the walk has ended. */
 __noinline int step(u32 index)
 {
@@ -352,7 +427,7 @@ __noinline int step(u32 index)
 
 	if (!scr)
 		return 1;
-	if (is_java(scr->slot, scr->pc) ? !step_java(index) : !step_native(index))
+	if (is_java(scr, scr->pc) ? !step_java(index) : !step_native(index))
 		return 0;
 	if (scr->end == NL_END_ROOT)
 		return 1;
@@ -360,6 +435,12 @@ __noinline int step(u32 index)
 }
 #else
 /* Tables are made for x86-64 only so far: elsewhere every walk is by frame pointers. */
+static __always_inline int step_known(struct scratch *scr)
+{
+	(void)scr;
+	return 1;
+}
+
 __noinline int step(u32 index)
 {
 	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
@@ -370,11 +451,16 @@ __noinline int step(u32 index)
 
 __noinline int walk_some(u32 index)
 {
-	/* An argument that clang thinks unused would be left unset, which the verifier refuses. */
-	asm volatile("" ::"r"(index));
-	for (u32 i = 0; i < NL_STEPS; i++)
-		if (step(index))
+	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
+
+	if (!scr)
+		return 1;
+	for (u32 i = 0; i < NL_STEPS; i++) {
+		int result = step_known(scr);
+
+		if (result < 0 || (result && step(index)))
 			return 1;
+	}
 	return 0;
 }
 

@@ -22,8 +22,8 @@ class BpfBuildHook(BuildHookInterface):
 
     PLUGIN_NAME = "custom"
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - the interface
-        """Compile what is missing or older than its sources."""
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile what is missing or older than its sources; a wheel has the sources too."""
         root = Path(self.root)
         sources = [*sorted((root / "bpf").glob("*.[ch]")), Path(__file__)]
         newest = max(source.stat().st_mtime for source in sources)
@@ -33,6 +33,10 @@ class BpfBuildHook(BuildHookInterface):
                 compile_object(root / "bpf/nativeleak.bpf.c", target, arch)
             build_data["artifacts"].append(str(target.relative_to(root)))
             build_data.setdefault("force_include", {})
+        if version == "standard":
+            # What BCC compiles where no object fits; a checkout has it already.
+            for source in sorted((root / "bpf").glob("*.[ch]")):
+                build_data["force_include"][str(source)] = f"nativeleak/engines/bpf/source/{source.name}"
 
 
 def compile_object(source: Path, target: Path, arch: str) -> None:

@@ -312,10 +312,12 @@ class Trace:
 
     Args:
         pids: What to trace: targets or process ids.
-        options: More options of ``trace``.
+        options: More options of ``trace``. Without a ``--max-overhead`` among them it is off: targets that do nothing
+            but allocate would be sampled, and most tests are of exact figures.
         output: Where the recording goes, for tests that keep it; without one it goes with the trace.
         attaches: False where the trace is to fail: nothing is waited for then; see ``wait``.
         capabilities: Trace as a user who has these alone; None: as the tests are run.
+        within: A command that the tracer is run by, which becomes it by exec.
 
     Attributes:
         process: The tracer.
@@ -333,6 +335,8 @@ class Trace:
         env: Mapping[str, str] | None = None,
         timeout_s: float = START_TIMEOUT_S,
         capabilities: Sequence[str] | None = None,
+        within: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "nativeleak"),
     ) -> None:
         self.stderr = ""
         self.stdout = ""
@@ -342,13 +346,16 @@ class Trace:
         if capabilities is not None:
             interpreter, environment = as_nobody(*capabilities)
             Path(self._room.name).chmod(0o777)
-        words = [*interpreter, "-m", "nativeleak", "trace", "--format", "json", "-o", str(self.recording)]
+        words = [*interpreter, *program, "trace", "--format", "json", "-o", str(self.recording)]
+        options = [str(option) for option in options]
+        if "--max-overhead" not in options:
+            words += ["--max-overhead", "off"]
         for pid in pids:
             words += ["-p", str(pid.pid if isinstance(pid, Target) else pid)]
         # A file, not a pipe: a report of a million sites must not wait for its reader.
         self._report = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close())
         self.process = subprocess.Popen(
-            words + [str(option) for option in options],
+            [*within, *words, *options],
             stdin=subprocess.DEVNULL,
             stdout=self._report,
             stderr=subprocess.PIPE,
@@ -375,6 +382,24 @@ class Trace:
                 raise TargetError(f"trace: ended before it was attached; stderr: {self.stderr!r}")
             self.stderr += line + "\n"
             if line.startswith("nativeleak: tracing"):
+                return
+
+    def wait_line(self, text: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        """Wait until it has said a line with this text.
+
+        Raises:
+            TargetError: It has not, or has ended.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                line = self._lines.readline(max(0.0, deadline - time.monotonic()))
+            except TimeoutError as error:
+                raise TargetError(f"trace: no {text!r} in {timeout_s} s; stderr: {self.stderr!r}") from error
+            if line is None:
+                raise TargetError(f"trace: ended without {text!r}; stderr: {self.stderr!r}")
+            self.stderr += line + "\n"
+            if text in line:
                 return
 
     def stop(self, timeout_s: float = ANSWER_TIMEOUT_S, signum: signal.Signals = signal.SIGINT) -> Report:

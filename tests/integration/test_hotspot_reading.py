@@ -16,9 +16,11 @@ from typing import NamedTuple
 import pytest
 
 from nativeleak.hotspot.codecache import read_code_cache
+from nativeleak.hotspot.identity import packed
 from nativeleak.hotspot.jvm import THREAD_CURRENT, HotSpot
 from nativeleak.hotspot.layout import read_walker_config
 from nativeleak.hotspot.memory import UnreadableError
+from nativeleak.hotspot.methods import MethodReader
 from nativeleak.hotspot.names import STALE, UNREADABLE, JavaNamer
 from nativeleak.hotspot.nmethods import NmethodReader
 from nativeleak.hotspot.threadlist import read_thread_list
@@ -119,7 +121,9 @@ def walk(vm, config, namer, thread):
             fp = memory.u64(wrapper + config.call_wrapper_anchor + config.anchor_fp)
             continue
         if config.interpreter_low <= pc < config.interpreter_high:
-            frames.append(namer.interpreted(memory.u64(fp - 24), memory.u64(fp - 64)))
+            method, bcp = memory.u64(fp - 24), memory.u64(fp - 64)
+            facts = MethodReader(vm).read(method)
+            frames.append(namer.interpreted(method, packed(bcp - facts.const_method, facts.cookie)))
             sp, pc, fp = memory.u64(fp - 8), memory.u64(fp + 8), memory.u64(fp)
             continue
         blob = cache.find_blob(memory, pc)

@@ -24,7 +24,8 @@ from targets.jdks import DEBIAN
 
 pytestmark = pytest.mark.jvm
 
-N_EVENTS = 20_011
+N_EVENTS = int(os.environ.get("NATIVELEAK_TEST_EVENTS", "20011"))
+"""Less on an emulated machine, which is ten times slower."""
 MIN_BYTES = 4096
 JAVA_KINDS = {FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED, FrameKind.JAVA_INTERPRETED}
 MARKS = {STALE, UNREADABLE}
@@ -48,12 +49,15 @@ COLLECTORS = (
     ("zgc", ("-XX:+UnlockExperimentalVMOptions", "-XX:+UseZGC")),
     ("shenandoah", ("-XX:+UnlockExperimentalVMOptions", "-XX:+UseShenandoahGC")),
 )
+SMALL_CACHE = "-XX:ReservedCodeCacheSize=4m"
+HASTY = {SMALL_CACHE, "-XX:+UseZGC"}
+"""Where code is thrown away soon after it was used last, before its names are read."""
 LAYOUTS = (
     ("no compressed oops", ("-XX:-UseCompressedOops",)),
     ("one code heap", ("-XX:-SegmentedCodeCache",)),
     ("three code heaps", ("-XX:+SegmentedCodeCache", "-XX:ReservedCodeCacheSize=240m")),
     ("no class data sharing", ("-Xshare:off",)),
-    ("small code cache", ("-XX:ReservedCodeCacheSize=4m", "-XX:-SegmentedCodeCache")),
+    ("small code cache", (SMALL_CACHE, "-XX:-SegmentedCodeCache")),
 )
 RUNS = [(release, *MIXED) for release in (DEBIAN, *jdks.RELEASES)] + [
     (DEBIAN, *COMPILERS[0]),
@@ -151,7 +155,7 @@ def is_own(stack: Stack) -> bool:
         ["malloc", "os::malloc", "Unsafe_AllocateMemory0"],
         ["malloc", "Unsafe_AllocateMemory0"],  # JDK 11: os::malloc jumps to malloc
         ["malloc", "os::malloc"],  # JDK 25: Unsafe_AllocateMemory0 jumps there
-    ) and any(frame.function == "OwnStack.allocate" for frame in stack.frames)
+    ) and any(frame.function in {"OwnStack.allocate", *MARKS} for frame in stack.frames)
 
 
 def _names(frames: list[Frame] | tuple[Frame, ...]) -> list[str]:
@@ -180,7 +184,7 @@ def test_java_stacks_have_the_names_that_their_sizes_tell(release, options):
     print(f"{release} {options}: {result}")
     assert result.wrong == []
     assert result.n_events == N_EVENTS
-    assert result.n_marked <= N_EVENTS // 1000
+    assert result.n_marked <= N_EVENTS // (5 if HASTY & {*options} else 1000)
 
 
 @pytest.mark.parametrize("release", [DEBIAN, "25"])
@@ -190,13 +194,6 @@ def test_java_frames_whose_code_became_invalid_keep_their_names(release):
     assert result.wrong == []
     assert result.n_events == N_EVENTS
     assert result.n_marked <= N_EVENTS // 1000
-
-
-REUSED = pytest.mark.xfail(
-    reason="an interpreted frame is known by the addresses of its method and bytecode, which another class may have "
-    "after the first was unloaded: both are one stack then, with the name of one of them",
-    strict=False,
-)
 
 
 def agent(folder: Path, room: Path) -> str:
@@ -212,8 +209,9 @@ def agent(folder: Path, room: Path) -> str:
     ("release", "options"),
     [
         pytest.param(DEBIAN, (), id="debian-mixed"),
-        pytest.param("25", (), id="25-mixed", marks=REUSED),
-        pytest.param(DEBIAN, ("-Xint",), id="debian-interpreted", marks=REUSED),
+        pytest.param("25", (), id="25-mixed"),
+        pytest.param(DEBIAN, ("-Xint",), id="debian-interpreted"),
+        pytest.param("25", ("-Xint",), id="25-interpreted"),
     ],
 )
 def test_java_methods_redefined_on_the_stack_keep_their_names(release, options, tmp_path):
@@ -223,9 +221,8 @@ def test_java_methods_redefined_on_the_stack_keep_their_names(release, options, 
     assert result.n_events == 202
 
 
-@REUSED
 @pytest.mark.parametrize("options", [(), ("-Xint",)], ids=["mixed", "interpreted"])
-@pytest.mark.parametrize("release", [DEBIAN, "25"] if IS_WHOLE else [DEBIAN])
+@pytest.mark.parametrize("release", [DEBIAN, "25"])
 def test_java_classes_unloaded_never_give_a_wrong_name(release, options):
     result = traced(release, options, 499, 31, program="Classes")
     print(f"{release} unloaded {options}: {result}")

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, Self
 
+from nativeleak.reports.names import printable
 from nativeleak.units import format_bytes, format_duration, format_rate
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class LineProgress:
     def say(self, text: str) -> None:
         """One line on stderr."""
         if not self._quiet:
-            print(f"nativeleak: {text}", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"nativeleak: {printable(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
     def attached(self, trace: Trace) -> None:
         """All probes are in place and the window is open."""
@@ -124,7 +125,7 @@ class LiveView(LineProgress):
     def note(self, text: str) -> None:
         """A line above the view."""
         if self._live is not None:
-            self._live.console.print(f"nativeleak: {text}", markup=False, highlight=False)
+            self._live.console.print(f"nativeleak: {printable(text)}", markup=False, highlight=False)
         else:
             super().note(text)
 
@@ -156,9 +157,8 @@ class LiveView(LineProgress):
         table.add_column("call site")
         for key, site_bytes, site_count in collector.heap.by_outstanding(_N_TOP):
             thread, function = collector.headline(key)
-            table.add_row(
-                format_bytes(site_bytes), f"{site_count:,}", Text(thread), Text(function, overflow="ellipsis")
-            )
+            names = Text(printable(thread)), Text(printable(function), overflow="ellipsis")
+            table.add_row(format_bytes(site_bytes), f"{site_count:,}", *names)
         parts: list[Text | ProgressBar | Table] = [facts]
         if trace.options.duration_s is not None:
             parts.append(ProgressBar(total=trace.options.duration_s, completed=trace.elapsed_s, width=60))

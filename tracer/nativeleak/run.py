@@ -20,36 +20,41 @@ from typing import Final, Protocol
 from nativeleak import __version__
 from nativeleak.analysis.telling import telling_frame
 from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.calibration import measure_hit_cost
+from nativeleak.engines.bpf.calibration import Calibration, calibrate
 from nativeleak.engines.bpf.collector import Collector
-from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
+from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits, Loader
 from nativeleak.engines.bpf.java import open_java
+from nativeleak.engines.bpf.memory import limits_within
 from nativeleak.engines.bpf.targets import TargetState
-from nativeleak.engines.choose import OpenBpf, open_libbpf
-from nativeleak.engines.names import BACKENDS, EngineName
+from nativeleak.engines.names import EngineName
 from nativeleak.errors import CannotTraceError, MendableError, NativeleakError, NoTargetError
+from nativeleak.governor import EXACT, Governor, Plan
 from nativeleak.interrupts import interrupts
 from nativeleak.ledger.slices import slice_seconds
-from nativeleak.model import Snapshot, TargetInfo, TraceInfo
+from nativeleak.model import Level, Snapshot, TargetInfo, TraceInfo
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
-from nativeleak.probes.families import ALL_NAMES, choose_points
+from nativeleak.probes.families import ALL_NAMES, CallKind, choose_points
 from nativeleak.probes.placement import PlacedProbe, place
 from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.recording.writer import RecordingWriter
 from nativeleak.symbols.functions import find_function_offsets
 from nativeleak.symbols.source import ElfError
 from nativeleak.target import procfs
-from nativeleak.target.check import check_target
+from nativeleak.target.check import TargetFacts, check_target
 from nativeleak.target.jvm import read_jvm_version
 from nativeleak.target.mapped import MappedObject, executable_objects
+from nativeleak.target.oom import stand_before
+from nativeleak.target.pidns import read_inner_pid_namespace
+from nativeleak.units import format_bytes
 from nativeleak.unwind.tables import UnwindTables
+from nativeleak.watch import Watch
 
 _TICK_S: Final = 0.05
 """Shortest time between two looks at the ring buffer: it holds some 20,000 events."""
 _IDLE_S: Final = 0.5
-_INIT_PID_NAMESPACE: Final = "pid:[4026531836]"
-"""Source: PROC_PID_INIT_INO in include/linux/proc_ns.h."""
+_NEAR_BOUND: Final = 0.95
+"""Share of ``--max-memory`` at which nothing more is recorded."""
 
 
 class Unwind(StrEnum):
@@ -66,7 +71,12 @@ class TraceOptions:
 
     Attributes:
         duration_s: None: until interrupted or the target ends.
+        sample_bytes: Mean bytes from one sampled heap block to the next; 0: every block is kept.
+        sample_above: Blocks of this size or more are always kept; 0: as ``sample_bytes``.
+        max_memory_bytes: Of this process and its maps in the kernel together; 0: as ``limits`` allow.
+        max_overhead_pct: What the probes may take: see ``governor.py``; 0: no limit.
         maps_only: No allocator probes: mmap and brk only.
+        loader: Of an engine that runs our BPF programs.
         engine: Who observes.
         inputs: Output of other programs to read instead of tracing.
     """
@@ -77,12 +87,17 @@ class TraceOptions:
     interval_s: float = 10.0
     min_size: int = 0
     max_size: int = 0
+    sample_bytes: int = 0
+    sample_above: int = 0
+    max_overhead_pct: float = 0.0
+    max_memory_bytes: int = 0
     max_depth: int = 127
     unwind: Unwind = Unwind.AUTO
     limits: Limits = field(default_factory=Limits)
     maps_only: bool = False
     overwrite: bool = False
     modes: tuple[AttachMode, ...] = tuple(AttachMode)
+    loader: Loader = Loader.LIBBPF
     given: dict[str, str] = field(default_factory=dict)
     engine: EngineName = EngineName.AUTO
     inputs: tuple[Path, ...] = ()
@@ -107,19 +122,9 @@ class Trace:
     Args:
         options: What to do.
         observer: Who is told.
-        open_engine: Brings the BPF programs into the kernel.
-        engine: How, for the report.
     """
 
-    def __init__(
-        self,
-        options: TraceOptions,
-        observer: Observer,
-        open_engine: OpenBpf = open_libbpf,
-        engine: EngineName = EngineName.LIBBPF,
-    ) -> None:
-        self._open_engine = open_engine
-        self._backend = BACKENDS[engine]
+    def __init__(self, options: TraceOptions, observer: Observer) -> None:
         self.options = options
         self.observer = observer
         self.collector = Collector(self._on_stacks, self._on_note, telling_frame)
@@ -129,11 +134,16 @@ class Trace:
         self.recording: bytes | None = None
         self._stop: str | None = None
         self._recording_failed = False
+        self._is_frozen = False
         self._probed: set[tuple[int, tuple[str, int]]] = set()
-        self._hit_cost_ns = 0.0
+        self._calibration: Calibration | None = None
+        self._slow_kinds: set[CallKind] = set()
+        self._watch: Watch | None = None
         self._tables: UnwindTables | None = None
         self._emulated = CONSERVATIVE
-        self._uses_tables = options.unwind is not Unwind.FP and platform.machine() == "x86_64"
+        self._uses_tables = (
+            options.unwind is not Unwind.FP and platform.machine() == "x86_64" and options.loader is Loader.LIBBPF
+        )
 
     # What the observer reads
 
@@ -153,6 +163,13 @@ class Trace:
         return sorted({name for state in self.collector.targets.values() for name in state.info.allocators})
 
     @property
+    def watch(self) -> Watch:
+        """How the targets are watched."""
+        if self._watch is None:
+            raise RuntimeError("the trace has not begun")
+        return self._watch
+
+    @property
     def tables(self) -> UnwindTables:
         """Unwind tables of the targets."""
         if self._tables is None:
@@ -167,12 +184,11 @@ class Trace:
         Raises:
             NativeleakError: It could not begin.
         """
-        _refuse_inner_pid_namespace()
         for pid in self.options.pids:
-            check_target(pid)
+            _refuse_below_inner_namespace(check_target(pid))
         with contextlib.ExitStack() as stack:
             engine = stack.enter_context(
-                self._open_engine(self.options.limits, self.collector.on_event, self.options.modes)
+                BpfEngine(self._limits(), self.collector.on_event, self.options.modes, self.options.loader)
             )
             self.collector.bind(engine)
             stack.callback(self.collector.close)
@@ -185,12 +201,21 @@ class Trace:
             )
             try:
                 self._begin(engine)
+                stack.callback(self.watch.close)
                 self._loop(engine, exits, wakeup)
                 self._end(engine)
             except BaseException:
                 if self.last_snapshot is None:
                     self._discard_recording()
                 raise
+
+    def _limits(self) -> Limits:
+        bound_bytes = self.options.max_memory_bytes
+        return (
+            limits_within(self.options.limits, bound_bytes, procfs.read_rss(os.getpid()))
+            if bound_bytes
+            else self.options.limits
+        )
 
     def _discard_recording(self) -> None:
         """A recording without a snapshot is none."""
@@ -211,6 +236,7 @@ class Trace:
             maps = procfs.read_maps(pid)
             info = TargetInfo(slot, pid, facts.comm, facts.exe, read_jvm_version(pid, maps) if facts.jvm else None)
             exits[pidfd] = self.collector.add_target(slot, facts, info)
+        stand_before(self.options.pids)
         return exits
 
     def _begin(self, engine: BpfEngine) -> None:
@@ -231,14 +257,19 @@ class Trace:
             self._probe_new_objects(engine, state)
             if not state.info.allocators and not self.options.maps_only:
                 raise _no_allocator(state)
-        self._hit_cost_ns = self._measure_hit_cost(engine)
+        self._calibration = self._calibrate(engine)
+        self._watch = self._make_watch(engine)
+        self.watch.count_before()
         self.collector.start_counters()
         for state in self.collector.targets.values():
             self.collector.open_window(state)
+        self.watch.begin()
         # Objects mapped while the probes were attached.
         for state in self.collector.targets.values():
             self._probe_new_objects(engine, state)
         self.observer.attached(self)
+        if self.options.loader is Loader.BCC:
+            self.observer.note("BCC's programs walk stacks by frame pointers only, and not through Java frames")
         for note in engine.notes:
             self._on_note("engine", note)
 
@@ -283,6 +314,7 @@ class Trace:
             }
         state.info = replace(state.info, allocators=(*state.info.allocators, mapped.name))
         slow = [probe.point.function for probe in placed if not probe.placement.emulated]
+        self._slow_kinds |= {probe.point.kind for probe in placed if not probe.placement.emulated}
         costs = f"; a second trap at each call of {', '.join(slow)}" if slow else ""
         self._on_note("probes", f"probed {len(placed)} allocator functions of {mapped.path}{costs}")
 
@@ -290,17 +322,29 @@ class Trace:
         points = choose_points(find_function_offsets(path, ALL_NAMES))
         return place(path, points, self._emulated, moved_arguments=True, cache=PlacementCache()) if points else []
 
-    def _measure_hit_cost(self, engine: BpfEngine) -> float:
-        """Nanoseconds a probe hit costs here, 0.0 where it cannot be measured."""
+    def _make_watch(self, engine: BpfEngine) -> Watch:
+        options, governor = self.options, None
+        plan = Plan(Level.SAMPLED, options.sample_bytes) if options.sample_bytes else EXACT
+        if options.maps_only:
+            plan = Plan(Level.SYSCALLS)
+        elif options.max_overhead_pct and self._calibration is not None:
+            costs = self._calibration.of(
+                calls_stepped=CallKind.MALLOC in self._slow_kinds, frees_stepped=CallKind.FREE in self._slow_kinds
+            )
+            governor = Governor(options.max_overhead_pct, costs, plan)
+        return Watch(engine, self.collector, plan, options.sample_above, governor, self._on_note)
+
+    def _calibrate(self, engine: BpfEngine) -> Calibration | None:
+        """What probes cost here; None where it cannot be measured, and then nothing is kept inside a budget."""
         for mapped in executable_objects(os.getpid(), procfs.read_maps(os.getpid())):
             try:
                 placed = self._place(mapped.file_path) if mapped.file_path else []
                 pair = [probe for probe in placed if probe.point.function in ("malloc", "free")]
                 if pair:
-                    return measure_hit_cost(engine, pair, mapped.file_path)
+                    return calibrate(engine, pair, mapped.file_path)
             except (ElfError, OSError, CannotTraceError):
                 continue
-        return 0.0
+        return None
 
     def _loop(self, engine: BpfEngine, exits: dict[int, TargetState], wakeup: int) -> None:
         duration_s = self.options.duration_s
@@ -357,6 +401,7 @@ class Trace:
         self.collector.name_java_threads()
         self._read_java_again(engine)
         self.collector.keep_slices()
+        self.watch.look()
 
     def _read_java_again(self, engine: BpfEngine) -> None:
         """Tell the walker of virtual threads where the JVM has only now made the code that tells of them."""
@@ -371,9 +416,13 @@ class Trace:
         for state in self.collector.targets.values():
             engine.close_window(state.slot)
         elapsed_s = self.elapsed_s
+        windows = self.watch.windows()
+        self.watch.close()
+        started_s = time.monotonic()
         engine.detach()
+        self._on_note("engine", f"detached the allocator probes in {1000 * (time.monotonic() - started_s):.0f} ms")
         engine.consume()
-        self._record_snapshot(replace(self.collector.snapshot(final=True), elapsed_s=elapsed_s))
+        self._record_snapshot(replace(self.collector.snapshot(final=True), elapsed_s=elapsed_s, windows=windows))
         if self.writer is not None:
             self.writer.finish(self.end_reason, elapsed_s, [s.info for s in self.collector.targets.values()])
             self._tell_recording_failure()
@@ -381,11 +430,27 @@ class Trace:
                 self.recording = self.writer.serialize()
 
     def _record_snapshot(self, snapshot: Snapshot) -> None:
-        snapshot = replace(snapshot, probe_cost_ns=self._hit_cost_ns)
+        windows = snapshot.windows or self.watch.windows()
+        hit_ns = self._calibration.hit_ns if self._calibration is not None else 0.0
+        snapshot = replace(snapshot, probe_cost_ns=hit_ns, windows=windows)
         self.last_snapshot = snapshot
+        self._look_at_memory()
         if self.writer is not None:
             self.writer.write_snapshot(snapshot)
             self._tell_recording_failure()
+
+    def _look_at_memory(self) -> None:
+        """The limits of the tables keep us inside the bound; where they do not, nothing more is taken in."""
+        bound_bytes = self.options.max_memory_bytes
+        if not bound_bytes or self._is_frozen or self.end_reason:
+            return
+        used_bytes = procfs.read_rss(os.getpid()) + self.collector.engine.map_memory_bytes()
+        if used_bytes > _NEAR_BOUND * bound_bytes:
+            self._is_frozen = True
+            self.watch.freeze(
+                f"recorder and kernel tables take {format_bytes(used_bytes)}, near to --max-memory"
+                f" {format_bytes(bound_bytes)}: no more allocations are recorded, frees still are"
+            )
 
     def _tell_recording_failure(self) -> None:
         if self.writer is not None and self.writer.failed and not self._recording_failed:
@@ -401,7 +466,7 @@ class Trace:
     def _on_note(self, what: str, text: str) -> None:
         if self.writer is not None:
             self.writer.add_event(self.elapsed_s, what, text)
-        if what in ("exec", "oom", "killed", "exit", "resync"):
+        if what in ("exec", "oom", "killed", "exit", "resync", "level", "memory"):
             self.observer.note(text)
 
     def _trace_info(self) -> TraceInfo:
@@ -409,13 +474,14 @@ class Trace:
         return TraceInfo(
             version=__version__,
             started=time.time(),
-            backend=self._backend,
+            backend=f"bpf-{self.options.loader}",
             kernel=platform.release(),
             machine=platform.machine(),
             boot_id=procfs.read_boot_id(),
             probes=probes,
             min_size=self.options.min_size,
             max_size=self.options.max_size,
+            sample_bytes=self.options.sample_bytes,
             slice_s=slice_seconds(0),
             options=self.options.given,
         )
@@ -424,15 +490,12 @@ class Trace:
         self._stop = self._stop or "interrupted"
 
 
-def _refuse_inner_pid_namespace() -> None:
-    try:
-        namespace = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return
-    if namespace != _INIT_PID_NAMESPACE:
+def _refuse_below_inner_namespace(facts: TargetFacts) -> None:
+    """From inside a container the kernel names the tasks of that very container only, not of those within it."""
+    if not facts.same_pid_ns and read_inner_pid_namespace() is not None:
         raise CannotTraceError(
-            "tracing from inside a PID namespace is not possible: the kernel's probes see the host's PIDs",
-            "run nativeleak on the host, or in a container that shares the host's PID namespace (--pid=host)",
+            f"trace of PID {facts.pid} failed: it is in a PID namespace within ours, which is not the host's",
+            "run nativeleak on the host, or in the target's own PID namespace",
         )
 
 

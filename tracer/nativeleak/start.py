@@ -8,14 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from nativeleak.engines.choose import (
-    OpenBpf,
-    candidates,
-    check_strace,
-    fallen_to,
-    open_bcc,
-    open_libbpf,
-)
+from nativeleak.engines.bpf.engine import Loader
+from nativeleak.engines.choose import candidates, check_bcc, check_strace, fallen_to
 from nativeleak.engines.names import EngineName
 from nativeleak.engines.pmap.engine import PmapEngine
 from nativeleak.engines.pmap.recorded import RecordedPmap
@@ -23,13 +17,13 @@ from nativeleak.engines.pmap.smaps import MAX_LINE, Listing, is_pmap_start, pars
 from nativeleak.engines.strace.engine import DEFAULT_DURATION_S, StraceEngine
 from nativeleak.engines.strace.recorded import RecordedStrace, looks_like_strace
 from nativeleak.errors import CannotTraceError, MendableError, NativeleakError, UsageError
+from nativeleak.fallback import FallbackTrace, Replay, Rerun, Teller, check_targets
 from nativeleak.recording.writer import RecordingWriter
 from nativeleak.run import Observer, Trace, TraceOptions
 from nativeleak.target.namespaces import open_regular
 from nativeleak.units import format_duration
-from nativeleak.watch import Replay, Rerun, Teller, Watch, check_targets
 
-_OPEN: Final[dict[EngineName, OpenBpf]] = {EngineName.LIBBPF: open_libbpf, EngineName.BCC: open_bcc}
+_LOADERS: Final = {EngineName.LIBBPF: Loader.LIBBPF, EngineName.BCC: Loader.BCC}
 _HEAD_BYTES: Final = 1 << 16
 _MAX_PMAP_BYTES: Final = 1 << 30
 
@@ -76,7 +70,7 @@ def run_trace(options: TraceOptions, told: Told) -> Tracer:
     failures: list[tuple[EngineName, CannotTraceError]] = []
     for engine in candidates(options.engine):
         is_forced = options.engine is not EngineName.AUTO
-        tracer: Trace | Watch | None = None
+        tracer: Trace | FallbackTrace | None = None
         try:
             tracer = _make(engine, options, told, failures, is_forced=is_forced)
             tracer.run()
@@ -96,9 +90,12 @@ def _make(
     failures: Sequence[tuple[EngineName, CannotTraceError]],
     *,
     is_forced: bool,
-) -> Trace | Watch:
-    if engine in _OPEN:
-        return Trace(options, told, _OPEN[engine], engine)
+) -> Trace | FallbackTrace:
+    if engine in _LOADERS:
+        if engine is EngineName.BCC:
+            check_bcc()
+            told = _SayFirst(told, fallen_to(engine, failures[0][1].what)) if failures else told
+        return Trace(replace(options, loader=_LOADERS[engine]), told)
     if engine is EngineName.STRACE:
         check_strace(is_forced=is_forced)
     targets = check_targets(options.pids)
@@ -108,7 +105,32 @@ def _make(
     if isinstance(watcher, StraceEngine):
         options = _bounded(options)
         told.say(cost_warning(watcher, options.duration_s or 0.0))
-    return Watch(options, watcher, told)
+    return FallbackTrace(options, watcher, told)
+
+
+class _SayFirst:
+    """An observer that has something to say once it is known that the engine works."""
+
+    def __init__(self, told: Told, text: str) -> None:
+        self._told = told
+        self._text = text
+
+    def attached(self, trace: Trace) -> None:
+        """All probes are in place."""
+        self._told.say(self._text)
+        self._told.attached(trace)
+
+    def tick(self, trace: Trace) -> None:
+        """Called several times a second."""
+        self._told.tick(trace)
+
+    def note(self, text: str) -> None:
+        """Something that the user should know at once."""
+        self._told.note(text)
+
+    def say(self, text: str) -> None:
+        """One line of progress."""
+        self._told.say(text)
 
 
 def _bounded(options: TraceOptions) -> TraceOptions:

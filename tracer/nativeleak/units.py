@@ -38,6 +38,20 @@ def parse_duration(text: str) -> float:
     return total_s
 
 
+def parse_percent(text: str) -> float:
+    """Percent meant by ``2%``, ``2 %``, ``0.5``; 0.0 for ``off``.
+
+    Raises:
+        ValueError: The text is neither, or not above 0 and at most 100.
+    """
+    if text.strip().lower() == "off":
+        return 0.0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", text.strip())
+    if match is None or not 0 < float(match[1]) <= 100:
+        raise ValueError(f"not a share: {text!r} (write 2%, 0.5% or off)")
+    return float(match[1])
+
+
 def format_bytes(n_bytes: float) -> str:
     """``1.5 MiB``: three or four significant digits, binary units."""
     value = float(n_bytes)

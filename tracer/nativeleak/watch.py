@@ -1,297 +1,246 @@
-"""A trace by an engine without BPF: watch, record, detach; and of output that was recorded by other programs.
+"""How the targets are watched, moment by moment: measures, lets the governor decide, does as it says, keeps account.
 
-The same recording and the same report as ``run.py``; only who observes is another.
+What this changes about the ledger when allocations are not trapped (``governor.py`` has the levels):
+
+- *big blocks*: nothing that was recorded is touched, frees and reallocs are still seen. New blocks are not recorded.
+  What the allocator maps from the kernel is counted as mapped memory of the program that called it.
+- *system calls*: frees go unseen, so nobody knows which of the blocks recorded before are still there. They leave the
+  totals when the level begins, and the report says how much that was.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import platform
-import select
 import time
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from nativeleak import __version__
-from nativeleak.engines.watched import WatchedProcess, WatchEngine
-from nativeleak.errors import NativeleakError, NoTargetError
-from nativeleak.interrupts import interrupts
-from nativeleak.model import Snapshot, Stack, TargetEnd, TargetInfo, TraceInfo
-from nativeleak.recording.writer import RecordingWriter
-from nativeleak.run import TraceOptions
+from nativeleak.engines.bpf import abi, kernel
+from nativeleak.engines.bpf.collector import Collector
+from nativeleak.engines.bpf.engine import BpfEngine
+from nativeleak.engines.bpf.groups import ALL_GROUPS, FREES_ONLY
+from nativeleak.errors import NativeleakError
+from nativeleak.governor import Governor, Load, Plan
+from nativeleak.model import Level, Window
 from nativeleak.target import procfs
-from nativeleak.target.check import check_target
-from nativeleak.target.jvm import read_jvm_version
-from nativeleak.units import format_bytes, format_duration
+from nativeleak.units import format_bytes
 
-_IDLE_S: Final = 0.25
-_LINE_EVERY_S: Final = 60.0
+LOOK_S: Final = 0.5
+"""Between two looks at the load."""
+_COUNTED_S: Final = 0.1
+"""How long hits are only counted before the window opens."""
+_TIMED_EVERY: Final = 10
+"""Looks of which one also has the kernel say how long our programs run."""
+_MAX_WINDOWS: Final = 10_000
+"""Windows kept; of more, the last one goes on whatever its level."""
+_GROUPS: Final = {
+    Level.EXACT: ALL_GROUPS,
+    Level.SAMPLED: ALL_GROUPS,
+    Level.BIG: FREES_ONLY,
+    Level.SYSCALLS: frozenset[object](),
+}
+_SENTENCES: Final = {
+    Level.EXACT: "every heap block is recorded",
+    Level.SAMPLED: "heap blocks are sampled, one in about {rate} of them",
+    Level.BIG: "heap allocations are not recorded, only frees, and what the allocator maps for big blocks",
+    Level.SYSCALLS: "no heap allocation or free is seen, only what is mapped",
+}
 
-
-class Teller(Protocol):
-    """Who is told how the trace goes, in lines."""
-
-    def say(self, text: str) -> None:
-        """One line of progress."""
-
-
-class Replay(Protocol):
-    """Output of another program, read to its end.
-
-    Attributes:
-        backend: ``tool.backend`` of the report.
-        probes: What it saw.
-        started: When it began, seconds since 1970.
-        duration_s: From the first to the last of it.
-    """
-
-    backend: str
-    probes: tuple[str, ...]
-    started: float
-    duration_s: float
-
-    def take_notes(self) -> list[tuple[str, str]]:
-        """(word, sentence) of what was found, each once."""
-
-    def take_stacks(self) -> list[Stack]:
-        """Stacks seen for the first time since the last call."""
-
-    def snapshots(self, interval_s: float) -> Iterable[Snapshot]:
-        """Everything as it was, again and again; at least once."""
-
-
-def check_targets(pids: Iterable[int]) -> list[TargetInfo]:
-    """Facts of the processes to watch.
-
-    Raises:
-        NativeleakError: One of them is none, or may not be watched.
-    """
-    found = []
-    for slot, pid in enumerate(pids):
-        facts = check_target(pid, any_width=True)
-        version = read_jvm_version(pid, procfs.read_maps(pid)) if facts.jvm else None
-        found.append(TargetInfo(slot, pid, facts.comm, facts.exe, version))
-    return found
+Counts = dict[abi.Counter, int]
 
 
 class Watch:
-    """A trace under way; what ``cli/trace.py`` needs of it is the same as of ``run.Trace``.
+    """The watch of one trace.
 
     Args:
-        options: What to do; ``duration_s`` is the caller's to limit.
-        engine: Who observes; closed with this.
-        teller: Who is told.
-
-    Attributes:
-        has_begun: Whether the window is or was open.
+        plan: What the user wants, where there is no governor.
+        sample_above: Blocks of this size or more are always kept; 0: as the rate.
+        governor: None without a budget.
+        on_note: Gets (word, sentence) for the recording.
     """
 
-    def __init__(self, options: TraceOptions, engine: WatchEngine, teller: Teller) -> None:
-        self.options = options
-        self.writer: RecordingWriter | None = None
-        self.recording: bytes | None = None
-        self._engine = engine
-        self._teller = teller
-        self._stop = ""
-        self._last: Snapshot | None = None
-        self._next_line_s = _LINE_EVERY_S
-        self._told_failure = False
-        self.has_begun = False
+    def __init__(
+        self,
+        engine: BpfEngine,
+        collector: Collector,
+        plan: Plan,
+        sample_above: int,
+        governor: Governor | None,
+        on_note: Callable[[str, str], None],
+    ) -> None:
+        self._engine, self._collector, self._governor = engine, collector, governor
+        self._plan, self._sample_above, self._on_note = plan, sample_above, on_note
+        self._is_partial = False
+        self._statistics = -1
+        self._n_looks = 0
+        self._windows: list[Window] = []
+        self._from_s = 0.0
+        self._hits = 0
+        self._cost_s = 0.0
+        self._cpu_s = 0.0
+        self._looked_s = 0.0
+        self._counts: Counts = {}
+        self._cpu_at_look_s = 0.0
+        self._times = (0, 0)
 
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the window opened."""
-        return self._engine.elapsed_s()
+    # The beginning
 
-    def run(self) -> None:
-        """Trace until the duration is over, all targets have ended, or a signal comes; then record the last snapshot.
+    def count_before(self) -> None:
+        """Count for a moment what there is to see, and begin with what that allows. No window may be open."""
+        if self._governor is not None:
+            slots = [state.slot for state in self._collector.targets.values()]
+            for slot in slots:
+                self._engine.count_only(slot)
+            before, cpu_s, started_s = self._engine.read_counters(), self._read_cpu_s(), time.monotonic()
+            time.sleep(_COUNTED_S)
+            counts = _differences(self._engine.read_counters(), before)
+            passed_s = time.monotonic() - started_s
+            for slot in slots:
+                self._engine.close_window(slot)
+            cpu = (self._read_cpu_s() - cpu_s) / passed_s
+            self._plan = self._governor.begin(_load(counts, passed_s, max(cpu, _least_cpu(passed_s))))
+        self._apply(self._plan)
 
-        Raises:
-            NativeleakError: It could not begin.
-        """
-        engine = self._engine
-        with contextlib.ExitStack() as stack:
-            stack.callback(engine.close)
-            exits = self._watch_exits(stack)
-            wakeup = stack.enter_context(interrupts(self._interrupt))
-            self.writer = stack.enter_context(
-                RecordingWriter(self.options.output, trace_info(self.options, engine), overwrite=self.options.overwrite)
-            )
-            try:
-                engine.start()
-                self.has_begun = True
-                self._teller.say(self._headline())
-                self._loop(exits, wakeup)
-                self._end()
-            except BaseException:
-                if self._last is None and not self.writer.failed:
-                    with contextlib.suppress(OSError):
-                        self.options.output.unlink()
-                raise
+    def begin(self) -> None:
+        """The windows have opened."""
+        self._remember(self._collector.elapsed_s())
+        if self._plan.level is not Level.EXACT and self._governor is not None:
+            self._on_note("level", f"began where {self._sentence()}: there is more to see than the budget allows")
 
-    def _interrupt(self) -> None:
-        self._stop = self._stop or "interrupted"
+    # Along the way
 
-    def _watch_exits(self, stack: contextlib.ExitStack) -> dict[int, WatchedProcess]:
-        exits = {}
-        for process in self._engine.processes:
-            pid = process.info.pid
-            try:
-                pidfd = os.pidfd_open(pid)
-            except ProcessLookupError as error:
-                raise NoTargetError(f"trace of PID {pid} failed: no such process") from error
-            stack.callback(os.close, pidfd)
-            exits[pidfd] = process
-        return exits
+    def look(self) -> None:
+        """To be called often: every ``LOOK_S`` it looks at the load, and goes over to another level where it has to."""
+        now_s = self._collector.elapsed_s()
+        if now_s - self._looked_s < LOOK_S:
+            return
+        load = self._measure(now_s)
+        plan = self._governor.decide(now_s, load) if self._governor is not None else None
+        if plan is not None:
+            self._go(plan, now_s)
 
-    def _loop(self, exits: dict[int, WatchedProcess], wakeup: int) -> None:
-        engine, duration_s = self._engine, self.options.duration_s
-        next_snapshot_s = self.options.interval_s
-        while not self._stop:
-            deadline_s = next_snapshot_s if duration_s is None else min(next_snapshot_s, duration_s)
-            self._wait(exits, wakeup, min(_IDLE_S, max(0.0, deadline_s - self.elapsed_s)))
-            engine.work()
-            self._tell()
-            elapsed_s = self.elapsed_s
-            if engine.ended:
-                self._stop = engine.ended
-            elif all(process.is_over for process in engine.processes):
-                self._stop = "target ended"
-            elif duration_s is not None and elapsed_s >= duration_s:
-                self._stop = "duration"
-            elif elapsed_s >= next_snapshot_s:
-                self._record(engine.snapshot())
-                n_missed = max(1, -(-(elapsed_s - next_snapshot_s) // self.options.interval_s))
-                next_snapshot_s += self.options.interval_s * n_missed
+    def freeze(self, why: str) -> None:
+        """Record no more allocations from here on; frees go on being seen."""
+        self._governor = None
+        if self._plan.level in (Level.EXACT, Level.SAMPLED):
+            self._go(Plan(Level.BIG), self._collector.elapsed_s())
+        self._on_note("memory", why)
 
-    def _wait(self, exits: dict[int, WatchedProcess], wakeup: int, timeout_s: float) -> None:
-        """Wait until there is something to do; a target that has ended is taken note of."""
-        with select.epoll() as poll:
-            for fd in (wakeup, *self._engine.fds, *exits):
-                poll.register(fd, select.EPOLLIN)
-            ready = [fd for fd, _ in poll.poll(timeout_s)]
-        if wakeup in ready:
-            os.read(wakeup, 64)
-        # What strace has to say of an end says more: let it.
-        gone = [fd for fd in ready if fd in exits]
-        if gone and not any(fd in ready for fd in self._engine.fds):
-            for fd in gone:
-                exits.pop(fd).end(TargetEnd.EXITED)
+    def windows(self) -> tuple[Window, ...]:
+        """All windows so far, the one under way up to now."""
+        self._measure(self._collector.elapsed_s())
+        return (*self._windows, self._window(self._looked_s))
 
-    def _tell(self) -> None:
-        assert self.writer is not None  # noqa: S101
-        for what, text in self._engine.take_notes():
-            self.writer.add_event(self.elapsed_s, what, text)
-            if what != "engine":
-                self._teller.say(text)
-        self.writer.add_stacks(self._engine.take_stacks())
-        if self.elapsed_s >= self._next_line_s:
-            self._next_line_s += _LINE_EVERY_S
-            self._teller.say(self._progress())
+    def close(self) -> None:
+        """Have the kernel measure no more."""
+        if self._statistics >= 0:
+            os.close(self._statistics)
+            self._statistics = -1
 
-    def _end(self) -> None:
-        assert self.writer is not None  # noqa: S101
-        elapsed_s = self.elapsed_s
-        self._engine.stop()
-        self._tell()
-        for process in self._engine.processes:
-            if text := _end_of(process):
-                self.writer.add_event(elapsed_s, "exit", text)
-                self._teller.say(text)
-        self._record(replace(self._engine.snapshot(), elapsed_s=elapsed_s))
-        self.writer.finish(self._stop, elapsed_s, [process.info for process in self._engine.processes])
-        if self.writer.failed:
-            self.recording = self.writer.serialize()
-
-    def _record(self, snapshot: Snapshot) -> None:
-        assert self.writer is not None  # noqa: S101
-        self._last = snapshot
-        self.writer.add_stacks(self._engine.take_stacks())
-        self.writer.write_snapshot(snapshot)
-        if self.writer.failed and not self._told_failure:
-            self._told_failure = True
-            self._teller.say(
-                f"recording to {self.options.output} failed: {self.writer.failed}; tracing goes on in memory"
-            )
-
-    def _headline(self) -> str:
-        targets = ", ".join(f"PID {p.info.pid} ({p.info.comm})" for p in self._engine.processes)
-        duration_s = self.options.duration_s
-        how_long = f"for {format_duration(duration_s)}" if duration_s else "until Ctrl-C"
-        return f"tracing {targets} {how_long}: by {self._engine.backend}; recording to {self.options.output}"
-
-    def _progress(self) -> str:
-        duration_s = self.options.duration_s
-        elapsed = format_duration(int(self.elapsed_s))
-        rss_bytes = sum(process.read_rss() for process in self._engine.processes)
-        n_bytes = sum(
-            end - start for process in self._engine.processes for start, end, _ in process.space.outstanding_ranges()
+    def _measure(self, now_s: float) -> Load:
+        """What has happened since the last look, taken into the account of the window."""
+        passed_s = max(now_s - self._looked_s, 1e-6)
+        counts, cpu_s = self._engine.read_counters(), self._read_cpu_s()
+        run_ns = self._run_ns()
+        load = _load(
+            _differences(counts, self._counts), passed_s, max(0.0, cpu_s - self._cpu_at_look_s) / passed_s, run_ns
         )
-        whole = f" of {format_duration(duration_s)}" if duration_s else ""
-        return f"{elapsed}{whole}, RSS {format_bytes(rss_bytes)}, outstanding {format_bytes(n_bytes)}"
+        self._hits += round(load.hits * passed_s)
+        if self._governor is not None:
+            self._cost_s += self._governor.cost(load) * passed_s
+        self._cpu_s += max(0.0, cpu_s - self._cpu_at_look_s)
+        self._looked_s, self._counts, self._cpu_at_look_s = now_s, counts, max(cpu_s, self._cpu_at_look_s)
+        return load
+
+    def _run_ns(self) -> float | None:
+        """What a hit of our programs took since the last look, where the kernel was asked to say; asks now and then."""
+        run_ns = None
+        if self._statistics >= 0:
+            times = self._engine.program_times()
+            n_hits = times[1] - self._times[1]
+            run_ns = (times[0] - self._times[0]) / n_hits if n_hits > 0 else None
+            self.close()
+        elif self._governor is not None and self._n_looks % _TIMED_EVERY == 0:
+            with contextlib.suppress(OSError):
+                self._statistics = kernel.run_statistics()
+                self._times = self._engine.program_times()
+        self._n_looks += 1
+        return run_ns
+
+    def _go(self, plan: Plan, now_s: float) -> None:
+        before = self._plan
+        if len(self._windows) < _MAX_WINDOWS:
+            self._windows.append(self._window(now_s))
+            self._from_s, self._hits, self._cost_s, self._cpu_s = now_s, 0, 0.0, 0.0
+        self._plan = plan
+        self._apply(plan)
+        self._n_looks = 0
+        self._remember(self._collector.elapsed_s())
+        why = "there is room in the budget again" if _is_dearer(plan, before) else "more would exceed the budget"
+        self._on_note("level", f"from here on {self._sentence()}: {why}")
+
+    def _apply(self, plan: Plan) -> None:
+        engine, collector = self._engine, self._collector
+        self._is_partial = self._is_partial or plan.level is not Level.EXACT
+        flags = abi.TargetFlag.PARTIAL if self._is_partial else abi.TargetFlag(0)
+        if plan.level in (Level.BIG, Level.SYSCALLS):
+            flags |= abi.TargetFlag.FREES
+        rate = plan.sample_bytes if plan.level is Level.SAMPLED else 0
+        engine.set_sampling(rate, max(self._sample_above, rate), flags)
+        groups = _GROUPS[plan.level]
+        if groups != engine.groups.wanted:
+            engine.groups.want(groups)  # type: ignore[arg-type]
+        collector.consume()
+        collector.set_level(plan.level)
+        if plan.level is Level.SYSCALLS:
+            collector.write_off()
+
+    def _window(self, to_s: float) -> Window:
+        plan = self._plan
+        return Window(
+            self._from_s, to_s, plan.level, plan.sample_bytes, self._hits, round(self._cost_s, 6), round(self._cpu_s, 3)
+        )
+
+    def _remember(self, now_s: float) -> None:
+        self._looked_s, self._counts, self._cpu_at_look_s = now_s, self._engine.read_counters(), self._read_cpu_s()
+
+    def _read_cpu_s(self) -> float:
+        """CPU seconds that all targets have used; those that are gone by what they had when last seen."""
+        total_s = 0.0
+        for state in self._collector.targets.values():
+            with contextlib.suppress(NativeleakError):
+                state.cpu_total_s = procfs.read_cpu_s(state.facts.pid)
+            total_s += state.cpu_total_s
+        return total_s
+
+    def _sentence(self) -> str:
+        return _SENTENCES[self._plan.level].format(rate=format_bytes(self._plan.sample_bytes))
 
 
-class Rerun:
-    """Makes a recording of output that another program has recorded.
-
-    Args:
-        options: ``output``, ``interval_s`` and ``overwrite`` are used.
-        replay: The output.
-        teller: Who is told.
-    """
-
-    def __init__(self, options: TraceOptions, replay: Replay, teller: Teller) -> None:
-        self.options = options
-        self.writer: RecordingWriter | None = None
-        self.recording: bytes | None = None
-        self._replay = replay
-        self._teller = teller
-
-    def run(self) -> None:
-        """Read it all.
-
-        Raises:
-            NativeleakError: It is not what it was taken for.
-        """
-        info = replace(trace_info(self.options, self._replay), started=self._replay.started)
-        with RecordingWriter(self.options.output, info, overwrite=self.options.overwrite) as self.writer:
-            last: Snapshot | None = None
-            try:
-                for last in self._replay.snapshots(self.options.interval_s):
-                    self.writer.add_stacks(self._replay.take_stacks())
-                    for what, text in self._replay.take_notes():
-                        self.writer.add_event(last.elapsed_s, what, text)
-                        self._teller.say(text)
-                    self.writer.write_snapshot(last)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    self.options.output.unlink()
-                raise
-            if last is None:
-                raise NativeleakError("reading the recorded output failed: there is nothing in it")
-            self.writer.finish("end of input", last.elapsed_s, last.targets)
-            if self.writer.failed:
-                self.recording = self.writer.serialize()
+def _differences(now: Counts, before: Counts) -> Counts:
+    return {counter: value - before.get(counter, 0) for counter, value in now.items()}
 
 
-def trace_info(options: TraceOptions, source: WatchEngine | Replay) -> TraceInfo:
-    """Facts of a trace that starts now."""
-    return TraceInfo(
-        version=__version__,
-        started=time.time(),
-        backend=source.backend,
-        kernel=platform.release(),
-        machine=platform.machine(),
-        boot_id=procfs.read_boot_id(),
-        probes=source.probes,
-        options=options.given,
+def _load(counts: Counts, passed_s: float, cpu: float, run_ns: float | None = None) -> Load:
+    calls, declined = counts[abi.Counter.CALLS], counts[abi.Counter.DECLINED]
+    return Load(
+        calls=calls / passed_s,
+        frees=counts[abi.Counter.FREES] / passed_s,
+        returns=(calls - declined) / passed_s,
+        followed=max(0, calls - declined - counts[abi.Counter.UNSAMPLED]) / passed_s,
+        cpu=cpu,
+        run_ns=run_ns,
     )
 
 
-def _end_of(process: WatchedProcess) -> str:
-    info = process.info
-    if info.end is TargetEnd.KILLED:
-        return f"PID {info.pid} was ended by signal {info.end_signal}"
-    return f"PID {info.pid} ended by itself" if info.end is TargetEnd.EXITED else ""
+def _least_cpu(passed_s: float) -> float:
+    """The kernel counts CPU time in ticks of 10 ms: what it cannot see in so short a time may have been this much."""
+    return 0.01 / passed_s
+
+
+def _is_dearer(plan: Plan, before: Plan) -> bool:
+    order: Sequence[Level] = list(Level)
+    if plan.level is before.level:
+        return plan.sample_bytes < before.sample_bytes
+    return order.index(plan.level) < order.index(before.level)

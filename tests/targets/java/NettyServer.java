@@ -2,6 +2,7 @@
 
 import io.netty.bootstrap.ServerBootstrap;
 import io.netty.buffer.ByteBuf;
+import io.netty.buffer.PooledByteBufAllocator;
 import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelInitializer;
 import io.netty.channel.EventLoopGroup;
@@ -15,7 +16,10 @@ import io.netty.handler.codec.http.HttpObjectAggregator;
 import io.netty.handler.codec.http.HttpResponseStatus;
 import io.netty.handler.codec.http.HttpServerCodec;
 import io.netty.handler.codec.http.HttpVersion;
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
 import java.net.InetSocketAddress;
+import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicLong;
@@ -23,7 +27,9 @@ import java.util.concurrent.atomic.AtomicLong;
 /**
  * An HTTP server on Netty that forgets to release a pooled direct buffer, in one of so many requests.
  *
- * <p>Usage: {@code NettyServer EVERY}. Prints {@code READY pid}, then the port; serves until stdin ends.
+ * <p>Usage: {@code NettyServer EVERY}. Prints {@code READY pid}, then the port; serves until stdin ends. Each line of
+ * stdin is answered with what Netty's pool says it holds: {@code {"bytes": ..., "count": ..., "forgotten": ...}}, in
+ * chunks, and the buffers forgotten so far.
  */
 public final class NettyServer {
     private static final int LEAKED_BYTES = 16 << 10;
@@ -58,6 +64,15 @@ public final class NettyServer {
         }
     }
 
+    private static String truth() {
+        var metric = PooledByteBufAllocator.DEFAULT.metric();
+        long bytes = metric.usedDirectMemory();
+        synchronized (FORGOTTEN) {
+            return "{\"bytes\":" + bytes + ",\"count\":" + bytes / metric.chunkSize() + ",\"forgotten\":"
+                    + FORGOTTEN.size() + "}";
+        }
+    }
+
     public static void main(String[] arguments) throws Exception {
         int every = Integer.parseInt(arguments[0]);
         EventLoopGroup group = new NioEventLoopGroup(2);
@@ -75,7 +90,10 @@ public final class NettyServer {
                 .sync();
         System.out.println("READY " + ProcessHandle.current().pid());
         System.out.println(((InetSocketAddress) bound.channel().localAddress()).getPort());
-        while (System.in.read() >= 0) {}
+        var input = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        while (input.readLine() != null) {
+            System.out.println(truth());
+        }
         Runtime.getRuntime().halt(0);
     }
 }

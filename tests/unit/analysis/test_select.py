@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import recording_fixtures as fixtures
-from nativeleak.analysis.select import By, Metric, Selection, keep_functions, keep_threads, merge, rank
+from nativeleak.analysis.select import By, Metric, Selection, keep_functions, keep_threads, merge, pool_of, rank
 from nativeleak.analysis.table import UNKNOWN_THREAD, site_table
 from nativeleak.errors import UsageError
 from nativeleak.recording import Recording, open_recording
@@ -60,6 +60,36 @@ def test_merge_by_site_adds_threads_up(recording: Recording) -> None:
     assert (row["thread"], row["tid"], row["n_threads"]) == ("*", 0, 2)
     assert labels[0] == labels[3]
     assert merged["outstanding_bytes"].sum() == table["outstanding_bytes"].sum()
+
+
+def test_merge_by_pool_folds_numbers_in_names_and_keeps_sites_apart(recording: Recording) -> None:
+    table = site_table(recording)
+    table = table.assign(thread=[f"reactor-http-epoll-{1 + i % 2}" for i in range(len(table))])
+    merged, labels = merge(table, By.POOL, len(table))
+    assert set(merged["thread"]) == {"reactor-http-epoll-*"}
+    row = merged[merged["stack_key"] == 11].iloc[0]
+    assert (row["outstanding_bytes"], row["n_threads"], row["tid"]) == (38 * 16 * fixtures.MIB + 1009, 2, 0)
+    assert labels[0] == labels[3]
+    assert merged["outstanding_bytes"].sum() == table["outstanding_bytes"].sum()
+    table = table.assign(thread=[f"{'one' if i else 'two'}-1" for i in range(len(table))])
+    merged, labels = merge(table, By.POOL, len(table))
+    assert labels[0] != labels[3]
+
+
+@pytest.mark.parametrize(
+    ("thread", "pool"),
+    [
+        ("reactor-http-epoll-12", "reactor-http-epoll-*"),
+        ("pool-3-thread-17", "pool-*-thread-*"),
+        ("C2 CompilerThread0", "C2 CompilerThread*"),
+        ("http2-worker-1", "http2-worker-*"),
+        ("GC Thread#3", "GC Thread#*"),
+        ("main", "main"),
+        ("", ""),
+    ],
+)
+def test_pool_of_a_thread_leaves_numbers_out(thread: str, pool: str) -> None:
+    assert pool_of(thread) == pool
 
 
 def test_merge_by_thread_keeps_kinds_and_owners_apart(recording: Recording) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 import time
 
 import pytest
 
+from nativeleak.hotspot.identity import UNKNOWN, packed
 from nativeleak.hotspot.layout import WalkerConfig, read_walker_config
+from nativeleak.hotspot.methods import MethodReader, symbol_mask
 from nativeleak.hotspot.names import STALE, UNREADABLE, JavaNamer
 from nativeleak.hotspot.oops import _SCHEMES
 from nativeleak.hotspot.threads import read_java_threads
 from nativeleak.model import FrameKind
-from unit.hotspot.fakes import HEAP, N_SEGMENTS, NEW_FIELDS, OLD_FIELDS, SHIFT, FakeJvm, Noise
+from unit.hotspot.fakes import HEAP, N_SEGMENTS, NEW_FIELDS, OLD_FIELDS, SHIFT, FakeJvm, Noise, Space, fake_vm
 from unit.hotspot.test_streams import pack_lines, write_unsigned5
 
 SHAPES = [(is_new, excluded) for is_new in (False, True) for excluded in (0, 1)]
@@ -138,10 +141,16 @@ def test_native_wrapper_is_compiled_and_stub_is_a_stub():
     assert [frame.function for frame in namer.compiled(0x1234, 7, 0)] == [UNREADABLE]
 
 
+def place_in(jvm, method, bcp):
+    """What the kernel side would have said of a frame of a method."""
+    facts = MethodReader(jvm.vm()).read(method)
+    return packed(bcp - facts.const_method, facts.cookie)
+
+
 def test_interpreted_has_its_line():
     jvm = FakeJvm(is_new=True, excluded=1)
     method, code = jvm.method("App", "main", lines=pack_lines([(0, 3), (7, 4)], 1))
-    frame = JavaNamer(jvm.vm()).interpreted(method, code + 7)
+    frame = JavaNamer(jvm.vm()).interpreted(method, place_in(jvm, method, code + 7))
     assert shown([frame]) == [("App.main", FrameKind.JAVA_INTERPRETED, "App.java", 4, 7)]
     assert frame.ip == code + 7
 
@@ -150,15 +159,48 @@ def test_interpreted_bytecode_of_another_method_is_stale():
     jvm = FakeJvm(is_new=True, excluded=1)
     method, code = jvm.method("App", "main")
     namer = JavaNamer(jvm.vm())
-    assert namer.interpreted(method, code + 20).function == STALE
-    assert namer.interpreted(method, 0).function == STALE
+    assert namer.interpreted(method, place_in(jvm, method, code + 20)).function == STALE
+    assert namer.interpreted(method, place_in(jvm, method, 0)).function == STALE
     assert namer.interpreted(0, 0).function == UNREADABLE
 
 
 def test_interpreted_native_method_needs_no_bytecode():
     jvm = FakeJvm(is_new=True, excluded=1)
     method, _ = jvm.method("App", "go", code=b"", access=0x100)
-    assert JavaNamer(jvm.vm()).interpreted(method, 0).function == "App.go"
+    assert JavaNamer(jvm.vm()).interpreted(method, place_in(jvm, method, 0)).function == "App.go"
+
+
+def test_interpreted_method_whose_addresses_another_class_has_by_now_is_stale():
+    jvm = FakeJvm(is_new=True, excluded=1)
+    method, code = jvm.method("App", "main")
+    place = place_in(jvm, method, code + 7)
+    facts = MethodReader(jvm.vm()).read(method)
+    pool = struct.unpack("<Q", jvm.space.read(facts.const_method + 16, 8))[0]
+    holder = struct.unpack("<Q", jvm.space.read(pool + 8, 8))[0]
+    owner = struct.unpack("<Q", jvm.space.read(holder + 24, 8))[0]
+    namer = JavaNamer(jvm.vm())
+    assert namer.interpreted(method, place).function == "App.main"
+    jvm.space.write(owner + 6, b"Z")
+    namer.begin()
+    assert namer.interpreted(method, place).function == STALE
+    namer.begin()
+    assert namer.interpreted(method, place_in(jvm, method, facts.code + 7)).function == "Zpp.main"
+
+
+def test_symbol_mask_leaves_the_reference_count_out():
+    jvm = FakeJvm(is_new=True, excluded=1)
+    assert symbol_mask(jvm.vm()) == 0xFFFF << 32  # no reference count described: the length alone
+    with_count = fake_vm(Space(), fields={"Symbol::_hash_and_refcount": 0, "Symbol::_length": 4}, sizes={"Symbol": 8})
+    assert symbol_mask(with_count) == (1 << 64) - (1 << 16)
+    older = fake_vm(Space(), fields={"Symbol::_refcount": 2, "Symbol::_length": 0}, sizes={"Symbol": 8})
+    assert symbol_mask(older) == (1 << 64) - 1 - (0xFFFF << 16)
+
+
+def test_interpreted_method_without_a_cookie_is_not_named():
+    jvm = FakeJvm(is_new=True, excluded=1)
+    method, code = jvm.method("App", "main")
+    facts = MethodReader(jvm.vm()).read(method)
+    assert JavaNamer(jvm.vm()).interpreted(method, packed(code - facts.const_method, UNKNOWN)).function == UNREADABLE
 
 
 @pytest.mark.parametrize("field", ["Method::_constMethod", "nmethod::_compile_id", "CodeHeap::_memory"])

@@ -126,6 +126,20 @@ def test_json_by_site_merges_threads(tmp_path: Path) -> None:
     assert site["outstanding_bytes"] == 38 * 16 * MIB + 1009
 
 
+def test_by_pool_names_the_pool_in_all_formats(tmp_path: Path) -> None:
+    with open_recording(fixtures.write_gateway(tmp_path / "a.nlk")) as recording:
+        options = ReportOptions(Selection(by=By.POOL))
+        report = _json(recording, by=By.POOL)
+        folded = render(recording, format=Format.FOLDED, options=options)
+        text = render(recording, format=Format.TEXT, options=options)
+    site = report["sites"][0]
+    assert report["by"] == "pool"
+    assert (site["thread"], site["threads"]) == ({"tid": 0, "name": site["thread"]["name"]}, 1)
+    assert {line.split(";")[0] for line in folded.splitlines()} >= {"nioEventLoop-*-*"}
+    assert "1 thread nioEventLoop-*-*; heap" in text
+    assert "Call sites, threads of a pool together by outstanding bytes" in text
+
+
 def test_json_stack_and_thread_beyond_the_limit_are_placeholders(tmp_path: Path) -> None:
     with fixtures.record(
         tmp_path / "a.nlk", lambda w: w.write_snapshot(fixtures.snapshot(1.0, [fixtures.heap_site(0, 0, (7, 1))]))

@@ -59,7 +59,7 @@ def test_demangle_hostile_names_never_raise() -> None:
     for _ in range(3000):
         name = chooser.choice(("_Z", "_ZN", "_R", "")) + "".join(chooser.choices(alphabet, k=chooser.randrange(40)))
         assert printable(demangle(name)) == demangle(name)
-    assert demangle("_Z" + "N" * 100_000) == "_Z" + "N" * 100_000
+    assert demangle("_Z" + "N" * 100_000) == "_Z" + "N" * 4094 + "..."
 
 
 def test_demangle_name_that_doubles_itself_is_left_alone() -> None:

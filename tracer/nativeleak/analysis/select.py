@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nativeleak.analysis.growth import Ints
-from nativeleak.analysis.table import TOTALS
+from nativeleak.analysis.table import ADDED
 from nativeleak.errors import UsageError
 from nativeleak.model import Stack
 
@@ -25,6 +25,7 @@ class By(StrEnum):
     SITE = "site"
     THREAD = "thread"
     SITE_AND_THREAD = "site,thread"
+    POOL = "pool"
 
 
 class Metric(StrEnum):
@@ -48,7 +49,10 @@ METRIC_COLUMNS: Final = {
 _MERGED_BY: Final = {
     By.SITE: ["kind", "owner", "slot", "stack_key"],
     By.THREAD: ["kind", "owner", "slot", "thread_uid"],
+    By.POOL: ["kind", "owner", "slot", "stack_key", "thread"],
 }
+# Not those of C2 CompilerThread0's first word, or of http2-worker-1: they say what the threads are for.
+_NUMBERS: Final = re.compile(r"(?<![A-Za-z0-9])[0-9]+|[0-9]+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,11 @@ class Selection:
     def is_filtered(self) -> bool:
         """Whether rows may be left out."""
         return self.thread is not None or self.function is not None or self.min_bytes > 0 or self.top is not None
+
+
+def pool_of(thread: str) -> str:
+    """Name of the pool that a thread belongs to: its own with numbers left out, ``reactor-http-epoll-*``."""
+    return _NUMBERS.sub("*", thread)
 
 
 def keep_threads(table: pd.DataFrame, thread: str | None) -> pd.DataFrame:
@@ -115,9 +124,11 @@ def merge(table: pd.DataFrame, by: By, n_sites: int) -> tuple[pd.DataFrame, Ints
     if by is By.SITE_AND_THREAD or table.empty:
         labels[positions] = np.arange(len(table))
         return table.reset_index(drop=True), labels
+    if by is By.POOL:
+        table = table.assign(thread=table["thread"].map(pool_of))
     groups = table.groupby(_MERGED_BY[by], sort=False)
     labels[positions] = groups.ngroup().to_numpy()
-    merged = groups[list(TOTALS)].sum()
+    merged = groups[list(ADDED)].sum()
     merged["resident_bytes"] = groups["resident_bytes"].sum(min_count=1)
     merged["oldest_s"] = groups["oldest_s"].max()
     merged["functions"] = groups["functions"].agg(_union)
@@ -128,6 +139,8 @@ def merge(table: pd.DataFrame, by: By, n_sites: int) -> tuple[pd.DataFrame, Ints
     merged = merged.reset_index()
     if by is By.SITE:
         merged = merged.assign(thread_uid=0, tid=0, thread="*")
+    elif by is By.POOL:
+        merged = merged.assign(thread_uid=0, tid=0)
     else:
         merged = merged.assign(stack_key=np.zeros(len(merged), dtype="uint64"))
     return merged, labels

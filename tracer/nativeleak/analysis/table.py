@@ -2,7 +2,8 @@
 
 Columns: kind, owner, slot, thread_uid, tid, thread, stack_key, functions (tuple of names), allocated_bytes,
 allocated_count, freed_bytes, freed_count, outstanding_bytes, outstanding_count, resident_bytes (NaN where not
-measured), reserved_bytes, oldest_s (NaN where nothing is outstanding), n_threads, n_stacks.
+measured), reserved_bytes, n_sampled, variance_bytes, variance_count, oldest_s (NaN where nothing is outstanding),
+n_threads, n_stacks.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ TOTALS: Final = (
     "outstanding_count",
     "reserved_bytes",
 )
+UNCERTAINTIES: Final = ("n_sampled", "variance_bytes", "variance_count")
+"""Columns that add up too: blocks are sampled independently of each other."""
+
+ADDED: Final = (*TOTALS, *UNCERTAINTIES)
 """Columns that add up when rows are merged."""
 
 
@@ -44,6 +49,9 @@ def site_table(recording: Recording) -> pd.DataFrame:
     }
     for name in TOTALS:
         columns[name] = pd.Series([getattr(site, name) for site in sites], dtype="int64")
+    columns["n_sampled"] = pd.Series([site.uncertainty.n_sampled for site in sites], dtype="int64")
+    for name in ("variance_bytes", "variance_count"):
+        columns[name] = pd.Series([getattr(site.uncertainty, name) for site in sites], dtype="float64")
     columns["resident_bytes"] = pd.Series([site.resident_bytes for site in sites], dtype="float64")
     columns["oldest_s"] = pd.Series([site.oldest_s for site in sites], dtype="float64")
     columns["n_threads"] = pd.Series([1] * len(sites), dtype="int64")

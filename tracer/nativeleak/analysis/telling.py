@@ -21,6 +21,8 @@ _ALLOCATOR: Final = re.compile(
     | Unsafe_(?:Re)?[aA]llocateMemory0?.*
     | (?:jdk[./]internal|sun)[./]misc[./]Unsafe[.:]+(?:re)?allocateMemory0?.*
     | java[./]nio[./](?:DirectByteBuffer[.:]+<init>|ByteBuffer[.:]+allocateDirect|Bits[.:]+\w+).*
+    | (?:de|in)flateInit\w* | zcalloc | Java_java_util_zip_\w+ | java[./]util[./]zip[./](?:Deflater|Inflater)[.:]+\S+
+    | io[./]netty[./](?:buffer[./]|util[./]internal[./]PlatformDependent)\S+
     | std::(?:__cxx11::)?(?:allocator|allocator_traits|__new_allocator|_Vector_base|basic_string<.*>::_M_create)\b.*
     | __gnu_cxx::.*allocator.* | std::.*::_M_(?:allocate|realloc)\w*.*
     | __rust_(?:alloc|realloc|alloc_zeroed) | __r[dg]l_\w+ | alloc::(?:alloc|raw_vec)::.* | hashbrown::raw::.*

@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from nativeleak.cli.params import ns_pid_options, resolve_pids
+
 
 @click.command(
     "doctor",
@@ -18,9 +20,17 @@ Examples:
 Exit status: 0 trace can work, 3 it cannot, 4 there is no process PID.""",
 )
 @click.option("-p", "--pid", type=int, metavar="PID", help="Look at this process too.")
+@ns_pid_options
 @click.option("--format", "format_name", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("-v", "--verbose", is_flag=True, help="Tracebacks of errors.")
-def doctor_command(pid: int | None, format_name: str, *, verbose: bool) -> int:  # noqa: ARG001 - main looks for -v
+def doctor_command(
+    pid: int | None,
+    ns_pid: int | None,
+    ns_of: int | None,
+    format_name: str,
+    *,
+    verbose: bool,  # noqa: ARG001 - main looks for -v
+) -> int:
     """Try out what tracing takes, on a child process of its own; PID is only looked at, never probed."""
     from nativeleak.doctor.checks import Outcome, judge
     from nativeleak.doctor.examine import examine
@@ -28,6 +38,7 @@ def doctor_command(pid: int | None, format_name: str, *, verbose: bool) -> int: 
     from nativeleak.errors import EXIT_CANNOT, EXIT_OK
     from nativeleak.reports.output import write_stdout
 
+    pid = next(iter(resolve_pids(() if pid is None else (pid,), ns_pid, ns_of)), None)
     findings = examine(pid)
     if format_name == "json":
         write_stdout(render_json(findings.checks, pid))

@@ -56,10 +56,12 @@ def cli() -> None:
 
 
 def print_error(error: NativeleakError) -> None:
-    """What failed on the first line, then what to do."""
-    print(f"nativeleak: {error.what}", file=sys.stderr)  # noqa: T201
-    if error.remedy:
-        print(f"  {error.remedy}", file=sys.stderr)  # noqa: T201
+    """What failed on the first line, then what to do; names in it may be the target's own."""
+    from nativeleak.reports.names import printable
+
+    print(f"nativeleak: {printable(error.what)}", file=sys.stderr)  # noqa: T201
+    for line in error.remedy.splitlines():
+        print(f"  {printable(line)}", file=sys.stderr)  # noqa: T201
 
 
 def main(args: list[str] | None = None) -> None:

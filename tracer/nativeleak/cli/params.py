@@ -1,12 +1,15 @@
-"""Option types that several verbs share."""
+"""Option types and options that several verbs share."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
 
-from nativeleak.units import parse_duration, parse_size
+from nativeleak.errors import UsageError
+from nativeleak.target.pidns import find_ns_pid
+from nativeleak.units import parse_duration, parse_percent, parse_size
 
 
 class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -43,5 +46,49 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since 
             self.fail(str(error), param, ctx)
 
 
+class OverheadType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """``2%``, ``0.5``, ``off`` -> percent; 0.0 for off."""
+
+    name = "overhead"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Percent, or a usage error."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        try:
+            return parse_percent(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 SIZE = SizeType()
+OVERHEAD = OverheadType()
 DURATION = DurationType()
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+def ns_pid_options(command: _Command) -> _Command:
+    """The options that name a process by the PID it has inside of a container."""
+    command = click.option("--ns-of", type=int, metavar="PID",
+                           help="Any process of the container that --ns-pid is meant in.")(command)  # fmt: skip
+    return click.option("--ns-pid", type=int, metavar="PID",
+                        help="The process that has this PID inside of a container.")(command)  # fmt: skip
+
+
+def resolve_pids(pids: Sequence[int], ns_pid: int | None, ns_of: int | None) -> tuple[int, ...]:
+    """PIDs as our namespace has them, each once.
+
+    Args:
+        pids: Given so.
+        ns_pid: One in a namespace below ours.
+        ns_of: A process of that namespace, by our PID.
+
+    Raises:
+        NativeleakError: There is none such, or there are several.
+    """
+    if ns_pid is None:
+        if ns_of is not None:
+            raise UsageError(f"--ns-of {ns_of} means nothing alone", "give the PID inside of the container: --ns-pid")
+        return tuple(dict.fromkeys(pids))
+    return tuple(dict.fromkeys((*pids, find_ns_pid(ns_pid, ns_of))))

@@ -15,6 +15,7 @@ _EPILOG = """\b
 Examples:
   nativeleak report trace.nlk                              the answer, and the ten largest sites
   nativeleak report trace.nlk --metric growth --top 5      what grows fastest
+  nativeleak report trace.nlk --by pool                    threads of a pool as one
   nativeleak report trace.nlk --thread 'nioEventLoop-*'    what these threads hold
   nativeleak report trace.nlk --format folded | flamegraph.pl > trace.svg
   nativeleak report trace.nlk --format json -o trace.json
@@ -42,10 +43,11 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
 )
 @click.option(
     "--by",
-    type=click.Choice(["site", "thread", "site,thread"]),
+    type=click.Choice(["site", "thread", "site,thread", "pool"]),
     default="site,thread",
     show_default=True,
-    help="One row for each call site (threads merged), each thread (stacks merged), or each pair of them.",
+    help="One row for each call site (threads merged), each thread (stacks merged), or each pair of them; pool: each "
+    "call site and pool of threads, whose names differ in numbers only (reactor-http-epoll-*).",
 )
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show N rows; 10 in text, all in other formats.")
 @click.option(

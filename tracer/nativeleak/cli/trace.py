@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from nativeleak.cli.params import DURATION, SIZE
+from nativeleak.cli.params import DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
 from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.engine import AttachMode, Limits
 from nativeleak.engines.names import EngineName
@@ -34,9 +34,12 @@ Examples:
   nativeleak trace -p 4711 --duration 10m
   nativeleak trace -p 4711 --duration 1h -o leak.nlk --min-size 64K
   nativeleak trace -p 4711 --format folded | flamegraph.pl > leak.svg
+  nativeleak trace -p 4711 --engine pmap             which region grows; of one's own processes without root
+  nativeleak trace --input strace.txt                what strace -f -k -Y -ttt -e trace=%memory,%process has recorded
 Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 )
 @click.option("-p", "--pid", "pids", type=int, multiple=True, metavar="PID", help="Process to trace.")
+@ns_pid_options
 @click.option("--duration", type=DURATION, metavar="TIME", help="How long: 90s, 10m, 1h30m. [default: until Ctrl-C]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Recording. "
               "[default: nativeleak-PID-TIME.nlk]")  # fmt: skip
@@ -46,10 +49,22 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True,
               help="Report at the end.")  # fmt: skip
 @click.option("--top", type=click.IntRange(1), default=None, metavar="N", help="Sites in the text report.")
+@click.option("--by", type=click.Choice(["site", "thread", "site,thread", "pool"]), default="site,thread",
+              show_default=True, help="Rows of the report, as of nativeleak report.")  # fmt: skip
 @click.option("--min-size", type=SIZE, default=0, metavar="SIZE", help="Skip smaller heap allocations.")
 @click.option("--max-size", type=SIZE, default=0, metavar="SIZE", help="Skip larger heap allocations.")
+@click.option("--sample", type=SIZE, default=0, metavar="SIZE",
+              help="Keep one heap block in about SIZE bytes: totals are estimates. [default: all]")  # fmt: skip
+@click.option("--sample-above", type=SIZE, default=0, metavar="SIZE",
+              help="Blocks of this size or more are always kept. [default: that of --sample]")  # fmt: skip
+@click.option("--max-overhead", type=OVERHEAD, default=5.0, metavar="PERCENT",
+              help="What the probes may take, of one core or of the target's own CPU time, whichever is less: "
+              "more is avoided by sampling, then by watching less; `off`: no limit. [default: 5%]")  # fmt: skip
 @click.option("--max-allocations", type=click.IntRange(1000, 1 << 27), default=1 << 20, show_default=True,
               metavar="N", help="Outstanding allocations that can be kept at a time.")  # fmt: skip
+@click.option("--max-memory", type=SIZE, default=0, metavar="SIZE",
+              help="Of the recorder and its tables in the kernel together: what finds no room is counted as lost. "
+              "[default: as the other limits allow]")  # fmt: skip
 @click.option("--max-sites", type=click.IntRange(16, 1 << 22), default=1 << 16, show_default=True, metavar="N",
               help="Call sites (thread and stack) that can be kept.")  # fmt: skip
 @click.option("--max-threads", type=click.IntRange(1, 1 << 22), default=1 << 15, show_default=True, metavar="N",
@@ -61,16 +76,16 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 @click.option(
     "--maps-only", is_flag=True, help="No allocator probes: only mmap and brk (Go, stripped static programs)."
 )
+@click.option("--engine", type=click.Choice([str(name) for name in EngineName]), default="auto", show_default=True,
+              help="Who observes: the best that works here, or this one alone.")  # fmt: skip
+@click.option("--input", "inputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
+              help="Read what strace or pmap -x have recorded instead of tracing; again for more of pmap.")  # fmt: skip
 @click.option("--attach", "attach", type=click.Choice(list(_MODES)), multiple=True,
               help="Ways to attach that may be tried. [default: the best that the kernel has]")  # fmt: skip
 @click.option("--ring-size", type=SIZE, default=2 << 20, metavar="SIZE", help="Events that can wait to be read; "
               "a power of two. [default: 2M]")  # fmt: skip
 @click.option("--max-new-stacks", type=click.IntRange(1, 1 << 20), default=1 << 14, show_default=True, metavar="N",
               help="Stacks that can wait to be named.")  # fmt: skip
-@click.option("--engine", type=click.Choice([str(name) for name in EngineName]), default="auto", show_default=True,
-              help="Who observes: the best that works here, or this one alone.")  # fmt: skip
-@click.option("--input", "inputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
-              help="Read what strace or pmap -x have recorded instead of tracing; again for more of pmap.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("-v", "--verbose", is_flag=True, help="Say what is done; tracebacks of errors.")
 @click.pass_context
@@ -80,11 +95,11 @@ def trace_command(ctx: click.Context, /, **given: object) -> int:
     observer = make_observer(quiet=bool(given["quiet"]), verbose=bool(given["verbose"]))
     with observer:
         trace = run_trace(options, observer)
-    return _report(trace, str(given["format_"]), given["top"])
+    return _report(trace, str(given["format_"]), given["top"], str(given["by"]))
 
 
 def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
-    pids = tuple(dict.fromkeys(ctx.params["pids"]))
+    pids = resolve_pids(ctx.params["pids"], ctx.params["ns_pid"], ctx.params["ns_of"])
     if not pids and not ctx.params["inputs"]:
         raise click.UsageError("Missing option '-p' / '--pid'.", ctx)
     if len(pids) >= abi.MAX_TARGETS:
@@ -99,6 +114,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         raise UsageError(
             f"--max-size {ctx.params['max_size']} is less than --min-size {ctx.params['min_size']}: nothing is left"
         )
+    _check_sampling(ctx.params["sample"], ctx.params["sample_above"])
     output = ctx.params["output"] or Path(
         f"nativeleak-{pids[0] if pids else 'input'}-{time.strftime('%Y%m%d-%H%M%S')}.nlk"
     )
@@ -111,6 +127,10 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         interval_s=interval_s,
         min_size=ctx.params["min_size"],
         max_size=ctx.params["max_size"],
+        sample_bytes=ctx.params["sample"],
+        sample_above=ctx.params["sample_above"],
+        max_memory_bytes=ctx.params["max_memory"],
+        max_overhead_pct=ctx.params["max_overhead"],
         max_depth=ctx.params["max_depth"],
         unwind=Unwind(ctx.params["unwind"]),
         limits=Limits(
@@ -123,11 +143,21 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         ),
         maps_only=ctx.params["maps_only"],
         overwrite=ctx.params["force"],
-        modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
         engine=EngineName(ctx.params["engine"]),
         inputs=ctx.params["inputs"],
+        modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
         given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
     )
+
+
+def _check_sampling(sample_bytes: int, sample_above: int) -> None:
+    if sample_bytes and not abi.MIN_SAMPLE_RATE <= sample_bytes <= abi.MAX_SAMPLE_RATE:
+        raise UsageError(
+            f"--sample {sample_bytes}: between {abi.MIN_SAMPLE_RATE} (1 KiB) and {abi.MAX_SAMPLE_RATE} (256 MiB)",
+            "512K is a good start; 0 keeps every block",
+        )
+    if sample_above and not sample_bytes:
+        raise UsageError("--sample-above without --sample: every block is kept already")
 
 
 def default_interval_s(duration_s: float | None) -> float:
@@ -135,12 +165,12 @@ def default_interval_s(duration_s: float | None) -> float:
     return _INTERVAL_S if duration_s is None else min(_INTERVAL_S, max(_MIN_INTERVAL_S, duration_s / _N_SNAPSHOTS))
 
 
-def _report(trace: Tracer, format_: str, top: object) -> int:
+def _report(trace: Tracer, format_: str, top: object, by: str) -> int:
     """The report, made by a process of its own: the recorder stays small, and pandas is not its business."""
     writer = trace.writer
     if format_ == "none" or writer is None:
         return 0
-    command = [sys.executable, "-m", "nativeleak", "report", "--format", format_]
+    command = [sys.executable, "-m", "nativeleak", "report", "--format", format_, "--by", by]
     if top is not None:
         command += ["--top", str(top)]
     if not writer.failed:

@@ -6,6 +6,7 @@ Scope: a conclusion from the other checks for BPF, a look of its own for the oth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from nativeleak.doctor.checks import ENGINE, Check, State
 from nativeleak.engines.choose import check_bcc, check_strace
@@ -14,6 +15,9 @@ from nativeleak.engines.pmap.engine import read_smaps
 from nativeleak.engines.strace.engine import refuse_traced
 from nativeleak.errors import NativeleakError
 from nativeleak.target.check import check_target
+
+_OF_LIBBPF: Final = ("kernel", "BTF", "BPF programs")
+"""Checks whose failure says nothing about BCC."""
 
 
 def engine_check(checks: Sequence[Check], pid: int | None) -> Check:
@@ -43,7 +47,8 @@ def _taken(engine: EngineName, refusals: Sequence[str], pid: int | None) -> Chec
 def _obstacles(checks: Sequence[Check], pid: int | None) -> Iterator[tuple[EngineName, str]]:
     failed = [check.name for check in checks if check.state is State.FAIL]
     yield EngineName.LIBBPF, ", ".join(failed)
-    yield EngineName.BCC, _obstacle(check_bcc)
+    others = [name for name in failed if name not in _OF_LIBBPF]
+    yield EngineName.BCC, ", ".join(others) or _obstacle(check_bcc)
     yield EngineName.STRACE, _obstacle(lambda: _try_strace(pid))
     yield EngineName.PMAP, _obstacle(lambda: _try_pmap(pid))
 

@@ -1,9 +1,9 @@
 """Tracing, tried out: our own programs are loaded and attached to a child of ours whose calls are known in number.
 
 Scope: every way of attaching, each by itself. That a kernel takes a program says little: Linux 6.6 to 6.9 attach
-multi links that then see one thread only, and a probe in an inner PID namespace never finds its process. So the calls
-are counted. Nothing but the child is probed, and nothing stays attached; while a trial runs, a second or two, most of
-it for detaching, the system call tracepoints are on for the whole machine, as they are in a trace.
+multi links that then see one thread only. So the calls are counted. Nothing but the child is probed, and nothing stays
+attached; while a trial runs, a second or two, most of it for detaching, the system call tracepoints are on for the
+whole machine, as they are in a trace.
 """
 
 from __future__ import annotations

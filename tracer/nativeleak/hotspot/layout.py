@@ -12,6 +12,7 @@ from typing import Final
 from nativeleak.hotspot.codecache import CodeCache, read_code_cache
 from nativeleak.hotspot.jvm import ENTRY_RETURN_PC, RETURN_BARRIER, HotSpot
 from nativeleak.hotspot.memory import UnreadableError
+from nativeleak.hotspot.methods import archive_range, symbol_mask
 from nativeleak.hotspot.tls import read_thread_location
 
 # continuationEntry: enterSpecial keeps a ContinuationEntry as its whole frame, below the saved rbp and return address
@@ -24,6 +25,7 @@ _BARRIER_BYTES: Final = 96
 _MAX_ENTRY_BYTES: Final = 4096
 _MAX_THREAD_BYTES: Final = 1 << 16
 _MAX_BUFFER_BYTES: Final = 1 << 26
+_MAX_LENGTH_OFFSET: Final = 6  # the walker reads the length with a Symbol's first 8 bytes
 # The slots of an interpreter frame that the walker counts on; only these two are published (frame_x86.hpp).
 _INTERPRETER_SLOTS: Final = {
     "frame::interpreter_frame_sender_sp_offset": -1,
@@ -60,6 +62,18 @@ class WalkerConfig:
         return_barrier: Address to which a virtual thread's lowest thawed frame returns; 0 where there is none.
         cont_entry: Offset in a JavaThread of its ContinuationEntry*; 0 where there is none.
         cont_entry_bytes: Size of a ContinuationEntry; 0 where it is not known yet, see ``awaits_virtual_threads``.
+        archive_low: First address of the classes from the JVM's archive; both 0 where it has none.
+        archive_high: Its end.
+        method_const: Offset of the ConstMethod* in a Method; 0 where interpreted frames cannot be named. It and the
+            others lead to the names of a method and its class, which tell it from one that has its addresses later.
+        const_pool: Offset of the ConstantPool* in a ConstMethod.
+        const_name: Offset in it of the index of its name (16 bits).
+        pool_holder: Offset of the class in a ConstantPool.
+        pool_bytes: Size of a ConstantPool; the entries follow.
+        class_name: Offset of the Symbol* in a Klass.
+        symbol_length: Offset in a Symbol of the length of its text (16 bits).
+        symbol_body: Offset of the text.
+        symbol_mask: Bits of a Symbol's first 8 bytes that stay the same as long as it lives.
         tls_module: Number of libjvm.so in the thread's vector of thread-local blocks; 0 where it is unknown.
         tls_offset: Offset of the current Thread* in that block.
         dtv_stride: Bytes of an entry of the vector: 16 in glibc, 8 in musl.
@@ -89,6 +103,17 @@ class WalkerConfig:
     return_barrier: int = 0
     cont_entry: int = 0
     cont_entry_bytes: int = 0
+    archive_low: int = 0
+    archive_high: int = 0
+    method_const: int = 0
+    const_pool: int = 0
+    const_name: int = 0
+    pool_holder: int = 0
+    pool_bytes: int = 0
+    class_name: int = 0
+    symbol_length: int = 0
+    symbol_body: int = 0
+    symbol_mask: int = 0
     tls_module: int = 0
     tls_offset: int = 0
     dtv_stride: int = 0
@@ -140,6 +165,7 @@ def read_walker_config(vm: HotSpot) -> WalkerConfig:
         parts.take("check for replaced code", nmethod_compile_id=structs.field("nmethod::_compile_id"))
         _take_deoptimization(vm, parts)
         _take_interpreter(vm, parts)
+        _take_names(vm, parts)
         _take_entry_frames(vm, parts)
         _take_continuations(vm, cache, parts)
     _take_anchor(vm, parts)
@@ -181,6 +207,26 @@ def _take_interpreter(vm: HotSpot, parts: _Parts) -> None:
         parts.notes.append(f"interpreted frames: no interpreter can be at {low:#x}")
         return
     parts.take("", interpreter_low=low, interpreter_high=low + n_bytes)
+
+
+def _take_names(vm: HotSpot, parts: _Parts) -> None:
+    """The way from a Method to its name and its class's."""
+    structs = vm.structs
+    length = structs.field("Symbol::_length")
+    is_known = parts.take(
+        "names of interpreted frames",
+        method_const=structs.field("Method::_constMethod"),
+        const_pool=structs.field("ConstMethod::_constants"),
+        const_name=structs.field("ConstMethod::_name_index"),
+        pool_holder=structs.field("ConstantPool::_pool_holder"),
+        pool_bytes=structs.size("ConstantPool"),
+        class_name=structs.field("Klass::_name"),
+        symbol_length=length if length is not None and length <= _MAX_LENGTH_OFFSET else None,
+        symbol_body=structs.field("Symbol::_body", "Symbol::_body[0]"),
+    )
+    if is_known:
+        low, high = archive_range(vm)
+        parts.take("", symbol_mask=symbol_mask(vm), archive_low=low, archive_high=high)
 
 
 def _take_entry_frames(vm: HotSpot, parts: _Parts) -> None:

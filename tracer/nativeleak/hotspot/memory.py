@@ -89,6 +89,9 @@ class Memory:
             address += n_bytes
         return text.decode("latin-1")
 
+    def drop(self, address: int, n_bytes: int) -> None:
+        """Read these bytes from the target again when they are asked for next."""
+
 
 class TargetMemory(Memory):
     """Memory of one process; a context manager, since it keeps /proc/PID/mem open.
@@ -131,6 +134,11 @@ class TargetMemory(Memory):
     def flush(self) -> None:
         """Forget the pages read so far."""
         self._pages.clear()
+
+    def drop(self, address: int, n_bytes: int) -> None:
+        """Read these bytes from the target again when they are asked for next."""
+        for page in range(address - address % PAGE_BYTES, address + n_bytes, PAGE_BYTES):
+            self._pages.pop(page, None)
 
     def read(self, address: int, n_bytes: int) -> bytes:
         """Exactly ``n_bytes`` at ``address``.

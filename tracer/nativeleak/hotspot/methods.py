@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from nativeleak.hotspot.identity import ARCHIVED, Name, method_cookie
 from nativeleak.hotspot.jvm import HotSpot
 from nativeleak.hotspot.memory import UnreadableError
 from nativeleak.hotspot.streams import LineTable, read_line_table
@@ -18,6 +19,7 @@ from nativeleak.symbols.demangle import printable
 _MAX_NAME_BYTES: Final = 4096
 _MAX_CONST_METHOD_BYTES: Final = 1 << 20
 _WORD_BYTES: Final = 8
+_ALL_BITS: Final = (1 << 64) - 1
 _ACC_NATIVE: Final = 0x100  # JVMS 4.6
 _KNOWN_METHODS: Final = 4096
 
@@ -29,6 +31,8 @@ class MethodFacts:
     Attributes:
         name: Class and method, ``java.util.HashMap.put``.
         file: Source file, where the class says.
+        const_method: Address of its ConstMethod.
+        cookie: What tells it from another method that has its addresses later, see ``identity``.
         code: Address of its bytecode.
         code_bytes: Length of it; 0 for native and abstract methods.
         is_native: It has no bytecode because it is native.
@@ -37,6 +41,8 @@ class MethodFacts:
 
     name: str
     file: str | None
+    const_method: int
+    cookie: int
     code: int
     code_bytes: int
     is_native: bool
@@ -45,6 +51,26 @@ class MethodFacts:
     def line(self, bci: int) -> int | None:
         """Source line of a bytecode; an index before the first (-1: on entry to a synchronized method) counts as 0."""
         return self.lines.line(max(bci, 0))
+
+
+def symbol_mask(vm: HotSpot) -> int:
+    """Which bits of a Symbol's first 8 bytes stay the same as long as it lives: not its reference count.
+
+    Source: symbol.hpp; since JDK 13 the count is the lower half of _hash_and_refcount.
+    """
+    field = vm.structs.field
+    count = field("Symbol::_refcount", "Symbol::_hash_and_refcount")
+    if count is not None and 0 <= count <= _WORD_BYTES - 2:
+        return _ALL_BITS ^ 0xFFFF << 8 * count
+    length = field("Symbol::_length")
+    return 0 if length is None or length > _WORD_BYTES - 2 else 0xFFFF << 8 * length
+
+
+def archive_range(vm: HotSpot) -> tuple[int, int]:
+    """First address and end of the classes that come from the JVM's archive (CDS); both 0 where it has none."""
+    low = vm.pointer("MetaspaceObj::_shared_metaspace_base")
+    high = vm.pointer("MetaspaceObj::_shared_metaspace_top")
+    return (0, 0) if low is None or high is None else (low, high)
 
 
 class MethodReader:
@@ -77,6 +103,8 @@ class MethodReader:
         self._class_name = needed(structs.field("Klass::_name"), "Klass::_name")
         self._symbol_length = needed(structs.field("Symbol::_length"), "Symbol::_length")
         self._symbol_body = needed(structs.field("Symbol::_body", "Symbol::_body[0]"), "Symbol::_body")
+        self._symbol_mask = symbol_mask(vm)
+        self._archive = archive_range(vm)
         self._pool_length = structs.field("ConstantPool::_length")
         self._access_flags = structs.field("Method::_access_flags")
         self._file_in_pool = structs.field("ConstantPool::_source_file_name_index")
@@ -112,10 +140,15 @@ class MethodReader:
         Raises:
             UnreadableError: There is none at that address.
         """
-        n_bytes = self._memory.u16(address + self._symbol_length)
+        return decode_modified_utf8(self._name_at(address).text)
+
+    def _name_at(self, address: int) -> Name:
+        memory = self._memory
+        n_bytes = memory.u16(address + self._symbol_length)
         if not 0 < n_bytes <= _MAX_NAME_BYTES:
             raise UnreadableError(f"reading a Java name at {address:#x} failed: {n_bytes} bytes")
-        return decode_modified_utf8(self._memory.read(address + self._symbol_body, n_bytes))
+        text = memory.read(address + self._symbol_body, n_bytes)
+        return Name(address, memory.u64(address) & self._symbol_mask, text)
 
     def class_of(self, klass: int) -> str:
         """Internal name of a class, ``java/lang/String``.
@@ -130,22 +163,26 @@ class MethodReader:
         const_method = memory.u64(method + self._const_method)
         pool = memory.u64(const_method + self._pool)
         holder = memory.u64(pool + self._holder)
-        name = self._pool_symbol(pool, memory.u16(const_method + self._name_index))
+        name = self._name_at(self._in_pool(pool, memory.u16(const_method + self._name_index)))
+        owner = self._name_at(memory.u64(holder + self._class_name))
+        low, high = self._archive
         n_bytes = memory.u16(const_method + self._code_size)
         is_native = self._access_flags is not None and bool(memory.u16(method + self._access_flags) & _ACC_NATIVE)
         return MethodFacts(
-            method_name(self.class_of(holder), name),
+            method_name(decode_modified_utf8(owner.text), decode_modified_utf8(name.text)),
             self._file(pool, holder),
+            const_method,
+            ARCHIVED if low <= method < high else method_cookie(const_method, owner, name),
             const_method + self._header_bytes,
             n_bytes,
             is_native,
             self._lines(const_method, n_bytes),
         )
 
-    def _pool_symbol(self, pool: int, index: int) -> str:
+    def _in_pool(self, pool: int, index: int) -> int:
         if self._pool_length is not None and not 0 < index < self._memory.i32(pool + self._pool_length):
             raise UnreadableError(f"reading a Java name failed: entry {index} of a smaller constant pool")
-        return self.symbol(self._memory.u64(pool + self._pool_bytes + _WORD_BYTES * index))
+        return self._memory.u64(pool + self._pool_bytes + _WORD_BYTES * index)
 
     def _file(self, pool: int, holder: int) -> str | None:
         try:
@@ -155,7 +192,7 @@ class MethodReader:
                 index = self._memory.u16(holder + self._file_in_class)
             else:
                 return None
-            return printable(self._pool_symbol(pool, index)) if index else None
+            return printable(self.symbol(self._in_pool(pool, index))) if index else None
         except UnreadableError:
             return None
 

@@ -11,18 +11,23 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from nativeleak.errors import NativeleakError
 from nativeleak.hotspot.codecache import CodeCache, read_code_cache
+from nativeleak.hotspot.identity import NOWHERE, PLACE_BITS, UNKNOWN
 from nativeleak.hotspot.jvm import HotSpot
 from nativeleak.hotspot.memory import UnreadableError
 from nativeleak.hotspot.methods import MethodFacts, MethodReader
 from nativeleak.hotspot.nmethods import NATIVE_WRAPPER, NMETHOD, NmethodReader, Scope
 from nativeleak.model.stack import Frame, FrameKind
 from nativeleak.symbols.demangle import printable
+from nativeleak.target.procfs import read_maps
 
 STALE: Final = "[stale Java code]"
 UNREADABLE: Final = "[unreadable Java frame]"
 
 _MAX_CACHED: Final = 65_536
+_NMETHOD_BYTES: Final = 512
+"""At least what an nmethod's own fields take, without its code."""
 _MEMORY_AGE_S: Final = 0.02
 """How long what was read of the target is believed: stacks come in batches that share most of their frames."""
 
@@ -45,6 +50,7 @@ class JavaNamer:
         self.missing: list[str] = []
         self._vm = vm
         self._cache: dict[tuple[int, int, int], list[Frame]] = {}
+        self._files: list[tuple[int, int]] | None = None
         self._read_s = time.monotonic()
         self._methods: MethodReader | None = None
         self._nmethods: NmethodReader | None = None
@@ -86,30 +92,39 @@ class JavaNamer:
         self.n_named += len(frames)
         return list(frames)
 
-    def interpreted(self, method: int, bcp: int) -> Frame:
+    def interpreted(self, method: int, place: int) -> Frame:
         """The frame of an interpreted method.
 
         Args:
             method: Address of its Method when the frame was found.
-            bcp: Address of the bytecode where it was; of no meaning in a native method.
+            place: Where in it the frame was, and whose it was then, ``packed`` by the kernel side (``identity``).
 
         Returns:
-            A frame whose ``offset`` is the bytecode index. It is stale where the bytecode is not the method's.
+            A frame whose ``offset`` is the bytecode index. It is stale where another method is there by now, or the
+            bytecode is not the method's.
         """
         self._refresh()
+        offset, cookie = place & NOWHERE, place >> PLACE_BITS
         try:
             facts = self._method(method)
+            if cookie == UNKNOWN and not self._is_in_file(method):
+                raise UnreadableError("nothing tells whether the method is still the same")
         except UnreadableError:
             self.n_unreadable += 1
-            return _mark(UNREADABLE, bcp)
+            return _mark(UNREADABLE, method)
+        bcp = facts.const_method + offset
         bci = bcp - facts.code
-        if not 0 <= bci < facts.code_bytes:
-            if not facts.is_native:
-                self.n_stale += 1
-                return _mark(STALE, bcp)
-            bci = 0
+        is_inside = offset != NOWHERE and 0 <= bci < facts.code_bytes
+        if cookie not in (UNKNOWN, facts.cookie) or not (is_inside or facts.is_native):
+            self.n_stale += 1
+            return _mark(STALE, bcp)
+        bci = bci if is_inside else 0
         self.n_named += 1
         return Frame(facts.name, None, bcp, bci, FrameKind.JAVA_INTERPRETED, facts.file, facts.line(bci))
+
+    def begin(self) -> None:
+        """Believe nothing that was read before: it may be older than the stacks that are named next."""
+        self._read_s = -_MEMORY_AGE_S
 
     def _refresh(self) -> None:
         now = time.monotonic()
@@ -118,6 +133,16 @@ class JavaNamer:
             self._vm.refresh()
             if self._methods is not None:
                 self._methods.forget()
+
+    def _is_in_file(self, address: int) -> bool:
+        """Whether an address is in a mapped file: an archive of classes, whose pages come to memory when touched."""
+        if self._files is None:
+            try:
+                entries = read_maps(self._vm.pid)
+            except (NativeleakError, ValueError):
+                entries = []
+            self._files = [(entry.start, entry.end) for entry in entries if entry.inode]
+        return any(start <= address < end for start, end in self._files)
 
     def _method(self, address: int) -> MethodFacts:
         if self._methods is None:
@@ -141,8 +166,11 @@ class JavaNamer:
             return None
         if not nmethods.method(blob):
             return None  # its class was unloaded
-        scopes = self._scopes(nmethods, kind, blob, offset)
-        return self._frames(scopes, blob + offset)
+        frames = self._frames(self._scopes(nmethods, kind, blob, offset), blob + offset)
+        # Its methods are there as long as it is: if it is still there, they were when their names were read.
+        self._vm.memory.drop(blob - code_cache.header_bytes, code_cache.header_bytes + _NMETHOD_BYTES)
+        is_there = code_cache.is_used(self._vm.memory, blob) and nmethods.compile_id(blob) == compile_id
+        return frames if is_there and nmethods.method(blob) else None
 
     def _scopes(self, nmethods: NmethodReader, kind: str, blob: int, offset: int) -> list[Scope]:
         scopes: list[Scope] = []

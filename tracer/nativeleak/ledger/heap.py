@@ -28,6 +28,7 @@ class SiteLabel(NamedTuple):
 class _SiteState:
     slices: SiteSlices
     totals: tuple[int, int, int, int] = (0, 0, 0, 0)
+    written_off: tuple[int, int] = (0, 0)
 
 
 @dataclass(slots=True)
@@ -36,6 +37,8 @@ class HeapLedger:
 
     _sites: dict[SiteKey, _SiteState] = field(default_factory=dict)
     _retired: dict[int, list[int]] = field(default_factory=dict)
+    written_off: tuple[int, int] = (0, 0)
+    """Bytes and count that ``write_off`` has taken out of what is outstanding."""
 
     def read(self, raw_sites: Iterable[tuple[int, int, int, bytes]], generation: int) -> None:
         """Take in what the kernel holds: (slot, thread, stack, value) for each site."""
@@ -48,7 +51,8 @@ class HeapLedger:
             if state is None:
                 state = self._sites[key] = _SiteState(SiteSlices(generation))
             state.slices.fold(value[_HEAD.size :], generation)
-            state.totals = (allocated_bytes, allocated_count, freed_bytes, freed_count)
+            off_bytes, off_count = state.written_off
+            state.totals = (allocated_bytes, allocated_count, freed_bytes + off_bytes, freed_count + off_count)
 
     def snapshot(
         self,
@@ -92,6 +96,19 @@ class HeapLedger:
             owner=owner,
             functions=functions,
         )
+
+    def write_off(self, generation: int) -> None:
+        """Nobody knows any more what of the outstanding is still there: it counts as freed, and is summed up apart.
+
+        To be called right after ``read``, with all blocks forgotten in the kernel.
+        """
+        for state in self._sites.values():
+            allocated_bytes, allocated_count, freed_bytes, freed_count = state.totals
+            n_bytes, count = allocated_bytes - freed_bytes, allocated_count - freed_count
+            state.written_off = (state.written_off[0] + n_bytes, state.written_off[1] + count)
+            state.totals = (allocated_bytes, allocated_count, allocated_bytes, allocated_count)
+            state.slices.forget(generation)
+            self.written_off = (self.written_off[0] + n_bytes, self.written_off[1] + count)
 
     def outstanding(self) -> tuple[int, int]:
         """Bytes and count outstanding over all sites."""

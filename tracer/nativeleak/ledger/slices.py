@@ -69,6 +69,12 @@ class SiteSlices:
                     folded[index << 1 | i & 1] += difference
         self._seen = banks
 
+    def forget(self, generation: int) -> None:
+        """Nothing that was folded in so far is outstanding any more."""
+        while self._generation < generation:
+            self._merge_pairs()
+        self._folded = [0] * (2 * N_SLICES)
+
     def _merge_pairs(self) -> None:
         old = self._folded
         merged = [old[4 * i + j] + old[4 * i + 2 + j] for i in range(N_SLICES // 2) for j in (0, 1)]

@@ -1,17 +1,19 @@
 """Frozen data that every other part speaks: frames, stacks, sites, snapshots. Standard library only."""
 
 from nativeleak.model.process import TargetEnd, TargetInfo, ThreadInfo
-from nativeleak.model.site import N_SLICES, Kind, Owner, SiteKey, SiteTotals
-from nativeleak.model.snapshot import COUNTERS, Snapshot, TraceInfo
+from nativeleak.model.site import CERTAIN, N_SLICES, Kind, Owner, SiteKey, SiteTotals, Uncertainty
+from nativeleak.model.snapshot import COUNTERS, Level, Snapshot, TraceInfo, Window
 from nativeleak.model.stack import Found, Frame, FrameKind, Stack
 
 __all__ = [
+    "CERTAIN",
     "COUNTERS",
     "N_SLICES",
     "Found",
     "Frame",
     "FrameKind",
     "Kind",
+    "Level",
     "Owner",
     "SiteKey",
     "SiteTotals",
@@ -21,4 +23,6 @@ __all__ = [
     "TargetInfo",
     "ThreadInfo",
     "TraceInfo",
+    "Uncertainty",
+    "Window",
 ]

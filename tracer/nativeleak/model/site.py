@@ -42,6 +42,23 @@ class SiteKey(NamedTuple):
     stack_key: int
 
 
+class Uncertainty(NamedTuple):
+    """What sampling leaves open about outstanding memory.
+
+    Attributes:
+        n_sampled: Outstanding blocks that were kept by chance.
+        variance_bytes: Estimated variance of the outstanding bytes.
+        variance_count: Estimated variance of the number of outstanding blocks.
+    """
+
+    n_sampled: int = 0
+    variance_bytes: float = 0.0
+    variance_count: float = 0.0
+
+
+CERTAIN: Final = Uncertainty()
+
+
 @dataclass(frozen=True, slots=True)
 class SiteTotals:
     """What one call site had allocated, freed and kept at one moment since the trace began. Sizes in bytes.
@@ -53,6 +70,7 @@ class SiteTotals:
         resident_bytes: How much of the outstanding memory is in memory; None for heap.
         oldest_s: Age of the oldest outstanding allocation; None where nothing is outstanding.
         slices: (bytes, count) outstanding by birth slice, oldest first; empty for map and brk.
+        uncertainty: Where the site's blocks were sampled; else the totals are exact.
     """
 
     key: SiteKey
@@ -66,6 +84,7 @@ class SiteTotals:
     slices: tuple[tuple[int, int], ...] = ()
     owner: Owner = Owner.PROGRAM
     functions: tuple[str, ...] = ()
+    uncertainty: Uncertainty = CERTAIN
 
     @property
     def outstanding_bytes(self) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from enum import StrEnum
+from typing import Final, NamedTuple
 
 from nativeleak.model.process import TargetInfo, ThreadInfo
 from nativeleak.model.site import SiteTotals
@@ -20,6 +21,36 @@ COUNTERS: Final = (
     "resolved_frames",
 )
 """Counters that every snapshot carries and the JSON report's ``completeness`` must show."""
+
+
+class Level(StrEnum):
+    """How much of the allocator's work is watched; the values are those of the JSON report."""
+
+    EXACT = "exact"
+    SAMPLED = "sampled"
+    BIG = "big-blocks"
+    SYSCALLS = "syscalls"
+
+
+class Window(NamedTuple):
+    """A part of the trace that was watched in one way.
+
+    Attributes:
+        from_s: Seconds since the trace began.
+        to_s: Its end; that of the latest window is the moment of the snapshot.
+        sample_bytes: Mean bytes from one sample to the next at level ``sampled``, 0 at the others.
+        probe_hits: Times an allocator probe ran in it.
+        cost_s: CPU seconds of the targets that these are estimated to have taken.
+        target_cpu_s: CPU seconds that the targets used in it.
+    """
+
+    from_s: float
+    to_s: float
+    level: Level
+    sample_bytes: int = 0
+    probe_hits: int = 0
+    cost_s: float = 0.0
+    target_cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +96,7 @@ class Snapshot:
         probe_cost_ns: Estimated cost of one hit on this machine, 0.0 where it was not measured.
         tracer_cpu_s: CPU seconds the tracer has used.
         tracer_max_rss_bytes: Highest resident memory of the tracer.
+        windows: In which way each part of the trace was watched so far, oldest first.
     """
 
     elapsed_s: float
@@ -80,3 +112,4 @@ class Snapshot:
     target_cpu_s: float = 0.0
     tracer_cpu_s: float = 0.0
     tracer_max_rss_bytes: int = 0
+    windows: tuple[Window, ...] = ()

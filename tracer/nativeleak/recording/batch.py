@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from nativeleak.model import Frame, Kind, Owner, SiteKey, SiteTotals, Snapshot, Stack, TargetInfo, ThreadInfo
+from nativeleak.model import CERTAIN, Frame, Kind, Owner, SiteKey, SiteTotals, Snapshot, Stack, TargetInfo, ThreadInfo
 from nativeleak.recording.schema import Sample, pack_ids, pack_samples, pack_slices, to_signed
+from nativeleak.recording.values import pack_windows
 
 Row = tuple[Any, ...]
 
@@ -22,6 +23,7 @@ _TABLES: Final = {
     "frames": 11,
     "stacks": 4,
     "sites": 15,
+    "sampling": 4,
     "retired": 7,
     "snapshots": 12,
     "events": 4,
@@ -74,6 +76,7 @@ class Known:
         whole.rows["threads"] = [_thread_row(thread) for thread in self.threads.values()]
         whole.rows["retired"] = [_retired_row(totals) for totals in self.retired.values()]
         whole.rows["sites"] = [_site_row(number, site, self.elapsed_s) for number, site in self.sites.values()]
+        whole.rows["sampling"] = [(number, *site.uncertainty) for number, site in self.sites.values()]
         for table, rows in whole.rows.items():
             batch.rows[table] = rows + batch.rows[table]
         if batch.rows["snapshots"] and self.sites:
@@ -156,6 +159,7 @@ def _encode_stacks(known: Known, batch: Batch, stacks: Iterable[Stack]) -> None:
 
 def _encode_snapshot(known: Known, batch: Batch, snapshot: Snapshot) -> None:
     _encode_retired(known, batch, snapshot)
+    batch.trace.update(windows=pack_windows(snapshot.windows))
     samples = []
     next_id = len(known.sites)
     for site in (*snapshot.sites, *_dropped_sites(known, batch, snapshot)):
@@ -168,6 +172,8 @@ def _encode_snapshot(known: Known, batch: Batch, snapshot: Snapshot) -> None:
             continue
         batch.sites[site.key] = (number, site)
         batch.rows["sites"].append(_site_row(number, site, snapshot.elapsed_s))
+        if site.uncertainty != (before[1].uncertainty if before else CERTAIN):
+            batch.rows["sampling"].append((number, *site.uncertainty))
         sample = _sample(number, site)
         if before is None or sample != _sample(*before):
             samples.append(sample)
@@ -232,6 +238,7 @@ def _changed(before: SiteTotals, site: SiteTotals) -> bool:
         or before.slices != site.slices
         or before.owner != site.owner
         or before.functions != site.functions
+        or before.uncertainty != site.uncertainty
     )
 
 

@@ -16,6 +16,13 @@ from nativeleak.errors import RecordingError
 from nativeleak.recording.schema import APPLICATION_ID, FORMAT_VERSION, SQLITE_MAGIC
 
 _BUSY_TIMEOUT_S: Final = 10.0
+_MAX_VALUE_BYTES: Final = 128 << 20
+"""Of one value in a recording; the samples of a million sites take 44 MB."""
+# Views, triggers, virtual tables and generated columns are programs that run when the tables are read; we write none.
+_PROGRAMS: Final = """
+SELECT count(*) FROM sqlite_master AS made, pragma_table_xinfo(made.name) AS place
+WHERE made.type NOT IN ('table', 'index') OR made.rootpage IS NULL OR made.rootpage = 0 OR place.hidden <> 0
+"""
 _WRITTEN_BY: Final = "SELECT value FROM trace WHERE name = 'version'"
 
 
@@ -74,6 +81,7 @@ def checked(db: sqlite3.Connection, name: str) -> sqlite3.Connection:
         with contextlib.ExitStack() as stack:
             stack.callback(db.close)
             db.execute("PRAGMA trusted_schema = OFF")
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
             if not db.execute("PRAGMA page_count").fetchone()[0]:
                 raise _not_a_recording(name, "the file is empty")
             if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
@@ -81,6 +89,8 @@ def checked(db: sqlite3.Connection, name: str) -> sqlite3.Connection:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > FORMAT_VERSION:
                 raise _too_new(db, name, version)
+            if db.execute(_PROGRAMS).fetchone()[0]:
+                raise damaged(name, "it holds more than tables")
             if (verdict := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise damaged(name, verdict)
             db.execute("PRAGMA query_only = ON")
@@ -91,7 +101,8 @@ def checked(db: sqlite3.Connection, name: str) -> sqlite3.Connection:
                 f"reading {name} failed: another program keeps it locked", "Try again, or report from a copy of it."
             ) from error
         raise damaged(name, error) from error
-    except (sqlite3.Error, ValueError) as error:  # ValueError: SQLite's own message quotes bytes that are no text
+    # ValueError: SQLite's own message quotes bytes that are no text; MemoryError: a damaged length.
+    except (sqlite3.Error, ValueError, MemoryError) as error:
         raise damaged(name, error) from error
     return db
 

@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 
 from nativeleak.errors import RecordingError
 from nativeleak.model import (
+    CERTAIN,
     Found,
     Frame,
     FrameKind,
@@ -32,12 +33,13 @@ from nativeleak.model import (
     TargetEnd,
     TargetInfo,
     ThreadInfo,
+    Uncertainty,
 )
 from nativeleak.recording import opening
 from nativeleak.recording.schema import Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
-from nativeleak.recording.values import parse_trace_values
+from nativeleak.recording.values import parse_trace_values, parse_windows
 
-_UNREADABLE: Final = (sqlite3.Error, ValueError, KeyError, TypeError, IndexError, AttributeError)
+_UNREADABLE: Final = (sqlite3.Error, ValueError, KeyError, TypeError, IndexError, AttributeError, MemoryError)
 """What decoding a damaged file raises."""
 
 
@@ -77,6 +79,7 @@ class Recording:
         events: In the order they were added.
         end_reason: Why the trace ended; None where the recorder was killed before it could say.
         recording_error: Why and when the file could no longer be written, None where it always could.
+        windows: In which way each part of the trace was watched; empty in recordings older than this.
     """
 
     def __init__(self, db: sqlite3.Connection, name: str) -> None:
@@ -87,6 +90,7 @@ class Recording:
             self.info = parse_trace_values(values)
             self.end_reason: str | None = values.get("end_reason")
             self.recording_error: str | None = values.get("recording_error")
+            self.windows = parse_windows(values.get("windows", "[]"))
             self.targets = tuple(map(_target, db.execute("SELECT * FROM targets ORDER BY slot")))
             self.threads = {row[0]: _thread(row) for row in db.execute("SELECT * FROM threads")}
             self.snapshots = tuple(map(_snapshot, db.execute("SELECT * FROM snapshots ORDER BY id")))
@@ -110,7 +114,15 @@ class Recording:
             rows = self._db.execute("SELECT * FROM sites ORDER BY id").fetchall()
             if [row[0] for row in rows] != list(range(len(rows))):
                 raise ValueError("site ids have gaps")
-            return tuple(_site(row, self.elapsed_s) for row in rows)
+            uncertain = self._uncertainties()
+            return tuple(_site(row, self.elapsed_s, uncertain.get(row[0], CERTAIN)) for row in rows)
+
+    def _uncertainties(self) -> dict[int, Uncertainty]:
+        """By site id, of the sites that were sampled."""
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'sampling'").fetchone():
+            return {}
+        rows = self._db.execute("SELECT site_id, n_sampled, variance_bytes, variance_count FROM sampling")
+        return {row[0]: Uncertainty(int(row[1]), float(row[2]), float(row[3])) for row in rows}
 
     @cached_property
     def retired(self) -> tuple[SiteTotals, ...]:
@@ -229,7 +241,7 @@ def _frame(row: Row) -> Frame:
     )
 
 
-def _site(row: Row, end_s: float) -> SiteTotals:
+def _site(row: Row, end_s: float, uncertainty: Uncertainty) -> SiteTotals:
     _, kind, slot, thread_uid, stack_key, owner, functions = row[:7]
     allocated_bytes, allocated_count, freed_bytes, freed_count, resident_bytes, reserved_bytes, born_s, slices = row[7:]
     return SiteTotals(
@@ -244,6 +256,7 @@ def _site(row: Row, end_s: float) -> SiteTotals:
         unpack_slices(slices),
         Owner(owner),
         tuple(json.loads(functions)),
+        uncertainty,
     )
 
 

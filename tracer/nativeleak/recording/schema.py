@@ -34,6 +34,7 @@ CREATE TABLE stacks (key INTEGER PRIMARY KEY, frames BLOB, truncated INTEGER, en
 CREATE TABLE sites (id INTEGER PRIMARY KEY, kind TEXT, slot INTEGER, thread_uid INTEGER, stack_key INTEGER,
     owner TEXT, functions TEXT, allocated_bytes INTEGER, allocated_count INTEGER, freed_bytes INTEGER,
     freed_count INTEGER, resident_bytes INTEGER, reserved_bytes INTEGER, born_s REAL, slices BLOB);
+CREATE TABLE sampling (site_id INTEGER PRIMARY KEY, n_sampled INTEGER, variance_bytes REAL, variance_count REAL);
 CREATE TABLE retired (kind TEXT, slot INTEGER, owner TEXT, allocated_bytes INTEGER, allocated_count INTEGER,
     freed_bytes INTEGER, freed_count INTEGER, PRIMARY KEY (kind, slot, owner)) WITHOUT ROWID;
 CREATE TABLE snapshots (id INTEGER PRIMARY KEY, elapsed_s REAL, rss_bytes INTEGER, slice_s REAL, probe_hits INTEGER,

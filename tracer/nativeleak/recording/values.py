@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from nativeleak.model import TraceInfo
+from nativeleak.model import Level, TraceInfo, Window
 
 
 def trace_values(trace: TraceInfo) -> dict[str, str]:
@@ -24,6 +24,23 @@ def trace_values(trace: TraceInfo) -> dict[str, str]:
         "slice_s": repr(trace.slice_s),
         "options": json.dumps(dict(trace.options)),
     }
+
+
+def pack_windows(windows: Iterable[Window]) -> str:
+    """Windows as they stand in a row of the ``trace`` table, which each snapshot writes anew."""
+    return json.dumps([list(window) for window in windows])
+
+
+def parse_windows(text: str) -> tuple[Window, ...]:
+    """What ``pack_windows`` wrote.
+
+    Raises:
+        ValueError: It does not hold what it should.
+    """
+    return tuple(
+        Window(float(row[0]), float(row[1]), Level(row[2]), int(row[3]), int(row[4]), float(row[5]), float(row[6]))
+        for row in json.loads(text)
+    )
 
 
 def parse_trace_values(values: Mapping[str, str]) -> TraceInfo:

@@ -16,11 +16,25 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from nativeleak.analysis.certainty import Certainty, certainty
 from nativeleak.analysis.growth import Growth, Ints, course, measure, resident_estimate, site_curves
 from nativeleak.analysis.select import By, Metric, Selection, keep_functions, keep_threads, merge, rank
 from nativeleak.analysis.table import TOTALS, UNKNOWN_THREAD, site_table
 from nativeleak.errors import RecordingError
-from nativeleak.model import COUNTERS, Found, Frame, FrameKind, Kind, Owner, Stack, TargetInfo, TraceInfo
+from nativeleak.model import (
+    COUNTERS,
+    Found,
+    Frame,
+    FrameKind,
+    Kind,
+    Level,
+    Owner,
+    Stack,
+    TargetInfo,
+    TraceInfo,
+    Uncertainty,
+    Window,
+)
 from nativeleak.recording import Event, Recording
 
 _WITHOUT_STACKS: Final = ("strace", "pmap")
@@ -53,6 +67,7 @@ class SiteReport:
         resident_bytes: None where it was not measured.
         oldest_s: Age of the oldest outstanding allocation; None where nothing is outstanding.
         stack: Leaf first; without frames where stacks were merged.
+        certainty: Between which bounds the true totals lie; None where they are exact.
     """
 
     id: str
@@ -69,6 +84,7 @@ class SiteReport:
     oldest_s: float | None
     growth: Growth
     stack: Stack
+    certainty: Certainty | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +105,14 @@ class Overhead:
     Attributes:
         probe_cost_ns: One hit of a probe; 0.0 where it was not measured.
         target_cpu_pct: Estimated share of the target's CPU time that went into probes.
+        cost_s: CPU seconds of the target that went into probes, estimated.
+        core_pct: The same as a share of one core.
+        kernel_bytes: Memory of the kernel that our maps take.
     """
 
+    cost_s: float
+    core_pct: float
+    kernel_bytes: int
     probe_hits: int
     probe_cost_ns: float
     target_cpu_pct: float
@@ -136,6 +158,8 @@ class Report:
         fastest: The fastest of the growing sites; None without any.
         threads: Those that hold anything or live, largest first.
         counters: At least ``model.COUNTERS``.
+        windows: In which way each part of the trace was watched, oldest first; one at least.
+        certainty: Of all outstanding heap memory; None where it is exact.
     """
 
     name: str
@@ -165,6 +189,13 @@ class Report:
     counters: Mapping[str, int]
     guessed: Mapping[str, int]
     overhead: Overhead
+    windows: tuple[Window, ...] = ()
+    certainty: Certainty | None = None
+
+    @property
+    def sample_bytes(self) -> int:
+        """Mean bytes from one sample to the next, the most where that changed; 0 where every block was kept."""
+        return max([self.info.sample_bytes, *(window.sample_bytes for window in self.windows)])
 
 
 def build(recording: Recording, selection: Selection) -> Report:
@@ -223,6 +254,8 @@ def build(recording: Recording, selection: Selection) -> Report:
         guessed=_guessed(recording, holding),
         counters=dict.fromkeys(COUNTERS, 0) | dict(recording.snapshots[-1].counters),
         overhead=_overhead(recording),
+        windows=recording.windows or (_only_window(recording),),
+        certainty=_certainty(program[program["kind"] == Kind.HEAP.value]),
     )
 
 
@@ -270,6 +303,23 @@ def _sum(table: pd.DataFrame) -> Totals:
         resident_bytes=int(table["resident_bytes"].sum()),
         reserved_bytes=int(table["reserved_bytes"].sum()),
     )
+
+
+def _certainty(table: pd.DataFrame) -> Certainty | None:
+    """Of the sum over some sites."""
+    uncertainty = Uncertainty(
+        int(table["n_sampled"].sum()), float(table["variance_bytes"].sum()), float(table["variance_count"].sum())
+    )
+    totals = _sum(table)
+    return certainty(totals.outstanding_bytes, totals.outstanding_count, uncertainty)
+
+
+def _only_window(recording: Recording) -> Window:
+    """Of a recording from before there were several."""
+    last = recording.snapshots[-1]
+    sample_bytes = recording.info.sample_bytes
+    level = Level.SAMPLED if sample_bytes else Level.EXACT if "malloc" in recording.info.probes else Level.SYSCALLS
+    return Window(0.0, last.elapsed_s, level, sample_bytes, last.probe_hits, 0.0, last.target_cpu_s)
 
 
 def _kind_totals(recording: Recording, program: pd.DataFrame, kind: Kind) -> Totals:
@@ -320,6 +370,11 @@ def _site_report(
         oldest_s=None if math.isnan(oldest) else float(oldest),
         growth=row["growth"],
         stack=stack,
+        certainty=certainty(
+            int(row["outstanding_bytes"]),
+            int(row["outstanding_count"]),
+            Uncertainty(int(row["n_sampled"]), float(row["variance_bytes"]), float(row["variance_count"])),
+        ),
     )
 
 
@@ -386,9 +441,13 @@ def _resident(recording: Recording) -> Resident | None:
 
 def _overhead(recording: Recording) -> Overhead:
     last = recording.snapshots[-1]
-    in_probes_s = last.probe_hits * last.probe_cost_ns / 1e9
+    # Where there was a budget its windows say what was measured in each; else all hits cost the same.
+    in_probes_s = sum(window.cost_s for window in recording.windows) or last.probe_hits * last.probe_cost_ns / 1e9
     whole_s = last.target_cpu_s or last.elapsed_s
     return Overhead(
+        cost_s=in_probes_s,
+        core_pct=100 * in_probes_s / last.elapsed_s if last.elapsed_s else 0.0,
+        kernel_bytes=last.counters.get("kernel_map_bytes", 0),
         probe_hits=last.probe_hits,
         probe_cost_ns=last.probe_cost_ns,
         target_cpu_pct=100 * in_probes_s / whole_s if whole_s else 0.0,

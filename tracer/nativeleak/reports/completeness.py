@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nativeleak.engines.names import LOST_BY_BACKEND
-from nativeleak.model import TargetEnd, TargetInfo
+from nativeleak.model import Level, TargetEnd, TargetInfo, Window
 from nativeleak.reports.build import Report
 from nativeleak.reports.names import printable
 from nativeleak.units import format_bytes, format_duration
@@ -40,9 +40,19 @@ _LOSSES: Final = {
 }
 
 
+_UNWATCHED: Final = (Level.BIG, Level.SYSCALLS)
+_LEVELS: Final = {
+    Level.EXACT: "every block",
+    Level.SAMPLED: "sampled",
+    Level.BIG: "frees and big blocks only",
+    Level.SYSCALLS: "mapped memory only",
+}
+_MAX_WINDOWS: Final = 8
+
+
 def gaps(report: Report) -> list[Gap]:
     """Everything the report lacks, worst first."""
-    return [*_ends(report), *_lost(report.counters), *_imprecise(report)]
+    return [*_ends(report), *_lost(report.counters), *_unwatched(report), *_imprecise(report)]
 
 
 def _ends(report: Report) -> list[Gap]:
@@ -94,6 +104,43 @@ def _lost(counters: Mapping[str, int]) -> list[Gap]:
     return found
 
 
+def _unwatched(report: Report) -> list[Gap]:
+    """What the heap's figures do not cover, because all of it would have cost more than the budget."""
+    found = []
+    if "malloc" in report.info.probes and any(window.level in _UNWATCHED for window in report.windows):
+        unwatched_s = sum(window.to_s - window.from_s for window in report.windows if window.level in _UNWATCHED)
+        found.append(
+            Gap(
+                f"for {format_duration(unwatched_s)} of {format_duration(report.duration_s)} heap allocations were not "
+                "recorded, to stay inside --max-overhead or --max-memory: "
+                f"{_windows_in_words(report.windows)}. What allocators mapped meanwhile is counted as mapped memory",
+                "trace with larger ones, or --max-overhead off",
+                is_loss=True,
+            )
+        )
+    if n_uncertain := report.counters.get("uncertain_allocations", 0):
+        n_bytes = format_bytes(report.counters.get("uncertain_bytes", 0))
+        found.append(
+            Gap(
+                f"{n_bytes} in {n_uncertain:,} heap blocks were outstanding when frees were no longer watched: whether "
+                "they still are is not known; they count as freed",
+                is_loss=True,
+            )
+        )
+    return found
+
+
+def _windows_in_words(windows: Sequence[Window]) -> str:
+    shown = windows if len(windows) <= _MAX_WINDOWS else windows[:_MAX_WINDOWS]
+    words = [
+        f"{format_duration(window.from_s)} to {format_duration(window.to_s)} {_LEVELS[window.level]}"
+        for window in shown
+    ]
+    if len(shown) < len(windows):
+        words.append(f"{len(windows) - len(shown):,} more parts in the JSON report")
+    return ", ".join(words)
+
+
 def _cut_stacks(counters: Mapping[str, int]) -> list[Gap]:
     n_cut = counters["truncated_stacks"]
     if not n_cut:
@@ -129,16 +176,27 @@ def _why_guessed(module: str, without: Sequence[str]) -> str:
     return "its unwind table was not ready yet"
 
 
+def _how_certain(report: Report) -> str:
+    certainty = report.certainty
+    if certainty is None:
+        return ""
+    return (
+        f"; the outstanding bytes are right to \N{PLUS-MINUS SIGN} {certainty.error_pct:.2g} % (95 % sure, from "
+        f"{certainty.n_sampled:,} blocks)"
+    )
+
+
 def _imprecise(report: Report) -> list[Gap]:
     counters, info = report.counters, report.info
     found = []
     if lost := LOST_BY_BACKEND.get(info.backend):
         found.append(Gap(f"made by {info.backend}: {lost}", "the engine libbpf sees more: nativeleak doctor"))
-    if info.sample_bytes:
+    if report.sample_bytes:
         found.append(
             Gap(
-                f"sampled, one allocation in about {format_bytes(info.sample_bytes)}: all sizes are estimates",
-                "trace without --sample for exact ones",
+                f"sampled, one block in about {format_bytes(report.sample_bytes)} of them, larger ones all: "
+                f"heap figures are estimates{_how_certain(report)}",
+                "trace without --sample, and with --max-overhead off, for exact ones",
             )
         )
     if info.min_size or info.max_size:
@@ -155,6 +213,8 @@ def _imprecise(report: Report) -> list[Gap]:
                 "install the debug symbols of the module named behind the address",
             )
         )
+    if n_frees := counters.get("unsampled_frees", 0):
+        found.append(Gap(f"{n_frees:,} frees were of blocks that were not sampled or older than the trace"))
     if n_frees := counters["unmatched_frees"]:
         found.append(Gap(f"{n_frees:,} frees were of blocks older than the trace; they change no total"))
     return found

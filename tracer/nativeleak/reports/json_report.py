@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from nativeleak import __version__
+from nativeleak.analysis.certainty import Certainty
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import By
-from nativeleak.model import Frame, TargetInfo
+from nativeleak.model import Frame, Kind, TargetInfo, Window
 from nativeleak.reports.build import Report, SiteReport, Totals
 
 SCHEMA: Final = "nativeleak.report/1"
@@ -42,13 +43,17 @@ def _report(report: Report) -> Json:
         },
         "mode": {
             "probes": list(info.probes),
-            "sample_bytes": info.sample_bytes,
+            "sample_bytes": report.sample_bytes,
             "min_size": info.min_size,
             "max_size": info.max_size,
-            "sampled": info.sample_bytes > 0,
+            "sampled": report.sample_bytes > 0,
+            "windows": [_window(window) for window in report.windows],
             "options": dict(info.options),
         },
-        "totals": {kind.value: _totals(totals) for kind, totals in report.totals.items()},
+        "totals": {
+            kind.value: _totals(totals) | _sampling(report.certainty if kind is Kind.HEAP else None)
+            for kind, totals in report.totals.items()
+        },
         "growth": _growth(report.growth),
         "resident": report.resident
         and {
@@ -58,13 +63,16 @@ def _report(report: Report) -> Json:
             "explained_pct": None if (pct := report.resident.explained_pct) is None else round(pct, 1),
             "growth": _growth(report.resident.growth),
         },
-        "completeness": dict(report.counters),
+        "completeness": dict(report.counters) | _sampling_error(report),
         "overhead": {
             "probe_hits": overhead.probe_hits,
             "probe_cost_ns": overhead.probe_cost_ns,
+            "estimated_cost_s": round(overhead.cost_s, 6),
+            "estimated_core_pct": round(overhead.core_pct, 4),
             "estimated_target_cpu_pct": round(overhead.target_cpu_pct, 4),
             "tracer_cpu_s": overhead.tracer_cpu_s,
             "tracer_max_rss_bytes": overhead.tracer_max_rss_bytes,
+            "kernel_memory_bytes": overhead.kernel_bytes,
         },
         "by": selection.by.value,
         "metric": selection.metric.value,
@@ -86,6 +94,39 @@ def _report(report: Report) -> Json:
         "allocator_backing": _totals(report.backing)
         | {"sites": [_site(site, By.SITE_AND_THREAD) for site in report.backing_sites]},
     }
+
+
+def _window(window: Window) -> Json:
+    return {
+        "from_s": window.from_s,
+        "to_s": window.to_s,
+        "level": window.level.value,
+        "sample_bytes": window.sample_bytes,
+        "probe_hits": window.probe_hits,
+        "estimated_cost_s": round(window.cost_s, 6),
+        "target_cpu_s": round(window.target_cpu_s, 3),
+    }
+
+
+def _sampling(certainty: Certainty | None) -> Json:
+    """What an estimate rests on, and 95 % sure bounds of what is outstanding; nothing where totals are exact."""
+    if certainty is None:
+        return {}
+    return {
+        "sampling": {
+            "blocks": certainty.n_sampled,
+            "outstanding_bytes_ci95": [round(bound) for bound in certainty.bytes95],
+            "outstanding_count_ci95": [round(bound) for bound in certainty.count95],
+            "error95_pct": round(certainty.error_pct, 2),
+        }
+    }
+
+
+def _sampling_error(report: Report) -> Json:
+    """Half the width of the bounds of all outstanding heap memory; 0 where it is exact."""
+    low, high = report.certainty.bytes95 if report.certainty else (0.0, 0.0)
+    least, most = report.certainty.count95 if report.certainty else (0.0, 0.0)
+    return {"sampling_error_bytes": round((high - low) / 2), "sampling_error_count": round((most - least) / 2)}
 
 
 def _target(target: TargetInfo) -> Json:
@@ -123,7 +164,7 @@ def _growth(growth: Growth) -> Json:
 
 def _site(site: SiteReport, by: By) -> Json:
     merged: Json = {}
-    if by is By.SITE:
+    if by in (By.SITE, By.POOL):
         merged["threads"] = site.n_threads
     elif by is By.THREAD:
         merged["stacks"] = site.n_stacks
@@ -141,6 +182,7 @@ def _site(site: SiteReport, by: By) -> Json:
         "growth": _growth(site.growth),
         "truncated": site.stack.truncated,
         "stack_end": site.stack.end,
+        **_sampling(site.certainty),
         "frames": [_frame(frame) for frame in site.stack.frames],
     }
 

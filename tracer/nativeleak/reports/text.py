@@ -23,8 +23,8 @@ from nativeleak.units import format_bytes, format_duration
 _LABEL_WIDTH: Final = 16
 _MAX_THREADS: Final = 20
 _HITS: Final = {"strace": "system calls read", "pmap": "readings of all mappings"}
-_ROUTINE: Final = frozenset({"probes", "engine", "unwind"})
-"""Events that belong to every trace: they are in the JSON report."""
+_ROUTINE: Final = frozenset({"probes", "engine", "unwind", "level"})
+"""Events that belong to every trace, or are told in other words: they are in the JSON report."""
 
 
 class Line(NamedTuple):
@@ -216,12 +216,12 @@ def _overhead(report: Report, width: int) -> Iterator[Line]:
     parts = [f"{cost.probe_hits:,} {_HITS.get(report.info.backend, 'probe hits')}"]
     if cost.probe_cost_ns:
         parts.append(
-            f"about {cost.target_cpu_pct:.2g} % of the target's CPU time (estimated from {cost.probe_cost_ns:,.0f} ns "
-            "a hit)"
+            f"about {cost.target_cpu_pct:.2g} % of the target's CPU time, {cost.core_pct:.2g} % of one core (estimated "
+            f"from {cost.probe_cost_ns:,.0f} ns a hit)"
         )
     parts.append(
         f"the tracer itself used {cost.tracer_cpu_s:.1f} s of CPU and at most "
-        f"{format_bytes(cost.tracer_max_rss_bytes)} of memory"
+        f"{format_bytes(cost.tracer_max_rss_bytes)} of memory, its maps {format_bytes(cost.kernel_bytes)} in the kernel"
     )
     yield Line("Overhead of the trace", "bold")
     yield from _wrapped("  " + "; ".join(parts), "  ", width)

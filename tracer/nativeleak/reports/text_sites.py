@@ -53,9 +53,11 @@ def site_lines(report: Report, max_frames: int | None) -> Iterator[Styled]:
 
 def _heading(report: Report) -> str:
     selection = report.selection
-    what = {By.SITE: "Call sites, all threads together", By.THREAD: "Threads, all call sites together"}.get(
-        selection.by, "Call sites"
-    )
+    what = {
+        By.SITE: "Call sites, all threads together",
+        By.THREAD: "Threads, all call sites together",
+        By.POOL: "Call sites, threads of a pool together",
+    }.get(selection.by, "Call sites")
     shown, whole = len(report.program_sites), sum(totals.outstanding_bytes for totals in report.totals.values())
     n_bytes = sum(site.totals.outstanding_bytes for site in report.program_sites)
     share = f", {100 * n_bytes / whole:.1f} % of what is outstanding" if whole else ""
@@ -126,6 +128,8 @@ def _site(report: Report, number: int, site: SiteReport, max_frames: int | None)
 def _where(report: Report, site: SiteReport) -> str:
     if report.selection.by is By.SITE:
         who = f"{site.n_threads:,} thread{'' if site.n_threads == 1 else 's'}"
+    elif report.selection.by is By.POOL:
+        who = f"{site.n_threads:,} thread{'' if site.n_threads == 1 else 's'} {printable(site.thread)}"
     else:
         who = f"thread {printable(site.thread)}" + (f" (TID {site.tid})" if site.tid else "")
     parts = [who, {"heap": "heap", "map": "mapped", "brk": "brk"}[site.kind.value]]

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
+from nativeleak.symbols.budget import Budget
 from nativeleak.symbols.elf import BytesSource, ElfError, ElfFile, FileSource
 from nativeleak.target.namespaces import open_in_root, open_regular
 
@@ -24,7 +25,7 @@ MAX_DEBUGDATA_BYTES: Final = 64 << 20
 """Size limit of an unpacked ``.gnu_debugdata``; what is used is a few MiB even for the largest libraries."""
 
 _MAX_PACKED_BYTES: Final = 32 << 20
-_MAX_CHECKED_BYTES: Final = 2 << 30
+_MAX_CHECKED_BYTES: Final = 1 << 30
 _CHUNK: Final = 1 << 20
 
 Opener = Callable[[str], int]
@@ -37,7 +38,11 @@ def debug_openers(pid: int) -> tuple[Opener, ...]:
 
 
 def find_debug_file(
-    elf: ElfFile, path: str, openers: Sequence[Opener], folders: Sequence[str] = DEBUG_FOLDERS
+    elf: ElfFile,
+    path: str,
+    openers: Sequence[Opener],
+    folders: Sequence[str] = DEBUG_FOLDERS,
+    budget: Budget | None = None,
 ) -> ElfFile | None:
     """The separate debug file of an object.
 
@@ -46,20 +51,25 @@ def find_debug_file(
         path: Where the object lies as the target sees it.
         openers: The file systems to look in, best first.
         folders: Where debug files are collected.
+        budget: What may be read for all objects of the process.
 
     Returns:
         The debug file, open, for the caller to close; None where there is none that fits.
     """
     for candidate in _candidates(elf, path, folders):
         for opener in openers:
-            debug = _open_matching(elf, candidate, opener)
+            debug = _open_matching(elf, candidate, opener, budget or Budget())
             if debug is not None:
                 return debug
     return None
 
 
-def read_debugdata(elf: ElfFile) -> ElfFile | None:
+def read_debugdata(elf: ElfFile, budget: Budget | None = None) -> ElfFile | None:
     """The ELF file with symbols of its own that some distributions pack into ``.gnu_debugdata``.
+
+    Args:
+        elf: The object.
+        budget: What may be kept for all objects of the process.
 
     Returns:
         The unpacked file, in memory; None where there is none, it is damaged, or it is longer than
@@ -69,8 +79,10 @@ def read_debugdata(elf: ElfFile) -> ElfFile | None:
         packed = elf.section_data(".gnu_debugdata", _MAX_PACKED_BYTES)
         if not packed:
             return None
+        budget = budget or Budget()
         unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * MAX_DEBUGDATA_BYTES)
-        data = unpacker.decompress(packed, MAX_DEBUGDATA_BYTES)
+        data = unpacker.decompress(packed, min(MAX_DEBUGDATA_BYTES, budget.kept_bytes))
+        budget.keep(len(data))
         return ElfFile(BytesSource(data)) if unpacker.eof else None
     except (ElfError, lzma.LZMAError):
         return None
@@ -91,13 +103,13 @@ def _candidates(elf: ElfFile, path: str, folders: Sequence[str]) -> Iterator[str
         yield f"{folder}{home}/{name}"
 
 
-def _open_matching(elf: ElfFile, path: str, opener: Opener) -> ElfFile | None:
+def _open_matching(elf: ElfFile, path: str, opener: Opener, budget: Budget) -> ElfFile | None:
     try:
         debug = ElfFile(FileSource(opener(path)))
     except (OSError, ElfError, ValueError):  # ValueError: a NUL in a path
         return None
     try:
-        if debug.symtab is not None and _belongs(elf, debug):
+        if debug.symtab is not None and _belongs(elf, debug, budget):
             return debug
     except ElfError:
         pass
@@ -105,17 +117,18 @@ def _open_matching(elf: ElfFile, path: str, opener: Opener) -> ElfFile | None:
     return None
 
 
-def _belongs(elf: ElfFile, debug: ElfFile) -> bool:
+def _belongs(elf: ElfFile, debug: ElfFile, budget: Budget) -> bool:
     if elf.build_id:
         return debug.build_id == elf.build_id
-    return elf.debug_link is not None and _crc32(debug) == elf.debug_link[1]
+    return elf.debug_link is not None and _crc32(debug, budget) == elf.debug_link[1]
 
 
-def _crc32(elf: ElfFile) -> int | None:
+def _crc32(elf: ElfFile, budget: Budget) -> int | None:
     """Checksum of the whole file, None where it is too long to be read for that."""
     size = elf.source.size
     if size > _MAX_CHECKED_BYTES:
         return None
+    budget.read(size)
     crc = 0
     for place in range(0, size, _CHUNK):
         crc = zlib.crc32(elf.source.read(place, min(_CHUNK, size - place)), crc)

@@ -30,17 +30,32 @@ _RUST_REFERENCE: Final = re.compile(r"B([0-9a-zA-Z]*)_")
 _DIGITS: Final = {36: digits + ascii_uppercase, 62: digits + ascii_lowercase + ascii_uppercase}
 
 
-@lru_cache(maxsize=16384)
+# A person reads no more of a name, and a hostile file must not fill the memory with names.
+_MAX_SHOWN: Final = 4096
+_MAX_CACHED: Final = 1024
+
+
 def demangle(name: str) -> str:
     """The name of a function as its source has it; names that are not mangled come back unchanged.
 
     Suffixes of clones are dropped, but for the part of a function that was moved away as unlikely, which is marked:
-    ``foo() [clone .cold]``. Control characters and lone surrogates are replaced, so that any name can be printed.
+    ``foo() [clone .cold]``. Control characters and lone surrogates are replaced, so that any name can be printed; of
+    more than 4,096 characters the rest is left out, which three dots say.
     """
+    return _cached(name) if len(name) <= _MAX_CACHED else _shown(name)
+
+
+@lru_cache(maxsize=16384)
+def _cached(name: str) -> str:
+    return _shown(name)
+
+
+def _shown(name: str) -> str:
     clone = _CLONE.search(name)
     base = name[: clone.start()] if clone is not None and clone.start() > 0 else name
     suffix = " [clone .cold]" if base is not name and ".cold" in name[len(base) :] else ""
-    return printable(_demangled(base) + suffix)
+    text = _demangled(base)
+    return printable((text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...") + suffix)
 
 
 def printable(text: str) -> str:

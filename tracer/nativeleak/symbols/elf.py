@@ -44,9 +44,11 @@ _XNUM: Final = 0xFFFF  # PN_XNUM and SHN_XINDEX: the number did not fit the head
 _NT_GNU_BUILD_ID: Final = 3
 _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ = 4, 5, 6, 10
 _DT_GNU_HASH, _DT_VERSYM = 0x6FFF_FEF5, 0x6FFF_FFF0
-_MAX_HEADERS: Final = 1 << 16
-_MAX_NOTES_BYTES: Final = 1 << 20
+_MAX_HEADERS: Final = 1 << 12  # of a kind; linkers make under 100, the kernel runs no program with more than 1,170
+_MAX_DYNAMIC_BYTES: Final = 1 << 16
+_MAX_NOTES_BYTES: Final = 1 << 16  # of all notes of a file together
 _MAX_NAME_BYTES: Final = 1 << 16
+_MAX_SECTION_NAME_BYTES: Final = 256
 _NAME_CHUNK: Final = 128
 _BIT_0: Final = bytes(byte & 1 for byte in range(256))
 
@@ -173,11 +175,13 @@ class ElfFile:
         """
         places = [(each.offset, each.n_bytes) for each in self.sections if each.type == SHT_NOTE]
         places += [(each.offset, each.file_bytes) for each in self.segments if each.type == PT_NOTE]
+        room = _MAX_NOTES_BYTES
         for offset, n_bytes in places:
             try:
-                notes = self.source.read(offset, min(n_bytes, _MAX_NOTES_BYTES))
+                notes = self.source.read(offset, min(n_bytes, room))
             except ElfError:
                 continue
+            room -= len(notes)
             for owner, kind, content in _notes(notes):
                 if owner == b"GNU\0" and kind == _NT_GNU_BUILD_ID and content:
                     return content.hex()
@@ -270,7 +274,7 @@ class ElfFile:
         if names is None:
             return ""
         try:
-            return self._string(names[4], names[5], index)
+            return self._string(names[4], min(names[5], index + _MAX_SECTION_NAME_BYTES), index)
         except ElfError:
             return ""
 
@@ -325,7 +329,7 @@ class ElfFile:
         tags: dict[int, int] = {}
         for segment in self.segments:
             if segment.type == PT_DYNAMIC:
-                n_bytes = min(segment.file_bytes, _MAX_HEADERS) // _DYN.size * _DYN.size
+                n_bytes = min(segment.file_bytes, _MAX_DYNAMIC_BYTES) // _DYN.size * _DYN.size
                 for tag, value in _DYN.iter_unpack(self.source.read(segment.offset, n_bytes)):
                     if tag == 0:
                         break

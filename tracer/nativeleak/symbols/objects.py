@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from nativeleak.symbols.budget import Budget
 from nativeleak.symbols.debugfiles import DEBUG_FOLDERS, Opener, find_debug_file, read_debugdata
-from nativeleak.symbols.elf import ElfError, ElfFile, SymbolArea
+from nativeleak.symbols.elf import SYMBOL_BYTES, ElfError, ElfFile, SymbolArea
 from nativeleak.symbols.symtab import Symbol, SymbolTable
 
 
@@ -22,15 +23,22 @@ class SymbolizedObject:
         path: Where it lies as the target sees it, for finding its debug file.
         openers: The file systems to look in for its debug file, best first.
         folders: Where debug files are collected.
+        budget: What may be read and kept for all objects of the process.
     """
 
     def __init__(
-        self, elf: ElfFile, path: str, openers: Sequence[Opener] = (), folders: Sequence[str] = DEBUG_FOLDERS
+        self,
+        elf: ElfFile,
+        path: str,
+        openers: Sequence[Opener] = (),
+        folders: Sequence[str] = DEBUG_FOLDERS,
+        budget: Budget | None = None,
     ) -> None:
         self.elf = elf
         self._path = path
         self._openers = openers
         self._folders = folders
+        self._budget = budget or Budget()
         self._debug: ElfFile | None = None
         self._tables: list[SymbolTable] = []
         first = self._own_symtab if elf.symtab is not None else self._separate_symtab
@@ -72,15 +80,22 @@ class SymbolizedObject:
                 yield table
 
     def _own_symtab(self) -> SymbolTable | None:
-        return _table(self.elf, self.elf.symtab)
+        return self._table(self.elf, self.elf.symtab)
 
     def _separate_symtab(self) -> SymbolTable | None:
-        self._debug = find_debug_file(self.elf, self._path, self._openers, self._folders) or read_debugdata(self.elf)
-        return _table(self._debug, self._debug.symtab) if self._debug is not None else None
+        budget = self._budget
+        self._debug = find_debug_file(self.elf, self._path, self._openers, self._folders, budget) or read_debugdata(
+            self.elf, budget
+        )
+        return self._table(self._debug, self._debug.symtab) if self._debug is not None else None
 
     def _dynsym(self) -> SymbolTable | None:
-        return _table(self.elf, self.elf.dynsym)
+        return self._table(self.elf, self.elf.dynsym)
 
-
-def _table(elf: ElfFile, area: SymbolArea | None) -> SymbolTable | None:
-    return SymbolTable(elf, area) if area is not None else None
+    def _table(self, elf: ElfFile, area: SymbolArea | None) -> SymbolTable | None:
+        if area is None:
+            return None
+        self._budget.read(area.n_symbols * SYMBOL_BYTES)
+        table = SymbolTable(elf, area)
+        self._budget.keep(table.n_bytes)
+        return table

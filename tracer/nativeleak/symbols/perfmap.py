@@ -23,10 +23,13 @@ from nativeleak.target.namespaces import open_in_root
 
 MAX_PERF_MAP_BYTES: Final = 64 << 20
 """Of a longer file only the end is read, which holds what was compiled last."""
+MAX_PERF_MAP_LINES: Final = 1 << 18
+"""As many of the last lines are used: each takes 100 bytes for a moment, and the file is the target's to write."""
 
 # 200,000 lines take 0.8 s: a target that compiles all the time must not keep the tracer parsing all the time.
 _CHEAP_S: Final = 0.05
 _REST_FACTOR: Final = 20
+_MAX_NAME_BYTES: Final = 4096
 _LINE: Final = re.compile(rb"^(?:0x)?([0-9a-fA-F]{1,16}) (?:0x)?([0-9a-fA-F]{1,16}) (.+)$", re.MULTILINE)
 
 
@@ -38,7 +41,7 @@ class PerfMapTable:
     """
 
     def __init__(self, text: bytes) -> None:
-        self._text = text
+        self._text = text = _last_lines(text)
         self._line_starts = array.array("Q")
         self._names = array.array("I")
         line_ends = array.array("Q")
@@ -60,8 +63,8 @@ class PerfMapTable:
             return None
         line = self._lines[index]
         begin = self._names[line]
-        end = self._text.find(b"\n", begin)
-        name = self._text[begin : end if end >= 0 else len(self._text)]
+        end = self._text.find(b"\n", begin, begin + _MAX_NAME_BYTES)
+        name = self._text[begin : end if end >= 0 else begin + _MAX_NAME_BYTES]
         return name.decode("utf-8", "replace"), ip - self._line_starts[line]
 
 
@@ -132,6 +135,12 @@ class PerfMap:
         if end_s - begin_s > _CHEAP_S:
             self._rest_until_s = end_s + _REST_FACTOR * (end_s - begin_s)
         return True
+
+
+def _last_lines(text: bytes) -> bytes:
+    if text.count(b"\n") <= MAX_PERF_MAP_LINES:
+        return text
+    return text[len(text.rsplit(b"\n", MAX_PERF_MAP_LINES)[0]) + 1 :]
 
 
 def _pieces(

@@ -19,6 +19,7 @@ from typing import Final, Self
 
 from nativeleak.errors import NativeleakError
 from nativeleak.model.stack import Frame, FrameKind
+from nativeleak.symbols.budget import Budget
 from nativeleak.symbols.debugfiles import DEBUG_FOLDERS, debug_openers
 from nativeleak.symbols.demangle import demangle, printable
 from nativeleak.symbols.elf import BytesSource, ElfError, ElfFile, FileSource
@@ -26,6 +27,7 @@ from nativeleak.symbols.objects import SymbolizedObject
 from nativeleak.symbols.perfmap import PerfMap
 from nativeleak.target.jvm import find_libjvm
 from nativeleak.target.mapped import VDSO, MappedObject, executable_objects, open_object
+from nativeleak.target.namespaces import max_open_files
 from nativeleak.target.procfs import MapEntry, read_maps, read_start_ticks, read_status
 
 MAX_CACHED_FRAMES: Final = 65_536
@@ -57,14 +59,18 @@ class Symbolizer:
         self.unresolved_frames = 0
         self._pid = pid
         self._debug_folders = tuple(debug_folders)
+        self._budget = Budget()
         self._refresh_interval_s = refresh_interval_s
         self._refreshed_s = self._perf_map_read_s = -refresh_interval_s
         self._maps: list[MapEntry] = []
         self._starts: list[int] = []
         self._departed: deque[MapEntry] = deque(maxlen=MAX_DEPARTED)
         self._objects: dict[tuple[str, int], SymbolizedObject | None] = {}
+        self._closed: set[tuple[str, int]] = set()
         self._cache: dict[int, Frame] = {}
         self._is_jvm = False
+        self._max_open = max_open_files() // 4  # some have a debug file, and others need descriptors too
+        self._max_early = min(MAX_EARLY_OBJECTS, self._max_open)
         self._start_ticks, self._perf_map = _identity(pid)
         self.refresh_maps()
 
@@ -165,9 +171,10 @@ class Symbolizer:
         self._maps = maps
         self._starts = [each.start for each in maps]
         self._is_jvm = self._is_jvm or find_libjvm(maps) is not None
-        unknown = [each for each in maps if (each.dev, each.inode) not in self._objects]
+        known = self._objects.keys() | self._closed
+        unknown = [each for each in maps if (each.dev, each.inode) not in known]
         for mapped in executable_objects(self._pid, unknown):
-            if len(self._objects) < MAX_EARLY_OBJECTS:
+            if len(self._objects) < self._max_early:
                 self._open(mapped)
 
     def _object(self, entry: MapEntry) -> SymbolizedObject | None:
@@ -177,11 +184,23 @@ class Symbolizer:
                 self._open(mapped)
         return self._objects.get(key)
 
+    def _make_room(self) -> None:
+        """Close the files that were opened first where too many are open; they are opened again when asked for."""
+        held = [key for key, each in self._objects.items() if each is not None]
+        if len(held) < self._max_open:
+            return
+        for key in held[: 1 + self._max_open // 4]:
+            each = self._objects.pop(key)
+            if each is not None:
+                each.close()
+            self._closed.add(key)
+
     def _open(self, mapped: MappedObject) -> None:
+        self._make_room()
         try:
             source = self._read_vdso(mapped) if mapped.is_vdso else FileSource(open_object(self._pid, mapped))
             self._objects[mapped.key] = SymbolizedObject(
-                ElfFile(source), mapped.path, debug_openers(self._pid), self._debug_folders
+                ElfFile(source), mapped.path, debug_openers(self._pid), self._debug_folders, self._budget
             )
         except ElfError:
             self._objects[mapped.key] = None

@@ -7,13 +7,16 @@ component at a time, and nothing leads out of the target's root.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import resource
 import stat
 from pathlib import Path
 from typing import Final
 
 _MAX_LINKS: Final = 40  # the kernel's own limit, MAXSYMLINKS in include/linux/namei.h
+_UNLIMITED_FILES: Final = 1 << 20
 _STEP: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -63,6 +66,15 @@ def open_regular(path: str) -> int:
         return fd
     os.close(fd)
     raise OSError(errno.EINVAL, "not a regular file", path)
+
+
+def max_open_files() -> int:
+    """How many files we may have open; the limit is raised as far as it goes, for a target may map many objects."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return soft if soft > 0 else _UNLIMITED_FILES
 
 
 def _walk(walk: list[int], path: str, follow_last: bool) -> None:

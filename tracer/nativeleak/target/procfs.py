@@ -25,7 +25,8 @@ PTRACE_REMEDY: Final = (
 )
 """What lets one process look into another's /proc files (ptrace access mode checks, ptrace(2))."""
 
-_MAPS_LINE: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) (\S+) (\d+) *(.*)")
+_MAPS_LINE: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) (\S+) (\d{1,20}) *(.*)", re.DOTALL)
+_MAPS_BUFFER_BYTES: Final = 1 << 16
 _DELETED: Final = " (deleted)"
 _GONE: Final = (errno.ENOENT, errno.ESRCH)
 _DENIED: Final = (errno.EACCES, errno.EPERM)
@@ -78,14 +79,27 @@ def parse_maps(text: str) -> list[MapEntry]:
 
     Source: show_map_vma() in fs/proc/task_mmu.c.
     """
-    entries = []
-    for match in filter(None, map(_MAPS_LINE.fullmatch, text.split("\n"))):
-        start, end, perms, offset, dev, inode, path = match.groups()
-        path = path.replace("\\012", "\n")
-        deleted = inode != "0" and path.endswith(_DELETED)
-        path = path.removesuffix(_DELETED) if deleted else path
-        entries.append(MapEntry(int(start, 16), int(end, 16), perms, int(offset, 16), dev, int(inode), path, deleted))
-    return entries
+    known: dict[str, str] = {}
+    return [entry for entry in (_parse_maps_line(line, known) for line in text.split("\n")) if entry is not None]
+
+
+def _parse_maps_line(line: str, known: dict[str, str]) -> MapEntry | None:
+    """One mapping, None for a line that makes no sense.
+
+    Args:
+        line: Without its newline.
+        known: Devices and paths seen so far, so that mappings of one file share theirs: a path may have 4 KiB, and a
+            process may map it 65,530 times.
+    """
+    match = _MAPS_LINE.fullmatch(line)
+    if match is None:
+        return None
+    start, end, perms, offset, dev, inode, path = match.groups()
+    path = path.replace("\\012", "\n")
+    deleted = inode != "0" and path.endswith(_DELETED)
+    path = path.removesuffix(_DELETED) if deleted else path
+    perms, dev, path = (known.setdefault(text, text) for text in (perms, dev, path))
+    return MapEntry(int(start, 16), int(end, 16), perms, int(offset, 16), dev, int(inode), path, deleted)
 
 
 def parse_status(text: str) -> dict[str, str]:
@@ -115,7 +129,13 @@ def read_maps(pid: int) -> list[MapEntry]:
         TargetGoneError: There is no such process any more.
         CannotTraceError: Its mappings may not be read with these rights.
     """
-    return parse_maps(_read_text(pid, "maps"))
+    known: dict[str, str] = {}
+    try:
+        with open(f"/proc/{pid}/maps", "rb", buffering=_MAPS_BUFFER_BYTES) as file:
+            lines = (line[:-1].decode("utf-8", "surrogateescape") for line in file)
+            return [entry for entry in (_parse_maps_line(line, known) for line in lines) if entry is not None]
+    except OSError as error:
+        _raise(error, pid, "maps")
 
 
 def read_status(pid: int) -> dict[str, str]:

@@ -19,11 +19,13 @@ from nativeleak.symbols.elf import ElfFile
 from nativeleak.symbols.source import ElfError, FileSource
 from nativeleak.target.namespaces import open_regular
 from nativeleak.unwind.cache import CacheKey, TableCache
-from nativeleak.unwind.eh_frame import n_eh_frame_bytes
-from nativeleak.unwind.table import UnwindTable, build_table, decode, no_table
+from nativeleak.unwind.eh_frame import n_frame_bytes
+from nativeleak.unwind.table import UnwindTable, build_table, decode, no_table, text_ranges
 
 MAX_HERE_BYTES: Final = 64 << 10
 """``.eh_frame`` up to this size is read here: 20 ms and under 1 MB. Longer ones left 3 MB and more in the recorder."""
+MAX_TEXT_HERE_BYTES: Final = 4 << 20
+"""Of code, which is searched for calls. What a linker makes has less of it where it has little CFI."""
 
 _CHUNK: Final = 1 << 16
 _MAX_RESULT_BYTES: Final = 32 << 20
@@ -173,8 +175,9 @@ def _start(file: FileSource, fd: int, build_id: str, full: bool, cache: TableCac
 def _is_large(fd: int) -> bool:
     try:
         with ElfFile(FileSource(os.dup(fd))) as elf:
-            known = n_eh_frame_bytes(elf)
-            return (known or elf.source.size) > MAX_HERE_BYTES
+            known = n_frame_bytes(elf)
+            text_bytes = sum(end - start for start, end in text_ranges(elf))
+            return (known or elf.source.size) > MAX_HERE_BYTES or text_bytes > MAX_TEXT_HERE_BYTES
     except ElfError:
         return False  # nothing of it will be read
 

@@ -45,6 +45,7 @@ _PADDING: Final = bytes(_FDE.size)  # so that the struct can be read at the last
 _LONG: Final = 0xFFFF_FFF0  # from here on a length is an escape, 0xffffffff for 64-bit DWARF
 _DEBUG_CIE: Final = 0xFFFF_FFFF
 _MAX_AUGMENTATION_BYTES: Final = 16
+_MAX_INFLATION: Final = 1032  # of zlib's deflate
 
 Fde = tuple[int, int, tuple[Row, ...]]
 """(start, end, rows): the addresses of a function, end excluded, and its rows, counted from start."""
@@ -123,10 +124,16 @@ def find_debug_frame(elf: ElfFile) -> FrameSection | None:
     return None
 
 
-def n_eh_frame_bytes(elf: ElfFile) -> int:
-    """Length of ``.eh_frame`` for guessing the work; 0 where no section tells."""
-    sizes = [each.n_bytes for each in elf.sections if each.name == ".eh_frame" and each.type != SHT_NOBITS]
-    return sizes[0] if sizes else 0
+def n_frame_bytes(elf: ElfFile) -> int:
+    """Bytes of CFI for guessing the work, as they are when unpacked; 0 where no section tells."""
+    total = 0
+    for each in elf.sections:
+        if each.name == ".eh_frame" and each.type != SHT_NOBITS:
+            total += each.n_bytes
+        elif each.name in (".debug_frame", ".zdebug_frame") and each.type != SHT_NOBITS:
+            is_packed = each.flags & SHF_COMPRESSED or each.name == ".zdebug_frame"
+            total += each.n_bytes * (_MAX_INFLATION if is_packed else 1)
+    return total
 
 
 def read_fdes(section: FrameSection, min_row_bytes: int = 1) -> list[Fde]:

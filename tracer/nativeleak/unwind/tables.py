@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from nativeleak.errors import NativeleakError
 from nativeleak.symbols.elf import ElfError, ElfFile
 from nativeleak.symbols.source import BytesSource, FileSource
 from nativeleak.target.mapped import MappedObject, executable_objects, open_object
+from nativeleak.target.namespaces import max_open_files
 from nativeleak.target.procfs import MapEntry, read_maps
 from nativeleak.unwind import builder
 from nativeleak.unwind.cache import TableCache, default_folder
@@ -34,6 +36,8 @@ _FULL_FLAG: Final = 1 << 16
 _FORMAT_WORD: Final = slice(20, 24)
 
 ObjectKey = tuple[str, int]
+MappingRow = tuple[int, int, int, int]
+"""(start, end, bias, table) of an executable mapping."""
 
 
 class TableStore(Protocol):
@@ -42,8 +46,12 @@ class TableStore(Protocol):
     def add_table(self, words: bytes) -> int:
         """Keep a table; returns its index."""
 
+    @property
+    def max_mappings(self) -> int:
+        """How many executable mappings of a target can be told of."""
+
     def set_mappings(self, slot: int, mappings: Sequence[tuple[int, int, int, int]]) -> None:
-        """Say where code is mapped: (start, end, bias, table), in order of address."""
+        """Say where code is mapped: (start, end, bias, table), in order of address; ``max_mappings`` at most."""
 
 
 @dataclass(slots=True)
@@ -63,7 +71,10 @@ class _Object:
 
 @dataclass(slots=True)
 class _Job:
-    key: ObjectKey
+    """A table to be made; the file is open already, so that it is still there when its turn comes, or -1."""
+
+    pid: int
+    mapped: MappedObject
     fd: int
     full: bool
     build: builder.TableBuild | None = None
@@ -77,6 +88,7 @@ class ProcessMappings:
     pid: int
     entries: list[MapEntry] = field(default_factory=list)
     written: tuple[tuple[int, int, int, int], ...] = ()
+    n_left_out: int = 0
 
 
 class UnwindTables:
@@ -94,6 +106,7 @@ class UnwindTables:
         self._objects: dict[ObjectKey, _Object] = {}
         self._targets: dict[int, ProcessMappings] = {}
         self._jobs: list[_Job] = []
+        self._max_open = max_open_files() // 4
         self.build_s = 0.0
 
     @property
@@ -116,10 +129,11 @@ class UnwindTables:
         maps = read_maps(pid)
         self._take(self._targets[slot], maps)
         exe_key = _executable_key(pid)
-        first = [job for job in self._jobs if self._is_first(job.key, exe_key)]
+        first = [job for job in self._jobs if self._is_first(job.mapped.key, exe_key)]
         for job in first:
             self._jobs.remove(job)
-            self._finish(job, self._build_now(job))
+            if job.fd >= 0 or self._open(job):
+                self._finish(job, self._build_now(job))
         self._write(self._targets[slot])
 
     def refresh(self, slot: int) -> None:
@@ -146,8 +160,11 @@ class UnwindTables:
 
     def _work_on(self, job: _Job) -> bool:
         """Begin what has not begun, and take it over where it is ready; whether it was."""
+        if job.fd < 0 and not self._open(job):
+            self._jobs.pop(0)
+            return True
         if job.build is None:
-            build_id = self._objects[job.key].build_id
+            build_id = self._objects[job.mapped.key].build_id
             job.build = builder.start_build(job.fd, build_id, full=job.full, cache=self._cache)
         if not job.build.poll():
             return False
@@ -175,7 +192,8 @@ class UnwindTables:
         for job in self._jobs:
             if job.build is not None:
                 job.build.close()
-            os.close(job.fd)
+            if job.fd >= 0:
+                os.close(job.fd)
         self._jobs.clear()
 
     # Objects
@@ -208,30 +226,36 @@ class UnwindTables:
             obj.reason = str(error)
 
     def _queue(self, pid: int, mapped: MappedObject, *, full: bool) -> None:
-        obj = self._objects[mapped.key]
+        job = _Job(pid, mapped, -1, full)
+        if len(self._jobs) >= self._max_open or self._open(job):
+            self._jobs.append(job)
+
+    def _open(self, job: _Job) -> bool:
+        """Open the file of a job and see where its code is; whether there is something to be built."""
+        obj = self._objects[job.mapped.key]
         try:
-            fd = open_object(pid, mapped)
+            job.fd = open_object(job.pid, job.mapped)
         except OSError as error:
             obj.is_built, obj.reason = True, error.strerror or str(error)
-            return
+            return False
         try:
-            with ElfFile(FileSource(os.dup(fd))) as elf:
+            with ElfFile(FileSource(os.dup(job.fd))) as elf:
                 obj.loads, obj.build_id = _loads(elf), elf.build_id
         except (ElfError, OSError) as error:
-            os.close(fd)
+            os.close(job.fd)
             obj.is_built, obj.reason = True, str(error)
-            return
-        self._jobs.append(_Job(mapped.key, fd, full))
+            return False
+        return True
 
     def _is_first(self, key: ObjectKey, exe_key: ObjectKey | None) -> bool:
         return key == exe_key or self._objects[key].name.startswith(_FIRST)
 
     def _build_now(self, job: _Job) -> UnwindTable:
-        return builder.build(job.fd, self._objects[job.key].build_id, full=job.full, cache=self._cache)
+        return builder.build(job.fd, self._objects[job.mapped.key].build_id, full=job.full, cache=self._cache)
 
     def _finish(self, job: _Job, table: UnwindTable) -> None:
         os.close(job.fd)
-        self._keep(self._objects[job.key], table)
+        self._keep(self._objects[job.mapped.key], table)
 
     def _keep(self, obj: _Object, table: UnwindTable) -> None:
         started_s = time.monotonic()
@@ -255,9 +279,18 @@ class UnwindTables:
 
     def _write(self, target: ProcessMappings) -> None:
         rows = tuple(self._row(entry) for entry in sorted(target.entries))
-        if rows != target.written:
-            target.written = rows
-            self._store.set_mappings(target.slot, rows)
+        if rows == target.written:
+            return
+        target.written = rows
+        self._store.set_mappings(target.slot, most_needed(rows, self._store.max_mappings))
+        n_left_out = len(rows) - self._store.max_mappings
+        if n_left_out > target.n_left_out:
+            self._on_note(
+                "limits",
+                f"{n_left_out:,} of {len(target.written):,} executable mappings of PID {target.pid} found no room: "
+                "stacks end where they come to one of these",
+            )
+        target.n_left_out = max(n_left_out, target.n_left_out)
 
     def _row(self, entry: MapEntry) -> tuple[int, int, int, int]:
         obj = self._objects.get((entry.dev, entry.inode)) if entry.inode or entry.path == "[vdso]" else None
@@ -269,6 +302,15 @@ class UnwindTables:
             if offset < file_offset + n_bytes and file_offset < offset + (entry.end - entry.start):
                 return entry.start, entry.end, entry.start - offset + file_offset - vaddr, obj.index
         return entry.start, entry.end, 0, NO_TABLE
+
+
+def most_needed(rows: Sequence[MappingRow], n: int) -> Sequence[MappingRow]:
+    """``n`` of the mappings, in order of address: rather those of objects with few of them, and with tables."""
+    if len(rows) <= n:
+        return rows
+    n_of_table = Counter(row[3] for row in rows)
+    n_of_table[NO_TABLE] = len(rows)
+    return sorted(sorted(rows, key=lambda row: n_of_table[row[3]])[:n])
 
 
 def _loads(elf: ElfFile) -> tuple[tuple[int, int, int], ...]:

@@ -6,7 +6,7 @@ Source: ``bpf/nativeleak.h``, field for field; the sizes are asserted on both si
 from __future__ import annotations
 
 import ctypes
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Final
 
 MAX_TARGETS: Final = 64
@@ -14,8 +14,8 @@ SLICES: Final = 16
 BANKS: Final = 2
 MAX_FRAMES: Final = 512
 CHUNK_FRAMES: Final = 64
-MAX_MAPPINGS: Final = 512
-MAX_TABLES: Final = 1024
+MAX_MAPPINGS: Final = 2048
+MAX_TABLES: Final = 4096
 CHUNK_BYTES: Final = 4096
 """Unwind tables are arrays of elements of this size."""
 NO_TABLE: Final = 0xFFFFFFFF
@@ -23,6 +23,12 @@ FOUND_SHIFT: Final = 56
 N_WRAPPERS: Final = 4
 N_JAVA_HEAPS: Final = 4
 SCRATCH_PER_CPU: Final = 8
+N_FUNCTIONS: Final = 16
+"""Functions of a target whose return may be declined, and 0 for all others."""
+MAX_SAMPLE_RATE: Final = 1 << 28
+MIN_SAMPLE_RATE: Final = 1 << 10
+CERTAIN_RATES: Final = 16
+"""Blocks of so many sampling rates are kept for certain."""
 BORN_SHIFT: Final = 20
 """Birth times count in units of 2^20 ns."""
 SLICE_SHIFT: Final = 10
@@ -67,6 +73,11 @@ class Counter(IntEnum):
     OVERWRITTEN = 14
     BAD_POINTER = 15
     SYSCALLS = 16
+    CALLS = 17
+    FREES = 18
+    DECLINED = 19
+    UNSAMPLED = 20
+    UNSAMPLED_FREES = 21
 
 
 class EventType(IntEnum):
@@ -129,6 +140,13 @@ class Unwind(IntEnum):
     TABLES = 1
 
 
+class TargetFlag(IntFlag):
+    """``enum nl_target_flag``."""
+
+    PARTIAL = 1
+    FREES = 2
+
+
 class Mapping(ctypes.Structure):
     """``struct nl_mapping``."""
 
@@ -183,6 +201,17 @@ class Java(ctypes.Structure):
         ("deopt_mh_handler", ctypes.c_uint32),
         ("deopt_handler_bytes", ctypes.c_uint32),
         ("orig_pc", ctypes.c_uint32),
+        ("archive_low", ctypes.c_uint64),
+        ("archive_high", ctypes.c_uint64),
+        ("symbol_mask", ctypes.c_uint64),
+        ("symbol_length", ctypes.c_uint32),
+        ("symbol_body", ctypes.c_uint32),
+        ("method_const", ctypes.c_uint32),
+        ("const_pool", ctypes.c_uint32),
+        ("const_name", ctypes.c_uint32),
+        ("pool_holder", ctypes.c_uint32),
+        ("pool_bytes", ctypes.c_uint32),
+        ("class_name", ctypes.c_uint32),
     )
 
 
@@ -205,9 +234,13 @@ class Target(ctypes.Structure):
         ("wrappers_end", ctypes.c_uint64),
         ("generation", ctypes.c_uint32),
         ("max_depth", ctypes.c_uint32),
-        ("bank", ctypes.c_uint32),
+        ("epoch", ctypes.c_uint32),
         ("unwind", ctypes.c_uint32),
         ("wrappers", Wrapper * N_WRAPPERS),
+        ("sample_rate", ctypes.c_uint64),
+        ("sample_above", ctypes.c_uint64),
+        ("flags", ctypes.c_uint32),
+        ("pad2", ctypes.c_uint32),
     )
 
 
@@ -215,10 +248,12 @@ class Live(ctypes.Structure):
     """``struct nl_live``."""
 
     _fields_ = (
-        ("size", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
         ("stack", ctypes.c_uint64),
         ("thread", ctypes.c_uint32),
         ("born", ctypes.c_uint32),
+        ("count", ctypes.c_uint32),
+        ("kept", ctypes.c_uint32),
     )
 
 
@@ -279,13 +314,13 @@ class Event(ctypes.Structure):
 
 
 SIZES: Final = {
-    Target: 160,
-    Live: 24,
+    Target: 184,
+    Live: 32,
     SiteKeyStruct: 16,
     Site: 552,
     StackStruct: 24,
-    Mappings: 16392,
-    Java: 224,
+    Mappings: 65544,
+    Java: 280,
     Event: 96,
 }
 
@@ -295,7 +330,12 @@ for _struct, _size in SIZES.items():
 
 
 def cookie(
-    call: Call, slot: int, offset: int = 0, pushed_bytes: int = 0, arguments: tuple[int, int, int] = (7, 6, 2)
+    call: Call,
+    slot: int,
+    offset: int = 0,
+    pushed_bytes: int = 0,
+    arguments: tuple[int, int, int] = (7, 6, 2),
+    function: int = 0,
 ) -> int:
     """Cookie of a probe: ``NL_COOKIE_*``.
 
@@ -303,12 +343,13 @@ def cookie(
         offset: Bytes from the function's first instruction to the probe.
         pushed_bytes: What the instructions before the probe have pushed.
         arguments: Registers of arguments 1 to 3 at the probe, as x86-64 counts them.
+        function: Number among the target's functions whose return may be declined, below ``N_FUNCTIONS``; 0 for none.
     """
     registers = arguments[0] | arguments[1] << 4 | arguments[2] << 8
-    return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32 | registers << 48
+    return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32 | registers << 48 | function << 60
 
 
-THREAD_BYTES: Final = 216
+THREAD_BYTES: Final = 192
 """Size of ``struct nl_thread``, of which user space reads nothing."""
 FRAME_BYTES: Final = 16
 """Size of ``struct nl_frame``: the address with its ``Found`` in the upper byte, and a second word."""

@@ -23,10 +23,13 @@ from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.errors import NativeleakError
 from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.ledger.heap import HeapLedger
-from nativeleak.ledger.slices import BORN_SHIFT, generation_at, slice_seconds
+from nativeleak.ledger.sampling import LiveFacts, born_seconds, read_live_set
+from nativeleak.ledger.slices import generation_at, slice_seconds
 from nativeleak.model import (
+    CERTAIN,
     Frame,
     Kind,
+    Level,
     Owner,
     SiteKey,
     SiteTotals,
@@ -45,8 +48,9 @@ from nativeleak.unwind.verify import ReturnAddresses
 OTHER_THREADS: Final = "(threads beyond the limit)"
 _MAX_EXACT_AGES: Final = 2_000_000
 """Outstanding blocks up to which the last snapshot reads the live set for exact ages: about half a second a million."""
+_MAX_LIVE_READ_S: Final = 0.2
+"""A live set that takes longer to read is read for the last snapshot only."""
 _PROT_EXEC: Final = 4
-_LIVE_WORDS: Final = 3
 
 
 class Collector:
@@ -79,6 +83,10 @@ class Collector:
         self._counters: dict[abi.Counter, int] = {}
         self._counters_before: dict[abi.Counter, int] = {}
         self._map_retired: dict[tuple[int, Kind, Owner], SiteTotals] = {}
+        self.level = Level.EXACT
+        self.is_sampled = False
+        """Whether blocks were sampled at any time."""
+        self._live_read_s = 0.0
 
     def bind(self, engine: BpfEngine) -> None:
         """The engine, which in turn needs ``on_event`` to be made."""
@@ -121,6 +129,22 @@ class Collector:
         """Count from now on: what the engine did before the windows open is not the targets'."""
         self._counters_before = self.engine.read_counters()
 
+    def set_level(self, level: Level) -> None:
+        """How the allocator is watched from now on."""
+        self.level = level
+        self.is_sampled = self.is_sampled or level is Level.SAMPLED
+        self.namer.allocator_watched = level in (Level.EXACT, Level.SAMPLED)
+
+    def consume(self) -> None:
+        """Take in the events that wait, under the level at which they came about."""
+        self.engine.consume()
+
+    def write_off(self) -> None:
+        """Take all outstanding heap blocks out of the totals: their frees will go unseen. Without probes only."""
+        self.read_heap()
+        self.heap.write_off(self.generation)
+        self.engine.empty_live_set()
+
     # Events
 
     def on_event(self, event: abi.Event) -> None:
@@ -143,15 +167,24 @@ class Collector:
             self._on_mapping(state, event)
 
     def _on_mapping(self, state: TargetState, event: abi.Event) -> None:
+        in_allocator = bool(event.flags & abi.IN_ALLOCATOR) or self._is_unfollowed(event)
         if event.type == abi.EventType.MMAP:
-            self.namer.saw_mapping(event.stack, in_allocator=bool(event.flags & abi.IN_ALLOCATOR))
-        mapping = to_mapping_event(event, state.start_ns, state.facts.pid, state.segments)
+            self.namer.saw_mapping(event.stack, in_allocator=in_allocator)
+        mapping = to_mapping_event(event, state.start_ns, state.facts.pid, state.segments, in_allocator=in_allocator)
         if mapping is None:
             return
         state.space.apply(mapping)
         # JIT compilers map anonymous memory executable, or make it so later.
         if event.type in (abi.EventType.MMAP, abi.EventType.MPROTECT) and event.args[2] & _PROT_EXEC:
             state.new_code = True
+
+    def _is_unfollowed(self, event: abi.Event) -> bool:
+        """Whether memory was mapped inside of an allocator call whose return the kernel side has declined."""
+        if self.level is not Level.SAMPLED or not event.stack:
+            return False
+        if not self.namer.is_known(event.stack):
+            self.name_new_stacks()
+        return self.namer.is_in_allocator(event.stack)
 
     def _on_thread(self, state: TargetState, event: abi.Event) -> None:
         name = _comm(event)
@@ -226,6 +259,10 @@ class Collector:
         self._new_keys.clear()
         if sweep:
             raw.extend(self.engine.stacks.fetch_all())
+        for slot in {stack.slot for stack in raw}:
+            state = self.targets.get(slot)
+            if state is not None and state.java is not None:
+                state.java.begin_naming()
         named = [self.namer.name(self.targets[stack.slot], stack) for stack in raw if stack.slot in self.targets]
         if named:
             self._on_stacks(named)
@@ -273,8 +310,11 @@ class Collector:
         elapsed_s = self.elapsed_s()
         self.read_heap()
         self._retire()
-        ages = self._exact_births() if final and self.heap.outstanding()[1] <= _MAX_EXACT_AGES else None
+        live = self._read_live(final=final)
+        ages = self._births(live) if live is not None else None
         sites = self.heap.snapshot(elapsed_s, self.generation, self.namer.label, ages)
+        if live is not None and live.uncertainty:
+            sites = [replace(site, uncertainty=live.uncertainty.get(site.key, CERTAIN)) for site in sites]
         for state in self.targets.values():
             sites.extend(self._map_sites(state, elapsed_s))
         changed, self._changed_threads = self._changed_threads, set()
@@ -319,25 +359,29 @@ class Collector:
                 resident[site_id] = resident.get(site_id, 0) + n_bytes
         return state.space.site_totals(state.slot, elapsed_s, resident)  # type: ignore[arg-type]
 
-    def _exact_births(self) -> dict[SiteKey, float]:
+    def _read_live(self, *, final: bool) -> LiveFacts | None:
+        """What the live set tells: ages for the last snapshot, and what sampling leaves open for all of them.
+
+        None where it is not worth the time.
+        """
+        if self.is_sampled:
+            if not final and self._live_read_s > _MAX_LIVE_READ_S:
+                return None
+        elif not final or self.heap.outstanding()[1] > _MAX_EXACT_AGES:
+            return None
+        started_s = time.monotonic()
+        facts = read_live_set(self.engine.read_live(), abi.SLOT_SHIFT)
+        self._live_read_s = time.monotonic() - started_s
+        return facts
+
+    def _births(self, live: LiveFacts) -> dict[SiteKey, float]:
         """Birth of the oldest outstanding block of each site, seconds since the first window opened."""
-        oldest: dict[tuple[int, int, int], int] = {}
-        for keys, values, n in self.engine.read_live():
-            addresses = keys[: n * 8].cast("Q")
-            words = values[: n * 8 * _LIVE_WORDS].cast("Q")
-            for i in range(n):
-                thread_born = words[3 * i + 2]
-                site = (addresses[i] >> abi.SLOT_SHIFT, words[3 * i + 1], thread_born & 0xFFFFFFFF)
-                born = thread_born >> 32
-                if born < oldest.get(site, 1 << 32):
-                    oldest[site] = born
         first = min((state.start_ns for state in self.targets.values()), default=0)
-        births = {}
-        for (slot, stack, thread), born in oldest.items():
-            if slot in self.targets:
-                offset_ns = self.targets[slot].start_ns - first
-                births[SiteKey(Kind.HEAP, slot, thread, stack)] = ((born << BORN_SHIFT) + offset_ns) / 1e9
-        return births
+        return {
+            key: born_seconds(born) + (self.targets[key.slot].start_ns - first) / 1e9
+            for key, born in live.born.items()
+            if key.slot in self.targets
+        }
 
     def _retire(self) -> None:
         gone = {uid for uid, thread in self._threads.items() if not thread.alive}
@@ -379,22 +423,14 @@ class Collector:
         counters["unresolved_frames"] += sum(n.n_stale + n.n_unreadable for n in namers)
         counters["stale_java_frames"] = sum(n.n_stale for n in namers)
         counters["resync_unknown_bytes"] = sum(s.space.resync_unknown_bytes for s in self.targets.values())
+        counters["uncertain_bytes"], counters["uncertain_allocations"] = self.heap.written_off
         counters["kernel_map_bytes"] = self.engine.map_memory_bytes()
         return counters
 
     def _probe_hits(self) -> int:
-        """Times an allocator probe has run: what ended up in a total or a counter, entry and return apart."""
-        _, allocated, _, freed = self.heap.allocated()
+        """Times an allocator probe has run, entry and return apart."""
         c = self._counters
-        both = allocated + c[abi.Counter.FAILED] + c[abi.Counter.SKIPPED] + c[abi.Counter.LOST_ALLOCATIONS]
-        once = (
-            freed
-            + c[abi.Counter.UNMATCHED_FREES]
-            + c[abi.Counter.FREE_NULL]
-            + c[abi.Counter.NESTED]
-            + c[abi.Counter.ABANDONED]
-        )
-        return 2 * both + once
+        return 2 * c[abi.Counter.CALLS] - c[abi.Counter.DECLINED] + c[abi.Counter.FREES]
 
     def close(self) -> None:
         """Close the files of all targets."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import struct
 import threading
@@ -18,12 +19,16 @@ from enum import StrEnum
 from typing import Final, Self
 
 from nativeleak.engines.bpf import abi, kernel
+from nativeleak.engines.bpf.btf import BTF_PATH
+from nativeleak.engines.bpf.groups import Close, Group, ProbeGroups, close_together
+from nativeleak.engines.bpf.loaders.bcc import BccObject
 from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, RingBuffer, object_path
 from nativeleak.engines.bpf.raw import RawSite
 from nativeleak.engines.bpf.stack_store import StackStore
 from nativeleak.errors import CannotTraceError, MendableError
 from nativeleak.probes.families import FREE_KINDS, CallKind
 from nativeleak.probes.placement import PlacedProbe
+from nativeleak.target.pidns import read_inner_pid_namespace
 
 _U32: Final = struct.Struct("=I")
 _SITE_KEY: Final = struct.Struct("=QII")
@@ -43,6 +48,13 @@ class AttachMode(StrEnum):
     PERF = "perf events"
 
 
+class Loader(StrEnum):
+    """Who makes the programs fit this kernel. Only libbpf's can walk by unwind tables and through Java frames."""
+
+    LIBBPF = "libbpf"
+    BCC = "bcc"
+
+
 _ALLOCATOR_PROGRAMS: Final[dict[AttachMode, dict[str, int]]] = {
     AttachMode.SESSION: {
         "on_alloc_session": kernel.ATTACH_UPROBE_SESSION,
@@ -51,6 +63,15 @@ _ALLOCATOR_PROGRAMS: Final[dict[AttachMode, dict[str, int]]] = {
     AttachMode.MULTI: dict.fromkeys(("on_alloc_entry", "on_alloc_return", "on_free"), kernel.ATTACH_UPROBE_MULTI),
     AttachMode.PERF: dict.fromkeys(("on_alloc_entry", "on_alloc_return", "on_free"), 0),
 }
+_REALLOCS: Final = (CallKind.REALLOC, CallKind.REALLOCARRAY)
+_DECLINABLE: Final = (
+    CallKind.MALLOC,
+    CallKind.CALLOC,
+    CallKind.NEW,
+    CallKind.ALIGNED_ALLOC,
+    CallKind.POSIX_MEMALIGN,
+)
+"""Kinds of functions whose return may be declined, most frequent first. realloc is none: it gives a block back too."""
 _ALL_ALLOCATOR_PROGRAMS: Final = ("on_alloc_session", "on_alloc_entry", "on_alloc_return", "on_free")
 
 _SYSCALLS: Final = ("mmap", "munmap", "mremap", "mprotect", "pkey_mprotect", "brk", "shmget", "shmat", "shmdt")
@@ -114,23 +135,33 @@ class BpfEngine:
         limits: Sizes of the maps.
         on_event: Gets each event while ``consume`` runs; the structure is valid during the call only.
         modes: Ways to attach that may be tried, best first.
+        loader: Whose programs.
 
     Raises:
         CannotTraceError: The kernel, its configuration or our rights do not do.
     """
 
+    max_mappings: Final = abi.MAX_MAPPINGS
+
     def __init__(
-        self, limits: Limits, on_event: Callable[[abi.Event], None], modes: Sequence[AttachMode] = tuple(AttachMode)
+        self,
+        limits: Limits,
+        on_event: Callable[[abi.Event], None],
+        modes: Sequence[AttachMode] = tuple(AttachMode),
+        loader: Loader = Loader.LIBBPF,
     ) -> None:
         self._limits = limits
+        self._loader = loader
         self._on_event = on_event
         self._libbpf = Libbpf()
-        self._fds: list[int] = []
+        self.groups = ProbeGroups()
         self._tracepoint_fds: list[int] = []
         self._tracefs = _open_tracefs()
         self._ring: RingBuffer | None = None
         self._targets: dict[int, abi.Target] = {}
         self._n_tables = 0
+        self._table_bytes = 0
+        self._n_functions: dict[int, int] = {}
         self.error: BaseException | None = None
         self.notes: list[str] = []
         try:
@@ -154,7 +185,7 @@ class BpfEngine:
 
     # Loading
 
-    def _load(self, modes: Sequence[AttachMode]) -> tuple[AttachMode, BpfObject]:
+    def _load(self, modes: Sequence[AttachMode]) -> tuple[AttachMode, BpfObject | BccObject]:
         """The object, loaded for the first way of attaching that the kernel takes."""
         failure: OSError | None = None
         for mode in modes:
@@ -167,8 +198,11 @@ class BpfEngine:
                     break
         raise self._load_error(failure) from failure
 
-    def _load_for(self, mode: AttachMode) -> BpfObject:
-        bpf_object = BpfObject(self._libbpf, object_path())
+    def _open(self) -> BpfObject | BccObject:
+        return BccObject(self._libbpf) if self._loader is Loader.BCC else BpfObject(self._libbpf, object_path())
+
+    def _load_for(self, mode: AttachMode) -> BpfObject | BccObject:
+        bpf_object = self._open()
         try:
             wanted = _ALLOCATOR_PROGRAMS[mode]
             for name in _ALL_ALLOCATOR_PROGRAMS:
@@ -191,6 +225,9 @@ class BpfEngine:
             }
             for name, n in sizes.items():
                 bpf_object.set_max_entries(name, n)
+            namespace = read_inner_pid_namespace()
+            if namespace is not None:
+                bpf_object.set_pid_namespace(*namespace)
             bpf_object.load()
             for name, attach_type in wanted.items():
                 if attach_type and not kernel.has_uprobe_links(bpf_object.program_fd(name), attach_type):
@@ -207,6 +244,11 @@ class BpfEngine:
                 f"loading the BPF programs failed: {why}",
                 "run as root, or with the capabilities CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
             )
+        if self._loader is Loader.LIBBPF and not BTF_PATH.exists():
+            return CannotTraceError(
+                f"loading the BPF programs failed: this kernel does not describe its types: {BTF_PATH} is missing",
+                "another engine does without: --engine bcc (apt-get install python3-bpfcc)",
+            )
         detail = next((line for line in reversed(self._libbpf.messages) if line), "")
         return CannotTraceError(
             f"loading the BPF programs failed: {why}",
@@ -215,7 +257,7 @@ class BpfEngine:
 
     def _take_maps(self) -> None:
         take = self._object.map
-        self._live = take("live", 8, 24)
+        self._live = take("live", 8, ctypes.sizeof(abi.Live))
         self._sites = take("sites", 16, ctypes.sizeof(abi.Site))
         stacks = take("stacks", 8, ctypes.sizeof(abi.StackStruct))
         known = take("known_stacks", 8, 4)
@@ -230,7 +272,7 @@ class BpfEngine:
         self._javas = take("javas", 4, ctypes.sizeof(abi.Java))
         self._n_cpus = int(self._libbpf.lib.libbpf_num_possible_cpus())
         self._counters = take("counters", 4, 8 * self._n_cpus)
-        self._all_maps = (self._live, self._sites, stacks, frames, known, self._counters, self._mappings)
+        self._all_maps = [take(name, 0, 0) for name in self._object.map_names()]
         self._ring = RingBuffer(self._libbpf, take("events", 0, 0).fd, self._on_sample)
 
     def _on_sample(self, address: int, size: int) -> None:
@@ -280,36 +322,56 @@ class BpfEngine:
         Raises:
             CannotTraceError: The kernel refuses; the error says what may be the matter.
         """
+        numbers = self._number_functions(slot, placed)
         frees = [probe for probe in placed if probe.point.kind in FREE_KINDS]
         allocs = [probe for probe in placed if probe.point.kind not in FREE_KINDS]
         # Returns before entries: an entry without its return would be a call that never ends.
-        jobs = [("on_free", frees, False)]
-        if self.mode is AttachMode.SESSION:
-            jobs.append(("on_alloc_session", allocs, False))
-        else:
-            jobs += [("on_alloc_return", allocs, True), ("on_alloc_entry", allocs, False)]
+        jobs = [("on_free", frees, False, Group.FREES)]
+        for group in (Group.REALLOCS, Group.ALLOCATIONS):
+            probes = [probe for probe in allocs if (probe.point.kind in _REALLOCS) == (group is Group.REALLOCS)]
+            if self.mode is AttachMode.SESSION:
+                jobs.append(("on_alloc_session", probes, False, group))
+            else:
+                jobs += [("on_alloc_return", probes, True, group), ("on_alloc_entry", probes, False, group)]
         try:
-            for program, probes, at_return in jobs:
-                self._attach(program, pid, path, [(p.offset, _cookie(slot, p)) for p in probes], at_return=at_return)
+            for program, probes, at_return, group in jobs:
+                places = [(p.offset, _cookie(slot, p, numbers.get(p.offset, 0))) for p in probes]
+                if places:
+                    self.groups.add(
+                        group, functools.partial(self._attach, program, pid, path, places, at_return=at_return)
+                    )
         except OSError as error:
             raise _attach_error(name, error) from error
 
+    def _number_functions(self, slot: int, placed: Sequence[PlacedProbe]) -> dict[int, int]:
+        """Offset of a probe -> number of its function among those of the target whose return may be declined.
+
+        Only a session's entry can decline; elsewhere the return is trapped all the same, and has to be known for what
+        it is by the walk of a stack.
+        """
+        numbers: dict[int, int] = {}
+        if self.mode is AttachMode.SESSION:
+            for probe in sorted((p for p in placed if p.point.kind in _DECLINABLE), key=_declinable_order):
+                number = self._n_functions.get(slot, 0) + 1
+                if number < abi.N_FUNCTIONS and probe.offset not in numbers:
+                    numbers[probe.offset] = self._n_functions[slot] = number
+        return numbers
+
     def _attach(
         self, program: str, pid: int, path: str, places: Sequence[tuple[int, int]], *, at_return: bool = False
-    ) -> None:
+    ) -> list[Close]:
         """One program at (file offset, cookie) each: by one link where the kernel has such, else by perf events."""
-        if not places:
-            return
         if self.mode is AttachMode.PERF:
-            for offset, cookie in places:
+            return [
                 self._object.attach_uprobe(program, pid, path, offset, cookie, at_return=at_return)
-            return
+                for offset, cookie in places
+            ]
         attach_type = _ALLOCATOR_PROGRAMS[self.mode][program]
         offsets, cookies = [offset for offset, _ in places], [cookie for _, cookie in places]
         fd = kernel.link_uprobes(
             self._object.program_fd(program), attach_type, path, offsets, cookies, pid, at_return=at_return
         )
-        self._fds.append(fd)
+        return [functools.partial(os.close, fd)]
 
     @contextlib.contextmanager
     def attached_to_ourselves(self, path: str, offsets: Sequence[int]) -> Iterator[None]:
@@ -318,9 +380,11 @@ class BpfEngine:
         Raises:
             OSError: As the kernel says.
         """
-        with self.attached_for_now():
-            self._attach("on_free", os.getpid(), path, [(offset, 0) for offset in offsets])
+        closes = self._attach("on_free", os.getpid(), path, [(offset, 0) for offset in offsets])
+        try:
             yield
+        finally:
+            self._close_later(closes)
 
     # Targets
 
@@ -338,6 +402,20 @@ class BpfEngine:
         self._write_target(slot)
         self._windows.update(_U32.pack(slot), _U32.pack(1))
 
+    def count_only(self, slot: int) -> None:
+        """Count what the allocator probes of a target see, and nothing else."""
+        self._windows.update(_U32.pack(slot), _U32.pack(2))
+
+    def program_times(self) -> tuple[int, int]:
+        """Nanoseconds that the allocator's programs have run, and how often, while ``kernel.run_statistics`` was on."""
+        names = _ALLOCATOR_PROGRAMS[self.mode]
+        facts = [kernel.read_fdinfo(self._object.program_fd(name)) for name in names]
+        return sum(int(f.get("run_time_ns", 0)) for f in facts), sum(int(f.get("run_cnt", 0)) for f in facts)
+
+    def empty_live_set(self) -> None:
+        """Forget all outstanding blocks; to be called while no allocator probe is attached."""
+        self._live.clear()
+
     def close_window(self, slot: int) -> None:
         """From now on nothing counts."""
         self._windows.update(_U32.pack(slot), _U32.pack(0))
@@ -348,22 +426,27 @@ class BpfEngine:
             target.generation = generation
             self._write_target(slot)
 
+    def set_sampling(self, rate: int, above: int, flags: abi.TargetFlag) -> None:
+        """Which blocks are kept from now on: one in about ``rate`` bytes, all of at least ``above``; rate 0: all."""
+        for slot, target in self._targets.items():
+            target.sample_rate, target.sample_above, target.flags = rate, above, flags
+            self._write_target(slot)
+
     def _write_target(self, slot: int) -> None:
         self._target_map.update(_U32.pack(slot), bytes(self._targets[slot]))
 
     @contextlib.contextmanager
     def attached_for_now(self) -> Iterator[None]:
-        """What is attached inside is detached at the end; for links only, not for perf events."""
-        n_before = len(self._fds)
+        """What is attached inside is detached at the end."""
+        n_before = len(self.groups)
         try:
             yield
         finally:
             # Each close waits for the kernel, some 50 ms, and nobody has to wait with it.
-            self._close_later(self._fds[n_before:])
-            del self._fds[n_before:]
+            self._close_later(self.groups.drop(n_before))
 
-    def _close_later(self, fds: Sequence[int]) -> None:
-        thread = threading.Thread(target=_close_all, args=(tuple(fds),), name="nativeleak-detach")
+    def _close_later(self, closes: Sequence[Close]) -> None:
+        thread = threading.Thread(target=_close_all, args=(tuple(closes),), name="nativeleak-detach")
         thread.start()
 
     def forget_target(self, slot: int) -> None:
@@ -375,7 +458,7 @@ class BpfEngine:
                 self.delete_site(slot, site.thread, site.stack)
         for stack in self.stacks.fetch_all():
             self.stacks.forget(stack.key)
-        self._threads.delete(_U32.pack(threading.get_native_id()))
+        self._threads.delete(_U32.pack(tgid))
 
     # Unwinding
 
@@ -397,6 +480,7 @@ class BpfEngine:
         finally:
             os.close(fd)
         self._n_tables += 1
+        self._table_bytes += len(words)
         return index
 
     def set_mappings(self, slot: int, mappings: Sequence[tuple[int, int, int, int]]) -> None:
@@ -405,12 +489,12 @@ class BpfEngine:
         The kernel side goes on with the old ones until the new ones are whole.
         """
         target = self._targets[slot]
-        bank = target.bank ^ 1
+        epoch = (target.epoch + 1) & 0xFFFF_FFFF
         value = abi.Mappings(n=min(len(mappings), abi.MAX_MAPPINGS))
         for entry, (start, end, bias, table) in zip(value.mappings, mappings, strict=False):
             entry.start, entry.end, entry.bias, entry.table = start, end, bias & (1 << 64) - 1, table
-        self._mappings.update(_U32.pack(slot * 2 + bank), bytes(value))
-        target.bank = bank
+        self._mappings.update(_U32.pack(slot * 2 + (epoch & 1)), bytes(value))
+        target.epoch = epoch
         self._write_target(slot)
 
     def set_java(self, slot: int, java: abi.Java) -> None:
@@ -458,8 +542,8 @@ class BpfEngine:
         return totals
 
     def map_memory_bytes(self) -> int:
-        """Kernel memory that the maps take now, as the kernel says in fdinfo."""
-        return sum(_memlock_bytes(m.fd) for m in self._all_maps)
+        """Kernel memory that the maps take now, as the kernel says in fdinfo, and the unwind tables."""
+        return sum(_memlock_bytes(m.fd) for m in self._all_maps) + self._table_bytes
 
     def detach(self) -> None:
         """Take the allocator probes away: when this returns none runs any more. The maps can still be read.
@@ -467,10 +551,9 @@ class BpfEngine:
         The tracepoints go in the background, and the process does not end before they are gone: with the windows closed
         they cost the machine next to nothing, and the kernel takes 40 ms for each.
         """
-        _close_all(self._fds)
-        self._fds.clear()
+        close_together(self.groups.drop())
         self._object.detach_all()
-        self._close_later(self._tracepoint_fds)
+        self._close_later([functools.partial(os.close, fd) for fd in self._tracepoint_fds])
         self._tracepoint_fds.clear()
 
     def close(self) -> None:
@@ -500,22 +583,22 @@ def _open_tracefs() -> kernel.Tracefs | None:
     return tracefs
 
 
-def _close_all(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
+def _close_all(closes: Sequence[Close]) -> None:
+    for close in closes:
+        close()
 
 
-def _cookie(slot: int, probe: PlacedProbe) -> int:
+def _cookie(slot: int, probe: PlacedProbe, function: int) -> int:
     at = probe.placement
-    return abi.cookie(_CALLS[probe.point.kind], slot, at.offset, at.pushed_bytes, at.arguments)
+    return abi.cookie(_CALLS[probe.point.kind], slot, at.offset, at.pushed_bytes, at.arguments, function)
+
+
+def _declinable_order(probe: PlacedProbe) -> int:
+    return _DECLINABLE.index(probe.point.kind)
 
 
 def _memlock_bytes(fd: int) -> int:
-    with open(f"/proc/self/fdinfo/{fd}") as info:
-        for line in info:
-            if line.startswith("memlock:"):
-                return int(line.split()[1])
-    return 0
+    return int(kernel.read_fdinfo(fd).get("memlock", 0))
 
 
 def _attach_error(name: str, error: OSError) -> CannotTraceError:

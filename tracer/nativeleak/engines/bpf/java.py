@@ -95,6 +95,10 @@ class JavaTarget:
                 return [_mark("[no code at this address of the code cache]")]
         return []
 
+    def begin_naming(self) -> None:
+        """Stacks are about to be named that were taken by now."""
+        self.namer.begin()
+
     def read_names(self) -> dict[int, str]:
         """Names of the Java threads alive by tid; read anew at most once a second."""
         now_s = time.monotonic()

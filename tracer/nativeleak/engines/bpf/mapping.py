@@ -36,7 +36,7 @@ _UNOWNED: Final[dict[int, Callable[[int, Sequence[int]], MappingEvent]]] = {
 
 
 def to_mapping_event(
-    event: abi.Event, start_ns: int, pid: int, segments: MutableMapping[int, int]
+    event: abi.Event, start_ns: int, pid: int, segments: MutableMapping[int, int], *, in_allocator: bool
 ) -> MappingEvent | None:
     """The event as the interval map takes it; None for one that changes nothing.
 
@@ -46,6 +46,7 @@ def to_mapping_event(
         start_ns: When the target's window opened.
         pid: The target, to look up how long a shared segment from before the window is.
         segments: shmid -> bytes, of the segments whose making was seen; filled here.
+        in_allocator: It was made inside of an allocator call.
     """
     args, tid = event.args, event.tid
     if event.type in _UNOWNED:
@@ -54,7 +55,6 @@ def to_mapping_event(
         if args[1]:  # 0 asks for a segment that exists, whatever its size
             segments[event.ret] = args[1]
         return None
-    in_allocator = bool(event.flags & abi.IN_ALLOCATOR)
     thread, stack = (0, 0) if in_allocator else (event.thread, event.stack)
     owner = (thread, stack, in_allocator, (event.time_ns - start_ns) / 1e9)
     match event.type:

@@ -57,6 +57,9 @@ class StackNamer:
         self.n_truncated = 0
         self.interrupted: dict[int, set[int]] = {}
         """Slot -> addresses that a signal interrupted, where the tables of call sites say nothing; to be emptied."""
+        self.allocator_watched = True
+        """Allocator calls are seen: what is mapped inside of one is told from what the program maps."""
+        self._in_allocator: set[int] = set()
         self._telling_frame = telling_frame
         self._stacks: dict[int, StackFacts] = {}
         self._backing_stacks: set[int] = set()
@@ -71,9 +74,11 @@ class StackNamer:
     def name(self, state: TargetState, raw: RawStack) -> Stack:
         """The stack with names, its owner told to the address space."""
         frames, is_whole = self._frames(state, raw)
+        if any(frame.ip - frame.offset in state.leaf_names for frame in frames[1:]):
+            self._in_allocator.add(raw.key)
         owner = owner_of_stack(frames)
         telling = self._telling_frame(frames)
-        if self._is_backing(state, raw):
+        if self.allocator_watched and self._is_backing(state, raw):
             owner = Owner.ALLOCATOR
         end = _ENDS[raw.end] if is_whole else "no call before a return address"
         if raw.end is abi.End.NO_FP and frames and frames[-1].function in THREAD_ROOTS:
@@ -135,6 +140,14 @@ class StackNamer:
         if raw.key in self._mapping_stacks:
             self._mapping_callers.setdefault(caller, []).append(raw.key)
         return False
+
+    def is_known(self, stack_key: int) -> bool:
+        """Whether the stack has its names."""
+        return stack_key in self._stacks
+
+    def is_in_allocator(self, stack_key: int) -> bool:
+        """Whether an allocator function is on the stack, below its leaf."""
+        return stack_key in self._in_allocator
 
     def label(self, stack_key: int) -> SiteLabel:
         """The allocator function of a stack and its owner."""

@@ -26,6 +26,7 @@ class TargetState:
         segments: Shared memory: shmid -> bytes.
         cpu_before_s: CPU seconds it had used when its window opened.
         cpu_s: CPU seconds since.
+        cpu_total_s: All CPU seconds when last seen.
     """
 
     slot: int
@@ -45,6 +46,7 @@ class TargetState:
     segments: dict[int, int] = field(default_factory=dict)
     cpu_before_s: float = 0.0
     cpu_s: float = 0.0
+    cpu_total_s: float = 0.0
 
     @property
     def is_over(self) -> bool:

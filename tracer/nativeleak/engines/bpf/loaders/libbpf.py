@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import platform
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Self
@@ -36,8 +37,11 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "bpf_program__attach_uprobe_opts": (_P, (_P, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, _P)),
     "bpf_program__attach_raw_tracepoint": (_P, (_P, ctypes.c_char_p)),
     "bpf_link__destroy": (ctypes.c_int, (_P,)),
+    "bpf_object__next_map": (_P, (_P, _P)),
+    "bpf_map__name": (ctypes.c_char_p, (_P,)),
     "bpf_map__fd": (ctypes.c_int, (_P,)),
     "bpf_map__set_max_entries": (ctypes.c_int, (_P, ctypes.c_uint32)),
+    "bpf_map__initial_value": (_P, (_P, _P)),
     "bpf_map_lookup_elem": (ctypes.c_int, (ctypes.c_int, _P, _P)),
     "bpf_map_update_elem": (ctypes.c_int, (ctypes.c_int, _P, _P, ctypes.c_uint64)),
     "bpf_map_delete_elem": (ctypes.c_int, (ctypes.c_int, _P)),
@@ -48,6 +52,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     ),
     "bpf_map_update_batch": (ctypes.c_int, (ctypes.c_int, _P, _P, _P, _P)),
     "bpf_map_lookup_batch": (ctypes.c_int, (ctypes.c_int, _P, _P, _P, _P, _P, _P)),
+    "bpf_map_lookup_and_delete_batch": (ctypes.c_int, (ctypes.c_int, _P, _P, _P, _P, _P, _P)),
     "libbpf_num_possible_cpus": (ctypes.c_int, ()),
     "ring_buffer__new": (_P, (ctypes.c_int, _P, _P, _P)),
     "ring_buffer__epoll_fd": (ctypes.c_int, (_P,)),
@@ -60,6 +65,8 @@ _SAMPLE_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, _P, _P, ctypes.c_size_t)
 _ENOSPC_GROWTH: Final = 4
 _BPF_MAP_TYPE_ARRAY: Final = 2
 _BPF_F_INNER_MAP: Final = 1 << 12
+_CONSTANTS: Final = struct.Struct("=QQ")
+"""The ``const volatile`` variables of bpf/common.bpf.h, in their order."""
 
 
 class _UprobeOpts(ctypes.Structure):
@@ -149,6 +156,16 @@ class Libbpf:
         del self.messages[:-200]
         return 0
 
+    def create_map(self, name: str, kind: int, key_bytes: int, value_bytes: int, n: int, flags: int) -> int:
+        """Make a map that no object describes; returns its descriptor.
+
+        Raises:
+            OSError: No memory, or no right.
+        """
+        options = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=flags)
+        text = name.encode()[:15]
+        return _check(self.lib.bpf_map_create(kind, text, key_bytes, value_bytes, n, ctypes.byref(options)), name)
+
     def create_table_map(self, n: int, words: bytes) -> int:
         """An array of n elements of 4 KiB for use inside of an array of maps, filled; returns its descriptor.
 
@@ -174,6 +191,13 @@ def _check(result: int, what: str) -> int:
     if result < 0:
         raise OSError(-result, f"{what}: {os.strerror(-result)}")
     return result
+
+
+def _check_link(link: int | None, what: str) -> int:
+    if not link:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{what}: {os.strerror(error)}")
+    return link
 
 
 class BpfMap:
@@ -210,7 +234,18 @@ class BpfMap:
         _check(result, f"delete from {self.name}")
         return True
 
-    def batches(self, chunk: int = 4096) -> Iterator[tuple[memoryview, memoryview, int]]:
+    def clear(self) -> None:
+        """Remove all pairs of a hash that nobody else writes to.
+
+        Raises:
+            OSError: The kernel refuses.
+        """
+        for _ in self.batches(1 << 15, read="bpf_map_lookup_and_delete_batch"):
+            pass
+
+    def batches(
+        self, chunk: int = 4096, *, read: str = "bpf_map_lookup_batch"
+    ) -> Iterator[tuple[memoryview, memoryview, int]]:
         """All pairs, in chunks of (keys, values, n), each buffer valid until the next chunk.
 
         A map that changes meanwhile may give a pair twice or not at all, as the kernel says of batches; a pair that
@@ -226,7 +261,7 @@ class BpfMap:
         first = True
         while True:
             n = ctypes.c_uint32(chunk)
-            result = self._lib.bpf_map_lookup_batch(
+            result = getattr(self._lib, read)(
                 self.fd,
                 None if first else ctypes.byref(in_batch),
                 ctypes.byref(out_batch),
@@ -331,6 +366,14 @@ class BpfObject:
         """Size of a map; before ``load``."""
         _check(self._lib.bpf_map__set_max_entries(self._map(name), n), name)
 
+    def set_pid_namespace(self, device: int, inode: int) -> None:
+        """Whose PIDs are meant, where it is not the machine's own namespace; before ``load``."""
+        size = ctypes.c_size_t()
+        values = self._lib.bpf_map__initial_value(self._map(".rodata"), ctypes.byref(size))
+        if not values or size.value != _CONSTANTS.size:
+            raise LookupError(f"constants of {size.value} bytes")
+        ctypes.memmove(values, _CONSTANTS.pack(device, inode), _CONSTANTS.size)
+
     def load(self) -> None:
         """Create the maps, verify and load the programs.
 
@@ -347,8 +390,10 @@ class BpfObject:
         """A map of the loaded object."""
         return BpfMap(self._libbpf, name, _check(self._lib.bpf_map__fd(self._map(name)), name), key_size, value_size)
 
-    def attach_uprobe(self, name: str, pid: int, path: str, offset: int, cookie: int, *, at_return: bool) -> None:
-        """Attach by a perf event; it goes with ``detach_all``.
+    def attach_uprobe(
+        self, name: str, pid: int, path: str, offset: int, cookie: int, *, at_return: bool
+    ) -> Callable[[], None]:
+        """Attach by a perf event; returns what detaches it.
 
         Raises:
             OSError: As the kernel says.
@@ -357,7 +402,15 @@ class BpfObject:
         link = self._lib.bpf_program__attach_uprobe_opts(
             self._program(name), pid, os.fsencode(path), offset, ctypes.byref(options)
         )
-        self._keep_link(link, f"probe at {path}+{offset:#x}")
+        _check_link(link, f"probe at {path}+{offset:#x}")
+        return lambda: self._lib.bpf_link__destroy(link)
+
+    def map_names(self) -> list[str]:
+        """Names of all maps."""
+        names, at = [], None
+        while at := self._lib.bpf_object__next_map(self._object, at):
+            names.append(self._lib.bpf_map__name(at).decode())
+        return names
 
     def attach_raw_tracepoint(self, name: str, tracepoint: str) -> None:
         """Attach to a raw tracepoint; it goes with ``detach_all``.
@@ -366,13 +419,7 @@ class BpfObject:
             OSError: ENOENT where the kernel has no such tracepoint.
         """
         link = self._lib.bpf_program__attach_raw_tracepoint(self._program(name), tracepoint.encode())
-        self._keep_link(link, f"tracepoint {tracepoint}")
-
-    def _keep_link(self, link: int | None, what: str) -> None:
-        if not link:
-            error = ctypes.get_errno()
-            raise OSError(error, f"{what}: {os.strerror(error)}")
-        self._links.append(link)
+        self._links.append(_check_link(link, f"tracepoint {tracepoint}"))
 
     def detach_all(self) -> None:
         """Undo all attaches that were made here."""

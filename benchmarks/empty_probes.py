@@ -1,0 +1,65 @@
+"""Empty BPF programs at the places where nativeleak puts its probes: the floor under the cost of any such tracer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+
+from hatch_build import compile_object
+
+from nativeleak.engines.bpf import kernel
+from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf
+from nativeleak.probes.families import ALL_NAMES, choose_points
+from nativeleak.probes.placement import place
+from nativeleak.symbols.functions import find_function_offsets
+from nativeleak.target import procfs
+from nativeleak.target.mapped import executable_objects
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAMS = {"on_call": kernel.ATTACH_UPROBE_SESSION, "on_declined_call": kernel.ATTACH_UPROBE_SESSION}
+
+
+@contextlib.contextmanager
+def attached(pid: int, functions: tuple[str, ...] = ("malloc", "free"), *, declined: bool = False) -> Iterator[None]:
+    """Entry and return of malloc and the entry of free, in the target's C library, with programs that do nothing.
+
+    Args:
+        declined: The entry half declines the return half, as for a call that is not sampled.
+    """
+    with tempfile.TemporaryDirectory() as room, contextlib.ExitStack() as stack:
+        path = Path(room) / "empty.bpf.o"
+        compile_object(ROOT / "benchmarks" / "empty.bpf.c", path, "x86")
+        libbpf = Libbpf()
+        session = stack.enter_context(BpfObject(libbpf, path))
+        for name, attach_type in PROGRAMS.items():
+            session.set_attach_type(name, attach_type)
+        session.load()
+        plain = stack.enter_context(BpfObject(libbpf, path))
+        for name in PROGRAMS:
+            plain.set_attach_type(name, kernel.ATTACH_UPROBE_MULTI)
+        plain.load()
+        for mapped in executable_objects(pid, procfs.read_maps(pid)):
+            if not mapped.file_path or not mapped.name.startswith("libc.so"):
+                continue
+            points = choose_points(find_function_offsets(mapped.file_path, ALL_NAMES))
+            for probe in place(mapped.file_path, points, moved_arguments=True):
+                if probe.point.function not in functions:
+                    continue
+                is_free = probe.point.function == "free"
+                program = "on_declined_call" if declined and not is_free else "on_call"
+                fd = kernel.link_uprobes(
+                    (plain if is_free else session).program_fd(program),
+                    kernel.ATTACH_UPROBE_MULTI if is_free else kernel.ATTACH_UPROBE_SESSION,
+                    mapped.file_path,
+                    [probe.offset],
+                    [0],
+                    pid,
+                )
+                stack.callback(os.close, fd)
+        yield

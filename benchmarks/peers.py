@@ -1,0 +1,305 @@
+"""What tracing costs the target, ours and the peers', on the same work in one run.
+
+    benchmarks/peers.py [--rounds 5] [--plot docs/overhead.png] [pairs] [rates]
+
+``pairs``: one thread, malloc/free pairs of 16 to 1,024 bytes and nothing else: CPU time added to a pair.
+``rates``: four threads on all cores with work between, 1,000 to 100,000 pairs a second: CPU time added to a pair, and
+throughput lost.
+
+Each round takes all tracers in turn, each with a process of its own that is measured untraced and traced; figures are
+medians of the differences. The target has a copy of the C library of its own: bcc's tools leave a reference counter
+on a probed place, and the kernel refuses others there. A peer has begun when the target shows it.
+
+Run as root in a checkout after scripts/setup --tests. Packages: bpfcc-tools bpftrace heaptrack; for --plot the Python
+package matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+import empty_probes
+
+from nativeleak.engines.bpf.loaders.bcc_compiler import write_stubs
+from stacks import await_snapshots
+from support import Target, Trace, Truth, eventually
+
+LIBC = "libc.so.6"
+WARM_PAIRS = 2_000
+PAIRS = 50_000
+RATES = (1_000, 10_000, 100_000)
+"""Pairs a second, of all threads together, untraced."""
+THREADS = 4
+RATE_SECONDS = 2.0
+
+BPFTRACE = """
+uprobe:{libc}:malloc {{ @size[tid] = arg0; }}
+uretprobe:{libc}:malloc /@size[tid]/ {{
+  @bytes[retval] = @size[tid]; @stack[retval] = ustack(); delete(@size[tid]);
+}}
+uprobe:{libc}:free /@bytes[arg0]/ {{ delete(@bytes[arg0]); delete(@stack[arg0]); }}
+"""
+"""Blocks with their sizes and stacks, as the peers keep them."""
+
+Attach = Callable[[Target, Path], contextlib.AbstractContextManager[None]]
+
+
+PTRACE_H = """
+struct pt_regs {
+  unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
+};
+"""
+"""What memleak needs of the kernel's headers beside what our own BCC loader writes, where none are installed."""
+
+
+@dataclass(frozen=True)
+class Tracer:
+    """One that is measured.
+
+    Attributes:
+        attach: While the context is open the target is traced.
+        preload: Loaded into the target from its start on; then it is compared with another process that has none.
+        programs: What has to be installed.
+    """
+
+    name: str
+    attach: Attach
+    preload: str = ""
+    programs: tuple[str, ...] = ()
+
+
+def ours(*options: str) -> Attach:
+    """nativeleak with these options; everything is in place, tables too, when it has made three snapshots."""
+
+    @contextlib.contextmanager
+    def attach(target: Target, _libc: Path) -> Iterator[None]:
+        with Trace(target, options=["--interval", "0.5s", *options]) as trace:
+            await_snapshots(trace, 3)
+            yield
+            trace.stop()
+
+    return attach
+
+
+@contextlib.contextmanager
+def nothing(_target: Target, _libc: Path) -> Iterator[None]:
+    """No tracer."""
+    yield
+
+
+def empty(*, declined: bool) -> Attach:
+    """Probes that do nothing."""
+    return lambda target, _libc: empty_probes.attached(target.pid, declined=declined)
+
+
+def peer(make_command: Callable[[Target, Path], list[str]]) -> Attach:
+    """A tracer that is a program of its own."""
+
+    @contextlib.contextmanager
+    def attach(target: Target, libc: Path) -> Iterator[None]:
+        usual_ns = cpu_ns(target.ask(f"1 {WARM_PAIRS} 0"))
+        headers = libc.parent / "headers"
+        if not headers.exists():
+            write_stubs(headers, "x86_64")
+            (headers / "include/uapi/linux/ptrace.h").write_text(PTRACE_H)
+        # A group of its own: some start helpers.
+        process = subprocess.Popen(
+            make_command(target, libc),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "BCC_KERNEL_SOURCE": str(headers)},
+            start_new_session=True,
+        )
+        try:
+            eventually(lambda: cpu_ns(target.ask(f"1 {WARM_PAIRS} 0")) > 10 * usual_ns, "the peer's probes")
+            # Entry and return are attached one after the other.
+            eventually(lambda: is_steady(target), "a steady cost")
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    return attach
+
+
+def is_steady(target: Target) -> bool:
+    """Three turns that cost the same within a tenth."""
+    costs = [cpu_ns(target.ask(f"1 {WARM_PAIRS} 0")) for _ in range(3)]
+    return max(costs) < 1.1 * min(costs)
+
+
+def memleak(target: Target, libc: Path) -> list[str]:
+    """bcc's memleak as Debian has it."""
+    return ["memleak-bpfcc", "-p", str(target.pid), "-O", str(libc), "3600"]
+
+
+def bpftrace(target: Target, libc: Path) -> list[str]:
+    """A script that keeps what memleak keeps."""
+    return ["bpftrace", "-p", str(target.pid), "-e", BPFTRACE.format(libc=libc)]
+
+
+TRACERS = (
+    Tracer("empty probes", empty(declined=False)),
+    Tracer("empty probes, declined", empty(declined=True)),
+    Tracer("nativeleak", ours()),
+    Tracer("nativeleak --unwind fp", ours("--unwind", "fp")),
+    Tracer("nativeleak --sample 512K", ours("--sample", "512K")),
+    Tracer("nativeleak governed", ours("--max-overhead", "5%")),
+    Tracer("memleak-bpfcc", peer(memleak), programs=("memleak-bpfcc",)),
+    Tracer("bpftrace", peer(bpftrace), programs=("bpftrace",)),
+    Tracer("heaptrack", nothing, "/usr/lib/heaptrack/libheaptrack_preload.so", ("heaptrack",)),
+)
+RATED = ("nativeleak", "nativeleak governed", "memleak-bpfcc", "bpftrace", "heaptrack")
+
+
+def cpu_ns(answer: Truth) -> float:
+    """CPU time of a pair."""
+    return float(answer["cpu_ns"]) / float(answer["n_pairs"])
+
+
+@contextlib.contextmanager
+def private_target(preload: str = "") -> Iterator[tuple[Target, Path]]:
+    """The target with a copy of the C library of its own."""
+    with tempfile.TemporaryDirectory(prefix="nativeleak-peers-") as room:
+        libc = Path(room) / LIBC
+        shutil.copy(next(Path("/lib").glob(f"*-linux-gnu/{LIBC}")), libc)
+        env = {"LD_LIBRARY_PATH": room, "LD_PRELOAD": preload, "DUMP_HEAPTRACK_OUTPUT": "/dev/null"}
+        with Target("rate", env=env) as target:
+            yield target, libc
+
+
+def compare(tracer: Tracer, command: str) -> tuple[Truth, Truth]:
+    """The same work untraced and traced."""
+    with private_target() as (target, libc):
+        target.ask(f"1 {WARM_PAIRS} 0")
+        untraced = target.ask(command, 600)
+        if not tracer.preload:
+            with tracer.attach(target, libc):
+                target.ask(f"1 {WARM_PAIRS} 0")
+                return untraced, target.ask(command, 600)
+    with private_target(tracer.preload) as (target, _):
+        target.ask(f"1 {WARM_PAIRS} 0")
+        return untraced, target.ask(command, 600)
+
+
+def missing(tracer: Tracer) -> bool:
+    """Say so where a peer is not installed."""
+    lacking = [name for name in tracer.programs if shutil.which(name) is None]
+    if lacking:
+        print(f"# {tracer.name}: not installed: {' '.join(lacking)}")
+    return bool(lacking)
+
+
+def pairs(rounds: int, tracers: list[Tracer]) -> dict[str, float]:
+    """One thread that does nothing else: ns of CPU time added to a pair."""
+    added: dict[str, list[float]] = {tracer.name: [] for tracer in tracers}
+    base: list[float] = []
+    for _ in range(rounds):
+        for tracer in tracers:
+            untraced, traced = compare(tracer, f"1 {PAIRS} 0")
+            base.append(cpu_ns(untraced))
+            added[tracer.name].append(cpu_ns(traced) - cpu_ns(untraced))
+    medians = {name: statistics.median(values) for name, values in added.items()}
+    floor = medians["empty probes"]
+    peer_ns = medians.get("memleak-bpfcc")
+    print(
+        f"one thread, pairs of 16 to 1,024 bytes; untraced {statistics.median(base):.1f} ns; {rounds} rounds, medians"
+    )
+    print(f"{'':<26}{'added ns a pair':>16}{'of empty probes':>17}{'of memleak':>12}")
+    for name, value in medians.items():
+        share = f"{value / peer_ns:>11.3f}x" if peer_ns else f"{'':>12}"
+        print(f"{name:<26}{value:>16,.0f}{value / floor:>16.2f}x{share}", flush=True)
+    return medians
+
+
+def work_for(rate: int) -> tuple[int, int]:
+    """Rounds of work before each pair for a rate, and pairs a thread for the time that is measured."""
+    with private_target() as (target, _):
+        n_rounds, n_pairs = 1_000, 2_000
+        for _ in range(4):
+            answer = target.ask(f"{THREADS} {n_pairs} {n_rounds}", 600)
+            reached = answer["n_pairs"] / (answer["elapsed_ns"] / 1e9)
+            n_rounds = max(1, round(n_rounds * reached / rate))
+            n_pairs = max(50, round(0.25 * rate / THREADS))
+    return n_rounds, max(50, round(RATE_SECONDS * rate / THREADS))
+
+
+Rated = dict[tuple[str, int], tuple[float, float]]
+"""(tracer, rate) -> (ns of CPU time added to a pair, % of throughput lost)."""
+
+
+def rates(rounds: int, tracers: list[Tracer]) -> Rated:
+    """Four threads with work between."""
+    figures: Rated = {}
+    print(f"\n{THREADS} threads with work between; {rounds} rounds, medians")
+    print(f"{'':<26}{'pairs/s':>9}{'added ns a pair':>17}{'throughput lost':>17}")
+    for rate in RATES:
+        n_rounds, n_pairs = work_for(rate)
+        found: dict[str, list[tuple[float, float]]] = {tracer.name: [] for tracer in tracers}
+        for _ in range(rounds):
+            for tracer in tracers:
+                untraced, traced = compare(tracer, f"{THREADS} {n_pairs} {n_rounds}")
+                lost_pct = 100 * (1 - untraced["elapsed_ns"] / traced["elapsed_ns"])
+                found[tracer.name].append((cpu_ns(traced) - cpu_ns(untraced), lost_pct))
+        for name, values in found.items():
+            added_ns, lost_pct = (statistics.median(column) for column in zip(*values, strict=True))
+            figures[name, rate] = added_ns, lost_pct
+            print(f"{name:<26}{rate:>9,}{added_ns:>17,.0f}{lost_pct:>16.1f}%", flush=True)
+    return figures
+
+
+def plot(figures: Rated, path: Path) -> None:
+    """Throughput lost by rate, one line a tracer."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name in dict.fromkeys(name for name, _ in figures):
+        line = [max(0.05, figures[name, rate][1]) for rate in RATES]
+        axes.plot(RATES, line, marker="o", label=name, linewidth=2.5 if "nativeleak" in name else 1.2)
+    axes.set(xscale="log", yscale="log", xlabel="malloc/free pairs a second", ylabel="throughput lost (%)")
+    axes.set_title(f"{THREADS} threads with work between, {os.cpu_count()} cores")
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """What is asked for, or both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", help="pairs, rates")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--plot", type=Path)
+    given = parser.parse_args()
+    tracers = [tracer for tracer in TRACERS if not missing(tracer)]
+    print(f"load average {os.getloadavg()[0]:.1f}")
+    if not given.what or "pairs" in given.what:
+        pairs(given.rounds, tracers)
+    if not given.what or "rates" in given.what:
+        figures = rates(given.rounds, [tracer for tracer in tracers if tracer.name in RATED])
+        if given.plot:
+            plot(figures, given.plot)
+            print(f"plot: {given.plot}")
+
+
+if __name__ == "__main__":
+    main()

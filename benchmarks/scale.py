@@ -1,0 +1,89 @@
+"""What very large targets cost the tracer: threads, mappings, executable mappings, objects.
+
+    benchmarks/scale.py [threads=10000] [maps=65000] [late=65000] [code=3000] [objects=1500]
+
+Run as root in a checkout after scripts/setup --tests. For each: seconds until attached, CPU of the tracer a snapshot
+and in all, its peak memory, and whether every block of the target is in the report.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from integration.conftest import read_snapshot_count
+from support import Report, Target, Trace, eventually, target_path
+
+DEFAULTS = {"threads": 10_000, "maps": 65_000, "late": 65_000, "code": 3_000, "objects": 1_500}
+OPTIONS = {"late": ["--ring-size", "16M"]}
+"""As many events at once are more than wait in the default ring; what is lost then is counted, and looked up anew."""
+BLOCK_BYTES = 1009
+PAGE_BYTES = 4096
+SNAPSHOTS = 5
+
+
+def measure(kind: str, n: int) -> bool:
+    """Trace a target of ``n``; print a line; whether it is exact."""
+    with ExitStack() as stack:
+        room = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nativeleak-scale-")))
+        target = stack.enter_context(Target("many", kind, n, *more_arguments(kind, n, room)))
+        start_s = time.perf_counter()
+        trace = stack.enter_context(Trace(target, options=["--interval", "1s", *OPTIONS.get(kind, [])], timeout_s=300))
+        attached_s = time.perf_counter() - start_s
+        blocks = target.go()["blocks"]
+        before = read_snapshot_count(trace.recording)
+        cpu_s = cpu_of(trace.process.pid)
+        eventually(lambda: read_snapshot_count(trace.recording) >= before + SNAPSHOTS, "snapshots", 300)
+        cpu_s = cpu_of(trace.process.pid) - cpu_s
+        start_s = time.perf_counter()
+        report = trace.stop(300)
+        end_s = time.perf_counter() - start_s
+    exact = is_exact(report, blocks, n if kind == "late" else 0)
+    overhead = report["overhead"]
+    print(
+        f"{kind} {n:,}: attached after {attached_s:.2f} s; {cpu_s / SNAPSHOTS:.3f} s of CPU "
+        f"a snapshot; end and report {end_s:.1f} s; tracer {overhead['tracer_max_rss_bytes'] / 2**20:.0f} MiB, "
+        f"{overhead['tracer_cpu_s']:.1f} s of CPU; {blocks:,} blocks {'exact' if exact else 'NOT EXACT'}",
+        flush=True,
+    )
+    return exact
+
+
+def more_arguments(kind: str, n: int, room: Path) -> list[Path]:
+    """What ``many`` needs besides a number."""
+    library = target_path("libhostile.so")
+    if kind == "objects":
+        for i in range(n):
+            shutil.copyfile(library, room / f"{i}.so")
+        return [room]
+    return [library] if kind == "code" else []
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def is_exact(report: Report, blocks: int, n_mapped: int) -> bool:
+    """All blocks are there, and their stacks whole."""
+    sites = [site for site in report["sites"] if site["outstanding_bytes"] % BLOCK_BYTES == 0]
+    sites = [site for site in sites if site["kind"] == "heap"]
+    found = sum(site["outstanding_bytes"] for site in sites), sum(site["outstanding_count"] for site in sites)
+    truncated = report["completeness"]["truncated_stacks"]
+    if truncated:
+        print(f"  {truncated} stacks cut")
+    mapped = report["totals"]["map"]["outstanding_bytes"]
+    return found == (blocks * BLOCK_BYTES, blocks) and mapped == n_mapped * PAGE_BYTES
+
+
+if __name__ == "__main__":
+    wanted = dict(argument.partition("=")[::2] for argument in sys.argv[1:]) or DEFAULTS
+    results = [measure(kind, int(n or DEFAULTS[kind])) for kind, n in wanted.items()]
+    sys.exit(not all(results))

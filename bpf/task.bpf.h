@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What is read of the kernel's own structures: of a task, and its registers in user space. */
+#ifndef NATIVELEAK_TASK_BPF_H
+#define NATIVELEAK_TASK_BPF_H
+
+#include "common.bpf.h"
+
+#ifndef NL_BLIND
+#ifndef NATIVELEAK_BCC
+/* Offsets are relocated when the object is loaded. */
+struct signal_struct {
+	int group_exit_code;
+} __attribute__((preserve_access_index));
+
+struct mm_struct {
+	unsigned long brk;
+} __attribute__((preserve_access_index));
+
+/* A call that a return probe waits for. Source: include/linux/uprobes.h. */
+struct return_instance {
+	unsigned long stack;
+	unsigned long orig_ret_vaddr;
+	struct return_instance *next;
+} __attribute__((preserve_access_index));
+
+struct uprobe_task {
+	struct return_instance *return_instances;
+} __attribute__((preserve_access_index));
+
+struct task_struct {
+	int pid;
+	int tgid;
+	struct mm_struct *mm;
+	int exit_code;
+	struct signal_struct *signal;
+	struct uprobe_task *utask;
+} __attribute__((preserve_access_index));
+#endif
+
+/* A field of a structure of the kernel, 0 where it cannot be read. */
+#define READ_FIELD(from, field)                                                         \
+	({                                                                              \
+		__typeof__((from)->field) value_ = 0;                                   \
+		bpf_probe_read_kernel(&value_, sizeof(value_), (void *)&(from)->field); \
+		value_;                                                                 \
+	})
+
+/*
+ * tgid << 32 | tid, as the tracer's PID namespace has it. The machine's own names every task; an inner one the running
+ * task only, which is who ends, executes, or is renamed by itself: 0 for another.
+ */
+static __always_inline u64 ids_of(struct task_struct *task)
+{
+	if (!pid_ns_inode)
+		return (u64)READ_FIELD(task, tgid) << 32 | (u32)READ_FIELD(task, pid);
+	return (u64)task == bpf_get_current_task() ? current_ids() : 0;
+}
+
+/* As wait(2) gives it; that of the process where it is the main thread that ends. */
+static __always_inline s64 exit_code_of(struct task_struct *task)
+{
+	s64 code = READ_FIELD(task, exit_code);
+	struct signal_struct *signal = READ_FIELD(task, signal);
+
+	if (READ_FIELD(task, pid) == READ_FIELD(task, tgid))
+		code |= READ_FIELD(signal, group_exit_code);
+	return code;
+}
+
+/* Where the running process's break is. */
+static __always_inline u64 current_break(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	struct mm_struct *mm = READ_FIELD(task, mm);
+
+	return READ_FIELD(mm, brk);
+}
+
+/* Registers of the running thread in user space. */
+static __always_inline struct pt_regs *user_registers(void)
+{
+	return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+}
+#else
+/* Nothing is known of the kernel's structures. Who ends or executes is the running task, and mostly who is renamed. */
+static __always_inline u64 ids_of(struct task_struct *task)
+{
+	(void)task;
+	return current_ids();
+}
+
+static __always_inline s64 exit_code_of(struct task_struct *task)
+{
+	(void)task;
+	return 0;
+}
+
+static __always_inline u64 current_break(void)
+{
+	return 0;
+}
+#endif
+
+#endif /* NATIVELEAK_TASK_BPF_H */

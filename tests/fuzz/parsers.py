@@ -1,0 +1,300 @@
+"""The parsers that read what others wrote: what each is fed with, how it is used, what it may raise."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+
+import recording_fixtures as made
+from fuzz.elves import debugdata_object, elf_seeds
+from fuzz.harness import Parser
+from nativeleak.analysis.select import By, Metric, Selection
+from nativeleak.errors import RecordingError
+from nativeleak.hotspot.streams import read_line_table
+from nativeleak.hotspot.text import decode_modified_utf8, method_name
+from nativeleak.probes.cache import PlacementCache
+from nativeleak.probes.emulation import CONSERVATIVE
+from nativeleak.probes.families import ALL_NAMES, choose_points
+from nativeleak.probes.placement import place
+from nativeleak.recording import Recording
+from nativeleak.reports.names import folded_text, printable
+from nativeleak.reports.render import Format, ReportOptions, render
+from nativeleak.symbols.debugfiles import find_debug_file, read_debugdata
+from nativeleak.symbols.demangle import demangle
+from nativeleak.symbols.elf import ElfError, ElfFile
+from nativeleak.symbols.functions import find_function_offsets, function_symbols
+from nativeleak.symbols.objects import SymbolizedObject
+from nativeleak.symbols.perfmap import parse_perf_map
+from nativeleak.symbols.source import BytesSource
+from nativeleak.target.procfs import parse_maps, parse_stat, parse_status
+from nativeleak.unwind.eh_frame import FrameSection, find_eh_frame, read_fdes
+from nativeleak.unwind.pack import lookup
+from nativeleak.unwind.table import build_table, decode, encode
+from unit.unwind import objects
+
+ADDRESSES = (0, 1, 0x1000, 0x1010, 0x1FFF, 0x3000, 0x7F00_0000_0000, (1 << 64) - 1)
+
+
+# ---- ELF ----
+
+
+def use_elf(data: bytes) -> None:
+    """Everything that is asked of an object of the target."""
+    with ElfFile(BytesSource(data)) as elf:
+        _ = elf.sections, elf.build_id, elf.debug_link
+        for address in ADDRESSES:
+            elf.vaddr_to_offset(address)
+            elf.offset_to_vaddr(address)
+        function_symbols(elf, ALL_NAMES)
+        mapped = SymbolizedObject(ElfFile(BytesSource(data)), "/usr/lib/x.so")
+        for address in ADDRESSES:
+            symbol = mapped.lookup(address)
+            assert symbol is None or printable(demangle(symbol.name)).isprintable()
+        mapped.close()
+
+
+def use_debug_file(data: bytes) -> None:
+    """A debug file that is found for a sound object, whatever is in it; the object's own link may be damaged too."""
+    for elf in (ElfFile(BytesSource(elf_seeds()[0])), _elf_or_none(data)):
+        if elf is None:
+            continue
+        found = find_debug_file(elf, "/usr/lib/x.so", [partial(_memory_file, data)])
+        if found is not None:
+            use_elf(found.source.read(0, found.source.size))
+            found.close()
+
+
+def _elf_or_none(data: bytes) -> ElfFile | None:
+    try:
+        return ElfFile(BytesSource(data))
+    except ElfError:
+        return None
+
+
+def _memory_file(data: bytes, path: str) -> int:
+    if "\0" in path:
+        raise ValueError("embedded null byte")  # as open() does
+    fd = os.memfd_create("fuzz")
+    os.pwrite(fd, data, 0)
+    return fd
+
+
+def use_debugdata(data: bytes) -> None:
+    """What ``.gnu_debugdata`` holds, in a sound object."""
+    with ElfFile(BytesSource(debugdata_object(data))) as elf:
+        found = read_debugdata(elf)
+        if found is not None:
+            use_elf(found.source.read(0, found.source.size))
+
+
+def packed_seeds() -> Sequence[bytes]:
+    return [lzma.compress(elf_seeds()[0]), lzma.compress(bytes(1 << 20))]
+
+
+def use_table(data: bytes) -> None:
+    for full in (False, True):
+        table = build_table(BytesSource(data), full=full)
+        assert bool(table.words) != bool(table.reason)
+        for address in ADDRESSES if table.words else ():
+            lookup(table.words, address)
+        assert decode(encode(table)) is not None
+
+
+def use_placement(data: bytes) -> None:
+    """Where probes go in a damaged library."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        points = choose_points(find_function_offsets(file.name, ALL_NAMES))
+        place(file.name, points, CONSERVATIVE, moved_arguments=True)
+
+
+@cache
+def frame_seeds() -> Sequence[bytes]:
+    with ElfFile(BytesSource(elf_seeds()[0])) as elf:
+        found = find_eh_frame(elf)
+    assert found is not None
+    codes = ("0e10410d06", "41 0e10 4a 0e18 0b 0a", "0f0377080616", "10060276 78", "2e10", "07ff 0305 01")
+    functions = [(objects.TEXT + 16 * n, 16, bytes.fromhex(code)) for n, code in enumerate(codes)]
+    return [found.data, objects.frames(*functions)]
+
+
+def use_eh_frame(data: bytes) -> None:
+    for section in (
+        FrameSection(data, objects.FRAMES),
+        FrameSection(data, objects.FRAMES, n_fdes=1 << 40, data_base=0x4000),
+        FrameSection(data, is_debug=True),
+    ):
+        try:
+            for start, _, rows in read_fdes(section):
+                assert start >= 0
+                assert rows is not None
+        except ElfError:
+            continue
+
+
+# ---- caches ----
+
+
+@cache
+def table_seeds() -> Sequence[bytes]:
+    return [encode(build_table(BytesSource(data), full=full)) for data in elf_seeds() for full in (False, True)]
+
+
+def use_kept_table(data: bytes) -> None:
+    table = decode(data)
+    if table is not None:
+        for address in ADDRESSES if table.words else ():
+            lookup(table.words, address)
+
+
+@cache
+def placement_seeds() -> Sequence[bytes]:
+    with tempfile.TemporaryDirectory() as room:
+        _place_library(Path(room))
+        return [Path(room, "placements.json").read_bytes()]
+
+
+def use_kept_placements(data: bytes) -> None:
+    """Whatever is in the file, probes go only where they may."""
+    with tempfile.TemporaryDirectory() as room:
+        path = Path(room, "placements.json")
+        path.write_bytes(data)
+        path.chmod(0o600)
+        Path(room).chmod(0o700)
+        _place_library(Path(room))
+
+
+def _place_library(room: Path) -> None:
+    library = room / "library.so"
+    library.write_bytes(elf_seeds()[0])
+    points = choose_points(find_function_offsets(str(library), ALL_NAMES))
+    assert points
+    for probe in place(str(library), points, CONSERVATIVE, moved_arguments=True, cache=PlacementCache(room)):
+        assert 0 <= probe.placement.offset < 64
+
+
+# ---- what the kernel and the target say ----
+
+MAPS = b"""\
+55d0c0a00000-55d0c0a28000 r--p 00000000 fd:01 1313 /usr/bin/java
+55d0c0a28000-55d0c0b00000 r-xp 00028000 fd:01 1313 /usr/bin/java (deleted)
+55d0c1000000-55d0c1021000 rw-p 00000000 00:00 0                          [heap]
+7f0000000000-7f0000021000 rw-p 00000000 00:00 0
+7f0001000000-7f0001100000 rw-s 00000000 00:05 77                         /a\\012b;c\x1b[31m (deleted) (deleted)
+7f0002000000-7f0002001000 r-xp 00000000 00:00 0                          [anon:\xff\xfe name]
+ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]
+"""
+STAT = b"1 (a ) b) S 1 1 1 0 -1 4194560 1 1 1 1 1 1 1 1 20 0 1 0 5 1 1 18446744073709551615 1 1 1 0 0 0 0 0 0\n"
+STATUS = b"Name:\ta\\nb\nUmask:\t0022\nState:\tS (sleeping)\nUid:\t0\t0\t0\t0\nNSpid:\t1\t1\nVmHWM:\t 12 kB\n"
+
+
+def use_maps(data: bytes) -> None:
+    for entry in parse_maps(data.decode("utf-8", "surrogateescape")):
+        assert len(entry.perms) == 4
+        assert entry.inode >= 0
+        assert printable(entry.path).isprintable()
+
+
+def use_stat(data: bytes) -> None:
+    text = data.decode("utf-8", "surrogateescape")
+    parse_status(text)
+    assert len(parse_stat(text)) > 19
+
+
+PERF_MAP = b"""\
+7f0000001000 40 Lcom/example/Main;::run
+0x7f0000001040 0x20 Interpreter
+7f0000001010 10 nested ; name \x1b[2J
+7f0000002000 ffffffffffff huge
+zz 10 no address
+"""
+
+
+def use_perf_map(data: bytes) -> None:
+    table = parse_perf_map(data)
+    for ip in (0, 0x7F0000001000, 0x7F0000001018, 0x7F0000001050, 0x7F00FFFFFFFF, (1 << 64) - 1):
+        found = table.lookup(ip)
+        assert found is None or found[1] >= 0
+
+
+# ---- HotSpot ----
+
+
+def use_hotspot_text(data: bytes) -> None:
+    half = len(data) // 2
+    name = method_name(decode_modified_utf8(data[:half]), decode_modified_utf8(data[half:]))
+    assert name.isprintable()
+    read_line_table(data, 1 << 16)
+
+
+HOTSPOT_TEXT = (
+    b"java/util/HashMap$Node;put\xc0\x80\xed\xa0\xbd\xed\xb8\x80",
+    b"App$$Lambda$14+0x0000000800c03000<init>",
+    bytes.fromhex("1a 22 ff 40 c1 c1 1a 00"),
+)
+
+
+# ---- names ----
+
+
+def use_name(data: bytes) -> None:
+    text = data.decode("utf-8", "surrogateescape")
+    for name in (printable(text), printable(demangle(text)), folded_text(text), folded_text(demangle(text))):
+        assert not set(name) & set("\n\r\x1b\x00\u2028\u202e")
+        name.encode()
+    assert ";" not in folded_text(text)
+
+
+NAMES = (
+    b"_ZN3foo3barEv.constprop.0.cold",
+    b"_ZNSt6vectorIiSaIiEE9push_backEOi",
+    b"_RNvMs0_NtCs5l0EXMQXRMU_21rustc_data_structures9flock",
+    b"_ZN4core3ptr13drop_in_place17h0123456789abcdefE",
+    b"main;\x1b]0;title\x07\n\xff",
+)
+
+
+# ---- recordings ----
+
+
+@cache
+def recording_seeds() -> Sequence[bytes]:
+    with tempfile.TemporaryDirectory() as room:
+        return [made.write_gateway(Path(room) / "seed.nlk", 3).read_bytes()]
+
+
+def use_recording(data: bytes) -> None:
+    """Every format of a report, or the one error; never half of one."""
+    with Recording.from_bytes(data) as recording:
+        for format_name in Format:
+            render(recording, format=format_name, options=ReportOptions())
+        by_thread = Selection(Metric.GROWTH, By.THREAD)
+        json.loads(render(recording, format=Format.JSON, options=ReportOptions(by_thread)))
+
+
+def fixed(*inputs: bytes) -> Callable[[], Sequence[bytes]]:
+    return lambda: inputs
+
+
+PARSERS = (
+    Parser("elf", use_elf, elf_seeds, (ElfError,), 1500),
+    Parser("debug_file", use_debug_file, elf_seeds, (ElfError,), 400),
+    Parser("debugdata", use_debugdata, packed_seeds, (ElfError,), 300),
+    Parser("table", use_table, elf_seeds, n_inputs=400),
+    Parser("placement", use_placement, elf_seeds, (ElfError, OSError), 300),
+    Parser("eh_frame", use_eh_frame, frame_seeds, n_inputs=1500),
+    Parser("kept_table", use_kept_table, table_seeds, n_inputs=500),
+    Parser("kept_placements", use_kept_placements, placement_seeds, n_inputs=150),
+    Parser("maps", use_maps, fixed(MAPS), n_inputs=800),
+    Parser("stat", use_stat, fixed(STAT, STATUS), (ValueError,), 1000),
+    Parser("perf_map", use_perf_map, fixed(PERF_MAP), n_inputs=1000),
+    Parser("hotspot_text", use_hotspot_text, fixed(*HOTSPOT_TEXT), n_inputs=1000),
+    Parser("names", use_name, fixed(*NAMES), n_inputs=600),
+    Parser("recording", use_recording, recording_seeds, (RecordingError,), 100),
+)

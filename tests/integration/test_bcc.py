@@ -1,0 +1,111 @@
+"""The engine that compiles the BPF programs here, by BCC: the same ledger, where no prebuilt object fits."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import Target, Trace, mismatches, nativeleak, require, seen_as, strangers, sums, totals
+from tools.check_report import check
+
+STRDUP = {"heap_strdup": "strdup"}
+COMPILES_S = 120.0
+HIDES_BTF = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf && exec "$@"', "sh")
+"""Runs a command that sees no type information of the kernel."""
+
+
+@pytest.fixture(autouse=True)
+def _bcc() -> None:
+    try:
+        ctypes.CDLL("libbcc.so.0")
+    except OSError:
+        require(False, "not installed: python3-bpfcc")
+
+
+def test_battery_on_bcc_is_exact_and_says_what_is_missing():
+    with Target("battery") as target, Trace(target, options=["--engine", "bcc"], timeout_s=COMPILES_S) as trace:
+        truth = seen_as(target.go(), STRDUP)
+        report = trace.stop()
+        everything = trace.all_sites()
+    assert report["tool"]["backend"] == "bpf-bcc"
+    assert check(report) == []
+    assert mismatches(report, truth) == []
+    assert mismatches(everything, truth) == []
+    assert strangers(report, truth) == []
+    assert totals(report, "heap") == sums(truth, "heap")
+    assert report["completeness"]["unmatched_frees"] == truth["unmatched_frees"] + truth["unmatched_reallocs"]
+    assert lost(report) == {}
+    assert trace.stderr.count("frame pointers only") == 1
+
+
+def test_battery_on_bcc_by_perf_events_without_the_kernels_types_has_exact_totals():
+    options = ["--engine", "bcc", "--attach", "perf", "-v"]
+    with (
+        Target("battery") as target,
+        Trace(target, options=options, timeout_s=COMPILES_S, within=HIDES_BTF) as trace,
+    ):
+        truth = seen_as(target.go(), STRDUP)
+        report = trace.stop()
+        everything = trace.all_sites()
+    assert check(report) == []
+    assert mismatches(report, truth, ["heap"]) == []
+    assert mismatches(everything, truth, ["heap"]) == []
+    assert totals(report, "heap") == sums(truth, "heap")
+    for key in ("outstanding_bytes", "outstanding_count"):
+        assert report["totals"]["map"][key] == sums(truth, "map")[key]
+        for tid in {site["tid"] for site in truth["sites"]}:
+            own = sum(site.get(key, 0) for site in truth["sites"] if site["tid"] == tid and site["kind"] == "map")
+            rows = [row for row in report["sites"] if row["thread"]["tid"] == tid and row["kind"] == "map"]
+            assert sum(row[key] for row in rows) == own
+    assert lost(report) == {}
+    assert "attached by perf events" in trace.stderr
+
+
+def test_without_the_kernels_types_libbpf_is_refused_with_what_to_do():
+    with Target("battery") as target, Trace(target, attaches=False, within=HIDES_BTF) as trace:
+        assert trace.wait_end() == 3
+        assert not trace.recording.exists()
+    first, remedy = trace.stderr.splitlines()
+    assert first.startswith("nativeleak: loading the BPF programs failed: this kernel does not describe its types")
+    assert "--engine bcc" in remedy
+
+
+def test_process_killed_by_a_signal_is_told_so_by_bcc():
+    with Target("battery") as target, Trace(target, options=["--engine", "bcc"], timeout_s=COMPILES_S) as trace:
+        target.process.kill()
+        report = trace.wait()
+    assert report["target"]["end"] == "killed"
+
+
+def test_without_bcc_the_engine_is_refused_with_what_to_install(tmp_path):
+    with Target("battery") as target:
+        missing = nativeleak(
+            *("trace", "-p", target.pid, "--engine", "bcc", "-o", tmp_path / "trace.nlk", "--duration", "1s"),
+            env={"LD_PRELOAD": str(hides_bcc(tmp_path))},
+        )
+    assert missing.returncode == 3
+    first, remedy = missing.stderr.splitlines()
+    assert first == "nativeleak: BCC was not found on this machine: no libbcc.so.0"
+    assert "python3-bpfcc" in remedy
+    assert not (tmp_path / "trace.nlk").exists()
+
+
+def hides_bcc(folder: Path) -> Path:
+    """A library that, preloaded, fails every dlopen of libbcc."""
+    source = folder / "hides.c"
+    source.write_text(
+        "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <string.h>\n"
+        "void *dlopen(const char *name, int flags)\n{\n"
+        '\tvoid *(*next)(const char *, int) = dlsym(RTLD_NEXT, "dlopen");\n'
+        '\treturn next(name && strstr(name, "libbcc") ? "/nonexistent/libbcc" : name, flags);\n}\n'
+    )
+    library = folder / "hides.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    return library
+
+
+def lost(report):
+    return {name: n for name, n in report["completeness"].items() if n and name.startswith("lost")}

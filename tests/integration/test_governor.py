@@ -1,0 +1,138 @@
+"""A trace that is kept inside of a budget: what it records at each level, and that it says so."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+from support import Target, Trace, mismatches, nativeleak, site_totals
+
+SCRIPTED = str(Path(__file__).parent.parent / "tools" / "scripted_trace.py")
+KEPT_BYTES = 1009
+
+
+def scripted(target: Target, *plans: str) -> Trace:
+    """A trace whose changes of level come when the test wants."""
+    return Trace(target, options=["--max-overhead", "5%"], program=[SCRIPTED, ",".join(plans)])
+
+
+def step(trace: Trace) -> None:
+    trace.process.send_signal(signal.SIGUSR1)
+    trace.wait_line("from here on")
+
+
+def held(report: dict[str, Any], truth: dict[str, Any], function: str, kind: str = "heap") -> tuple[int, int]:
+    """Outstanding bytes and count that a report shows at a site of the truth."""
+    site = next(site for site in truth["sites"] if site["function"] == function)
+    totals = site_totals(report, {**site, "kind": kind})
+    return totals["outstanding_bytes"], totals["outstanding_count"]
+
+
+def levels(report: dict[str, Any]) -> list[str]:
+    return [window["level"] for window in report["mode"]["windows"]]
+
+
+def test_affordable_target_is_traced_exactly_under_the_governor():
+    with Target("phases") as target, Trace(target, options=["--max-overhead", "5%"]) as trace:
+        target.ask("keep 1 1009")
+        target.ask("free 1 101")
+        truth = target.ask("grow 1 211")
+        report = trace.stop()
+    assert mismatches(report, truth) == []
+    assert levels(report) == ["exact"]
+    assert report["mode"]["sampled"] is False
+    assert report["completeness"]["uncertain_allocations"] == 0
+    [window] = report["mode"]["windows"]
+    assert window["probe_hits"] == report["overhead"]["probe_hits"] == 2 * (1009 + 211) + 101
+    assert 0 < window["estimated_cost_s"] < 1
+
+
+def test_burst_is_answered_by_watching_less_and_everything_comes_back():
+    with Target("phases") as target, Trace(target, options=["--max-overhead", "5%"]) as trace:
+        target.ask("keep 1 503")
+        target.ask("burst 2000")
+        trace.wait_line("no heap allocation or free is seen")
+        trace.wait_line("every heap block is recorded: there is room", 60.0)
+        truth = target.ask("keep 2 307")
+        report = trace.stop()
+        text = nativeleak("report", trace.recording).stdout
+    windows = report["mode"]["windows"]
+    assert levels(report)[0] == "exact"
+    assert "syscalls" in levels(report)
+    assert levels(report)[-1] == "exact"
+    # Two seconds from the beginning of the burst, and what it takes for a look on a busy machine.
+    assert windows[0]["to_s"] < 4
+    assert [w["to_s"] for w in windows[:-1]] == [w["from_s"] for w in windows[1:]]
+    # What was outstanding when the frees were lost sight of is in no total; what came after is exact.
+    assert held(report, truth, "phases_first") == (0, 0)
+    assert report["completeness"]["uncertain_allocations"] >= 503
+    assert held(report, truth, "phases_second") == (307 * KEPT_BYTES, 307)
+    assert "heap allocations were not recorded" in " ".join(text.split())
+    assert "mapped memory only" in " ".join(text.split())
+
+
+def test_frees_are_seen_while_allocations_are_not():
+    with Target("phases") as target, scripted(target, "exact", "big-blocks", "exact") as trace:
+        target.ask("keep 1 1009")
+        step(trace)
+        target.ask("free 1 307")
+        target.ask("grow 1 101")
+        target.ask("keep 2 211")
+        target.ask("big 3")
+        step(trace)
+        target.ask("free 2 11")
+        truth = target.ask("keep 3 401")
+        report = trace.stop()
+    assert levels(report) == ["exact", "big-blocks", "exact"]
+    left = 1009 - 307 - 101
+    assert held(report, truth, "phases_first") == (left * KEPT_BYTES, left)
+    assert held(report, truth, "phases_third") == (401 * KEPT_BYTES, 401)
+    for function in ("phases_second", "phases_grown", "phases_big"):
+        assert held(report, truth, function) == (0, 0)
+    # The allocator mapped the big ones one by one: a page more than asked for at most.
+    n_bytes, count = held(report, truth, "phases_big", "map")
+    assert count == 3
+    assert 0 <= n_bytes - 3 * 5000011 < 3 * 2 * 4096
+    assert report["completeness"]["unmatched_frees"] == 0
+    assert report["completeness"]["unsampled_frees"] == 11
+    assert report["completeness"]["uncertain_allocations"] == 0
+
+
+def test_blocks_from_before_a_blind_time_are_uncertain_and_never_counted_twice():
+    with Target("phases") as target, scripted(target, "exact", "syscalls", "exact") as trace:
+        target.ask("keep 1 1009")
+        step(trace)
+        target.ask("free 1 307")
+        target.ask("keep 2 211")
+        step(trace)
+        target.ask("free 1 101")
+        target.ask("free 2 11")
+        truth = target.ask("keep 3 401")
+        report = trace.stop()
+    assert held(report, truth, "phases_first") == held(report, truth, "phases_second") == (0, 0)
+    assert held(report, truth, "phases_third") == (401 * KEPT_BYTES, 401)
+    completeness = report["completeness"]
+    assert completeness["uncertain_bytes"] == 1009 * KEPT_BYTES
+    assert completeness["uncertain_allocations"] == 1009
+    assert completeness["unsampled_frees"] == 101 + 11
+    heap = report["totals"]["heap"]
+    assert heap["allocated_count"] - heap["freed_count"] == heap["outstanding_count"] == 401
+
+
+def test_exact_blocks_stay_exact_through_a_sampled_time():
+    with Target("phases") as target, scripted(target, "exact", "sampled:65536", "exact") as trace:
+        target.ask("keep 1 1009")
+        step(trace)
+        target.ask("free 1 307")
+        target.ask("keep 2 20011")
+        step(trace)
+        truth = target.ask("keep 3 401")
+        report = trace.stop()
+    assert report["mode"]["sampled"]
+    assert report["mode"]["sample_bytes"] == 65536
+    assert held(report, truth, "phases_first") == ((1009 - 307) * KEPT_BYTES, 1009 - 307)
+    assert held(report, truth, "phases_third") == (401 * KEPT_BYTES, 401)
+    n_bytes, _ = held(report, truth, "phases_second")
+    # Some 300 samples: 6 % each way is one standard deviation.
+    assert abs(n_bytes / (20011 * KEPT_BYTES) - 1) < 0.3

@@ -1,0 +1,63 @@
+"""What the tracer itself may take: memory, places in front of the OOM killer, time of the target."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from support import Target, Trace, nativeleak
+
+KEPT_BYTES = 1009
+
+
+def test_memory_bound_holds_and_what_found_no_room_is_counted() -> None:
+    bound_mib = 72
+    with Target("phases") as target, Trace(target, options=["--max-memory", f"{bound_mib}M"]) as trace:
+        target.ask("keep 1 99991")
+        target.ask("keep 2 99991")
+        report = trace.stop()
+    heap, completeness, overhead = report["totals"]["heap"], report["completeness"], report["overhead"]
+    assert completeness["lost_allocations"] > 0
+    assert heap["outstanding_count"] + completeness["lost_allocations"] == 2 * 99991
+    assert heap["outstanding_bytes"] + completeness["lost_bytes"] == 2 * 99991 * KEPT_BYTES
+    assert overhead["kernel_memory_bytes"] == completeness["kernel_map_bytes"] > 0
+    assert overhead["tracer_cpu_s"] > 0
+    assert overhead["tracer_max_rss_bytes"] + overhead["kernel_memory_bytes"] <= bound_mib << 20
+
+
+def test_memory_bound_that_holds_nothing_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    with Target("phases") as target:
+        done = nativeleak("trace", "-p", target.pid, "--max-memory", "8M", "-o", tmp_path / "x.nlk")
+    assert done.returncode == 2
+    assert re.search(
+        r"^nativeleak: --max-memory 8 MiB is too little: .*\n  give at least --max-memory \d+M", done.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tracer_is_taken_by_the_oom_killer_before_its_target() -> None:
+    with Target("phases") as target:
+        Path(f"/proc/{target.pid}/oom_score_adj").write_text("317")
+        with Trace(target) as trace:
+            assert int(Path(f"/proc/{trace.process.pid}/oom_score_adj").read_text()) == 318
+            trace.stop()
+
+
+def test_probes_of_the_allocator_are_gone_at_once() -> None:
+    with Target("phases") as target, Trace(target) as trace:
+        report = trace.stop()
+    notes = [note["text"] for note in report["notes"] if note["text"].startswith("detached")]
+    [took_ms] = [int(number) for note in notes for number in re.findall(r"in (\d+) ms", note)]
+    # 50 ms a grace period of the kernel here; other tests may share the machine.
+    assert took_ms < 500
+
+
+def test_exit_of_the_target_is_not_delayed() -> None:
+    with Target("phases") as target, Trace(target) as trace:
+        target.ask("keep 1 1009")
+        started_s = time.monotonic()
+        target.send("quit")
+        assert target.wait() == 0
+        assert time.monotonic() - started_s < 1
+        assert trace.wait()["target"]["end"] == "exited"

@@ -1,0 +1,104 @@
+"""Where fields of the kernel's structures lie, as the running kernel itself says (BTF).
+
+Scope: offsets of named fields of structures, for the engine that compiles on the spot; libbpf does the same by
+relocations. Source: include/uapi/linux/btf.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+BTF_PATH: Final = Path("/sys/kernel/btf/vmlinux")
+_MAGIC: Final = 0xEB9F
+_HEADER: Final = struct.Struct("=HBBIIIII")
+_TYPE: Final = struct.Struct("=III")
+_MEMBER: Final = struct.Struct("=III")
+_STRUCT: Final = 4
+_UNION: Final = 5
+# Kind -> bytes behind the type: of all, and for each of vlen.
+_TAILS: Final = {
+    1: (4, 0), 2: (0, 0), 3: (12, 0), 4: (0, 12), 5: (0, 12), 6: (0, 8), 7: (0, 0), 8: (0, 0), 9: (0, 0), 10: (0, 0),
+    11: (0, 0), 12: (0, 0), 13: (0, 8), 14: (4, 0), 15: (0, 12), 16: (0, 0), 17: (4, 0), 18: (0, 0), 19: (0, 12),
+}  # fmt: skip
+
+
+def read_offsets(fields: Iterable[tuple[str, str]], path: Path = BTF_PATH) -> dict[tuple[str, str], int]:
+    """Offsets in bytes of (structure, field) in the running kernel.
+
+    Raises:
+        OSError: The kernel has no type information.
+        ValueError: It is not as expected, or there is no such field.
+    """
+    return parse_offsets(path.read_bytes(), fields)
+
+
+def parse_offsets(btf: bytes, fields: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """As ``read_offsets``, of type information that was read. A field may lie in nameless structures inside.
+
+    Raises:
+        ValueError: The type information is damaged, or has no such field.
+    """
+    try:
+        types = _Types(btf)
+        found = {(name, field): types.offset_of(name, field) for name, field in fields}
+    except (struct.error, IndexError, KeyError) as error:
+        raise ValueError(f"the kernel's type information cannot be read: {error!r}") from error
+    missing = [f"{name}.{field}" for (name, field), offset in found.items() if offset is None]
+    if missing:
+        raise ValueError(f"the kernel's type information has no {', '.join(missing)}")
+    return {where: offset for where, offset in found.items() if offset is not None}
+
+
+class _Types:
+    """The types by number: where each lies, and the structures by name."""
+
+    def __init__(self, btf: bytes) -> None:
+        magic, _, _, header_bytes, type_off, type_len, str_off, str_len = _HEADER.unpack_from(btf)
+        if magic != _MAGIC:
+            raise ValueError("the kernel's type information cannot be read: no BTF in this byte order")
+        self._types = btf[header_bytes + type_off : header_bytes + type_off + type_len]
+        self._strings = btf[header_bytes + str_off : header_bytes + str_off + str_len]
+        self._at = [-1]
+        at = 0
+        while at < len(self._types):
+            self._at.append(at)
+            info = _TYPE.unpack_from(self._types, at)[1]
+            fixed, each = _TAILS[info >> 24 & 0x1F]
+            at += _TYPE.size + fixed + each * (info & 0xFFFF)
+
+    def _name(self, offset: int) -> bytes:
+        return self._strings[offset : self._strings.index(b"\0", offset)]
+
+    def _members(self, at: int) -> Iterator[tuple[bytes, int, int]]:
+        """Name, type and offset in bits of each member of the structure at a place."""
+        info = _TYPE.unpack_from(self._types, at)[1]
+        for i in range(info & 0xFFFF):
+            name, type_id, bits = _MEMBER.unpack_from(self._types, at + _TYPE.size + i * _MEMBER.size)
+            # With bit fields in it, the upper byte of the offset is a width.
+            yield self._name(name), type_id, bits & 0xFFFFFF if info >> 31 else bits
+
+    def _is_record(self, at: int) -> bool:
+        return _TYPE.unpack_from(self._types, at)[1] >> 24 & 0x1F in (_STRUCT, _UNION)
+
+    def offset_of(self, name: str, field: str) -> int | None:
+        """Bytes from the start of a structure to one of its fields; None where there is none."""
+        wanted, text = field.encode(), name.encode()
+        for at in self._at[1:]:
+            name_at, info, _ = _TYPE.unpack_from(self._types, at)
+            if info >> 24 & 0x1F == _STRUCT and info & 0xFFFF and self._name(name_at) == text:
+                return self._find(at, wanted)
+        return None
+
+    def _find(self, at: int, field: bytes) -> int | None:
+        for name, type_id, bits in self._members(at):
+            if name == field:
+                return bits // 8
+            inner = self._at[type_id]
+            if not name and self._is_record(inner):
+                offset = self._find(inner, field)
+                if offset is not None:
+                    return bits // 8 + offset
+        return None
