@@ -169,15 +169,14 @@ class FallbackTrace:
     def _wait(self, exits: dict[int, WatchedProcess], wakeup: int, timeout_s: float) -> None:
         """Wait until there is something to do; a target that has ended is taken note of."""
         with select.epoll() as poll:
-            for fd in (wakeup, *self._engine.fds, *exits):
+            # What an engine that prints has to say of an end says more: it is waited for.
+            for fd in (wakeup, *(self._engine.fds or exits)):
                 poll.register(fd, select.EPOLLIN)
             ready = [fd for fd, _ in poll.poll(timeout_s)]
         if wakeup in ready:
             os.read(wakeup, 64)
-        # What strace has to say of an end says more: let it.
-        gone = [fd for fd in ready if fd in exits]
-        if gone and not any(fd in ready for fd in self._engine.fds):
-            for fd in gone:
+        for fd in ready:
+            if fd in exits:
                 exits.pop(fd).end(TargetEnd.EXITED)
 
     def _tell(self) -> None:

@@ -93,7 +93,8 @@ def _make(
 ) -> Trace | FallbackTrace:
     if engine in _LOADERS:
         if engine is EngineName.BCC:
-            check_bcc()
+            if not is_forced:
+                check_bcc()
             told = _SayFirst(told, fallen_to(engine, failures[0][1].what)) if failures else told
         return Trace(replace(options, loader=_LOADERS[engine]), told)
     if engine is EngineName.STRACE:

@@ -15,8 +15,11 @@ from nativeleak.engines.strace.program import find_strace
 from nativeleak.errors import CannotTraceError
 from nativeleak.target import procfs
 
+# Source: include/uapi/linux/capability.h.
 _CAP_SYS_PTRACE: Final = 19
-"""Source: include/uapi/linux/capability.h."""
+_CAP_SYS_ADMIN: Final = 21
+_CAP_PERFMON: Final = 38
+_CAP_BPF: Final = 39
 
 
 def candidates(wanted: EngineName) -> tuple[EngineName, ...]:
@@ -25,16 +28,20 @@ def candidates(wanted: EngineName) -> tuple[EngineName, ...]:
 
 
 def check_bcc() -> None:
-    """Make sure that BCC is there to compile the BPF programs.
+    """Make sure that it is worth a second to let BCC compile the BPF programs.
 
     Raises:
-        CannotTraceError: It is not installed.
+        CannotTraceError: It is not installed, or we may not load what it makes.
     """
-    if not has_bcc():
-        raise CannotTraceError(
-            "loading the BPF programs by BCC failed: python3-bpfcc is not installed",
-            "apt-get install python3-bpfcc, or take another engine: --engine auto",
-        )
+    held = _capabilities()
+    if not held >> _CAP_SYS_ADMIN & 1 and not (held >> _CAP_BPF & 1 and held >> _CAP_PERFMON & 1):
+        raise CannotTraceError("loading by BCC failed: no CAP_BPF and CAP_PERFMON", "run as root")
+    try:
+        is_there = has_bcc()
+    except OSError:  # an interpreter that may not be started again
+        is_there = False
+    if not is_there:
+        raise CannotTraceError("loading by BCC failed: python3-bpfcc is not installed", "apt-get install python3-bpfcc")
 
 
 def check_strace(*, is_forced: bool) -> None:
@@ -56,10 +63,15 @@ def check_strace(*, is_forced: bool) -> None:
 
 def may_trace_all() -> bool:
     """Whether this process has CAP_SYS_PTRACE."""
+    return bool(_capabilities() >> _CAP_SYS_PTRACE & 1)
+
+
+def _capabilities() -> int:
+    """Our effective capabilities as a mask, 0 where they cannot be read."""
     try:
-        return bool(int(procfs.read_status(os.getpid()).get("CapEff", "0"), 16) >> _CAP_SYS_PTRACE & 1)
+        return int(procfs.read_status(os.getpid()).get("CapEff", "0"), 16)
     except (ValueError, CannotTraceError):
-        return False
+        return 0
 
 
 def fallen_to(engine: EngineName, why: str) -> str:

@@ -17,7 +17,7 @@ from nativeleak.engines.strace.reader import Ended, StraceReader
 from nativeleak.engines.strace.stacks import StackNamer
 from nativeleak.engines.watched import WatchedProcess, snapshot_of
 from nativeleak.errors import CannotTraceError, NativeleakError
-from nativeleak.model import Snapshot, Stack, TargetInfo
+from nativeleak.model import Snapshot, Stack, TargetEnd, TargetInfo
 from nativeleak.symbols.resolver import Symbolizer
 from nativeleak.target import procfs
 
@@ -170,6 +170,9 @@ class StraceEngine:
         assert self._strace is not None  # noqa: S101
         self._strace.end(self._take)
         self._finish()
+        for process in self.processes:
+            if not is_alive(process.info.pid):
+                process.end(TargetEnd.EXITED)
         self.ended = "target ended" if all(process.is_over for process in self.processes) else "strace ended"
         if self.ended == "strace ended":
             status = self._strace.status or 0
@@ -223,6 +226,14 @@ def refuse_traced(pid: int) -> None:
             f"tracing PID {pid} by strace failed: process {tracer} ({name}) traces it already",
             "a process can have one tracer or debugger only: end that one, or trace with --engine pmap",
         )
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there, and has not exited yet."""
+    try:
+        return not procfs.is_zombie(pid)
+    except NativeleakError:
+        return False
 
 
 def _maps(pid: int) -> Sequence[procfs.MapEntry]:
