@@ -15,6 +15,9 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from nativeleak import __version__
+from nativeleak.engines.names import EngineName
+from nativeleak.engines.pmap.engine import PmapEngine
+from nativeleak.engines.strace.engine import DEFAULT_DURATION_S, StraceEngine
 from nativeleak.engines.watched import WatchedProcess, WatchEngine
 from nativeleak.errors import NativeleakError, NoTargetError
 from nativeleak.interrupts import interrupts
@@ -35,6 +38,9 @@ class Teller(Protocol):
 
     def say(self, text: str) -> None:
         """One line of progress."""
+
+    def warn(self, text: str) -> None:
+        """One line that is not to be missed."""
 
 
 class Replay(Protocol):
@@ -248,6 +254,11 @@ class Rerun:
         self._replay = replay
         self._teller = teller
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was written."""
+        return self.writer is not None
+
     def run(self) -> None:
         """Read it all.
 
@@ -273,6 +284,44 @@ class Rerun:
             self.writer.finish("end of input", last.elapsed_s, last.targets)
             if self.writer.failed:
                 self.recording = self.writer.serialize()
+
+
+def make_fallback(engine: EngineName, options: TraceOptions, teller: Teller, fallen: str) -> FallbackTrace:
+    """A trace by strace or pmap.
+
+    Args:
+        engine: Which.
+        options: What to do.
+        teller: Who is told.
+        fallen: That it is not the engine that was wanted, and why; empty where it is.
+
+    Raises:
+        NativeleakError: The engine cannot work here, or the processes cannot be watched.
+    """
+    targets = check_targets(options.pids)
+    watcher = StraceEngine(targets) if engine is EngineName.STRACE else PmapEngine(targets)
+    if fallen:
+        teller.warn(fallen)
+    if isinstance(watcher, StraceEngine):
+        options = _bounded(options)
+        teller.warn(cost_warning(watcher, options.duration_s or 0.0))
+    return FallbackTrace(options, watcher, teller)
+
+
+def _bounded(options: TraceOptions) -> TraceOptions:
+    if options.duration_s is not None:
+        return options
+    interval_s = min(options.interval_s, DEFAULT_DURATION_S / 20)
+    return replace(options, duration_s=DEFAULT_DURATION_S, interval_s=interval_s)
+
+
+def cost_warning(engine: StraceEngine, duration_s: float) -> str:
+    """What strace costs the target, said before it begins."""
+    stacks = "; where it maps memory its stack is walked too, for milliseconds" if engine.has_stacks else ""
+    return (
+        "warning: strace stops a thread twice at every system call, for tens of microseconds"
+        f"{stacks}: the target runs slower for {format_duration(duration_s)}"
+    )
 
 
 def trace_info(options: TraceOptions, source: WatchEngine | Replay) -> TraceInfo:

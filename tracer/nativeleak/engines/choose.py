@@ -11,7 +11,6 @@ from typing import Final
 
 from nativeleak.engines.bpf.loaders.bcc import has_bcc
 from nativeleak.engines.names import LOST, ORDER, EngineName
-from nativeleak.engines.strace.program import find_strace
 from nativeleak.errors import CannotTraceError
 from nativeleak.target import procfs
 
@@ -53,6 +52,8 @@ def check_strace(*, is_forced: bool) -> None:
     Raises:
         CannotTraceError: It is not installed, or was not asked for.
     """
+    from nativeleak.engines.strace.program import find_strace  # what most traces do without
+
     find_strace()
     if not is_forced and not may_trace_all():
         raise CannotTraceError(
