@@ -46,12 +46,12 @@ def measure(kind: str, n: int) -> bool:
         end_s = time.perf_counter() - start_s
     exact = is_exact(report, blocks, n if kind == "late" else 0)
     overhead = report["overhead"]
-    print(
-        f"{kind} {n:,}: attached after {attached_s:.2f} s; {cpu_s / SNAPSHOTS:.3f} s of CPU "
-        f"a snapshot; end and report {end_s:.1f} s; tracer {overhead['tracer_max_rss_bytes'] / 2**20:.0f} MiB, "
-        f"{overhead['tracer_cpu_s']:.1f} s of CPU; {blocks:,} blocks {'exact' if exact else 'NOT EXACT'}",
-        flush=True,
-    )
+    rss_mib = overhead["tracer_max_rss_bytes"] / 2**20
+    snapshot_ms = report["completeness"]["snapshot_us"] / 1e3
+    print(f"{kind} {n:,}: attached after {attached_s:.2f} s; end and report {end_s:.1f} s")
+    print(f"  a snapshot {snapshot_ms:.0f} ms, {cpu_s / SNAPSHOTS:.3f} s of CPU with all around it")
+    print(f"  tracer {rss_mib:.0f} MiB, {overhead['tracer_cpu_s']:.1f} s of CPU")
+    print(f"  {blocks:,} blocks {'exact' if exact else 'NOT EXACT'}", flush=True)
     return exact
 
 

@@ -1,14 +1,15 @@
 """Does anything get lost? The rate and the race that docs/accuracy.md tells of, at their full length.
 
-    benchmarks/soak.py [rate] [race] [lives] [sequences]
+    benchmarks/soak.py [rate] [race] [lives] [sequences] [flat]
 
 Run as root in a checkout after scripts/setup --tests. `rate`: 200,000 allocations a second for 60 s; `race`: 8 threads
-at one size class, 10 million operations; `lives`: 100,000 threads; `sequences`: 5,000 random ones. Each is exact or
-MISSED.
+at one size class, 10 million operations; `lives`: 100,000 threads; `sequences`: 5,000 random ones; `flat`: 50,000 pairs
+a second for ten minutes, in which the recorder's memory must not grow. Each is exact or MISSED.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from support import ROOT, Target, Trace, mismatches, nativeleak, sums, totals
 TESTS = ROOT / "tests" / "integration"
 RATE = 200_000
 SECONDS = 60
+FLAT_RATE = 50_000
+FLAT_SECONDS = int(os.environ.get("NATIVELEAK_SOAK_SECONDS", "600"))
+MAX_GROWTH_KIB = 1024
 
 
 def rate() -> bool:
@@ -34,6 +38,27 @@ def rate() -> bool:
     reached = truth["n_pairs"] / truth["elapsed_ns"] * 1e9
     print(f"{truth['n_pairs']:,} allocations at {reached:,.0f}/s, lost: {lost or 'nothing'}")
     return not lost and totals(report, "heap") == sums(truth, "heap") and mismatches(everything, truth) == []
+
+
+def resident_kib(pid: int) -> int:
+    """Resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 10
+
+
+def flat() -> bool:
+    """The recorder's memory a tenth of the time after the start, and at the end."""
+    with Target("churn", FLAT_RATE // 2 * FLAT_SECONDS, 2, FLAT_RATE // 2) as target, Trace(target) as trace:
+        target.send("go")
+        time.sleep(FLAT_SECONDS / 10)
+        early_kib = resident_kib(trace.process.pid)
+        truth = json.loads(target.readline(10 * FLAT_SECONDS))
+        late_kib = resident_kib(trace.process.pid)
+        report = trace.stop()
+    lost = {name: n for name, n in report["completeness"].items() if n and name.startswith("lost")}
+    reached = truth["n_pairs"] / truth["elapsed_ns"] * 1e9
+    print(f"{reached:,.0f} pairs/s for {truth['elapsed_ns'] / 1e9:.0f} s, lost: {lost or 'nothing'}; recorder", end=" ")
+    print(f"{early_kib / 1024:.1f} MiB early, {late_kib / 1024:.1f} MiB late")
+    return not lost and totals(report, "heap") == sums(truth, "heap") and late_kib - early_kib <= MAX_GROWTH_KIB
 
 
 def test_at_length(name: str, variable: str, n: int) -> bool:
@@ -51,6 +76,7 @@ FIGURES = {
     "rate": rate,
     "race": lambda: test_at_length("test_exact_stress.py -k racing", "NATIVELEAK_TEST_OPERATIONS", 10_000_000),
     "lives": lambda: test_at_length("test_exact_calls.py -k thousand", "NATIVELEAK_TEST_LIVES", 100_000),
+    "flat": flat,
     "sequences": lambda: test_at_length("test_exact_property.py", "NATIVELEAK_TEST_SEQUENCES", 5_000),
 }
 

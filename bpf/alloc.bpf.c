@@ -340,15 +340,18 @@ static __always_inline void learn_nesting(const struct nl_thread *thread)
 		function->nests = 1;
 }
 
-/* Returns whether the return of this call is wanted. */
-static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
+/*
+ * Returns whether the return of this call is wanted. Not inlined: what it keeps on the stack would stand beneath the
+ * walk of a stack, and up to Linux 6.11 or so all frames together have 512 bytes.
+ */
+static __noinline int enter_call(struct pt_regs *ctx, u64 cookie)
 {
 	u32 slot = NL_COOKIE_SLOT(cookie), call = NL_COOKIE_CALL(cookie);
 	struct nl_target *target = active_target(slot);
 	struct nl_thread *thread;
 	struct arguments args;
 	/* As they were at the first instruction. */
-	u64 sp = REG_SP(ctx) + NL_COOKIE_PUSHED(cookie), size;
+	u64 sp = REG_SP(ctx) + NL_COOKIE_PUSHED(cookie), size, ids;
 
 	if (!target) {
 		if (is_counting(slot)) {
@@ -358,9 +361,10 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 		return 0;
 	}
 	/* A forked child runs the same probes: it is another process. */
-	if (target->tgid != current_ids() >> 32)
+	ids = current_ids();
+	if (target->tgid != ids >> 32)
 		return 0;
-	count(NL_CALLS);
+	count_roughly(NL_CALLS);
 	args = arguments_of(ctx, cookie);
 	size = requested_size(&args, call);
 	if (call == NL_CALL_NEW && size >> IMPOSSIBLE_SHIFT) {
@@ -372,7 +376,7 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie)
 		count(NL_DECLINED);
 		return 0;
 	}
-	thread = current_thread(slot);
+	thread = thread_of(ids, slot);
 	if (!thread) {
 		count(NL_DECLINED);
 		if (size >> IMPOSSIBLE_SHIFT)
@@ -502,7 +506,8 @@ SEC("uprobe")
 int on_free(struct pt_regs *ctx)
 {
 	u64 cookie = bpf_get_attach_cookie(ctx), address = arguments_of(ctx, cookie).first;
-	u32 slot = NL_COOKIE_SLOT(cookie), tid = (u32)current_ids();
+	u64 ids = current_ids();
+	u32 slot = NL_COOKIE_SLOT(cookie), tid = (u32)ids;
 	struct nl_target *target = active_target(slot);
 	struct nl_thread *thread;
 	struct nl_live block;
@@ -512,9 +517,9 @@ int on_free(struct pt_regs *ctx)
 			count(NL_FREES);
 		return 0;
 	}
-	if (target->tgid != current_ids() >> 32)
+	if (target->tgid != ids >> 32)
 		return 0;
-	count(NL_FREES);
+	count_roughly(NL_FREES);
 	if (!address) {
 		count(NL_FREE_NULL);
 		return 0;

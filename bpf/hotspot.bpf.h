@@ -337,6 +337,16 @@ static __always_inline int find_return_address(struct scratch *scr, const struct
 	return end_walk(scr, NL_END_BAD_SP);
 }
 
+/* Where the code at a place is remembered. */
+static __always_inline struct code *code_entry(struct scratch *scr, u64 pc)
+{
+	u64 at = pc * NL_HASH_FACTOR >> 32;
+
+	/* clang may know the bound and drop the mask that the verifier needs. */
+	asm volatile("" : "+r"(at));
+	return &scr->codes[at & (NL_CODES - 1)];
+}
+
 /* Is this one of the addresses that frames of a deoptimized nmethod return to? */
 static __always_inline int is_deopt_handler(const struct nl_java *java, u64 blob, u64 pc)
 {
@@ -356,31 +366,26 @@ static __always_inline int is_deopt_handler(const struct nl_java *java, u64 blob
 	return pc == blob + offsets[0] || (both && pc == blob + offsets[1]);
 }
 
-/*
- * A frame whose code became invalid returns to a handler, which says nothing of the methods inlined there: the
- * return address that was there before is kept in the frame.
- */
-static __always_inline void undo_deopt(struct scratch *scr, const struct nl_java *java, u64 blob)
+/* Look the code at scr->pc up in the target. Returns 0 when it is found. */
+__noinline int read_code(u32 index)
 {
-	u64 original;
-	s32 offset;
+	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
+	struct nl_java *java;
+	struct code *code;
+	u32 slot, frame_words, compile_id = 0;
+	u64 pc, blob;
+	s32 orig_pc;
 
-	if (!java->deopt_handler || !is_deopt_handler(java, blob, scr->pc))
-		return;
-	if (bpf_probe_read_user(&offset, sizeof(offset), (void *)(blob + java->orig_pc)) ||
-	    bpf_probe_read_user(&original, sizeof(original), (void *)(scr->sp + offset)))
-		return;
-	if (original > blob && original < scr->pc)
-		scr->pc = original;
-}
-
-static __always_inline int step_compiled(struct scratch *scr, const struct nl_java *java)
-{
-	u64 blob = find_blob(scr->slot, scr->pc), saved[2];
-	u32 frame_words, compile_id = 0;
-
+	if (!scr)
+		return 1;
+	slot = scr->slot;
+	java = bpf_map_lookup_elem(&javas, &slot);
+	if (!java)
+		return 1;
+	pc = scr->pc;
+	blob = find_blob(slot, pc);
 	if (!blob) {
-		push_java(scr, NL_FOUND_NO_BLOB, scr->pc, 0);
+		push_java(scr, NL_FOUND_NO_BLOB, pc, 0);
 		return end_walk(scr, NL_END_JAVA_FRAME);
 	}
 	if (bpf_probe_read_user(&frame_words, sizeof(frame_words),
@@ -388,20 +393,91 @@ static __always_inline int step_compiled(struct scratch *scr, const struct nl_ja
 		return end_walk(scr, NL_END_READ);
 	bpf_probe_read_user(&compile_id, sizeof(compile_id),
 			    (void *)(blob + java->nmethod_compile_id));
-	undo_deopt(scr, java, blob);
-	push_java(scr, NL_FOUND_COMPILED, blob, (u64)compile_id << 32 | (u32)(scr->pc - blob));
-	if (frame_words && frame_words <= MAX_FRAME_WORDS) {
-		scr->sp += (u64)frame_words * 8;
+	/*
+	 * A frame whose code became invalid returns to a handler, which says nothing of the methods inlined there: the
+	 * return address that was there before is kept in the frame.
+	 */
+	if (!java->deopt_handler || !is_deopt_handler(java, blob, pc) ||
+	    bpf_probe_read_user(&orig_pc, sizeof(orig_pc), (void *)(blob + java->orig_pc)))
+		orig_pc = -1;
+	code = code_entry(scr, pc);
+	code->pc = pc;
+	code->blob = blob;
+	code->slot = slot;
+	code->compile_id = compile_id;
+	code->frame_words = frame_words;
+	code->orig_pc = orig_pc;
+	return 0;
+}
+
+/*
+ * The code at scr->pc is the one that is remembered. What has its number is the same piece of code: to look that up
+ * costs one read of the target's memory, where all of it costs five and more.
+ */
+static __always_inline int is_known_code(struct scratch *scr, const struct nl_java *java,
+					 const struct code *code)
+{
+	u32 compile_id;
+
+	return code->pc == scr->pc && code->slot == scr->slot && java->nmethod_compile_id &&
+	       !bpf_probe_read_user(&compile_id, sizeof(compile_id),
+				    (void *)(code->blob + java->nmethod_compile_id)) &&
+	       compile_id == code->compile_id;
+}
+
+static __always_inline int step_compiled(struct scratch *scr, const struct nl_java *java)
+{
+	struct code *code = code_entry(scr, scr->pc);
+	u64 saved[2], original;
+
+	if (!is_known_code(scr, java, code) && read_code(scr->index))
+		return 1;
+	if (code->orig_pc >= 0 &&
+	    !bpf_probe_read_user(&original, sizeof(original), (void *)(scr->sp + code->orig_pc)) &&
+	    original > code->blob && original < scr->pc)
+		scr->pc = original;
+	push_java(scr, NL_FOUND_COMPILED, code->blob,
+		  (u64)code->compile_id << 32 | (u32)(scr->pc - code->blob));
+	if (code->frame_words && code->frame_words <= MAX_FRAME_WORDS) {
+		scr->sp += (u64)code->frame_words * 8;
 	} else {
 		/* A stub without a frame size keeps rbp. */
 		if (scr->fp & 7 || scr->fp < scr->sp || scr->fp - scr->sp > MAX_STUB_BYTES)
 			return end_walk(scr, NL_END_JAVA_FRAME);
 		scr->sp = scr->fp + 16;
 	}
-	if (bpf_probe_read_user(saved, sizeof(saved), (void *)(scr->sp - 16)))
+	if (read_two(scr, scr->sp - 16, saved))
 		return end_walk(scr, NL_END_READ);
 	if (!in_code_cache(java, saved[1]))
 		return find_return_address(scr, java);
+	scr->fp = saved[0];
+	scr->pc = saved[1];
+	return 0;
+}
+
+/*
+ * One compiled frame up, where its code is remembered and the frame an ordinary one: nearly every Java frame. Does what
+ * step_compiled does. Returns 0 when the walk goes on, 1 when nothing was done: step_java has to be asked then.
+ */
+static __always_inline int step_known_code(struct scratch *scr)
+{
+	struct code *code = code_entry(scr, scr->pc);
+	u32 slot = scr->slot, words = code->frame_words;
+	struct nl_java *java;
+	u64 saved[2], sp;
+
+	if (code->pc != scr->pc || code->orig_pc >= 0 || !words || words > MAX_FRAME_WORDS)
+		return 1;
+	java = bpf_map_lookup_elem(&javas, &slot);
+	if (!java || !is_known_code(scr, java, code))
+		return 1;
+	sp = scr->sp + (u64)words * 8;
+	if (read_two(scr, sp - 16, saved) || !in_code_cache(java, saved[1]))
+		return 1;
+	push_java(scr, NL_FOUND_COMPILED, code->blob,
+		  (u64)code->compile_id << 32 | (u32)(scr->pc - code->blob));
+	scr->exact = 0;
+	scr->sp = sp;
 	scr->fp = saved[0];
 	scr->pc = saved[1];
 	return 0;

@@ -63,7 +63,7 @@ static __always_inline struct nl_thread *enter_syscall(struct syscall_enter *ctx
 
 	if (!active_target(slot))
 		return 0;
-	thread = current_thread(slot);
+	thread = thread_of(current_ids(), slot);
 	if (!thread) {
 		/* No room for the thread: what it does to the address space goes unseen. */
 		count(NL_LOST_EVENTS);
@@ -331,8 +331,9 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		if (thread->call != NL_CALL_NONE)
 			abandon_call(thread);
 	}
-	event = new_event(NL_EVENT_THREAD_EXIT, *slot, uid);
+	/* Before the event is made: verifiers as that of Linux 6.1 take a test of it later for one that may fail. */
 	bpf_map_delete_elem(&threads, &tid);
+	event = new_event(NL_EVENT_THREAD_EXIT, *slot, uid);
 	if (!event)
 		return 0;
 	event->tid = tid;

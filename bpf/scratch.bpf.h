@@ -8,6 +8,19 @@
 /* Words that are read from the stack at a time where a return address is looked for. */
 #define NL_SCRATCH_WORDS 32
 
+/* Places in compiled code that are remembered; a power of two. */
+#define NL_CODES 256
+
+/* What was found at a return address in compiled Java code: the code there may be another by now. */
+struct code {
+	u64 pc;
+	u64 blob;
+	u32 slot;
+	u32 compile_id; /* no two pieces of code have the same */
+	u32 frame_words;
+	s32 orig_pc; /* offset from sp of the return address before deoptimization; -1: pc is no deopt handler */
+};
+
 /* Words of the stack that are read at once: the copy costs less than the way to it. */
 #define NL_WINDOW_WORDS 64
 
@@ -61,6 +74,8 @@ struct scratch {
 	u64 window_at;
 	u64 window[NL_WINDOW_WORDS];
 	struct nl_frame frames[NL_MAX_FRAMES];
+	/* Of earlier walks, by a hash of the place. */
+	struct code codes[NL_CODES];
 };
 
 #ifndef NATIVELEAK_BCC

@@ -387,7 +387,9 @@ static __always_inline int step_known(struct scratch *scr)
 	u32 kind, rbp_rule;
 	s64 rbp_offset;
 
-	if (scr->exact || scr->n_hijacked || is_java(scr, pc))
+	if (is_java(scr, pc))
+		return step_known_code(scr);
+	if (scr->exact || scr->n_hijacked)
 		return 1;
 	rule = recall_rule(scr, pc - 1);
 	kind = rule & 0xff;

@@ -27,10 +27,13 @@ from targets import build, jdks
 
 ROOT = Path(__file__).resolve().parent.parent
 
-START_TIMEOUT_S = 30.0
+PATIENCE = float(os.environ.get("NATIVELEAK_TEST_PATIENCE", "1"))
+"""How many times longer than usual everything may take: on an emulated machine."""
+
+START_TIMEOUT_S = 30.0 * PATIENCE
 """Until a target is READY or a trace is attached; a JVM on a busy machine takes seconds."""
 
-ANSWER_TIMEOUT_S = 120.0
+ANSWER_TIMEOUT_S = 120.0 * PATIENCE
 """Until a target has done its work; under a tracer the largest takes tens of seconds."""
 
 PRELOADS = {

@@ -8,7 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from support import Target, Trace, mismatches, nativeleak, require, seen_as, strangers, sums, totals
+from support import (
+    Target,
+    Trace,
+    eventually,
+    leaker,
+    mismatches,
+    nativeleak,
+    require,
+    require_program,
+    seen_as,
+    strangers,
+    sums,
+    totals,
+)
 from tools.check_report import check
 
 STRDUP = {"heap_strdup": "strdup"}
@@ -62,6 +75,34 @@ def test_battery_on_bcc_by_perf_events_without_the_kernels_types_has_exact_total
             assert sum(row[key] for row in rows) == own
     assert lost(report) == {}
     assert "attached by perf events" in trace.stderr
+
+
+@pytest.mark.jvm
+def test_java_names_on_bcc_come_from_a_perf_map():
+    require_program("jcmd")
+    with leaker("order-cache=211", waits=False, options=["-XX:+PreserveFramePointer"]) as target:
+        names = Path(f"/tmp/perf-{target.pid}.map")
+
+        def has_step():
+            subprocess.run(["jcmd", str(target.pid), "Compiler.perfmap"], capture_output=True, check=False)
+            return names.exists() and "OrderCache.step" in names.read_text()
+
+        try:
+            eventually(has_step, "compiled code of the order cache")
+            with Trace(target, options=["--engine", "bcc"], timeout_s=COMPILES_S) as trace:
+                (held,) = [site for site in target.ask("truth")["sites"] if site["thread"] == "order-cache"]
+                target.send("resume")
+                target.ask(f"until order-cache {held['allocated_count'] + 101}")
+                report = trace.stop()
+        finally:
+            names.unlink(missing_ok=True)
+    functions = [
+        frame["function"]
+        for site in report["sites"]
+        for frame in site["frames"]
+        if site["thread"]["name"] == "order-cache" and frame["kind"] == "java-compiled"
+    ]
+    assert "void Leaker$OrderCache.step()" in functions
 
 
 def test_without_the_kernels_types_libbpf_is_refused_with_what_to_do():

@@ -130,9 +130,19 @@ def test_musl_on_an_overlay_with_its_library_deleted_is_exact(tmp_path):
     assert [name.removesuffix(" (deleted)") for name in report["target"]["allocators"]] == ["ld-musl-x86_64.so.1"]
 
 
-def test_tool_inside_the_targets_container_is_exact():
+FEW = "-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search"
+"""Capabilities of a container that has no more than it needs, as setpriv(1) takes them."""
+RIGHTS = {"all": None, "few, tracefs mounted": FEW, "few and SYS_ADMIN": f"{FEW},+sys_admin"}
+
+
+@pytest.mark.parametrize("rights", RIGHTS)
+def test_tool_inside_the_targets_container_is_exact(rights):
     with contained("battery") as (target, pid):
-        inside = ("nsenter", "--target", str(pid), "--pid", "--mount")
+        inside = ["nsenter", "--target", str(pid), "--pid", "--mount"]
+        if "tracefs" in rights:
+            inside += ["sh", "-c", 'mount -t tracefs tracefs /sys/kernel/tracing && exec "$@"', "sh"]
+        if RIGHTS[rights]:
+            inside += ["setpriv", f"--bounding-set={RIGHTS[rights]}", f"--inh-caps={RIGHTS[rights]}", "--no-new-privs"]
         with Trace(2, within=inside) as trace:
             truth = seen_as(target.go(), {"heap_strdup": "strdup"})
             target.close()

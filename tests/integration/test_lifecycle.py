@@ -89,11 +89,10 @@ def test_second_signal_leaves_at_once_and_the_recording_reports(tmp_path):
         ids = bpf_objects(trace.process.pid)
         truth = target.go()
         await_snapshots(recording)
+        # At once, while the first is being obeyed: taking the probes away alone needs 50 ms. Two of a kind may be one.
         trace.process.send_signal(signal.SIGINT)
-        # The first one is being obeyed: the probes are on their way out.
-        eventually(lambda: bpf_objects(trace.process.pid)["link"] < ids["link"], "detaching", 10.0)
-        trace.process.send_signal(signal.SIGINT)
-        assert trace.wait_end(10.0) == 130
+        trace.process.send_signal(signal.SIGTERM)
+        assert trace.wait_end(10.0) == 128 + signal.SIGTERM
     await_no_probe(ids)
     assert trace.stdout == ""
     assert mismatches(read_report(recording), truth) == []

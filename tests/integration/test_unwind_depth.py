@@ -81,6 +81,18 @@ def test_stack_deeper_than_the_limit_keeps_both_ends_and_says_what_is_left_out(t
     assert [frame.function for frame in tail] == [function for function, _ in whole[-n_tail:]]
 
 
+def test_stack_deeper_than_the_largest_limit_keeps_both_ends(whole, tmp_path):
+    depth, n_end = 701, 256
+    stack = trace_deep(tmp_path / "deep.nlk", "--max-depth", 2 * n_end, target="deep_nofp", depth=depth)
+    assert (stack.truncated, stack.end) == (True, "root")
+    assert stack.frames[n_end].found is Found.GAP
+    assert f" {len(whole) + depth - DEPTH - 2 * n_end} frames left out" in stack.frames[n_end].function
+    functions = [frame.function for frame in stack.frames]
+    assert functions[:n_end] == [*HEAD, *["deep_descend"] * (n_end - len(HEAD))]
+    n_above = len(whole) - len(HEAD) - (DEPTH + 1)
+    assert functions[n_end + 1 :] == ["deep_descend"] * (n_end - n_above) + [name for name, _ in whole[-n_above:]]
+
+
 def test_stack_of_more_frames_than_are_walked_ends_with_depth(tmp_path):
     stack = trace_deep(tmp_path / "deep.nlk", depth=2 * MAX_WALKED)
     assert (stack.truncated, stack.end) == (True, "depth")

@@ -57,20 +57,6 @@ while (1) {
 }
 """
 
-NODE = """
-const zlib = require('zlib'), crypto = require('crypto');
-function work() {
-  const text = JSON.stringify(Array.from({length: 2000}, (_, i) => ({i, s: 'x'.repeat(i % 50)})));
-  zlib.gunzipSync(zlib.gzipSync(text));
-  crypto.createHash('sha256').update(text).digest('hex');
-  JSON.parse(text).map(x => Buffer.alloc(3000, x.i));
-  zlib.deflate(text, () => {});
-  setImmediate(work);
-}
-console.log('ready');
-process.stdin.once('data', work);
-"""
-
 
 @dataclass
 class Walked:

@@ -8,6 +8,7 @@ information is missing or a signal came in between it may hold something else, i
 from __future__ import annotations
 
 import platform
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,10 +21,10 @@ import pytest
 from nativeleak.model import Kind, Stack
 from nativeleak.recording import open_recording
 from stacks import await_snapshots, is_marked
-from support import Target, Trace, require
+from support import Target, Trace, nativeleak, require
 from targets import build
 
-MIN_STACKS = {"calls.c": 200, "calls.cc": 300, "coroutines.cc": 40}
+MIN_STACKS = {"calls.c": 200, "calls.cc": 300, "coroutines.cc": 40, "calls.rs": 100}
 """Allocations that a run of a target makes at least: a target that does nothing is equal too."""
 
 MAX_ROUNDS = 20
@@ -182,6 +183,7 @@ def families() -> Iterator[tuple[str, list[str]]]:
         yield compiler, kind
     for variant in build.UNWIND_VARIANTS:
         yield variant, [f"calls_{compiler}_{variant}" for compiler in ("gcc", "g++")]
+    yield "rustc", ["calls_rustc_O0", "calls_rustc_O2"]
     yield "coroutines", ["coroutines_gcc_O0", "coroutines_gcc_O2"]
 
 
@@ -224,9 +226,21 @@ def test_no_unwind_information_at_all_is_told_of_each_stack():
     with Target("calls_gcc_no_tables", "plain") as target, Trace(target) as trace:
         made = Comparison()
         made.expect(target.pid, target.go())
-        trace.stop()
+        report = trace.stop()
         made.read(trace.recording)
+        text = " ".join(nativeleak("report", trace.recording).stdout.split())
     assert made.found == {}
+    # The report names the module, and how much of the memory it makes doubtful.
+    share = re.search(
+        r"callers above calls_gcc_no_tables are guesses, marked \[\?\], or missing: .*?; ([0-9.]+) % of the", text
+    )
+    assert share is not None, text
+    n_doubtful = sum(
+        site["outstanding_bytes"]
+        for site in report["sites"]
+        if "calls_gcc_no_tables" in {frame["module"] for frame in site["frames"]}
+    )
+    assert float(share[1]) == round(100 * n_doubtful / sum(site["outstanding_bytes"] for site in report["sites"]), 1)
     assert count(made.marked) == made.n_expected
     right = n_containing(made)
     print(f"without unwind information: {right} of {made.n_expected} stacks with all the target's own callers")

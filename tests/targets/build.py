@@ -24,6 +24,7 @@ COMMON = ("-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-fno-builtin"
 FRAME_POINTERS = ("-fno-omit-frame-pointer", "-fno-optimize-sibling-calls")
 NO_FRAME_POINTERS = ("-fomit-frame-pointer", "-fno-optimize-sibling-calls")
 NAMES = ("-rdynamic",)
+RUST = ("--edition=2021", "-g", "-Dwarnings")
 JAVA = ("--release", "11", "-g", "-nowarn", "-sourcepath", str(HERE / "java"))
 JDK = Path(os.path.realpath(shutil.which("javac") or "javac")).parent.parent
 JNI = ("-isystem", str(JDK / "include"), "-isystem", str(JDK / "include" / "linux"))
@@ -34,6 +35,7 @@ PACKAGES = {
     "clang": "clang",
     "clang++": "clang",
     "musl-gcc": "musl-tools",
+    "rustc": "rustc",
     "javac": "openjdk-17-jdk-headless",
 }
 """Compiler -> the Debian packages that bring it."""
@@ -144,6 +146,9 @@ def _unwind_targets() -> dict[str, Spec]:
         "calls_gcc_debug_frame": _own_stack("calls.c", "gcc", *NO_TABLES),
         "calls_gcc_no_tables": _own_stack("calls.c", "gcc", *NO_TABLES, "-g0"),
     }
+    for name, level in (("O0", "0"), ("O2", "2")):
+        flags = (f"-Copt-level={level}", f"-Clink-arg={BIN / 'own_stack.o'}")
+        made[f"calls_rustc_{name}"] = Spec("unwind/calls.rs", "rustc", flags, ("own_stack.o",))
     for c, cxx in C_COMPILERS.items():
         for level in ("O0", "O1", "O2", "O3", "Os"):
             made[f"calls_{c}_{level}"] = _own_stack("calls.c", c, f"-{level}")
@@ -178,7 +183,8 @@ def build_target(name: str) -> Path:
         BIN.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BIN) as room:
             part = Path(room) / name
-            _compile(spec, [*COMMON, *spec.flags, "-o", str(part), str(HERE / spec.source)])
+            common = RUST if spec.compiler == "rustc" else COMMON
+            _compile(spec, [*common, *spec.flags, "-o", str(part), str(HERE / spec.source)])
             part.replace(result)
     return result
 

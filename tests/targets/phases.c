@@ -5,7 +5,8 @@
  *
  * `keep K N`: N blocks at the site of K, which is 1 to 3; `free K N`: the first N of those left are freed;
  * `grow K N`: N more of them become larger, and are gone after that; `big N`: N blocks of 5 MB, each mapped by itself;
- * `burst MS`: pairs of malloc and free at full speed
+ * `burst MS RATE`: pairs of malloc and free, RATE a second, 0 for full speed, with work between; the truth
+ * carries "work", which is less by what the pairs cost
  */
 #include "truth.h"
 #include <time.h>
@@ -16,7 +17,7 @@
 #define BIG_BYTES 5000011
 
 static void *blocks[4][MAX_BLOCKS];
-static long first[4], last[4];
+static long first[4], last[4], work;
 
 SITE void *phases_first(void)
 {
@@ -78,20 +79,28 @@ static void grow(long k, long n)
 	}
 }
 
-static void burst(long ms)
+static long now_us(void)
 {
-	struct truth_site *site = truth_at("phases_burst", "heap");
 	struct timespec now;
-	long end_ms, n = 0;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	end_ms = now.tv_sec * 1000 + now.tv_nsec / 1000000 + ms;
-	do {
-		for (int i = 0; i < 1000; i++)
+	return now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static void burst(long ms, long rate)
+{
+	struct truth_site *site = truth_at("phases_burst", "heap");
+	long start_us = now_us(), passed_us = 0, n = 0;
+
+	for (; passed_us < ms * 1000; passed_us = now_us() - start_us) {
+		long due = rate ? passed_us * rate / 1000000 : n + 1000;
+
+		for (; n < due; n++)
 			free(phases_burst());
-		n += 1000;
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (now.tv_sec * 1000 + now.tv_nsec / 1000000 < end_ms);
+		for (volatile int i = 0; i < 1000; i++)
+			;
+		work++;
+	}
 	site->allocated_bytes += n * KEPT_BYTES;
 	site->allocated_count += n;
 	site->freed_bytes += n * KEPT_BYTES;
@@ -104,6 +113,7 @@ int main(void)
 	truth_ready();
 	for (;;) {
 		const char *command = truth_command();
+		char extra[64];
 		long k, n;
 
 		if (sscanf(command, "keep %ld %ld", &k, &n) == 2 && k > 0 && k < 4)
@@ -116,10 +126,11 @@ int main(void)
 			for (long i = 0; i < n; i++)
 				truth_block(phases_big(), BIG_BYTES,
 					    truth_at("phases_big", "heap"));
-		else if (sscanf(command, "burst %ld", &n) == 1)
-			burst(n);
+		else if (sscanf(command, "burst %ld %ld", &n, &k) == 2)
+			burst(n, k);
 		else
 			truth_fail("unknown command");
-		truth_report(true, 0, "");
+		snprintf(extra, sizeof(extra), "\"work\":%ld,", work);
+		truth_report(true, 0, extra);
 	}
 }

@@ -11,7 +11,7 @@ import os
 import platform
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -53,8 +53,12 @@ from nativeleak.watch import Watch
 _TICK_S: Final = 0.05
 """Shortest time between two looks at the ring buffer: it holds some 20,000 events."""
 _IDLE_S: Final = 0.5
+_NAMING_S: Final = 0.2
+"""Longest time for names of new stacks between two looks at everything else."""
 _NEAR_BOUND: Final = 0.95
 """Share of ``--max-memory`` at which nothing more is recorded."""
+_GONE_S: Final = 0.2
+"""From the loss of its mappings to the end of a process."""
 
 
 class Unwind(StrEnum):
@@ -200,7 +204,8 @@ class Trace:
                 RecordingWriter(self.options.output, self._trace_info(), overwrite=self.options.overwrite)
             )
             try:
-                self._begin(engine)
+                with _told_if_gone(exits):
+                    self._begin(engine)
                 stack.callback(self.watch.close)
                 self._loop(engine, exits, wakeup)
                 self._end(engine)
@@ -289,10 +294,10 @@ class Trace:
         if self.options.maps_only:
             return
         try:
-            objects = executable_objects(state.facts.pid, procfs.read_maps(state.facts.pid))
+            maps = procfs.read_maps(state.facts.pid, executable_only=True)
         except NoTargetError:
             return
-        for mapped in objects:
+        for mapped in executable_objects(state.facts.pid, maps):
             if mapped.is_vdso or (state.slot, mapped.key) in self._probed:
                 continue
             self._probed.add((state.slot, mapped.key))
@@ -393,7 +398,7 @@ class Trace:
                 state.symbolizer.refresh_maps()
                 self.tables.refresh(state.slot)
                 self._probe_new_objects(engine, state)
-        self.collector.name_new_stacks()
+        self.collector.name_new_stacks(within_s=_NAMING_S)
         for slot, addresses in self.collector.namer.interrupted.items():
             self.tables.want_full(slot, addresses)
         self.collector.namer.interrupted.clear()
@@ -490,6 +495,27 @@ class Trace:
         self._stop = self._stop or "interrupted"
 
 
+@contextlib.contextmanager
+def _told_if_gone(exits: Mapping[int, TargetState]) -> Iterator[None]:
+    """What fails within because a target has ended meanwhile fails for that reason.
+
+    A process that ends loses its mappings first: it looks as if it had no allocator.
+
+    Raises:
+        NoTargetError: Something failed, and a target has ended.
+    """
+    try:
+        yield
+    except (NativeleakError, OSError) as error:
+        with select.epoll() as poll:
+            for pidfd in exits:
+                poll.register(pidfd, select.EPOLLIN)
+            for pidfd, _ in poll.poll(_GONE_S):
+                pid = exits[pidfd].facts.pid
+                raise NoTargetError(f"trace of PID {pid} failed: it ended before anything was recorded") from error
+        raise
+
+
 def _refuse_below_inner_namespace(facts: TargetFacts) -> None:
     """From inside a container the kernel names the tasks of that very container only, not of those within it."""
     if not facts.same_pid_ns and read_inner_pid_namespace() is not None:
@@ -501,7 +527,7 @@ def _refuse_below_inner_namespace(facts: TargetFacts) -> None:
 
 def _set_wrappers(target: abi.Target, pid: int) -> None:
     """Tell the kernel side where the C library is, and which of its system call wrappers have a frame."""
-    for mapped in executable_objects(pid, procfs.read_maps(pid)):
+    for mapped in executable_objects(pid, procfs.read_maps(pid, executable_only=True)):
         if mapped.name.startswith(("libc.so", "libc-", "ld-musl", "libc.musl")):
             start, _, file_offset = mapped.ranges[0]
             target.wrappers_start, target.wrappers_end = start, mapped.ranges[-1][1]

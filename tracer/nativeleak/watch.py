@@ -19,7 +19,7 @@ from typing import Final
 from nativeleak.engines.bpf import abi, kernel
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.engine import BpfEngine
-from nativeleak.engines.bpf.groups import ALL_GROUPS, FREES_ONLY
+from nativeleak.engines.bpf.groups import ALL_GROUPS, FREES_ONLY, Group
 from nativeleak.errors import NativeleakError
 from nativeleak.governor import Governor, Load, Plan
 from nativeleak.model import Level, Window
@@ -38,7 +38,7 @@ _GROUPS: Final = {
     Level.EXACT: ALL_GROUPS,
     Level.SAMPLED: ALL_GROUPS,
     Level.BIG: FREES_ONLY,
-    Level.SYSCALLS: frozenset[object](),
+    Level.SYSCALLS: frozenset[Group](),
 }
 _SENTENCES: Final = {
     Level.EXACT: "every heap block is recorded",
@@ -190,7 +190,7 @@ class Watch:
         engine.set_sampling(rate, max(self._sample_above, rate), flags)
         groups = _GROUPS[plan.level]
         if groups != engine.groups.wanted:
-            engine.groups.want(groups)  # type: ignore[arg-type]
+            engine.groups.want(groups)
         collector.consume()
         collector.set_level(plan.level)
         if plan.level is Level.SYSCALLS:

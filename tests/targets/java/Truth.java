@@ -25,9 +25,9 @@ import java.util.function.Supplier;
 /**
  * Allocates from many chains of calls, each time a size that tells the chain: a tracer can check its own stacks.
  *
- * <p>Usage: {@code Truth [THREADS [DEOPT]]}. A chain is up to 24 steps of sixteen kinds (m0 to m15), chosen by a random
- * generator with a fixed seed; at its end is OwnStack. With DEOPT, one call in so many loads a class first that makes
- * compiled code on the stack invalid.
+ * <p>Usage: {@code Truth [THREADS [DEOPT [NAME]]]}. A chain is up to 24 steps of sixteen kinds (m0 to m15), chosen by a
+ * random generator with a fixed seed; at its end is OwnStack. With DEOPT, one call in so many loads a class first that
+ * makes compiled code on the stack invalid. NAME is how the threads' names begin.
  *
  * <p>Prints {@code READY pid}. {@code warm N} runs N chains that allocate nothing, {@code go N} as many that do; both
  * answer with one line of JSON, {@code go} with OwnStack's truth. The threads live until stdin ends.
@@ -40,6 +40,7 @@ public class Truth {
     private static final byte[][] CHAINS = chains();
 
     private static boolean silent;
+    private static String name = "truth-";
     private static int deoptEvery;
     private static final AtomicLong CALLS = new AtomicLong();
 
@@ -316,7 +317,7 @@ public class Truth {
             Thread thread = new Thread(() -> {
                 run(index, n / nThreads + (index < n % nThreads ? 1 : 0), done);
                 park();
-            }, "truth-" + i);
+            }, name + i);
             thread.setDaemon(true);
             thread.start();
         }
@@ -336,6 +337,7 @@ public class Truth {
 
     /** Serves commands from stdin until it ends. */
     public static void main(String[] arguments) throws Exception {
+        name = arguments.length > 2 ? arguments[2] : name;
         int nThreads = arguments.length > 0 ? Integer.parseInt(arguments[0]) : 2;
         int every = arguments.length > 1 ? Integer.parseInt(arguments[1]) : 0;
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));

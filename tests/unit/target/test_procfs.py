@@ -161,3 +161,9 @@ def test_read_maps_of_another_user_raises_cannot_trace() -> None:
             os._exit(7 if "permission denied" in error.what and "CAP_SYS_PTRACE" in error.remedy else 1)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_read_maps_executable_only_leaves_out_the_rest() -> None:
+    code = [entry for entry in procfs.read_maps(os.getpid()) if entry.executable]
+    assert code
+    assert procfs.read_maps(os.getpid(), executable_only=True) == code

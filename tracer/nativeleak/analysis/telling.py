@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -33,6 +34,7 @@ _ALLOCATOR: Final = re.compile(
 _OPAQUE: Final = (FrameKind.UNRESOLVED, FrameKind.STUB, FrameKind.KERNEL)
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def is_allocator(function: str) -> bool:
     """Whether a function only hands on a request for memory."""
     return _ALLOCATOR.fullmatch(function) is not None
@@ -40,6 +42,10 @@ def is_allocator(function: str) -> bool:
 
 def telling_frame(frames: Sequence[Frame]) -> Frame | None:
     """The first frame above the allocator's that has a name; where none has, the last one below; None without any."""
-    named = [frame for frame in frames if frame.kind not in _OPAQUE]
-    callers = [frame for frame in named if not is_allocator(frame.function)]
-    return next(iter(callers or named[-1:] or frames), None)
+    last = None
+    for frame in frames:
+        if frame.kind not in _OPAQUE:
+            if not is_allocator(frame.function):
+                return frame
+            last = frame
+    return last or next(iter(frames), None)

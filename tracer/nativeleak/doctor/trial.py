@@ -178,7 +178,9 @@ def _failed(mode: AttachMode, error: NativeleakError | OSError, *, loaded: bool)
     if isinstance(error, OSError):
         return Trial(mode, loaded, error=str(error))
     cause = error.__cause__
-    denied = isinstance(cause, OSError) and cause.errno in (errno.EPERM, errno.EACCES)
+    # Before they are loaded EACCES is what the verifier says of a program.
+    rights = (errno.EPERM, errno.EACCES) if loaded else (errno.EPERM,)
+    denied = isinstance(cause, OSError) and cause.errno in rights
     return Trial(mode, loaded, error=error.what, remedy=_own_remedy(error.remedy), denied=denied)
 
 

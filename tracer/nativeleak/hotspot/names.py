@@ -50,6 +50,7 @@ class JavaNamer:
         self.missing: list[str] = []
         self._vm = vm
         self._cache: dict[tuple[int, int, int], list[Frame]] = {}
+        self._interpreted: dict[tuple[int, int], Frame] = {}
         self._files: list[tuple[int, int]] | None = None
         self._read_s = time.monotonic()
         self._methods: MethodReader | None = None
@@ -103,6 +104,18 @@ class JavaNamer:
             A frame whose ``offset`` is the bytecode index. It is stale where another method is there by now, or the
             bytecode is not the method's.
         """
+        frame = self._interpreted.get((method, place))
+        if frame is None:
+            frame = self._name_interpreted(method, place)
+            if frame.kind is FrameKind.JAVA_INTERPRETED and place >> PLACE_BITS != UNKNOWN:
+                # With the same cookie it is the same method, whatever has been in between.
+                if len(self._interpreted) >= _MAX_CACHED:
+                    del self._interpreted[next(iter(self._interpreted))]
+                self._interpreted[method, place] = frame
+        self.n_named += frame.kind is FrameKind.JAVA_INTERPRETED
+        return frame
+
+    def _name_interpreted(self, method: int, place: int) -> Frame:
         self._refresh()
         offset, cookie = place & NOWHERE, place >> PLACE_BITS
         try:
@@ -119,7 +132,6 @@ class JavaNamer:
             self.n_stale += 1
             return _mark(STALE, bcp)
         bci = bci if is_inside else 0
-        self.n_named += 1
         return Frame(facts.name, None, bcp, bci, FrameKind.JAVA_INTERPRETED, facts.file, facts.line(bci))
 
     def begin(self) -> None:
@@ -156,7 +168,8 @@ class JavaNamer:
             raise UnreadableError("the JVM does not describe its code")
         if not any(heap.low <= blob < heap.high for heap in code_cache.heaps):
             raise UnreadableError(f"no compiled code can be at {blob:#x}")
-        if not code_cache.is_used(self._vm.memory, blob):
+        is_inside = code_cache.find_blob(self._vm.memory, blob + offset) == blob
+        if not is_inside or not code_cache.is_used(self._vm.memory, blob):
             return None
         kind = nmethods.kind(blob)
         if kind not in (NMETHOD, NATIVE_WRAPPER):

@@ -42,6 +42,7 @@ def connect_file(path: Path) -> sqlite3.Connection:
     if stat.S_ISDIR(mode):
         raise _not_a_recording(str(path), "it is a folder")
     resolved = path.resolve()
+    _refuse_strangers(path, resolved)
     if not stat.S_ISREG(mode) or not resolved.exists():  # a pipe, or a deleted file behind /proc/self/fd
         return connect_bytes(path.read_bytes(), str(path))
     journal = resolved.with_name(resolved.name + "-journal")
@@ -51,6 +52,24 @@ def connect_file(path: Path) -> sqlite3.Connection:
     if not cut_off and header != SQLITE_MAGIC:
         raise _not_a_recording(str(path), "the file is empty" if not header else "it is no SQLite file")
     return checked(_connect_recovered(resolved, journal), str(path))
+
+
+def _refuse_strangers(path: Path, resolved: Path) -> None:
+    """SQLite would take a journal that lies beside the recording for a part of it, whoever made it.
+
+    Raises:
+        RecordingError: One belongs to another user than the recording, or is no regular file.
+    """
+    owner = path.stat().st_uid
+    for suffix in ("-journal", "-wal", "-shm"):
+        beside = resolved.with_name(resolved.name + suffix)
+        with contextlib.suppress(FileNotFoundError):
+            facts = beside.lstat()
+            if not stat.S_ISREG(facts.st_mode) or facts.st_uid not in (owner, 0):
+                raise RecordingError(
+                    f"reading {path} failed: {beside.name} beside it is another user's",
+                    "Remove that file, or copy the recording alone to a folder of your own.",
+                )
 
 
 def connect_bytes(data: bytes, name: str) -> sqlite3.Connection:

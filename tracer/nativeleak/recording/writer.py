@@ -27,6 +27,9 @@ from nativeleak.recording.values import trace_values
 
 _BUSY_TIMEOUT_S: Final = 10.0
 _COMPANIONS: Final = ("-journal", "-wal", "-shm")
+_GUARDS: Final = ("-journal", "-wal")
+"""SQLite believes what files of these names hold, whoever made them, but takes an empty one for none: in a folder where
+others may make files we make them first, and keep them."""
 
 
 class RecordingWriter:
@@ -48,12 +51,13 @@ class RecordingWriter:
         self._stacks: dict[int, Stack] = {}
         self._events: list[tuple[float, str, str]] = []
         self._failed: str | None = None
-        _create(path, overwrite=overwrite)
+        self._guards = _create(path, overwrite=overwrite)
         try:
             self._db = _connect(str(path.absolute()))
             self._begin_recording()
         except sqlite3.Error as error:
             path.unlink(missing_ok=True)
+            self._remove_guards()
             raise RecordingError(
                 f"recording to {path} failed: {error}", "Choose a folder with free space: -o /var/tmp/trace.nlk"
             ) from error
@@ -117,6 +121,12 @@ class RecordingWriter:
             self.flush()
         finally:
             self._db.close()
+            self._remove_guards()
+
+    def _remove_guards(self) -> None:
+        for guard in self._guards:
+            with contextlib.suppress(OSError):
+                guard.unlink()
 
     def __enter__(self) -> Self:
         return self
@@ -127,7 +137,7 @@ class RecordingWriter:
         self.close()
 
     def _begin_recording(self) -> None:
-        self._db.execute("PRAGMA journal_mode = DELETE")
+        self._db.execute(f"PRAGMA journal_mode = {'TRUNCATE' if self._guards else 'DELETE'}")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("BEGIN IMMEDIATE")
         self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -185,7 +195,8 @@ def _connect(path: str) -> sqlite3.Connection:
     return sqlite3.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
 
 
-def _create(path: Path, *, overwrite: bool) -> None:
+def _create(path: Path, *, overwrite: bool) -> tuple[Path, ...]:
+    """Make the file, and its guards in a folder where others may make files; which are these."""
     with contextlib.suppress(FileNotFoundError):
         mode = path.lstat().st_mode
         if not stat.S_ISREG(mode):
@@ -199,7 +210,12 @@ def _create(path: Path, *, overwrite: bool) -> None:
     try:
         for suffix in _COMPANIONS:  # one left by an older recording of this name would be rolled into the new file
             path.with_name(path.name + suffix).unlink(missing_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        guards: tuple[Path, ...] = ()
+        if path.absolute().parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            guards = tuple(path.with_name(path.name + suffix) for suffix in _GUARDS)
+        for each in (*guards, path):
+            os.close(os.open(each, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        return guards
     except OSError as error:
         raise RecordingError(
             f"recording to {path} failed: {error.strerror}", "Name a file in a folder you may write to with -o."

@@ -37,6 +37,7 @@ from nativeleak.model import (
 )
 from nativeleak.recording import Event, Recording
 
+_NO_TABLE: Final = "no table"  # how the walk of a stack ended that came to code without unwind rules: Stack.end
 _WITHOUT_STACKS: Final = ("strace", "pmap")
 _MIN_EXPLAINED_BYTES: Final = 1 << 20
 
@@ -392,13 +393,15 @@ def _top_path(recording: Recording, holding: pd.DataFrame) -> tuple[SiteReport, 
 
 
 def _guessed(recording: Recording, holding: pd.DataFrame) -> dict[str, int]:
-    """Bytes at stacks whose walk had to guess, by the module of the first frame without unwind information."""
+    """Bytes at stacks whose walk had to guess or stop, by the module of the first frame without unwind information."""
     by_stack = holding.groupby("stack_key")["outstanding_bytes"].sum()
     guessed: dict[str, int] = {}
     for key, n_bytes in zip(by_stack.index.to_numpy(), by_stack.tolist(), strict=True):
         stack = recording.stack(int(key))
         frames = stack.frames if stack is not None else ()
         callee = next((a for a, b in pairwise(frames) if b.found is Found.GUESS), None)
+        if callee is None and frames and stack is not None and stack.end == _NO_TABLE:
+            callee = frames[-1]
         if callee is not None:
             module = callee.module or "code without a file (JIT)"
             guessed[module] = guessed.get(module, 0) + int(n_bytes)

@@ -30,6 +30,7 @@ class Gap:
 
 _LOSSES: Final = {
     "lost_stacks": ("{} stacks found no room and show as [stack lost]", "trace with a larger --max-new-stacks"),
+    "unnamed_stacks": ("{} stacks were too new to have names when the trace ended and show as [stack lost]", ""),
     "lost_events": (
         "{} events of mapped memory were lost; the map was read again from the kernel afterwards",
         "trace with a larger --ring-size, 4 MiB without one",
@@ -162,7 +163,7 @@ def _guesses(report: Report) -> list[Gap]:
     without = [event.text for event in report.events if event.what == "unwind"]
     return [
         Gap(
-            f"callers above {printable(module)} are guesses, marked [?]: {_why_guessed(module, without)}; "
+            f"callers above {printable(module)} are guesses, marked [?], or missing: {_why_guessed(module, without)}; "
             f"{100 * n_bytes / whole:.1f} % of the outstanding bytes have such a stack"
         )
         for module, n_bytes in sorted(report.guessed.items(), key=lambda item: -item[1])
@@ -173,7 +174,7 @@ def _guesses(report: Report) -> list[Gap]:
 def _why_guessed(module: str, without: Sequence[str]) -> str:
     if any(text.startswith(f"{module} ") for text in without) or " " in module:
         return "it has no unwind information"
-    return "its unwind table was not ready yet"
+    return "that code has no unwind information, or its table was not ready yet"
 
 
 def _how_certain(report: Report) -> str:

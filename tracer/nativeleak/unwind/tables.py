@@ -126,7 +126,7 @@ class UnwindTables:
             NoTargetError: It is gone.
         """
         self._targets[slot] = ProcessMappings(slot, pid)
-        maps = read_maps(pid)
+        maps = read_maps(pid, executable_only=True)
         self._take(self._targets[slot], maps)
         exe_key = _executable_key(pid)
         first = [job for job in self._jobs if self._is_first(job.mapped.key, exe_key)]
@@ -142,7 +142,7 @@ class UnwindTables:
         if target is None:
             return
         with contextlib.suppress(NativeleakError):
-            self._take(target, read_maps(target.pid))
+            self._take(target, read_maps(target.pid, executable_only=True))
             self._write(target)
 
     def work(self) -> None:

@@ -7,6 +7,8 @@ target lives, and makes a snapshot when asked.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import os
 import resource
 import time
@@ -18,7 +20,6 @@ from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.engine import BpfEngine
 from nativeleak.engines.bpf.mapping import to_mapping_event
 from nativeleak.engines.bpf.naming import StackNamer
-from nativeleak.engines.bpf.raw import RawStack
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.errors import NativeleakError
 from nativeleak.ledger.address_space import AddressSpace
@@ -51,6 +52,10 @@ _MAX_EXACT_AGES: Final = 2_000_000
 _MAX_LIVE_READ_S: Final = 0.2
 """A live set that takes longer to read is read for the last snapshot only."""
 _PROT_EXEC: Final = 4
+_NAMED_TOGETHER: Final = 64
+_NAMING_S: Final = 0.5
+_LAST_NAMING_S: Final = 20.0
+"""Longest time for names of new stacks before a snapshot, and before the last one."""
 
 
 class Collector:
@@ -78,7 +83,7 @@ class Collector:
         self._threads: dict[int, ThreadInfo] = {0: ThreadInfo(0, 0, 0, OTHER_THREADS)}
         self._changed_threads: set[int] = {0}
         self._uid_of: dict[tuple[int, int], int] = {}
-        self._new_keys: list[int] = []
+        self._new_keys: dict[int, None] = {}
         self._lost_events_seen = 0
         self._counters: dict[abi.Counter, int] = {}
         self._counters_before: dict[abi.Counter, int] = {}
@@ -154,7 +159,7 @@ class Collector:
             return
         kind = event.type
         if kind == abi.EventType.STACK:
-            self._new_keys.append(event.stack)
+            self._new_keys[event.stack] = None
         elif kind == abi.EventType.THREAD:
             self._on_thread(state, event)
         elif kind == abi.EventType.THREAD_EXIT:
@@ -183,7 +188,7 @@ class Collector:
         if self.level is not Level.SAMPLED or not event.stack:
             return False
         if not self.namer.is_known(event.stack):
-            self.name_new_stacks()
+            self._name([event.stack])
         return self.namer.is_in_allocator(event.stack)
 
     def _on_thread(self, state: TargetState, event: abi.Event) -> None:
@@ -245,20 +250,33 @@ class Collector:
 
     # Stacks
 
-    def name_new_stacks(self, *, sweep: bool = False) -> int:
+    def name_new_stacks(self, *, sweep: bool = False, within_s: float = math.inf) -> int:
         """Name what is new, while the target lives; returns how many stacks.
 
         Args:
             sweep: Look through the kernel's store too, for stacks whose event was lost.
+            within_s: When this time is over the rest waits for the next call: a JVM that loads its classes makes
+                thousands of new stacks, deep ones, and nothing else may wait for all of their names.
         """
-        raw: list[RawStack] = []
-        for key in self._new_keys:
-            stack = self.engine.stacks.fetch(key)
-            if stack is not None:
-                raw.append(stack)
-        self._new_keys.clear()
         if sweep:
-            raw.extend(self.engine.stacks.fetch_all())
+            self._new_keys.update(dict.fromkeys(self.engine.stacks.new_keys()))
+        end_s = time.monotonic() + within_s
+        n_named = 0
+        while self._new_keys and time.monotonic() < end_s:
+            keys = list(itertools.islice(self._new_keys, _NAMED_TOGETHER))
+            n_named += self._name(keys)
+            for key in keys:
+                del self._new_keys[key]
+        return n_named
+
+    @property
+    def n_unnamed(self) -> int:
+        """Stacks that wait for their names."""
+        return len(self._new_keys)
+
+    def _name(self, keys: Sequence[int]) -> int:
+        """Name some stacks together: what is read of the target for one is believed for all of them."""
+        raw = [stack for stack in map(self.engine.stacks.fetch, keys) if stack is not None]
         for slot in {stack.slot for stack in raw}:
             state = self.targets.get(slot)
             if state is not None and state.java is not None:
@@ -302,7 +320,7 @@ class Collector:
             final: The windows are closed: read exact ages from the live set.
         """
         started_ns = time.monotonic_ns()
-        self.name_new_stacks(sweep=True)
+        self.name_new_stacks(sweep=True, within_s=_LAST_NAMING_S if final else _NAMING_S)
         self.name_java_threads()
         counters = self.engine.read_counters()
         self._counters = {counter: value - self._counters_before.get(counter, 0) for counter, value in counters.items()}
@@ -415,6 +433,7 @@ class Collector:
     def _named_counters(self) -> dict[str, int]:
         counters = {counter.name.lower(): value for counter, value in self._counters.items()}
         counters["truncated_stacks"] = self.namer.n_truncated
+        counters["unnamed_stacks"] = self.n_unnamed
         counters |= {f"stacks_ended_{end.replace(' ', '_')}": n for end, n in self.namer.ends.items() if end != "root"}
         symbolizers = [state.symbolizer for state in self.targets.values()]
         namers = [state.java.namer for state in self.targets.values() if state.java is not None]

@@ -194,7 +194,8 @@ class BpfEngine:
                 return mode, self._load_for(mode)
             except OSError as error:
                 failure = error
-                if error.errno in (errno.EPERM, errno.EACCES):
+                # EACCES is the verifier's: it refused one program, not us. Those of another way may pass.
+                if error.errno == errno.EPERM:
                     break
         raise self._load_error(failure) from failure
 
@@ -239,7 +240,7 @@ class BpfEngine:
 
     def _load_error(self, failure: OSError | None) -> CannotTraceError:
         why = os.strerror(failure.errno or 0) if failure else "no way to attach left to try"
-        if failure and failure.errno in (errno.EPERM, errno.EACCES):
+        if failure and failure.errno == errno.EPERM:
             return CannotTraceError(
                 f"loading the BPF programs failed: {why}",
                 "run as root, or with the capabilities CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",

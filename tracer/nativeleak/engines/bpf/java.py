@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Final, Self
 
 from nativeleak.engines.bpf import abi
@@ -11,7 +12,7 @@ from nativeleak.hotspot.jvm import HotSpot
 from nativeleak.hotspot.layout import WalkerConfig, read_walker_config
 from nativeleak.hotspot.memory import UnreadableError
 from nativeleak.hotspot.names import JavaNamer
-from nativeleak.hotspot.threads import read_java_threads
+from nativeleak.hotspot.threads import ThreadNamer
 from nativeleak.model import Found, Frame, FrameKind
 
 _THREADS_EVERY_S: Final = 1.0
@@ -31,6 +32,7 @@ class JavaTarget:
         self._vm = vm
         self.config: WalkerConfig = read_walker_config(vm)
         self.namer = JavaNamer(vm)
+        self._threads, self._no_threads = _thread_namer(vm)
         self._names_read_s = 0.0
         self._saw_barrier = False
         self.names: dict[int, str] = {}
@@ -47,7 +49,7 @@ class JavaTarget:
     @property
     def notes(self) -> list[str]:
         """What cannot be shown of this JVM, and why; empty where all can."""
-        return [*self.config.notes, *self.namer.missing]
+        return [*self.config.notes, *self.namer.missing, *([self._no_threads] if self._no_threads else [])]
 
     def close(self) -> None:
         """Let go of its memory."""
@@ -104,8 +106,20 @@ class JavaTarget:
         now_s = time.monotonic()
         if now_s - self._names_read_s >= _THREADS_EVERY_S:
             self._names_read_s = now_s
-            self.names |= read_java_threads(self._vm)
+            if self._threads is None:
+                self._threads, _ = _thread_namer(self._vm)  # a JVM that starts may not know its own classes yet
+            if self._threads is not None:
+                with suppress(UnreadableError):
+                    self.names |= self._threads.read()
         return self.names
+
+
+def _thread_namer(vm: HotSpot) -> tuple[ThreadNamer | None, str]:
+    """What reads the names of its threads, or why there is none."""
+    try:
+        return ThreadNamer(vm), ""
+    except UnreadableError as error:
+        return None, f"full names of threads, the kernel's 15 characters stand for them: {error}"
 
 
 def _mark(text: str) -> Frame:

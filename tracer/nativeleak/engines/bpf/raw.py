@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from nativeleak.engines.bpf import abi
+
+_FOUND: Final = {int(found): found for found in abi.Found}
 
 
 class RawSite(NamedTuple):
@@ -45,7 +47,7 @@ class RawStack(NamedTuple):
 def raw_stack(key: int, facts: abi.StackStruct, words: Sequence[int]) -> RawStack:
     """A stack from its facts and the words of the frames that were kept: address and second word of each."""
     frames = [
-        RawFrame(word & abi.ADDRESS_MASK, abi.Found(word >> abi.FOUND_SHIFT), extra)
+        RawFrame(word & abi.ADDRESS_MASK, _FOUND[word >> abi.FOUND_SHIFT], extra)
         for word, extra in zip(words[::2], words[1::2], strict=True)
     ]
     n_left_out = facts.n - len(frames)

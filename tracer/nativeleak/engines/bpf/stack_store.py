@@ -46,12 +46,16 @@ class StackStore:
             self._frames.delete(chunk_key)
         return raw_stack(key, facts, words[: 2 * n_kept])
 
-    def fetch_all(self) -> list[RawStack]:
-        """Take all new stacks out of the store: those whose event was lost."""
+    def new_keys(self) -> list[int]:
+        """Keys of all stacks that are in the store, those whose event was lost too."""
         keys: list[int] = []
         for key_view, _, n in self._stacks.batches():
             keys.extend(key for (key,) in _U64.iter_unpack(key_view[: n * 8]))
-        stacks = (self.fetch(key) for key in keys)
+        return keys
+
+    def fetch_all(self) -> list[RawStack]:
+        """Take all new stacks out of the store."""
+        stacks = (self.fetch(key) for key in self.new_keys())
         return [stack for stack in stacks if stack is not None]
 
     def _know(self, key: int, check: int) -> None:

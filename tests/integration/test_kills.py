@@ -1,0 +1,111 @@
+"""SIGKILL at random moments, of the tracer and of its target; NATIVELEAK_TEST_KILLS=200 for more of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from support import Target, bpf_objects, bpf_objects_alive, eventually, nativeleak
+from tools.check_report import check
+
+N = int(os.environ.get("NATIVELEAK_TEST_KILLS", "3"))
+LATEST_S = 1.0
+"""After the start of the tracer, every second time after it has attached."""
+SEED = random.randrange(1 << 32)
+WORK = ("churn", 10**9, 2, 20011)
+"""Two threads that allocate and free 20,011 times a second each, until they are killed."""
+
+NO_SNAPSHOT = "it holds no snapshot: the trace ended before the first one"
+
+
+def start_tracer(target: Target, recording: Path, report: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "nativeleak", "trace", "-p", str(target.pid), "--format", "json"]
+    with report.open("wb") as output, recording.with_suffix(".err").open("wb") as errors:
+        return subprocess.Popen(
+            [*command, "--interval", "0.1s", "-o", str(recording)],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
+        )  # fmt: skip
+
+
+def wait_for_moment(i: int, moment_s: float, tracer: subprocess.Popen[bytes], recording: Path) -> dict[str, set[int]]:
+    """Wait for the ``i``-th moment; the BPF objects that the tracer held last."""
+    ids: dict[str, set[int]] = {"prog": set(), "link": set()}
+    if i % 2:
+        errors = recording.with_suffix(".err")
+        eventually(lambda: "tracing" in errors.read_text() or tracer.poll() is not None, f"attached, seed {SEED}")
+    start_s = time.monotonic()
+    while (left_s := moment_s - (time.monotonic() - start_s)) > 0 and tracer.poll() is None:
+        time.sleep(min(left_s, 0.1))
+        for kind, found in bpf_objects(tracer.pid).items():
+            ids[kind] |= found
+    return ids
+
+
+def test_tracer_killed_at_any_moment_leaves_what_can_be_read_and_no_probe(tmp_path):
+    moments = random.Random(SEED)
+    outcomes: Counter[str] = Counter()
+    with Target(*WORK) as target:
+        target.send("go")
+        for i in range(N):
+            recording, report = tmp_path / f"{i}.nlk", tmp_path / f"{i}.json"
+            tracer = start_tracer(target, recording, report)
+            ids = wait_for_moment(i, moments.uniform(0.0, LATEST_S), tracer, recording)
+            tracer.kill()
+            tracer.wait()
+            eventually(lambda ids=ids: not any(bpf_objects_alive(ids).values()), f"no probe is left, seed {SEED}", 60.0)
+            outcomes[outcome_of_recording(recording)] += 1
+        assert target.process.poll() is None, f"seed {SEED}"
+        target.process.kill()
+    print(f"tracer killed {N} times: {dict(outcomes)}")
+    assert outcomes.total() == N
+
+
+def outcome_of_recording(recording: Path) -> str:
+    """What became of it; one that exists is read, or says that there was no snapshot yet."""
+    if not recording.exists():
+        return "killed before there was a recording"
+    done = nativeleak("report", recording, "--format", "json")
+    first = done.stderr.splitlines()[0] if done.stderr else ""
+    if done.returncode == 1 and (first.endswith(NO_SNAPSHOT) or "the file is empty" in first):
+        return "killed before the first snapshot"
+    assert done.returncode == 0, f"seed {SEED}: {done.stderr}"
+    assert check(json.loads(done.stdout)) == [], f"seed {SEED}"
+    return "report"
+
+
+def test_target_killed_at_any_moment_gives_a_report_or_says_that_there_is_none(tmp_path):
+    moments = random.Random(SEED)
+    outcomes: Counter[str] = Counter()
+    for i in range(N):
+        recording, report = tmp_path / f"{i}.nlk", tmp_path / f"{i}.json"
+        with Target(*WORK) as target:
+            target.send("go")
+            tracer = start_tracer(target, recording, report)
+            wait_for_moment(i, moments.uniform(0.0, LATEST_S), tracer, recording)
+            target.process.send_signal(signal.SIGKILL)
+            target.process.wait()
+            try:
+                status = tracer.wait(60.0)
+            finally:
+                tracer.kill()
+        errors = recording.with_suffix(".err").read_text()
+        assert status in (0, 4), f"seed {SEED}: status {status}: {errors}"
+        assert "Traceback" not in errors, f"seed {SEED}: {errors}"
+        if status == 4:
+            assert errors.startswith("nativeleak: "), errors
+            assert not recording.exists(), f"seed {SEED}: {errors}"
+            assert report.read_bytes() == b""
+        else:
+            made = json.loads(report.read_bytes())
+            assert check(made) == [], f"seed {SEED}"
+            assert made["target"]["end"] == "killed", f"seed {SEED}"
+        outcomes["report" if status == 0 else "gone before the first snapshot"] += 1
+    print(f"target killed {N} times: {dict(outcomes)}")
+    assert outcomes.total() == N

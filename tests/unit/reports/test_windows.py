@@ -1,0 +1,69 @@
+"""Recordings that were sampled, or watched in more than one way: kept whole, and said in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import recording_fixtures as fixtures
+from nativeleak.analysis.select import Selection
+from nativeleak.model import CERTAIN, Level, Uncertainty, Window
+from nativeleak.recording import Recording, RecordingWriter
+from nativeleak.reports.render import Format, ReportOptions, render
+
+WINDOWS = (
+    Window(0.0, 30.0, Level.EXACT, 0, 1009, 0.25, 20.0),
+    Window(30.0, 45.5, Level.SAMPLED, 524288, 307, 0.125, 10.0),
+    Window(45.5, 60.0, Level.SYSCALLS),
+)
+UNCERTAIN = Uncertainty(100, 4e10, 250_000.0)
+
+
+def _write(writer: RecordingWriter) -> None:
+    exact = fixtures.heap_site(1, 11, (4096, 2))
+    sampled = fixtures.heap_site(1, 12, (1 << 21, 5000), uncertainty=UNCERTAIN)
+    lost = fixtures.counters(uncertain_bytes=1 << 20, uncertain_allocations=1013, unsampled_frees=211)
+    writer.write_snapshot(fixtures.snapshot(30.0, (exact,), windows=WINDOWS[:1]))
+    writer.write_snapshot(fixtures.snapshot(60.0, (exact, sampled), windows=WINDOWS, counters=lost))
+
+
+def _recording(tmp_path: Path) -> Recording:
+    return fixtures.record(tmp_path / "a.nlk", _write)
+
+
+def test_windows_and_uncertainty_are_read_as_they_were_written(tmp_path: Path) -> None:
+    with _recording(tmp_path) as recording:
+        assert recording.windows == WINDOWS
+        assert [site.uncertainty for site in recording.sites] == [CERTAIN, UNCERTAIN]
+
+
+def test_json_has_windows_bounds_and_the_cost_of_all_windows(tmp_path: Path) -> None:
+    with _recording(tmp_path) as recording:
+        report = json.loads(render(recording, format=Format.JSON, options=ReportOptions(Selection())))
+    assert [(w["from_s"], w["to_s"], w["level"], w["sample_bytes"]) for w in report["mode"]["windows"]] == [
+        (0.0, 30.0, "exact", 0),
+        (30.0, 45.5, "sampled", 524288),
+        (45.5, 60.0, "syscalls", 0),
+    ]
+    assert report["mode"]["sampled"] is True
+    assert report["mode"]["sample_bytes"] == 524288
+    by_bytes = {site["outstanding_bytes"]: site for site in report["sites"]}
+    assert "sampling" not in by_bytes[4096]
+    low, high = by_bytes[1 << 21]["sampling"]["outstanding_bytes_ci95"]
+    assert low < 1 << 21 < high
+    assert by_bytes[1 << 21]["sampling"]["blocks"] == 100
+    assert report["totals"]["heap"]["sampling"]["blocks"] == 100
+    assert "sampling" not in report["totals"]["map"]
+    assert report["completeness"]["sampling_error_bytes"] > 0
+    assert report["overhead"]["estimated_cost_s"] == 0.375
+
+
+def test_text_says_which_part_was_not_recorded_and_what_became_uncertain(tmp_path: Path) -> None:
+    with _recording(tmp_path) as recording:
+        text = " ".join(render(recording, format=Format.TEXT, options=ReportOptions(Selection())).split())
+    assert "for 14s of 1m 00s heap allocations were not recorded" in text
+    assert "0s to 30s every block, 30s to" in text
+    assert "1 MiB in 1,013 heap blocks were outstanding when frees were no longer watched" in text
+    assert "sampled, one block in about 512 KiB of them" in text
+    assert "95 % sure, from 100 blocks" in text
+    assert "211 frees were of blocks that were not sampled" in text
