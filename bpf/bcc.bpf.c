@@ -6,6 +6,7 @@
 #define NATIVELEAK_BCC
 #include "alloc.bpf.c"
 #include "mapping.bpf.c"
+#include "rawsyscalls.bpf.c"
 
 int run_on_alloc_entry(struct pt_regs *ctx)
 {
@@ -50,6 +51,16 @@ int run_on_exit(struct bpf_raw_tracepoint_args *ctx)
 int run_on_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	return on_exec(ctx);
+}
+
+int run_on_raw_entry(struct bpf_raw_tracepoint_args *ctx)
+{
+	return on_raw_entry(ctx);
+}
+
+int run_on_raw_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	return on_raw_exit(ctx);
 }
 
 int run_on_oom_kill(struct mark_victim *ctx)

@@ -192,16 +192,11 @@ static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
 }
 #endif
 
-/*
- * The exit of every call whose entry was seen: one program for all tracepoints, since the verifier goes through
- * the walk once for each program that has it.
- */
-SEC("tp/syscalls/sys_exit_mmap")
-int on_syscall_exit(struct syscall_exit *ctx)
+/* The exit of every call whose entry was seen. */
+static __always_inline int leave_syscall(void *ctx, s64 ret)
 {
 	u32 tid = (u32)current_ids(), type;
 	struct nl_thread *thread;
-	s64 ret = ctx->ret;
 	struct nl_event *event;
 	u64 stack = 0;
 
@@ -252,6 +247,13 @@ int on_syscall_exit(struct syscall_exit *ctx)
 	return 0;
 }
 
+/* One program for all tracepoints, since the verifier goes through the walk once for each program that has it. */
+SEC("tp/syscalls/sys_exit_mmap")
+int on_syscall_exit(struct syscall_exit *ctx)
+{
+	return leave_syscall(ctx, ctx->ret);
+}
+
 #define ON_ENTRY(call, kind, n_args, report)             \
 	SEC("tp/syscalls/sys_enter_" #call)              \
 	int on_##call##_entry(struct syscall_enter *ctx) \
@@ -270,14 +272,19 @@ ON_ENTRY(shmat, NL_EVENT_SHMAT, 3, keep_args)
 ON_ENTRY(shmdt, NL_EVENT_SHMDT, 1, report_entry)
 
 /* With the break as it was: /proc tells it to the page only, and the first call of a trace may move it by less. */
-SEC("tp/syscalls/sys_enter_brk")
-int on_brk_entry(struct syscall_enter *ctx)
+static __always_inline int enter_brk(struct syscall_enter *ctx)
 {
 	struct nl_thread *thread = enter_syscall(ctx, NL_EVENT_BRK, 1);
 
 	if (thread)
 		thread->syscall_args[1] = current_break();
 	return 0;
+}
+
+SEC("tp/syscalls/sys_enter_brk")
+int on_brk_entry(struct syscall_enter *ctx)
+{
+	return enter_brk(ctx);
 }
 
 /* Raw tracepoints give the kernel's own objects: no format that could change between releases. */

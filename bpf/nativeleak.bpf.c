@@ -2,5 +2,6 @@
 /* The one BPF object: all programs share their maps. */
 #include "alloc.bpf.c"
 #include "mapping.bpf.c"
+#include "rawsyscalls.bpf.c"
 
 char LICENSE[] SEC("license") = "GPL";

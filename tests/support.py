@@ -98,6 +98,40 @@ def preload(allocator: str) -> dict[str, str]:
     return {"LD_PRELOAD": str(found[0])}
 
 
+NOBODY = 65534
+
+
+def as_nobody(*capabilities: str) -> tuple[list[str], dict[str, str]]:
+    """How to run Python as a user without rights but for these capabilities; skips where that cannot be.
+
+    Args:
+        capabilities: As setpriv(1) writes them: ``bpf``, ``sys_ptrace``.
+
+    Returns:
+        The beginning of a command line, up to and with the interpreter, and the environment it takes.
+    """
+    require_root()
+    require_program("setpriv")
+    command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    if capabilities:
+        wanted = ",".join(f"+{name}" for name in capabilities)
+        command += [f"--inh-caps=-all,{wanted}", f"--ambient-caps=-all,{wanted}", f"--bounding-set=-all,{wanted}"]
+    # An interpreter in root's home cannot be run by others: the system's, with our path, can.
+    python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+    require(python, "no python3 in /usr/bin for other users")
+    path = [str(ROOT / "tracer"), *(entry for entry in sys.path if "site-packages" in entry)]
+    environment = {
+        "PYTHONPATH": ":".join(path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/tmp",
+    }
+    probe = [*command, str(python), "-c", "import sys, nativeleak, click; assert sys.version_info >= (3, 11)"]
+    usable = subprocess.run(probe, env=environment, capture_output=True, check=False, cwd="/")
+    require(usable.returncode == 0, "the package cannot be imported by other users")
+    return [*command, str(python)], environment
+
+
 class LineReader:
     """Lines from a pipe, each with a limit on how long it may take."""
 
@@ -285,6 +319,7 @@ class Trace:
             but allocate would be sampled, and most tests are of exact figures.
         output: Where the recording goes, for tests that keep it; without one it goes with the trace.
         attaches: False where the trace is to fail: nothing is waited for then; see ``wait``.
+        capabilities: Trace as a user who has these alone; None: as the tests are run.
         within: A command that the tracer is run by, which becomes it by exec.
 
     Attributes:
@@ -302,6 +337,7 @@ class Trace:
         attaches: bool = True,
         env: Mapping[str, str] | None = None,
         timeout_s: float = START_TIMEOUT_S,
+        capabilities: Sequence[str] | None = None,
         within: Sequence[str] = (),
         program: Sequence[str] = ("-m", "nativeleak"),
     ) -> None:
@@ -309,7 +345,11 @@ class Trace:
         self.stdout = ""
         self._room = tempfile.TemporaryDirectory(prefix="nativeleak-test-")
         self.recording = output or Path(self._room.name) / "trace.nlk"
-        words = [sys.executable, *program, "trace", "--format", "json", "-o", str(self.recording)]
+        interpreter, environment = [sys.executable], dict(os.environ)
+        if capabilities is not None:
+            interpreter, environment = as_nobody(*capabilities)
+            Path(self._room.name).chmod(0o777)
+        words = [*interpreter, *program, "trace", "--format", "json", "-o", str(self.recording)]
         options = [str(option) for option in options]
         if "--max-overhead" not in options:
             words += ["--max-overhead", "off"]
@@ -322,7 +362,8 @@ class Trace:
             stdin=subprocess.DEVNULL,
             stdout=self._report,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+            env={**environment, "PYTHONUNBUFFERED": "1", **(env or {})},
+            cwd="/" if capabilities is not None else None,
         )
         assert self.process.stderr is not None
         self._lines = LineReader(self.process.stderr.fileno())

@@ -106,12 +106,25 @@ def test_java_names_on_bcc_come_from_a_perf_map():
 
 
 def test_without_the_kernels_types_libbpf_is_refused_with_what_to_do():
-    with Target("battery") as target, Trace(target, attaches=False, within=HIDES_BTF) as trace:
+    forced = ["--engine", "libbpf"]
+    with Target("battery") as target, Trace(target, options=forced, attaches=False, within=HIDES_BTF) as trace:
         assert trace.wait_end() == 3
         assert not trace.recording.exists()
     first, remedy = trace.stderr.splitlines()
     assert first.startswith("nativeleak: loading the BPF programs failed: this kernel does not describe its types")
     assert "--engine bcc" in remedy
+
+
+def test_without_the_kernels_types_auto_takes_bcc_and_says_so():
+    with Target("maps") as target, Trace(target, within=HIDES_BTF, timeout_s=COMPILES_S) as trace:
+        truth = target.go()
+        report = trace.stop()
+    assert report["tool"]["backend"] == "bpf-bcc"
+    held = sum(site["outstanding_bytes"] for site in truth["sites"])
+    assert report["totals"]["map"]["outstanding_bytes"] == held
+    assert trace.stderr.startswith(
+        "nativeleak: engine bcc, since loading the BPF programs failed: this kernel does not "
+    )
 
 
 def test_process_killed_by_a_signal_is_told_so_by_bcc():

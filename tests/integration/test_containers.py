@@ -155,14 +155,25 @@ def test_tool_inside_the_targets_container_is_exact(rights):
     assert report["target"]["end"] == "exited"
 
 
-def test_tool_inside_a_container_refuses_a_target_in_one_within():
+def test_tool_inside_a_container_refuses_a_target_in_one_within_by_bpf():
     within = ("unshare", "--pid", "--mount-proc", "--fork", "--kill-child")
     with contained_in(within) as (pid, inner_pid):
         tool = ("nsenter", "--target", str(pid), "--pid", "--mount")
-        with Trace(inner_pid, within=tool, attaches=False) as trace:
+        with Trace(inner_pid, options=["--engine", "libbpf"], within=tool, attaches=False) as trace:
             assert trace.wait_end() == 3
             assert not trace.recording.exists()
     assert "it is in a PID namespace within ours, which is not the host's" in trace.stderr
+
+
+def test_tool_inside_a_container_takes_strace_for_a_target_in_one_within():
+    require_program("strace")
+    within = ("unshare", "--pid", "--mount-proc", "--fork", "--kill-child")
+    with contained_in(within) as (pid, inner_pid):
+        tool = ("nsenter", "--target", str(pid), "--pid", "--mount")
+        with Trace(inner_pid, options=["--duration", "1s"], within=tool) as trace:
+            report = trace.wait()
+    assert report["tool"]["backend"] == "strace"
+    assert trace.stderr.startswith(f"nativeleak: engine strace, since trace of PID {inner_pid} failed: it is in a PID ")
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def test_target_of_32_bits_is_refused(recording, tmp_path):
     with process:
         try:
             eventually(lambda: Path(f"/proc/{process.pid}/exe").readlink() == program, "the 32-bit program")
-            done = nativeleak("trace", "-p", process.pid, "-o", recording)
+            done = nativeleak("trace", "-p", process.pid, "-o", recording, "--engine", "libbpf")
         finally:
             process.kill()
     refused(done, 3, f"trace of PID {process.pid} failed: it is a 32-bit process", "64-bit")
@@ -158,7 +158,7 @@ def test_user_without_rights_is_told_which_capabilities_would_do(target, tmp_pat
     )  # fmt: skip
     with subprocess.Popen([*NOBODY, "sleep", "60"]) as own:
         eventually(lambda: Path(f"/proc/{own.pid}/comm").read_text() == "sleep\n", "setpriv has become sleep")
-        done = as_nobody("-p", own.pid, "-o", tmp_path / "b.nlk")
+        done = as_nobody("-p", own.pid, "-o", tmp_path / "b.nlk", "--engine", "libbpf")
         own.kill()
     refused(done, 3, "loading the BPF programs failed: Operation not permitted", "CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE")
     assert list(tmp_path.iterdir()) == []

@@ -60,6 +60,7 @@ TARGETS = {
     "battery_nofp": Spec("battery.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
     "brk": Spec("brk.c"),
     "brk_odd": Spec("brk_odd.c"),
+    "calls32": Spec("calls32.c", flags=("-m32", "-nostdlib", "-static", "-fno-stack-protector", "-fno-pie", "-no-pie")),
     "churn": Spec("churn.c"),
     "rate": Spec("rate.c"),
     "cxx": Spec("cxx.cc", compiler="g++", flags=("-std=c++17", *FRAME_POINTERS, *NAMES)),

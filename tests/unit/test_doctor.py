@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from nativeleak.doctor import subject
-from nativeleak.doctor.checks import Check, Outcome, State, judge, run_checks
+from nativeleak.doctor.checks import ENGINE, Check, Outcome, State, judge, run_checks
+from nativeleak.doctor.engines import engine_check
 from nativeleak.doctor.machine import (
     CAPABILITIES,
     judge_memory,
@@ -178,3 +179,31 @@ def test_trial_checks_probes_never_fire_fails():
 def test_trial_checks_worse_way_broken_is_no_restriction():
     checks = trial_checks([WORKING, Trial(AttachMode.PERF, error="No such device")])
     assert states(checks)["perf events"] is State.OK
+
+
+def test_judge_another_engine_for_the_process_is_a_restriction():
+    engine = Check(ENGINE, State.WARN, "auto takes pmap: not libbpf (rights); lost by it: no call stacks")
+    verdict = judge([OK, FAIL, engine])
+    assert (verdict.outcome, verdict.text) == (
+        Outcome.RESTRICTED, "trace will work, but not by BPF (rights): auto takes pmap",
+    )  # fmt: skip
+    assert judge([OK, FAIL, replace(engine, name="engines")]).outcome is Outcome.IMPOSSIBLE
+
+
+def test_engine_check_takes_libbpf_where_nothing_failed():
+    assert engine_check([OK, WARN], None) == Check("engines", State.OK, "auto takes libbpf")
+    assert engine_check([OK], 1).name == ENGINE
+
+
+def test_engine_check_says_why_none_before_it():
+    check = engine_check([OK, FAIL], None)
+    assert check.state is State.WARN
+    assert check.detail.startswith("auto takes ")
+    assert ": not libbpf (rights), not bcc (rights)" in check.detail
+    assert "; lost by it: no " in check.detail
+
+
+def test_engine_check_of_a_process_that_is_not_there_finds_none():
+    check = engine_check([FAIL], 1 << 22)
+    assert (check.name, check.state) == (ENGINE, State.FAIL)
+    assert "pmap (no such process)" in check.detail

@@ -41,6 +41,10 @@ class CannotTraceError(NativeleakError):
     exit_status = EXIT_CANNOT
 
 
+class MendableError(CannotTraceError):
+    """What stands in the way can be taken away by the user: no reason to take a worse engine without being asked."""
+
+
 class NoTargetError(NativeleakError):
     """The target does not exist, or was gone before the first snapshot."""
 

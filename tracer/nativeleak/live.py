@@ -40,6 +40,10 @@ class LineProgress:
         if not self._quiet:
             print(f"nativeleak: {printable(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
+    def warn(self, text: str) -> None:
+        """One line on stderr that is not to be missed: also where progress is not wanted."""
+        print(f"nativeleak: {printable(text)}", file=sys.stderr, flush=True)  # noqa: T201
+
     def attached(self, trace: Trace) -> None:
         """All probes are in place and the window is open."""
         self.say(headline(trace))

@@ -10,7 +10,6 @@ import contextlib
 import os
 import platform
 import select
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,8 +26,10 @@ from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits, Loader
 from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.memory import limits_within
 from nativeleak.engines.bpf.targets import TargetState
-from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError
+from nativeleak.engines.names import EngineName
+from nativeleak.errors import CannotTraceError, MendableError, NativeleakError, NoTargetError
 from nativeleak.governor import EXACT, Governor, Plan
+from nativeleak.interrupts import interrupts
 from nativeleak.ledger.slices import slice_seconds
 from nativeleak.model import Level, Snapshot, TargetInfo, TraceInfo
 from nativeleak.probes.cache import PlacementCache
@@ -79,6 +80,9 @@ class TraceOptions:
         max_memory_bytes: Of this process and its maps in the kernel together; 0: as ``limits`` allow.
         max_overhead_pct: What the probes may take: see ``governor.py``; 0: no limit.
         maps_only: No allocator probes: mmap and brk only.
+        loader: Of an engine that runs our BPF programs.
+        engine: Who observes.
+        inputs: Output of other programs to read instead of tracing.
     """
 
     pids: tuple[int, ...]
@@ -99,6 +103,8 @@ class TraceOptions:
     modes: tuple[AttachMode, ...] = tuple(AttachMode)
     loader: Loader = Loader.LIBBPF
     given: dict[str, str] = field(default_factory=dict)
+    engine: EngineName = EngineName.AUTO
+    inputs: tuple[Path, ...] = ()
 
 
 class Observer(Protocol):
@@ -131,7 +137,6 @@ class Trace:
         self.end_reason = ""
         self.recording: bytes | None = None
         self._stop: str | None = None
-        self._n_signals = 0
         self._recording_failed = False
         self._is_frozen = False
         self._probed: set[tuple[int, tuple[str, int]]] = set()
@@ -145,6 +150,11 @@ class Trace:
         )
 
     # What the observer reads
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the window is or was open."""
+        return self.elapsed_s > 0
 
     @property
     def elapsed_s(self) -> float:
@@ -189,7 +199,7 @@ class Trace:
             self._tables = UnwindTables(engine, self._on_note)
             stack.callback(self._tables.close)
             exits = self._take_targets(stack)
-            wakeup = stack.enter_context(self._signals())
+            wakeup = stack.enter_context(interrupts(self._interrupt))
             self.writer = stack.enter_context(
                 RecordingWriter(self.options.output, self._trace_info(), overwrite=self.options.overwrite)
             )
@@ -481,28 +491,8 @@ class Trace:
             options=self.options.given,
         )
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[int]:
-        """SIGINT, SIGTERM and SIGHUP end the trace; a second one ends the program. Yields what to poll."""
-        read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        old_wakeup = signal.set_wakeup_fd(write_fd)
-        old = {number: signal.signal(number, self._on_signal) for number in numbers}
-        try:
-            yield read_fd
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(old_wakeup)
-            os.close(read_fd)
-            os.close(write_fd)
-
-    def _on_signal(self, number: int, _frame: object) -> None:
-        self._n_signals += 1
+    def _interrupt(self) -> None:
         self._stop = self._stop or "interrupted"
-        if self._n_signals > 1:
-            # At once: probes hang on our descriptors, the recording is whole up to its last snapshot.
-            os._exit(128 + number)
 
 
 @contextlib.contextmanager
@@ -548,7 +538,7 @@ def _set_wrappers(target: abi.Target, pid: int) -> None:
 
 
 def _no_allocator(state: TargetState) -> NativeleakError:
-    return CannotTraceError(
+    return MendableError(
         f"trace of PID {state.facts.pid} ({state.facts.comm}) failed: no allocator functions found in its objects",
         "a static program keeps their names only when it is not stripped. Add --maps-only to trace mmap and brk alone"
         " (the right thing for Go), or run a build with symbols",

@@ -15,7 +15,7 @@ _ALLOCATOR: Final = re.compile(
         (?:malloc|calloc|realloc|reallocarray|memalign|aligned_alloc|posix_memalign|valloc|pvalloc|strn?dup|zalloc
           |mmap(?:64)?|mremap|s?brk|shmat|malloc0|try_malloc)(?:_n|_usable)?(?:@.*)?
     | (?:.*::)?operator\ new(?:\[\])?(?:\(.*)?
-    | sysmalloc | arena_get2 | new_heap | grow_heap | _mid_memalign | tcache_init | fallback_impl.*
+    | sysmalloc(?:_mmap)? | arena_get2 | new_heap | grow_heap | _mid_memalign | tcache_init | fallback_impl.*
     | (?:je_|tcmalloc::|mi_)\S+
     | os::(?:malloc|realloc|strdup|reserve_memory|commit_memory|pd_\w+|Linux::\w+).*
     | (?:Allocate|Reallocate)Heap.* | resource_allocate_bytes.* | (?:Chunk|Arena|CHeapObj|ArrayAllocator)\b.*

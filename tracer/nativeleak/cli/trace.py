@@ -12,10 +12,12 @@ import click
 
 from nativeleak.cli.params import DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
 from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.engine import AttachMode, Limits, Loader
+from nativeleak.engines.bpf.engine import AttachMode, Limits
+from nativeleak.engines.names import EngineName
 from nativeleak.errors import NativeleakError, UsageError
 from nativeleak.live import make_observer
-from nativeleak.run import Trace, TraceOptions, Unwind
+from nativeleak.run import TraceOptions, Unwind
+from nativeleak.start import Tracer, run_trace
 
 FORMATS = ("text", "json", "folded", "none")
 _MAX_DURATION_S = 366 * 86400.0
@@ -32,6 +34,8 @@ Examples:
   nativeleak trace -p 4711 --duration 10m
   nativeleak trace -p 4711 --duration 1h -o leak.nlk --min-size 64K
   nativeleak trace -p 4711 --format folded | flamegraph.pl > leak.svg
+  nativeleak trace -p 4711 --engine pmap             which region grows; of one's own processes without root
+  nativeleak trace --input strace.txt                what strace -f -k -Y -ttt -e trace=%memory,%process has recorded
 Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 )
 @click.option("-p", "--pid", "pids", type=int, multiple=True, metavar="PID", help="Process to trace.")
@@ -72,9 +76,10 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 @click.option(
     "--maps-only", is_flag=True, help="No allocator probes: only mmap and brk (Go, stripped static programs)."
 )
-@click.option("--engine", type=click.Choice([str(loader) for loader in Loader]), default="libbpf", show_default=True,
-              help="Who loads the BPF programs; bcc compiles them here, and walks stacks by frame pointers only."
-              )  # fmt: skip
+@click.option("--engine", type=click.Choice([str(name) for name in EngineName]), default="auto", show_default=True,
+              help="Who observes: the best that works here, or this one alone.")  # fmt: skip
+@click.option("--input", "inputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
+              help="Read what strace or pmap -x have recorded instead of tracing; again for more of pmap.")  # fmt: skip
 @click.option("--attach", "attach", type=click.Choice(list(_MODES)), multiple=True,
               help="Ways to attach that may be tried. [default: the best that the kernel has]")  # fmt: skip
 @click.option("--ring-size", type=SIZE, default=2 << 20, metavar="SIZE", help="Events that can wait to be read; "
@@ -89,14 +94,13 @@ def trace_command(ctx: click.Context, /, **given: object) -> int:
     options = _options(ctx, given)
     observer = make_observer(quiet=bool(given["quiet"]), verbose=bool(given["verbose"]))
     with observer:
-        trace = Trace(options, observer)
-        trace.run()
+        trace = run_trace(options, observer)
     return _report(trace, str(given["format_"]), given["top"], str(given["by"]))
 
 
 def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
     pids = resolve_pids(ctx.params["pids"], ctx.params["ns_pid"], ctx.params["ns_of"])
-    if not pids:
+    if not pids and not ctx.params["inputs"]:
         raise click.UsageError("Missing option '-p' / '--pid'.", ctx)
     if len(pids) >= abi.MAX_TARGETS:
         raise UsageError(f"--pid given {len(pids)} times: at most {abi.MAX_TARGETS - 1} processes at once")
@@ -111,7 +115,9 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
             f"--max-size {ctx.params['max_size']} is less than --min-size {ctx.params['min_size']}: nothing is left"
         )
     _check_sampling(ctx.params["sample"], ctx.params["sample_above"])
-    output = ctx.params["output"] or Path(f"nativeleak-{pids[0]}-{time.strftime('%Y%m%d-%H%M%S')}.nlk")
+    output = ctx.params["output"] or Path(
+        f"nativeleak-{pids[0] if pids else 'input'}-{time.strftime('%Y%m%d-%H%M%S')}.nlk"
+    )
     if ctx.params["ring_size"] & (ctx.params["ring_size"] - 1):
         raise UsageError(f"--ring-size {ctx.params['ring_size']}: must be a power of two")
     return TraceOptions(
@@ -137,7 +143,8 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         ),
         maps_only=ctx.params["maps_only"],
         overwrite=ctx.params["force"],
-        loader=Loader(ctx.params["engine"]),
+        engine=EngineName(ctx.params["engine"]),
+        inputs=ctx.params["inputs"],
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
         given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
     )
@@ -158,7 +165,7 @@ def default_interval_s(duration_s: float | None) -> float:
     return _INTERVAL_S if duration_s is None else min(_INTERVAL_S, max(_MIN_INTERVAL_S, duration_s / _N_SNAPSHOTS))
 
 
-def _report(trace: Trace, format_: str, top: object, by: str) -> int:
+def _report(trace: Tracer, format_: str, top: object, by: str) -> int:
     """The report, made by a process of its own: the recorder stays small, and pandas is not its business."""
     writer = trace.writer
     if format_ == "none" or writer is None:

@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+ENGINE: Final = "engine"
+"""Name of the check that says which engine traces the process that was named."""
 
 
 class State(StrEnum):
@@ -69,6 +73,10 @@ def run_checks(functions: Iterable[tuple[str, CheckFunction]]) -> list[Check]:
 def judge(checks: Sequence[Check]) -> Verdict:
     """Whether ``trace`` will work, and which checks stand in its way."""
     failed = [check.name for check in checks if check.state is State.FAIL]
+    other = next((check.detail for check in checks if check.name == ENGINE and check.state is State.WARN), None)
+    if failed and other is not None:
+        taken = other.partition(":")[0]
+        return Verdict(Outcome.RESTRICTED, f"trace will work, but not by BPF ({', '.join(failed)}): {taken}")
     if failed:
         return Verdict(Outcome.IMPOSSIBLE, f"trace cannot work here: {', '.join(failed)}")
     restricting = [check.name for check in checks if check.state is State.WARN]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nativeleak.doctor.checks import Check, State, run_checks
+from nativeleak.doctor.checks import ENGINE, Check, State, run_checks
+from nativeleak.doctor.engines import engine_check
 from nativeleak.doctor.machine import machine_functions
 from nativeleak.doctor.target import target_functions
 from nativeleak.doctor.trial import trial_checks, try_modes
@@ -33,15 +34,18 @@ def examine(pid: int | None) -> Findings:
     """
     checks = run_checks([*machine_functions(), ("BPF programs", _try)])
     if pid is None:
-        return Findings(checks)
+        return Findings([*checks, *run_checks([("engines", lambda: [engine_check(checks, None)])])])
     try:
         facts = check_target(pid)
     except NativeleakError as error:
         checks.append(Check("target", State.FAIL, error.what, error.remedy))
+        if isinstance(error, CannotTraceError):
+            checks += run_checks([(ENGINE, lambda: [engine_check(checks, pid)])])
         return Findings(checks, None if isinstance(error, CannotTraceError) else error)
     except Exception as error:
         return Findings([*checks, Check("target", State.WARN, f"could not be checked: {error}")])
-    return Findings(checks + run_checks(target_functions(facts)))
+    checks += run_checks(target_functions(facts))
+    return Findings([*checks, *run_checks([(ENGINE, lambda: [engine_check(checks, pid)])])])
 
 
 def _try() -> Iterator[Check]:

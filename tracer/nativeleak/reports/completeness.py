@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nativeleak.engines.names import LOST_BY_BACKEND
 from nativeleak.model import Level, TargetEnd, TargetInfo, Window
 from nativeleak.reports.build import Report
 from nativeleak.reports.names import printable
@@ -189,6 +190,8 @@ def _how_certain(report: Report) -> str:
 def _imprecise(report: Report) -> list[Gap]:
     counters, info = report.counters, report.info
     found = []
+    if lost := LOST_BY_BACKEND.get(info.backend):
+        found.append(Gap(f"made by {info.backend}: {lost}", "the engine libbpf sees more: nativeleak doctor"))
     if report.sample_bytes:
         found.append(
             Gap(

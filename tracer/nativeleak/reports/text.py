@@ -22,6 +22,7 @@ from nativeleak.units import format_bytes, format_duration
 
 _LABEL_WIDTH: Final = 16
 _MAX_THREADS: Final = 20
+_HITS: Final = {"strace": "system calls read", "pmap": "readings of all mappings"}
 _ROUTINE: Final = frozenset({"probes", "engine", "unwind", "level"})
 """Events that belong to every trace, or are told in other words: they are in the JSON report."""
 
@@ -125,7 +126,7 @@ def _verdict(growth: Growth) -> str:
 
 def _held_by(report: Report) -> str:
     holders = [thread for thread in report.threads if thread.outstanding_bytes]
-    if not holders:
+    if not holders or (len(holders) == 1 and not holders[0].tid):  # threads were not told apart
         return ""
     top = holders[0]
     others = f", the rest by {_count(len(holders) - 1, 'other thread')}" if len(holders) > 1 else ""
@@ -212,7 +213,7 @@ def _completeness(report: Report, width: int) -> Iterator[Line]:
 
 def _overhead(report: Report, width: int) -> Iterator[Line]:
     cost = report.overhead
-    parts = [f"{cost.probe_hits:,} probe hits"]
+    parts = [f"{cost.probe_hits:,} {_HITS.get(report.info.backend, 'probe hits')}"]
     if cost.probe_cost_ns:
         parts.append(
             f"about {cost.target_cpu_pct:.2g} % of the target's CPU time, {cost.core_pct:.2g} % of one core (estimated "

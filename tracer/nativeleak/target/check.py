@@ -42,8 +42,12 @@ class TargetFacts:
     same_pid_ns: bool
 
 
-def check_target(pid: int) -> TargetFacts:
+def check_target(pid: int, *, any_width: bool = False) -> TargetFacts:
     """Make sure that ``pid`` is a process that can be traced.
+
+    Args:
+        pid: The process.
+        any_width: Take 32-bit processes too.
 
     Raises:
         UsageError: It is no PID, a thread's id, or this process itself.
@@ -57,7 +61,7 @@ def check_target(pid: int) -> TargetFacts:
     try:
         status = procfs.read_status(pid)
         _refuse_what_is_no_process(pid, status)
-        return _facts(pid, status, _readable_maps(pid))
+        return _facts(pid, status, _readable_maps(pid, any_width=any_width))
     except TargetGoneError as gone:
         raise _missing(pid) from gone
 
@@ -111,7 +115,7 @@ def _refuse_what_is_no_process(pid: int, status: dict[str, str]) -> None:
         )
 
 
-def _readable_maps(pid: int) -> list[MapEntry]:
+def _readable_maps(pid: int, *, any_width: bool = False) -> list[MapEntry]:
     try:
         maps = procfs.read_maps(pid)
         n_bits = procfs.read_elf_class(pid)
@@ -122,9 +126,10 @@ def _readable_maps(pid: int) -> list[MapEntry]:
             f"trace of PID {pid} failed: no permission to read its mappings",
             f"{PTRACE_REMEDY} Tracing with BPF also takes CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before kernel 5.8).",
         ) from denied
-    if n_bits != 64:
+    if n_bits != 64 and not any_width:
         raise CannotTraceError(
-            f"trace of PID {pid} failed: it is a {n_bits}-bit process", "Only 64-bit processes can be traced."
+            f"trace of PID {pid} failed: it is a {n_bits}-bit process",
+            "BPF traces 64-bit processes only; others with --engine strace or pmap.",
         )
     if not maps:
         raise TargetGoneError(f"reading /proc/{pid}/maps failed: process {pid} is gone")

@@ -108,4 +108,4 @@ def _file_path(pid: int, entry: MapEntry) -> str:
     candidates = [map_file(pid, entry.start, entry.end)]
     if not entry.deleted:
         candidates.append(f"/proc/{pid}/root{entry.path}")
-    return next((path for path in candidates if os.access(path, os.R_OK)), "")
+    return next((path for path in candidates if os.access(path, os.R_OK, effective_ids=True)), "")

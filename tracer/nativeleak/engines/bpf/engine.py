@@ -25,7 +25,7 @@ from nativeleak.engines.bpf.loaders.bcc import BccObject
 from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, RingBuffer, object_path
 from nativeleak.engines.bpf.raw import RawSite
 from nativeleak.engines.bpf.stack_store import StackStore
-from nativeleak.errors import CannotTraceError
+from nativeleak.errors import CannotTraceError, MendableError
 from nativeleak.probes.families import FREE_KINDS, CallKind
 from nativeleak.probes.placement import PlacedProbe
 from nativeleak.target.pidns import read_inner_pid_namespace
@@ -84,6 +84,8 @@ TRACEPOINTS: Final = [
 OPTIONAL_TRACEPOINTS: Final = frozenset(
     {"oom/mark_victim", "syscalls/sys_enter_pkey_mprotect", "syscalls/sys_exit_pkey_mprotect"}
 )
+_RAW_SYSCALLS: Final = {"on_raw_entry": "sys_enter", "on_raw_exit": "sys_exit"}
+"""Instead of ``TRACEPOINTS``, where tracefs is not to be had: bpf/rawsyscalls.bpf.c."""
 _RAW_TRACEPOINTS: Final = {
     "on_rename": "task_rename",
     "on_exit": "sched_process_exit",
@@ -154,7 +156,7 @@ class BpfEngine:
         self._libbpf = Libbpf()
         self.groups = ProbeGroups()
         self._tracepoint_fds: list[int] = []
-        self._tracefs: kernel.Tracefs | None = None
+        self._tracefs = _open_tracefs()
         self._ring: RingBuffer | None = None
         self._targets: dict[int, abi.Target] = {}
         self._n_tables = 0
@@ -162,7 +164,12 @@ class BpfEngine:
         self._n_functions: dict[int, int] = {}
         self.error: BaseException | None = None
         self.notes: list[str] = []
-        self.mode, self._object = self._load(modes)
+        try:
+            self.mode, self._object = self._load(modes)
+        except BaseException:
+            if self._tracefs is not None:
+                self._tracefs.close()
+            raise
         try:
             self._take_maps()
             self._attach_tracepoints()
@@ -202,6 +209,10 @@ class BpfEngine:
             for name in _ALL_ALLOCATOR_PROGRAMS:
                 bpf_object.set_autoload(name, load=name in wanted)
                 bpf_object.set_attach_type(name, wanted.get(name, 0))
+            for name in _RAW_SYSCALLS:
+                bpf_object.set_autoload(name, load=self._tracefs is None)
+            for name in {program for program, _ in TRACEPOINTS}:
+                bpf_object.set_autoload(name, load=self._tracefs is not None)
             sizes = {
                 "live": self._limits.n_allocations,
                 "sites": self._limits.n_sites,
@@ -276,18 +287,21 @@ class BpfEngine:
     # Attaching
 
     def _attach_tracepoints(self) -> None:
-        try:
-            self._tracefs = kernel.Tracefs()
-        except OSError as error:
-            raise CannotTraceError(
-                f"reading the tracepoints failed: tracefs is not mounted and could not be: {error.strerror}",
-                "mount -t tracefs tracefs /sys/kernel/tracing",
-            ) from error
-        if self._tracefs.private:
+        if self._tracefs is None:
+            self.notes.append("tracefs is not mounted and may not be: used raw tracepoints, at every system call")
+            for program, tracepoint in _RAW_SYSCALLS.items():
+                self._object.attach_raw_tracepoint(program, tracepoint)
+        else:
+            self._attach_by_tracefs(self._tracefs)
+        for program, tracepoint in _RAW_TRACEPOINTS.items():
+            self._object.attach_raw_tracepoint(program, tracepoint)
+
+    def _attach_by_tracefs(self, tracefs: kernel.Tracefs) -> None:
+        if tracefs.private:
             self.notes.append("tracefs is not mounted here: used a private mount of our own")
         for program, event in TRACEPOINTS:
             try:
-                fd = kernel.attach_tracepoint(self._object.program_fd(program), self._tracefs.event_id(event))
+                fd = kernel.attach_tracepoint(self._object.program_fd(program), tracefs.event_id(event))
             except OSError as error:
                 if event in OPTIONAL_TRACEPOINTS:
                     self.notes.append(f"tracepoint {event} is not to be had: {error.strerror}")
@@ -297,8 +311,6 @@ class BpfEngine:
                     "run as root; `nativeleak doctor` says what this kernel lacks",
                 ) from error
             self._tracepoint_fds.append(fd)
-        for program, tracepoint in _RAW_TRACEPOINTS.items():
-            self._object.attach_raw_tracepoint(program, tracepoint)
 
     def attach_functions(self, slot: int, pid: int, path: str, name: str, placed: Sequence[PlacedProbe]) -> None:
         """Probe functions of one mapped object in one process.
@@ -557,6 +569,21 @@ class BpfEngine:
             self._tracefs = None
 
 
+def _open_tracefs() -> kernel.Tracefs | None:
+    """Tracefs with events that may be read; None where it is not mounted, or not for us, and we may not mount it."""
+    try:
+        tracefs = kernel.Tracefs()
+    except OSError:
+        return None
+    try:
+        tracefs.event_id(TRACEPOINTS[0][1])
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            tracefs.close()
+            return None
+    return tracefs
+
+
 def _close_all(closes: Sequence[Close]) -> None:
     for close in closes:
         close()
@@ -577,7 +604,7 @@ def _memlock_bytes(fd: int) -> int:
 
 def _attach_error(name: str, error: OSError) -> CannotTraceError:
     if error.errno == errno.EINVAL:
-        return CannotTraceError(
+        return MendableError(
             f"probing the allocator functions of {name} failed: {os.strerror(errno.EINVAL)}",
             "another tracer may hold a probe on the same function with another reference counter (bcc's memleak does;"
             " the kernel's log then says `ref_ctr_offset mismatch`): end it and try again",

@@ -227,7 +227,7 @@ class BccObject:
             fds.clear()
 
 
-_RAW: Final = ("on_rename", "on_exit", "on_exec")
+_RAW: Final = ("on_rename", "on_exit", "on_exec", "on_raw_entry", "on_raw_exit")
 _UPROBES: Final = ("on_alloc_session", "on_alloc_entry", "on_alloc_return", "on_free")
 
 

@@ -1,0 +1,155 @@
+"""What a range of memory is, told from the mappings around it, the threads' stack pointers and the JVM's own words.
+
+Source of the rules: glibc, malloc/arena.c (``HEAP_MAX_SIZE``: a heap of an arena begins at a multiple of 64 MiB, mapped
+without access and opened as it grows); HotSpot, which keeps what it has not committed as PROT_NONE beside what it has.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from nativeleak.engines.pmap.smaps import Mapping
+from nativeleak.engines.strace.malloc_sizes import MIN_BYTES, PAGE, block_bytes
+from nativeleak.units import format_bytes
+
+ARENA_BYTES: Final = 64 << 20
+HEAP: Final = "heap of the program break"
+ANONYMOUS: Final = "anonymous memory"
+JVM_STRUCTURES: Final = "JVM: metaspace, GC and other structures"
+_MAX_BLOCKS: Final = 64
+_MIN_GUESS: Final = 1 << 20
+
+
+class Region(NamedTuple):
+    """What a range is; ``tid`` is the thread whose stack it is, 0 for anything else."""
+
+    name: str
+    tid: int = 0
+
+
+class StackPointer(NamedTuple):
+    """Where a thread is in its stack."""
+
+    address: int
+    tid: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """All mappings of a process at one moment, and what else is known of its memory.
+
+    Attributes:
+        mappings: In order of address, those without access too.
+        stacks: In order of address.
+        owned: (start, end, name) of what the JVM says it has.
+        is_jvm: Whether the process is a HotSpot JVM.
+    """
+
+    mappings: Sequence[Mapping]
+    stacks: Sequence[StackPointer] = ()
+    owned: Sequence[tuple[int, int, str]] = ()
+    is_jvm: bool = False
+    starts: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.starts.extend(mapping.start for mapping in self.mappings)
+
+    def region(self, address: int) -> Region:
+        """What the memory at an address is."""
+        index = bisect_right(self.starts, address) - 1
+        if index < 0 or address >= self.mappings[index].end:
+            return Region(ANONYMOUS)
+        mapping = self.mappings[index]
+        for start, end, name in self.owned:
+            if start <= address < end:
+                return Region(name)
+        if not mapping.is_anonymous:
+            return Region(_named(mapping.path))
+        stack = self._stack_in(mapping)
+        if stack is not None:
+            return Region(f"stack of thread {stack.name}", stack.tid)
+        if self._is_arena(index):
+            return Region("glibc arena")
+        if self.is_jvm and self._is_reservation(index):
+            return Region(JVM_STRUCTURES)
+        return Region(ANONYMOUS)
+
+    def _stack_in(self, mapping: Mapping) -> StackPointer | None:
+        at = bisect_right(self.stacks, (mapping.start, -1, ""))
+        if at < len(self.stacks) and self.stacks[at].address < mapping.end:
+            return self.stacks[at]
+        return None
+
+    def _is_arena(self, index: int) -> bool:
+        mapping = self.mappings[index]
+        base = mapping.start // ARENA_BYTES * ARENA_BYTES
+        # mprotect may have cut the heap into several mappings.
+        first = index
+        while (
+            first > 0 and self.mappings[first].start > base and _touch(self.mappings[first - 1], self.mappings[first])
+        ):
+            first -= 1
+        if self.mappings[first].start != base or mapping.end > base + ARENA_BYTES:
+            return False
+        if mapping.end == base + ARENA_BYTES:
+            return first == index and mapping.end - mapping.start == ARENA_BYTES
+        following = self.mappings[index + 1] if index + 1 < len(self.mappings) else None
+        return (
+            following is not None
+            and _touch(mapping, following)
+            and not following.is_accessible
+            and following.end >= base + ARENA_BYTES
+        )
+
+    def _is_reservation(self, index: int) -> bool:
+        mapping = self.mappings[index]
+        around = [*self.mappings[max(0, index - 1) : index], *self.mappings[index + 1 : index + 2]]
+        return any(
+            not other.is_accessible
+            and other.is_anonymous
+            and (_touch(mapping, other) or _touch(other, mapping))
+            and (not other.flags or "nr" in other.flags.split())
+            for other in around
+        )
+
+
+def _touch(left: Mapping, right: Mapping) -> bool:
+    return left.end == right.start and left.is_anonymous and right.is_anonymous
+
+
+def _named(path: str) -> str:
+    if path == "[heap]":
+        return HEAP
+    if path == "[stack]":
+        return "stack of the main thread"
+    if path.startswith("/SYSV"):
+        return "System V shared memory"
+    name = path.rsplit("/", 1)[-1]
+    if path.startswith("/memfd:java_heap"):
+        return "Java heap (ZGC)"
+    return path if path.startswith("[") else f"file {name}"
+
+
+def malloc_region(n_bytes: int) -> str:
+    """Name of a block that malloc has from mmap, ``n_bytes`` long with its header."""
+    asked = block_bytes(n_bytes)
+    return f"{format_bytes(asked)} malloc served by mmap" if asked else "malloc served by mmap, other sizes"
+
+
+def blocks_by_size(n_bytes: int) -> int:
+    """How many blocks of malloc a range of this length is by its size alone, 0 where it looks like none.
+
+    Only blocks of a power of two, of 1 MiB at least, are recognised: anything else could be anything.
+    """
+    for n in range(1, _MAX_BLOCKS + 1):
+        each = n_bytes // n
+        if each < _MIN_GUESS:
+            return 0
+        asked = block_bytes(each) if n_bytes % n == 0 and each % PAGE == 0 else 0
+        if asked >= max(_MIN_GUESS, MIN_BYTES) and asked & (asked - 1) == 0:
+            return n
+    return 0

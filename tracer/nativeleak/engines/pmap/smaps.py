@@ -1,0 +1,126 @@
+"""Mappings with their resident memory: /proc/PID/smaps, and what ``pmap`` prints.
+
+Scope: text in, tuples out; lines that make no sense are passed over. Sizes in bytes.
+
+Source: ``show_smap`` and ``show_map_vma`` in fs/proc/task_mmu.c; procps 4.0, ``one_proc`` in src/pmap.c.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+_HEADER: Final = re.compile(
+    r"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][ps]) ([0-9a-f]{1,16}) ([0-9a-f:]{1,12}) (\d{1,20}) *(.*)",
+    re.DOTALL,
+)
+_FIELD: Final = re.compile(r"(Rss|Anonymous): +(\d{1,15}) kB")
+_FLAGS: Final = "VmFlags:"
+_DELETED: Final = " (deleted)"
+_PROCESS: Final = re.compile(r"(\d{1,10}):   (.*)")
+_ROW: Final = re.compile(
+    r"([0-9a-f]{8,16}) +(\d{1,15})K? +(?:(\d{1,15}|-) +(?:\d{1,15}|-) +)?([r-][w-][x-][s-][R-]?) {1,3}(.*)"
+)
+MAX_LINE: Final = 1 << 14
+"""Longest line that is looked at: a path has at most 4,096 bytes, four times as many characters when escaped."""
+
+
+class Mapping(NamedTuple):
+    """One mapping.
+
+    Attributes:
+        perms: As in /proc/PID/maps.
+        path: File, a name in brackets, or empty.
+        rss: Resident bytes; -1 where the source does not say.
+        flags: Two letters each, as VmFlags has them; empty where the source does not say.
+    """
+
+    start: int
+    end: int
+    perms: str
+    path: str
+    rss: int = -1
+    flags: str = ""
+
+    @property
+    def is_accessible(self) -> bool:
+        """Whether it is memory at all: any access is allowed."""
+        return self.perms[:3] != "---"
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether no file and no name stands behind it."""
+        return not self.path or self.path.startswith("[anon")
+
+
+class Listing(NamedTuple):
+    """What one run of ``pmap`` printed of one process."""
+
+    pid: int
+    command: str
+    mappings: list[Mapping]
+
+
+def parse_smaps(text: str) -> list[Mapping]:
+    """The mappings of a /proc/PID/smaps or /proc/PID/maps, in order of address."""
+    found: list[Mapping] = []
+    rss, flags = -1, ""
+    head: tuple[int, int, str, str] | None = None
+    for line in text.split("\n"):
+        if line[:4] == "Rss:" or line.startswith(_FLAGS):
+            field = _FIELD.match(line[:64])
+            if field:
+                rss = int(field[2]) << 10
+            elif line.startswith(_FLAGS):
+                flags = line[len(_FLAGS) : 512].strip()
+            continue
+        match = _HEADER.fullmatch(line) if len(line) <= MAX_LINE and line[:1] in "0123456789abcdef" else None
+        if match is None:
+            continue
+        if head is not None:
+            found.append(Mapping(*head, rss, flags))
+        start, end, perms, _, _, _, path = match.groups()
+        head, rss, flags = (int(start, 16), int(end, 16), perms, path.removesuffix(_DELETED)), -1, ""
+    if head is not None:
+        found.append(Mapping(*head, rss, flags))
+    return [mapping for mapping in found if mapping.start < mapping.end]
+
+
+def parse_pmap(lines: Iterable[str]) -> Iterator[Listing]:
+    """The listings in the output of ``pmap PID`` or ``pmap -x PID``, of one run or several after each other."""
+    listing: Listing | None = None
+    for line in lines:
+        if len(line) > MAX_LINE:
+            continue
+        head = _PROCESS.fullmatch(line)
+        if head:
+            if listing is not None:
+                yield listing
+            listing = Listing(int(head[1]), head[2], [])
+            continue
+        row = _ROW.fullmatch(line)
+        if row is None or listing is None:
+            continue
+        start, n_kib, rss_kib, mode, name = row.groups()
+        begin = int(start, 16)
+        rss = int(rss_kib) << 10 if rss_kib and rss_kib != "-" else -1
+        mapping = Mapping(begin, begin + (int(n_kib) << 10), _perms(mode), _path(name), rss)
+        if mapping.start < mapping.end and (not listing.mappings or mapping.start >= listing.mappings[-1].end):
+            listing.mappings.append(mapping)
+    if listing is not None:
+        yield listing
+
+
+def is_pmap_start(line: str) -> bool:
+    """Whether a file whose first line this is may be output of ``pmap``."""
+    return _PROCESS.fullmatch(line) is not None
+
+
+def _perms(mode: str) -> str:
+    return mode[:3] + ("s" if mode[3] == "s" else "p")
+
+
+def _path(name: str) -> str:
+    name = name.strip()
+    return {"[ anon ]": "", "[ stack ]": "[stack]"}.get(name, name)

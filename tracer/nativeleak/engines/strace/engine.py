@@ -1,0 +1,254 @@
+"""strace as an engine: every call that changes address space, with its thread and, where the build has it, its stack.
+
+What it costs is not small: strace stops each thread twice at every system call, also at those that are not read, and
+walks a stack by ptrace at those that are. See docs/engines.md for figures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from nativeleak.engines.strace.ledger import StraceLedger, Target, new_thread
+from nativeleak.engines.strace.program import Strace, choose_options, find_strace
+from nativeleak.engines.strace.program_lines import LineSplitter
+from nativeleak.engines.strace.reader import Ended, StraceReader
+from nativeleak.engines.strace.stacks import StackNamer
+from nativeleak.engines.watched import WatchedProcess, snapshot_of
+from nativeleak.errors import CannotTraceError, NativeleakError
+from nativeleak.model import Snapshot, Stack, TargetEnd, TargetInfo
+from nativeleak.symbols.resolver import Symbolizer
+from nativeleak.target import procfs
+
+DEFAULT_DURATION_S: Final = 60.0
+"""Of a trace without ``--duration``: what it costs the target is not to go on for as long as nobody looks."""
+_NAMES_EVERY_S: Final = 1.0
+_FOREIGN: Final = -1
+_MAX_KNOWN: Final = 1 << 20
+
+
+class StraceEngine:
+    """Traces by strace; see ``WatchEngine``.
+
+    Args:
+        targets: The processes.
+
+    Attributes:
+        has_stacks: Whether this build of strace walks stacks.
+
+    Raises:
+        CannotTraceError: strace is not there, or does not work here.
+    """
+
+    backend = "strace"
+    probes: tuple[str, ...] = ("mmap", "brk")
+
+    def __init__(self, targets: Sequence[TargetInfo]) -> None:
+        self._path = find_strace()
+        for info in targets:
+            refuse_traced(info.pid)
+        self._options = choose_options(self._path)
+        self.has_stacks = "-k" in self._options
+        self.processes = [WatchedProcess.live(info.slot, info) for info in targets]
+        self.ended = ""
+        self._targets = [self._target(process) for process in self.processes]
+        self._slot_of = {process.info.pid: process.slot for process in self.processes}
+        self._by_clone: dict[int, int] = {}
+        self._ledger = StraceLedger(self._target_of)
+        self._reader = StraceReader()
+        self._splitter = LineSplitter()
+        self._strace: Strace | None = None
+        self._start_ns = 0
+        self._names_read_s = 0.0
+        self._notes: list[tuple[str, str]] = []
+
+    def _target(self, process: WatchedProcess) -> Target:
+        pid = process.info.pid
+        namer = StackNamer(Symbolizer(pid), lambda: _maps(pid)) if self.has_stacks else StackNamer()
+        return Target(process, namer, lambda tid: _name(pid, tid), lambda address: _mapping_bytes(pid, address))
+
+    @property
+    def strace_pid(self) -> int:
+        """Process id of strace, 0 before the start."""
+        return self._strace.pid if self._strace is not None else 0
+
+    @property
+    def fds(self) -> Sequence[int]:
+        """Strace's output, and what it says of itself."""
+        return () if self._strace is None or self.ended else (self._strace.output_fd, self._strace.error_fd)
+
+    def start(self) -> None:
+        """Attach, then take for old what is mapped: what comes meanwhile waits in the pipe."""
+        self._reader = StraceReader(origin_s=time.time())
+        self._start_ns = time.monotonic_ns()
+        self._strace = Strace(self._path, self._options, [process.info.pid for process in self.processes])
+        self._strace.wait_attached()
+        for process in self.processes:
+            process.open_window()
+
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return (time.monotonic_ns() - self._start_ns) / 1e9 if self._start_ns else 0.0
+
+    def work(self) -> None:
+        """Read what strace has printed; look at names once a second."""
+        assert self._strace is not None  # noqa: S101
+        if self.ended:
+            return
+        output = self._strace.read_output()
+        self._strace.read_errors()
+        if output is None:
+            self._on_end()
+            return
+        self._take(output)
+        if self.elapsed_s() - self._names_read_s >= _NAMES_EVERY_S:
+            self._names_read_s = self.elapsed_s()
+            for target in self._targets:
+                self._ledger.read_names(target)
+
+    def take_notes(self) -> list[tuple[str, str]]:
+        """What has happened."""
+        notes, self._notes = self._notes + self._ledger.notes, []
+        self._ledger.notes.clear()
+        return notes
+
+    def take_stacks(self) -> list[Stack]:
+        """Stacks seen for the first time."""
+        return [stack for target in self._targets for stack in target.namer.take_new()]
+
+    def snapshot(self) -> Snapshot:
+        """Everything as it is now."""
+        namers = [target.namer for target in self._targets]
+        counters = {
+            "lost_events": self._reader.n_orphans + self._ledger.n_useless,
+            "unread_lines": self._reader.n_unread,
+            "truncated_stacks": sum(namer.n_truncated for namer in namers),
+            "resolved_frames": sum(namer.n_resolved for namer in namers),
+            "unresolved_frames": sum(namer.n_unresolved for namer in namers),
+        }
+        ends: dict[str, int] = {}
+        for stack in (stack for namer in namers for stack in namer.stacks.values() if stack.truncated):
+            name = f"stacks_ended_{stack.end.replace(' ', '_')}"
+            ends[name] = ends.get(name, 0) + 1
+        return snapshot_of(
+            self.processes, self._ledger.threads, self.elapsed_s(), counters | ends, events=self._ledger.n_calls
+        )
+
+    def stop(self) -> None:
+        """Let strace detach; what it still had to say is read."""
+        if self._strace is not None and not self.ended:
+            self._strace.end(self._take)
+            self._finish()
+            self.ended = "stopped"
+
+    def close(self) -> None:
+        """End strace by force where it still runs, and close all files."""
+        if self._strace is not None:
+            self._strace.close()
+        for target in self._targets:
+            target.namer.close()
+        for process in self.processes:
+            process.close()
+
+    def _take(self, output: bytes) -> None:
+        for line in self._splitter.feed(output):
+            for step in self._reader.feed(line):
+                born = new_thread(step)
+                if born is not None:
+                    self._learn(step.tid, *born)
+                self._ledger.apply(step)
+                if isinstance(step, Ended):
+                    self._forget(step.tid)
+
+    def _finish(self) -> None:
+        for step in self._reader.flush():
+            self._ledger.apply(step)
+
+    def _on_end(self) -> None:
+        """Strace has closed its output: with the targets, or because somebody has ended it."""
+        assert self._strace is not None  # noqa: S101
+        self._strace.end(self._take)
+        self._finish()
+        for process in self.processes:
+            if not is_alive(process.info.pid):
+                process.end(TargetEnd.EXITED)
+        self.ended = "target ended" if all(process.is_over for process in self.processes) else "strace ended"
+        if self.ended == "strace ended":
+            status = self._strace.status or 0
+            how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+            self._notes.append(("strace", f"strace {how}: the window ends there"))
+
+    # Which thread belongs to whom
+
+    def _target_of(self, tid: int) -> Target | None:
+        slot = self._slot_of.get(tid)
+        if slot is None:
+            slot = self._look_up(tid)
+            if len(self._slot_of) >= _MAX_KNOWN:
+                self._slot_of = {process.info.pid: process.slot for process in self.processes}
+            self._slot_of[tid] = slot
+        return self._targets[slot] if slot != _FOREIGN else None
+
+    def _look_up(self, tid: int) -> int:
+        try:
+            tgid = int(procfs.read_status(tid).get("Tgid", "0"))
+        except (NativeleakError, ValueError):
+            return self._by_clone.pop(tid, _FOREIGN)
+        slots = [process.slot for process in self.processes if process.info.pid == tgid]
+        return slots[0] if slots else _FOREIGN
+
+    def _learn(self, parent: int, child: int, is_thread: bool) -> None:
+        """A call has brought a thread or a process into the world: it may be gone before anybody looks."""
+        slot = self._slot_of.get(parent, _FOREIGN)
+        if is_thread and slot != _FOREIGN and child not in self._slot_of:
+            self._by_clone[child] = slot
+
+    def _forget(self, tid: int) -> None:
+        if all(process.info.pid != tid for process in self.processes):
+            self._slot_of.pop(tid, None)
+            self._by_clone.pop(tid, None)
+
+
+def refuse_traced(pid: int) -> None:
+    """Make sure that nobody traces a process yet.
+
+    Raises:
+        CannotTraceError: Somebody does.
+    """
+    tracer = int(procfs.read_status(pid).get("TracerPid", "0") or 0)
+    if tracer:
+        try:
+            name = procfs.read_comm(tracer)
+        except NativeleakError:
+            name = "?"
+        raise CannotTraceError(
+            f"tracing PID {pid} by strace failed: process {tracer} ({name}) traces it already",
+            "a process can have one tracer or debugger only: end that one, or trace with --engine pmap",
+        )
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there, and has not exited yet."""
+    try:
+        return not procfs.is_zombie(pid)
+    except NativeleakError:
+        return False
+
+
+def _maps(pid: int) -> Sequence[procfs.MapEntry]:
+    try:
+        return procfs.read_maps(pid)
+    except NativeleakError:
+        return ()
+
+
+def _name(pid: int, tid: int) -> str:
+    try:
+        return procfs.read_comm(pid, tid)
+    except NativeleakError:
+        return ""
+
+
+def _mapping_bytes(pid: int, address: int) -> int:
+    return next((entry.end - entry.start for entry in _maps(pid) if entry.start == address), 0)
