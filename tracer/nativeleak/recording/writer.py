@@ -69,9 +69,9 @@ class RecordingWriter:
         return self._failed
 
     def add_stacks(self, stacks: Iterable[Stack]) -> None:
-        """Takes stacks, named or renamed; they are written with the next snapshot, with ``flush``, or when they are many.
+        """Takes stacks, named or renamed; they are written with the next snapshot or ``flush``, or when they are many.
 
-        Ten thousand deep stacks take a hundred megabytes while they wait.
+        Ten thousand deep ones take a hundred megabytes while they wait.
         """
         self._stacks.update((stack.key, stack) for stack in stacks)
         if len(self._stacks) >= _MAX_WAITING:
