@@ -76,6 +76,7 @@ def calibrate(engine: BpfEngine, placed: Sequence[PlacedProbe], path: str) -> Ca
                 engine.attach_functions(_SLOT, child.pid, path, path, placed)
                 engine.count_only(_SLOT)
                 counted_ns = child.time_pairs() - plain_ns
+                counting_ns = _run_ns(engine, child)
                 engine.open_window(_SLOT, time.monotonic_ns())
                 traced_ns = child.time_pairs() - plain_ns
                 run_ns = _run_ns(engine, child)
@@ -83,12 +84,13 @@ def calibrate(engine: BpfEngine, placed: Sequence[PlacedProbe], path: str) -> Ca
                 stepped_ns = _stepped_ns(engine, child, placed, path)
         finally:
             engine.forget_target(_SLOT)
-    entry_ns = max(0.0, counted_ns / 2)
+    # What a program that only counts takes is no part of the trap.
+    entry_ns = max(0.0, counted_ns / 2 - counting_ns)
     return Calibration(
         Costs(
             call_ns=entry_ns,
             free_ns=entry_ns,
-            return_ns=max(0.0, traced_ns - counted_ns - _HITS_A_PAIR * run_ns),
+            return_ns=max(0.0, traced_ns - 2 * entry_ns - _HITS_A_PAIR * run_ns),
             run_ns=run_ns,
             light_run_ns=run_ns / 2,
         ),
