@@ -120,7 +120,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
     )
     if ctx.params["ring_size"] & (ctx.params["ring_size"] - 1):
         raise UsageError(f"--ring-size {ctx.params['ring_size']}: must be a power of two")
-    if ctx.params["engine"] == Loader.BCC and ctx.params["unwind"] == Unwind.TABLES:
+    if ctx.params["engine"] == EngineName.BCC and ctx.params["unwind"] == Unwind.TABLES:
         raise UsageError(
             "--unwind tables does not go with --engine bcc", "its stacks go by frame pointers: --unwind fp"
         )
