@@ -12,6 +12,7 @@
 
 /* A function that the verifier checks once and on its own. */
 #define NL_GLOBAL __noinline
+#define NL_SAMPLE_FUNCTION NL_GLOBAL
 #define fetch_and_add(at, n) __sync_fetch_and_add(at, n)
 #define exchange(at, value) __sync_lock_test_and_set(at, value)
 #endif

@@ -12,6 +12,14 @@
 
 #include <linux/types.h>
 
+/*
+ * How the two functions with loops in them are defined: as part of a program the verifier would go through them for
+ * each state that the program can be in.
+ */
+#ifndef NL_SAMPLE_FUNCTION
+#define NL_SAMPLE_FUNCTION static inline
+#endif
+
 /* Bounds that the arithmetic below needs; the command line keeps them. */
 #define NL_MAX_RATE (1ULL << 28)
 /* From this many rates on a block is kept for certain: 1 - p would be 1e-7. */
@@ -28,7 +36,7 @@ struct nl_weight {
 };
 
 /* Bytes to the next sample point, -rate * ln(u): `random` makes u = (2 * random + 1) / 2^33, never 0 or 1. */
-static inline __u64 nl_draw(__u32 random, __u64 rate)
+NL_SAMPLE_FUNCTION __u64 nl_draw(__u32 random, __u64 rate)
 {
 	__u64 m = 2 * (__u64)random + 1, whole = 1, fraction = 0, x;
 
@@ -73,19 +81,23 @@ static inline __u64 nl_missed(__u64 size, __u64 rate)
 	return e;
 }
 
+/* Bytes that a kept block of 0 < size < 16 * rate stands for, size / p, exact to 6e-6. */
+NL_SAMPLE_FUNCTION __u64 nl_bytes_for(__u64 size, __u64 rate)
+{
+	if (4 * size < rate)
+		/* size / p = rate * x / (1 - exp(-x)) = rate * (1 + x / 2 + x^2 / 12 - x^4 / 720 ...) */
+		return rate + (size + size * size / (6 * rate) + 1) / 2;
+	return (size << 32) / (NL_ONE - nl_missed(size, rate));
+}
+
 /*
  * What a kept block of 0 <= size < 16 * rate stands for. The count is 1 / p rounded up or down by chance, so that it
- * is a whole number and still unbiased; the bytes are exact to 6e-6. A block of no bytes is sampled as one of one.
+ * is a whole number and still unbiased. A block of no bytes is sampled as one of one.
  */
 static inline void nl_weigh(__u64 size, __u64 rate, __u32 random, struct nl_weight *weight)
 {
-	__u64 s = size ? size : 1, bytes;
+	__u64 s = size ? size : 1, bytes = nl_bytes_for(s, rate);
 
-	if (4 * s < rate)
-		/* s / p = rate * x / (1 - exp(-x)) = rate * (1 + x / 2 + x^2 / 12 - x^4 / 720 ...) */
-		bytes = rate + (s + s * s / (6 * rate) + 1) / 2;
-	else
-		bytes = (s << 32) / (NL_ONE - nl_missed(s, rate));
 	weight->bytes = size ? bytes : 0;
 	weight->count = bytes / s + (random % s < bytes % s);
 	weight->kept = (s << 32) / bytes > NL_ONE - 1 ? NL_ONE - 1 : (s << 32) / bytes;

@@ -114,7 +114,7 @@ NL_GLOBAL int walk_frame_pointers(u32 index)
 	struct scratch *scr;
 
 	asm volatile("" ::"r"(index));
-	for (u32 i = 0; i < NL_STEPS; i++)
+	for (u32 i = 0; i < NL_ROUNDS; i++)
 		if (walk_some_pointers(index))
 			return 0;
 	scr = bpf_map_lookup_elem(&SCRATCH, &index);

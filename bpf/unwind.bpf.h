@@ -471,7 +471,7 @@ __noinline int walk_tables(u32 index)
 	struct scratch *scr;
 
 	asm volatile("" ::"r"(index));
-	for (u32 i = 0; i < NL_STEPS; i++)
+	for (u32 i = 0; i < NL_ROUNDS; i++)
 		if (walk_some(index))
 			return 0;
 	scr = bpf_map_lookup_elem(&scratch, &index);

@@ -13,7 +13,7 @@ from support import Target, Trace, nativeleak, require
 
 DEPTH = 211
 MAX_WALKED = 1024
-"""Frames after which a walk ends (``NL_STEPS`` in ``bpf/nativeleak.h``, squared), the leaf apart."""
+"""Frames after which a walk ends (``NL_ROUNDS * NL_STEPS`` in ``bpf/nativeleak.h``), the leaf apart."""
 
 HEAD = ["malloc", "deep_keep"]
 LIBC_START = 2
