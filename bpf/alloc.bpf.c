@@ -113,6 +113,21 @@ static __noinline struct nl_site *site_of(struct nl_site_key *key, struct scratc
 	return bpf_map_lookup_elem(&sites, key);
 }
 
+/*
+ * The address is in the live set already: its free was not seen, made by a child after vfork, or by a function we do
+ * not know. Returns an error where the new block finds no room.
+ */
+static __noinline long replace_block(struct nl_live *block, u64 address, u32 slot, u32 generation)
+{
+	u64 key = block_key(address, slot);
+	struct nl_live old;
+
+	count(NL_OVERWRITTEN);
+	if (take_block(address, slot, &old))
+		book_freed(&old, slot, generation);
+	return bpf_map_update_elem(&live, &key, block, BPF_NOEXIST);
+}
+
 /* Book a block on its site and remember it. `ctx` holds the registers at the return of the allocator. */
 static __noinline int record_block(struct pt_regs *ctx, struct nl_thread *thread, u64 address)
 {
@@ -159,15 +174,8 @@ static __noinline int record_block(struct pt_regs *ctx, struct nl_thread *thread
 	/* Booked before it can be found, so that no one sees more freed than allocated. */
 	book_allocated(site, &block, generation);
 	error = bpf_map_update_elem(&live, &block_at, &block, BPF_NOEXIST);
-	if (error == -EEXIST) {
-		struct nl_live old;
-
-		/* Its free was not seen: made by a child after vfork, or by a function we do not know. */
-		count(NL_OVERWRITTEN);
-		if (take_block(address, thread->slot, &old))
-			book_freed(&old, thread->slot, generation);
-		error = bpf_map_update_elem(&live, &block_at, &block, BPF_NOEXIST);
-	}
+	if (error == -EEXIST)
+		error = replace_block(&block, address, thread->slot, generation);
 	if (!error)
 		return 0;
 	unbook_allocated(site, &block, generation);

@@ -428,7 +428,7 @@ static __always_inline int is_known_code(struct scratch *scr, const struct nl_ja
 static __always_inline int step_compiled(struct scratch *scr, const struct nl_java *java)
 {
 	struct code *code = code_entry(scr, scr->pc);
-	u64 saved[2], original;
+	u64 original;
 
 	if (!is_known_code(scr, java, code) && read_code(scr->index))
 		return 1;
@@ -446,12 +446,12 @@ static __always_inline int step_compiled(struct scratch *scr, const struct nl_ja
 			return end_walk(scr, NL_END_JAVA_FRAME);
 		scr->sp = scr->fp + 16;
 	}
-	if (read_two(scr, scr->sp - 16, saved))
+	if (read_two(scr, scr->sp - 16))
 		return end_walk(scr, NL_END_READ);
-	if (!in_code_cache(java, saved[1]))
+	if (!in_code_cache(java, scr->two[1]))
 		return find_return_address(scr, java);
-	scr->fp = saved[0];
-	scr->pc = saved[1];
+	scr->fp = scr->two[0];
+	scr->pc = scr->two[1];
 	return 0;
 }
 
@@ -464,7 +464,7 @@ static __always_inline int step_known_code(struct scratch *scr)
 	struct code *code = code_entry(scr, scr->pc);
 	u32 slot = scr->slot, words = code->frame_words;
 	struct nl_java *java;
-	u64 saved[2], sp;
+	u64 sp;
 
 	if (code->pc != scr->pc || code->orig_pc >= 0 || !words || words > MAX_FRAME_WORDS)
 		return 1;
@@ -472,14 +472,14 @@ static __always_inline int step_known_code(struct scratch *scr)
 	if (!java || !is_known_code(scr, java, code))
 		return 1;
 	sp = scr->sp + (u64)words * 8;
-	if (read_two(scr, sp - 16, saved) || !in_code_cache(java, saved[1]))
+	if (read_two(scr, sp - 16) || !in_code_cache(java, scr->two[1]))
 		return 1;
 	push_java(scr, NL_FOUND_COMPILED, code->blob,
 		  (u64)code->compile_id << 32 | (u32)(scr->pc - code->blob));
 	scr->exact = 0;
 	scr->sp = sp;
-	scr->fp = saved[0];
-	scr->pc = saved[1];
+	scr->fp = scr->two[0];
+	scr->pc = scr->two[1];
 	return 0;
 }
 

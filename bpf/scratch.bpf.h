@@ -73,6 +73,7 @@ struct scratch {
 	/* A part of the stack, and where it is; an odd place: nothing has been read yet. */
 	u64 window_at;
 	u64 window[NL_WINDOW_WORDS];
+	u64 two[2]; /* what read_two has read */
 	struct nl_frame frames[NL_MAX_FRAMES];
 	/* Of earlier walks, by a hash of the place. */
 	struct code codes[NL_CODES];
@@ -112,10 +113,11 @@ static __always_inline void push_frame(struct scratch *scr, u64 address, u64 ext
 }
 
 /*
- * Two words that lie side by side on the stack. The thread that is walked is the one that runs, so what was read
- * once stays as it is. Returns an error where they cannot be read.
+ * Two words that lie side by side on the stack, into scr->two: not onto our own stack, of which all functions of a walk
+ * together have 512 bytes. The thread that is walked is the one that runs, so what was read once stays as it is.
+ * Returns an error where they cannot be read.
  */
-static __always_inline int read_two(struct scratch *scr, u64 at, u64 *words)
+static __always_inline int read_two(struct scratch *scr, u64 at)
 {
 	u64 offset = at - scr->window_at;
 
@@ -126,14 +128,14 @@ static __always_inline int read_two(struct scratch *scr, u64 at, u64 *words)
 			offset = 0;
 		} else {
 			/* The end of the stack is near, or what is called a stack is none. */
-			return bpf_probe_read_user(words, 16, (void *)at);
+			return bpf_probe_read_user(scr->two, sizeof(scr->two), (void *)at);
 		}
 	}
 	offset >>= 3;
 	/* As in push_frame: the verifier needs the mask. */
 	asm volatile("" : "+r"(offset));
-	words[0] = scr->window[offset & (NL_WINDOW_WORDS - 1)];
-	words[1] = scr->window[(offset + 1) & (NL_WINDOW_WORDS - 1)];
+	scr->two[0] = scr->window[offset & (NL_WINDOW_WORDS - 1)];
+	scr->two[1] = scr->window[(offset + 1) & (NL_WINDOW_WORDS - 1)];
 	return 0;
 }
 

@@ -77,21 +77,21 @@ static __always_inline void release_scratch(struct scratch *scr)
 /* One frame up by the frame pointer. Returns 1 when the walk has ended. */
 static __always_inline int step_frame_pointer(struct scratch *scr)
 {
-	u64 frame[2], fp = scr->fp;
+	u64 fp = scr->fp;
 
 	/* A thread's outermost frame has fp 0: that is the root as far as can be seen. */
 	if (!fp)
 		return 1;
 	if (fp & 7 || fp < scr->sp || fp - scr->sp > MAX_GUESS_BYTES)
 		return end_walk(scr, NL_END_NO_FP);
-	if (read_two(scr, fp, frame))
+	if (read_two(scr, fp))
 		return end_walk(scr, NL_END_READ);
-	if (!frame[1])
+	if (!scr->two[1])
 		return 1;
 	scr->found = NL_FOUND_FP;
-	push_frame(scr, frame[1], 0);
+	push_frame(scr, scr->two[1], 0);
 	scr->sp = fp + 16;
-	scr->fp = frame[0];
+	scr->fp = scr->two[0];
 	return 0;
 }
 

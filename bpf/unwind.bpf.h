@@ -270,21 +270,21 @@ static __always_inline int step_to_cfa(struct scratch *scr, u64 rule, u64 cfa)
 {
 	s64 rbp_offset = (__s16)(rule >> 16);
 	u32 rbp_rule = (rule >> 8) & 0xff;
-	u64 saved[2], at;
+	u64 at;
 
 	if (cfa <= scr->sp || cfa - scr->sp > MAX_FRAME_BYTES)
 		return end_walk(scr, NL_END_BAD_SP);
-	if (read_two(scr, cfa - 16, saved))
+	if (read_two(scr, cfa - 16))
 		return end_walk(scr, NL_END_READ);
-	scr->pc = saved[1];
+	scr->pc = scr->two[1];
 	if (rbp_rule == NL_RBP_AT_CFA && rbp_offset == -16) {
 		/* rbp lies beside the return address. */
-		scr->fp = saved[0];
+		scr->fp = scr->two[0];
 	} else if (rbp_rule != NL_RBP_SAME) {
 		at = (rbp_rule == NL_RBP_AT_CFA ? cfa : scr->fp) + rbp_offset;
-		if (read_two(scr, at, saved))
+		if (read_two(scr, at))
 			return end_walk(scr, NL_END_READ);
-		scr->fp = saved[0];
+		scr->fp = scr->two[0];
 	}
 	if (scr->n_hijacked) {
 #pragma unroll
@@ -310,12 +310,12 @@ static __always_inline int step_plt(struct scratch *scr, u64 rule, u64 pc)
 /* Code without a table: a frame pointer, if it looks like one. */
 static __always_inline int step_guess(struct scratch *scr, int is_mapped)
 {
-	u64 fp = scr->fp, frame[2];
+	u64 fp = scr->fp, *frame = scr->two;
 	u32 end = is_mapped ? NL_END_NO_TABLE : NL_END_NO_MAPPING;
 
 	if (fp & 7 || fp < scr->sp || fp - scr->sp > MAX_GUESS_BYTES)
 		return end_walk(scr, end);
-	if (bpf_probe_read_user(frame, sizeof(frame), (void *)fp))
+	if (bpf_probe_read_user(frame, sizeof(scr->two), (void *)fp))
 		return end_walk(scr, end);
 	if (!frame[1] || find_mapping(mappings_of(scr), frame[1] - 1) < 0 ||
 	    !follows_call(frame[1]))
@@ -383,7 +383,7 @@ __noinline int step_native(u32 index)
  */
 static __always_inline int step_known(struct scratch *scr)
 {
-	u64 pc = scr->pc, fp = scr->fp, rule, cfa, saved[2], other[2];
+	u64 pc = scr->pc, fp = scr->fp, rule, cfa, caller;
 	u32 kind, rbp_rule;
 	s64 rbp_offset;
 
@@ -404,19 +404,17 @@ static __always_inline int step_known(struct scratch *scr)
 	if (rbp_rule != NL_RBP_SAME && (rbp_rule != NL_RBP_AT_CFA || rbp_offset & 7))
 		return 1;
 	cfa = (kind == NL_RULE_RSP ? scr->sp : fp) + (s32)(rule >> 32);
-	if (cfa <= scr->sp || cfa - scr->sp > MAX_FRAME_BYTES || read_two(scr, cfa - 16, saved))
+	if (cfa <= scr->sp || cfa - scr->sp > MAX_FRAME_BYTES || read_two(scr, cfa - 16))
 		return 1;
+	caller = scr->two[1];
 	if (rbp_rule == NL_RBP_AT_CFA) {
-		if (rbp_offset == -16)
-			fp = saved[0];
-		else if (read_two(scr, cfa + rbp_offset, other))
+		if (rbp_offset != -16 && read_two(scr, cfa + rbp_offset))
 			return 1;
-		else
-			fp = other[0];
+		fp = scr->two[0];
 	}
 	push_frame(scr, pc, 0);
 	scr->found = NL_FOUND_EXACT;
-	scr->pc = saved[1];
+	scr->pc = caller;
 	scr->sp = cfa;
 	scr->fp = fp;
 	return 0;
