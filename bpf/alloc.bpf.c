@@ -142,7 +142,7 @@ static __noinline int record_block(struct pt_regs *ctx, struct nl_thread *thread
 	struct scratch *scr;
 	struct nl_site *site;
 	u32 generation;
-	long error;
+	int error; /* see store_stack */
 
 	if (!target)
 		return 0;

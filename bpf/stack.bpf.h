@@ -199,7 +199,7 @@ static __noinline int store_stack(struct scratch *scr, u64 key)
 		.slot = scr->slot,
 	};
 	struct nl_event *event;
-	long error;
+	int error; /* not long: up to Linux 6.3 the upper half of what an update returns is not set */
 
 	if (check) {
 		if (*check != scr->check)
