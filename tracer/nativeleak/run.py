@@ -53,8 +53,10 @@ from nativeleak.watch import Watch
 _TICK_S: Final = 0.05
 """Shortest time between two looks at the ring buffer: it holds some 20,000 events."""
 _IDLE_S: Final = 0.5
-_NAMING_S: Final = 0.2
+_NAMING_S: Final = 0.05
 """Longest time for names of new stacks between two looks at everything else."""
+_NAMING_SHARE: Final = 0.1
+"""Of the time that goes to names: a JVM that starts needs all cores, and makes more new stacks than ever after."""
 _NEAR_BOUND: Final = 0.95
 """Share of ``--max-memory`` at which nothing more is recorded."""
 _GONE_S: Final = 0.2
@@ -139,6 +141,7 @@ class Trace:
         self._stop: str | None = None
         self._recording_failed = False
         self._is_frozen = False
+        self._naming_from_s = 0.0
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._calibration: Calibration | None = None
         self._slow_kinds: set[CallKind] = set()
@@ -398,7 +401,7 @@ class Trace:
                 state.symbolizer.refresh_maps()
                 self.tables.refresh(state.slot)
                 self._probe_new_objects(engine, state)
-        self.collector.name_new_stacks(within_s=_NAMING_S)
+        self._name_new_stacks()
         for slot, addresses in self.collector.namer.interrupted.items():
             self.tables.want_full(slot, addresses)
         self.collector.namer.interrupted.clear()
@@ -407,6 +410,15 @@ class Trace:
         self._read_java_again(engine)
         self.collector.keep_slices()
         self.watch.look()
+
+    def _name_new_stacks(self) -> None:
+        """Name new stacks, of many at once only a part: then the target has the machine to itself."""
+        started_s = time.monotonic()
+        if started_s < self._naming_from_s:
+            return
+        self.collector.name_new_stacks(within_s=_NAMING_S)
+        ended_s = time.monotonic()
+        self._naming_from_s = ended_s + (ended_s - started_s) * (1 / _NAMING_SHARE - 1)
 
     def _read_java_again(self, engine: BpfEngine) -> None:
         """Tell the walker of virtual threads where the JVM has only now made the code that tells of them."""

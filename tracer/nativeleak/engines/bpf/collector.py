@@ -53,7 +53,7 @@ _MAX_LIVE_READ_S: Final = 0.2
 """A live set that takes longer to read is read for the last snapshot only."""
 _PROT_EXEC: Final = 4
 _NAMED_TOGETHER: Final = 64
-_NAMING_S: Final = 0.5
+_NAMING_S: Final = 0.05
 _LAST_NAMING_S: Final = 20.0
 """Longest time for names of new stacks before a snapshot, and before the last one."""
 
