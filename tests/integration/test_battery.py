@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from support import (
+    PRELOADS,
     Target,
     TargetError,
     Trace,
     mismatches,
+    preload,
     require,
     seen_as,
     site_totals,
@@ -71,6 +73,32 @@ def test_battery_attached_in_each_mode_is_exact_site_for_site(mode):
     assert report["completeness"]["unmatched_frees"] == truth["unmatched_frees"] + truth["unmatched_reallocs"]
     assert losses(report) == {}
     assert {"session": "uprobe session", "multi": "uprobe multi", "perf": "perf events"}[mode] in trace.stderr
+
+
+@pytest.mark.parametrize("allocator", sorted(PRELOADS))
+def test_battery_on_another_allocator_is_exact_site_for_site(allocator):
+    with Target("battery", env=preload(allocator)) as target, Trace(target) as trace:
+        truth = target.go()
+        report = trace.stop()
+        everything = trace.all_sites()
+    truth = seen_as(truth, STRDUP)
+    assert mismatches(report, truth) == []
+    assert mismatches(everything, truth) == []
+    assert strangers(report, truth) == []
+    assert totals(report, "heap") == sums(truth, "heap")
+    assert {name: n for name, n in losses(report).items() if name != "unresolved_frames"} == {}
+
+
+def test_battery_on_musl_is_exact_site_for_site_for_the_heap_and_in_total_for_mapped_memory():
+    """musl has no unwind information: who called its mmap does not show."""
+    with Target("battery_musl") as target, Trace(target) as trace:
+        truth = target.go()
+        report = trace.stop()
+    truth = seen_as(truth, STRDUP)
+    assert mismatches(report, truth, ("heap",)) == []
+    assert totals(report, "heap") == sums(truth, "heap")
+    for key in ("outstanding_bytes", "outstanding_count"):
+        assert report["totals"]["map"][key] == sums(truth, "map")[key]
 
 
 def test_battery_mapped_memory_says_what_is_reserved_and_what_is_resident():

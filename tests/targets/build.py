@@ -57,6 +57,7 @@ class Spec:
 
 TARGETS = {
     "battery": Spec("battery.c"),
+    "battery_musl": Spec("battery.c", compiler="musl-gcc"),
     "battery_nofp": Spec("battery.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
     "brk": Spec("brk.c"),
     "brk_odd": Spec("brk_odd.c"),

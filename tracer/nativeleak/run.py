@@ -313,6 +313,8 @@ class Trace:
             return
         if not placed:
             return
+        if self._uses_tables:
+            self.tables.finish(state.slot, mapped.key)
         engine.attach_functions(state.slot, state.facts.pid, mapped.file_path, mapped.path, placed)
         for start, end, offset in mapped.ranges:
             state.leaf_names |= {

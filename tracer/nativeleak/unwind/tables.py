@@ -129,12 +129,21 @@ class UnwindTables:
         maps = read_maps(pid, executable_only=True)
         self._take(self._targets[slot], maps)
         exe_key = _executable_key(pid)
-        first = [job for job in self._jobs if self._is_first(job.mapped.key, exe_key)]
-        for job in first:
+        self._finish_now([job for job in self._jobs if self._is_first(job.mapped.key, exe_key)])
+        self._write(self._targets[slot])
+
+    def finish(self, slot: int, key: ObjectKey) -> None:
+        """The table of one object is in the kernel when this returns: every stack will begin in it."""
+        jobs = [job for job in self._jobs if job.mapped.key == key]
+        if jobs:
+            self._finish_now(jobs)
+            self._write(self._targets[slot])
+
+    def _finish_now(self, jobs: Sequence[_Job]) -> None:
+        for job in jobs:
             self._jobs.remove(job)
             if job.fd >= 0 or self._open(job):
                 self._finish(job, self._build_now(job))
-        self._write(self._targets[slot])
 
     def refresh(self, slot: int) -> None:
         """Look at a process's mappings anew: code was mapped."""
