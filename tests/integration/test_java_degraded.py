@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from stacks import await_snapshots
 from support import Report, Target, Trace, java_launcher, require, require_program, target_path
 
 pytestmark = [pytest.mark.jvm, pytest.mark.timeout(180)]
@@ -37,9 +38,13 @@ def libjvm(java: Path) -> Path:
 def traced(java: Path, options: tuple[str, ...] = (), prepare: Callable[[Target], object] = id) -> Report:
     command = [java, "-Xmx256m", *options, "-cp", target_path("Truth"), "Truth", "2", "0", THREAD]
     with Target("Truth", command=command) as target:
+        # All of it once before: what is compiled by then has its place in the code cache.
         target.ask(f"warm {N_EVENTS}")
+        target.ask(f"go {N_EVENTS}")
         prepare(target)
-        with Trace(target, options=["--min-size", 4096]) as trace:
+        with Trace(target, options=["--min-size", 4096, "--interval", "0.5s"]) as trace:
+            # Nothing but a table leads out of libjvm.so here, and libjvm.so's takes a moment.
+            await_snapshots(trace, 3)
             target.ask(f"go {N_EVENTS}")
             trace.stop()
             return trace.all_sites()
@@ -87,7 +92,8 @@ def test_java_machine_that_does_not_describe_itself_has_the_names_of_its_perf_ma
     def write_map(target: Target) -> None:
         subprocess.run([java.parent / "jcmd", str(target.pid), "Compiler.perfmap"], check=True, capture_output=True)
 
-    report = traced(java, ("-XX:+PreserveFramePointer", "-Xcomp"), write_map)
+    # One compiler, so that what is compiled at its first call is not compiled again, elsewhere, after the map.
+    report = traced(java, ("-XX:+PreserveFramePointer", "-Xcomp", "-XX:TieredStopAtLevel=1"), write_map)
     own = own_sites(report)
     assert own
     compiled = {frame["function"] for frames in own for frame in frames if frame["kind"] == "java-compiled"}
