@@ -23,9 +23,26 @@ static __always_inline u64 block_key(u64 address, u32 slot)
 	return address | ((u64)slot << NL_SLOT_SHIFT);
 }
 
-static __always_inline u32 now_born(const struct nl_target *target)
+/* Worked out at the first block, and again each time that user space has written the target. */
+static __noinline u64 start_tick(struct nl_target *target)
 {
-	return (bpf_ktime_get_ns() - target->start_ns) >> NL_BORN_SHIFT;
+	u64 start = bpf_jiffies64() - (bpf_ktime_get_ns() - target->start_ns) / tick_ns;
+
+	target->start_tick = start;
+	return start;
+}
+
+/* By the kernel's tick, which is at hand: to ask for the time takes a tenth of what a block costs. */
+static __always_inline u32 now_born(struct nl_target *target)
+{
+	u64 start;
+
+	if (!tick_ns)
+		return (bpf_ktime_get_ns() - target->start_ns) >> NL_BORN_SHIFT;
+	start = target->start_tick;
+	if (!start)
+		start = start_tick(target);
+	return (bpf_jiffies64() - start) * tick_ns >> NL_BORN_SHIFT;
 }
 
 static __always_inline struct nl_slice *slice_of(struct nl_site *site, u32 born, u32 generation)
@@ -75,16 +92,83 @@ static __always_inline void book_freed(const struct nl_live *block, u32 slot, u3
 	__sync_fetch_and_add(&slice->count, -(u64)block->count);
 }
 
-/* Take a block out of the live set. Of two threads that free the same block one gets it. */
-static __always_inline int take_block(u64 address, u32 slot, struct nl_live *block)
+static __always_inline u32 near_index(u64 key)
 {
-	u64 key = block_key(address, slot);
-	struct nl_live *found = bpf_map_lookup_elem(&live, &key);
+	return 1 + (key * NL_HASH_FACTOR >> (64 - NL_NEAR_BITS));
+}
 
+/* Are keys of this place in `live`? Who puts one there counts first, so that who frees the block sees it. */
+static __always_inline int has_others(u32 index)
+{
+	u32 *others = bpf_map_lookup_elem(&near_others, &index);
+
+	return !others || *(volatile u32 *)others;
+}
+
+static __always_inline void count_others(u32 index, u32 n)
+{
+	u32 *others = bpf_map_lookup_elem(&near_others, &index);
+
+	if (others)
+		__sync_fetch_and_add(others, n);
+}
+
+/* Take a block out of the live set. Of two threads that free the same block one gets it. */
+static __noinline int take_block(u64 address, u32 slot, struct nl_live *block)
+{
+	u64 key = block_key(address, slot), *near;
+	u32 index = near_index(key);
+	struct nl_live *found;
+
+	near = bpf_map_lookup_elem(&near_keys, &index);
+	if (near && *(volatile u64 *)near == key) {
+		found = bpf_map_lookup_elem(&near_blocks, &index);
+		if (!found)
+			return 0;
+		*block = *found;
+		return compare_exchange(near, key, 0) == key;
+	}
+	if (!has_others(index))
+		return 0;
+	found = bpf_map_lookup_elem(&live, &key);
 	if (!found)
 		return 0;
 	*block = *found;
-	return bpf_map_delete_elem(&live, &key) == 0;
+	if (bpf_map_delete_elem(&live, &key))
+		return 0;
+	count_others(index, -1);
+	return 1;
+}
+
+/* Put a block into the live set. Returns -EEXIST where its address is in there, another error where no room is. */
+static __noinline int put_block(u64 address, u32 slot, struct nl_live *block)
+{
+	u64 key = block_key(address, slot), *near, before;
+	u32 index = near_index(key);
+	struct nl_live *place;
+	int error; /* see store_stack */
+
+	near = bpf_map_lookup_elem(&near_keys, &index);
+	place = bpf_map_lookup_elem(&near_blocks, &index);
+	if (near && place) {
+		before = compare_exchange(near, 0, NL_NEAR_BUSY);
+		if (!before) {
+			if (has_others(index) && bpf_map_lookup_elem(&live, &key)) {
+				exchange(near, 0);
+				return -EEXIST;
+			}
+			*place = *block;
+			exchange(near, key);
+			return 0;
+		}
+		if (before == key)
+			return -EEXIST;
+	}
+	count_others(index, 1);
+	error = bpf_map_update_elem(&live, &key, block, BPF_NOEXIST);
+	if (error)
+		count_others(index, -1);
+	return error;
 }
 
 /* The totals of (thread, stack), made when new; those of "all others" when there is no room. */
@@ -117,15 +201,14 @@ static __noinline struct nl_site *site_of(struct nl_site_key *key, struct scratc
  * The address is in the live set already: its free was not seen, made by a child after vfork, or by a function we do
  * not know. Returns an error where the new block finds no room.
  */
-static __noinline long replace_block(struct nl_live *block, u64 address, u32 slot, u32 generation)
+static __noinline int replace_block(struct nl_live *block, u64 address, u32 slot, u32 generation)
 {
-	u64 key = block_key(address, slot);
 	struct nl_live old;
 
 	count(NL_OVERWRITTEN);
 	if (take_block(address, slot, &old))
 		book_freed(&old, slot, generation);
-	return bpf_map_update_elem(&live, &key, block, BPF_NOEXIST);
+	return put_block(address, slot, block);
 }
 
 /* Book a block on its site and remember it. `ctx` holds the registers at the return of the allocator. */
@@ -137,12 +220,11 @@ static __noinline int record_block(struct pt_regs *ctx, struct nl_thread *thread
 		.count = thread->weight.count,
 		.kept = thread->weight.kept,
 	};
-	u64 block_at = block_key(address, thread->slot);
 	struct nl_target *target = active_target(thread->slot);
 	struct scratch *scr;
 	struct nl_site *site;
 	u32 generation;
-	int error; /* see store_stack */
+	int error;
 
 	if (!target)
 		return 0;
@@ -173,7 +255,7 @@ static __noinline int record_block(struct pt_regs *ctx, struct nl_thread *thread
 
 	/* Booked before it can be found, so that no one sees more freed than allocated. */
 	book_allocated(site, &block, generation);
-	error = bpf_map_update_elem(&live, &block_at, &block, BPF_NOEXIST);
+	error = put_block(address, thread->slot, &block);
 	if (error == -EEXIST)
 		error = replace_block(&block, address, thread->slot, generation);
 	if (!error)
@@ -193,13 +275,12 @@ static __always_inline void put_back(struct nl_thread *thread)
 		.thread = thread->old.thread,
 		.slot = thread->slot,
 	};
-	u64 key = block_key(thread->pointer, thread->slot);
 	struct nl_target *target;
 	struct nl_site *site;
 	u32 slot = thread->slot;
 
 	thread->held = 0;
-	if (!bpf_map_update_elem(&live, &key, &thread->old, BPF_NOEXIST))
+	if (!put_block(thread->pointer, slot, &thread->old))
 		return;
 	count_n(NL_LOST_ALLOCATIONS, thread->old.count);
 	count_n(NL_LOST_BYTES, thread->old.bytes);
@@ -455,7 +536,7 @@ static __always_inline void leave_realloc(struct nl_thread *thread, struct nl_ta
 static __always_inline int leave_call(struct pt_regs *ctx)
 {
 	u32 tid = (u32)current_ids(), call;
-	struct nl_thread *thread = bpf_map_lookup_elem(&threads, &tid);
+	struct nl_thread *thread = find_thread(tid);
 	struct nl_target *target;
 	u64 result;
 
@@ -535,13 +616,13 @@ int on_free(struct pt_regs *ctx)
 	if (take_block(address, slot, &block)) {
 		book_freed(&block, slot, target->generation);
 		if (NL_COOKIE_CALL(cookie) == NL_CALL_DELETE) {
-			thread = bpf_map_lookup_elem(&threads, &tid);
+			thread = find_thread(tid);
 			if (thread)
 				thread->deleted = address;
 		}
 		return 0;
 	}
-	thread = bpf_map_lookup_elem(&threads, &tid);
+	thread = find_thread(tid);
 	/* A realloc in flight may free its old block through free: that one is held, not unknown. */
 	if (thread && (is_inside_call(thread, REG_SP(ctx) + NL_COOKIE_PUSHED(cookie)) ||
 		       thread->deleted == address)) {

@@ -15,6 +15,7 @@
 #define NL_SAMPLE_FUNCTION NL_GLOBAL
 #define fetch_and_add(at, n) __sync_fetch_and_add(at, n)
 #define exchange(at, value) __sync_lock_test_and_set(at, value)
+#define compare_exchange(at, old, value) __sync_val_compare_and_swap(at, old, value)
 #endif
 
 #include "nativeleak.h"
@@ -89,6 +90,8 @@ struct pt_regs {
 /* The PID namespace that the tracer lives in, as stat(2) has it; inode 0: the machine's own. Set by the loader. */
 const volatile u64 pid_ns_device;
 const volatile u64 pid_ns_inode;
+/* Nanoseconds from one tick of the kernel's clock to the next; 0 where that is not known. Set by the loader. */
+const volatile u64 tick_ns;
 
 /*
  * Sizes given here are the defaults; the loader sets those of live, sites, threads, stacks, known_stacks,
@@ -119,7 +122,33 @@ struct {
 	__type(value, u32);
 } slots SEC(".maps");
 
-/* address | slot << 56 -> block. Deleted by free. Full: the block is counted as lost. */
+/*
+ * The live set: address | slot << 56 -> block. Most blocks are freed soon, so first a table without a search: a place
+ * has the key that took it, its block, and how many keys of the same place are in the map below because it was taken.
+ * A loader that bounds the live set leaves one place, which has no key.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 + (1 << NL_NEAR_BITS));
+	__type(key, u32);
+	__type(value, u64);
+} near_keys SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 + (1 << NL_NEAR_BITS));
+	__type(key, u32);
+	__type(value, struct nl_live);
+} near_blocks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 + (1 << NL_NEAR_BITS));
+	__type(key, u32);
+	__type(value, u32);
+} near_others SEC(".maps");
+
+/* The rest of the live set. Full: the block is counted as lost. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1 << 20);
@@ -155,6 +184,14 @@ struct {
 	__type(key, u32);
 	__type(value, struct nl_function);
 } functions SEC(".maps");
+
+/* 1 + low bits of the tid -> thread, found without a search. A loader that bounds the threads leaves one place. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 + NL_NEAR_THREADS);
+	__type(key, u32);
+	__type(value, struct nl_thread);
+} near_threads SEC(".maps");
 
 /* tid -> thread. Deleted when the thread ends. Full: its calls are counted as lost. */
 struct {
@@ -272,34 +309,67 @@ static __always_inline struct nl_event *new_event(u32 type, u32 slot, u32 uid)
 	return event;
 }
 
+static __always_inline struct nl_thread *near_place(u32 tid)
+{
+	u32 index = 1 + (tid & (NL_NEAR_THREADS - 1));
+
+	return bpf_map_lookup_elem(&near_threads, &index);
+}
+
+static __always_inline struct nl_thread *find_thread(u32 tid)
+{
+	struct nl_thread *thread = near_place(tid);
+
+	if (thread && thread->tid == tid)
+		return thread;
+	return bpf_map_lookup_elem(&threads, &tid);
+}
+
+/* It has ended: what is known of it must not become another's. */
+static __always_inline void drop_thread(u32 tid)
+{
+	struct nl_thread *thread = near_place(tid);
+
+	if (thread && thread->tid == tid) {
+		thread->tid = 0;
+		exchange(&thread->taken, 0);
+	} else {
+		bpf_map_delete_elem(&threads, &tid);
+	}
+}
+
 static __noinline struct nl_thread *new_thread(u32 tid, u32 slot)
 {
-	struct nl_thread thread = {};
+	struct nl_thread *thread = near_place(tid), new = {};
 	struct nl_event *event;
 	u32 zero = 0;
 	u64 *last = bpf_map_lookup_elem(&uids, &zero);
 
 	if (!last)
 		return 0;
-	thread.uid = fetch_and_add(last, 1) + 1;
-	thread.slot = slot;
-	if (bpf_map_update_elem(&threads, &tid, &thread, BPF_NOEXIST)) {
+	new.uid = fetch_and_add(last, 1) + 1;
+	new.slot = slot;
+	new.tid = tid;
+	new.taken = 1;
+	if (thread && exchange(&thread->taken, 1) == 0) {
+		*thread = new;
+	} else if (bpf_map_update_elem(&threads, &tid, &new, BPF_NOEXIST)) {
 		count(NL_THREADS_FULL);
 		return 0;
 	}
-	event = new_event(NL_EVENT_THREAD, slot, thread.uid);
+	event = new_event(NL_EVENT_THREAD, slot, new.uid);
 	if (event) {
 		bpf_get_current_comm(event->comm, sizeof(event->comm));
 		bpf_ringbuf_submit(event, 0);
 	}
-	return bpf_map_lookup_elem(&threads, &tid);
+	return find_thread(tid);
 }
 
 /* The running thread, of which the ids are known; 0 when the table is full. */
 static __always_inline struct nl_thread *thread_of(u64 ids, u32 slot)
 {
 	u32 tid = (u32)ids;
-	struct nl_thread *thread = bpf_map_lookup_elem(&threads, &tid);
+	struct nl_thread *thread = find_thread(tid);
 
 	return thread ? thread : new_thread(tid, slot);
 }

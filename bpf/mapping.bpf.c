@@ -203,7 +203,7 @@ static __always_inline int leave_syscall(void *ctx, s64 ret)
 	if (!active_target(current_slot()))
 		return 0;
 	/* An exit whose entry was not seen is of no use. */
-	thread = bpf_map_lookup_elem(&threads, &tid);
+	thread = find_thread(tid);
 	if (!thread)
 		return 0;
 	type = thread->syscall;
@@ -301,7 +301,7 @@ int on_rename(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!slot)
 		return 0;
-	thread = bpf_map_lookup_elem(&threads, &tid);
+	thread = find_thread(tid);
 	event = new_event(NL_EVENT_THREAD, *slot, thread ? thread->uid : 0);
 	if (!event)
 		return 0;
@@ -325,14 +325,14 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!slot)
 		return 0;
-	thread = bpf_map_lookup_elem(&threads, &tid);
+	thread = find_thread(tid);
 	if (thread) {
 		uid = thread->uid;
 		if (thread->call != NL_CALL_NONE)
 			abandon_call(thread);
 	}
 	/* Before the event is made: verifiers as that of Linux 6.1 take a test of it later for one that may fail. */
-	bpf_map_delete_elem(&threads, &tid);
+	drop_thread(tid);
 	event = new_event(NL_EVENT_THREAD_EXIT, *slot, uid);
 	if (!event)
 		return 0;

@@ -243,6 +243,7 @@ struct nl_target {
 	__u64 sample_above; /* blocks of this size or more are kept for certain */
 	__u32 flags; /* enum nl_target_flag */
 	__u32 pad2;
+	__u64 start_tick; /* of the kernel's clock when the window opened; 0: not worked out yet; not for user space */
 };
 
 enum nl_target_flag {
@@ -255,6 +256,14 @@ struct nl_function {
 	__u32 calls; /* seen to their end, up to NL_LEAF_CALLS */
 	__u32 nests; /* it has called another allocator function */
 };
+
+/* Places of near_keys, a power of two. A block whose place is another's is in live. */
+#define NL_NEAR_BITS 16
+/* A place that is being written: no address of a block. */
+#define NL_NEAR_BUSY 1
+
+/* Places of near_threads, a power of two. A thread whose place is another's is in threads. */
+#define NL_NEAR_THREADS 4096
 
 /* Calls of a function that must have gone by without a call inside before returns are declined. */
 #define NL_LEAF_CALLS 64
@@ -388,12 +397,13 @@ struct nl_thread {
 	__u64 until_sample; /* bytes */
 	__u64 sample_rate; /* that until_sample was drawn for */
 	__u32 function; /* of the call in flight: index in functions, 0 for none */
-	__u32 pad2;
+	__u32 tid; /* whose it is; 0: of nobody */
 	struct nl_live old;
 	__u64 deleted; /* block that operator delete took: free may see it again */
 	__u32 syscall; /* enum nl_event_type of the system call that is under way */
 	__u32 pad;
 	__u64 syscall_args[6];
+	__u64 taken; /* in near_threads: a place that has an owner */
 };
 
 struct nl_event {
@@ -412,7 +422,7 @@ struct nl_event {
 	};
 };
 
-_Static_assert(sizeof(struct nl_target) == 88 + NL_WRAPPERS * 24, "nl_target");
+_Static_assert(sizeof(struct nl_target) == 96 + NL_WRAPPERS * 24, "nl_target");
 _Static_assert(sizeof(struct nl_live) == 32, "nl_live");
 _Static_assert(sizeof(struct nl_site_key) == 16, "nl_site_key");
 _Static_assert(sizeof(struct nl_site) == 40 + NL_BANKS * NL_SLICES * 16, "nl_site");
@@ -420,7 +430,7 @@ _Static_assert(sizeof(struct nl_stack) == 24, "nl_stack");
 _Static_assert(sizeof(struct nl_chunk) == 1024, "nl_chunk");
 _Static_assert(sizeof(struct nl_mappings) == 8 + 32 * NL_MAX_MAPPINGS, "nl_mappings");
 _Static_assert(sizeof(struct nl_java) == 280, "nl_java");
-_Static_assert(sizeof(struct nl_thread) == 192, "nl_thread");
+_Static_assert(sizeof(struct nl_thread) == 200, "nl_thread");
 _Static_assert(sizeof(struct nl_event) == 96, "nl_event");
 
 #endif /* NATIVELEAK_H */

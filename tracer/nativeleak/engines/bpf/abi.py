@@ -241,6 +241,7 @@ class Target(ctypes.Structure):
         ("sample_above", ctypes.c_uint64),
         ("flags", ctypes.c_uint32),
         ("pad2", ctypes.c_uint32),
+        ("start_tick", ctypes.c_uint64),
     )
 
 
@@ -314,7 +315,7 @@ class Event(ctypes.Structure):
 
 
 SIZES: Final = {
-    Target: 184,
+    Target: 192,
     Live: 32,
     SiteKeyStruct: 16,
     Site: 552,
@@ -349,7 +350,15 @@ def cookie(
     return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32 | registers << 48 | function << 60
 
 
-THREAD_BYTES: Final = 192
-"""Size of ``struct nl_thread``, of which user space reads nothing."""
+THREAD_BYTES: Final = 200
+"""Size of ``struct nl_thread``."""
+THREAD_TID_AT: Final = 92
+"""Where the tid is in it; user space reads nothing else of it."""
+NEAR_BITS: Final = 16
+"""The live set has 2^16 places that are found without a search."""
+NEAR_BUSY: Final = 1
+"""Key of such a place that is being written."""
+NEAR_THREADS: Final = 4096
+"""Threads that are found by the low bits of their tid."""
 FRAME_BYTES: Final = 16
 """Size of ``struct nl_frame``: the address with its ``Found`` in the upper byte, and a second word."""

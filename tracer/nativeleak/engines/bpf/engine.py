@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
 
-from nativeleak.engines.bpf import abi, kernel
+from nativeleak.engines.bpf import abi, kernel, live_set
 from nativeleak.engines.bpf.btf import BTF_PATH
 from nativeleak.engines.bpf.groups import Close, Group, ProbeGroups, close_together
+from nativeleak.engines.bpf.live_set import LiveSet
 from nativeleak.engines.bpf.loaders.bcc import BccObject
 from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, RingBuffer, object_path
 from nativeleak.engines.bpf.raw import RawSite
@@ -113,7 +114,7 @@ class Limits:
         n_targets: Processes to trace.
         n_allocations: Outstanding allocations (``--max-allocations``).
         n_sites: Call sites.
-        n_threads: Threads alive at one time.
+        n_threads: Threads alive at one time; where they are many, a few more find room.
         n_stacks: Distinct stacks.
         n_new_stacks: Stacks that user space has not fetched yet.
         ring_bytes: Events that user space has not fetched yet; a power of two.
@@ -216,6 +217,8 @@ class BpfEngine:
             sizes = {
                 "live": self._limits.n_allocations,
                 "sites": self._limits.n_sites,
+                **dict.fromkeys(live_set.MAP_NAMES, self._near_entries()),
+                "near_threads": 1 + (abi.NEAR_THREADS if self._limits.n_threads >= 2 * abi.NEAR_THREADS else 0),
                 "threads": self._limits.n_threads,
                 "stacks": self._limits.n_new_stacks,
                 "known_stacks": self._limits.n_stacks,
@@ -226,9 +229,7 @@ class BpfEngine:
             }
             for name, n in sizes.items():
                 bpf_object.set_max_entries(name, n)
-            namespace = read_inner_pid_namespace()
-            if namespace is not None:
-                bpf_object.set_pid_namespace(*namespace)
+            bpf_object.set_constants(read_inner_pid_namespace() or (0, 0), kernel.read_tick_ns())
             bpf_object.load()
             for name, attach_type in wanted.items():
                 if attach_type and not kernel.has_uprobe_links(bpf_object.program_fd(name), attach_type):
@@ -237,6 +238,10 @@ class BpfEngine:
             bpf_object.close()
             raise
         return bpf_object
+
+    def _near_entries(self) -> int:
+        """How large the near places of the live set are; programs of BCC's know none."""
+        return live_set.near_entries(self._limits.n_allocations if self._loader is Loader.LIBBPF else 0)
 
     def _load_error(self, failure: OSError | None) -> CannotTraceError:
         why = os.strerror(failure.errno or 0) if failure else "no way to attach left to try"
@@ -258,7 +263,7 @@ class BpfEngine:
 
     def _take_maps(self) -> None:
         take = self._object.map
-        self._live = take("live", 8, ctypes.sizeof(abi.Live))
+        self._live = LiveSet(take)
         self._sites = take("sites", 16, ctypes.sizeof(abi.Site))
         stacks = take("stacks", 8, ctypes.sizeof(abi.StackStruct))
         known = take("known_stacks", 8, 4)
@@ -267,6 +272,7 @@ class BpfEngine:
         self._windows = take("windows", 4, 4)
         frames = take("stack_frames", 16, abi.CHUNK_FRAMES * abi.FRAME_BYTES)
         self.stacks = StackStore(stacks, frames, known)
+        self._near_threads = take("near_threads", 4, abi.THREAD_BYTES)
         self._threads = take("threads", 4, abi.THREAD_BYTES)
         self._mappings = take("mappings", 4, ctypes.sizeof(abi.Mappings))
         self._tables = take("tables", 4, 4)
@@ -460,6 +466,10 @@ class BpfEngine:
         for stack in self.stacks.fetch_all():
             self.stacks.forget(stack.key)
         self._threads.delete(_U32.pack(tgid))
+        place = _U32.pack(1 + tgid % abi.NEAR_THREADS)
+        thread = self._near_threads.lookup(place)
+        if thread is not None and _U32.unpack_from(thread, abi.THREAD_TID_AT) == (tgid,):
+            self._near_threads.update(place, bytes(abi.THREAD_BYTES))
 
     # Unwinding
 
@@ -532,7 +542,7 @@ class BpfEngine:
 
     def read_live(self) -> Iterator[tuple[memoryview, memoryview, int]]:
         """Chunks of the live set: keys (u64), values (``struct nl_live``), how many."""
-        return self._live.batches(1 << 15)
+        return self._live.batches()
 
     def read_counters(self) -> dict[abi.Counter, int]:
         """All counters, summed over the CPUs."""

@@ -12,6 +12,7 @@ import errno
 import os
 import platform
 import struct
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -48,6 +49,9 @@ _SYSCALLS: Final = {
     "aarch64": {"bpf": 280, "perf_event_open": 241},
 }
 _NR_FSOPEN, _NR_FSCONFIG, _NR_FSMOUNT = 430, 431, 432  # the same on every architecture
+
+_CLOCK_MONOTONIC_COARSE: Final = 6
+"""Source: include/uapi/linux/time.h. It goes on by the kernel's tick, and its resolution says how long that is."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -240,6 +244,14 @@ def attach_tracepoint(prog_fd: int, event_id: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def read_tick_ns() -> int:
+    """Nanoseconds from one tick of the kernel's clock (``jiffies``) to the next; 0 where it does not say."""
+    try:
+        return round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9)
+    except OSError:
+        return 0
 
 
 def run_statistics() -> int:

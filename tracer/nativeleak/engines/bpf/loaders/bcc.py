@@ -53,10 +53,14 @@ SHAPES: Final[Mapping[str, MapShape]] = {
     "targets": MapShape(_ARRAY, 4, ctypes.sizeof(abi.Target), abi.MAX_TARGETS),
     "windows": MapShape(_ARRAY, 4, 4, abi.MAX_TARGETS),
     "slots": MapShape(_HASH, 4, 4, abi.MAX_TARGETS),
+    "near_keys": MapShape(_ARRAY, 4, 8),
+    "near_blocks": MapShape(_ARRAY, 4, 32),
+    "near_others": MapShape(_ARRAY, 4, 4),
     "live": MapShape(_HASH, 8, 32, flags=_NO_PREALLOC),
     "sites": MapShape(_HASH, 16, _SITE_BYTES, flags=_NO_PREALLOC),
     "empty_site": MapShape(_ARRAY, 4, _SITE_BYTES),
     "functions": MapShape(_ARRAY, 4, 8, abi.MAX_TARGETS * abi.N_FUNCTIONS),
+    "near_threads": MapShape(_ARRAY, 4, abi.THREAD_BYTES),
     "threads": MapShape(_HASH, 4, abi.THREAD_BYTES, flags=_NO_PREALLOC),
     "uids": MapShape(_ARRAY, 4, 8),
     "counters": MapShape(_PERCPU_ARRAY, 4, 8, len(abi.Counter)),
@@ -157,9 +161,10 @@ class BccObject:
         """Size of a map; before ``load``."""
         self._sizes[name] = n
 
-    def set_pid_namespace(self, device: int, inode: int) -> None:
-        """Whose PIDs are meant, where it is not the machine's own namespace; before ``load``."""
-        self._flags = (f"-DNL_PID_NS_DEVICE={device}", f"-DNL_PID_NS_INODE={inode}")
+    def set_constants(self, pid_namespace: tuple[int, int], tick_ns: int) -> None:
+        """What stands fast once the programs run; before ``load``. As ``BpfObject`` has it."""
+        device, inode = pid_namespace
+        self._flags = (f"-DNL_PID_NS_DEVICE={device}", f"-DNL_PID_NS_INODE={inode}", f"-DNL_TICK_NS={tick_ns}")
 
     def load(self) -> None:
         """Create the maps, verify and load the programs.

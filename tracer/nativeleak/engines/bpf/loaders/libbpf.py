@@ -65,7 +65,7 @@ _SAMPLE_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, _P, _P, ctypes.c_size_t)
 _ENOSPC_GROWTH: Final = 4
 _BPF_MAP_TYPE_ARRAY: Final = 2
 _BPF_F_INNER_MAP: Final = 1 << 12
-_CONSTANTS: Final = struct.Struct("=QQ")
+_CONSTANTS: Final = struct.Struct("=QQQ")
 """The ``const volatile`` variables of bpf/common.bpf.h, in their order."""
 
 
@@ -243,6 +243,19 @@ class BpfMap:
         for _ in self.batches(1 << 15, read="bpf_map_lookup_and_delete_batch"):
             pass
 
+    def fill_with_zeros(self) -> None:
+        """Set all elements of an array to zero, while nobody else writes to it.
+
+        Raises:
+            OSError: The kernel refuses.
+        """
+        for keys, _, n in self.batches(1 << 15):
+            count, options = ctypes.c_uint32(n), _BatchOpts(ctypes.sizeof(_BatchOpts), 0, 0)
+            numbers = keys[: n * self.key_size].tobytes()
+            zeros = bytes(n * self.value_size)
+            result = self._lib.bpf_map_update_batch(self.fd, numbers, zeros, ctypes.byref(count), ctypes.byref(options))
+            _check(result, f"update of {self.name}")
+
     def batches(
         self, chunk: int = 4096, *, read: str = "bpf_map_lookup_batch"
     ) -> Iterator[tuple[memoryview, memoryview, int]]:
@@ -366,13 +379,18 @@ class BpfObject:
         """Size of a map; before ``load``."""
         _check(self._lib.bpf_map__set_max_entries(self._map(name), n), name)
 
-    def set_pid_namespace(self, device: int, inode: int) -> None:
-        """Whose PIDs are meant, where it is not the machine's own namespace; before ``load``."""
+    def set_constants(self, pid_namespace: tuple[int, int], tick_ns: int) -> None:
+        """What stands fast once the programs run; before ``load``.
+
+        Args:
+            pid_namespace: Device and inode of the one whose PIDs are meant; (0, 0): the machine's own.
+            tick_ns: Nanoseconds from one tick of the kernel's clock to the next; 0: not known.
+        """
         size = ctypes.c_size_t()
         values = self._lib.bpf_map__initial_value(self._map(".rodata"), ctypes.byref(size))
         if not values or size.value != _CONSTANTS.size:
             raise LookupError(f"constants of {size.value} bytes")
-        ctypes.memmove(values, _CONSTANTS.pack(device, inode), _CONSTANTS.size)
+        ctypes.memmove(values, _CONSTANTS.pack(*pid_namespace, tick_ns), _CONSTANTS.size)
 
     def load(self) -> None:
         """Create the maps, verify and load the programs.

@@ -1,0 +1,59 @@
+"""The live set as the kernel side keeps it (bpf/common.bpf.h): places near at hand, and a hash for what found none."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from nativeleak.engines.bpf import abi
+from nativeleak.engines.bpf.loaders.libbpf import BpfMap
+
+N_NEAR: Final = 1 << abi.NEAR_BITS
+_MIN_SHARE: Final = 2
+"""The near places are made where the bound on the live set is this many times as large as they are."""
+_BATCH: Final = 1 << 15
+_BLOCK_BYTES: Final = ctypes.sizeof(abi.Live)
+_FREE: Final = (0, abi.NEAR_BUSY)
+
+MAP_NAMES: Final = ("near_keys", "near_blocks", "near_others")
+
+
+def near_entries(n_allocations: int) -> int:
+    """Elements of the maps of the near places under a bound on the live set: the first is never used."""
+    return 1 + (N_NEAR if n_allocations >= _MIN_SHARE * N_NEAR else 0)
+
+
+class LiveSet:
+    """What is outstanding, by address.
+
+    Args:
+        take: A map by its name, with the sizes of key and value.
+    """
+
+    def __init__(self, take: Callable[[str, int, int], BpfMap]) -> None:
+        self._keys = take("near_keys", 4, 8)
+        self._blocks = take("near_blocks", 4, _BLOCK_BYTES)
+        self._others = take("near_others", 4, 4)
+        self._rest = take("live", 8, _BLOCK_BYTES)
+
+    def clear(self) -> None:
+        """Forget everything; while nobody else writes."""
+        self._rest.clear()
+        self._keys.fill_with_zeros()
+        self._others.fill_with_zeros()
+
+    def batches(self) -> Iterator[tuple[memoryview, memoryview, int]]:
+        """Chunks of keys (u64), values (``struct nl_live``), how many; each valid until the next.
+
+        What is allocated or freed meanwhile may be there or not.
+        """
+        yield from self._rest.batches(_BATCH)
+        near = zip(self._keys.batches(_BATCH), self._blocks.batches(_BATCH), strict=False)
+        for (_, keys, n), (_, blocks, n_blocks) in near:
+            taken = [i for i, key in enumerate(keys[: 8 * n].cast("Q")) if key not in _FREE and i < n_blocks]
+            yield (
+                memoryview(b"".join(keys[8 * i : 8 * i + 8] for i in taken)),
+                memoryview(b"".join(blocks[_BLOCK_BYTES * i : _BLOCK_BYTES * (i + 1)] for i in taken)),
+                len(taken),
+            )
