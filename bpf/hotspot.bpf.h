@@ -42,8 +42,9 @@ enum interpreted_frame {
 	FRAME_SENDER_SP = 7,
 	FRAME_LINK,
 	FRAME_RETURN,
-	FRAME_WORDS,
 };
+
+_Static_assert(FRAME_RETURN + 1 == NL_FRAME_WORDS, "interpreted frame");
 
 struct thread_struct {
 	unsigned long fsbase;
@@ -79,19 +80,12 @@ static __always_inline u64 java_thread(const struct nl_java *java)
 	return thread;
 }
 
-/* The anchor where Java code left for native code last: read when the walk needs it. */
-static __always_inline void read_anchor(struct scratch *scr, const struct nl_java *java)
+/* The anchor of the running thread: where Java code left for native code last. 0 where it is not known. */
+static __always_inline u64 last_anchor(const struct nl_java *java)
 {
-	u64 thread = java_thread(java), at = thread + java->thread_anchor;
+	u64 thread = java_thread(java);
 
-	scr->has_anchor = 1;
-	scr->anchor_sp = 0;
-	if (!thread || !java->thread_anchor)
-		return;
-	if (bpf_probe_read_user(&scr->anchor_pc, sizeof(u64), (void *)(at + java->anchor_pc)) ||
-	    bpf_probe_read_user(&scr->anchor_fp, sizeof(u64), (void *)(at + java->anchor_fp)) ||
-	    bpf_probe_read_user(&scr->anchor_sp, sizeof(u64), (void *)(at + java->anchor_sp)))
-		scr->anchor_sp = 0;
+	return thread && java->thread_anchor ? thread + java->thread_anchor : 0;
 }
 
 /*
@@ -102,8 +96,8 @@ __noinline int resume_at_anchor(u32 index, u32 end)
 {
 	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
 	struct nl_java *java;
+	u64 at, sp, fp, pc;
 	u32 slot;
-	u64 pc;
 
 	if (!scr)
 		return 1;
@@ -112,22 +106,24 @@ __noinline int resume_at_anchor(u32 index, u32 end)
 	java = bpf_map_lookup_elem(&javas, &slot);
 	if (!java || !java->code_high)
 		return 1;
-	if (!scr->has_anchor)
-		read_anchor(scr, java);
-	if (!scr->anchor_sp || scr->anchor_sp < scr->sp ||
-	    scr->anchor_sp - scr->sp > MAX_ANCHOR_BYTES)
+	at = scr->has_anchor ? scr->anchor_at : last_anchor(java);
+	scr->has_anchor = 1;
+	scr->anchor_at = 0;
+	if (!at || bpf_probe_read_user(&sp, sizeof(sp), (void *)(at + java->anchor_sp)) ||
+	    bpf_probe_read_user(&pc, sizeof(pc), (void *)(at + java->anchor_pc)) ||
+	    bpf_probe_read_user(&fp, sizeof(fp), (void *)(at + java->anchor_fp)))
 		return 1;
-	pc = scr->anchor_pc;
+	if (!sp || sp < scr->sp || sp - scr->sp > MAX_ANCHOR_BYTES)
+		return 1;
 	/* The interpreter leaves no pc: its return address lies below the stack pointer. */
-	if (!pc && bpf_probe_read_user(&pc, sizeof(pc), (void *)(scr->anchor_sp - 8)))
+	if (!pc && bpf_probe_read_user(&pc, sizeof(pc), (void *)(sp - 8)))
 		return 1;
 	if (!in_code_cache(java, pc))
 		return 1;
 	push_java(scr, NL_FOUND_GAP, scr->pc & ((1ULL << 56) - 1), end);
-	scr->sp = scr->anchor_sp;
-	scr->fp = scr->anchor_fp;
+	scr->sp = sp;
+	scr->fp = fp;
 	scr->pc = pc;
-	scr->anchor_sp = 0;
 	scr->exact = 0;
 	scr->end = NL_END_ROOT;
 	return 0;
@@ -180,8 +176,8 @@ __noinline u64 mix_name(u32 index, u64 symbol, u64 hash)
 {
 	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
 	struct nl_java *java;
+	u64 head, tail[NL_NAME_TAIL_BYTES / 8] = {};
 	u32 slot, length, n;
-	u64 head, *tail;
 
 	if (!scr)
 		return 0;
@@ -193,10 +189,8 @@ __noinline u64 mix_name(u32 index, u64 symbol, u64 hash)
 	n = length < NL_NAME_TAIL_BYTES ? length : NL_NAME_TAIL_BYTES;
 	/* clang knows the bound, the verifier wants to see it. */
 	asm volatile("" : "+r"(n));
-	n &= 2 * NL_NAME_TAIL_BYTES - 1;
-	tail = scr->words + NL_SCRATCH_WORDS - 2 * NL_NAME_TAIL_BYTES / 8;
-	for (int i = 0; i < NL_NAME_TAIL_BYTES / 8; i++)
-		tail[i] = 0;
+	if (n > sizeof(tail))
+		return 0;
 	if (bpf_probe_read_user(tail, n, (void *)(symbol + java->symbol_body + length - n)))
 		return 0;
 	hash = mix(mix(hash, symbol), head & java->symbol_mask);
@@ -232,66 +226,86 @@ static __always_inline u64 method_cookie(struct scratch *scr, const struct nl_ja
 	return hash > NL_COOKIE_ARCHIVED ? hash : NL_COOKIE_ARCHIVED + 1;
 }
 
+/*
+ * Was this seen in the present tick of the kernel's clock, 1 to 10 ms long? Then it is taken to be so still. What is
+ * remembered was on a stack when it was looked at. For another to be in its place by now the JVM must have found it
+ * unused, freed it, and made the other from its class file or by its compiler, all of that within the tick.
+ */
+static __always_inline int is_of_now(u32 tick)
+{
+	return tick == (u32)bpf_jiffies64();
+}
+
+/* Where an interpreted method is remembered. */
+static __always_inline struct method *method_entry(struct scratch *scr, u64 method)
+{
+	u64 at = method * NL_HASH_FACTOR >> 32;
+
+	asm volatile("" : "+r"(at));
+	return &scr->methods[at & (NL_METHODS - 1)];
+}
+
 /* Second word of an interpreted frame. */
 static __always_inline u64 interpreted_place(struct scratch *scr, const struct nl_java *java,
-					     u64 method, u64 bytecode)
+					     u64 address, u64 bytecode)
 {
-	u64 const_method, place, cookie;
+	struct method *method = method_entry(scr, address);
+	u64 const_method, place;
 
-	if (!java->method_const || bpf_probe_read_user(&const_method, sizeof(const_method),
-						       (void *)(method + java->method_const)))
-		return NL_PLACE_NONE;
-	place = bytecode - const_method;
+	if (method->address != address || method->slot != scr->slot || !is_of_now(method->tick)) {
+		if (!java->method_const ||
+		    bpf_probe_read_user(&const_method, sizeof(const_method),
+					(void *)(address + java->method_const)))
+			return NL_PLACE_NONE;
+		method->cookie = address >= java->archive_low && address < java->archive_high ?
+					 NL_COOKIE_ARCHIVED :
+					 method_cookie(scr, java, const_method);
+		method->address = address;
+		method->const_method = const_method;
+		method->slot = scr->slot;
+		method->tick = (u32)bpf_jiffies64();
+	}
+	place = bytecode - method->const_method;
 	if (place > NL_PLACE_NONE)
 		place = NL_PLACE_NONE;
-	if (method >= java->archive_low && method < java->archive_high)
-		cookie = NL_COOKIE_ARCHIVED;
-	else
-		cookie = method_cookie(scr, java, const_method);
-	return cookie << NL_PLACE_BITS | place;
+	return method->cookie << NL_PLACE_BITS | place;
 }
 
 static __always_inline int step_interpreted(struct scratch *scr, const struct nl_java *java)
 {
-	u64 *words = scr->words, method;
+	u64 at, method, sender_sp;
 
 	if (scr->fp & 7 || scr->fp < scr->sp || scr->fp - scr->sp > MAX_INTERPRETED_BYTES)
 		return end_walk(scr, NL_END_JAVA_FRAME);
-	if (bpf_probe_read_user(words, FRAME_WORDS * 8, (void *)(scr->fp - 64)))
+	if (read_words(scr, scr->fp - 64, NL_FRAME_WORDS, &at))
 		return end_walk(scr, NL_END_READ);
-	method = words[FRAME_METHOD] & ((1ULL << 56) - 1);
+	method = window_word(scr, at + FRAME_METHOD) & ((1ULL << 56) - 1);
 	push_java(scr, NL_FOUND_INTERPRETED, method,
-		  interpreted_place(scr, java, method, words[FRAME_BCP]));
-	if (words[FRAME_SENDER_SP] <= scr->fp ||
-	    words[FRAME_SENDER_SP] - scr->fp > MAX_INTERPRETED_BYTES)
+		  interpreted_place(scr, java, method, window_word(scr, at + FRAME_BCP)));
+	sender_sp = window_word(scr, at + FRAME_SENDER_SP);
+	if (sender_sp <= scr->fp || sender_sp - scr->fp > MAX_INTERPRETED_BYTES)
 		return end_walk(scr, NL_END_BAD_SP);
-	scr->sp = words[FRAME_SENDER_SP];
-	scr->fp = words[FRAME_LINK];
-	scr->pc = words[FRAME_RETURN];
+	scr->sp = sender_sp;
+	scr->fp = window_word(scr, at + FRAME_LINK);
+	scr->pc = window_word(scr, at + FRAME_RETURN);
 	return 0;
 }
 
 /* Java was called from native code here: the wrapper has the anchor of the Java code below. */
 static __always_inline int step_entry(struct scratch *scr, const struct nl_java *java)
 {
-	u64 wrapper, saved[2], at;
-
 	if (scr->fp & 7 || scr->fp < scr->sp || scr->fp - scr->sp > MAX_STUB_BYTES)
 		return end_walk(scr, NL_END_JAVA_FRAME);
-	if (bpf_probe_read_user(&wrapper, sizeof(wrapper),
-				(void *)(scr->fp + java->call_wrapper_offset)) ||
-	    bpf_probe_read_user(saved, sizeof(saved), (void *)scr->fp))
+	if (read_two(scr, scr->fp + java->call_wrapper_offset))
+		return end_walk(scr, NL_END_READ);
+	scr->has_anchor = 1;
+	scr->anchor_at = scr->two[0] + java->call_wrapper_anchor;
+	if (read_two(scr, scr->fp))
 		return end_walk(scr, NL_END_READ);
 	push_java(scr, NL_FOUND_ENTRY, scr->pc, 0);
-	at = wrapper + java->call_wrapper_anchor;
-	scr->has_anchor = 1;
-	if (bpf_probe_read_user(&scr->anchor_pc, sizeof(u64), (void *)(at + java->anchor_pc)) ||
-	    bpf_probe_read_user(&scr->anchor_fp, sizeof(u64), (void *)(at + java->anchor_fp)) ||
-	    bpf_probe_read_user(&scr->anchor_sp, sizeof(u64), (void *)(at + java->anchor_sp)))
-		scr->anchor_sp = 0;
 	scr->sp = scr->fp + 16;
-	scr->fp = saved[0];
-	scr->pc = saved[1];
+	scr->fp = scr->two[0];
+	scr->pc = scr->two[1];
 	return 0;
 }
 
@@ -322,14 +336,14 @@ static __always_inline int step_barrier(struct scratch *scr, const struct nl_jav
  */
 static __always_inline int find_return_address(struct scratch *scr, const struct nl_java *java)
 {
-	u64 *words = scr->words;
+	u64 at;
 
-	if (bpf_probe_read_user(words, sizeof(scr->words), (void *)scr->sp))
+	if (read_words(scr, scr->sp, NL_SEARCH_WORDS, &at))
 		return end_walk(scr, NL_END_BAD_SP);
-	for (int i = 0; i < NL_SCRATCH_WORDS - 1; i++) {
-		if (in_code_cache(java, words[i + 1])) {
-			scr->fp = words[i];
-			scr->pc = words[i + 1];
+	for (int i = 0; i < NL_SEARCH_WORDS - 1; i++) {
+		if (in_code_cache(java, window_word(scr, at + i + 1))) {
+			scr->fp = window_word(scr, at + i);
+			scr->pc = window_word(scr, at + i + 1);
 			scr->sp += (u64)i * 8 + 16;
 			return 0;
 		}
@@ -407,6 +421,7 @@ __noinline int read_code(u32 index)
 	code->compile_id = compile_id;
 	code->frame_words = frame_words;
 	code->orig_pc = orig_pc;
+	code->tick = (u32)bpf_jiffies64();
 	return 0;
 }
 
@@ -415,14 +430,21 @@ __noinline int read_code(u32 index)
  * costs one read of the target's memory, where all of it costs five and more.
  */
 static __always_inline int is_known_code(struct scratch *scr, const struct nl_java *java,
-					 const struct code *code)
+					 struct code *code)
 {
 	u32 compile_id;
 
-	return code->pc == scr->pc && code->slot == scr->slot && java->nmethod_compile_id &&
-	       !bpf_probe_read_user(&compile_id, sizeof(compile_id),
-				    (void *)(code->blob + java->nmethod_compile_id)) &&
-	       compile_id == code->compile_id;
+	if (code->pc != scr->pc || code->slot != scr->slot)
+		return 0;
+	if (is_of_now(code->tick))
+		return 1;
+	if (!java->nmethod_compile_id ||
+	    bpf_probe_read_user(&compile_id, sizeof(compile_id),
+				(void *)(code->blob + java->nmethod_compile_id)) ||
+	    compile_id != code->compile_id)
+		return 0;
+	code->tick = (u32)bpf_jiffies64();
+	return 1;
 }
 
 static __always_inline int step_compiled(struct scratch *scr, const struct nl_java *java)

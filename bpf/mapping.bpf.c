@@ -134,10 +134,10 @@ static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
 		return 0;
 	}
 	begin_stack(scr, target, thread->slot);
-	n_bytes = bpf_get_stack(ctx, scr->words, sizeof(scr->words), BPF_F_USER_STACK);
-	for (int i = 0; i < NL_SCRATCH_WORDS; i++)
+	n_bytes = bpf_get_stack(ctx, scr->window, 8 * NL_SEARCH_WORDS, BPF_F_USER_STACK);
+	for (int i = 0; i < NL_SEARCH_WORDS; i++)
 		if (i * 8 < n_bytes)
-			push_frame(scr, scr->words[i], 0);
+			push_frame(scr, scr->window[i], 0);
 	key = stack_key(scr);
 	store_stack(scr, key);
 	release_scratch(scr);

@@ -75,20 +75,23 @@ class Comparison:
             place = Place(pid, stack["tid"], stack["function"], tuple(stack["frames"]))
             add(self.expected, place, Amount(stack["count"], stack["bytes"]))
 
-    def read(self, recording: Path) -> None:
-        """Take in what was recorded."""
+    def read(self, recording: Path, *, is_growing: bool = False) -> None:
+        """Take in what was recorded. While a recording grows, the names of a stack may come after its totals."""
         with open_recording(recording) as opened:
             for site in opened.sites:
                 if site.key.kind is not Kind.HEAP or not site.allocated_count:
                     continue
                 thread = opened.threads[site.key.thread_uid]
                 stack = opened.stack(site.key.stack_key)
+                amount = Amount(site.allocated_count, site.allocated_bytes)
+                if stack is None and is_growing:
+                    add(self.marked, Place(0, thread.tid, "", (site.key.stack_key,)), amount)
+                    continue
                 assert stack is not None, "a stack was lost"
                 self.names |= {frame.ip: f"{frame.function}+{frame.offset:#x}" for frame in stack.frames}
                 callers = tuple(frame.ip for frame in stack.frames[1:])
                 pid = opened.targets[site.key.slot].pid
                 place = Place(pid, thread.tid, stack.frames[0].function, callers)
-                amount = Amount(site.allocated_count, site.allocated_bytes)
                 add(self.marked if is_marked(stack) else self.found, place, amount)
                 self.stacks[place] = stack
 
@@ -130,7 +133,7 @@ def settle(trace: Trace, targets: Sequence[Target], made: Comparison) -> None:
             made.expect(target.pid, target.go())
         await_snapshots(trace, 2)
         now = Comparison()
-        now.read(trace.recording)
+        now.read(trace.recording, is_growing=True)
         marked = count(now.marked)
         if marked == before:
             return

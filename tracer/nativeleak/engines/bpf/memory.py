@@ -18,8 +18,8 @@ _SITE_BYTES_HERE: Final = 4 << 10
 _RECORDER_BYTES: Final = 16 << 20
 """What the recorder grows by once it works: symbols, unwind tables under way, SQLite."""
 _FIXED_MAP_BYTES: Final = 10 << 20
-"""Maps whose size does not depend on the limits: walks under way, mappings, counters, what is found without a search, unwind
-tables of some objects."""
+"""Maps whose size does not depend on the limits: walks under way, mappings, counters, what is found without a search,
+unwind tables of some objects."""
 _MIN_ALLOCATIONS: Final = 1000
 _MIN_SITES: Final = 256
 _MIN_THREADS: Final = 64
