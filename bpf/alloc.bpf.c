@@ -77,10 +77,50 @@ static __always_inline void unbook_allocated(struct nl_site *site, const struct 
 	__sync_fetch_and_add(&slice->count, -(u64)block->count);
 }
 
+/* engines/bpf/site_store.py reckons the same. */
+static __always_inline u32 near_site_index(const struct nl_site_key *key)
+{
+	u64 word = key->stack ^ (u64)key->thread << 32 ^ key->slot;
+
+	return 1 + (word * NL_HASH_FACTOR >> (64 - NL_NEAR_SITE_BITS));
+}
+
+/* The totals of a site, 0 where it is not known yet. */
+static __always_inline struct nl_site *find_site(const struct nl_site_key *key)
+{
+	u32 index = near_site_index(key);
+	struct nl_site_key *near = bpf_map_lookup_elem(&near_site_keys, &index);
+
+	if (near && near->stack == key->stack && near->thread == key->thread &&
+	    near->slot == key->slot && key->stack)
+		return bpf_map_lookup_elem(&near_sites, &index);
+	return bpf_map_lookup_elem(&sites, key);
+}
+
+/* Room for a new site of the running thread, all zero; 0 where there is none. */
+static __always_inline struct nl_site *new_site(const struct nl_site_key *key)
+{
+	u32 index = near_site_index(key), zero = 0;
+	u64 *state = bpf_map_lookup_elem(&near_site_states, &index);
+	struct nl_site_key *near = bpf_map_lookup_elem(&near_site_keys, &index);
+	struct nl_site *empty;
+
+	if (state && near && !*(volatile u64 *)state && !compare_exchange(state, 0, 1)) {
+		near->thread = key->thread;
+		near->slot = key->slot;
+		exchange(&near->stack, key->stack);
+		return bpf_map_lookup_elem(&near_sites, &index);
+	}
+	empty = bpf_map_lookup_elem(&empty_site, &zero);
+	if (!empty || bpf_map_update_elem(&sites, key, empty, BPF_NOEXIST))
+		return 0;
+	return bpf_map_lookup_elem(&sites, key);
+}
+
 static __always_inline void book_freed(const struct nl_live *block, u32 slot, u32 generation)
 {
 	struct nl_site_key key = { .stack = block->stack, .thread = block->thread, .slot = slot };
-	struct nl_site *site = bpf_map_lookup_elem(&sites, &key);
+	struct nl_site *site = find_site(&key);
 	struct nl_slice *slice;
 
 	if (!site)
@@ -174,21 +214,17 @@ static __noinline int put_block(u64 address, u32 slot, struct nl_live *block)
 /* The totals of (thread, stack), made when new; those of "all others" when there is no room. */
 static __noinline struct nl_site *site_of(struct nl_site_key *key, struct scratch *scr)
 {
-	struct nl_site *site = bpf_map_lookup_elem(&sites, key);
-	u32 zero = 0;
-	struct nl_site *empty;
+	struct nl_site *site = find_site(key);
 
 	if (site) {
 		if (site->check != scr->check)
 			count(NL_STACK_COLLISIONS);
 		return site;
 	}
-	empty = bpf_map_lookup_elem(&empty_site, &zero);
-	if (empty && bpf_map_update_elem(&sites, key, empty, BPF_NOEXIST) == 0) {
+	site = new_site(key);
+	if (site) {
+		site->check = scr->check;
 		store_stack(scr, key->stack);
-		site = bpf_map_lookup_elem(&sites, key);
-		if (site)
-			site->check = scr->check;
 		return site;
 	}
 	count(NL_SITES_FULL);
@@ -284,7 +320,7 @@ static __always_inline void put_back(struct nl_thread *thread)
 		return;
 	count_n(NL_LOST_ALLOCATIONS, thread->old.count);
 	count_n(NL_LOST_BYTES, thread->old.bytes);
-	site = bpf_map_lookup_elem(&sites, &site_key);
+	site = find_site(&site_key);
 	target = bpf_map_lookup_elem(&targets, &slot);
 	if (site && target)
 		unbook_allocated(site, &thread->old, target->generation);

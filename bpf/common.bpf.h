@@ -158,6 +158,31 @@ struct {
 } live SEC(".maps");
 
 /*
+ * Sites: first a table without a search, as of blocks. A place that is free has no stack in its key; who takes one sets
+ * its state first, and user space, which frees it, sets that to free last.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 + (1 << NL_NEAR_SITE_BITS));
+	__type(key, u32);
+	__type(value, u64);
+} near_site_states SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 + (1 << NL_NEAR_SITE_BITS));
+	__type(key, u32);
+	__type(value, struct nl_site_key);
+} near_site_keys SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 + (1 << NL_NEAR_SITE_BITS));
+	__type(key, u32);
+	__type(value, struct nl_site);
+} near_sites SEC(".maps");
+
+/*
  * Site -> totals. Deleted by user space when the thread is gone and nothing is outstanding. Full: the
  * block is booked on the site {0, 0, slot}, which user space puts in at the start.
  */

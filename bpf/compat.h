@@ -51,7 +51,7 @@ static __always_inline unsigned long long exchange(unsigned long long *at, unsig
 
 /*
  * The instruction needs r0, which cannot be named here: the first of this compiler's passes is for another machine. So the
- * loader makes no near places of the live set, and this is never run.
+ * loader makes no near places, and this is never run.
  */
 #define compare_exchange(at, old, value) ((void)(at), (void)(old), (u64)(value))
 
@@ -86,6 +86,9 @@ struct nl_map {
 #define near_blocks NL_MAP(NL_MAP_near_blocks)
 #define near_others NL_MAP(NL_MAP_near_others)
 #define live NL_MAP(NL_MAP_live)
+#define near_site_states NL_MAP(NL_MAP_near_site_states)
+#define near_site_keys NL_MAP(NL_MAP_near_site_keys)
+#define near_sites NL_MAP(NL_MAP_near_sites)
 #define sites NL_MAP(NL_MAP_sites)
 #define empty_site NL_MAP(NL_MAP_empty_site)
 #define functions NL_MAP(NL_MAP_functions)

@@ -259,6 +259,8 @@ struct nl_function {
 
 /* Places of near_keys, a power of two. A block whose place is another's is in live. */
 #define NL_NEAR_BITS 16
+/* The same of sites. */
+#define NL_NEAR_SITE_BITS 10
 /* A place that is being written: no address of a block. */
 #define NL_NEAR_BUSY 1
 

@@ -6,33 +6,11 @@ import struct
 
 import pytest
 
+from made_up_maps import MadeUpMap, array
 from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.live_set import N_NEAR, LiveSet, near_entries
 
 BLOCK = struct.Struct("=QQIIII")
-
-
-class MadeUpMap:
-    """A map as libbpf shows it, in chunks of two."""
-
-    def __init__(self, rows: list[tuple[bytes, bytes]]) -> None:
-        self.rows = rows
-
-    def batches(self, _chunk: int):
-        for i in range(0, len(self.rows), 2):
-            part = self.rows[i : i + 2]
-            keys, values = (memoryview(bytearray(b"".join(row[k] for row in part))) for k in (0, 1))
-            yield keys, values, len(part)
-
-    def clear(self) -> None:
-        self.rows.clear()
-
-    def fill_with_zeros(self) -> None:
-        self.rows = [(key, bytes(len(value))) for key, value in self.rows]
-
-
-def array(values: list[bytes]) -> MadeUpMap:
-    return MadeUpMap([(struct.pack("=I", i), value) for i, value in enumerate(values)])
 
 
 def block(n_bytes: int) -> bytes:
@@ -44,7 +22,7 @@ def made(keys: list[int], rest: list[tuple[int, int]]) -> tuple[LiveSet, dict[st
         "near_keys": array([struct.pack("=Q", key) for key in keys]),
         "near_blocks": array([block(1000 + key) for key in keys]),
         "near_others": array([struct.pack("=I", 1) for _ in keys]),
-        "live": MadeUpMap([(struct.pack("=Q", key), block(n_bytes)) for key, n_bytes in rest]),
+        "live": MadeUpMap({struct.pack("=Q", key): block(n_bytes) for key, n_bytes in rest}),
     }
     return LiveSet(lambda name, _key, _value: maps[name]), maps
 
@@ -66,7 +44,7 @@ def test_set_that_was_cleared_has_no_blocks_and_waits_for_none():
     live_set, maps = made([0, 4099], [(16411, 7)])
     live_set.clear()
     assert read(live_set) == {}
-    assert {value for _, value in maps["near_others"].rows} == {bytes(4)}
+    assert {*maps["near_others"].rows.values()} == {bytes(4)}
 
 
 @pytest.mark.parametrize(("limit", "entries"), [(0, 1), (1000, 1), (2 * N_NEAR - 1, 1), (2 * N_NEAR, 1 + N_NEAR)])

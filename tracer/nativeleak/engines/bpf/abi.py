@@ -356,6 +356,9 @@ THREAD_TID_AT: Final = 92
 """Where the tid is in it; user space reads nothing else of it."""
 NEAR_BITS: Final = 16
 """The live set has 2^16 places that are found without a search."""
+NEAR_SITE_BITS: Final = 10
+"""As many for sites."""
+HASH_FACTOR: Final = 0x9E3779B97F4A7C15
 NEAR_BUSY: Final = 1
 """Key of such a place that is being written."""
 NEAR_THREADS: Final = 4096

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
 
-from nativeleak.engines.bpf import abi, kernel, live_set
+from nativeleak.engines.bpf import abi, kernel, live_set, site_store
 from nativeleak.engines.bpf.btf import BTF_PATH
 from nativeleak.engines.bpf.groups import Close, Group, ProbeGroups, close_together
 from nativeleak.engines.bpf.live_set import LiveSet
 from nativeleak.engines.bpf.loaders.bcc import BccObject
 from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, RingBuffer, object_path
 from nativeleak.engines.bpf.raw import RawSite
+from nativeleak.engines.bpf.site_store import SiteStore
 from nativeleak.engines.bpf.stack_store import StackStore
 from nativeleak.errors import CannotTraceError, MendableError
 from nativeleak.probes.families import FREE_KINDS, CallKind
@@ -32,7 +33,6 @@ from nativeleak.probes.placement import PlacedProbe
 from nativeleak.target.pidns import read_inner_pid_namespace
 
 _U32: Final = struct.Struct("=I")
-_SITE_KEY: Final = struct.Struct("=QII")
 _RING_BYTES: Final = 2 << 20
 """The ring is mapped twice over: each MiB is two of the recorder's resident memory."""
 _N_SITES_DEFAULT: Final = 1 << 16
@@ -217,7 +217,7 @@ class BpfEngine:
             sizes = {
                 "live": self._limits.n_allocations,
                 "sites": self._limits.n_sites,
-                **dict.fromkeys(live_set.MAP_NAMES, self._near_entries()),
+                **self._near_sizes(),
                 "near_threads": 1 + (abi.NEAR_THREADS if self._limits.n_threads >= 2 * abi.NEAR_THREADS else 0),
                 "threads": self._limits.n_threads,
                 "stacks": self._limits.n_new_stacks,
@@ -239,9 +239,13 @@ class BpfEngine:
             raise
         return bpf_object
 
-    def _near_entries(self) -> int:
-        """How large the near places of the live set are; programs of BCC's know none."""
-        return live_set.near_entries(self._limits.n_allocations if self._loader is Loader.LIBBPF else 0)
+    def _near_sizes(self) -> dict[str, int]:
+        """How large the near places of the live set and of the sites are; programs of BCC's know none."""
+        is_bcc = self._loader is Loader.BCC
+        return {
+            **dict.fromkeys(live_set.MAP_NAMES, live_set.near_entries(0 if is_bcc else self._limits.n_allocations)),
+            **dict.fromkeys(site_store.MAP_NAMES, site_store.near_entries(0 if is_bcc else self._limits.n_sites)),
+        }
 
     def _load_error(self, failure: OSError | None) -> CannotTraceError:
         why = os.strerror(failure.errno or 0) if failure else "no way to attach left to try"
@@ -264,7 +268,7 @@ class BpfEngine:
     def _take_maps(self) -> None:
         take = self._object.map
         self._live = LiveSet(take)
-        self._sites = take("sites", 16, ctypes.sizeof(abi.Site))
+        self._sites = SiteStore(take)
         stacks = take("stacks", 8, ctypes.sizeof(abi.StackStruct))
         known = take("known_stacks", 8, 4)
         self._target_map = take("targets", 4, ctypes.sizeof(abi.Target))
@@ -399,7 +403,7 @@ class BpfEngine:
         """Make a process known; its window stays closed."""
         target.tgid = tgid
         self._targets[slot] = target
-        self._sites.update(_SITE_KEY.pack(0, 0, slot), bytes(ctypes.sizeof(abi.Site)))
+        self._sites.add_others(slot)
         self._write_target(slot)
         self._slots.update(_U32.pack(tgid), _U32.pack(slot))
 
@@ -531,14 +535,11 @@ class BpfEngine:
 
     def read_sites(self) -> Iterator[RawSite]:
         """All sites; a site that changes meanwhile may come twice."""
-        value_size = self._sites.value_size
-        for keys, values, n in self._sites.batches():
-            for i, (stack, thread, slot) in enumerate(_SITE_KEY.iter_unpack(keys[: n * _SITE_KEY.size])):
-                yield RawSite(slot, thread, stack, bytes(values[i * value_size : (i + 1) * value_size]))
+        return self._sites.read()
 
     def delete_site(self, slot: int, thread: int, stack: int) -> None:
         """Drop a site of which nothing is outstanding and whose thread is gone."""
-        self._sites.delete(_SITE_KEY.pack(stack, thread, slot))
+        self._sites.delete(slot, thread, stack)
 
     def read_live(self) -> Iterator[tuple[memoryview, memoryview, int]]:
         """Chunks of the live set: keys (u64), values (``struct nl_live``), how many."""

@@ -1,0 +1,80 @@
+"""Sites as the kernel side keeps them (bpf/common.bpf.h): places near at hand, and a hash for what found none."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from nativeleak.engines.bpf import abi
+from nativeleak.engines.bpf.loaders.libbpf import BpfMap
+from nativeleak.engines.bpf.raw import RawSite
+
+N_NEAR: Final = 1 << abi.NEAR_SITE_BITS
+_MIN_SHARE: Final = 2
+"""The near places are made where the bound on sites is this many times as large as they are."""
+_KEY: Final = struct.Struct("=QII")
+_INDEX: Final = struct.Struct("=I")
+_SITE_BYTES: Final = ctypes.sizeof(abi.Site)
+_TAKEN: Final = struct.pack("=Q", 1)
+_FREE: Final = bytes(8)
+_WORD: Final = (1 << 64) - 1
+
+MAP_NAMES: Final = ("near_site_states", "near_site_keys", "near_sites")
+
+
+def near_entries(n_sites: int) -> int:
+    """Elements of the maps of the near places under a bound on the sites: the first is never used."""
+    return 1 + (N_NEAR if n_sites >= _MIN_SHARE * N_NEAR else 0)
+
+
+def near_index(slot: int, thread: int, stack: int) -> int:
+    """Where a site is if it is near: bpf/alloc.bpf.c, near_site_index."""
+    word = (stack ^ thread << 32 ^ slot) * abi.HASH_FACTOR & _WORD
+    return 1 + (word >> (64 - abi.NEAR_SITE_BITS))
+
+
+class SiteStore:
+    """Totals by site.
+
+    Args:
+        take: A map by its name, with the sizes of key and value.
+    """
+
+    def __init__(self, take: Callable[[str, int, int], BpfMap]) -> None:
+        self._states = take("near_site_states", 4, 8)
+        self._keys = take("near_site_keys", 4, _KEY.size)
+        self._near = take("near_sites", 4, _SITE_BYTES)
+        self._rest = take("sites", _KEY.size, _SITE_BYTES)
+
+    def add_others(self, slot: int) -> None:
+        """Make the site for what finds no room, or no stack."""
+        self._rest.update(_KEY.pack(0, 0, slot), bytes(_SITE_BYTES))
+
+    def read(self) -> Iterator[RawSite]:
+        """All sites; a site that changes meanwhile may come twice."""
+        for keys, values, n in self._rest.batches():
+            for i, (stack, thread, slot) in enumerate(_KEY.iter_unpack(keys[: n * _KEY.size])):
+                yield RawSite(slot, thread, stack, bytes(values[i * _SITE_BYTES : (i + 1) * _SITE_BYTES]))
+        keys_of: list[tuple[int, int, int]] = []
+        for _, keys, n in self._keys.batches():
+            keys_of += _KEY.iter_unpack(keys[: n * _KEY.size])
+        for indices, values, n in self._near.batches():
+            for i, (index,) in enumerate(_INDEX.iter_unpack(indices[: n * _INDEX.size])):
+                stack, thread, slot = keys_of[index]
+                if stack:
+                    yield RawSite(slot, thread, stack, bytes(values[i * _SITE_BYTES : (i + 1) * _SITE_BYTES]))
+
+    def delete(self, slot: int, thread: int, stack: int) -> None:
+        """Drop a site of which nothing is outstanding and whose thread is gone."""
+        key = _KEY.pack(stack, thread, slot)
+        place = _INDEX.pack(near_index(slot, thread, stack))
+        if self._keys.lookup(place) != key:
+            self._rest.delete(key)
+            return
+        # Nobody looks for it any more, and nobody takes the place before its state is free.
+        self._states.update(place, _TAKEN)
+        self._keys.update(place, bytes(_KEY.size))
+        self._near.update(place, bytes(_SITE_BYTES))
+        self._states.update(place, _FREE)
