@@ -74,7 +74,7 @@ def test_at_length(name: str, variable: str, n: int) -> bool:
 
 FIGURES = {
     "rate": rate,
-    "race": lambda: test_at_length("test_exact_stress.py -k racing", "NATIVELEAK_TEST_OPERATIONS", 10_000_000),
+    "race": lambda: test_at_length("test_exact_stress.py -k racing_for", "NATIVELEAK_TEST_OPERATIONS", 10_000_000),
     "lives": lambda: test_at_length("test_exact_calls.py -k thousand", "NATIVELEAK_TEST_LIVES", 100_000),
     "flat": flat,
     "sequences": lambda: test_at_length("test_exact_property.py", "NATIVELEAK_TEST_SEQUENCES", 5_000),
