@@ -15,12 +15,22 @@ def is_marked(stack: Stack) -> bool:
     return stack.end != "root" or any(frame.found is not Found.EXACT for frame in stack.frames)
 
 
+def await_tables(trace: Trace) -> None:
+    """Wait until all that was mapped when a trace began has its unwind table: until then some frames are guessed."""
+    eventually(lambda: "have their unwind tables" in _notes(trace.recording), "unwind tables")
+
+
 def await_snapshots(trace: Trace, n: int) -> None:
     """Wait until a trace under way has made so many more."""
     before = _n_snapshots(trace.recording)
     eventually(
         lambda: trace.process.poll() is not None or _n_snapshots(trace.recording) >= before + n, f"{n} snapshots"
     )
+
+
+def _notes(recording: Path) -> str:
+    with closing(sqlite3.connect(f"file:{recording}?mode=ro", uri=True)) as db:
+        return "\n".join(text for (text,) in db.execute("SELECT text FROM events"))
 
 
 def _n_snapshots(recording: Path) -> int:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -96,6 +96,22 @@ def preload(allocator: str) -> dict[str, str]:
     found = sorted(Path("/usr/lib").glob(f"*-linux-gnu/{PRELOADS[allocator]}"))
     require(found, f"{allocator} is not installed")
     return {"LD_PRELOAD": str(found[0])}
+
+
+@contextlib.contextmanager
+def one_processor() -> Iterator[None]:
+    """All that is started inside runs on one and the same processor, with all its threads and children."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def processors_of(pid: int) -> set[int]:
+    """The processors that any thread of a process may run on."""
+    return set().union(*(os.sched_getaffinity(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()))
 
 
 NOBODY = 65534

@@ -10,13 +10,14 @@ from pathlib import Path
 from unit.unwind import objects
 
 SEEDS = Path(__file__).resolve().parent / "seeds"
-"""``plain.so``: symbols, build id, debug link; ``bare.so``: without section headers; ``debug.so``: ``.debug_frame``."""
+"""``plain.so``: symbols, build id, debug link; ``bare.so``: without section headers; ``debug.so``: ``.debug_frame``;
+``c_library.so``: mmap without unwind information, from the text in ``tests/unit/unwind/test_bare.py``."""
 
 
 @cache
 def elf_seeds() -> Sequence[bytes]:
     """Of each kind one, ``plain.so`` first."""
-    names = ("plain.so", "bare.so", "debug.so")
+    names = ("plain.so", "bare.so", "debug.so", "c_library.so")
     made = objects.make_object(objects.frames((objects.TEXT, 64, bytes.fromhex("410e10"))), b"\xe8\0\0\0\0\xc3")
     return [*((SEEDS / name).read_bytes() for name in names), made]
 

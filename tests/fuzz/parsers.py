@@ -32,6 +32,7 @@ from nativeleak.symbols.objects import SymbolizedObject
 from nativeleak.symbols.perfmap import parse_perf_map
 from nativeleak.symbols.source import BytesSource
 from nativeleak.target.procfs import parse_maps, parse_stat, parse_status
+from nativeleak.unwind.bare import disassemble, rows_of
 from nativeleak.unwind.eh_frame import FrameSection, find_eh_frame, read_fdes
 from nativeleak.unwind.pack import lookup
 from nativeleak.unwind.table import build_table, decode, encode
@@ -138,6 +139,15 @@ def use_eh_frame(data: bytes) -> None:
             continue
 
 
+def use_code(data: bytes) -> None:
+    """Rows of a function follow each other from its start to its end."""
+    reached = 0
+    for start, end, _ in rows_of(disassemble(data), len(data)):
+        assert start == reached < end
+        reached = end
+    assert reached in (0, len(data))
+
+
 # ---- caches ----
 
 
@@ -181,6 +191,14 @@ def _place_library(room: Path) -> None:
 
 # ---- what the kernel and the target say ----
 
+CODE = tuple(
+    bytes.fromhex(code)
+    for code in (
+        "4154 53 4883ec28 0f05 4883c428 5b 415c c3",
+        "55 4889e5 53 4829c4 e800000000 488d65f8 5b 5d c3",
+        "0f05 85c0 7507 31ed 5f 41ffd1 f4 c3",
+    )
+)
 MAPS = b"""\
 55d0c0a00000-55d0c0a28000 r--p 00000000 fd:01 1313 /usr/bin/java
 55d0c0a28000-55d0c0b00000 r-xp 00028000 fd:01 1313 /usr/bin/java (deleted)
@@ -289,6 +307,7 @@ PARSERS = (
     Parser("table", use_table, elf_seeds, n_inputs=400),
     Parser("placement", use_placement, elf_seeds, (ElfError, OSError), 300),
     Parser("eh_frame", use_eh_frame, frame_seeds, n_inputs=1500),
+    Parser("code", use_code, fixed(*CODE), n_inputs=1000),
     Parser("kept_table", use_kept_table, table_seeds, n_inputs=500),
     Parser("kept_placements", use_kept_placements, placement_seeds, n_inputs=150),
     Parser("maps", use_maps, fixed(MAPS), n_inputs=800),

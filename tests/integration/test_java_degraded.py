@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stacks import await_snapshots
+from stacks import await_tables
 from support import Report, Target, Trace, java_launcher, require, require_program, target_path
 
 pytestmark = [pytest.mark.jvm, pytest.mark.timeout(180)]
@@ -43,8 +43,8 @@ def traced(java: Path, options: tuple[str, ...] = (), prepare: Callable[[Target]
         target.ask(f"go {N_EVENTS}")
         prepare(target)
         with Trace(target, options=["--min-size", 4096, "--interval", "0.5s"]) as trace:
-            # Nothing but a table leads out of libjvm.so here, and libjvm.so's takes a moment.
-            await_snapshots(trace, 3)
+            # Nothing but a table leads out of libjvm.so here.
+            await_tables(trace)
             target.ask(f"go {N_EVENTS}")
             trace.stop()
             return trace.all_sites()

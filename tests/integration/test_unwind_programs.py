@@ -14,11 +14,8 @@ import pytest
 
 from nativeleak.model import Found, Frame, Kind
 from nativeleak.recording import open_recording
-from stacks import await_snapshots, is_marked
+from stacks import await_snapshots, await_tables, is_marked
 from support import Trace, require
-
-SNAPSHOTS_BEFORE = 4
-"""Of half a second each, from the first probe to the load: all tables are there then."""
 
 SNAPSHOTS_OF_LOAD = 6
 
@@ -139,7 +136,7 @@ def running(command: Sequence[str | Path]) -> Iterator[subprocess.Popen[bytes]]:
 def under_load(command: Sequence[str | Path]) -> Walked:
     """Trace a program for some seconds while it works."""
     with running(command) as process, Trace(process.pid, options=["--interval", "0.5s"]) as trace:
-        await_snapshots(trace, SNAPSHOTS_BEFORE)
+        await_tables(trace)
         assert process.stdin is not None
         process.stdin.write(b"go\n")
         process.stdin.flush()
@@ -194,7 +191,7 @@ def test_git_log_with_patches_all_stacks_reach_the_root(tmp_path, record_propert
         # It stops at a full pipe until it is read.
         process.stdout.read(1)
         with Trace(process.pid, options=["--interval", "0.5s"]) as trace:
-            await_snapshots(trace, SNAPSHOTS_BEFORE)
+            await_tables(trace)
             while process.stdout.read(1 << 16):
                 pass
             process.wait()

@@ -16,14 +16,13 @@ from pathlib import Path
 import pytest
 
 from integration.test_unwind_programs import (
-    SNAPSHOTS_BEFORE,
     SNAPSHOTS_OF_LOAD,
     Walked,
     assert_roots,
     under_load,
     walked,
 )  # fmt: skip
-from stacks import await_snapshots
+from stacks import await_snapshots, await_tables
 from support import Trace, eventually, require, require_program
 
 NODE = """
@@ -130,7 +129,7 @@ def postgres_under_load(command: list[object], room: Path) -> Walked:
         typist = threading.Thread(target=type_queries)
         try:
             with Trace(server.pid, options=["--interval", "0.5s"]) as trace:
-                await_snapshots(trace, 2 * SNAPSHOTS_BEFORE)
+                await_tables(trace)
                 typist.start()
                 await_snapshots(trace, SNAPSHOTS_OF_LOAD)
                 trace.stop()
@@ -176,7 +175,7 @@ def answers(port: int) -> bool:
 def test_nginx_every_stack_is_whole(tmp_path, record_property):
     require_program("nginx")
     with nginx(tmp_path) as (pid, port), Trace(pid, options=["--interval", "0.5s"]) as trace:
-        await_snapshots(trace, SNAPSHOTS_BEFORE)
+        await_tables(trace)
         for n in range(N_REQUESTS):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
             connection.request("GET", "/page.txt" if n % 3 else "/none", headers={"Accept-Encoding": "gzip"})

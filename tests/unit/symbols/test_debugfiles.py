@@ -121,3 +121,20 @@ def test_read_debugdata_longer_than_the_limit_is_none(
 
 def test_read_debugdata_without_the_section_is_none() -> None:
     assert read_debugdata(ElfFile(BytesSource(make_elf([Sym("f", 0x1000, 8)])))) is None
+
+
+def test_lookup_behind_a_label_is_none_where_only_exports_are_named(tmp_path: Path) -> None:
+    """Assembly may come without sizes, and what follows it without a name: musl's clone was called memset."""
+    source, full, stripped = tmp_path / "code.s", tmp_path / "full.so", tmp_path / "stripped.so"
+    code = ".text\n.globl label\n.type label, @function\nlabel:\n .fill 64, 1, 0x90\n ret\nhidden:\n ret\n"
+    source.write_text(code + '.section .note.GNU-stack,"",@progbits\n')
+    run("gcc", "-shared", "-nostdlib", "-o", full, source)
+    run("objcopy", "--strip-all", full, stripped)
+    found = []
+    for path in (full, stripped):
+        elf = ElfFile.open(str(path))
+        label = function_symbols(elf, ["label"])["label"].vaddr
+        mapped = SymbolizedObject(elf, str(path))
+        found.append([symbol and symbol.name for symbol in map(mapped.lookup, (label, label + 31, label + 65))])
+        mapped.close()
+    assert found == [["label", "label", "hidden"], ["label", "label", None]]

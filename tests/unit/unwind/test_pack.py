@@ -59,7 +59,7 @@ def test_lookup_reaches_to_the_end_of_the_text_and_not_beyond() -> None:
 def test_pack_layout() -> None:
     rows = _rows((0x1_0004, 0x8_0000_0001), (0x1_0010, 0), (0x3_0000, 0x8_0000_0001))
     words = struct.unpack("<1024I", pack.pack(rows, 0x3_1000).words)
-    assert words[:6] == (3, 1, 16, 10, 2, 1)
+    assert words[:6] == (3, 1, 16, 10, 2, pack.FORMAT_VERSION)
     assert words[6:9] == (14 << 10 | 3, 17 << 10 | 1, 18 << 10 | 1)
     assert words[10:14] == (0, 0, 1, 8)  # rule 0 is "none"
     assert words[14:19] == (0, 1 << 16 | 4, 0x10, 0, 1 << 16)

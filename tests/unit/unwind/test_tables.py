@@ -53,6 +53,21 @@ def test_tables_mappings_without_room_are_told_of_once(capsys: pytest.CaptureFix
     assert f"executable mappings of PID {os.getpid()} found no room" in note
 
 
+def test_tables_that_are_all_there_are_told_of_once_and_not_before() -> None:
+    store, notes = Store(max_mappings=1 << 20), []
+    made = UnwindTables(store, lambda word, text: notes.append((word, text, store.n_tables)))
+    made.work()
+    made.add_target(0, os.getpid())
+    assert made.is_busy
+    while made.is_busy:
+        assert not any("have their unwind tables" in text for _, text, _ in notes)
+        made.work()
+    made.work()
+    made.close()
+    (told,) = [(word, n_tables) for word, text, n_tables in notes if "have their unwind tables" in text]
+    assert told == ("unwind", store.n_tables)
+
+
 def test_tables_files_that_may_not_be_open_together_are_opened_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     everything = Store(max_mappings=1 << 20)
     few = Store(max_mappings=1 << 20)

@@ -8,11 +8,15 @@ read when it is needed for the first time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from nativeleak.symbols.budget import Budget
 from nativeleak.symbols.debugfiles import DEBUG_FOLDERS, Opener, find_debug_file, read_debugdata
 from nativeleak.symbols.elf import SYMBOL_BYTES, ElfError, ElfFile, SymbolArea
 from nativeleak.symbols.symtab import Symbol, SymbolTable
+
+_LABEL_BYTES: Final = 32
+"""So far a label without a size reaches where not all functions are named: a probe in malloc's first instructions."""
 
 
 class SymbolizedObject:
@@ -41,13 +45,15 @@ class SymbolizedObject:
         self._budget = budget or Budget()
         self._debug: ElfFile | None = None
         self._tables: list[SymbolTable] = []
+        self._knows_all = False
         first = self._own_symtab if elf.symtab is not None else self._separate_symtab
         self._unread: list[Callable[[], SymbolTable | None]] = [first, self._dynsym]
 
     def lookup(self, vaddr: int) -> Symbol | None:
         """The function at an address as the file counts them, None where no table names it.
 
-        A function that is known to reach that far is preferred to a label before it, whichever table has it.
+        A function that is known to reach that far is preferred to a label before it, whichever table has it. Where only
+        exports are named a label tells of its beginning alone: what follows it may be code without a name.
         """
         label: Symbol | None = None
         for table in self._all_tables():
@@ -58,6 +64,8 @@ class SymbolizedObject:
             if symbol is not None and symbol.sized:
                 return symbol
             label = label or symbol
+        if label is not None and not self._knows_all and label.offset >= _LABEL_BYTES:
+            return None
         return label
 
     def close(self) -> None:
@@ -80,14 +88,18 @@ class SymbolizedObject:
                 yield table
 
     def _own_symtab(self) -> SymbolTable | None:
-        return self._table(self.elf, self.elf.symtab)
+        table = self._table(self.elf, self.elf.symtab)
+        self._knows_all = table is not None
+        return table
 
     def _separate_symtab(self) -> SymbolTable | None:
         budget = self._budget
         self._debug = find_debug_file(self.elf, self._path, self._openers, self._folders, budget) or read_debugdata(
             self.elf, budget
         )
-        return self._table(self._debug, self._debug.symtab) if self._debug is not None else None
+        table = self._table(self._debug, self._debug.symtab) if self._debug is not None else None
+        self._knows_all = table is not None
+        return table
 
     def _dynsym(self) -> SymbolTable | None:
         return self._table(self.elf, self.elf.dynsym)

@@ -1,12 +1,14 @@
 """Gets the table of an object: from the cache, made here, or made by a child process.
 
 Scope: small objects take milliseconds and are done at once. Large ones take up to a second and 100 MB, which the
-recorder has not: a child makes them, and the recorder's loop goes on until ``TableBuild.fileno`` is readable.
+recorder has not: a child makes them, and the recorder's loop goes on until ``TableBuild.fileno`` is readable. So it
+does with a C library, whose code may have to be disassembled.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import nativeleak
 from nativeleak.symbols.elf import ElfFile
 from nativeleak.symbols.source import ElfError, FileSource
 from nativeleak.target.namespaces import open_regular
+from nativeleak.unwind.bare import is_c_library
 from nativeleak.unwind.cache import CacheKey, TableCache
 from nativeleak.unwind.eh_frame import n_frame_bytes
 from nativeleak.unwind.table import UnwindTable, build_table, decode, no_table, text_ranges
@@ -177,14 +180,19 @@ def _is_large(fd: int) -> bool:
         with ElfFile(FileSource(os.dup(fd))) as elf:
             known = n_frame_bytes(elf)
             text_bytes = sum(end - start for start, end in text_ranges(elf))
-            return (known or elf.source.size) > MAX_HERE_BYTES or text_bytes > MAX_TEXT_HERE_BYTES
+            is_long = (known or elf.source.size) > MAX_HERE_BYTES or text_bytes > MAX_TEXT_HERE_BYTES
+            return is_long or is_c_library(elf)
     except ElfError:
         return False  # nothing of it will be read
 
 
 def _start_child(fd: int, full: bool) -> subprocess.Popen[bytes]:
-    """Start ``worker``; it finds our own package and nothing in the current folder, which may be anyone's."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(nativeleak.__file__).resolve().parents[1])}
+    """Start ``worker``; it finds our package and capstone, but nothing in the current folder, which may be anyone's."""
+    folders = [str(Path(nativeleak.__file__).resolve().parents[1])]
+    capstone = importlib.util.find_spec("capstone")
+    if capstone is not None and capstone.origin is not None:
+        folders.append(str(Path(capstone.origin).parents[1]))
+    environment = {**os.environ, "PYTHONPATH": ":".join(folders)}
     with contextlib.ExitStack() as stack:
         inherited = os.dup(fd)
         stack.callback(os.close, inherited)

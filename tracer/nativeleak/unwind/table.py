@@ -14,6 +14,7 @@ from nativeleak.digest import blake2b
 from nativeleak.symbols.elf import PF_X, ElfFile
 from nativeleak.symbols.source import ElfError, Source
 from nativeleak.unwind import pack
+from nativeleak.unwind.bare import bare_pieces, entry_pieces
 from nativeleak.unwind.calls import MIN_MARK_BYTES, CallFinder, call_site_rows
 from nativeleak.unwind.eh_frame import find_debug_frame, find_eh_frame, read_fdes
 from nativeleak.unwind.rows import Piece, Range, arrange, fill_gaps, full_rows
@@ -126,6 +127,9 @@ def _build(elf: ElfFile, full: bool) -> UnwindTable:
         raise ElfError("tables are made for x86-64 only")
     text = text_ranges(elf)
     pieces = read_pieces(elf, text, 1 if full else MIN_MARK_BYTES)
+    pieces = fill_gaps(pieces, bare_pieces(elf, text, pieces))
+    if pieces:
+        pieces = fill_gaps(pieces, entry_pieces(elf, text))
     if not pieces:
         raise ElfError(NO_CFI)
     rows = full_rows(pieces, text) if full else call_site_rows(pieces, text, CallFinder(elf, text))

@@ -107,6 +107,7 @@ class UnwindTables:
         self._targets: dict[int, ProcessMappings] = {}
         self._jobs: list[_Job] = []
         self._max_open = max_open_files() // 4
+        self._has_told = False
         self.build_s = 0.0
 
     @property
@@ -166,6 +167,9 @@ class UnwindTables:
         if n_finished:
             for target in self._targets.values():
                 self._write(target)
+        if self._objects and not self._jobs and not self._has_told:
+            self._has_told = True
+            self._on_note("unwind", f"{len(self._objects)} objects have their unwind tables, or have none")
 
     def _work_on(self, job: _Job) -> bool:
         """Begin what has not begun, and take it over where it is ready; whether it was."""
