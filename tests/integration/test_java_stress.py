@@ -6,18 +6,16 @@ All JDKs where ``NATIVELEAK_TEST_JAVA=all``.
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from nativeleak.hotspot.names import STALE, UNREADABLE
 from nativeleak.model import Found, Stack
 from nativeleak.recording.reader import open_recording
-from support import Report, Target, Trace, Truth, eventually, java_launcher, target_path
+from stacks import await_snapshots
+from support import Report, Target, Trace, Truth, java_launcher, target_path
 from targets import jdks
 from targets.jdks import DEBIAN
 
@@ -64,7 +62,7 @@ def stressed(release: str, loads: list[str], options: tuple[str, ...] = (), warm
             target.ask(f"go {warm_ms}")
         with Trace(target, options=["--max-depth", 512, "--interval", "0.5s"]) as trace:
             # Until an object has its unwind table its frames are guessed: all have theirs before the work begins.
-            eventually(lambda: read_snapshot_count(trace.recording) >= 4, "four snapshots")
+            await_snapshots(trace, 4)
             truth = target.ask(f"go {RUN_MS}")
             trace.stop()
             report = trace.all_sites()
@@ -80,12 +78,6 @@ def stressed(release: str, loads: list[str], options: tuple[str, ...] = (), warm
 @pytest.fixture(scope="module", params=[DEBIAN, *jdks.RELEASES] if IS_WHOLE else [DEBIAN, "25"])
 def run(request):
     return stressed(request.param, LOADS + MORE_LOADS.get(request.param, []))
-
-
-def read_snapshot_count(recording: Path) -> int:
-    with closing(sqlite3.connect(f"file:{recording}?mode=ro", uri=True)) as db:
-        count: int = db.execute("SELECT count(*) FROM snapshots").fetchone()[0]
-        return count
 
 
 def functions(stack: Stack) -> list[str]:
