@@ -1,26 +1,26 @@
 """What a Java stack costs: CPU time of a malloc/free pair at growing depth, untraced and traced, in one JVM.
 
-    benchmarks/java_stacks.py [ROUNDS [RELEASE]]
+    benchmarks/java_stacks.py [ROUNDS [RELEASE [OPTION ...]]]
 
 One thread does pairs at a number of compiled Java frames. Three ways: untraced; with the probes but every block skipped
 by its size (``--min-size``), which walks no stack; and with stacks. What the stacks cost is the difference of the last
-two: the walk, its hash, and the books of one block. RELEASE is ``debian`` (default) or one of tests/targets/jdks.py.
-Run as root in a checkout after scripts/setup --tests. Limits: 2,200 ns at 22 frames, 120 ns a further frame.
+two: the walk, its hash, and the books of one block. RELEASE is ``debian`` (default) or one of tests/targets/jdks.py,
+OPTION one of the JVM: with ``-Xint`` the frames are interpreted. Run as root in a checkout after scripts/setup --tests.
+Limits, for compiled frames: 2,200 ns at 22 frames, 120 ns a further frame.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import statistics
 import sys
-from contextlib import closing
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from nativeleak.recording.reader import open_recording
-from support import Target, Trace, eventually, java_launcher, target_path
+from stacks import await_snapshots
+from support import Target, Trace, java_launcher, target_path
 
 PAIRS = 100_000
 DEPTHS = (1, 10, 30, 70, 100)
@@ -32,12 +32,6 @@ def measure(target: Target, rounds: int) -> dict[int, float]:
     """Depth -> median nanoseconds a pair."""
     times = {depth: [target.ask(f"go {depth} {PAIRS}")["ns_per_pair"] for _ in range(rounds)] for depth in DEPTHS}
     return {depth: statistics.median(values) for depth, values in times.items()}
-
-
-def has_snapshots(recording: Path, n: int) -> bool:
-    """Whether so many were made: the unwind tables are there by then."""
-    with closing(sqlite3.connect(f"file:{recording}?mode=ro", uri=True)) as db:
-        return int(db.execute("SELECT count(*) FROM snapshots").fetchone()[0]) >= n
 
 
 def raw_frames(recording: Path) -> list[int]:
@@ -55,7 +49,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     java = java_launcher(sys.argv[2] if len(sys.argv) > 2 else "debian")
     quiet = ["-XX:CompileCommand=quiet", "-XX:CompileCommand=dontinline,Depths::down"]
-    command = [java, *quiet, "-XX:+UseSerialGC", "-cp", target_path("Depths"), "Depths"]
+    command = [java, *quiet, "-XX:+UseSerialGC", *sys.argv[3:], "-cp", target_path("Depths"), "Depths"]
     times = {}
     frames: list[int] = []
     with Target("Depths", command=command) as target:
@@ -65,7 +59,7 @@ def main() -> None:
                 times[way] = measure(target, rounds)
                 continue
             with Trace(target, options=["--interval", "0.5s", *options]) as trace:
-                eventually(lambda trace=trace: has_snapshots(trace.recording, 4), "four snapshots")
+                await_snapshots(trace, 4)  # the unwind tables are there by then
                 times[way] = measure(target, rounds)
                 trace.stop()
                 frames = raw_frames(trace.recording)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from integration.conftest import read_snapshot_count
+from stacks import read_snapshot_count
 from support import Report, Target, Trace, eventually, target_path
 
 DEFAULTS = {"threads": 10_000, "maps": 65_000, "late": 65_000, "code": 3_000, "objects": 1_500}

@@ -6,8 +6,13 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support import is_everything_required, require_program, require_root
+
+# An example takes as long as a busy machine makes it take.
+settings.register_profile("nativeleak", deadline=None)
+settings.load_profile("nativeleak")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

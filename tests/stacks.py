@@ -22,9 +22,9 @@ def await_tables(trace: Trace) -> None:
 
 def await_snapshots(trace: Trace, n: int) -> None:
     """Wait until a trace under way has made so many more."""
-    before = _n_snapshots(trace.recording)
+    before = read_snapshot_count(trace.recording)
     eventually(
-        lambda: trace.process.poll() is not None or _n_snapshots(trace.recording) >= before + n, f"{n} snapshots"
+        lambda: trace.process.poll() is not None or read_snapshot_count(trace.recording) >= before + n, f"{n} snapshots"
     )
 
 
@@ -33,7 +33,8 @@ def _notes(recording: Path) -> str:
         return "\n".join(text for (text,) in db.execute("SELECT text FROM events"))
 
 
-def _n_snapshots(recording: Path) -> int:
+def read_snapshot_count(recording: Path) -> int:
+    """How many snapshots a recording has by now; it may be growing."""
     with closing(sqlite3.connect(f"file:{recording}?mode=ro", uri=True)) as db:
         n: int = db.execute("SELECT count(*) FROM snapshots").fetchone()[0]
         return n

@@ -421,6 +421,13 @@ class Trace:
             if text in line:
                 return
 
+    def said(self) -> str:
+        """All that it has said by now, its end not waited for."""
+        with contextlib.suppress(TimeoutError):
+            while (line := self._lines.readline(0.01)) is not None:
+                self.stderr += line + "\n"
+        return self.stderr
+
     def stop(self, timeout_s: float = ANSWER_TIMEOUT_S, signum: signal.Signals = signal.SIGINT) -> Report:
         """End the trace as Ctrl-C does, and return its report."""
         if self.process.poll() is None:

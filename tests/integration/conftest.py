@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from stacks import read_snapshot_count
 from support import Report, Target, Trace, Truth, eventually
 
 
@@ -26,13 +25,6 @@ class Million:
     everything: Report
     recording: Path
     full_snapshots: int
-
-
-def read_snapshot_count(recording: Path) -> int:
-    """How many snapshots a recording has by now; it may be growing."""
-    with closing(sqlite3.connect(f"file:{recording}?mode=ro", uri=True)) as db:
-        count: int = db.execute("SELECT count(*) FROM snapshots").fetchone()[0]
-        return count
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.conftest import read_snapshot_count
 from nativeleak.symbols.functions import find_function_offsets
+from stacks import read_snapshot_count
 from support import (
     Target,
     Trace,
@@ -267,7 +267,7 @@ def test_disk_that_is_full_stops_neither_trace_nor_report_and_is_said(tmp_path):
             eventually(lambda: read_snapshot_count(recording), "a snapshot on the disk")
             fill(disk / "ballast")
             truth = seen_as(target.go(), STRDUP)
-            eventually(lambda: "disk is full" in read_more(trace), "the full disk is noticed")
+            eventually(lambda: "disk is full" in trace.said(), "the full disk is noticed")
             report = trace.stop()
             left = nativeleak("report", recording, "--format", "json")
     assert check(report) == []
@@ -287,16 +287,6 @@ def fill(ballast):
                 pass
         except OSError:
             pass
-
-
-def read_more(trace):
-    """What the tracer has said by now."""
-    try:
-        while (line := trace._lines.readline(0.01)) is not None:
-            trace.stderr += line + "\n"
-    except TimeoutError:
-        pass
-    return trace.stderr
 
 
 # ---- usage ----

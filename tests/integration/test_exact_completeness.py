@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
+from stacks import read_snapshot_count
 from support import Target, Trace, eventually, nativeleak
 from tools.check_report import check
 
 
 def wait_for_first_snapshot(trace):
     """Growth is told from the first snapshot on."""
-
-    def n_snapshots():
-        with closing(sqlite3.connect(f"file:{trace.recording}?mode=ro", uri=True)) as db:
-            return db.execute("SELECT count(*) FROM snapshots").fetchone()[0]
-
-    eventually(n_snapshots, "the first snapshot")
+    eventually(lambda: read_snapshot_count(trace.recording), "the first snapshot")
 
 
 def test_resident_growth_is_explained_by_the_sites_in_percent():

@@ -102,7 +102,7 @@ def test_trace_goes_on_exactly_after_a_loss():
     with Target("storm") as target, Trace(target, options=["--ring-size", 4096, "--interval", "0.2s"]) as trace:
         with Stopped(trace):
             target.ask("maps 997")
-        eventually(lambda: "events were lost" in read_stderr(trace), "the tracer looked anew")
+        eventually(lambda: "events were lost" in trace.said(), "the tracer looked anew")
         target.ask("maps 13")
         target.ask("stacks")
         report = trace.stop()
@@ -111,16 +111,6 @@ def test_trace_goes_on_exactly_after_a_loss():
     assert row["outstanding_count"] + report["completeness"]["lost_events"] == 997 + 13
     assert report["completeness"]["resync_unknown_bytes"] == report["completeness"]["lost_events"] * MAP_BYTES
     assert sum(row["outstanding_count"] for row in storm_row(report, "heap", "storm_block")) == 128
-
-
-def read_stderr(trace):
-    """All that the tracer has said so far."""
-    try:
-        while (line := trace._lines.readline(0.01)) is not None:
-            trace.stderr += line + "\n"
-    except TimeoutError:
-        pass
-    return trace.stderr
 
 
 def test_stacks_beyond_the_store_are_counted_and_their_bytes_kept():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.conftest import read_snapshot_count
+from stacks import read_snapshot_count
 from support import Target, Trace, eventually, nativeleak, require_program, target_path
 from tools.check_report import check
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.conftest import read_snapshot_count
+from stacks import read_snapshot_count
 from support import (
     Target,
     TargetError,

@@ -105,9 +105,11 @@ TARGETS = {
     "Truth": Spec("java/Truth.java", compiler="javac", flags=JAVA),
     "Classes": Spec("java/Classes.java", compiler="javac", flags=JAVA),
     "Depths": Spec("java/Depths.java", compiler="javac", flags=JAVA),
+    "Mappings": Spec("java/Mappings.java", compiler="javac", flags=JAVA, needs=("libmappings.so",)),
     "Stress": Spec("java/Stress.java", compiler="javac", flags=JAVA, needs=("libnofp.so",)),
     "Forger": Spec("java/Forger.java", compiler="javac", flags=JAVA, needs=("libforge.so",)),
     "libforge.so": Spec("java/forge.c", flags=(*NO_FRAME_POINTERS, *JNI, "-shared", "-fPIC")),
+    "libmappings.so": Spec("java/mappings.c", flags=(*NO_FRAME_POINTERS, *JNI, "-shared", "-fPIC")),
     "libnofp.so": Spec("java/nofp.c", flags=(*NO_FRAME_POINTERS, *JNI, "-shared", "-fPIC")),
 }
 

@@ -62,6 +62,6 @@ def load(port: int, seconds: int) -> float:
         ["wrk", "-t1", "-c16", f"-d{seconds}s", url], capture_output=True, text=True, check=False, timeout=seconds + 60
     )
     found = re.search(r"Requests/sec:\s+([0-9.]+)", done.stdout)
-    if found is None or "Non-2xx" in done.stdout:
+    if found is None or "Non-2xx" in done.stdout or re.search(r"(connect|read|write) [1-9]", done.stdout):
         raise RuntimeError(f"wrk: status {done.returncode}: {done.stdout}{done.stderr}")
     return float(found[1])

@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from nativeleak import demo_target
+from nativeleak.closing import Closing
 from nativeleak.errors import EXIT_FAILURE, NativeleakError
 from nativeleak.units import format_bytes, format_duration
 
@@ -48,7 +49,7 @@ class DemoOptions:
     output: Path | None = None
 
 
-class LeakingProgram:
+class LeakingProgram(Closing):
     """The child that leaks; a context manager: it ends with it, and with this process however that ends."""
 
     def __init__(self) -> None:
@@ -65,12 +66,6 @@ class LeakingProgram:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def begin(self, work_s: float) -> None:
         """Let its threads work for so many seconds."""

@@ -16,20 +16,10 @@ import sun.misc.Unsafe;
  */
 public final class Depths {
     private static final int BLOCK_BYTES = 104;
-    private static final Unsafe UNSAFE = unsafe();
+    private static final Unsafe UNSAFE = TheUnsafe.get();
     private static final ThreadMXBean THREADS = ManagementFactory.getThreadMXBean();
 
     private Depths() {}
-
-    private static Unsafe unsafe() {
-        try {
-            var field = Unsafe.class.getDeclaredField("theUnsafe");
-            field.setAccessible(true);
-            return (Unsafe) field.get(null);
-        } catch (ReflectiveOperationException e) {
-            throw new IllegalStateException(e);
-        }
-    }
 
     private static void pairs(int n) {
         for (int i = 0; i < n; i++) {

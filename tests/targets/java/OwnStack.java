@@ -17,21 +17,11 @@ import sun.misc.Unsafe;
 public final class OwnStack {
     private static final int FIRST_BYTES = 4096;
     private static final StackWalker WALKER = StackWalker.getInstance(StackWalker.Option.SHOW_HIDDEN_FRAMES);
-    private static final Unsafe UNSAFE = unsafe();
+    private static final Unsafe UNSAFE = TheUnsafe.get();
     private static final Map<List<String>, Integer> NUMBERS = new ConcurrentHashMap<>();
     private static final Map<Integer, AtomicLong> COUNTS = new ConcurrentHashMap<>();
 
     private OwnStack() {}
-
-    private static Unsafe unsafe() {
-        try {
-            var field = Unsafe.class.getDeclaredField("theUnsafe");
-            field.setAccessible(true);
-            return (Unsafe) field.get(null);
-        } catch (ReflectiveOperationException e) {
-            throw new IllegalStateException(e);
-        }
-    }
 
     private static String name(StackWalker.StackFrame frame) {
         return frame.getClassName() + "." + frame.getMethodName();

@@ -17,8 +17,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
+from nativeleak.closing import Closing
 from nativeleak.doctor import subject
 from nativeleak.doctor.checks import Check, State
 from nativeleak.engines.bpf import abi
@@ -78,7 +79,7 @@ class Trial:
         return not self.error and self.n_allocated == self.n_freed == N_EXPECTED
 
 
-class Subject:
+class Subject(Closing):
     """The child that is traced; a context manager."""
 
     def __init__(self) -> None:
@@ -94,12 +95,6 @@ class Subject:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def do_round(self) -> None:
         """Have it make its calls; they are made when this returns."""

@@ -14,9 +14,9 @@ import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from nativeleak.closing import Closing
 from nativeleak.errors import NativeleakError
 from nativeleak.model.stack import Frame, FrameKind
 from nativeleak.symbols.budget import Budget
@@ -39,7 +39,7 @@ MAX_EARLY_OBJECTS: Final = 512
 _MAX_VDSO_BYTES: Final = 1 << 20
 
 
-class Symbolizer:
+class Symbolizer(Closing):
     """Names for one process.
 
     Args:
@@ -73,14 +73,6 @@ class Symbolizer:
         self._max_early = min(MAX_EARLY_OBJECTS, self._max_open)
         self._start_ticks, self._perf_map = _identity(pid)
         self.refresh_maps()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close all files; frames resolved so far stay in the cache, others come out unresolved."""

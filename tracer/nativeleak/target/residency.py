@@ -17,9 +17,9 @@ import fcntl
 import os
 import struct
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from nativeleak.closing import Closing
 from nativeleak.errors import CannotTraceError
 from nativeleak.target.procfs import PAGE_BYTES, PTRACE_REMEDY, TargetGoneError
 
@@ -40,7 +40,7 @@ _CHUNK_PAGES: Final = 1 << 17
 _PRESENT: Final = bytes(byte >> 7 for byte in range(256))
 
 
-class ResidencyReader:
+class ResidencyReader(Closing):
     """Reads residency of one process; a context manager, since it keeps /proc/PID/pagemap open.
 
     Once open it answers for the process it was opened on even when the PID is taken by another; after the end of the
@@ -65,14 +65,6 @@ class ResidencyReader:
             raise CannotTraceError(f"reading {path} failed: {error.strerror}", PTRACE_REMEDY) from error
         self._regions = array.array("Q", bytes(8 * _REGION_WORDS * _N_REGIONS))
         self.uses_scan = use_scan and self._scan_works()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the page map; the reader is of no use afterwards."""
