@@ -156,6 +156,20 @@ def test_writer_name_that_is_no_utf8_is_stored(tmp_path: Path) -> None:
         assert recording.threads[1].name == "caf\\udce9"
 
 
+def test_writer_totals_beyond_64_bits_keep_what_is_outstanding(tmp_path: Path) -> None:
+    """What a target comes to that maps and unmaps 64 TiB, a hundred thousand times a second."""
+    key = SiteKey(Kind.MAP, 0, 1, 7)
+    site = SiteTotals(key, (1 << 66) + 4096, 1, 1 << 66, 0)
+    path = tmp_path / "trace.nlk"
+    with RecordingWriter(path, fixtures.trace_info()) as writer:
+        writer.write_snapshot(fixtures.snapshot(1.0, [site]))
+        assert writer.failed is None
+    with open_recording(path) as recording:
+        (stored,) = recording.sites
+    assert stored.outstanding_bytes == 4096
+    assert stored.allocated_bytes == 1 << 62
+
+
 def test_writer_interrupted_commit_is_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(batch: Batch) -> Iterator[tuple[str, list[Row]]]:
         yield next(statements(batch))
