@@ -197,7 +197,10 @@ def check_uprobes() -> Iterator[Check]:
     if kind:
         yield Check("uprobes", State.OK, f"perf event type {kind}")
     else:
-        yield Check("uprobes", State.WARN, f"{path} is not there", "take a kernel built with CONFIG_UPROBE_EVENTS=y")
+        remedy = (
+            "take a kernel built with CONFIG_UPROBE_EVENTS=y, unless the probes below do that are defined in tracefs"
+        )
+        yield Check("uprobes", State.WARN, f"{path} is not there", remedy)
 
 
 def check_tracepoints() -> Iterator[Check]:
