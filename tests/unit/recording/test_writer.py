@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -22,6 +23,42 @@ from nativeleak.recording.batch import Batch, Row
 def test_writer_new_file_is_private(tmp_path: Path) -> None:
     with RecordingWriter(tmp_path / "a.nlk", fixtures.trace_info()):
         assert stat.S_IMODE((tmp_path / "a.nlk").stat().st_mode) == 0o600
+
+
+def test_writer_file_appears_with_its_content_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a kill at no moment leaves a file that cannot be read."""
+    path, sync = tmp_path / "a.nlk", os.fsync
+    there: list[bool] = []
+
+    def check(fd: int) -> None:
+        sync(fd)
+        there.append(path.exists())
+
+    monkeypatch.setattr(os, "fsync", check)
+    with RecordingWriter(path, fixtures.trace_info(), targets=[fixtures.target()]):
+        assert there == [False]
+        with open_recording(path) as recording:
+            assert recording.targets == (fixtures.target(),)
+            assert recording.snapshots == ()
+    assert path.stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EISDIR])
+def test_writer_on_a_file_system_without_nameless_files_writes_all_the_same(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS, or overlayfs before Linux 6.1."""
+    path, open_file = tmp_path / "a.nlk", os.open
+
+    def refuse(name: str | Path, flags: int, *more: object, **named: object) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(number, os.strerror(number))
+        return open_file(name, flags, *more, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refuse)
+    with RecordingWriter(path, fixtures.trace_info(), targets=[fixtures.target()]), open_recording(path) as recording:
+        assert recording.targets == (fixtures.target(),)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_writer_existing_file_is_refused_and_kept(tmp_path: Path) -> None:
