@@ -17,6 +17,8 @@ from typing import Final
 from nativeleak.doctor.checks import Check, CheckFunction, State
 from nativeleak.engines.bpf import abi, kernel
 from nativeleak.engines.bpf.engine import OPTIONAL_TRACEPOINTS, TRACEPOINTS, Limits
+from nativeleak.engines.bpf.loaders.bcc import has_bcc
+from nativeleak.engines.bpf.loaders.headers import find_headers
 from nativeleak.engines.bpf.loaders.libbpf import Libbpf, object_path
 from nativeleak.engines.bpf.memory import ENTRY_OVERHEAD_BYTES
 from nativeleak.errors import CannotTraceError, NativeleakError
@@ -51,6 +53,7 @@ def machine_functions() -> list[tuple[str, CheckFunction]]:
         ("kernel settings", check_settings),
         ("BTF", check_btf),
         ("libbpf", check_libbpf),
+        ("BCC", check_bcc),
         ("uprobes", check_uprobes),
         ("tracepoints", check_tracepoints),
         ("residency", check_residency),
@@ -188,6 +191,12 @@ def check_libbpf() -> Iterator[Check]:
         yield Check("libbpf", State.OK, Libbpf().version)
     except CannotTraceError as error:
         yield Check("libbpf", State.FAIL, error.what, error.remedy)
+
+
+def check_bcc() -> Iterator[Check]:
+    """What BCC would compile the programs with, where it is installed."""
+    if has_bcc():
+        yield Check("BCC", State.OK, f"would compile with {find_headers().said}")
 
 
 def check_uprobes() -> Iterator[Check]:

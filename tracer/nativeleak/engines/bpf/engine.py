@@ -174,6 +174,8 @@ class BpfEngine:
             if self._tracefs is not None:
                 self._tracefs.close()
             raise
+        if isinstance(self._object, BccObject):
+            self.notes += self._object.notes
         try:
             self._take_maps()
             self._attach_tracepoints()
