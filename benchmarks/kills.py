@@ -3,7 +3,7 @@
     benchmarks/kills.py [tracer=200] [target=200]
 
 Run as root in a checkout after scripts/setup --tests. The same as tests/integration/test_kills.py, at length. A moment
-is anywhere from the start of the tracer to some snapshots later.
+is anywhere from the appearance of the recording to some snapshots later.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import lzma
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import cache, partial
 from pathlib import Path
 
@@ -14,16 +15,27 @@ import recording_fixtures as made
 from fuzz.elves import debugdata_object, elf_seeds
 from fuzz.harness import Parser
 from nativeleak.analysis.select import By, Metric, Selection
-from nativeleak.errors import RecordingError
+from nativeleak.engines.pmap.ledger import PmapLedger
+from nativeleak.engines.pmap.recorded import RecordedPmap
+from nativeleak.engines.pmap.regions import StackPointer, Surroundings
+from nativeleak.engines.pmap.smaps import Mapping, is_pmap_start, parse_pmap, parse_smaps
+from nativeleak.engines.strace.lines import MAX_LINE
+from nativeleak.engines.strace.program_lines import LineSplitter
+from nativeleak.engines.strace.recorded import RecordedStrace, looks_like_strace
+from nativeleak.engines.watched import ThreadTable, WatchedProcess
+from nativeleak.errors import NativeleakError, RecordingError
+from nativeleak.fallback import Rerun
 from nativeleak.hotspot.streams import read_line_table
 from nativeleak.hotspot.text import decode_modified_utf8, method_name
+from nativeleak.model import Kind, TargetInfo
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import CONSERVATIVE
 from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import place
-from nativeleak.recording import Recording
+from nativeleak.recording import Recording, open_recording
 from nativeleak.reports.names import folded_text, printable
 from nativeleak.reports.render import Format, ReportOptions, render
+from nativeleak.run import TraceOptions
 from nativeleak.symbols.debugfiles import find_debug_file, read_debugdata
 from nativeleak.symbols.demangle import demangle
 from nativeleak.symbols.elf import ElfError, ElfFile
@@ -64,7 +76,7 @@ def use_debug_file(data: bytes) -> None:
     for elf in (ElfFile(BytesSource(elf_seeds()[0])), _elf_or_none(data)):
         if elf is None:
             continue
-        found = find_debug_file(elf, "/usr/lib/x.so", [partial(_memory_file, data)])
+        found = find_debug_file(elf, "/usr/lib/x.so", [partial(memory_file, data)])
         if found is not None:
             use_elf(found.source.read(0, found.source.size))
             found.close()
@@ -77,7 +89,7 @@ def _elf_or_none(data: bytes) -> ElfFile | None:
         return None
 
 
-def _memory_file(data: bytes, path: str) -> int:
+def memory_file(data: bytes, path: str) -> int:
     if "\0" in path:
         raise ValueError("embedded null byte")  # as open() does
     fd = os.memfd_create("fuzz")
@@ -241,6 +253,98 @@ def use_perf_map(data: bytes) -> None:
         assert found is None or found[1] >= 0
 
 
+# ---- what other programs print: strace, pmap; and smaps, which is read like pmap's ----
+
+STRACE = sorted((Path(__file__).resolve().parents[1] / "unit/engines/data").glob("strace_*.txt"))
+SMAPS = (Path(__file__).resolve().parent / "seeds/smaps.txt").read_bytes()
+PMAP = (Path(__file__).resolve().parent / "seeds/pmap.txt").read_bytes()
+LARGEST = (1 << 64) - 1
+
+
+def strace_seeds() -> Sequence[bytes]:
+    return [path.read_bytes() for path in STRACE]
+
+
+def use_strace(data: bytes) -> None:
+    """A recorded file, from the first look at it to the report; in pieces too, as it comes from a pipe."""
+    in_pieces_as_whole(data)
+    with closing(RecordedStrace(Path("strace"), memory_file(data, "strace"))) as replay:
+        use_replay(replay)
+
+
+def in_pieces_as_whole(data: bytes) -> None:
+    whole, pieces = LineSplitter(), LineSplitter()
+    lines = whole.feed(data + b"\n")
+    third = len(data) // 3 + 1
+    in_pieces = [line for i in range(0, len(data) + 1, third) for line in pieces.feed((data + b"\n")[i : i + third])]
+    assert [line for line in in_pieces if len(line) <= MAX_LINE] == [line for line in lines if len(line) <= MAX_LINE]
+    looks_like_strace(lines)
+
+
+def use_replay(replay: RecordedStrace | RecordedPmap) -> None:
+    """The recording made of it, and the report made of that."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as room:
+        path = record_replay(replay, Path(room, "replay.nlk"))
+        with open_recording(path) as recording:
+            json.loads(render(recording, format=Format.JSON, options=ReportOptions()))
+            render(recording, format=Format.TEXT, options=ReportOptions())
+
+
+def record_replay(replay: RecordedStrace | RecordedPmap, path: Path) -> Path:
+    Rerun(TraceOptions((), path, interval_s=10.0), replay, _Teller()).run()
+    return path
+
+
+class _Teller:
+    def say(self, text: str) -> None:
+        assert printable(text).isprintable()
+
+    warn = say
+
+
+def use_smaps(data: bytes) -> None:
+    """Two readings of a process: half of its mappings, then all of them."""
+    mappings = parse_smaps(data.decode("utf-8", "replace"))
+    use_mappings(mappings)
+    process = WatchedProcess(0, TargetInfo(0, 1, "java", ""))
+    stacks = [StackPointer(mapping.start + 8, 7, "\x1b[2J") for mapping in mappings[::3]]
+    ledger = PmapLedger(process, ThreadTable())
+    ledger.begin(Surroundings(mappings[::2], is_jvm=True))
+    around = Surroundings(mappings, stacks, is_jvm=True)
+    ledger.take(mappings, lambda: around, 1.0)
+    ledger.growth_notes(around)
+    use_snapshot_of(process)
+
+
+def use_pmap(data: bytes) -> None:
+    """Recorded listings, from the first look at them to the report."""
+    use_replay(read_pmap(data))
+
+
+def read_pmap(data: bytes) -> RecordedPmap:
+    lines = data.decode("utf-8", "replace").split("\n")
+    any(map(is_pmap_start, lines))
+    listings = list(parse_pmap(lines))
+    for listing in listings:
+        use_mappings(listing.mappings)
+    return RecordedPmap([(float(i), listing) for i, listing in enumerate(listings)])
+
+
+def use_mappings(mappings: Sequence[Mapping]) -> None:
+    """In order, none over another: what all that is done with them relies on."""
+    end = 0
+    for mapping in mappings:
+        assert end <= mapping.start < mapping.end <= LARGEST + 1
+        assert len(mapping.perms) == 4
+        end = mapping.end
+
+
+def use_snapshot_of(process: WatchedProcess) -> None:
+    for site in process.sites(1.0):
+        assert site.key.kind is Kind.MAP
+        assert site.allocated_bytes >= site.freed_bytes >= 0
+
+
 # ---- HotSpot ----
 
 
@@ -313,6 +417,9 @@ PARSERS = (
     Parser("maps", use_maps, fixed(MAPS), n_inputs=800),
     Parser("stat", use_stat, fixed(STAT, STATUS), (ValueError,), 1000),
     Parser("perf_map", use_perf_map, fixed(PERF_MAP), n_inputs=1000),
+    Parser("strace", use_strace, strace_seeds, n_inputs=300),
+    Parser("smaps", use_smaps, fixed(SMAPS), n_inputs=500),
+    Parser("pmap", use_pmap, fixed(PMAP), (NativeleakError,), 500),
     Parser("hotspot_text", use_hotspot_text, fixed(*HOTSPOT_TEXT), n_inputs=1000),
     Parser("names", use_name, fixed(*NAMES), n_inputs=600),
     Parser("recording", use_recording, recording_seeds, (RecordingError,), 100),

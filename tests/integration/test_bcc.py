@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from nativeleak.engines.bpf.loaders.bcc import compile_with
+from nativeleak.engines.bpf.loaders.bcc_compiler import write_stubs
+from nativeleak.engines.bpf.loaders.headers import Headers, find_headers, stubs
 from support import (
     Target,
     Trace,
@@ -39,10 +44,12 @@ def _bcc() -> None:
 
 
 def test_battery_on_bcc_is_exact_and_says_what_is_missing():
-    with Target("battery") as target, Trace(target, options=["--engine", "bcc"], timeout_s=COMPILES_S) as trace:
+    options = ["--engine", "bcc", "-v"]
+    with Target("battery") as target, Trace(target, options=options, timeout_s=COMPILES_S) as trace:
         truth = seen_as(target.go(), STRDUP)
         report = trace.stop()
         everything = trace.all_sites()
+    assert f"BCC has compiled the programs with {find_headers().said}\n" in trace.stderr
     assert report["tool"]["backend"] == "bpf-bcc"
     assert check(report) == []
     assert mismatches(report, truth) == []
@@ -52,6 +59,33 @@ def test_battery_on_bcc_is_exact_and_says_what_is_missing():
     assert report["completeness"]["unmatched_frees"] == truth["unmatched_frees"] + truth["unmatched_reallocs"]
     assert lost(report) == {}
     assert trace.stderr.count("frame pointers only") == 1
+
+
+def test_headers_that_do_not_compile_give_way_to_stubs_with_the_reason(tmp_path):
+    (tmp_path / "include/linux").mkdir(parents=True)
+    (tmp_path / "include/linux/kconfig.h").write_text("#error not with these\n")
+    broken = Headers(str(tmp_path), "", "headers made up")
+    made = compile_with(broken)
+    assert set(made.programs) == set(compile_with(stubs("of choice")).programs)
+    assert not made.headers.is_real
+    assert made.headers.said.startswith("stubs of kernel headers: with headers made up BCC does not compile the BPF")
+    assert "not with these" in made.headers.said
+
+
+def test_headers_in_an_archive_are_unpacked_and_must_be_the_running_kernels(tmp_path):
+    room = tmp_path / "headers"
+    write_stubs(room, platform.machine())
+    (room / "include/generated").mkdir()
+
+    def compiled_for(release):
+        (room / "include/generated/utsrelease.h").write_text(f'#define UTS_RELEASE "{release}"\n')
+        archive = tmp_path / f"{release}.tar.xz"
+        with tarfile.open(archive, "w:xz") as file:
+            file.add(room, ".")
+        return compile_with(Headers(str(archive), "", "an archive")).headers
+
+    assert compiled_for(platform.release()).said == "an archive"
+    assert compiled_for("1.0.0").said.endswith("1.0.0.tar.xz is for 1.0.0")
 
 
 def test_battery_on_bcc_by_perf_events_without_the_kernels_types_has_exact_totals():

@@ -50,6 +50,21 @@ def test_four_capabilities_do_instead_of_root(name):
     assert strangers(report, truth) == []
 
 
+@pytest.mark.parametrize("name", ["maps", "brk"])
+def test_system_calls_by_raw_tracepoints_are_exact(name):
+    """Without the right to mount tracefs; and no allocator probes, for perf events take more rights to make them."""
+    options = ["--maps-only", "-v", "--engine", "libbpf"]
+    with Target(name) as target, Trace(target, capabilities=CAPABILITIES, options=options) as trace:
+        truth = target.go()
+        report = trace.stop()
+    assert "used raw tracepoints, at every system call" in trace.stderr
+    assert report["tool"]["backend"] == "bpf-libbpf"
+    assert report["completeness"]["lost_events"] == 0
+    assert mismatches(report, truth, kinds=("map", "brk")) == []
+    wanted = sum(site["outstanding_bytes"] for site in truth["sites"] if site["kind"] == "map")
+    assert report["totals"]["map"]["outstanding_bytes"] == wanted
+
+
 def test_three_capabilities_do_where_all_files_can_be_read():
     with Target("brk") as target, Trace(target, capabilities=CAPABILITIES[:3]) as trace:
         truth = target.go()

@@ -123,7 +123,12 @@ class FallbackTrace:
             exits = self._watch_exits(stack)
             wakeup = stack.enter_context(interrupts(self._interrupt))
             self.writer = stack.enter_context(
-                RecordingWriter(self.options.output, trace_info(self.options, engine), overwrite=self.options.overwrite)
+                RecordingWriter(
+                    self.options.output,
+                    trace_info(self.options, engine),
+                    targets=[process.info for process in engine.processes],
+                    overwrite=self.options.overwrite,
+                )
             )
             try:
                 engine.start()

@@ -204,7 +204,12 @@ class Trace:
             exits = self._take_targets(stack)
             wakeup = stack.enter_context(interrupts(self._interrupt))
             self.writer = stack.enter_context(
-                RecordingWriter(self.options.output, self._trace_info(), overwrite=self.options.overwrite)
+                RecordingWriter(
+                    self.options.output,
+                    self._trace_info(),
+                    targets=[state.info for state in self.collector.targets.values()],
+                    overwrite=self.options.overwrite,
+                )
             )
             try:
                 with _told_if_gone(exits):

@@ -100,6 +100,11 @@ def test_part_edges_many_snapshots_are_eight_equal_parts() -> None:
     assert part_edges([1.0, 2.0]) == [0, 1]
 
 
+def test_part_edges_snapshots_of_one_moment_are_the_last_of_them() -> None:
+    assert part_edges([1.0, 2.0, 2.0, 3.0, 3.0]) == [0, 2, 4]
+    assert part_edges([1.0] * 20) == [19]
+
+
 def test_site_curves_site_without_a_sample_keeps_its_value(tmp_path: Path) -> None:
     with open_recording(fixtures.write_gateway(tmp_path / "a.nlk", n_snapshots=5)) as recording:
         curves = site_curves(recording)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -22,6 +23,42 @@ from nativeleak.recording.batch import Batch, Row
 def test_writer_new_file_is_private(tmp_path: Path) -> None:
     with RecordingWriter(tmp_path / "a.nlk", fixtures.trace_info()):
         assert stat.S_IMODE((tmp_path / "a.nlk").stat().st_mode) == 0o600
+
+
+def test_writer_file_appears_with_its_content_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a kill at no moment leaves a file that cannot be read."""
+    path, sync = tmp_path / "a.nlk", os.fsync
+    there: list[bool] = []
+
+    def check(fd: int) -> None:
+        sync(fd)
+        there.append(path.exists())
+
+    monkeypatch.setattr(os, "fsync", check)
+    with RecordingWriter(path, fixtures.trace_info(), targets=[fixtures.target()]):
+        assert there == [False]
+        with open_recording(path) as recording:
+            assert recording.targets == (fixtures.target(),)
+            assert recording.snapshots == ()
+    assert path.stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EISDIR])
+def test_writer_on_a_file_system_without_nameless_files_writes_all_the_same(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS, or overlayfs before Linux 6.1."""
+    path, open_file = tmp_path / "a.nlk", os.open
+
+    def refuse(name: str | Path, flags: int, *more: object, **named: object) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(number, os.strerror(number))
+        return open_file(name, flags, *more, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refuse)
+    with RecordingWriter(path, fixtures.trace_info(), targets=[fixtures.target()]), open_recording(path) as recording:
+        assert recording.targets == (fixtures.target(),)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_writer_existing_file_is_refused_and_kept(tmp_path: Path) -> None:
@@ -154,6 +191,20 @@ def test_writer_name_that_is_no_utf8_is_stored(tmp_path: Path) -> None:
         writer.write_snapshot(fixtures.snapshot(1.0, [], threads=(ThreadInfo(1, 0, 7, name),)))
     with open_recording(tmp_path / "a.nlk") as recording:
         assert recording.threads[1].name == "caf\\udce9"
+
+
+def test_writer_totals_beyond_64_bits_keep_what_is_outstanding(tmp_path: Path) -> None:
+    """What a target comes to that maps and unmaps 64 TiB, a hundred thousand times a second."""
+    key = SiteKey(Kind.MAP, 0, 1, 7)
+    site = SiteTotals(key, (1 << 66) + 4096, 1, 1 << 66, 0)
+    path = tmp_path / "trace.nlk"
+    with RecordingWriter(path, fixtures.trace_info()) as writer:
+        writer.write_snapshot(fixtures.snapshot(1.0, [site]))
+        assert writer.failed is None
+    with open_recording(path) as recording:
+        (stored,) = recording.sites
+    assert stored.outstanding_bytes == 4096
+    assert stored.allocated_bytes == 1 << 62
 
 
 def test_writer_interrupted_commit_is_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

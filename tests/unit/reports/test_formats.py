@@ -12,9 +12,8 @@ import pytest
 
 import recording_fixtures as fixtures
 from nativeleak.analysis.select import By, Metric, Selection
-from nativeleak.errors import RecordingError
 from nativeleak.model import Frame, FrameKind, Kind, SiteKey, SiteTotals, Stack, TargetEnd, ThreadInfo
-from nativeleak.recording import Recording, open_recording
+from nativeleak.recording import Recording, RecordingWriter, open_recording
 from nativeleak.reports.render import Format, ReportOptions, render
 
 MIB = fixtures.MIB
@@ -193,12 +192,20 @@ def test_json_nothing_allocated_is_a_report(tmp_path: Path) -> None:
             assert _folded(recording, by=by) == []
 
 
-def test_render_without_a_snapshot_is_an_error(tmp_path: Path) -> None:
-    with (
-        fixtures.record(tmp_path / "a.nlk", lambda w: w.flush()) as recording,
-        pytest.raises(RecordingError, match="holds no snapshot"),
-    ):
-        _json(recording)
+def test_render_without_a_snapshot_says_so_in_a_report(tmp_path: Path) -> None:
+    target = fixtures.target()
+    with RecordingWriter(tmp_path / "a.nlk", fixtures.trace_info(), targets=[target]):
+        pass
+    with open_recording(tmp_path / "a.nlk") as recording:
+        report = _json(recording)
+        text = render(recording, format=Format.TEXT, options=ReportOptions())
+        assert CHECK(report) == []
+        assert (report["window"]["snapshots"], report["sites"]) == (0, [])
+        assert report["target"]["pid"] == target.pid
+        assert text.startswith(f"{target.comm} (PID {target.pid}): traced for ")
+        assert "no snapshot was made yet" in " ".join(text.split())
+        for by in By:
+            assert _folded(recording, by=by) == []
 
 
 def test_folded_is_root_first_with_suffixes(tmp_path: Path) -> None:

@@ -147,12 +147,17 @@ def course(elapsed_s: Sequence[float], n_bytes: Sequence[float]) -> Growth:
 
 
 def part_edges(elapsed_s: Sequence[float]) -> list[int]:
-    """Indices of the snapshots that part the window into at most eight parts of about equal length."""
-    if len(elapsed_s) <= N_PARTS + 1:
-        return list(range(len(elapsed_s)))
-    wanted = np.linspace(elapsed_s[0], elapsed_s[-1], N_PARTS + 1)
-    times = np.array(elapsed_s)
-    return sorted({int(np.abs(times - moment).argmin()) for moment in wanted})
+    """Indices of the snapshots that part the window into at most eight parts of about equal length, none of none."""
+    edges = list(range(len(elapsed_s)))
+    if len(elapsed_s) > N_PARTS + 1:
+        wanted = np.linspace(elapsed_s[0], elapsed_s[-1], N_PARTS + 1)
+        times = np.array(elapsed_s)
+        edges = sorted({int(np.abs(times - moment).argmin()) for moment in wanted} | {len(times) - 1})
+    later: list[int] = []
+    for i in reversed(edges):
+        if not later or elapsed_s[i] < elapsed_s[later[-1]]:
+            later.append(i)
+    return later[::-1]
 
 
 def measure(curves: Curves) -> list[Growth]:

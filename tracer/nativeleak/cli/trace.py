@@ -24,7 +24,12 @@ _MAX_DURATION_S = 366 * 86400.0
 _INTERVAL_S = 10.0
 _MIN_INTERVAL_S = 0.1
 _N_SNAPSHOTS = 20
-_MODES = {"session": AttachMode.SESSION, "multi": AttachMode.MULTI, "perf": AttachMode.PERF}
+_MODES = {
+    "session": AttachMode.SESSION,
+    "multi": AttachMode.MULTI,
+    "perf": AttachMode.PERF,
+    "tracefs": AttachMode.TRACEFS,
+}
 
 
 @click.command(

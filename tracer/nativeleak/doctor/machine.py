@@ -17,6 +17,8 @@ from typing import Final
 from nativeleak.doctor.checks import Check, CheckFunction, State
 from nativeleak.engines.bpf import abi, kernel
 from nativeleak.engines.bpf.engine import OPTIONAL_TRACEPOINTS, TRACEPOINTS, Limits
+from nativeleak.engines.bpf.loaders.bcc import has_bcc
+from nativeleak.engines.bpf.loaders.headers import find_headers
 from nativeleak.engines.bpf.loaders.libbpf import Libbpf, object_path
 from nativeleak.engines.bpf.memory import ENTRY_OVERHEAD_BYTES
 from nativeleak.errors import CannotTraceError, NativeleakError
@@ -51,6 +53,7 @@ def machine_functions() -> list[tuple[str, CheckFunction]]:
         ("kernel settings", check_settings),
         ("BTF", check_btf),
         ("libbpf", check_libbpf),
+        ("BCC", check_bcc),
         ("uprobes", check_uprobes),
         ("tracepoints", check_tracepoints),
         ("residency", check_residency),
@@ -190,6 +193,12 @@ def check_libbpf() -> Iterator[Check]:
         yield Check("libbpf", State.FAIL, error.what, error.remedy)
 
 
+def check_bcc() -> Iterator[Check]:
+    """What BCC would compile the programs with, where it is installed."""
+    if has_bcc():
+        yield Check("BCC", State.OK, f"would compile with {find_headers().said}")
+
+
 def check_uprobes() -> Iterator[Check]:
     """The kernel's probes in user programs, as perf events; the newer ways of attaching do without."""
     path = "/sys/bus/event_source/devices/uprobe/type"
@@ -197,7 +206,10 @@ def check_uprobes() -> Iterator[Check]:
     if kind:
         yield Check("uprobes", State.OK, f"perf event type {kind}")
     else:
-        yield Check("uprobes", State.WARN, f"{path} is not there", "take a kernel built with CONFIG_UPROBE_EVENTS=y")
+        remedy = (
+            "take a kernel built with CONFIG_UPROBE_EVENTS=y, unless the probes below do that are defined in tracefs"
+        )
+        yield Check("uprobes", State.WARN, f"{path} is not there", remedy)
 
 
 def check_tracepoints() -> Iterator[Check]:

@@ -44,7 +44,13 @@ _PERF_FUNCTIONS: Final = ("malloc", "free")
 _TRY_ELSEWHERE: Final = (
     "see what else is marked here; tracing takes a kernel with uprobes, BPF and its type information"
 )
-_ATTACH_OPTION: Final = {AttachMode.SESSION: "session", AttachMode.MULTI: "multi", AttachMode.PERF: "perf"}
+_ATTACH_OPTION: Final = {
+    AttachMode.SESSION: "session",
+    AttachMode.MULTI: "multi",
+    AttachMode.PERF: "perf",
+    AttachMode.TRACEFS: "tracefs",
+}
+_ONE_BY_ONE: Final = (AttachMode.PERF, AttachMode.TRACEFS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +199,7 @@ def _attach(engine: BpfEngine, mode: AttachMode, pid: int) -> None:
     engine.add_target(_SLOT, pid, target)
     n_points = 0
     for mapped, points in allocator_objects(pid):
-        chosen = [p for p in points if p.function in _PERF_FUNCTIONS] if mode is AttachMode.PERF else points
+        chosen = [p for p in points if p.function in _PERF_FUNCTIONS] if mode in _ONE_BY_ONE else points
         engine.attach_functions(_SLOT, pid, mapped.file_path, mapped.path, place(mapped.file_path, chosen))
         n_points += len(chosen)
     if not n_points:

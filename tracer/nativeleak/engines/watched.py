@@ -12,7 +12,7 @@ import resource
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from nativeleak.errors import NativeleakError
 from nativeleak.ledger.address_space import AddressSpace
@@ -20,6 +20,16 @@ from nativeleak.ledger.map_sites import SiteId
 from nativeleak.model import COUNTERS, SiteTotals, Snapshot, Stack, TargetEnd, TargetInfo, ThreadInfo
 from nativeleak.target import procfs
 from nativeleak.target.residency import ResidencyReader
+
+_MIN_SNAPSHOTS: Final = 20
+_MAX_SNAPSHOTS: Final = 2000
+_MAX_TOTALS: Final = 1 << 19
+"""Totals of sites in all snapshots of recorded output together: some five seconds' work."""
+
+
+def most_snapshots(n_sites: int) -> int:
+    """How many snapshots may be made of recorded output that shows this many sites, whatever times it claims."""
+    return min(_MAX_SNAPSHOTS, max(_MIN_SNAPSHOTS, _MAX_TOTALS // max(1, n_sites)))
 
 
 class WatchEngine(Protocol):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from nativeleak.model import CERTAIN, Frame, Kind, Owner, SiteKey, SiteTotals, Snapshot, Stack, TargetInfo, ThreadInfo
@@ -15,6 +15,8 @@ from nativeleak.recording.schema import Sample, pack_ids, pack_samples, pack_sli
 from nativeleak.recording.values import pack_windows
 
 Row = tuple[Any, ...]
+
+_MAX_TOTAL: Final = 1 << 62
 
 _TABLES: Final = {
     "trace": 2,
@@ -162,7 +164,7 @@ def _encode_snapshot(known: Known, batch: Batch, snapshot: Snapshot) -> None:
     batch.trace.update(windows=pack_windows(snapshot.windows))
     samples = []
     next_id = len(known.sites)
-    for site in (*snapshot.sites, *_dropped_sites(known, batch, snapshot)):
+    for site in map(_storable, (*snapshot.sites, *_dropped_sites(known, batch, snapshot))):
         before = known.sites.get(site.key)
         if before is None:
             number, next_id = next_id, next_id + 1
@@ -196,7 +198,7 @@ def _encode_snapshot(known: Known, batch: Batch, snapshot: Snapshot) -> None:
 
 
 def _encode_retired(known: Known, batch: Batch, snapshot: Snapshot) -> None:
-    for totals in snapshot.retired:
+    for totals in map(_storable, snapshot.retired):
         where = (totals.key.kind, totals.key.slot, totals.owner)
         if known.retired.get(where) != totals:
             batch.retired[where] = totals
@@ -239,6 +241,23 @@ def _changed(before: SiteTotals, site: SiteTotals) -> bool:
         or before.owner != site.owner
         or before.functions != site.functions
         or before.uncertainty != site.uncertainty
+    )
+
+
+def _storable(site: SiteTotals) -> SiteTotals:
+    """The totals as 64 bits can hold them, what is outstanding unchanged.
+
+    A target that maps and unmaps 64 TiB without touching it comes to more within a second.
+    """
+    excess = site.allocated_bytes - _MAX_TOTAL
+    if excess <= 0 and site.reserved_bytes <= _MAX_TOTAL:
+        return site
+    excess = max(0, excess)
+    return replace(
+        site,
+        allocated_bytes=site.allocated_bytes - excess,
+        freed_bytes=max(0, site.freed_bytes - excess),
+        reserved_bytes=min(site.reserved_bytes, _MAX_TOTAL),
     )
 
 

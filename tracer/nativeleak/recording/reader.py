@@ -58,6 +58,9 @@ class SnapshotInfo:
     counters: Mapping[str, int]
 
 
+NO_SNAPSHOT: Final = SnapshotInfo(0.0, 0, 0.0, 0, 0.0, 0.0, 0.0, 0, {})
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """A note about the trace: seconds since its start, one word for machines, one sentence for people."""
@@ -129,6 +132,11 @@ class Recording:
         """Totals of sites that were dropped, by kind, target and owner; part of what was allocated and freed."""
         with self._damage_reported():
             return tuple(map(_retired, self._db.execute("SELECT * FROM retired")))
+
+    @property
+    def last_snapshot(self) -> SnapshotInfo:
+        """The last snapshot; one of nothing where none was made yet."""
+        return self.snapshots[-1] if self.snapshots else NO_SNAPSHOT
 
     @property
     def elapsed_s(self) -> float:

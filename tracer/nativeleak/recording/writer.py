@@ -1,8 +1,9 @@
 """Writes a recording while the trace runs.
 
-One transaction a snapshot, with a rollback journal: after a kill at any moment the file opens and holds everything up
-to the last snapshot. When the file can no longer be written (disk full, I/O error) the recording goes on in memory,
-so that the trace still ends in a report; see ``RecordingWriter.failed``.
+The file appears with its tables and what is known at the start in it. Then one transaction a snapshot, with a rollback
+journal: after a kill at any moment the file opens and holds everything up to the last snapshot. When the file can no
+longer be written (disk full, I/O error) the recording goes on in memory, so that the trace still ends in a report; see
+``RecordingWriter.failed``.
 
 Caveat: a site that is missing from a snapshot keeps its totals, unless its thread is dead and the retired totals of
 its target grew with that snapshot or the one before; then its totals are taken to be among the retired ones.
@@ -11,10 +12,12 @@ its target grew with that snapshot or the one before; then its totals are taken 
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -27,6 +30,9 @@ from nativeleak.recording.values import trace_values
 
 _MAX_WAITING: Final = 512
 _BUSY_TIMEOUT_S: Final = 10.0
+_NEW_FILE: Final = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_RDWR | os.O_CLOEXEC
+_NO_TMPFILE: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOENT, errno.EXDEV, errno.ENOSYS)
 _COMPANIONS: Final = ("-journal", "-wal", "-shm")
 _GUARDS: Final = ("-journal", "-wal")
 """SQLite believes what files of these names hold, whoever made them, but takes an empty one for none: in a folder where
@@ -39,23 +45,28 @@ class RecordingWriter:
     Args:
         path: The file to create; a symbolic link is refused.
         trace: Facts of the trace that are known at its start.
+        targets: Those that are known then.
         overwrite: Replace an existing regular file.
 
     Raises:
         RecordingError: The file exists, is a symbolic link, or cannot be created.
     """
 
-    def __init__(self, path: Path, trace: TraceInfo, *, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: Path, trace: TraceInfo, *, targets: Sequence[TargetInfo] = (), overwrite: bool = False
+    ) -> None:
         self.path = path
         self._trace = trace
-        self._known = Known()
+        self._known = Known(targets={target.slot: target for target in targets})
         self._stacks: dict[int, Stack] = {}
         self._events: list[tuple[float, str, str]] = []
         self._failed: str | None = None
-        self._guards = _create(path, overwrite=overwrite)
+        self._guards = _create(path, self._first_state(), overwrite=overwrite)
         try:
             self._db = _connect(str(path.absolute()))
-            self._begin_recording()
+            self._db.execute(f"PRAGMA journal_mode = {'TRUNCATE' if self._guards else 'DELETE'}")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("SELECT count(*) FROM trace").fetchone()
         except sqlite3.Error as error:
             path.unlink(missing_ok=True)
             self._remove_guards()
@@ -110,16 +121,7 @@ class RecordingWriter:
 
     def serialize(self) -> bytes:
         """The database as it stands, for ``Recording.from_bytes``; also when it lives in memory."""
-        if hasattr(self._db, "serialize"):
-            return self._db.serialize()
-        # SQLite before 3.36 has no serialize unless built for it (RHEL 9: 3.34).
-        import tempfile  # rarely needed, and it brings OpenSSL into the recorder by way of random and hashlib
-
-        with tempfile.TemporaryDirectory(prefix="nativeleak-") as folder:
-            copy = Path(folder) / "recording"
-            with contextlib.closing(sqlite3.connect(copy)) as target:
-                self._db.backup(target)
-            return copy.read_bytes()
+        return _serialized(self._db)
 
     def close(self) -> None:
         """Writes what is left and closes the file. What was kept in memory is gone after this."""
@@ -142,16 +144,21 @@ class RecordingWriter:
     ) -> None:
         self.close()
 
-    def _begin_recording(self) -> None:
-        self._db.execute(f"PRAGMA journal_mode = {'TRUNCATE' if self._guards else 'DELETE'}")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        self._db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+    def _first_state(self) -> bytes:
+        with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+            self._begin_recording(db)
+            return _serialized(db)
+
+    def _begin_recording(self, db: sqlite3.Connection) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         for statement in filter(str.strip, TABLES.split(";")):
-            self._db.execute(statement)
-        self._db.executemany("INSERT INTO trace VALUES (?, ?)", trace_values(self._trace).items())
-        self._db.execute("COMMIT")
+            db.execute(statement)
+        db.executemany("INSERT INTO trace VALUES (?, ?)", trace_values(self._trace).items())
+        for statement, rows in encode(Known(), None, (), (), list(self._known.targets.values())).statements():
+            db.executemany(statement, rows)
+        db.execute("COMMIT")
 
     def _write(self, batch: Batch, elapsed_s: float) -> None:
         try:
@@ -176,7 +183,7 @@ class RecordingWriter:
             # The file cannot even be read: what is known here is written again, names of older stacks are lost.
             memory.close()
             self._db = sqlite3.connect(":memory:", isolation_level=None)
-            self._begin_recording()
+            self._begin_recording(self._db)
             batch = self._known.everything_again(batch)
         with contextlib.suppress(sqlite3.Error):
             file.close()
@@ -201,7 +208,20 @@ def _connect(path: str) -> sqlite3.Connection:
     return sqlite3.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
 
 
-def _create(path: Path, *, overwrite: bool) -> tuple[Path, ...]:
+def _serialized(db: sqlite3.Connection) -> bytes:
+    if hasattr(db, "serialize"):
+        return db.serialize()
+    # SQLite before 3.36 has no serialize unless built for it (RHEL 9: 3.34).
+    import tempfile  # rarely needed, and it brings OpenSSL into the recorder by way of random and hashlib
+
+    with tempfile.TemporaryDirectory(prefix="nativeleak-") as folder:
+        copy = Path(folder) / "recording"
+        with contextlib.closing(sqlite3.connect(copy)) as target:
+            db.backup(target)
+        return copy.read_bytes()
+
+
+def _create(path: Path, content: bytes, *, overwrite: bool) -> tuple[Path, ...]:
     """Make the file, and its guards in a folder where others may make files; which are these."""
     with contextlib.suppress(FileNotFoundError):
         mode = path.lstat().st_mode
@@ -219,10 +239,50 @@ def _create(path: Path, *, overwrite: bool) -> tuple[Path, ...]:
         guards: tuple[Path, ...] = ()
         if path.absolute().parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             guards = tuple(path.with_name(path.name + suffix) for suffix in _GUARDS)
-        for each in (*guards, path):
-            os.close(os.open(each, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        for guard in guards:
+            os.close(os.open(guard, _NEW_FILE, 0o600))
+        if not _appear(path, content):
+            fd = os.open(path, _NEW_FILE, 0o600)
+            try:
+                _write_all(fd, content)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
         return guards
     except OSError as error:
         raise RecordingError(
             f"recording to {path} failed: {error.strerror}", "Name a file in a folder you may write to with -o."
         ) from error
+
+
+def _appear(path: Path, content: bytes) -> bool:
+    """Make a file that has its content from the moment it is there; False where this file system cannot."""
+    folder = os.open(path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        except OSError as error:
+            if error.errno in _NO_TMPFILE:
+                return False
+            raise
+        link = functools.partial(os.link, f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+        try:
+            _write_all(fd, content, link)
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                return False
+            raise
+        return True
+    finally:
+        os.close(folder)
+
+
+def _write_all(fd: int, content: bytes, then: Callable[[], None] = lambda: None) -> None:
+    """Write a file whole and close it, whatever happens."""
+    try:
+        while content:
+            content = content[os.write(fd, content) :]
+        os.fsync(fd)
+        then()
+    finally:
+        os.close(fd)

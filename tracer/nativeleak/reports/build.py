@@ -20,7 +20,6 @@ from nativeleak.analysis.certainty import Certainty, certainty
 from nativeleak.analysis.growth import Growth, Ints, course, measure, resident_estimate, site_curves
 from nativeleak.analysis.select import By, Metric, Selection, keep_functions, keep_threads, merge, rank
 from nativeleak.analysis.table import TOTALS, UNKNOWN_THREAD, site_table
-from nativeleak.errors import RecordingError
 from nativeleak.model import (
     COUNTERS,
     Found,
@@ -203,14 +202,9 @@ def build(recording: Recording, selection: Selection) -> Report:
     """Counts everything a report says.
 
     Raises:
-        RecordingError: The recording is damaged or holds no snapshot.
+        RecordingError: The recording is damaged.
         UsageError: A filter of the selection makes no sense.
     """
-    if not recording.snapshots:
-        raise RecordingError(
-            f"reading {recording.name} failed: it holds no snapshot: the trace ended before the first one",
-            "Trace again, for longer than the interval between snapshots.",
-        )
     curves = site_curves(recording)
     table = site_table(recording)
     everything = _with_growth(table, measure(curves))
@@ -253,7 +247,7 @@ def build(recording: Recording, selection: Selection) -> Report:
         fastest=_first(recording, growing, "slope_bytes_per_s"),
         threads=_threads(recording, holding),
         guessed=_guessed(recording, holding),
-        counters=dict.fromkeys(COUNTERS, 0) | dict(recording.snapshots[-1].counters),
+        counters=dict.fromkeys(COUNTERS, 0) | dict(recording.last_snapshot.counters),
         overhead=_overhead(recording),
         windows=recording.windows or (_only_window(recording),),
         certainty=_certainty(program[program["kind"] == Kind.HEAP.value]),
@@ -317,7 +311,7 @@ def _certainty(table: pd.DataFrame) -> Certainty | None:
 
 def _only_window(recording: Recording) -> Window:
     """Of a recording from before there were several."""
-    last = recording.snapshots[-1]
+    last = recording.last_snapshot
     sample_bytes = recording.info.sample_bytes
     level = Level.SAMPLED if sample_bytes else Level.EXACT if "malloc" in recording.info.probes else Level.SYSCALLS
     return Window(0.0, last.elapsed_s, level, sample_bytes, last.probe_hits, 0.0, last.target_cpu_s)
@@ -443,7 +437,7 @@ def _resident(recording: Recording) -> Resident | None:
 
 
 def _overhead(recording: Recording) -> Overhead:
-    last = recording.snapshots[-1]
+    last = recording.last_snapshot
     # Where there was a budget its windows say what was measured in each; else all hits cost the same.
     in_probes_s = sum(window.cost_s for window in recording.windows) or last.probe_hits * last.probe_cost_ns / 1e9
     whole_s = last.target_cpu_s or last.elapsed_s

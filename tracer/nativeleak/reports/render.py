@@ -48,7 +48,7 @@ def render(recording: Recording, *, format: Format, options: ReportOptions) -> s
     """The report as text, with a line end.
 
     Raises:
-        RecordingError: The recording is damaged or holds no snapshot.
+        RecordingError: The recording is damaged.
         UsageError: A filter makes no sense.
     """
     selection = options.selection

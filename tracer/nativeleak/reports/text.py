@@ -21,6 +21,10 @@ from nativeleak.reports.text_sites import jvm_lines, site_lines
 from nativeleak.units import format_bytes, format_duration
 
 _LABEL_WIDTH: Final = 16
+_NO_SNAPSHOT: Final = (
+    "not known: no snapshot was made yet when the recording was cut off; trace again, and for longer than the interval "
+    "between snapshots"
+)
 _MAX_THREADS: Final = 20
 _HITS: Final = {"strace": "system calls read", "pmap": "readings of all mappings"}
 _ROUTINE: Final = frozenset({"probes", "engine", "unwind", "level"})
@@ -60,6 +64,9 @@ def _answer(report: Report, width: int) -> Iterator[Line]:
     for gap in gaps(report):
         if gap.is_loss:
             yield from _labelled("ATTENTION", _sentence(gap), width, "bold red")
+    if not report.n_snapshots:
+        yield from _labelled("Outstanding", _NO_SNAPSHOT, width, "bold")
+        return
     yield from _labelled("Outstanding", _outstanding(report), width, "bold")
     yield from _labelled("Growth", _growth(report), width, _style(report.growth.verdict))
     for label, text in (

@@ -1,7 +1,8 @@
 """The BPF programs in the kernel: load them, attach them, read what they keep.
 
 Features are found by trying, best first: one session link for entry and return (Linux 6.13), multi links (6.6), perf
-events. What is attached hangs on descriptors of this process: whatever way it ends, the kernel takes the probes away.
+events, and perf events of probes that tracefs defines. What is attached hangs on descriptors of this process: whatever
+way it ends, the kernel takes the probes away; only of the last kind definitions stay (``uprobe_events.py``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
 
-from nativeleak.engines.bpf import abi, kernel, live_set, site_store
+from nativeleak.engines.bpf import abi, kernel, live_set, site_store, uprobe_events
 from nativeleak.engines.bpf.btf import BTF_PATH
 from nativeleak.engines.bpf.groups import Close, Group, ProbeGroups, close_together
 from nativeleak.engines.bpf.live_set import LiveSet
@@ -47,6 +48,7 @@ class AttachMode(StrEnum):
     SESSION = "uprobe session"
     MULTI = "uprobe multi"
     PERF = "perf events"
+    TRACEFS = "perf events by tracefs"
 
 
 class Loader(StrEnum):
@@ -63,6 +65,7 @@ _ALLOCATOR_PROGRAMS: Final[dict[AttachMode, dict[str, int]]] = {
     },
     AttachMode.MULTI: dict.fromkeys(("on_alloc_entry", "on_alloc_return", "on_free"), kernel.ATTACH_UPROBE_MULTI),
     AttachMode.PERF: dict.fromkeys(("on_alloc_entry", "on_alloc_return", "on_free"), 0),
+    AttachMode.TRACEFS: dict.fromkeys(("on_alloc_entry", "on_alloc_return", "on_free"), 0),
 }
 _REALLOCS: Final = (CallKind.REALLOC, CallKind.REALLOCARRAY)
 _DECLINABLE: Final = (
@@ -165,12 +168,15 @@ class BpfEngine:
         self._n_functions: dict[int, int] = {}
         self.error: BaseException | None = None
         self.notes: list[str] = []
+        self._remove_stale_probes()
         try:
             self.mode, self._object = self._load(modes)
         except BaseException:
             if self._tracefs is not None:
                 self._tracefs.close()
             raise
+        if isinstance(self._object, BccObject):
+            self.notes += self._object.notes
         try:
             self._take_maps()
             self._attach_tracepoints()
@@ -185,6 +191,25 @@ class BpfEngine:
         self.close()
 
     # Loading
+
+    def _remove_stale_probes(self) -> None:
+        """Take away what tracers that were killed have left in tracefs; whoever may not leaves it to one who may."""
+        if self._tracefs is not None:
+            with contextlib.suppress(OSError):
+                n = uprobe_events.remove_stale(self._tracefs)
+                if n:
+                    self.notes.append(f"removed {n} probes from tracefs that a tracer left there which was killed")
+
+    def _check_events(self, mode: AttachMode) -> None:
+        """Make sure that the kernel has the perf events of a mode.
+
+        Raises:
+            OSError: It has not, or we may not.
+        """
+        if mode is AttachMode.PERF and not kernel.has_uprobe_pmu():
+            raise OSError(errno.ENODEV, "perf events make no probes in user programs on this kernel")
+        if mode is AttachMode.TRACEFS and (self._tracefs is None or not uprobe_events.can_define(self._tracefs)):
+            raise OSError(errno.EPERM, "no probes can be defined in tracefs")
 
     def _load(self, modes: Sequence[AttachMode]) -> tuple[AttachMode, BpfObject | BccObject]:
         """The object, loaded for the first way of attaching that the kernel takes."""
@@ -204,6 +229,7 @@ class BpfEngine:
         return BccObject(self._libbpf) if self._loader is Loader.BCC else BpfObject(self._libbpf, object_path())
 
     def _load_for(self, mode: AttachMode) -> BpfObject | BccObject:
+        self._check_events(mode)
         bpf_object = self._open()
         try:
             wanted = _ALLOCATOR_PROGRAMS[mode]
@@ -377,12 +403,28 @@ class BpfEngine:
                 self._object.attach_uprobe(program, pid, path, offset, cookie, at_return=at_return)
                 for offset, cookie in places
             ]
+        if self.mode is AttachMode.TRACEFS:
+            return self._attach_events(program, pid, path, places, at_return=at_return)
         attach_type = _ALLOCATOR_PROGRAMS[self.mode][program]
         offsets, cookies = [offset for offset, _ in places], [cookie for _, cookie in places]
         fd = kernel.link_uprobes(
             self._object.program_fd(program), attach_type, path, offsets, cookies, pid, at_return=at_return
         )
         return [functools.partial(os.close, fd)]
+
+    def _attach_events(
+        self, program: str, pid: int, path: str, places: Sequence[tuple[int, int]], *, at_return: bool
+    ) -> list[Close]:
+        assert self._tracefs is not None  # noqa: S101
+        fd = self._object.program_fd(program)
+        closes: list[Close] = []
+        try:
+            for offset, cookie in places:
+                closes.append(uprobe_events.attach(self._tracefs, fd, pid, path, offset, cookie, at_return=at_return))
+        except BaseException:
+            close_together(closes)
+            raise
+        return closes
 
     @contextlib.contextmanager
     def attached_to_ourselves(self, path: str, offsets: Sequence[int]) -> Iterator[None]:

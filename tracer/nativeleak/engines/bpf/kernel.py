@@ -34,6 +34,7 @@ _BPF_ENABLE_STATS: Final = 32
 _BPF_PERF_EVENT: Final = 41
 _LOG_BYTES: Final = 1 << 20
 _UPROBE_MULTI_RETURN: Final = 1
+_UPROBE_PMU: Final = "/sys/bus/event_source/devices/uprobe"
 _PERF_TYPE_TRACEPOINT: Final = 2
 _PERF_FLAG_FD_CLOEXEC: Final = 8
 _PERF_EVENT_IOC_ENABLE: Final = 0x2400
@@ -171,9 +172,8 @@ def attach_uprobe(prog_fd: int, pid: int, path: str, offset: int, cookie: int, *
     Raises:
         OSError: As the kernel says; ENOENT where it has no such events.
     """
-    pmu = Path("/sys/bus/event_source/devices/uprobe")
-    kind = int(Path(pmu, "type").read_text())
-    bit = int(Path(pmu, "format/retprobe").read_text().removeprefix("config:"))
+    kind = int(Path(_UPROBE_PMU, "type").read_text())
+    bit = int(Path(_UPROBE_PMU, "format/retprobe").read_text().removeprefix("config:"))
     path_buffer = ctypes.create_string_buffer(os.fsencode(path))
     # struct perf_event_attr up to config2: the path and the offset in it are config1 and config2.
     attr = struct.pack(
@@ -193,18 +193,41 @@ def attach_uprobe(prog_fd: int, pid: int, path: str, offset: int, cookie: int, *
     buffer = ctypes.create_string_buffer(attr.ljust(_PERF_ATTR_SIZE_VER5, b"\0"), _PERF_ATTR_SIZE_VER5)
     event = _syscall(_number("perf_event_open"), buffer, pid, -1, -1, _PERF_FLAG_FD_CLOEXEC)
     try:
-        link_attr = struct.pack("<IIIIQ", prog_fd, event, _BPF_PERF_EVENT, 0, cookie)
-        link = _syscall(
-            _number("bpf"), _BPF_LINK_CREATE, ctypes.create_string_buffer(link_attr, len(link_attr)), len(link_attr)
-        )
-        if _libc.ioctl(event, ctypes.c_ulong(_PERF_EVENT_IOC_ENABLE), ctypes.c_ulong(0)) < 0:
-            error = ctypes.get_errno()
-            os.close(link)
-            raise OSError(error, os.strerror(error))
+        return event, link_perf_event(prog_fd, event, cookie)
     except OSError:
         os.close(event)
         raise
-    return event, link
+
+
+def has_uprobe_pmu() -> bool:
+    """Whether perf events can make probes of their own in user programs."""
+    return Path(_UPROBE_PMU, "type").exists()
+
+
+def link_perf_event(prog_fd: int, event: int, cookie: int) -> int:
+    """Run a program at a perf event, and enable it; returns the link's descriptor.
+
+    Raises:
+        OSError: As the kernel says.
+    """
+    attr = struct.pack("<IIIIQ", prog_fd, event, _BPF_PERF_EVENT, 0, cookie)
+    link = _syscall(_number("bpf"), _BPF_LINK_CREATE, ctypes.create_string_buffer(attr, len(attr)), len(attr))
+    if _libc.ioctl(event, ctypes.c_ulong(_PERF_EVENT_IOC_ENABLE), ctypes.c_ulong(0)) < 0:
+        error = ctypes.get_errno()
+        os.close(link)
+        raise OSError(error, os.strerror(error))
+    return link
+
+
+def open_tracepoint_of(pid: int, event_id: int) -> int:
+    """A perf event of a tracepoint, a probe that was defined in tracefs for one, for one process; its descriptor.
+
+    Raises:
+        OSError: As the kernel says.
+    """
+    attr = struct.pack("<IIQ", _PERF_TYPE_TRACEPOINT, _PERF_ATTR_SIZE_VER5, event_id)
+    buffer = ctypes.create_string_buffer(attr.ljust(_PERF_ATTR_SIZE_VER5, b"\0"), _PERF_ATTR_SIZE_VER5)
+    return _syscall(_number("perf_event_open"), buffer, pid, -1, -1, _PERF_FLAG_FD_CLOEXEC)
 
 
 def has_uprobe_links(prog_fd: int, attach_type: int) -> bool:
@@ -308,11 +331,19 @@ class Tracefs:
         Raises:
             OSError: ENOENT where the kernel has no such event.
         """
-        fd = os.open(f"events/{event}/id", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._dir_fd)
+        fd = self.open(f"events/{event}/id", os.O_RDONLY)
         try:
             return int(os.read(fd, 32))
         finally:
             os.close(fd)
+
+    def open(self, name: str, flags: int) -> int:
+        """Open a file of it; returns the descriptor.
+
+        Raises:
+            OSError: There is none, or it may not be opened so.
+        """
+        return os.open(name, flags | os.O_CLOEXEC, dir_fd=self._dir_fd)
 
     def close(self) -> None:
         """Let go of the mount."""

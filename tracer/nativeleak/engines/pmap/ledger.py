@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -160,7 +161,8 @@ class _Entry:
 def _cut(each: Range, around: Surroundings) -> Iterator[tuple[int, int]]:
     """The parts of a range by mapping, neighbours of the same region together."""
     part: tuple[int, int, Region] | None = None
-    for mapping in around.mappings:
+    first = max(0, bisect_right(around.starts, each.start) - 1)
+    for mapping in around.mappings[first : bisect_left(around.starts, each.end)]:
         start, end = max(each.start, mapping.start), min(each.end, mapping.end)
         if start >= end:
             continue

@@ -6,13 +6,14 @@ the state before. ``pmap`` prints no times: files are as far apart as they were 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from nativeleak.engines.pmap.ledger import PmapLedger
 from nativeleak.engines.pmap.regions import Surroundings
 from nativeleak.engines.pmap.smaps import Listing, Mapping
-from nativeleak.engines.watched import ThreadTable, WatchedProcess, snapshot_of
+from nativeleak.engines.watched import ThreadTable, WatchedProcess, most_snapshots, snapshot_of
 from nativeleak.errors import NativeleakError
 from nativeleak.model import SiteTotals, Snapshot, Stack, TargetInfo
 
@@ -73,12 +74,15 @@ class RecordedPmap:
             yield self._snapshot(0.0, first)
             return
         self._ledger.begin(Surroundings(first, is_jvm=self._is_jvm))
-        for at_s, listing in self._listings[1:]:
+        n_names = len({mapping.path for _, listing in self._listings for mapping in listing.mappings})
+        every = -(-len(self._listings) // most_snapshots(n_names))
+        for i, (at_s, listing) in enumerate(self._listings[1:], start=2):
             around = Surroundings(listing.mappings, is_jvm=self._is_jvm)
             self._ledger.take(listing.mappings, lambda around=around: around, at_s - self.started)  # type: ignore[misc]
             if listing is self._listings[-1][1]:
                 self._notes += self._ledger.growth_notes(around)
-            yield self._snapshot(at_s - self.started, listing.mappings)
+            if i == len(self._listings) or i % every == 0:
+                yield self._snapshot(at_s - self.started, listing.mappings)
 
     def _snapshot(self, elapsed_s: float, mappings: Sequence[Mapping]) -> Snapshot:
         rss_bytes = sum(max(0, mapping.rss) for mapping in mappings)
@@ -98,12 +102,13 @@ class RecordedPmap:
         space = self._process.space
         if any(mapping.rss < 0 for mapping in mappings):
             return space.site_totals(0, elapsed_s)
-        return space.site_totals(0, elapsed_s, lambda start, end: _resident(start, end, mappings))
+        starts = [mapping.start for mapping in mappings]
+        return space.site_totals(0, elapsed_s, lambda start, end: _resident(start, end, mappings, starts))
 
 
-def _resident(start: int, end: int, mappings: Sequence[Mapping]) -> int:
+def _resident(start: int, end: int, mappings: Sequence[Mapping], starts: Sequence[int]) -> int:
     total = 0
-    for mapping in mappings:
+    for mapping in mappings[max(0, bisect_right(starts, start) - 1) : bisect_left(starts, end)]:
         shared = min(end, mapping.end) - max(start, mapping.start)
         if shared > 0:
             total += mapping.rss * shared // (mapping.end - mapping.start)

@@ -47,6 +47,8 @@ class Surroundings:
         stacks: In order of address.
         owned: (start, end, name) of what the JVM says it has.
         is_jvm: Whether the process is a HotSpot JVM.
+        starts: Of the mappings.
+        runs: For each mapping the first of those that lie before it without a gap, all of them anonymous.
     """
 
     mappings: Sequence[Mapping]
@@ -54,9 +56,13 @@ class Surroundings:
     owned: Sequence[tuple[int, int, str]] = ()
     is_jvm: bool = False
     starts: list[int] = field(default_factory=list)
+    runs: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.starts.extend(mapping.start for mapping in self.mappings)
+        for index, mapping in enumerate(self.mappings):
+            self.starts.append(mapping.start)
+            is_next = index > 0 and _touch(self.mappings[index - 1], mapping)
+            self.runs.append(self.runs[-1] if is_next else index)
 
     def region(self, address: int) -> Region:
         """What the memory at an address is."""
@@ -88,11 +94,7 @@ class Surroundings:
         mapping = self.mappings[index]
         base = mapping.start // ARENA_BYTES * ARENA_BYTES
         # mprotect may have cut the heap into several mappings.
-        first = index
-        while (
-            first > 0 and self.mappings[first].start > base and _touch(self.mappings[first - 1], self.mappings[first])
-        ):
-            first -= 1
+        first = max(self.runs[index], bisect_right(self.starts, base) - 1)
         if self.mappings[first].start != base or mapping.end > base + ARENA_BYTES:
             return False
         if mapping.end == base + ARENA_BYTES:

@@ -22,6 +22,9 @@ _PROCESS: Final = re.compile(r"(\d{1,10}):   (.*)")
 _ROW: Final = re.compile(
     r"([0-9a-f]{8,16}) +(\d{1,15})K? +(?:(\d{1,15}|-) +(?:\d{1,15}|-) +)?([r-][w-][x-][s-][R-]?) {1,3}(.*)"
 )
+_MAX_MAPPED: Final = 1 << 57
+"""No process has more: five levels of page tables."""
+_ADDRESSES: Final = 1 << 64
 MAX_LINE: Final = 1 << 14
 """Longest line that is looked at: a path has at most 4,096 bytes, four times as many characters when escaped."""
 
@@ -79,17 +82,18 @@ def parse_smaps(text: str) -> list[Mapping]:
         if match is None:
             continue
         if head is not None:
-            found.append(Mapping(*head, rss, flags))
+            _add(found, Mapping(*head, rss, flags))
         start, end, perms, _, _, _, path = match.groups()
         head, rss, flags = (int(start, 16), int(end, 16), perms, path.removesuffix(_DELETED)), -1, ""
     if head is not None:
-        found.append(Mapping(*head, rss, flags))
-    return [mapping for mapping in found if mapping.start < mapping.end]
+        _add(found, Mapping(*head, rss, flags))
+    return found
 
 
 def parse_pmap(lines: Iterable[str]) -> Iterator[Listing]:
     """The listings in the output of ``pmap PID`` or ``pmap -x PID``, of one run or several after each other."""
     listing: Listing | None = None
+    room = 0
     for line in lines:
         if len(line) > MAX_LINE:
             continue
@@ -97,7 +101,7 @@ def parse_pmap(lines: Iterable[str]) -> Iterator[Listing]:
         if head:
             if listing is not None:
                 yield listing
-            listing = Listing(int(head[1]), head[2], [])
+            listing, room = Listing(int(head[1]), head[2], []), _MAX_MAPPED
             continue
         row = _ROW.fullmatch(line)
         if row is None or listing is None:
@@ -105,11 +109,25 @@ def parse_pmap(lines: Iterable[str]) -> Iterator[Listing]:
         start, n_kib, rss_kib, mode, name = row.groups()
         begin = int(start, 16)
         rss = int(rss_kib) << 10 if rss_kib and rss_kib != "-" else -1
-        mapping = Mapping(begin, begin + (int(n_kib) << 10), _perms(mode), _path(name), rss)
-        if mapping.start < mapping.end and (not listing.mappings or mapping.start >= listing.mappings[-1].end):
-            listing.mappings.append(mapping)
+        n_bytes = int(n_kib) << 10
+        mapping = Mapping(begin, begin + n_bytes, _perms(mode), _path(name), min(rss, n_bytes))
+        if mapping.end <= _ADDRESSES and n_bytes <= room:
+            room -= n_bytes
+            _add(listing.mappings, mapping)
     if listing is not None:
         yield listing
+
+
+def _add(found: list[Mapping], mapping: Mapping) -> None:
+    """Add what is listed next; where it lies over what stands before it, that has changed while it was listed."""
+    if mapping.start >= mapping.end:
+        return
+    while found and found[-1].end > mapping.start:
+        last = found.pop()
+        if last.start < mapping.start:
+            found.append(last._replace(end=mapping.start))
+            break
+    found.append(mapping)
 
 
 def is_pmap_start(line: str) -> bool:

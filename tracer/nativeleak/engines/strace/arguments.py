@@ -133,4 +133,4 @@ def parse_result(rest: str) -> Result | None:
     # -1 without a name of an error is an address or a flag nobody asks for here.
     if number is None:
         return Result(None, failed=error is not None, error=error or "")
-    return Result(int(number, 0), failed=error is not None, error=error or "")
+    return Result(int(number, 16 if "x" in number else 10), failed=error is not None, error=error or "")

@@ -35,6 +35,8 @@ from nativeleak.model import Owner, TargetEnd
 _PR_SET_NAME: Final = ("PR_SET_NAME", "0xf", "15")
 _FORKS: Final = frozenset({"fork", "vfork", "clone", "clone2", "clone3"})
 _SHMGET_SIZE: Final = 1
+_ADDRESSES: Final = 1 << 57
+"""No process has more: five levels of page tables."""
 _CLONE_FLAGS: Final = re.compile(r"\bflags=([^,}\s]{1,2048})")
 
 
@@ -49,6 +51,7 @@ class Target:
         segment_bytes: Gives the length of what is mapped at an address, for a shared segment from before the window.
         is_from_start: The output may begin with the program's own start.
         segments: Shared memory made in the window: id -> bytes.
+        jvm_stacks: Keys of stacks in which the JVM maps for itself.
     """
 
     process: WatchedProcess
@@ -57,6 +60,7 @@ class Target:
     segment_bytes: Callable[[int], int] = lambda _address: 0
     is_from_start: bool = False
     segments: dict[int, int] = field(default_factory=dict)
+    jvm_stacks: set[int] = field(default_factory=set)
 
 
 class StraceLedger:
@@ -202,7 +206,8 @@ class StraceLedger:
         thread = self.threads.uid(slot, step.tid, name)
         key = target.namer.key(step.frames, mark)
         owner = owner_of_stack([frame for frame in target.namer.frames(key) if frame.module is not None])
-        if owner is Owner.JVM:
+        if owner is Owner.JVM and key not in target.jvm_stacks:
+            target.jvm_stacks.add(key)
             target.process.space.reclassify_stack(key, owner)
         return thread, key, False, step.time_s
 
@@ -243,7 +248,8 @@ def new_thread(step: Step) -> tuple[int, bool] | None:
 
 
 def _numbers(args: tuple[str, ...]) -> list[int | None]:
-    return [parse_number(arg) for arg in args[:2]] + [None, None]
+    numbers = (parse_number(arg) for arg in args[:2])
+    return [number if number is not None and 0 <= number < _ADDRESSES else None for number in numbers] + [None, None]
 
 
 def _number(text: str) -> int:
@@ -253,12 +259,12 @@ def _number(text: str) -> int:
         ValueError: It is none.
     """
     number = parse_number(text)
-    if number is None:
-        raise ValueError(f"not a number: {text[:40]!r}")
+    if number is None or not 0 <= number < _ADDRESSES:
+        raise ValueError(f"no address or length: {text[:40]!r}")
     return number
 
 
 def _value(step: Left) -> int:
-    if step.value is None or step.value < 0:
+    if step.value is None or not 0 <= step.value < _ADDRESSES:
         raise ValueError("no address came back")
     return step.value

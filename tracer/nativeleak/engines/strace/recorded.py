@@ -18,13 +18,12 @@ from nativeleak.engines.strace.lines import parse_call_name, parse_leader, parse
 from nativeleak.engines.strace.program_lines import LineSplitter
 from nativeleak.engines.strace.reader import CALLS, Left, Named, StraceReader
 from nativeleak.engines.strace.stacks import StackNamer
-from nativeleak.engines.watched import WatchedProcess, snapshot_of
+from nativeleak.engines.watched import WatchedProcess, most_snapshots, snapshot_of
 from nativeleak.errors import NativeleakError
 from nativeleak.model import Snapshot, Stack, TargetInfo
 
 _READ_BYTES: Final = 1 << 20
 _N_SNAPSHOTS: Final = 20
-_MAX_SNAPSHOTS: Final = 2000
 _SNIFFED_LINES: Final = 200
 _MAX_PARENTS: Final = 1 << 20
 
@@ -50,6 +49,8 @@ class RecordedStrace:
         self._parent: dict[int, tuple[int, bool]] = {}
         self._first_tid: int | None = None
         self._begins_with_exec = False
+        self._processes: dict[int, int] = {}
+        self._sites: set[int] = set()
         self._tids: set[int] = set()
         self._comms: dict[int, str] = {}
         self._notes: list[tuple[str, str]] = []
@@ -80,13 +81,16 @@ class RecordedStrace:
 
     def snapshots(self, interval_s: float) -> Iterator[Snapshot]:
         """Everything as it was at each interval, and at the end."""
-        every_s = max(min(interval_s, self.duration_s / _N_SNAPSHOTS), self.duration_s / _MAX_SNAPSHOTS)
-        next_s = every_s
+        every_s = max(
+            min(interval_s, self.duration_s / _N_SNAPSHOTS), self.duration_s / most_snapshots(len(self._sites))
+        )
+        next_s, last_s = every_s, self.duration_s - every_s / 2  # one just before the end would say the same
         for line in itertools.chain(self._lines(), [None]):
             for step in self._reader.feed(line) if line is not None else self._reader.flush():
-                if not isinstance(step, Named) and every_s and getattr(step, "time_s", 0.0) >= next_s:
+                now_s = getattr(step, "time_s", 0.0)
+                if every_s and next_s < last_s and now_s >= next_s:
                     yield self._snapshot(next_s)
-                    next_s = step_after(next_s, every_s, getattr(step, "time_s", 0.0))
+                    next_s = step_after(next_s, every_s, now_s)
                 self._ledger.apply(step)
         yield self._snapshot(self.duration_s)
 
@@ -133,8 +137,11 @@ class RecordedStrace:
                     self._tids.add(tid)
                 if isinstance(step, Named):
                     self._comms.setdefault(tid, step.comm)
-                elif isinstance(step, Left) and step.name == "execve" and step.args and not step.failed:
-                    self._comms[tid] = Path(step.args[0].strip('"')).name[:15]
+                elif isinstance(step, Left):
+                    if step.name == "execve" and step.args and not step.failed:
+                        self._comms[tid] = Path(step.args[0].strip('"')).name[:15]
+                    if len(self._sites) < _MAX_PARENTS:
+                        self._sites.add(hash((tid, step.frames)))
                 born = new_thread(step)
                 if born is not None and len(self._parent) < _MAX_PARENTS:
                     self._parent[born[0]] = tid, born[1]
@@ -154,12 +161,19 @@ class RecordedStrace:
 
     def _process_of(self, tid: int) -> int:
         """The process a thread belongs to: up from thread to maker, as far as it was seen."""
-        for _ in range(len(self._parent) + 1):
+        passed = []
+        while tid not in self._processes:
             maker, is_thread = self._parent.get(tid, (0, False))
-            if not is_thread:
-                return tid if tid in self._parent or self._first_tid is None else self._root_of(tid)
-            tid = maker
-        return tid
+            is_root = is_thread or tid in self._parent or self._first_tid is None
+            self._processes[tid] = (
+                tid if is_root else self._root_of(tid)
+            )  # of a thread: for now, should there be a circle
+            if is_thread:
+                passed.append(tid)
+                tid = maker
+        process = self._processes[tid]
+        self._processes.update(dict.fromkeys(passed, process))
+        return process
 
     def _root_of(self, tid: int) -> int:
         """A thread that nobody was seen to make: it was there before, and of the one process that was attached to."""

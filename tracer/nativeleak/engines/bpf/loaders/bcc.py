@@ -16,13 +16,14 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from nativeleak.engines.bpf import abi, kernel
 from nativeleak.engines.bpf.loaders.bcc_compiler import LIBRARY
+from nativeleak.engines.bpf.loaders.headers import Headers, find_headers, stubs
 from nativeleak.engines.bpf.loaders.libbpf import BpfMap, Libbpf
 from nativeleak.errors import CannotTraceError
 
@@ -101,9 +102,22 @@ def has_bcc() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What BCC has made.
+
+    Attributes:
+        programs: Instructions of each, with numbers in the place of maps.
+        headers: What they were compiled with.
+    """
+
+    programs: Mapping[str, bytes]
+    headers: Headers
+
+
 @functools.cache
-def compiled(*more_flags: str) -> Mapping[str, bytes]:
-    """Instructions of every program, with numbers in the place of maps; compiled once, by a process of its own.
+def compiled(*more_flags: str) -> Compiled:
+    """The programs; compiled once, by a process of its own. With the kernel's own headers, else with stubs.
 
     Args:
         more_flags: Of the compiler.
@@ -111,9 +125,29 @@ def compiled(*more_flags: str) -> Mapping[str, bytes]:
     Raises:
         CannotTraceError: There is no BCC here, or it does not compile them.
     """
+    return compile_with(find_headers(), *more_flags)
+
+
+def compile_with(headers: Headers, *more_flags: str) -> Compiled:
+    """The programs compiled with some headers; with stubs where that fails.
+
+    Raises:
+        CannotTraceError: There is no BCC here, or it does not compile them.
+    """
+    try:
+        return Compiled(_compile(headers, more_flags), headers)
+    except CannotTraceError as error:
+        if not headers.is_real or not has_bcc():
+            raise
+        instead = stubs(f"with {headers.said} {error.what}")
+        return Compiled(_compile(instead, more_flags), instead)
+
+
+def _compile(headers: Headers, more_flags: Sequence[str]) -> Mapping[str, bytes]:
     flags = [f"-DNL_MAP_{name}={_FIRST_NUMBER + i}" for i, name in enumerate(SHAPES)]
     flags += [f"-DNL_SCRATCH_BYTES={_SCRATCH_BYTES}", *more_flags]
-    command = [sys.executable, "-m", "nativeleak.engines.bpf.loaders.bcc_compiler", str(source_path()), *flags]
+    module = "nativeleak.engines.bpf.loaders.bcc_compiler"
+    command = [sys.executable, "-m", module, str(source_path()), headers.tree, headers.generated, *flags]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", check=False, timeout=_COMPILE_TIMEOUT_S
@@ -139,7 +173,11 @@ def with_descriptors(code: bytes, fds: Mapping[int, int]) -> bytes:
 
 
 class BccObject:
-    """The programs and maps, with the surface of ``libbpf.BpfObject``."""
+    """The programs and maps, with the surface of ``libbpf.BpfObject``.
+
+    Attributes:
+        notes: How they were made, a sentence each.
+    """
 
     def __init__(self, libbpf: Libbpf) -> None:
         self._libbpf = libbpf
@@ -151,6 +189,7 @@ class BccObject:
         self._maps: dict[str, int] = {}
         self._programs: dict[str, int] = {}
         self._links: list[int] = []
+        self.notes: list[str] = []
 
     def set_autoload(self, name: str, *, load: bool) -> None:
         """Whether ``load`` takes this program along."""
@@ -175,13 +214,14 @@ class BccObject:
         Raises:
             OSError: The kernel refused; ``Libbpf.messages`` says why.
         """
-        code = compiled(*self._flags)
+        made = compiled(*self._flags)
+        self.notes = [f"BCC has compiled the programs with {made.headers.said}"]
         for name, shape in self._shapes.items():
             self._maps[name] = self._libbpf.create_map(
                 name, shape.kind, shape.key_bytes, shape.value_bytes, self._sizes[name], shape.flags
             )
         numbers = {_FIRST_NUMBER + i: self._maps[name] for i, name in enumerate(SHAPES)}
-        for name, instructions in code.items():
+        for name, instructions in made.programs.items():
             if name in self._left_out:
                 continue
             try:

@@ -1,22 +1,26 @@
 """BCC as a compiler: our BPF sources to instructions. A program of its own, since it takes over 100 MB.
 
 Scope: no more than libbcc's ``bpf_module_create_c_from_string`` by ctypes, and the tree of kernel headers that it wants
-to see. Debian has it in libbpfcc, which python3-bpfcc brings; its Python module is not needed, so that a virtual
-environment is no obstacle. Prints JSON: name of a program -> its instructions in hexadecimal digits.
+to see: the kernel's own, or stubs. Debian has it in libbpfcc, which python3-bpfcc brings; its Python module is not
+needed, so that a virtual environment is no obstacle. Prints JSON: name of a program -> its instructions in hexadecimal
+digits.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import lzma
 import os
 import platform
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from nativeleak.engines.bpf.btf import read_offsets
+from nativeleak.engines.bpf.loaders.headers import read_release
 
 LIBRARY: Final = "libbcc.so.0"
 _P: Final = ctypes.c_void_p
@@ -123,17 +127,45 @@ def compile_programs(source: Path, flags: list[str]) -> dict[str, bytes]:
     return programs
 
 
+def use_headers(room: Path, tree: str, generated: str, machine: str) -> list[str]:
+    """Have BCC see headers; flags of the compiler that belong to them.
+
+    Args:
+        room: An empty folder, for what has to be written.
+        tree: As ``headers.Headers``.
+        generated: The same.
+        machine: As ``uname -m``.
+
+    Raises:
+        RuntimeError: They are for another kernel.
+        OSError: They cannot be read.
+    """
+    arch = _MACHINES[machine]
+    if tree.endswith(".tar.xz"):
+        with tarfile.open(tree) as archive:
+            archive.extractall(room, filter="data")
+        is_for = read_release(room)
+        if is_for not in ("", platform.release()):
+            raise RuntimeError(f"error: {tree} is for {is_for}")
+        tree = str(room)
+    elif not tree:
+        write_stubs(room, machine)
+        tree = str(room)
+    os.environ["BCC_KERNEL_SOURCE"] = tree
+    folders = (f"arch/{arch}/include/generated/uapi", f"arch/{arch}/include/generated", "include")
+    return [f"-I{generated}/{folder}" for folder in (*folders, "include/generated/uapi")] if generated else []
+
+
 def main() -> int:
-    """Arguments: the source, then flags of the compiler."""
-    source, flags = Path(sys.argv[1]), sys.argv[2:]
+    """Arguments: the source, the headers' tree and what is generated (see ``use_headers``), then flags."""
+    source, tree, generated, flags = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]
     machine = platform.machine()
     with tempfile.TemporaryDirectory(prefix="nativeleak-bcc-") as room:
-        write_stubs(Path(room), machine)
-        os.environ["BCC_KERNEL_SOURCE"] = room
-        flags += [f"-I{source.parent}", f"-D__TARGET_ARCH_{_MACHINES[machine]}", *offset_flags()]
         try:
+            flags += use_headers(Path(room), tree, generated, machine)
+            flags += [f"-I{source.parent}", f"-D__TARGET_ARCH_{_MACHINES[machine]}", *offset_flags()]
             programs = compile_programs(source, flags)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, tarfile.TarError, lzma.LZMAError) as error:
             print(error, file=sys.stderr)  # noqa: T201 - a program of its own
             return 1
     json.dump({name: code.hex() for name, code in programs.items()}, sys.stdout)
