@@ -422,6 +422,7 @@ class Trace:
         """Name new stacks, of many at once only a part: then the target has the machine to itself."""
         started_s = time.monotonic()
         if started_s < self._naming_from_s:
+            self.collector.look_at_code(within_s=_NAMING_S)
             return
         self.collector.name_new_stacks(within_s=_NAMING_S)
         ended_s = time.monotonic()

@@ -12,6 +12,7 @@ import math
 import os
 import resource
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -84,6 +85,7 @@ class Collector:
         self._changed_threads: set[int] = {0}
         self._uid_of: dict[tuple[int, int], int] = {}
         self._new_keys: dict[int, None] = {}
+        self._unseen_code: deque[int] = deque()
         self._lost_events_seen = 0
         self._counters: dict[abi.Counter, int] = {}
         self._counters_before: dict[abi.Counter, int] = {}
@@ -160,6 +162,8 @@ class Collector:
         kind = event.type
         if kind == abi.EventType.STACK:
             self._new_keys[event.stack] = None
+            if state.java is not None:
+                self._unseen_code.append(event.stack)
         elif kind == abi.EventType.THREAD:
             self._on_thread(state, event)
         elif kind == abi.EventType.THREAD_EXIT:
@@ -267,7 +271,30 @@ class Collector:
             n_named += self._name(keys)
             for key in keys:
                 del self._new_keys[key]
+        if not self._new_keys:
+            self._unseen_code.clear()
         return n_named
+
+    def look_at_code(self, within_s: float) -> None:
+        """Name the Java code on stacks that wait for their turn, oldest first; those left over wait for the next call.
+
+        Args:
+            within_s: About how long it may take.
+        """
+        if not self._unseen_code:
+            return
+        for state in self.targets.values():
+            if state.java is not None:
+                state.java.begin_naming()
+        until_s = time.monotonic() + within_s
+        while self._unseen_code and time.monotonic() < until_s:
+            key = self._unseen_code.popleft()
+            if key not in self._new_keys:
+                continue
+            peeked = self.engine.stacks.peek(key)
+            owner = self.targets.get(peeked[0]) if peeked is not None else None
+            if peeked is not None and owner is not None and owner.java is not None:
+                owner.java.look_at(peeked[1])
 
     @property
     def n_unnamed(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, Self
 
@@ -20,6 +21,9 @@ _KINDS: Final = frozenset(
     {abi.Found.GAP, abi.Found.COMPILED, abi.Found.INTERPRETED, abi.Found.ENTRY, abi.Found.BARRIER, abi.Found.NO_BLOB}
 )
 
+_CODE: Final = frozenset({int(abi.Found.COMPILED), int(abi.Found.INTERPRETED)})
+_MAX_LOOKED_AT: Final = 32_768
+
 
 class JavaTarget:
     """One JVM that is traced.
@@ -35,6 +39,7 @@ class JavaTarget:
         self._threads, self._no_threads = _thread_namer(vm)
         self._names_read_s = 0.0
         self._saw_barrier = False
+        self._looked_at: set[tuple[int, int]] = set()
         self.names: dict[int, str] = {}
 
     @classmethod
@@ -100,6 +105,17 @@ class JavaTarget:
     def begin_naming(self) -> None:
         """Stacks are about to be named that were taken by now."""
         self.namer.begin()
+
+    def look_at(self, words: Sequence[int]) -> None:
+        """Name the Java code of a stack that waits for its own name: code is thrown away, stacks are kept."""
+        new = set(zip(words[::2], words[1::2], strict=True)) - self._looked_at
+        if len(self._looked_at) > _MAX_LOOKED_AT:
+            self._looked_at.clear()
+        self._looked_at |= new
+        for word, extra in new:
+            found = word >> abi.FOUND_SHIFT
+            if found in _CODE:
+                self.frames(RawFrame(word & abi.ADDRESS_MASK, abi.Found(found), extra))
 
     def read_names(self) -> dict[int, str]:
         """Names of the Java threads alive by tid; read anew at most once a second."""

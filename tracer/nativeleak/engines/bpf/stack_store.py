@@ -46,6 +46,21 @@ class StackStore:
             self._frames.delete(chunk_key)
         return raw_stack(key, facts, words[: 2 * n_kept])
 
+    def peek(self, key: int) -> tuple[int, list[int]] | None:
+        """Slot and frame words of a new stack, which stays in the store; None when it was taken before."""
+        value = self._stacks.lookup(_U64.pack(key))
+        if value is None:
+            return None
+        facts = abi.StackStruct.from_buffer_copy(value)
+        n_kept = min(facts.n, facts.depth)
+        words: list[int] = []
+        for chunk in range(-(-n_kept // abi.CHUNK_FRAMES)):
+            frames = self._frames.lookup(_CHUNK_KEY.pack(key, chunk, 0))
+            if frames is None:
+                return None
+            words.extend(struct.unpack(f"={len(frames) // 8}Q", frames))
+        return facts.slot, words[: 2 * n_kept]
+
     def new_keys(self) -> list[int]:
         """Keys of all stacks that are in the store, those whose event was lost too."""
         keys: list[int] = []
