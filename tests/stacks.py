@@ -20,6 +20,15 @@ def await_tables(trace: Trace) -> None:
     eventually(lambda: "have their unwind tables" in _notes(trace.recording), "unwind tables")
 
 
+def copy_recording(recording: Path, copy: Path) -> None:
+    """What a recording that grows holds at one moment."""
+    with (
+        closing(sqlite3.connect(f"file:{recording}?mode=ro", uri=True, timeout=30)) as source,
+        closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)
+
+
 def await_snapshots(trace: Trace, n: int) -> None:
     """Wait until a trace under way has made so many more."""
     before = read_snapshot_count(trace.recording)

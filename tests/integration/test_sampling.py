@@ -28,7 +28,7 @@ def estimates(report: dict[str, Any], truth: dict[str, Any]) -> list[tuple[int, 
         rows = [
             row
             for row in report["sites"]
-            if row["thread"]["tid"] == site["tid"]
+            if (row["kind"], row["thread"]["tid"]) == (site["kind"], site["tid"])
             and any(frame["function"] == site["function"] for frame in row["frames"])
         ]
         if rows and "sampling" in rows[0]:

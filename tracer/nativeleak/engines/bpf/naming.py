@@ -134,7 +134,8 @@ class StackNamer:
             self._backing_callers.add(caller)
             for key in self._mapping_callers.pop(caller, ()):
                 state.space.reclassify_stack(key, Owner.ALLOCATOR)
-            return False
+            # The same stack again, in a call whose return was declined, is the allocator's too.
+            return True
         if caller in self._backing_callers:
             return True
         if raw.key in self._mapping_stacks:
