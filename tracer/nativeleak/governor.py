@@ -35,6 +35,8 @@ _HOLD_S: Final = 5.0
 _MAX_HOLD_S: Final = 320.0
 _WRONG_S: Final = 10.0
 """A step up was wrong when a step down follows within this time."""
+_NOT_WAITED_FOR: Final = 2.0
+"""A look at so many times the budget is not waited out for another."""
 _STEADY_S: Final = 60.0
 """After so long without a step down the hold is what it was at first."""
 
@@ -158,6 +160,16 @@ class Governor:
             case Level.SYSCALLS:
                 return 0.0
 
+    def is_burst(self, load: Load, passed_s: float, look_s: float) -> bool:
+        """Whether a load has cost by now what is too much for the whole time between two looks.
+
+        Args:
+            load: Of the time since the last look.
+            passed_s: How long that is, less than ``look_s``.
+            look_s: From one look to the next.
+        """
+        return self.cost(load) * passed_s > _NOT_WAITED_FOR * self.budget(load) * look_s
+
     # Decisions
 
     def begin(self, load: Load) -> Plan:
@@ -182,7 +194,7 @@ class Governor:
         cost, budget = self.cost(load), self.budget(load)
         was_over, self._was_over = self._was_over, cost > budget
         # One look above the budget may be a short burst; twice the budget is none that can be waited for.
-        if cost > 2 * budget or (cost > budget and was_over):
+        if cost > _NOT_WAITED_FOR * budget or (cost > budget and was_over):
             return self._step_down(now_s, load, budget)
         return self._step_up(now_s, load, budget)
 

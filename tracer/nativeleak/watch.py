@@ -28,6 +28,8 @@ from nativeleak.units import format_bytes
 
 LOOK_S: Final = 0.5
 """Between two looks at the load."""
+GLANCE_S: Final = 0.1
+"""Between two glances at the same: what has cost by then what a look would not allow for its whole time has to stop."""
 _COUNTED_S: Final = 0.1
 """How long hits are only counted before the window opens."""
 _TIMED_EVERY: Final = 10
@@ -46,6 +48,8 @@ _SENTENCES: Final = {
     Level.BIG: "heap allocations are not recorded, only frees, and what the allocator maps for big blocks",
     Level.SYSCALLS: "no heap allocation or free is seen, only what is mapped",
 }
+
+_OF_HITS: Final = (abi.Counter.CALLS, abi.Counter.FREES, abi.Counter.DECLINED, abi.Counter.UNSAMPLED)
 
 Counts = dict[abi.Counter, int]
 
@@ -80,6 +84,7 @@ class Watch:
         self._cost_s = 0.0
         self._cpu_s = 0.0
         self._looked_s = 0.0
+        self._glanced_s = 0.0
         self._counts: Counts = {}
         self._cpu_at_look_s = 0.0
         self._times = (0, 0)
@@ -105,6 +110,7 @@ class Watch:
     def begin(self) -> None:
         """The windows have opened."""
         self._remember(self._collector.elapsed_s())
+        self._begin_timing()
         if self._plan.level is not Level.EXACT and self._governor is not None:
             self._on_note("level", f"began where {self._sentence()}: there is more to see than the budget allows")
 
@@ -113,12 +119,24 @@ class Watch:
     def look(self) -> None:
         """To be called often: every ``LOOK_S`` it looks at the load, and goes over to another level where it has to."""
         now_s = self._collector.elapsed_s()
-        if now_s - self._looked_s < LOOK_S:
+        if now_s - self._looked_s < LOOK_S and not self._is_burst(now_s):
             return
         load = self._measure(now_s)
         plan = self._governor.decide(now_s, load) if self._governor is not None else None
         if plan is not None:
             self._go(plan, now_s)
+
+    def _is_burst(self, now_s: float) -> bool:
+        """Whether more has been spent since the last look than that look would let pass."""
+        governor = self._governor
+        if governor is None or self._plan.level is Level.SYSCALLS or now_s - self._glanced_s < GLANCE_S:
+            return False
+        self._glanced_s = now_s
+        passed_s = max(now_s - self._looked_s, 1e-6)
+        differences = _differences(self._engine.read_counters(_OF_HITS), self._counts)
+        cpu = max(0.0, self._read_cpu_s() - self._cpu_at_look_s) / passed_s
+        load = _load(differences, passed_s, cpu, self._timed_ns())
+        return governor.is_burst(load, passed_s, LOOK_S)
 
     def freeze(self, why: str) -> None:
         """Record no more allocations from here on; frees go on being seen."""
@@ -153,18 +171,28 @@ class Watch:
         self._looked_s, self._counts, self._cpu_at_look_s = now_s, counts, max(cpu_s, self._cpu_at_look_s)
         return load
 
-    def _run_ns(self) -> float | None:
-        """What a hit of our programs took since the last look, where the kernel was asked to say; asks now and then."""
-        run_ns = None
-        if self._statistics >= 0:
-            times = self._engine.program_times()
-            n_hits = times[1] - self._times[1]
-            run_ns = (times[0] - self._times[0]) / n_hits if n_hits > 0 else None
-            self.close()
-        elif self._governor is not None and self._n_looks % _TIMED_EVERY == 0:
+    def _timed_ns(self) -> float | None:
+        """What a hit of our programs took since the kernel was asked to say; None where it was not, or there was none."""
+        if self._statistics < 0:
+            return None
+        times = self._engine.program_times()
+        n_hits = times[1] - self._times[1]
+        return (times[0] - self._times[0]) / n_hits if n_hits > 0 else None
+
+    def _begin_timing(self) -> None:
+        """Have the kernel measure our programs until the next look."""
+        if self._governor is not None and self._statistics < 0:
             with contextlib.suppress(OSError):
                 self._statistics = kernel.run_statistics()
                 self._times = self._engine.program_times()
+
+    def _run_ns(self) -> float | None:
+        """What a hit of our programs took since the last look, where the kernel was asked to say; asks now and then."""
+        run_ns = self._timed_ns()
+        was_timed = self._statistics >= 0
+        self.close()
+        if self._n_looks % _TIMED_EVERY == 0 and not was_timed:
+            self._begin_timing()
         self._n_looks += 1
         return run_ns
 
@@ -177,6 +205,7 @@ class Watch:
         self._apply(plan)
         self._n_looks = 0
         self._remember(self._collector.elapsed_s())
+        self._begin_timing()
         why = "there is room in the budget again" if _is_dearer(plan, before) else "more would exceed the budget"
         self._on_note("level", f"from here on {self._sentence()}: {why}")
 

@@ -14,7 +14,7 @@ import functools
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
@@ -587,10 +587,10 @@ class BpfEngine:
         """Chunks of the live set: keys (u64), values (``struct nl_live``), how many."""
         return self._live.batches()
 
-    def read_counters(self) -> dict[abi.Counter, int]:
-        """All counters, summed over the CPUs."""
+    def read_counters(self, counters: Iterable[abi.Counter] = abi.Counter) -> dict[abi.Counter, int]:
+        """Counters, all if not said otherwise, summed over the CPUs."""
         totals = {}
-        for counter in abi.Counter:
+        for counter in counters:
             value = self._counters.lookup(_U32.pack(counter))
             totals[counter] = sum(struct.unpack(f"={self._n_cpus}Q", value)) if value else 0
         return totals
