@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
 
+import pytest
+
+from stacks import await_snapshots
 from support import Target, Trace, nativeleak
 
 KEPT_BYTES = 1009
@@ -42,6 +46,15 @@ def test_tracer_is_taken_by_the_oom_killer_before_its_target() -> None:
         with Trace(target) as trace:
             assert int(Path(f"/proc/{trace.process.pid}/oom_score_adj").read_text()) == 318
             trace.stop()
+
+
+@pytest.mark.parametrize(("budget", "steps"), [("5%", 10), ("off", 0)])
+def test_tracer_with_a_budget_leaves_the_processor_to_its_target_first(budget: str, steps: int) -> None:
+    with Target("phases") as target, Trace(target, options=["--max-overhead", budget, "--interval", "0.2s"]) as trace:
+        # The work along the way has begun once there is a snapshot.
+        await_snapshots(trace, 1)
+        assert os.getpriority(os.PRIO_PROCESS, trace.process.pid) == os.getpriority(os.PRIO_PROCESS, 0) + steps
+        trace.stop()
 
 
 def test_probes_of_the_allocator_are_gone_at_once() -> None:

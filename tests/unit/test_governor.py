@@ -56,6 +56,22 @@ def test_load_inside_of_the_budget_is_never_touched():
     assert sim.steps == []
 
 
+def test_burst_is_what_has_cost_by_now_what_a_look_would_not_let_pass_for_its_whole_time():
+    sim = simulation(pairs=300_000)
+    load = sim.load()
+    # What is let pass in half a second is spent by then.
+    spent_s = 2 * sim.governor.budget(load) * LOOK_S / sim.governor.cost(load)
+    assert spent_s < LOOK_S
+    assert not sim.governor.is_burst(load, 0.97 * spent_s, LOOK_S)
+    assert sim.governor.is_burst(load, 1.03 * spent_s, LOOK_S)
+    assert sim.governor.decide(1.0, load) is not None
+
+
+def test_load_that_a_look_lets_pass_is_no_burst_at_any_time():
+    sim = simulation(pairs=20_000)
+    assert not any(sim.governor.is_burst(sim.load(), 0.01 * part, LOOK_S) for part in range(1, 50))
+
+
 @pytest.mark.parametrize("pairs", [40_000, 100_000, 1_000_000, 10_000_000])
 def test_burst_is_answered_within_two_seconds_and_kept_inside_of_the_budget(pairs: float):
     sim = simulation(pairs=1_000)

@@ -32,6 +32,7 @@ from nativeleak.governor import EXACT, Governor, Plan
 from nativeleak.interrupts import interrupts
 from nativeleak.ledger.slices import slice_seconds
 from nativeleak.model import Level, Snapshot, TargetInfo, TraceInfo
+from nativeleak.priority import stepped_back
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
 from nativeleak.probes.families import ALL_NAMES, CallKind, choose_points
@@ -215,7 +216,9 @@ class Trace:
                 with _told_if_gone(exits):
                     self._begin(engine)
                 stack.callback(self.watch.close)
-                self._loop(engine, exits, wakeup)
+                # Its own work is none of what the budget counts, but takes from the target where cores are scarce.
+                with stepped_back(wanted=bool(self.options.max_overhead_pct)):
+                    self._loop(engine, exits, wakeup)
                 self._end(engine)
             except BaseException:
                 if self.last_snapshot is None:

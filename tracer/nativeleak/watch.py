@@ -172,7 +172,7 @@ class Watch:
         return load
 
     def _timed_ns(self) -> float | None:
-        """What a hit of our programs took since the kernel was asked to say; None where it was not, or there was none."""
+        """What a hit of our programs took since the kernel was asked to say; None where it was not asked."""
         if self._statistics < 0:
             return None
         times = self._engine.program_times()
