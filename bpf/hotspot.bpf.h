@@ -21,6 +21,24 @@ struct {
 	__type(value, struct nl_java);
 } javas SEC(".maps");
 
+/*
+ * Interpreted methods that were looked at, by a hash of their address. Nothing is locked: `check` is made of all the
+ * rest, of whose method it is and when it was looked at, so that halves of two entries do not pass for one.
+ */
+#define NL_METHODS 4096
+struct method {
+	u64 check;
+	u64 const_method;
+	u64 cookie;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NL_METHODS);
+	__type(key, u32);
+	__type(value, struct method);
+} methods SEC(".maps");
+
 #if defined(__TARGET_ARCH_x86)
 
 /* Segment map entries that lead back to the start of a blob: each goes up to 254 segments. */
@@ -236,39 +254,43 @@ static __always_inline int is_of_now(u32 tick)
 	return tick == (u32)bpf_jiffies64();
 }
 
-/* Where an interpreted method is remembered. */
-static __always_inline struct method *method_entry(struct scratch *scr, u64 method)
+/* See `methods`. */
+static __always_inline u64 check_method(const struct scratch *scr, u64 address, u32 tick, u64 const_method,
+					u64 cookie)
 {
-	u64 at = method * NL_HASH_FACTOR >> 32;
-
-	asm volatile("" : "+r"(at));
-	return &scr->methods[at & (NL_METHODS - 1)];
+	return mix(mix(mix(address ^ (u64)scr->slot << 56, (u64)tick << 32), const_method), cookie);
 }
+
+_Static_assert(NL_METHODS == 1 << (64 - 52), "methods");
 
 /* Second word of an interpreted frame. */
 static __always_inline u64 interpreted_place(struct scratch *scr, const struct nl_java *java,
 					     u64 address, u64 bytecode)
 {
-	struct method *method = method_entry(scr, address);
-	u64 const_method, place;
+	u32 index = address * NL_HASH_FACTOR >> 52, tick = (u32)bpf_jiffies64();
+	struct method *method = bpf_map_lookup_elem(&methods, &index);
+	u64 const_method, cookie, place;
 
-	if (method->address != address || method->slot != scr->slot || !is_of_now(method->tick)) {
+	if (!method)
+		return NL_PLACE_NONE;
+	const_method = method->const_method;
+	cookie = method->cookie;
+	if (method->check != check_method(scr, address, tick, const_method, cookie)) {
 		if (!java->method_const ||
 		    bpf_probe_read_user(&const_method, sizeof(const_method),
 					(void *)(address + java->method_const)))
 			return NL_PLACE_NONE;
-		method->cookie = address >= java->archive_low && address < java->archive_high ?
-					 NL_COOKIE_ARCHIVED :
-					 method_cookie(scr, java, const_method);
-		method->address = address;
+		cookie = address >= java->archive_low && address < java->archive_high ?
+				 NL_COOKIE_ARCHIVED :
+				 method_cookie(scr, java, const_method);
 		method->const_method = const_method;
-		method->slot = scr->slot;
-		method->tick = (u32)bpf_jiffies64();
+		method->cookie = cookie;
+		method->check = check_method(scr, address, tick, const_method, cookie);
 	}
-	place = bytecode - method->const_method;
+	place = bytecode - const_method;
 	if (place > NL_PLACE_NONE)
 		place = NL_PLACE_NONE;
-	return method->cookie << NL_PLACE_BITS | place;
+	return cookie << NL_PLACE_BITS | place;
 }
 
 static __always_inline int step_interpreted(struct scratch *scr, const struct nl_java *java)

@@ -8,9 +8,8 @@
 /* Words among which a return address is looked for. */
 #define NL_SEARCH_WORDS 32
 
-/* Places in compiled code, and interpreted methods, that are remembered; powers of two. */
+/* Places in compiled code that are remembered; a power of two. */
 #define NL_CODES 256
-#define NL_METHODS 64
 
 /* What was found at a return address in compiled Java code: the code there may be another by now. */
 struct code {
@@ -22,15 +21,6 @@ struct code {
 	s32 orig_pc; /* offset from sp of the return address before deoptimization; -1: pc is no deopt handler */
 	u32 tick; /* when it was seen to be so; see is_of_now */
 	u32 pad;
-};
-
-/* An interpreted method: see interpreted_place. */
-struct method {
-	u64 address;
-	u64 const_method;
-	u64 cookie;
-	u32 slot;
-	u32 tick;
 };
 
 /* Words of the stack that are read at once: to read 8 bytes takes 60 to 80 ns, 1,024 take 15 more. */
@@ -88,7 +78,6 @@ struct scratch {
 	struct nl_frame frames[NL_MAX_FRAMES];
 	/* Of earlier walks, by a hash of the place. */
 	struct code codes[NL_CODES];
-	struct method methods[NL_METHODS];
 };
 
 #ifndef NATIVELEAK_BCC

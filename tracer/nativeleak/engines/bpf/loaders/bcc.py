@@ -29,7 +29,7 @@ from nativeleak.errors import CannotTraceError
 
 _ARRAY, _HASH, _PERCPU_ARRAY, _RINGBUF = 2, 1, 6, 27
 _NO_PREALLOC: Final = 1
-_SCRATCH_BYTES: Final = 21808
+_SCRATCH_BYTES: Final = 19760
 _FIRST_NUMBER: Final = 0x4E4C0000
 _INSTRUCTION: Final = struct.Struct("<BBhi")
 _LOAD_64: Final = 0x18
