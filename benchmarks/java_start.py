@@ -53,7 +53,7 @@ def start(n_compilations: int, options: Sequence[str] | None) -> Start:
     """Start a JVM, trace it or not, and time its work."""
     command = ["java", "-cp", target_path("Stress"), "Stress", target_path("libnofp.so"), "javac"]
     with Target("Stress", command=command) as target, contextlib.ExitStack() as stack:
-        trace = None if options is None else stack.enter_context(Trace(target, options=["--interval", "1s", *options]))
+        trace = None if options is None else stack.enter_context(Trace(target, options=list(options)))
         pids = [target.pid] + ([trace.process.pid] if trace is not None else [])
         cpu_s, start_s = [read_cpu_s(pid) for pid in pids], time.perf_counter()
         for _ in range(n_compilations):
