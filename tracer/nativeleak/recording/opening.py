@@ -23,6 +23,7 @@ _PROGRAMS: Final = """
 SELECT count(*) FROM sqlite_master AS made, pragma_table_xinfo(made.name) AS place
 WHERE made.type NOT IN ('table', 'index') OR made.rootpage IS NULL OR made.rootpage = 0 OR place.hidden <> 0
 """
+_ENDED: Final = "SELECT 1 FROM trace WHERE name = 'end_reason'"
 _WRITTEN_BY: Final = "SELECT value FROM trace WHERE name = 'version'"
 
 
@@ -51,7 +52,29 @@ def connect_file(path: Path) -> sqlite3.Connection:
         header = file.read(len(SQLITE_MAGIC))
     if not cut_off and header != SQLITE_MAGIC:
         raise _not_a_recording(str(path), "the file is empty" if not header else "it is no SQLite file")
-    return checked(_connect_recovered(resolved, journal), str(path))
+    db = checked(_connect_recovered(resolved, journal), str(path))
+    with contextlib.suppress(sqlite3.Error):  # what is wrong with the table, the reader finds out
+        if db.execute(_ENDED).fetchone():
+            return db
+    return _of_now(db, str(path))
+
+
+def _of_now(db: sqlite3.Connection, name: str) -> sqlite3.Connection:
+    """What a recording without an end holds at this moment.
+
+    It may be growing: its tables are read one after the other, and would not fit each other.
+
+    Raises:
+        RecordingError: It cannot be read.
+    """
+    with contextlib.closing(db):
+        copy = sqlite3.connect("", isolation_level=None)  # in a file of SQLite's own, where memory is not enough
+        try:
+            db.backup(copy)
+        except sqlite3.Error as error:
+            copy.close()
+            raise damaged(name, error) from error
+    return checked(copy, name)
 
 
 def _refuse_strangers(path: Path, resolved: Path) -> None:

@@ -13,6 +13,7 @@ N_NEAR: Final = 1 << abi.NEAR_BITS
 _MIN_SHARE: Final = 2
 """The near places are made where the bound on the live set is this many times as large as they are."""
 _BATCH: Final = 1 << 15
+_NEAR_BATCH: Final = 1 << 12
 _BLOCK_BYTES: Final = ctypes.sizeof(abi.Live)
 _FREE: Final = (0, abi.NEAR_BUSY)
 
@@ -49,7 +50,7 @@ class LiveSet:
         What is allocated or freed meanwhile may be there or not.
         """
         yield from self._rest.batches(_BATCH)
-        near = zip(self._keys.batches(_BATCH), self._blocks.batches(_BATCH), strict=False)
+        near = zip(self._keys.batches(_NEAR_BATCH), self._blocks.batches(_NEAR_BATCH), strict=False)
         for (_, keys, n), (_, blocks, n_blocks) in near:
             taken = [i for i, key in enumerate(keys[: 8 * n].cast("Q")) if key not in _FREE and i < n_blocks]
             yield (

@@ -17,6 +17,9 @@ _MIN_SHARE: Final = 2
 _KEY: Final = struct.Struct("=QII")
 _INDEX: Final = struct.Struct("=I")
 _SITE_BYTES: Final = ctypes.sizeof(abi.Site)
+_BATCH: Final = 1 << 11
+_NEAR_BATCH: Final = 1 << 8
+"""Sites are half a kilobyte each."""
 _TAKEN: Final = struct.pack("=Q", 1)
 _FREE: Final = bytes(8)
 _WORD: Final = (1 << 64) - 1
@@ -54,13 +57,13 @@ class SiteStore:
 
     def read(self) -> Iterator[RawSite]:
         """All sites; a site that changes meanwhile may come twice."""
-        for keys, values, n in self._rest.batches():
+        for keys, values, n in self._rest.batches(_BATCH):
             for i, (stack, thread, slot) in enumerate(_KEY.iter_unpack(keys[: n * _KEY.size])):
                 yield RawSite(slot, thread, stack, bytes(values[i * _SITE_BYTES : (i + 1) * _SITE_BYTES]))
         keys_of: list[tuple[int, int, int]] = []
         for _, keys, n in self._keys.batches():
             keys_of += _KEY.iter_unpack(keys[: n * _KEY.size])
-        for indices, values, n in self._near.batches():
+        for indices, values, n in self._near.batches(_NEAR_BATCH):
             for i, (index,) in enumerate(_INDEX.iter_unpack(indices[: n * _INDEX.size])):
                 stack, thread, slot = keys_of[index]
                 if stack:

@@ -249,7 +249,7 @@ class BpfMap:
         Raises:
             OSError: The kernel refuses.
         """
-        for keys, _, n in self.batches(1 << 15):
+        for keys, _, n in self.batches():
             count, options = ctypes.c_uint32(n), _BatchOpts(ctypes.sizeof(_BatchOpts), 0, 0)
             numbers = keys[: n * self.key_size].tobytes()
             zeros = bytes(n * self.value_size)
