@@ -1,8 +1,9 @@
 """Does anything get lost? The rate and the race that docs/accuracy.md tells of, at their full length.
 
-    benchmarks/soak.py [rate] [race] [lives] [sequences] [flat]
+    benchmarks/soak.py [rate] [budget] [race] [lives] [sequences] [flat]
 
-Run as root in a checkout after scripts/setup --tests. `rate`: 200,000 allocations a second for 60 s; `race`: 8 threads
+Run as root in a checkout after scripts/setup --tests. `rate`: 200,000 allocations a second for 60 s; `budget`: the same
+with the default budget, which watches less of it, but may lose nothing of what it watches; `race`: 8 threads
 at one size class, 10 million operations; `lives`: 100,000 threads; `sequences`: 5,000 random ones; `flat`: 50,000 pairs
 a second for ten minutes, in which the recorder's memory must not grow. Each is exact or MISSED.
 """
@@ -15,6 +16,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -39,6 +41,25 @@ def rate() -> bool:
     reached = truth["n_pairs"] / truth["elapsed_ns"] * 1e9
     print(f"{truth['n_pairs']:,} allocations at {reached:,.0f}/s, lost: {lost or 'nothing'}")
     return not lost and totals(report, "heap") == sums(truth, "heap") and mismatches(everything, truth) == []
+
+
+def budget() -> bool:
+    """What the default budget lets be watched of the same is said for each part of the time, and nothing is lost."""
+    with (
+        Target("churn", RATE // 2 * SECONDS, 2, RATE // 2) as target,
+        Trace(target, options=["--max-overhead", "5%"]) as trace,
+    ):
+        target.go(timeout_s=10 * SECONDS)
+        report = trace.stop()
+    lost = {name: n for name, n in report["completeness"].items() if n and name.startswith("lost")}
+    watched: Counter[str] = Counter()
+    for window in report["mode"]["windows"]:
+        watched[window["level"]] += round(window["to_s"] - window["from_s"], 1)
+    cost = report["overhead"]["estimated_target_cpu_pct"]
+    print(
+        f"lost: {lost or 'nothing'}; seconds by level: {dict(watched)}; estimated {cost:.1f} % of the target's CPU time"
+    )
+    return not lost
 
 
 def resident_kib(pid: int) -> int:
@@ -76,6 +97,7 @@ def test_at_length(name: str, variable: str, n: int) -> bool:
 
 FIGURES = {
     "rate": rate,
+    "budget": budget,
     "race": lambda: test_at_length("test_exact_stress.py -k racing_for", "NATIVELEAK_TEST_OPERATIONS", 10_000_000),
     "lives": lambda: test_at_length("test_exact_calls.py -k thousand", "NATIVELEAK_TEST_LIVES", 100_000),
     "flat": flat,
