@@ -20,7 +20,7 @@ from nativeleak.engines.bpf.engine import OPTIONAL_TRACEPOINTS, TRACEPOINTS, Lim
 from nativeleak.engines.bpf.loaders.bcc import has_bcc
 from nativeleak.engines.bpf.loaders.headers import find_headers
 from nativeleak.engines.bpf.loaders.libbpf import Libbpf, object_path
-from nativeleak.engines.bpf.memory import ENTRY_OVERHEAD_BYTES
+from nativeleak.engines.bpf.memory import ENTRY_OVERHEAD_BYTES, FIXED_MAP_BYTES
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.target import procfs
 from nativeleak.target.residency import ResidencyReader
@@ -271,7 +271,7 @@ def map_bytes(limits: Limits) -> int:
         (limits.n_stacks, 8 + 4),
         (limits.n_new_stacks, 8 + ctypes.sizeof(abi.StackStruct)),
     )
-    return limits.ring_bytes + sum(n * (n_bytes + ENTRY_OVERHEAD_BYTES) for n, n_bytes in hashes)
+    return FIXED_MAP_BYTES + limits.ring_bytes + sum(n * (n_bytes + ENTRY_OVERHEAD_BYTES) for n, n_bytes in hashes)
 
 
 def parse_available(meminfo: str) -> int:

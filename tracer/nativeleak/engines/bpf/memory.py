@@ -17,7 +17,7 @@ _SITE_BYTES_HERE: Final = 4 << 10
 """What a site and its stack take in the recorder: its totals, slices, names and what the recording knows of it."""
 _RECORDER_BYTES: Final = 16 << 20
 """What the recorder grows by once it works: symbols, unwind tables under way, SQLite."""
-_FIXED_MAP_BYTES: Final = 10 << 20
+FIXED_MAP_BYTES: Final = 10 << 20
 """Maps whose size does not depend on the limits: walks under way, mappings, counters, what is found without a search,
 unwind tables of some objects."""
 _MIN_ALLOCATIONS: Final = 1000
@@ -63,7 +63,7 @@ def limits_within(limits: Limits, bound_bytes: int, rss_bytes: int) -> Limits:
         UsageError: Not even the least tables fit.
     """
     # The ring is mapped twice here, and the kernel has it once.
-    given_bytes = rss_bytes + _RECORDER_BYTES + _FIXED_MAP_BYTES + 3 * limits.ring_bytes
+    given_bytes = rss_bytes + _RECORDER_BYTES + FIXED_MAP_BYTES + 3 * limits.ring_bytes
     least_bytes = given_bytes + sum(table.least * table.entry_bytes for table in _TABLES)
     if bound_bytes < least_bytes:
         raise UsageError(
