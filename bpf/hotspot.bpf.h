@@ -255,8 +255,8 @@ static __always_inline int is_of_now(u32 tick)
 }
 
 /* See `methods`. */
-static __always_inline u64 check_method(const struct scratch *scr, u64 address, u32 tick, u64 const_method,
-					u64 cookie)
+static __always_inline u64 check_method(const struct scratch *scr, u64 address, u32 tick,
+					u64 const_method, u64 cookie)
 {
 	return mix(mix(mix(address ^ (u64)scr->slot << 56, (u64)tick << 32), const_method), cookie);
 }

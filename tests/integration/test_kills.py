@@ -32,14 +32,16 @@ def start_tracer(target: Target, recording: Path, report: Path) -> subprocess.Po
         )  # fmt: skip
 
 
-def wait_for_moment(i: int, moment_s: float, tracer: subprocess.Popen[bytes], recording: Path) -> dict[str, set[int]]:
-    """Wait for the ``i``-th moment, from the tracer's making the file on; the BPF objects that it held last."""
+def wait_for_moment(
+    moment_s: float, tracer: subprocess.Popen[bytes], recording: Path, *, attached: bool
+) -> dict[str, set[int]]:
+    """Wait for a moment after the file was made, or after the tracer attached; the BPF objects that it held last."""
     ids: dict[str, set[int]] = {"prog": set(), "link": set()}
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while not recording.exists() and tracer.poll() is None:
         assert time.monotonic() < deadline_s, f"no recording, seed {SEED}"
         time.sleep(0.0005)
-    if i % 2:
+    if attached:
         errors = recording.with_suffix(".err")
         eventually(lambda: "tracing" in errors.read_text() or tracer.poll() is not None, f"attached, seed {SEED}")
     start_s = time.monotonic()
@@ -59,7 +61,8 @@ def test_tracer_killed_at_any_moment_leaves_what_can_be_read_and_no_probe(tmp_pa
             recording, report = tmp_path / f"{i}.nlk", tmp_path / f"{i}.json"
             tracer = start_tracer(target, recording, report)
             # Each tenth at once: the file has to be whole when it is there.
-            ids = wait_for_moment(i, moments.uniform(0.0, LATEST_S) if i % 10 else 0.0, tracer, recording)
+            moment_s = moments.uniform(0.0, LATEST_S) if i % 10 else 0.0
+            ids = wait_for_moment(moment_s, tracer, recording, attached=bool(i % 2))
             tracer.kill()
             tracer.wait()
             eventually(lambda ids=ids: not any(bpf_objects_alive(ids).values()), f"no probe is left, seed {SEED}", 60.0)
@@ -80,15 +83,29 @@ def outcome_of_recording(recording: Path) -> str:
     return "report" if report["window"]["snapshots"] else "report that no snapshot was made yet"
 
 
-def test_target_killed_at_any_moment_gives_a_report_or_says_that_there_is_none(tmp_path):
+def test_target_killed_at_any_moment_of_its_trace_gives_a_report(tmp_path):
+    outcomes = kill_targets(tmp_path, N, attached=True)
+    print(f"target killed {N} times: {dict(outcomes)}")
+    assert outcomes == {"report": N}
+
+
+def test_target_killed_before_it_is_traced_gives_a_report_or_says_that_there_is_none(tmp_path):
+    n = max(1, N // 10)
+    outcomes = kill_targets(tmp_path, n, attached=False)
+    print(f"target killed {n} times before: {dict(outcomes)}")
+    assert outcomes.total() == n
+
+
+def kill_targets(tmp_path: Path, n: int, *, attached: bool) -> Counter[str]:
+    """Kill so many targets, from when the trace has begun on or from the appearance of its recording on."""
     moments = random.Random(SEED)
     outcomes: Counter[str] = Counter()
-    for i in range(N):
+    for i in range(n):
         recording, report = tmp_path / f"{i}.nlk", tmp_path / f"{i}.json"
         with Target(*WORK) as target:
             target.send("go")
             tracer = start_tracer(target, recording, report)
-            wait_for_moment(i, moments.uniform(0.0, LATEST_S), tracer, recording)
+            wait_for_moment(moments.uniform(0.0, LATEST_S if attached else 0.1), tracer, recording, attached=attached)
             target.process.send_signal(signal.SIGKILL)
             target.process.wait()
             try:
@@ -107,5 +124,4 @@ def test_target_killed_at_any_moment_gives_a_report_or_says_that_there_is_none(t
             assert check(made) == [], f"seed {SEED}"
             assert made["target"]["end"] == "killed", f"seed {SEED}"
         outcomes["report" if status == 0 else "gone before the first snapshot"] += 1
-    print(f"target killed {N} times: {dict(outcomes)}")
-    assert outcomes.total() == N
+    return outcomes
