@@ -223,8 +223,8 @@ def _overhead(report: Report, width: int) -> Iterator[Line]:
     parts = [f"{cost.probe_hits:,} {_HITS.get(report.info.backend, 'probe hits')}"]
     if cost.probe_cost_ns:
         parts.append(
-            f"about {cost.target_cpu_pct:.2g} % of the target's CPU time, {cost.core_pct:.2g} % of one core (estimated; "
-            f"a hit with a shallow stack takes {cost.probe_cost_ns:,.0f} ns)"
+            f"about {cost.target_cpu_pct:.2g} % of the target's CPU time, {cost.core_pct:.2g} % of one core "
+            f"(estimated; a hit with a shallow stack takes {cost.probe_cost_ns:,.0f} ns)"
         )
     parts.append(
         f"the tracer itself used {cost.tracer_cpu_s:.1f} s of CPU and at most "
