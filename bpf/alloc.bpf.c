@@ -602,10 +602,22 @@ static __always_inline int leave_call(struct pt_regs *ctx)
 	return record_block(ctx, thread, result);
 }
 
+/* What the loader has given the probe that runs to tell it from others. */
+static __always_inline u64 cookie_of(struct pt_regs *ctx)
+{
+	u32 zero = 0;
+	u64 *cookie;
+
+	if (!(kernel_lacks & NL_LACKS_COOKIES))
+		return bpf_get_attach_cookie(ctx);
+	cookie = bpf_map_lookup_elem(&cookies, &zero);
+	return cookie ? *cookie : 0;
+}
+
 SEC("uprobe")
 int on_alloc_entry(struct pt_regs *ctx)
 {
-	enter_call(ctx, bpf_get_attach_cookie(ctx));
+	enter_call(ctx, cookie_of(ctx));
 	return 0;
 }
 
@@ -630,7 +642,7 @@ int on_alloc_session(struct pt_regs *ctx)
 SEC("uprobe")
 int on_free(struct pt_regs *ctx)
 {
-	u64 cookie = bpf_get_attach_cookie(ctx), address = arguments_of(ctx, cookie).first;
+	u64 cookie = cookie_of(ctx), address = arguments_of(ctx, cookie).first;
 	u64 ids = current_ids();
 	u32 slot = NL_COOKIE_SLOT(cookie), tid = (u32)ids;
 	struct nl_target *target = active_target(slot);

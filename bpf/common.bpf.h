@@ -13,9 +13,9 @@
 /* A function that the verifier checks once and on its own. */
 #define NL_GLOBAL __noinline
 #define NL_SAMPLE_FUNCTION NL_GLOBAL
-#define fetch_and_add(at, n) __sync_fetch_and_add(at, n)
-#define exchange(at, value) __sync_lock_test_and_set(at, value)
-#define compare_exchange(at, old, value) __sync_val_compare_and_swap(at, old, value)
+#define atomic_exchange(at, value) __sync_lock_test_and_set(at, value)
+#define atomic_fetch_and_add(at, n) __sync_fetch_and_add(at, n)
+#define atomic_compare_exchange(at, old, value) __sync_val_compare_and_swap(at, old, value)
 #endif
 
 #include "nativeleak.h"
@@ -92,6 +92,9 @@ const volatile u64 pid_ns_device;
 const volatile u64 pid_ns_inode;
 /* Nanoseconds from one tick of the kernel's clock to the next; 0 where that is not known. Set by the loader. */
 const volatile u64 tick_ns;
+/* enum nl_lack, and how many processors the machine may have. Set by the loader. */
+const volatile u64 kernel_lacks;
+const volatile u64 n_cpus;
 
 /*
  * Sizes given here are the defaults; the loader sets those of live, sites, threads, stacks, known_stacks,
@@ -235,6 +238,14 @@ struct {
 	__type(value, u64);
 } uids SEC(".maps");
 
+/* [0]: the cookie of the probe that runs, where the kernel keeps none. Written by programs of cookies.py. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} cookies SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, NL_N_COUNTERS);
@@ -248,6 +259,30 @@ struct {
 	__uint(max_entries, 4 << 20);
 } events SEC(".maps");
 #endif
+
+/*
+ * Operations that give back what was there. A kernel without them never preempts a program, so that what only programs
+ * of one processor touch needs none; all else is left to the hash maps there (NL_LACKS_ATOMICS). The instructions
+ * themselves the loader takes out: such a kernel refuses them even where they are never reached.
+ */
+static __always_inline u64 exchange(u64 *at, u64 value)
+{
+	u64 before;
+
+	if (!(kernel_lacks & NL_LACKS_ATOMICS))
+		return atomic_exchange(at, value);
+	before = *(volatile u64 *)at;
+	*(volatile u64 *)at = value;
+	return before;
+}
+
+/* Only for what is in the near places, of which there are none without atomics. */
+static __always_inline u64 compare_exchange(u64 *at, u64 old, u64 value)
+{
+	if (!(kernel_lacks & NL_LACKS_ATOMICS))
+		return atomic_compare_exchange(at, old, value);
+	return value;
+}
 
 /*
  * tgid << 32 | tid of the running task, as the tracer's PID namespace has it. 0 for tasks that are in another one, where
@@ -285,6 +320,25 @@ static __always_inline void count_roughly(u32 counter)
 static __always_inline void count(u32 counter)
 {
 	count_n(counter, 1);
+}
+
+/* A number that no thread has had; 0: none is to be had. */
+static __always_inline u32 new_uid(void)
+{
+	u32 zero = 0;
+	u64 *last = bpf_map_lookup_elem(&uids, &zero);
+
+	if (!last)
+		return 0;
+	if (!(kernel_lacks & NL_LACKS_ATOMICS))
+		return atomic_fetch_and_add(last, 1) + 1;
+	/* Each processor gives its own. */
+	zero = NL_NUMBERED;
+	last = bpf_map_lookup_elem(&counters, &zero);
+	if (!last)
+		return 0;
+	*(volatile u64 *)last += 1;
+	return (*(volatile u64 *)last - 1) * n_cpus + bpf_get_smp_processor_id() + 1;
 }
 
 static __always_inline struct nl_target *active_target(u32 slot)
@@ -367,12 +421,10 @@ static __noinline struct nl_thread *new_thread(u32 tid, u32 slot)
 {
 	struct nl_thread *thread = near_place(tid), new = {};
 	struct nl_event *event;
-	u32 zero = 0;
-	u64 *last = bpf_map_lookup_elem(&uids, &zero);
 
-	if (!last)
+	new.uid = new_uid();
+	if (!new.uid)
 		return 0;
-	new.uid = fetch_and_add(last, 1) + 1;
 	new.slot = slot;
 	new.tid = tid;
 	new.taken = 1;

@@ -36,14 +36,15 @@
 		     : "r"(at)                                                                     \
 		     : "memory")
 
-static __always_inline unsigned long long fetch_and_add(unsigned long long *at,
-							unsigned long long n)
+static __always_inline unsigned long long atomic_fetch_and_add(unsigned long long *at,
+							       unsigned long long n)
 {
 	NL_ATOMIC("0x01", at, n);
 	return n;
 }
 
-static __always_inline unsigned long long exchange(unsigned long long *at, unsigned long long value)
+static __always_inline unsigned long long atomic_exchange(unsigned long long *at,
+							  unsigned long long value)
 {
 	NL_ATOMIC("0xe1", at, value);
 	return value;
@@ -53,7 +54,7 @@ static __always_inline unsigned long long exchange(unsigned long long *at, unsig
  * The instruction needs r0, which cannot be named here: the first of this compiler's passes is for another machine. So the
  * loader makes no near places, and this is never run.
  */
-#define compare_exchange(at, old, value) ((void)(at), (void)(old), (u64)(value))
+#define atomic_compare_exchange(at, old, value) ((void)(at), (void)(old), (u64)(value))
 
 /* Its own declaration takes no pointer to constant. */
 #define bpf_map_lookup_elem(map, key) bpf_map_lookup_elem(map, (void *)(key))
@@ -72,6 +73,12 @@ static __always_inline unsigned long long exchange(unsigned long long *at, unsig
 #define pid_ns_inode NL_PID_NS_INODE
 #define pid_ns_device NL_PID_NS_DEVICE
 #define tick_ns NL_TICK_NS
+#ifndef NL_KERNEL_LACKS
+#define NL_KERNEL_LACKS 0
+#define NL_N_CPUS 0
+#endif
+#define kernel_lacks NL_KERNEL_LACKS
+#define n_cpus NL_N_CPUS
 
 /* A name of a map is its descriptor, as an instruction loads it. */
 struct nl_map {
@@ -95,6 +102,7 @@ struct nl_map {
 #define near_threads NL_MAP(NL_MAP_near_threads)
 #define threads NL_MAP(NL_MAP_threads)
 #define uids NL_MAP(NL_MAP_uids)
+#define cookies NL_MAP(NL_MAP_cookies)
 #define counters NL_MAP(NL_MAP_counters)
 #define events NL_MAP(NL_MAP_events)
 #define stacks NL_MAP(NL_MAP_stacks)
@@ -130,6 +138,7 @@ struct task_struct {
 		NL_FIELD(struct mm_struct *, mm, NL_AT_task_struct_mm);
 		NL_FIELD(int, exit_code, NL_AT_task_struct_exit_code);
 		NL_FIELD(struct signal_struct *, signal, NL_AT_task_struct_signal);
+		NL_FIELD(void *, stack, NL_AT_task_struct_stack);
 	};
 };
 #endif

@@ -101,7 +101,7 @@ static __always_inline int report_entry(struct syscall_enter *ctx, u32 type, int
 /* The calls in flight whose return addresses return probes have replaced: the kernel keeps the true ones. */
 static __always_inline void find_replaced_returns(struct scratch *scr)
 {
-	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	struct task_struct *task = (void *)bpf_get_current_task();
 	struct uprobe_task *utask = BPF_CORE_READ(task, utask);
 	struct return_instance *call = utask ? BPF_CORE_READ(utask, return_instances) : 0;
 

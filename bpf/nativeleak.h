@@ -89,6 +89,7 @@ enum nl_counter {
 	NL_DECLINED, /* of the calls: those whose return was not wanted */
 	NL_UNSAMPLED, /* allocations that sampling left out */
 	NL_UNSAMPLED_FREES, /* frees of blocks not in the live set while some are left out of it */
+	NL_NUMBERED, /* threads numbered by this processor, where the kernel lacks atomics */
 	NL_N_COUNTERS,
 };
 
@@ -110,6 +111,13 @@ enum nl_event_type {
 	NL_EVENT_THREAD_EXIT, /* comm; ret the exit code */
 	NL_EVENT_EXEC,
 	NL_EVENT_OOM_KILL,
+};
+
+/* What a kernel is without; see engines/bpf/lacks.py. */
+enum nl_lack {
+	NL_LACKS_ATOMICS = 1, /* operations that give back what was there (5.12) */
+	NL_LACKS_COOKIES = 2, /* bpf_get_attach_cookie (5.15) */
+	NL_LACKS_REGISTERS = 4, /* bpf_task_pt_regs (5.15) */
 };
 
 /* Flags of an event. */

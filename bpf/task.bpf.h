@@ -34,8 +34,11 @@ struct task_struct {
 	int exit_code;
 	struct signal_struct *signal;
 	struct uprobe_task *utask;
+	void *stack;
 } __attribute__((preserve_access_index));
 #endif
+
+#define KERNEL_STACK_BYTES (16 << 10)
 
 /* A field of a structure of the kernel, 0 where it cannot be read. */
 #define READ_FIELD(from, field)                                                         \
@@ -70,16 +73,27 @@ static __always_inline s64 exit_code_of(struct task_struct *task)
 /* Where the running process's break is. */
 static __always_inline u64 current_break(void)
 {
-	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	struct task_struct *task = (void *)bpf_get_current_task();
 	struct mm_struct *mm = READ_FIELD(task, mm);
 
 	return READ_FIELD(mm, brk);
 }
 
-/* Registers of the running thread in user space. */
+/*
+ * Registers of the running thread in user space. Kernels that do not say where they are have them at the end of the
+ * task's kernel stack. Source: task_pt_regs in arch/x86/include/asm/processor.h, THREAD_SIZE in page_64_types.h.
+ */
 static __always_inline struct pt_regs *user_registers(void)
 {
-	return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	if (!(kernel_lacks & NL_LACKS_REGISTERS))
+		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+#if defined(__TARGET_ARCH_x86)
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return READ_FIELD(task, stack) + KERNEL_STACK_BYTES - sizeof(struct pt_regs);
+#else
+	return 0;
+#endif
 }
 #else
 /* Nothing is known of the kernel's structures. Who ends or executes is the running task, and mostly who is renamed. */

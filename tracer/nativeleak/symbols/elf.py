@@ -39,7 +39,7 @@ _PHDR: Final = struct.Struct("<IIQQQQQQ")  # Elf64_Phdr
 _SHDR: Final = struct.Struct("<IIQQQQIIQQ")  # Elf64_Shdr
 _NHDR: Final = struct.Struct("<III")  # Elf64_Nhdr
 _DYN: Final = struct.Struct("<QQ")  # Elf64_Dyn
-_EM_X86_64, _EM_AARCH64 = 62, 183
+_EM_X86_64, _EM_AARCH64, _EM_BPF = 62, 183, 247
 _XNUM: Final = 0xFFFF  # PN_XNUM and SHN_XINDEX: the number did not fit the header and stands in section 0
 _NT_GNU_BUILD_ID: Final = 3
 _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ = 4, 5, 6, 10
@@ -253,7 +253,7 @@ class ElfFile:
         )
         if ident[:6] != b"\x7fELF\x02\x01":
             raise ElfError("reading an ELF file failed: not a 64-bit little-endian ELF file")
-        if machine not in (_EM_X86_64, _EM_AARCH64):
+        if machine not in (_EM_X86_64, _EM_AARCH64, _EM_BPF):
             raise ElfError(f"reading an ELF file failed: machine {machine} is neither x86-64 nor aarch64")
         self.machine: int = machine
         if shoff and (shnum == 0 or shstrndx == _XNUM or phnum == _XNUM):

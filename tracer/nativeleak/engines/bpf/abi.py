@@ -78,6 +78,7 @@ class Counter(IntEnum):
     DECLINED = 19
     UNSAMPLED = 20
     UNSAMPLED_FREES = 21
+    NUMBERED = 22
 
 
 class EventType(IntEnum):
@@ -138,6 +139,17 @@ class Unwind(IntEnum):
 
     FP = 0
     TABLES = 1
+
+
+class Lack(IntFlag):
+    """``enum nl_lack``: what a kernel is without."""
+
+    ATOMICS = 1
+    COOKIES = 2
+    REGISTERS = 4
+
+
+LACKS_NOTHING: Final = Lack(0)
 
 
 class TargetFlag(IntFlag):

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
 
-from nativeleak.engines.bpf import abi, kernel, live_set, site_store, uprobe_events
+from nativeleak.engines.bpf import abi, kernel, lacks, live_set, site_store, uprobe_events
 from nativeleak.engines.bpf.btf import BTF_PATH
+from nativeleak.engines.bpf.cookies import CookiePrograms
 from nativeleak.engines.bpf.groups import Close, Group, ProbeGroups, close_together
 from nativeleak.engines.bpf.live_set import LiveSet
 from nativeleak.engines.bpf.loaders.bcc import BccObject
@@ -76,6 +77,7 @@ _DECLINABLE: Final = (
     CallKind.POSIX_MEMALIGN,
 )
 """Kinds of functions whose return may be declined, most frequent first. realloc is none: it gives a block back too."""
+_ASK_FOR_COOKIE: Final = ("on_alloc_entry", "on_free")
 _ALL_ALLOCATOR_PROGRAMS: Final = ("on_alloc_session", "on_alloc_entry", "on_alloc_return", "on_free")
 
 _SYSCALLS: Final = ("mmap", "munmap", "mremap", "mprotect", "pkey_mprotect", "brk", "shmget", "shmat", "shmdt")
@@ -169,6 +171,8 @@ class BpfEngine:
         self.error: BaseException | None = None
         self.notes: list[str] = []
         self._remove_stale_probes()
+        self._lacks = lacks.find_lacks()
+        self._cookie_programs: CookiePrograms | None = None
         try:
             self.mode, self._object = self._load(modes)
         except BaseException:
@@ -177,8 +181,11 @@ class BpfEngine:
             raise
         if isinstance(self._object, BccObject):
             self.notes += self._object.notes
+        if self._lacks:
+            self.notes.append(f"this kernel is without {lacks.describe(self._lacks)}")
         try:
             self._take_maps()
+            self._make_cookie_programs()
             self._attach_tracepoints()
         except BaseException:
             self.close()
@@ -226,7 +233,9 @@ class BpfEngine:
         raise self._load_error(failure) from failure
 
     def _open(self) -> BpfObject | BccObject:
-        return BccObject(self._libbpf) if self._loader is Loader.BCC else BpfObject(self._libbpf, object_path())
+        if self._loader is Loader.BCC:
+            return BccObject(self._libbpf, self._lacks)
+        return BpfObject(self._libbpf, object_path(), self._lacks)
 
     def _load_for(self, mode: AttachMode) -> BpfObject | BccObject:
         self._check_events(mode)
@@ -244,7 +253,6 @@ class BpfEngine:
                 "live": self._limits.n_allocations,
                 "sites": self._limits.n_sites,
                 **self._near_sizes(),
-                "near_threads": 1 + (abi.NEAR_THREADS if self._limits.n_threads >= 2 * abi.NEAR_THREADS else 0),
                 "threads": self._limits.n_threads,
                 "stacks": self._limits.n_new_stacks,
                 "known_stacks": self._limits.n_stacks,
@@ -266,11 +274,15 @@ class BpfEngine:
         return bpf_object
 
     def _near_sizes(self) -> dict[str, int]:
-        """How large the near places of the live set and of the sites are; programs of BCC's know none."""
-        is_bcc = self._loader is Loader.BCC
+        """How large the near places are. Without atomic operations there are none; BCC's programs know some."""
+        limits, is_bcc = self._limits, self._loader is Loader.BCC
+        has_atomics = abi.Lack.ATOMICS not in self._lacks
+        has_exchange = has_atomics and not is_bcc
+        n_threads = abi.NEAR_THREADS if has_atomics and limits.n_threads >= 2 * abi.NEAR_THREADS else 0
         return {
-            **dict.fromkeys(live_set.MAP_NAMES, live_set.near_entries(0 if is_bcc else self._limits.n_allocations)),
-            **dict.fromkeys(site_store.MAP_NAMES, site_store.near_entries(0 if is_bcc else self._limits.n_sites)),
+            **dict.fromkeys(live_set.MAP_NAMES, live_set.near_entries(limits.n_allocations if has_exchange else 0)),
+            **dict.fromkeys(site_store.MAP_NAMES, site_store.near_entries(limits.n_sites if has_exchange else 0)),
+            "near_threads": 1 + n_threads,
         }
 
     def _load_error(self, failure: OSError | None) -> CannotTraceError:
@@ -394,16 +406,35 @@ class BpfEngine:
                     numbers[probe.offset] = self._n_functions[slot] = number
         return numbers
 
+    def _make_cookie_programs(self) -> None:
+        """Where the kernel keeps no cookies of probes.
+
+        Raises:
+            CannotTraceError: The kernel refuses.
+        """
+        if abi.Lack.COOKIES not in self._lacks:
+            return
+        take, programs = self._object.map, [name for name in _ASK_FOR_COOKIE if name in _ALLOCATOR_PROGRAMS[self.mode]]
+        try:
+            self._cookie_programs = CookiePrograms(
+                self._libbpf, take("cookies", 0, 0).fd, {name: self._object.program_fd(name) for name in programs}
+            )
+        except OSError as error:
+            raise self._load_error(error) from error
+
+    def _program_with(self, program: str, cookie: int) -> tuple[int, int, Close]:
+        """A program to attach, the cookie that the kernel is to keep for it, and what to call once it is attached."""
+        makes = self._cookie_programs
+        if makes is None or not makes.asks(program):
+            return self._object.program_fd(program), 0 if makes else cookie, lambda: None
+        fd = makes.make(program, cookie)
+        return fd, 0, functools.partial(os.close, fd)
+
     def _attach(
         self, program: str, pid: int, path: str, places: Sequence[tuple[int, int]], *, at_return: bool = False
     ) -> list[Close]:
         """One program at (file offset, cookie) each: by one link where the kernel has such, else by perf events."""
-        if self.mode is AttachMode.PERF:
-            return [
-                self._object.attach_uprobe(program, pid, path, offset, cookie, at_return=at_return)
-                for offset, cookie in places
-            ]
-        if self.mode is AttachMode.TRACEFS:
+        if self.mode in (AttachMode.PERF, AttachMode.TRACEFS):
             return self._attach_events(program, pid, path, places, at_return=at_return)
         attach_type = _ALLOCATOR_PROGRAMS[self.mode][program]
         offsets, cookies = [offset for offset, _ in places], [cookie for _, cookie in places]
@@ -415,16 +446,24 @@ class BpfEngine:
     def _attach_events(
         self, program: str, pid: int, path: str, places: Sequence[tuple[int, int]], *, at_return: bool
     ) -> list[Close]:
-        assert self._tracefs is not None  # noqa: S101
-        fd = self._object.program_fd(program)
         closes: list[Close] = []
         try:
             for offset, cookie in places:
-                closes.append(uprobe_events.attach(self._tracefs, fd, pid, path, offset, cookie, at_return=at_return))
+                fd, kept, release = self._program_with(program, cookie)
+                try:
+                    closes.append(self._attach_event(fd, pid, path, offset, kept, at_return=at_return))
+                finally:
+                    release()
         except BaseException:
             close_together(closes)
             raise
         return closes
+
+    def _attach_event(self, fd: int, pid: int, path: str, offset: int, cookie: int, *, at_return: bool) -> Close:
+        if self.mode is AttachMode.TRACEFS:
+            assert self._tracefs is not None  # noqa: S101
+            return uprobe_events.attach(self._tracefs, fd, pid, path, offset, cookie, at_return=at_return)
+        return functools.partial(_close_fds, kernel.attach_uprobe(fd, pid, path, offset, cookie, at_return=at_return))
 
     @contextlib.contextmanager
     def attached_to_ourselves(self, path: str, offsets: Sequence[int]) -> Iterator[None]:
@@ -616,6 +655,8 @@ class BpfEngine:
         if self._ring is not None:
             self._ring.close()
             self._ring = None
+        if self._cookie_programs is not None:
+            self._cookie_programs.close()
         self._object.close()
         if self._tracefs is not None:
             self._tracefs.close()
@@ -635,6 +676,11 @@ def _open_tracefs() -> kernel.Tracefs | None:
             tracefs.close()
             return None
     return tracefs
+
+
+def _close_fds(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _close_all(closes: Sequence[Close]) -> None:

@@ -118,19 +118,20 @@ class VerifierError(OSError):
     log = ""
 
 
-def load_program(name: str, kind: int, code: bytes, attach_type: int) -> int:
+def load_program(name: str, kind: int, code: bytes, attach_type: int, *, is_explained: bool = True) -> int:
     """Load one program; returns its descriptor.
 
     Args:
         code: Instructions, with descriptors of maps in them.
         attach_type: Kind of link it will be attached by, 0 for others.
+        is_explained: Whether the kernel is asked why, where it refuses it.
 
     Raises:
         VerifierError: The kernel refused it.
     """
     instructions = ctypes.create_string_buffer(code, len(code))
     licence, log = ctypes.create_string_buffer(b"GPL"), ctypes.create_string_buffer(_LOG_BYTES)
-    for log_level in (0, 1):
+    for log_level in (0, 1) if is_explained else (0,):
         attr = struct.pack(
             "<IIQQIIQII16sII",
             kind,
@@ -166,8 +167,11 @@ def attach_raw_tracepoint(prog_fd: int, tracepoint: str) -> int:
     return _syscall(_number("bpf"), _BPF_RAW_TRACEPOINT_OPEN, ctypes.create_string_buffer(attr, len(attr)), len(attr))
 
 
-def attach_uprobe(prog_fd: int, pid: int, path: str, offset: int, cookie: int, *, at_return: bool) -> tuple[int, int]:
-    """Attach one program to one place in one process by a perf event; returns what keeps it there: link and event.
+def attach_uprobe(prog_fd: int, pid: int, path: str, offset: int, cookie: int, *, at_return: bool) -> list[int]:
+    """Attach one program to one place in one process by a perf event; returns the descriptors that keep it there.
+
+    Args:
+        cookie: What ``bpf_get_attach_cookie`` gives in it; 0 on kernels that have none.
 
     Raises:
         OSError: As the kernel says; ENOENT where it has no such events.
@@ -193,7 +197,7 @@ def attach_uprobe(prog_fd: int, pid: int, path: str, offset: int, cookie: int, *
     buffer = ctypes.create_string_buffer(attr.ljust(_PERF_ATTR_SIZE_VER5, b"\0"), _PERF_ATTR_SIZE_VER5)
     event = _syscall(_number("perf_event_open"), buffer, pid, -1, -1, _PERF_FLAG_FD_CLOEXEC)
     try:
-        return event, link_perf_event(prog_fd, event, cookie)
+        return run_at_event(prog_fd, event, cookie)
     except OSError:
         os.close(event)
         raise
@@ -204,19 +208,32 @@ def has_uprobe_pmu() -> bool:
     return Path(_UPROBE_PMU, "type").exists()
 
 
-def link_perf_event(prog_fd: int, event: int, cookie: int) -> int:
-    """Run a program at a perf event, and enable it; returns the link's descriptor.
+def run_at_event(prog_fd: int, event: int, cookie: int) -> list[int]:
+    """Run a program at a perf event, and enable that; returns the descriptors that keep it so, the event's last.
+
+    A program without a cookie needs no link, which kernels have for perf events since 5.15.
 
     Raises:
-        OSError: As the kernel says.
+        OSError: As the kernel says; the event is still open.
     """
+    if not cookie:
+        _set_event(event, _PERF_EVENT_IOC_SET_BPF, prog_fd)
+        _set_event(event, _PERF_EVENT_IOC_ENABLE, 0)
+        return [event]
     attr = struct.pack("<IIIIQ", prog_fd, event, _BPF_PERF_EVENT, 0, cookie)
     link = _syscall(_number("bpf"), _BPF_LINK_CREATE, ctypes.create_string_buffer(attr, len(attr)), len(attr))
-    if _libc.ioctl(event, ctypes.c_ulong(_PERF_EVENT_IOC_ENABLE), ctypes.c_ulong(0)) < 0:
-        error = ctypes.get_errno()
+    try:
+        _set_event(event, _PERF_EVENT_IOC_ENABLE, 0)
+    except OSError:
         os.close(link)
+        raise
+    return [link, event]
+
+
+def _set_event(event: int, request: int, argument: int) -> None:
+    if _libc.ioctl(event, ctypes.c_ulong(request), ctypes.c_ulong(argument)) < 0:
+        error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
-    return link
 
 
 def open_tracepoint_of(pid: int, event_id: int) -> int:
@@ -259,10 +276,7 @@ def attach_tracepoint(prog_fd: int, event_id: int) -> int:
     buffer = ctypes.create_string_buffer(attr.ljust(_PERF_ATTR_SIZE_VER5, b"\0"), _PERF_ATTR_SIZE_VER5)
     fd = _syscall(_number("perf_event_open"), buffer, -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
     try:
-        for request, argument in ((_PERF_EVENT_IOC_SET_BPF, prog_fd), (_PERF_EVENT_IOC_ENABLE, 0)):
-            if _libc.ioctl(fd, ctypes.c_ulong(request), ctypes.c_ulong(argument)) < 0:
-                error = ctypes.get_errno()
-                raise OSError(error, os.strerror(error))
+        run_at_event(prog_fd, fd, 0)
     except OSError:
         os.close(fd)
         raise

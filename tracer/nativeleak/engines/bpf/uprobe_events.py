@@ -17,7 +17,7 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from nativeleak.engines.bpf import kernel
@@ -49,11 +49,11 @@ def attach(
             except OSError:
                 _remove(control, name)
                 raise
-        link = _link(prog_fd, event, cookie, functools.partial(_remove, control, name))
+        fds = _run(prog_fd, event, cookie, functools.partial(_remove, control, name))
     except OSError:
         os.close(control)
         raise
-    return functools.partial(_detach, control, name, (link, event))
+    return functools.partial(_detach, control, name, fds)
 
 
 def can_define(tracefs: kernel.Tracefs) -> bool:
@@ -118,16 +118,16 @@ def _define(control: int, path: str, offset: int, *, at_return: bool) -> str:
     return name
 
 
-def _link(prog_fd: int, event: int, cookie: int, undo: Callable[[], None]) -> int:
+def _run(prog_fd: int, event: int, cookie: int, undo: Callable[[], None]) -> list[int]:
     try:
-        return kernel.link_perf_event(prog_fd, event, cookie)
+        return kernel.run_at_event(prog_fd, event, cookie)
     except OSError:
         os.close(event)
         undo()
         raise
 
 
-def _detach(control: int, name: str, fds: tuple[int, int]) -> None:
+def _detach(control: int, name: str, fds: Sequence[int]) -> None:
     for fd in fds:
         os.close(fd)
     try:

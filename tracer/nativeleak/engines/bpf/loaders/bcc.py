@@ -13,15 +13,15 @@ import errno
 import functools
 import json
 import os
-import struct
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from nativeleak.engines.bpf import abi, kernel
+from nativeleak.engines.bpf.instructions import INSTRUCTION, LOAD_64, PSEUDO_MAP_FD
 from nativeleak.engines.bpf.loaders.bcc_compiler import LIBRARY
 from nativeleak.engines.bpf.loaders.headers import Headers, find_headers, stubs
 from nativeleak.engines.bpf.loaders.libbpf import BpfMap, Libbpf
@@ -31,9 +31,6 @@ _ARRAY, _HASH, _PERCPU_ARRAY, _RINGBUF = 2, 1, 6, 27
 _NO_PREALLOC: Final = 1
 _SCRATCH_BYTES: Final = 19760
 _FIRST_NUMBER: Final = 0x4E4C0000
-_INSTRUCTION: Final = struct.Struct("<BBhi")
-_LOAD_64: Final = 0x18
-_PSEUDO_MAP_FD: Final = 1
 _COMPILE_TIMEOUT_S: Final = 120.0
 _RUN: Final = "run_"
 
@@ -67,6 +64,7 @@ SHAPES: Final[Mapping[str, MapShape]] = {
     "near_threads": MapShape(_ARRAY, 4, abi.THREAD_BYTES),
     "threads": MapShape(_HASH, 4, abi.THREAD_BYTES, flags=_NO_PREALLOC),
     "uids": MapShape(_ARRAY, 4, 8),
+    "cookies": MapShape(_PERCPU_ARRAY, 4, 8),
     "counters": MapShape(_PERCPU_ARRAY, 4, 8, len(abi.Counter)),
     "events": MapShape(_RINGBUF, 0, 0),
     "stacks": MapShape(_HASH, 8, ctypes.sizeof(abi.StackStruct), flags=_NO_PREALLOC),
@@ -165,10 +163,10 @@ def _compile(headers: Headers, more_flags: Sequence[str]) -> Mapping[str, bytes]
 def with_descriptors(code: bytes, fds: Mapping[int, int]) -> bytes:
     """Instructions with the descriptors of maps in the place of their numbers."""
     patched = bytearray(code)
-    for at in range(0, len(code), _INSTRUCTION.size):
-        operation, registers, offset, value = _INSTRUCTION.unpack_from(code, at)
-        if operation == _LOAD_64 and registers >> 4 == _PSEUDO_MAP_FD:
-            _INSTRUCTION.pack_into(patched, at, operation, registers, offset, fds[value])
+    for at in range(0, len(code), INSTRUCTION.size):
+        operation, registers, offset, value = INSTRUCTION.unpack_from(code, at)
+        if operation == LOAD_64 and registers >> 4 == PSEUDO_MAP_FD:
+            INSTRUCTION.pack_into(patched, at, operation, registers, offset, fds[value])
     return bytes(patched)
 
 
@@ -179,8 +177,9 @@ class BccObject:
         notes: How they were made, a sentence each.
     """
 
-    def __init__(self, libbpf: Libbpf) -> None:
-        self._libbpf = libbpf
+    def __init__(self, libbpf: Libbpf, lacks: abi.Lack = abi.LACKS_NOTHING) -> None:
+        """``lacks`` is what the kernel that they are for is without."""
+        self._libbpf, self._lacks = libbpf, lacks
         self._flags: tuple[str, ...] = ()
         self._shapes = {**SHAPES, **_UNUSED}
         self._sizes = {name: shape.n for name, shape in self._shapes.items()}
@@ -206,7 +205,13 @@ class BccObject:
     def set_constants(self, pid_namespace: tuple[int, int], tick_ns: int) -> None:
         """What stands fast once the programs run; before ``load``. As ``BpfObject`` has it."""
         device, inode = pid_namespace
-        self._flags = (f"-DNL_PID_NS_DEVICE={device}", f"-DNL_PID_NS_INODE={inode}", f"-DNL_TICK_NS={tick_ns}")
+        self._flags = (
+            f"-DNL_PID_NS_DEVICE={device}",
+            f"-DNL_PID_NS_INODE={inode}",
+            f"-DNL_TICK_NS={tick_ns}",
+            f"-DNL_KERNEL_LACKS={int(self._lacks)}",
+            f"-DNL_N_CPUS={int(self._libbpf.lib.libbpf_num_possible_cpus())}",
+        )
 
     def load(self) -> None:
         """Create the maps, verify and load the programs.
@@ -243,17 +248,6 @@ class BccObject:
     def map_names(self) -> list[str]:
         """Names of all maps."""
         return list(self._maps)
-
-    def attach_uprobe(
-        self, name: str, pid: int, path: str, offset: int, cookie: int, *, at_return: bool
-    ) -> Callable[[], None]:
-        """Attach by a perf event; returns what detaches it.
-
-        Raises:
-            OSError: As the kernel says.
-        """
-        fds = kernel.attach_uprobe(self._programs[name], pid, path, offset, cookie, at_return=at_return)
-        return functools.partial(_close_all, list(fds))
 
     def attach_raw_tracepoint(self, name: str, tracepoint: str) -> None:
         """Attach to a raw tracepoint; it goes with ``detach_all``.

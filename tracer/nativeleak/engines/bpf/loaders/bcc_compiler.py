@@ -41,6 +41,7 @@ _FIELDS: Final = (
     ("task_struct", "mm"),
     ("task_struct", "exit_code"),
     ("task_struct", "signal"),
+    ("task_struct", "stack"),
     ("mm_struct", "brk"),
     ("signal_struct", "group_exit_code"),
 )

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Self
 
+from nativeleak.engines.bpf.abi import LACKS_NOTHING, Lack
+from nativeleak.engines.bpf.lacks import without_fetching
 from nativeleak.errors import CannotTraceError
 
 _LIBRARIES: Final = ("libbpf.so.1",)
@@ -25,6 +27,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "libbpf_version_string": (ctypes.c_char_p, ()),
     "libbpf_set_print": (_P, (_P,)),
     "bpf_object__open_file": (_P, (ctypes.c_char_p, _P)),
+    "bpf_object__open_mem": (_P, (_P, ctypes.c_size_t, _P)),
     "bpf_object__load": (ctypes.c_int, (_P,)),
     "bpf_object__close": (None, (_P,)),
     "bpf_object__find_program_by_name": (_P, (_P, ctypes.c_char_p)),
@@ -34,7 +37,6 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "bpf_program__fd": (ctypes.c_int, (_P,)),
     "bpf_program__set_autoload": (ctypes.c_int, (_P, ctypes.c_bool)),
     "bpf_program__set_expected_attach_type": (ctypes.c_int, (_P, ctypes.c_int)),
-    "bpf_program__attach_uprobe_opts": (_P, (_P, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, _P)),
     "bpf_program__attach_raw_tracepoint": (_P, (_P, ctypes.c_char_p)),
     "bpf_link__destroy": (ctypes.c_int, (_P,)),
     "bpf_object__next_map": (_P, (_P, _P)),
@@ -65,20 +67,8 @@ _SAMPLE_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, _P, _P, ctypes.c_size_t)
 _ENOSPC_GROWTH: Final = 4
 _BPF_MAP_TYPE_ARRAY: Final = 2
 _BPF_F_INNER_MAP: Final = 1 << 12
-_CONSTANTS: Final = struct.Struct("=QQQ")
+_CONSTANTS: Final = struct.Struct("=QQQQQ")
 """The ``const volatile`` variables of bpf/common.bpf.h, in their order."""
-
-
-class _UprobeOpts(ctypes.Structure):
-    """``struct bpf_uprobe_opts``."""
-
-    _fields_ = (
-        ("sz", ctypes.c_size_t),
-        ("ref_ctr_offset", ctypes.c_size_t),
-        ("bpf_cookie", ctypes.c_uint64),
-        ("retprobe", ctypes.c_bool),
-        ("func_name", ctypes.c_char_p),
-    )
 
 
 class _MapCreateOpts(ctypes.Structure):
@@ -333,9 +323,14 @@ class RingBuffer:
 class BpfObject:
     """One object file, opened, adjusted, loaded. A context manager: what was loaded goes with it."""
 
-    def __init__(self, libbpf: Libbpf, path: Path) -> None:
-        self._libbpf, self._lib = libbpf, libbpf.lib
-        self._object = self._lib.bpf_object__open_file(os.fsencode(path), None)
+    def __init__(self, libbpf: Libbpf, path: Path, lacks: Lack = LACKS_NOTHING) -> None:
+        """``lacks`` is what the kernel that it is for is without."""
+        self._libbpf, self._lib, self._lacks = libbpf, libbpf.lib, lacks
+        if Lack.ATOMICS in lacks:
+            content = without_fetching(path.read_bytes())
+            self._object = self._lib.bpf_object__open_mem(content, len(content), None)
+        else:
+            self._object = self._lib.bpf_object__open_file(os.fsencode(path), None)
         if not self._object:
             error = ctypes.get_errno()
             raise OSError(error, f"open of {path.name}: {os.strerror(error)}")
@@ -390,7 +385,8 @@ class BpfObject:
         values = self._lib.bpf_map__initial_value(self._map(".rodata"), ctypes.byref(size))
         if not values or size.value != _CONSTANTS.size:
             raise LookupError(f"constants of {size.value} bytes")
-        ctypes.memmove(values, _CONSTANTS.pack(*pid_namespace, tick_ns), _CONSTANTS.size)
+        n_cpus = int(self._lib.libbpf_num_possible_cpus())
+        ctypes.memmove(values, _CONSTANTS.pack(*pid_namespace, tick_ns, self._lacks, n_cpus), _CONSTANTS.size)
 
     def load(self) -> None:
         """Create the maps, verify and load the programs.
@@ -407,21 +403,6 @@ class BpfObject:
     def map(self, name: str, key_size: int, value_size: int) -> BpfMap:
         """A map of the loaded object."""
         return BpfMap(self._libbpf, name, _check(self._lib.bpf_map__fd(self._map(name)), name), key_size, value_size)
-
-    def attach_uprobe(
-        self, name: str, pid: int, path: str, offset: int, cookie: int, *, at_return: bool
-    ) -> Callable[[], None]:
-        """Attach by a perf event; returns what detaches it.
-
-        Raises:
-            OSError: As the kernel says.
-        """
-        options = _UprobeOpts(ctypes.sizeof(_UprobeOpts), 0, cookie, at_return, None)
-        link = self._lib.bpf_program__attach_uprobe_opts(
-            self._program(name), pid, os.fsencode(path), offset, ctypes.byref(options)
-        )
-        _check_link(link, f"probe at {path}+{offset:#x}")
-        return lambda: self._lib.bpf_link__destroy(link)
 
     def map_names(self) -> list[str]:
         """Names of all maps."""

@@ -1,0 +1,37 @@
+"""The ways round what older kernels lack, on this one: made to believe that it lacks them.
+
+On a kernel that really does, ``scripts/kernels 5.10`` runs the battery.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from nativeleak.doctor.trial import Subject, try_mode
+from nativeleak.engines.bpf import lacks
+from nativeleak.engines.bpf.abi import Lack
+from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
+from support import require_root
+
+LACKING = [Lack.COOKIES, Lack.REGISTERS, Lack.ATOMICS | Lack.COOKIES | Lack.REGISTERS]
+
+
+@pytest.fixture(autouse=True)
+def _needs_root() -> None:
+    require_root()
+
+
+@pytest.mark.parametrize("mode", [AttachMode.PERF, AttachMode.TRACEFS])
+@pytest.mark.parametrize("lacking", LACKING, ids=str)
+def test_every_call_is_counted_without(lacking: Lack, mode: AttachMode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lacks, "find_lacks", lambda: lacking)
+    with Subject() as child:
+        trial = try_mode(mode, child)
+    assert not trial.error
+    assert trial.works
+
+
+def test_what_is_lacking_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lacks, "find_lacks", lambda: Lack.COOKIES)
+    with BpfEngine(Limits(), lambda _event: None, (AttachMode.PERF,)) as engine:
+        assert [note for note in engine.notes if note.startswith("this kernel is without cookies of probes (5.15)")]
