@@ -7,6 +7,7 @@ report is made by another process (``reports/``), so that this one stays small o
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import platform
 import select
@@ -57,7 +58,14 @@ _IDLE_S: Final = 0.1
 _NAMING_S: Final = 0.05
 """Longest time for names of new stacks between two looks at everything else."""
 _NAMING_SHARE: Final = 0.1
-"""Of the time that goes to names: a JVM that starts needs all cores, and makes more new stacks than ever after."""
+"""Of the time, at most, that goes to names: a JVM that starts needs all cores, and makes most of its stacks then.
+
+With a budget no more than that.
+"""
+_GARBAGE_THRESHOLDS: Final = (20_000, 50, 100)
+"""Next to none of what the recorder keeps is in cycles, and it only grows: to look through all of it takes an eighth of
+its time where there are ten thousand sites.
+"""
 _NEAR_BOUND: Final = 0.95
 """Share of ``--max-memory`` at which nothing more is recorded."""
 _GONE_S: Final = 0.2
@@ -143,6 +151,7 @@ class Trace:
         self._recording_failed = False
         self._is_frozen = False
         self._naming_from_s = 0.0
+        self._naming_share = min(_NAMING_SHARE, options.max_overhead_pct / 100 or _NAMING_SHARE)
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._calibration: Calibration | None = None
         self._slow_kinds: set[CallKind] = set()
@@ -218,6 +227,8 @@ class Trace:
                 stack.callback(self.watch.close)
                 # Its own work is none of what the budget counts, but takes from the target where cores are scarce.
                 with stepped_back(wanted=bool(self.options.max_overhead_pct)):
+                    gc.freeze()
+                    gc.set_threshold(*_GARBAGE_THRESHOLDS)
                     self._loop(engine, exits, wakeup)
                 self._end(engine)
             except BaseException:
@@ -429,7 +440,7 @@ class Trace:
             return
         self.collector.name_new_stacks(within_s=_NAMING_S)
         ended_s = time.monotonic()
-        self._naming_from_s = ended_s + (ended_s - started_s) * (1 / _NAMING_SHARE - 1)
+        self._naming_from_s = ended_s + (ended_s - started_s) * (1 / self._naming_share - 1)
 
     def _read_java_again(self, engine: BpfEngine) -> None:
         """Tell the walker of virtual threads where the JVM has only now made the code that tells of them."""

@@ -83,8 +83,8 @@ class SiteSlices:
 
     def values(self) -> tuple[tuple[int, int], ...]:
         """(bytes, count) by slice, oldest first. Clipped at nothing: the kernel's counters are read while they move."""
-        folded = self._folded
-        return tuple((max(folded[i], 0), max(folded[i + 1], 0)) for i in range(0, 2 * N_SLICES, 2))
+        clipped = [value if value > 0 else 0 for value in self._folded]
+        return tuple(zip(clipped[::2], clipped[1::2], strict=True))
 
     def oldest(self) -> int | None:
         """Index of the oldest slice of which anything is outstanding."""

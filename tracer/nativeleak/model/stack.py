@@ -63,6 +63,10 @@ class Frame:
     module_offset: int = 0
     found: Found = Found.EXACT
 
+    def __hash__(self) -> int:
+        """Of what tells most frames apart: a recording looks each frame of each new stack up by it."""
+        return hash((self.function, self.ip, self.offset, self.line))
+
 
 @dataclass(frozen=True, slots=True)
 class Stack:

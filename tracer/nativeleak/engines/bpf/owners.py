@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from itertools import dropwhile, takewhile
 from typing import Final
 
 from nativeleak.model import Frame, Owner
 
 _LIBJVM: Final = "libjvm.so"
-_C_LIBRARY: Final = re.compile(r"^(libc[.-]|ld-|libpthread|libc\.musl)")
-_JAVA_REQUESTS: Final = re.compile(r"^Unsafe_(Allocate|Reallocate)Memory")
+_C_LIBRARY: Final = ("libc.", "libc-", "ld-", "libpthread")
+"""What the names of its files begin with."""
+_JAVA_REQUESTS: Final = ("Unsafe_AllocateMemory", "Unsafe_ReallocateMemory")
 """Functions of libjvm by which Java code asks for memory: what they allocate belongs to the program."""
 THREAD_ROOTS: Final = frozenset(
     {
@@ -36,7 +35,14 @@ def owner_of_stack(frames: Sequence[Frame]) -> Owner:
     Args:
         frames: Leaf first.
     """
-    above = dropwhile(lambda frame: frame.module is not None and _C_LIBRARY.match(frame.module), frames)
-    in_libjvm = list(takewhile(lambda frame: frame.module == _LIBJVM, above))
-    asked = any(_JAVA_REQUESTS.match(frame.function) for frame in in_libjvm)
-    return Owner.JVM if in_libjvm and not asked else Owner.PROGRAM
+    above_library = False
+    for frame in frames:
+        module = frame.module
+        if not above_library and module is not None and module.startswith(_C_LIBRARY):
+            continue
+        if module != _LIBJVM:
+            break
+        if frame.function.startswith(_JAVA_REQUESTS):
+            return Owner.PROGRAM
+        above_library = True
+    return Owner.JVM if above_library else Owner.PROGRAM
