@@ -5,12 +5,17 @@ On a kernel that really does, ``scripts/kernels 5.10`` runs the battery.
 
 from __future__ import annotations
 
+import errno
+import resource
+
 import pytest
 
 from nativeleak.doctor.trial import Subject, try_mode
 from nativeleak.engines.bpf import lacks
 from nativeleak.engines.bpf.abi import Lack
 from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
+from nativeleak.engines.bpf.loaders.libbpf import BpfObject
+from nativeleak.errors import CannotTraceError
 from support import require_root
 
 LACKING = [Lack.COOKIES, Lack.REGISTERS, Lack.ATOMICS | Lack.COOKIES | Lack.REGISTERS]
@@ -35,3 +40,16 @@ def test_what_is_lacking_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lacks, "find_lacks", lambda: Lack.COOKIES)
     with BpfEngine(Limits(), lambda _event: None, (AttachMode.PERF,)) as engine:
         assert [note for note in engine.notes if note.startswith("this kernel is without cookies of probes (5.15)")]
+
+
+def test_bound_on_locked_memory_is_named_where_maps_count_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: BpfObject) -> None:
+        raise OSError(errno.EPERM, "refused")
+
+    monkeypatch.setattr(lacks, "find_lacks", lambda: Lack.ATOMICS)
+    monkeypatch.setattr(BpfObject, "load", refuse)
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (64 << 10, 64 << 10))
+    with pytest.raises(CannotTraceError) as caught:
+        BpfEngine(Limits(), lambda _event: None)
+    assert "locked memory, of which this process may have 64 KiB" in caught.value.what
+    assert "ulimit -l unlimited" in caught.value.remedy

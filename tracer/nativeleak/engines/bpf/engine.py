@@ -12,6 +12,7 @@ import ctypes
 import errno
 import functools
 import os
+import resource
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -287,6 +288,12 @@ class BpfEngine:
 
     def _load_error(self, failure: OSError | None) -> CannotTraceError:
         why = os.strerror(failure.errno or 0) if failure else "no way to attach left to try"
+        if failure and failure.errno == errno.EPERM and abi.Lack.ATOMICS in self._lacks and _is_memlock_bounded():
+            return CannotTraceError(
+                f"loading the BPF programs failed: {why}: before Linux 5.11 BPF maps count as locked memory, of which"
+                f" this process may have {resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] >> 10} KiB",
+                "`ulimit -l unlimited` (LimitMEMLOCK=infinity of a service), or run with CAP_SYS_RESOURCE too",
+            )
         if failure and failure.errno == errno.EPERM:
             return CannotTraceError(
                 f"loading the BPF programs failed: {why}",
@@ -695,6 +702,11 @@ def _cookie(slot: int, probe: PlacedProbe, function: int) -> int:
 
 def _declinable_order(probe: PlacedProbe) -> int:
     return _DECLINABLE.index(probe.point.kind)
+
+
+def _is_memlock_bounded() -> bool:
+    """Whether the bound on locked memory stands although libbpf has tried to lift it."""
+    return resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != resource.RLIM_INFINITY
 
 
 def _memlock_bytes(fd: int) -> int:
