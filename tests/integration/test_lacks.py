@@ -10,6 +10,7 @@ import resource
 
 import pytest
 
+from nativeleak.doctor.machine import check_kernel
 from nativeleak.doctor.trial import Subject, try_mode
 from nativeleak.engines.bpf import lacks
 from nativeleak.engines.bpf.abi import Lack
@@ -53,3 +54,9 @@ def test_bound_on_locked_memory_is_named_where_maps_count_as_such(monkeypatch: p
         BpfEngine(Limits(), lambda _event: None)
     assert "locked memory, of which this process may have 64 KiB" in caught.value.what
     assert "ulimit -l unlimited" in caught.value.remedy
+
+
+def test_doctor_says_what_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all("without" not in check.detail for check in check_kernel())
+    monkeypatch.setattr(lacks, "find_lacks", lambda: Lack.REGISTERS)
+    assert any("without the registers of a task (5.15)" in check.detail for check in check_kernel())

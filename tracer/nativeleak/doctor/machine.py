@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from nativeleak.doctor.checks import Check, CheckFunction, State
-from nativeleak.engines.bpf import abi, kernel
+from nativeleak.engines.bpf import abi, kernel, lacks
 from nativeleak.engines.bpf.engine import OPTIONAL_TRACEPOINTS, TRACEPOINTS, Limits
 from nativeleak.engines.bpf.loaders.bcc import has_bcc
 from nativeleak.engines.bpf.loaders.headers import find_headers
@@ -143,7 +143,8 @@ def check_kernel() -> Iterator[Check]:
     except CannotTraceError as error:
         yield Check("kernel", State.FAIL, f"{detail}: {error.what}", error.remedy)
     else:
-        yield Check("kernel", State.OK, detail)
+        lacking = lacks.describe(lacks.find_lacks())
+        yield Check("kernel", State.OK, f"{detail}, without {lacking}" if lacking else detail)
 
 
 def parse_lockdown(text: str) -> str:
