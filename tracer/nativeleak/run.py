@@ -54,7 +54,7 @@ from nativeleak.watch import Watch
 
 _TICK_S: Final = 0.05
 """Shortest time between two looks at the ring buffer: it holds some 20,000 events."""
-_IDLE_S: Final = 0.1
+_IDLE_S: Final = 0.5
 _NAMING_S: Final = 0.05
 """Longest time for names of new stacks between two looks at everything else."""
 _NAMING_SHARE: Final = 0.1
