@@ -458,7 +458,7 @@ class Collector:
             )
 
     def _named_counters(self) -> dict[str, int]:
-        counters = {counter.name.lower(): value for counter, value in self._counters.items()}
+        counters = {c.name.lower(): value for c, value in self._counters.items() if c is not abi.Counter.NUMBERED}
         counters["truncated_stacks"] = self.namer.n_truncated
         counters["unnamed_stacks"] = self.n_unnamed
         counters |= {f"stacks_ended_{end.replace(' ', '_')}": n for end, n in self.namer.ends.items() if end != "root"}
