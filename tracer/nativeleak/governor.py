@@ -170,6 +170,10 @@ class Governor:
         """
         return self.cost(load) * passed_s > _NOT_WAITED_FOR * self.budget(load) * look_s
 
+    def least_burst(self, look_s: float) -> float:
+        """CPU seconds that are no burst whatever the targets use: the bound of ``is_burst`` for targets that sleep."""
+        return _NOT_WAITED_FOR * self._budget * _LEAST_CPU * look_s
+
     # Decisions
 
     def begin(self, load: Load) -> Plan:

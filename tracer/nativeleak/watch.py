@@ -32,6 +32,8 @@ GLANCE_S: Final = 0.05
 """Between two glances at the same: what has cost by then what a look would not allow for its whole time has to stop."""
 _COUNTED_S: Final = 0.1
 """How long hits are only counted before the window opens."""
+_MOST_HIT_S: Final = 50e-6
+"""A hit costs less by any means: single-stepped, with a deep stack."""
 _TIMED_EVERY: Final = 10
 """Looks of which one also has the kernel say how long our programs run."""
 _MAX_WINDOWS: Final = 10_000
@@ -85,6 +87,7 @@ class Watch:
         self._cpu_s = 0.0
         self._looked_s = 0.0
         self._glanced_s = 0.0
+        self._was_burst = False
         self._counts: Counts = {}
         self._cpu_at_look_s = 0.0
         self._times = (0, 0)
@@ -119,24 +122,35 @@ class Watch:
     def look(self) -> None:
         """To be called often: every ``LOOK_S`` it looks at the load, and goes over to another level where it has to."""
         now_s = self._collector.elapsed_s()
-        if now_s - self._looked_s < LOOK_S and not self._is_burst(now_s):
+        if now_s - self._looked_s < LOOK_S and not self.is_burst():
             return
         load = self._measure(now_s)
         plan = self._governor.decide(now_s, load) if self._governor is not None else None
         if plan is not None:
             self._go(plan, now_s)
 
-    def _is_burst(self, now_s: float) -> bool:
-        """Whether more has been spent since the last look than that look would let pass."""
+    def is_burst(self) -> bool:
+        """Whether more has been spent since the last look than that look would let pass: then it is time for one.
+
+        To be asked as often as one likes; the answer is that of the last time where that was just now.
+        """
         governor = self._governor
-        if governor is None or self._plan.level is Level.SYSCALLS or now_s - self._glanced_s < GLANCE_S:
+        if governor is None or self._plan.level is Level.SYSCALLS:
             return False
+        now_s = self._collector.elapsed_s()
+        if now_s - self._glanced_s < GLANCE_S:
+            return self._was_burst
         self._glanced_s = now_s
         passed_s = max(now_s - self._looked_s, 1e-6)
         differences = _differences(self._engine.read_counters(_OF_HITS), self._counts)
+        n_hits = 2 * differences[abi.Counter.CALLS] + differences[abi.Counter.FREES]
+        if n_hits * _MOST_HIT_S < governor.least_burst(LOOK_S):
+            self._was_burst = False
+            return False
         cpu = max(0.0, self._read_cpu_s() - self._cpu_at_look_s) / passed_s
         load = _load(differences, passed_s, cpu, self._timed_ns())
-        return governor.is_burst(load, passed_s, LOOK_S)
+        self._was_burst = governor.is_burst(load, passed_s, LOOK_S)
+        return self._was_burst
 
     def freeze(self, why: str) -> None:
         """Record no more allocations from here on; frees go on being seen."""
@@ -169,6 +183,7 @@ class Watch:
             self._cost_s += self._governor.cost(load) * passed_s
         self._cpu_s += max(0.0, cpu_s - self._cpu_at_look_s)
         self._looked_s, self._counts, self._cpu_at_look_s = now_s, counts, max(cpu_s, self._cpu_at_look_s)
+        self._was_burst = False
         return load
 
     def _timed_ns(self) -> float | None:
