@@ -102,9 +102,9 @@ static __always_inline void find_replaced_returns(struct scratch *scr)
 
 #ifdef NL_BLIND
 /* The registers are not to be found: the kernel walks, by frame pointers. */
-static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
+static __noinline u64 syscall_stack(void *ctx, u32 slot)
 {
-	struct nl_target *target = active_target(thread->slot);
+	struct nl_target *target = active_target(slot);
 	struct scratch *scr;
 	long n_bytes;
 	u64 key;
@@ -116,7 +116,7 @@ static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
 		count(NL_NO_SCRATCH);
 		return 0;
 	}
-	begin_stack(scr, target, thread->slot);
+	begin_stack(scr, target, slot);
 	n_bytes = bpf_get_stack(ctx, scr->window, 8 * NL_SEARCH_WORDS, BPF_F_USER_STACK);
 	for (int i = 0; i < NL_SEARCH_WORDS; i++)
 		if (i * 8 < n_bytes)
@@ -128,10 +128,10 @@ static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
 }
 #else
 /* The stack at a system call: the leaf is the code that made it. */
-static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
+static __noinline u64 syscall_stack(void *ctx, u32 slot)
 {
 	struct pt_regs *regs = user_registers();
-	struct nl_target *target = active_target(thread->slot);
+	struct nl_target *target = active_target(slot);
 	struct scratch *scr;
 	u64 ip, sp, fp, key;
 
@@ -145,7 +145,7 @@ static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
 		count(NL_NO_SCRATCH);
 		return 0;
 	}
-	begin_stack(scr, target, thread->slot);
+	begin_stack(scr, target, slot);
 	scr->pc = ip;
 	scr->sp = sp;
 	scr->fp = fp;
@@ -180,19 +180,22 @@ static __always_inline int report_entry(struct syscall_enter *ctx, u32 type, int
 {
 	struct nl_thread *thread = enter_syscall(ctx, type, n);
 	struct nl_event *event;
-	u32 flags;
+	u32 slot, uid, flags;
 	u64 stack = 0;
 
 	if (!thread)
 		return 0;
+	/* Not by way of the thread after a walk: a verifier would go through that for each way to find the thread. */
+	slot = thread->slot;
+	uid = thread->uid;
 	flags = flags_of(thread);
 	/*
 	 * Who gives memory back: here, since a thread may unmap its own stack. Of the others the stack is taken at their
 	 * exit, since each program that has the walk costs the verifier as much again.
 	 */
 	if (type == NL_EVENT_MUNMAP && !(flags & NL_IN_ALLOCATOR))
-		stack = syscall_stack(ctx, thread);
-	event = new_event(type, thread->slot, thread->uid);
+		stack = syscall_stack(ctx, slot);
+	event = new_event(type, slot, uid);
 	if (!event)
 		return 0;
 	copy_args(event->args, ctx, n);
@@ -250,7 +253,7 @@ static __always_inline int leave_syscall(void *ctx, s64 ret)
 	}
 	/* In one place: BCC writes it out at each. */
 	if (has_stack)
-		stack = syscall_stack(ctx, thread);
+		stack = syscall_stack(ctx, thread->slot);
 	event = new_event(type, thread->slot, thread->uid);
 	if (!event)
 		return 0;
