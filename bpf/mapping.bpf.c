@@ -80,23 +80,6 @@ static __always_inline int keep_args(struct syscall_enter *ctx, u32 type, int n)
 	return 0;
 }
 
-/* Report at the entry: the memory is about to go. */
-static __always_inline int report_entry(struct syscall_enter *ctx, u32 type, int n)
-{
-	struct nl_thread *thread = enter_syscall(ctx, type, n);
-	struct nl_event *event;
-
-	if (!thread)
-		return 0;
-	event = new_event(type, thread->slot, thread->uid);
-	if (!event)
-		return 0;
-	copy_args(event->args, ctx, n);
-	event->flags = flags_of(thread);
-	bpf_ringbuf_submit(event, 0);
-	return 0;
-}
-
 #ifndef NATIVELEAK_BCC
 /* The calls in flight whose return addresses return probes have replaced: the kernel keeps the true ones. */
 static __always_inline void find_replaced_returns(struct scratch *scr)
@@ -119,9 +102,9 @@ static __always_inline void find_replaced_returns(struct scratch *scr)
 
 #ifdef NL_BLIND
 /* The registers are not to be found: the kernel walks, by frame pointers. */
-static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
+static __noinline u64 syscall_stack(void *ctx, u32 slot)
 {
-	struct nl_target *target = active_target(thread->slot);
+	struct nl_target *target = active_target(slot);
 	struct scratch *scr;
 	long n_bytes;
 	u64 key;
@@ -133,7 +116,7 @@ static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
 		count(NL_NO_SCRATCH);
 		return 0;
 	}
-	begin_stack(scr, target, thread->slot);
+	begin_stack(scr, target, slot);
 	n_bytes = bpf_get_stack(ctx, scr->window, 8 * NL_SEARCH_WORDS, BPF_F_USER_STACK);
 	for (int i = 0; i < NL_SEARCH_WORDS; i++)
 		if (i * 8 < n_bytes)
@@ -145,10 +128,10 @@ static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
 }
 #else
 /* The stack at a system call: the leaf is the code that made it. */
-static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
+static __noinline u64 syscall_stack(void *ctx, u32 slot)
 {
 	struct pt_regs *regs = user_registers();
-	struct nl_target *target = active_target(thread->slot);
+	struct nl_target *target = active_target(slot);
 	struct scratch *scr;
 	u64 ip, sp, fp, key;
 
@@ -162,7 +145,7 @@ static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
 		count(NL_NO_SCRATCH);
 		return 0;
 	}
-	begin_stack(scr, target, thread->slot);
+	begin_stack(scr, target, slot);
 	scr->pc = ip;
 	scr->sp = sp;
 	scr->fp = fp;
@@ -192,12 +175,43 @@ static __noinline u64 syscall_stack(void *ctx, struct nl_thread *thread)
 }
 #endif
 
+/* Report at the entry: the memory is about to go. */
+static __always_inline int report_entry(struct syscall_enter *ctx, u32 type, int n)
+{
+	struct nl_thread *thread = enter_syscall(ctx, type, n);
+	struct nl_event *event;
+	u32 slot, uid, flags;
+	u64 stack = 0;
+
+	if (!thread)
+		return 0;
+	/* Not by way of the thread after a walk: a verifier would go through that for each way to find the thread. */
+	slot = thread->slot;
+	uid = thread->uid;
+	flags = flags_of(thread);
+	/*
+	 * Who gives memory back: here, since a thread may unmap its own stack. Of the others the stack is taken at their
+	 * exit, since each program that has the walk costs the verifier as much again.
+	 */
+	if (type == NL_EVENT_MUNMAP && !(flags & NL_IN_ALLOCATOR))
+		stack = syscall_stack(ctx, slot);
+	event = new_event(type, slot, uid);
+	if (!event)
+		return 0;
+	copy_args(event->args, ctx, n);
+	event->stack = stack;
+	event->flags = flags;
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
 /* The exit of every call whose entry was seen. */
 static __always_inline int leave_syscall(void *ctx, s64 ret)
 {
 	u32 tid = (u32)current_ids(), type;
 	struct nl_thread *thread;
 	struct nl_event *event;
+	int has_stack = 0;
 	u64 stack = 0;
 
 	if (!active_target(current_slot()))
@@ -213,28 +227,33 @@ static __always_inline int leave_syscall(void *ctx, s64 ret)
 	count(NL_SYSCALLS);
 	switch (type) {
 	case NL_EVENT_MUNMAP:
-	case NL_EVENT_SHMDT:
 		/* Reported at the entry: only a failure is news. */
 		if (!failed(ret))
 			return 0;
-		type = type == NL_EVENT_MUNMAP ? NL_EVENT_MUNMAP_FAILED : NL_EVENT_SHMDT_FAILED;
+		type = NL_EVENT_MUNMAP_FAILED;
+		break;
+	case NL_EVENT_SHMDT:
+		type = failed(ret) ? NL_EVENT_SHMDT_FAILED : NL_EVENT_SHMDT_DONE;
+		has_stack = !failed(ret);
 		break;
 	case NL_EVENT_MREMAP:
 		type = NL_EVENT_MREMAP_DONE;
-		if (!failed(ret))
-			stack = syscall_stack(ctx, thread);
+		has_stack = !failed(ret);
 		break;
 	case NL_EVENT_MMAP:
 	case NL_EVENT_SHMAT:
 	case NL_EVENT_BRK:
 		if (failed(ret))
 			return 0;
-		stack = syscall_stack(ctx, thread);
+		has_stack = 1;
 		break;
 	default:
 		if (failed(ret))
 			return 0;
 	}
+	/* In one place: BCC writes it out at each. */
+	if (has_stack)
+		stack = syscall_stack(ctx, thread->slot);
 	event = new_event(type, thread->slot, thread->uid);
 	if (!event)
 		return 0;
@@ -247,7 +266,7 @@ static __always_inline int leave_syscall(void *ctx, s64 ret)
 	return 0;
 }
 
-/* One program for all tracepoints, since the verifier goes through the walk once for each program that has it. */
+/* One program for all exits, since the verifier goes through the walk once for each program that has it. */
 SEC("tp/syscalls/sys_exit_mmap")
 int on_syscall_exit(struct syscall_exit *ctx)
 {

@@ -97,7 +97,7 @@ enum nl_event_type {
 	NL_EVENT_NONE,
 	NL_EVENT_STACK, /* a new stack lies in the stack store */
 	NL_EVENT_MMAP, /* exit, success: args addr len prot flags fd offset */
-	NL_EVENT_MUNMAP, /* entry: args addr len */
+	NL_EVENT_MUNMAP, /* entry, with the stack: args addr len */
 	NL_EVENT_MUNMAP_FAILED, /* exit */
 	NL_EVENT_MREMAP, /* entry: args addr old_len new_len flags new_addr */
 	NL_EVENT_MREMAP_DONE, /* exit, ret is the address or an error */
@@ -111,6 +111,7 @@ enum nl_event_type {
 	NL_EVENT_THREAD_EXIT, /* comm; ret the exit code */
 	NL_EVENT_EXEC,
 	NL_EVENT_OOM_KILL,
+	NL_EVENT_SHMDT_DONE, /* exit, success */
 };
 
 /* What a kernel is without; see engines/bpf/lacks.py. */

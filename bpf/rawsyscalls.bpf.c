@@ -32,8 +32,8 @@ enum {
 };
 #endif
 
-/* The arguments of a call, from the registers they are passed in. */
-static __always_inline int read_args(struct syscall_enter *call, const void *from)
+/* The arguments of a call, from the registers they are passed in. Apart: these are not on our stack during a walk. */
+static __noinline int read_args(struct syscall_enter *call, const void *from)
 {
 	struct pt_regs regs;
 

@@ -18,6 +18,7 @@ from nativeleak.model import (
     TargetInfo,
     ThreadInfo,
     TraceInfo,
+    UnmapTotals,
 )
 from nativeleak.recording import Recording, RecordingWriter, open_recording
 
@@ -109,6 +110,8 @@ STACKS = (
     Stack(14, (native("brk", offset=7), native("sbrk", offset=60), native("main", "app", 0x31))),
     Stack(15, (native("mmap", offset=23), native("sysmalloc"), native("malloc"), native("main", "app", 0x55))),
     Stack(16, (native("mmap", offset=23), native("os::reserve_memory", "libjvm.so", 0x20))),
+    Stack(17, (native("munmap", offset=23), native("drop_index", "libindex.so", 0x99), native("main", "app", 0x23))),
+    Stack(18, (native("munmap", offset=23), native("start_thread", "libc.so.6", 0x2F4))),
 )
 
 
@@ -128,6 +131,17 @@ def gateway_sites(minute: int) -> tuple[SiteTotals, ...]:
     )
 
 
+def gateway_unmapped(minute: int) -> tuple[UnmapTotals, ...]:
+    """Who gave mapped memory back until then: two threads of the program, the C library, an allocator."""
+    n = minute + 1
+    return (
+        UnmapTotals(0, 0, 1, 17, Owner.PROGRAM, ("munmap",), 3 * n, 5 * n * 4096, 0, 0, 7 * 4096),
+        UnmapTotals(1, 0, 0, 18, Owner.C_LIBRARY, ("munmap",), n, n * 8 * MIB, 0, n * 4096),
+        UnmapTotals(2, 0, 0, 0, Owner.ALLOCATOR, ("munmap",), 11, 13 * MIB),
+        UnmapTotals(3, 0, 2, 17, Owner.PROGRAM, ("munmap", "mremap"), 2, 19 * MIB, 17 * MIB, 3 * MIB),
+    )
+
+
 def write_gateway(path: Path, n_snapshots: int = 12, end: TargetEnd = TargetEnd.RUNNING, **lost: int) -> Path:
     """The recording of a Java gateway that leaks 48 MiB a minute in one thread."""
     with RecordingWriter(path, trace_info(slice_s=60.0)) as writer:
@@ -141,6 +155,7 @@ def write_gateway(path: Path, n_snapshots: int = 12, end: TargetEnd = TargetEnd.
                     targets=(target(end=end if last else TargetEnd.RUNNING),),
                     threads=THREADS if minute == 0 else (),
                     counters=counters(resolved_frames=40, unmatched_frees=211, **(lost if last else {})),
+                    unmapped=gateway_unmapped(minute),
                     rss_bytes=3000 * MIB + minute * 50 * MIB,
                     slice_s=60.0,
                     probe_hits=1_000_000 * (minute + 1),

@@ -1,12 +1,12 @@
-"""Java frames above every call that takes address space: mmap, mremap and brk; what munmap gives back, to the byte.
+"""Java frames above every call that takes address space or gives it back: mmap, munmap, mremap and brk, to the byte.
 
-Of munmap no stack is recorded: what it takes away is taken from the call that mapped it. All JDKs where
-``NATIVELEAK_TEST_JAVA=all``.
+All JDKs where ``NATIVELEAK_TEST_JAVA=all``.
 """
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -22,8 +22,10 @@ N_ROUNDS = 503
 IS_WHOLE = os.environ.get("NATIVELEAK_TEST_JAVA") == "all"
 RELEASES = [DEBIAN, *jdks.RELEASES] if IS_WHOLE else [DEBIAN, "21"]
 JAVA = {FrameKind.JAVA_COMPILED.value, FrameKind.JAVA_INLINED.value, FrameKind.JAVA_INTERPRETED.value}
-LEAVES = {"keep": "mmap", "give": "mmap", "cut": "mmap", "map": "mmap", "grow": "mremap", "raise": "brk"}
-"""Site -> how the function begins whose code makes its system call."""
+LEAVES = {"grow": "mremap", "shrink": "mremap", "raise": "brk"}
+"""Site -> how the function begins whose code makes its system call; mmap of all others."""
+GIVES_BY = {"Mappings.shrink": "mremap"}
+"""The same of methods that give back; munmap of all others."""
 
 
 def traced(release: str, options: tuple[str, ...]) -> tuple[Truth, Report]:
@@ -41,21 +43,47 @@ def traced(release: str, options: tuple[str, ...]) -> tuple[Truth, Report]:
     return truth, report
 
 
+def java_methods(row: dict[str, Any]) -> list[str]:
+    return [frame["function"] for frame in row["frames"] if frame["kind"] in JAVA]
+
+
+def holds(names: list[str], calls: list[str]) -> bool:
+    """Whether some methods stand one after the other in a stack, nothing between them."""
+    return any(names[i : i + len(calls)] == calls for i in range(len(names)))
+
+
 @pytest.mark.parametrize("options", [(), ("-Xint",), ("-Xcomp",)], ids=["mixed", "interpreted", "compiled"])
 @pytest.mark.parametrize("release", RELEASES)
-def test_java_methods_that_map_are_named_and_hold_what_they_map(release, options):
+def test_java_methods_that_map_and_give_back_are_named_and_exact(release, options):
     truth, report = traced(release, options)
     assert mismatches(report, truth) == []
     kinds = set()
     for site in truth["sites"]:
         rows = [row for row in report["sites"] if site["method"] in [frame["function"] for frame in row["frames"]]]
         rows = [row for row in rows if row["kind"] == site["kind"]]
-        assert sum(row["allocated_count"] for row in rows) == N_ROUNDS
+        assert sum(row["allocated_count"] for row in rows) == site["allocated_count"]
         for row in rows:
-            frames = row["frames"]
-            names = [frame["function"] for frame in frames]
-            assert names[0].lstrip("_").startswith(LEAVES.get(site["name"], "mmap")), names
-            java = [frame for frame in frames if frame["kind"] in JAVA]
-            assert [frame["function"] for frame in java][-len(site["calls"]) :] == site["calls"]
-            kinds |= {frame["kind"] for frame in java}
-    print(f"{release} {options}: {sorted(kinds)}")
+            leaf = row["frames"][0]["function"]
+            assert leaf.lstrip("_").startswith(LEAVES.get(site["name"], "mmap")), leaf
+            assert java_methods(row)[-len(site["calls"]) :] == site["calls"]
+            kinds |= {frame["kind"] for frame in row["frames"]}
+    print(f"{release} {options}: {sorted(kinds & JAVA)}")
+    assert_givers_exact(truth, report)
+
+
+def assert_givers_exact(truth: Truth, report: Report) -> None:
+    """What each method gave back, and nothing of the program's beside it."""
+    left = [row for row in report["unmapped"] if row["owner"] == "program" and row["freed_bytes"]]
+    for giver in truth["givers"]:
+        rows = [row for row in left if giver["method"] in java_methods(row)]
+        left = [row for row in left if row not in rows]
+        assert sum(row["calls"] for row in rows) == giver["n_calls"] == N_ROUNDS, giver
+        for key in ("freed_bytes", "other_threads_bytes"):
+            assert sum(row[key] for row in rows) == giver[key], giver
+        for row in rows:
+            assert row["thread"] == {"tid": giver["tid"], "name": giver["thread"]}
+            leaf = row["frames"][0]["function"]
+            assert leaf.lstrip("_").startswith(GIVES_BY.get(giver["method"], "munmap")), leaf
+            assert holds(java_methods(row), giver["calls"]), java_methods(row)
+            assert row["stack_end"] == "root"
+    assert [[frame["function"] for frame in row["frames"]] for row in left] == []

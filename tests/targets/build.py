@@ -109,6 +109,10 @@ TARGETS = {
     "Stress": Spec("java/Stress.java", compiler="javac", flags=JAVA, needs=("libnofp.so",)),
     "Forger": Spec("java/Forger.java", compiler="javac", flags=JAVA, needs=("libforge.so",)),
     "libforge.so": Spec("java/forge.c", flags=(*NO_FRAME_POINTERS, *JNI, "-shared", "-fPIC")),
+    "unmaps": Spec("unmaps.c"),
+    "unmaps_musl": Spec("unmaps.c", compiler="musl-gcc"),
+    "unmaps_nofp": Spec("unmaps.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
+    "unmaps_static": Spec("unmaps.c", flags=(*FRAME_POINTERS, "-static")),
     "libmappings.so": Spec("java/mappings.c", flags=(*NO_FRAME_POINTERS, *JNI, "-shared", "-fPIC")),
     "libnofp.so": Spec("java/nofp.c", flags=(*NO_FRAME_POINTERS, *JNI, "-shared", "-fPIC")),
 }

@@ -23,7 +23,9 @@ import sun.misc.Unsafe;
  *
  * <p>Usage: {@code Mappings LIBRARY} (built from mappings.c). Prints {@code READY pid}. {@code go ROUNDS} answers as the
  * other targets do, {@code method} standing for {@code function}; its sites have {@code calls} besides: the Java methods
- * from the native one on that every stack of the site holds, leaf first.
+ * from the native one on that every stack of the site holds, leaf first. {@code givers} are the methods that give back:
+ * {@code method}, {@code thread}, {@code tid}, {@code n_calls}, {@code freed_bytes}, {@code other_threads_bytes}, {@code
+ * calls}.
  */
 public final class Mappings {
     private static final long PAGE = 4096;
@@ -31,6 +33,10 @@ public final class Mappings {
     private static final List<Object> KEPT = new ArrayList<>();
     private static final Map<String, long[]> SITES = new LinkedHashMap<>();
     private static final Map<String, String> KINDS = new LinkedHashMap<>();
+    private static final Map<String, long[]> GIVERS = new LinkedHashMap<>();
+    private static final List<Long> HANDED = new ArrayList<>();
+    private static final String RETURNER = "returner";
+    private static int returnerTid;
     private static final Unsafe UNSAFE = TheUnsafe.get();
     private static FileChannel file;
 
@@ -64,6 +70,12 @@ public final class Mappings {
         sums[1] -= isWhole ? 1 : 0;
     }
 
+    private static void gave(String method, long bytes) {
+        long[] sums = GIVERS.computeIfAbsent(method, key -> new long[2]);
+        sums[0]++;
+        sums[1] += bytes;
+    }
+
     // ---- what is called in each round ----
 
     private static void keep() {
@@ -74,20 +86,49 @@ public final class Mappings {
     private static void give() {
         long address = mmap(5 * PAGE);
         allocated("map", "give", 5 * PAGE);
-        takeBack(address, 5 * PAGE);
+        returnWhole(address);
         freed("give", 5 * PAGE, true);
     }
 
     private static void cut() {
         long address = mmap(13 * PAGE);
         allocated("map", "cut", 13 * PAGE);
-        takeBack(address + 3 * PAGE, 7 * PAGE);
+        returnMiddle(address);
         freed("cut", 7 * PAGE, false);
     }
 
-    /** What gives memory back: its own stack is recorded nowhere. */
-    private static void takeBack(long address, long bytes) {
-        munmap(address, bytes);
+    private static void returnWhole(long address) {
+        munmap(address, 5 * PAGE);
+        gave("returnWhole", 5 * PAGE);
+    }
+
+    private static void returnMiddle(long address) {
+        munmap(address + 3 * PAGE, 7 * PAGE);
+        gave("returnMiddle", 7 * PAGE);
+    }
+
+    private static void hand() {
+        HANDED.add(mmap(2 * PAGE));
+        allocated("map", "hand", 2 * PAGE);
+    }
+
+    /** In a thread of its own. */
+    private static void returnOthers() {
+        returnerTid = tid();
+        for (long address : HANDED) {
+            munmap(address, 2 * PAGE);
+            gave("returnOthers", 2 * PAGE);
+            freed("hand", 2 * PAGE, true);
+        }
+        HANDED.clear();
+    }
+
+    /** What an mremap cuts off it gives back; the rest is its own from then on. */
+    private static void shrink(long address) {
+        mremap(address, 7 * PAGE, 4 * PAGE);
+        gave("shrink", 3 * PAGE);
+        freed("map", 7 * PAGE, true);
+        allocated("map", "shrink", 4 * PAGE);
     }
 
     private static long map() {
@@ -118,6 +159,7 @@ public final class Mappings {
         allocated("map", "releaseFile", 17 * PAGE);
         UNSAFE.invokeCleaner((ByteBuffer) buffer);
         freed("releaseFile", 17 * PAGE, true);
+        gave("releaseFile", 17 * PAGE);
     }
 
     private static void round(int depth) throws IOException {
@@ -128,7 +170,9 @@ public final class Mappings {
         keep();
         give();
         cut();
+        hand();
         grow(map());
+        shrink(map());
         raise();
         mapFile();
         releaseFile();
@@ -137,7 +181,8 @@ public final class Mappings {
     private static String calls(String method) {
         StringJoiner calls = new StringJoiner("\",\"Mappings.", "[\"Mappings.", "\"]");
         if (!method.endsWith("File")) {
-            calls.add(method.equals("grow") ? "mremap" : method.equals("raise") ? "sbrk" : "mmap");
+            boolean remaps = method.equals("grow") || method.equals("shrink");
+            calls.add(remaps ? "mremap" : method.equals("raise") ? "sbrk" : "mmap");
         }
         calls.add(method);
         for (int i = 0; i <= DEPTH; i++) {
@@ -146,8 +191,33 @@ public final class Mappings {
         return calls.add("main").toString();
     }
 
+    private static String givingCalls(String method) {
+        switch (method) {
+            case "releaseFile":
+            case "shrink":
+                return calls(method);
+            case "returnOthers":
+                return "[\"Mappings.munmap\",\"Mappings.returnOthers\"]";
+            default:
+                String caller = method.equals("returnWhole") ? "give" : "cut";
+                return calls(caller).replace("[\"Mappings.mmap", "[\"Mappings.munmap\",\"Mappings." + method);
+        }
+    }
+
+    private static String givers() {
+        StringJoiner givers = new StringJoiner(",", "[", "]");
+        GIVERS.forEach((method, sums) -> {
+            boolean isOthers = method.equals("returnOthers");
+            givers.add("{\"method\":\"Mappings." + method + "\",\"thread\":\"" + (isOthers ? RETURNER : "main")
+                    + "\",\"tid\":" + (isOthers ? returnerTid : tid()) + ",\"n_calls\":" + sums[0]
+                    + ",\"freed_bytes\":" + sums[1] + ",\"other_threads_bytes\":" + (isOthers ? sums[1] : 0)
+                    + ",\"calls\":" + givingCalls(method) + "}");
+        });
+        return givers.toString();
+    }
+
     private static String truth() {
-        StringJoiner sites = new StringJoiner(",", "{\"sites\":[", "]}");
+        StringJoiner sites = new StringJoiner(",", "{\"givers\":" + givers() + ",\"sites\":[", "]}");
         SITES.forEach((method, sums) -> sites.add("{\"name\":\"" + method + "\",\"function\":null,\"method\":\"Mappings."
                 + method + "\",\"thread\":\"main\",\"tid\":" + tid() + ",\"kind\":\"" + KINDS.get(method)
                 + "\",\"outstanding_bytes\":" + sums[0] + ",\"outstanding_count\":" + sums[1] + ",\"allocated_bytes\":"
@@ -156,7 +226,7 @@ public final class Mappings {
     }
 
     /** Serves commands from stdin until it ends. */
-    public static void main(String[] arguments) throws IOException {
+    public static void main(String[] arguments) throws IOException, InterruptedException {
         System.load(arguments[0]);
         Path path = Files.createTempFile("mappings", ".bin");
         path.toFile().deleteOnExit();
@@ -167,6 +237,9 @@ public final class Mappings {
             for (int i = Integer.parseInt(line.split(" ")[1]); i > 0; i--) {
                 round(DEPTH);
             }
+            Thread returner = new Thread(Mappings::returnOthers, RETURNER);
+            returner.start();
+            returner.join();
             System.out.println(truth());
         }
     }

@@ -8,11 +8,13 @@ from itertools import count
 from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.ledger.mapping_events import (
     BrkExit,
+    Giver,
     MmapExit,
     MprotectExit,
     MremapEntry,
     MremapExit,
     MunmapEntry,
+    RemovalExit,
     ShmatExit,
     ShmdtEntry,
     UnmapFailed,
@@ -51,9 +53,10 @@ class Pages:
             )
         )
 
-    def munmap(self, page, n_pages, *, uid=1):
+    def munmap(self, page, n_pages, *, uid=1, stack=None, allocator=False):
         next(self.clock)
-        self.space.apply(MunmapEntry(1000 + uid, page * PAGE, n_pages * PAGE))
+        giver = None if stack is None else Giver(uid, stack, allocator)
+        self.space.apply(MunmapEntry(1000 + uid, page * PAGE, n_pages * PAGE, giver))
 
     def failed(self, *, uid=1):
         next(self.clock)
@@ -98,6 +101,10 @@ class Pages:
         next(self.clock)
         self.space.apply(ShmdtEntry(1000 + uid, page * PAGE))
 
+    def shmdt_exit(self, *, uid=1, stack=1):
+        next(self.clock)
+        self.space.apply(RemovalExit(1000 + uid, "shmdt", Giver(uid, stack, False)))
+
     def site(self, stack=1, *, uid=1, kind=Kind.MAP, owner=None):
         """Totals of the only site with this thread and stack (and owner)."""
         [found] = [
@@ -126,6 +133,15 @@ class Pages:
     def total(self, owner=Owner.PROGRAM, kind=Kind.MAP):
         totals = self.space.totals(kind, owner)
         return totals.outstanding_bytes // PAGE, totals.outstanding_count, totals.reserved_bytes // PAGE
+
+    def given(self, stack=1, *, uid=1):
+        """(calls, freed, of these other threads', reserved, older pages) of who gave back; None for nobody."""
+        rows = [row for row in self.space.unmaps.totals(0) if (row.thread_uid, row.stack_key) == (uid, stack)]
+        if not rows:
+            return None
+        [row] = rows
+        parts = (row.freed_bytes, row.other_threads_bytes, row.reserved_bytes, row.older_bytes)
+        return (row.n_calls, *(n_bytes // PAGE for n_bytes in parts))
 
     def layout(self):
         """(first page, pages, stack or None, accessible) of every piece."""

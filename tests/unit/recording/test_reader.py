@@ -56,7 +56,15 @@ def test_open_newer_format_names_the_version_that_wrote_it(tmp_path: Path) -> No
 def _content(recording: Recording) -> tuple[object, ...]:
     stacks = [recording.stack(site.key.stack_key) for site in recording.sites]
     facts = (recording.info, recording.targets, recording.threads, recording.snapshots, recording.events)
-    return (*facts, recording.end_reason, recording.sites, recording.retired, stacks, list(recording.samples()))
+    return (
+        *facts,
+        recording.end_reason,
+        recording.sites,
+        recording.retired,
+        recording.unmapped,
+        stacks,
+        list(recording.samples()),
+    )
 
 
 def test_open_overwritten_stretch_is_an_error_or_was_unused_space(tmp_path: Path) -> None:
@@ -76,6 +84,15 @@ def test_open_overwritten_stretch_is_an_error_or_was_unused_space(tmp_path: Path
         except RecordingError:
             n_found += 1
     assert n_found > 0
+
+
+def test_open_recording_from_before_callers_of_munmap_has_none(tmp_path: Path) -> None:
+    path = fixtures.write_gateway(tmp_path / "a.nlk")
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE unmapped")
+    with open_recording(path) as recording:
+        assert recording.unmapped is None
+        assert len(recording.sites) == 8
 
 
 def test_open_cut_short_is_an_error(tmp_path: Path) -> None:

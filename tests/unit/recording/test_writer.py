@@ -15,7 +15,7 @@ import pytest
 
 import recording_fixtures as fixtures
 from nativeleak.errors import RecordingError
-from nativeleak.model import Kind, SiteKey, SiteTotals, Stack, TargetEnd, ThreadInfo
+from nativeleak.model import Kind, Owner, SiteKey, SiteTotals, Stack, TargetEnd, ThreadInfo, UnmapTotals
 from nativeleak.recording import Event, Recording, RecordingWriter, open_recording
 from nativeleak.recording.batch import Batch, Row
 
@@ -207,6 +207,25 @@ def test_writer_totals_beyond_64_bits_keep_what_is_outstanding(tmp_path: Path) -
     assert stored.allocated_bytes == 1 << 62
 
 
+def test_writer_keeps_the_latest_of_who_gave_back(tmp_path: Path) -> None:
+    with RecordingWriter(tmp_path / "a.nlk", fixtures.trace_info()) as writer:
+        writer.write_snapshot(fixtures.snapshot(1.0, [], unmapped=fixtures.gateway_unmapped(0)[:3]))
+        writer.write_snapshot(fixtures.snapshot(2.0, [], unmapped=fixtures.gateway_unmapped(6)))
+        writer.write_snapshot(fixtures.snapshot(3.0, [], unmapped=fixtures.gateway_unmapped(6)))
+    with open_recording(tmp_path / "a.nlk") as recording:
+        assert recording.unmapped == fixtures.gateway_unmapped(6)
+
+
+def test_writer_who_gave_back_beyond_64_bits_is_stored(tmp_path: Path) -> None:
+    row = UnmapTotals(0, 0, 1, (1 << 64) - 1, Owner.JVM, ("munmap",), 3, 1 << 66, 1 << 65, 1 << 66, 1 << 66)
+    with RecordingWriter(tmp_path / "a.nlk", fixtures.trace_info()) as writer:
+        writer.write_snapshot(fixtures.snapshot(1.0, [], unmapped=(row,)))
+        assert writer.failed is None
+    with open_recording(tmp_path / "a.nlk") as recording:
+        most = 1 << 62
+        assert recording.unmapped == (UnmapTotals(0, 0, 1, row.stack_key, Owner.JVM, ("munmap",), 3, *[most] * 4),)
+
+
 def test_writer_interrupted_commit_is_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(batch: Batch) -> Iterator[tuple[str, list[Row]]]:
         yield next(statements(batch))
@@ -304,14 +323,16 @@ def test_writer_file_that_cannot_be_read_either_starts_anew_in_memory(
 ) -> None:
     writer = RecordingWriter(tmp_path / "a.nlk", fixtures.trace_info())
     first = fixtures.heap_site(1, 11, (100, 1))
-    writer.write_snapshot(fixtures.snapshot(1.0, [first], threads=fixtures.THREADS))
+    given = fixtures.gateway_unmapped(0)
+    writer.write_snapshot(fixtures.snapshot(1.0, [first], threads=fixtures.THREADS, unmapped=given))
     writer._db.close()  # every later statement on it fails, the backup too
     second = fixtures.heap_site(1, 12, (7, 1))
-    writer.write_snapshot(fixtures.snapshot(2.0, [first, second]))
+    writer.write_snapshot(fixtures.snapshot(2.0, [first, second], unmapped=given))
     with Recording.from_bytes(writer.serialize()) as recording:
         assert [site.outstanding_bytes for site in recording.sites] == [100, 7]
         assert recording.series(first.key) == [(2.0, 100, 1)]
         assert recording.targets == (fixtures.target(),)
+        assert recording.unmapped == given
         assert len(recording.threads) == 3
     assert writer.failed is not None
     writer.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,18 @@ import pytest
 
 import recording_fixtures as fixtures
 from nativeleak.analysis.select import By, Metric, Selection
-from nativeleak.model import Frame, FrameKind, Kind, SiteKey, SiteTotals, Stack, TargetEnd, ThreadInfo
+from nativeleak.model import (
+    Frame,
+    FrameKind,
+    Kind,
+    Owner,
+    SiteKey,
+    SiteTotals,
+    Stack,
+    TargetEnd,
+    ThreadInfo,
+    UnmapTotals,
+)
 from nativeleak.recording import Recording, RecordingWriter, open_recording
 from nativeleak.reports.render import Format, ReportOptions, render
 
@@ -183,6 +195,71 @@ def test_json_retired_sites_count_as_allocated_and_freed(tmp_path: Path) -> None
     heap = report["totals"]["heap"]
     assert (heap["allocated_bytes"], heap["freed_bytes"], heap["outstanding_bytes"]) == (1004, 997, 7)
     assert (heap["allocated_count"], heap["freed_count"]) == (12, 11)
+
+
+def test_json_says_who_gave_mapped_memory_back_most_first(tmp_path: Path) -> None:
+    with open_recording(fixtures.write_gateway(tmp_path / "a.nlk")) as recording:
+        report = _json(recording)
+    assert CHECK(report) == []
+    rows = report["unmapped"]
+    assert [(row["owner"], row["freed_bytes"]) for row in rows] == [
+        ("c-library", 96 * MIB),
+        ("program", 19 * MIB),
+        ("allocator", 13 * MIB),
+        ("program", 60 * 4096),
+    ]
+    frames = rows[1].pop("frames")
+    assert [frame["function"] for frame in frames] == ["munmap", "drop_index", "main"]
+    assert set(frames[0]) == set(report["sites"][0]["frames"][0])
+    assert rows[1] == {
+        "id": rows[3]["id"],
+        "owner": "program",
+        "functions": ["munmap", "mremap"],
+        "pid": 5687,
+        "thread": {"tid": 1860, "name": "nioEventLoop-1-1"},
+        "calls": 2,
+        "freed_bytes": 19 * MIB,
+        "other_threads_bytes": 17 * MIB,
+        "reserved_bytes": 3 * MIB,
+        "older_bytes": 0,
+        "truncated": False,
+        "stack_end": "root",
+    }
+    assert rows[3]["older_bytes"] == 7 * 4096
+    assert (rows[2]["thread"], rows[2]["frames"]) == ({"tid": 0, "name": "*"}, [])
+
+
+@pytest.mark.parametrize(
+    ("selection", "n_rows"),
+    [({"thread": "nio*"}, 1), ({"function": "drop_index"}, 2), ({"function": "no_such"}, 0), ({"top": 1}, 4)],
+)
+def test_json_filters_hold_for_who_gave_back_too(tmp_path: Path, selection: dict[str, Any], n_rows: int) -> None:
+    with open_recording(fixtures.write_gateway(tmp_path / "a.nlk")) as recording:
+        assert len(_json(recording, **selection)["unmapped"]) == n_rows
+
+
+def test_json_who_gave_back_is_null_where_it_was_not_recorded(tmp_path: Path) -> None:
+    path = fixtures.write_gateway(tmp_path / "a.nlk")
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE unmapped")
+    with open_recording(path) as recording:
+        report = _json(recording)
+    assert CHECK(report) == []
+    assert report["unmapped"] is None
+    by_maps = {"backend": "pmap"}
+    with fixtures.record(
+        tmp_path / "b.nlk", lambda w: w.write_snapshot(fixtures.snapshot(1.0, [])), **by_maps
+    ) as recording:
+        assert _json(recording)["unmapped"] is None
+
+
+def test_json_who_gave_back_at_a_lost_stack_says_so(tmp_path: Path) -> None:
+    rows = (UnmapTotals(0, 0, 1, 4711, Owner.PROGRAM, ("munmap",), 3, 4096),)
+    with fixtures.record(
+        tmp_path / "a.nlk", lambda w: w.write_snapshot(fixtures.snapshot(1.0, [], unmapped=rows))
+    ) as recording:
+        [row] = _json(recording)["unmapped"]
+    assert [frame["function"] for frame in row["frames"]] == ["[stack lost]"]
 
 
 def test_json_nothing_allocated_is_a_report(tmp_path: Path) -> None:

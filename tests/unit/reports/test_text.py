@@ -10,7 +10,7 @@ import pytest
 
 import recording_fixtures as fixtures
 from nativeleak.analysis.select import By, Metric, Selection
-from nativeleak.model import Stack, TargetEnd
+from nativeleak.model import Owner, Stack, TargetEnd, UnmapTotals
 from nativeleak.recording import Recording, RecordingWriter, open_recording
 from nativeleak.reports.render import Format, ReportOptions, render
 from nativeleak.reports.text_sites import stack_lines
@@ -106,6 +106,42 @@ def test_text_what_the_jvm_holds_is_a_group_of_its_own(tmp_path: Path) -> None:
     assert group[1].split() == ["share", "outstanding", "blocks", "reserved", "for"]
     assert group[2].split() == ["15.9", "%", "128", "MiB", "1", "1", "GiB", "other"]
     assert len(group) == 3
+
+
+def test_text_says_who_gave_mapped_memory_back(tmp_path: Path) -> None:
+    """The program's callers only, the largest first."""
+    lines = _gateway(tmp_path / "a.nlk").splitlines()
+    start = lines.index("Mapped memory given back, by the caller of munmap, mremap or shmdt")
+    assert lines[start + 1 : start + 5] == [
+        "      returned       calls  by",
+        "        19 MiB           2  drop_index  libindex.so; thread nioEventLoop-1-1 (TID 1860); 17 MiB of it"
+        " mapped by other threads; 3 MiB besides that was reserved only",
+        "       268 KiB          36  drop_index  libindex.so; thread java (TID 5687); 28 KiB of it older than the"
+        " trace",
+        "",
+    ]
+
+
+def test_text_who_gave_back_is_five_lines_at_most(tmp_path: Path) -> None:
+    rows = tuple(UnmapTotals(i, 0, 1, 17, Owner.PROGRAM, ("munmap",), 1, (i + 1) << 20) for i in range(7))
+    maps = [fixtures.map_site(1, 13, (64 << 20, 2))]
+    with fixtures.record(
+        tmp_path / "a.nlk", lambda w: w.write_snapshot(fixtures.snapshot(1.0, maps, unmapped=rows))
+    ) as recording:
+        text = _text(recording)
+    assert text.count("[stack lost]; thread *") == 5
+    assert "  and 2 more with 3 MiB (all: --format json)\n" in text
+
+
+@pytest.mark.parametrize(("others", "is_shown"), [(0, False), (4096, True)])
+def test_text_who_gave_back_is_left_out_where_nothing_mapped_is_left(
+    tmp_path: Path, others: int, is_shown: bool
+) -> None:
+    rows = (UnmapTotals(0, 0, 1, 17, Owner.PROGRAM, ("munmap",), 1, 8192, others),)
+    with fixtures.record(
+        tmp_path / "a.nlk", lambda w: w.write_snapshot(fixtures.snapshot(1.0, [], unmapped=rows))
+    ) as recording:
+        assert ("Mapped memory given back" in _text(recording)) is is_shown
 
 
 def test_text_nothing_allocated_says_so(tmp_path: Path) -> None:

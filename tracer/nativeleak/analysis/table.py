@@ -59,6 +59,19 @@ def site_table(recording: Recording) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def unmap_table(recording: Recording) -> pd.DataFrame:
+    """Columns tid, thread and stack_key of ``Recording.unmapped``, in its order; * is who was not told apart."""
+    rows = recording.unmapped or ()
+    known = [recording.threads.get(row.thread_uid) if row.thread_uid else None for row in rows]
+    return pd.DataFrame(
+        {
+            "tid": pd.Series([thread.tid if thread else 0 for thread in known], dtype="int64"),
+            "thread": pd.Series([thread.name if thread else "*" for thread in known], dtype=object),
+            "stack_key": pd.Series([row.stack_key for row in rows], dtype="uint64"),
+        }
+    )
+
+
 def thread_of(recording: Recording, uid: int) -> ThreadInfo:
     """The thread with this uid, or one that stands for all that were not told apart."""
     return recording.threads.get(uid) or ThreadInfo(0, 0, 0, UNKNOWN_THREAD, alive=False)

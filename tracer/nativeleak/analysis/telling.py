@@ -13,7 +13,7 @@ _ALLOCATOR: Final = re.compile(
     r"""
     (?:__libc_|__GI_|__|_int_|je_|tc_|mi_|do_|x|g_|av_|OPENSSL_|CRYPTO_)?
         (?:malloc|calloc|realloc|reallocarray|memalign|aligned_alloc|posix_memalign|valloc|pvalloc|strn?dup|zalloc
-          |mmap(?:64)?|mremap|s?brk|shmat|malloc0|try_malloc)(?:_n|_usable)?(?:@.*)?
+          |m(?:un)?map(?:64)?|mremap|s?brk|shm(?:at|dt)|syscall|malloc0|try_malloc)(?:_n|_usable)?(?:@.*)?
     | (?:.*::)?operator\ new(?:\[\])?(?:\(.*)?
     | sysmalloc(?:_mmap)? | arena_get2 | new_heap | grow_heap | _mid_memalign | tcache_init | fallback_impl.*
     | (?:je_|tcmalloc::|mi_)\S+
@@ -36,7 +36,7 @@ _OPAQUE: Final = (FrameKind.UNRESOLVED, FrameKind.STUB, FrameKind.KERNEL)
 
 @functools.lru_cache(maxsize=1 << 14)
 def is_allocator(function: str) -> bool:
-    """Whether a function only hands on a request for memory."""
+    """Whether a function only hands on a request for memory, or its return."""
     return _ALLOCATOR.fullmatch(function) is not None
 
 

@@ -71,7 +71,7 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
               help="Of the recorder and its tables in the kernel together: what finds no room is counted as lost. "
               "[default: as the other limits allow]")  # fmt: skip
 @click.option("--max-sites", type=click.IntRange(16, 1 << 22), default=1 << 16, show_default=True, metavar="N",
-              help="Call sites (thread and stack) that can be kept.")  # fmt: skip
+              help="Call sites (thread and stack) that can be kept; as many that give mapped memory back.")  # fmt: skip
 @click.option("--max-threads", type=click.IntRange(1, 1 << 22), default=1 << 15, show_default=True, metavar="N",
               help="Threads alive at one time that can be kept.")  # fmt: skip
 @click.option("--unwind", type=click.Choice([str(u) for u in Unwind]), default="auto", show_default=True,

@@ -33,6 +33,7 @@ from nativeleak.ledger.mapping_events import (
     MREMAP_DONTUNMAP,
     PROT_ACCESS,
     BrkExit,
+    Giver,
     MappingEvent,
     MapsEntry,
     MmapExit,
@@ -40,12 +41,14 @@ from nativeleak.ledger.mapping_events import (
     MremapEntry,
     MremapExit,
     MunmapEntry,
+    RemovalExit,
     ShmatExit,
     ShmdtEntry,
     UnmapFailed,
     huge_page_bytes,
     is_accessible,
 )
+from nativeleak.ledger.unmaps import MAX_SITES, Unmaps
 from nativeleak.model import Kind, Owner, SiteTotals
 
 _HUGE_PAGE_BYTES: Final = 2 << 20
@@ -62,17 +65,25 @@ class AddressSpace:
     Args:
         page_bytes: Page size of the machine.
         huge_page_bytes: What MAP_HUGETLB means without a size (``Hugepagesize`` in /proc/meminfo).
+        max_unmap_sites: Most rows of ``unmaps``.
+
+    Attributes:
+        unmaps: Who gave address space back.
     """
 
-    def __init__(self, page_bytes: int = 4096, huge_page_bytes: int = _HUGE_PAGE_BYTES) -> None:
+    def __init__(
+        self, page_bytes: int = 4096, huge_page_bytes: int = _HUGE_PAGE_BYTES, max_unmap_sites: int = MAX_SITES
+    ) -> None:
         self._page = page_bytes
         self._huge_page = huge_page_bytes
+        self._max_unmap_sites = max_unmap_sites
         self._owner_of_stack: dict[int, Owner] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
             MmapExit: self._on_mmap,
-            MunmapEntry: self._on_removal_entry,
-            MremapEntry: self._on_removal_entry,
+            MunmapEntry: self._on_munmap,
+            MremapEntry: self._on_mremap_entry,
             UnmapFailed: lambda event: self._restore(event.tid),
+            RemovalExit: self._on_removal_exit,
             MremapExit: self._on_mremap,
             MprotectExit: self._on_mprotect,
             BrkExit: self._on_brk,
@@ -86,6 +97,7 @@ class AddressSpace:
         self._map: IntervalMap[MapCall] = IntervalMap()
         self._sites: dict[SiteId, MapSite] = {}
         self._held = HeldRanges()
+        self.unmaps = Unmaps(self._max_unmap_sites)
         self._segments: dict[int, tuple[int, MapCall]] = {}  # System V: start -> (end, the call)
         self._break: int | None = None
         self._before = nobodys_call()
@@ -234,9 +246,20 @@ class AddressSpace:
         call = MapCall(site, event.time_s, file_backed=event.file_backed)
         self._place(event.addr, end, [(event.addr, end, call, event.prot & PROT_ACCESS != 0)])
 
-    def _on_removal_entry(self, event: MunmapEntry | MremapEntry) -> None:
+    def _on_munmap(self, event: MunmapEntry) -> None:
         self._settle(event.tid)
         self._hold(event.tid, event.addr, self._end(event.addr, event.length))
+        if event.giver is not None:
+            self.unmaps.book(event.tid, "munmap", event.giver, self._held.taken_by(event.tid))
+
+    def _on_mremap_entry(self, event: MremapEntry) -> None:
+        self._settle(event.tid)
+        self._hold(event.tid, event.addr, self._end(event.addr, event.length))
+
+    def _on_removal_exit(self, event: RemovalExit) -> None:
+        if event.tid in self._held:  # else the entry event was lost
+            self.unmaps.book(event.tid, event.function, event.giver, self._held.taken_by(event.tid))
+        self._settle(event.tid)
 
     def _on_mremap(self, event: MremapExit) -> None:
         """The new range takes over the protection and, outside of an allocator, the owner of the old one.
@@ -267,12 +290,22 @@ class AddressSpace:
         if event.flags & MREMAP_DONTUNMAP:
             self._restore(event.tid)
         else:
+            self._book_shrinking(event, layout)
             self._settle(event.tid)
             if event.old_length and old in self._segments:
                 del self._segments[old]
                 self._segments[new] = end, call
         for piece in moved:
             self._place(piece[0], piece[1], [piece])
+
+    def _book_shrinking(self, event: MremapExit, layout: Sequence[MapPiece]) -> None:
+        """What a mremap cuts off is given back by it; what it moves is not."""
+        cut = self._end(event.old_addr, event.new_length)
+        if cut >= self._end(event.old_addr, event.old_length):
+            return
+        giver = Giver(event.thread_uid, event.stack_key, event.in_allocator)
+        tail = [(max(start, cut), end, call, accessible) for start, end, call, accessible in layout if end > cut]
+        self.unmaps.book(event.tid, "mremap", giver, tail)
 
     def _on_mprotect(self, event: MprotectExit) -> None:
         self._settle(event.tid)
@@ -361,9 +394,11 @@ class AddressSpace:
         """The last removal of a thread has succeeded: drop what it held."""
         if tid in self._held:
             self._held.release(tid)
+        self.unmaps.settle(tid)
 
     def _restore(self, tid: int) -> None:
         """The last removal of a thread has failed, or left the old range: put back what nothing took the place of."""
+        self.unmaps.take_back(tid)
         for piece in self._held.release(tid):
             start, end, call, accessible = piece
             self._map.splice(start, end, [piece])

@@ -39,12 +39,25 @@ class MmapExit(NamedTuple):
     time_s: float
 
 
+class Giver(NamedTuple):
+    """Who gives address space back; attributes as those of ``MmapExit``."""
+
+    thread_uid: int
+    stack_key: int
+    in_allocator: bool
+
+
 class MunmapEntry(NamedTuple):
-    """A munmap begins; if it succeeds nothing more is sent."""
+    """A munmap begins; if it succeeds nothing more is sent.
+
+    Attributes:
+        giver: None where it is not known yet: ``RemovalExit`` may tell.
+    """
 
     tid: int
     addr: int
     length: int
+    giver: Giver | None = None
 
 
 class MremapEntry(NamedTuple):
@@ -59,6 +72,14 @@ class UnmapFailed(NamedTuple):
     """The munmap, mremap or shmdt that the thread entered last has failed."""
 
     tid: int
+
+
+class RemovalExit(NamedTuple):
+    """The munmap or shmdt that the thread entered last has succeeded, and it is known who called it."""
+
+    tid: int
+    function: str
+    giver: Giver
 
 
 class MremapExit(NamedTuple):
@@ -114,14 +135,23 @@ class ShmatExit(NamedTuple):
 
 
 class ShmdtEntry(NamedTuple):
-    """A shmdt begins; if it succeeds nothing more is sent."""
+    """A shmdt begins; ``RemovalExit`` or ``UnmapFailed`` may follow."""
 
     tid: int
     addr: int
 
 
 MappingEvent: TypeAlias = (
-    MmapExit | MunmapEntry | MremapEntry | UnmapFailed | MremapExit | MprotectExit | BrkExit | ShmatExit | ShmdtEntry
+    MmapExit
+    | MunmapEntry
+    | MremapEntry
+    | UnmapFailed
+    | RemovalExit
+    | MremapExit
+    | MprotectExit
+    | BrkExit
+    | ShmatExit
+    | ShmdtEntry
 )
 
 

@@ -1,7 +1,7 @@
 """Frozen data that every other part speaks: frames, stacks, sites, snapshots. Standard library only."""
 
 from nativeleak.model.process import TargetEnd, TargetInfo, ThreadInfo
-from nativeleak.model.site import CERTAIN, N_SLICES, Kind, Owner, SiteKey, SiteTotals, Uncertainty
+from nativeleak.model.site import CERTAIN, N_SLICES, Kind, Owner, SiteKey, SiteTotals, Uncertainty, UnmapTotals
 from nativeleak.model.snapshot import COUNTERS, Level, Snapshot, TraceInfo, Window
 from nativeleak.model.stack import Found, Frame, FrameKind, Stack
 
@@ -24,5 +24,6 @@ __all__ = [
     "ThreadInfo",
     "TraceInfo",
     "Uncertainty",
+    "UnmapTotals",
     "Window",
 ]

@@ -24,6 +24,8 @@ class Owner(StrEnum):
     PROGRAM = "program"
     ALLOCATOR = "allocator"
     JVM = "jvm"
+    C_LIBRARY = "c-library"
+    """The C library, for the stacks of threads. Said of who gives back only."""
 
 
 class SiteKey(NamedTuple):
@@ -95,3 +97,35 @@ class SiteTotals:
     def outstanding_count(self) -> int:
         """Allocations made in the window and not freed."""
         return self.allocated_count - self.freed_count
+
+
+@dataclass(frozen=True, slots=True)
+class UnmapTotals:
+    """What one thread gave back of the address space at one stack, since the trace began. Sizes in bytes.
+
+    Calls that failed are not in it. A mapping that is replaced by another is not given back.
+
+    Attributes:
+        number: Of the stack and thread within the target, from 0; stays what it is.
+        thread_uid: The thread (``ThreadInfo.uid``); 0 for what an allocator does, and for all beyond a limit.
+        stack_key: The stack (``Stack.key``); 0 likewise.
+        owner: On whose behalf it was given back.
+        functions: The calls: munmap, mremap that shrinks, shmdt.
+        n_calls: Calls that succeeded, also those in whose range there was nothing.
+        freed_bytes: Accessible memory that a call of the window had mapped: what is booked off at the sites of these.
+        other_threads_bytes: The part of ``freed_bytes`` that other threads had mapped.
+        reserved_bytes: Address space without access (PROT_NONE) that a call of the window had mapped.
+        older_bytes: What was mapped before the trace, or by nobody knows whom.
+    """
+
+    number: int
+    slot: int
+    thread_uid: int
+    stack_key: int
+    owner: Owner
+    functions: tuple[str, ...]
+    n_calls: int = 0
+    freed_bytes: int = 0
+    other_threads_bytes: int = 0
+    reserved_bytes: int = 0
+    older_bytes: int = 0

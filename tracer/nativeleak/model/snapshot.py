@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from nativeleak.model.process import TargetInfo, ThreadInfo
-from nativeleak.model.site import SiteTotals
+from nativeleak.model.site import SiteTotals, UnmapTotals
 
 COUNTERS: Final = (
     "lost_allocations",
@@ -97,6 +97,7 @@ class Snapshot:
         tracer_cpu_s: CPU seconds the tracer has used.
         tracer_max_rss_bytes: Highest resident memory of the tracer.
         windows: In which way each part of the trace was watched so far, oldest first.
+        unmapped: Who gave address space back, all that ever did.
     """
 
     elapsed_s: float
@@ -113,3 +114,4 @@ class Snapshot:
     tracer_cpu_s: float = 0.0
     tracer_max_rss_bytes: int = 0
     windows: tuple[Window, ...] = ()
+    unmapped: tuple[UnmapTotals, ...] = ()

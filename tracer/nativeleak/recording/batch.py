@@ -10,7 +10,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from nativeleak.model import CERTAIN, Frame, Kind, Owner, SiteKey, SiteTotals, Snapshot, Stack, TargetInfo, ThreadInfo
+from nativeleak.model import (
+    CERTAIN,
+    Frame,
+    Kind,
+    Owner,
+    SiteKey,
+    SiteTotals,
+    Snapshot,
+    Stack,
+    TargetInfo,
+    ThreadInfo,
+    UnmapTotals,
+)
 from nativeleak.recording.schema import Sample, pack_ids, pack_samples, pack_slices, to_signed
 from nativeleak.recording.values import pack_windows
 
@@ -27,6 +39,7 @@ _TABLES: Final = {
     "sites": 15,
     "sampling": 4,
     "retired": 7,
+    "unmapped": 11,
     "snapshots": 12,
     "events": 4,
 }
@@ -43,6 +56,7 @@ class Known:
         targets: By slot.
         threads: By uid.
         retired: Last totals of dropped sites, by kind, slot and owner.
+        unmapped: Last totals of who gave address space back, by slot and number.
         retiring_slots: Targets whose retired totals grew with the last snapshot.
         elapsed_s: Time of the last snapshot.
     """
@@ -52,6 +66,7 @@ class Known:
     targets: dict[int, TargetInfo] = field(default_factory=dict)
     threads: dict[int, ThreadInfo] = field(default_factory=dict)
     retired: dict[tuple[Kind, int, Owner], SiteTotals] = field(default_factory=dict)
+    unmapped: dict[tuple[int, int], UnmapTotals] = field(default_factory=dict)
     retiring_slots: set[int] = field(default_factory=set)
     n_snapshots: int = 0
     n_events: int = 0
@@ -64,6 +79,7 @@ class Known:
         self.targets.update(batch.targets)
         self.threads.update(batch.threads)
         self.retired.update(batch.retired)
+        self.unmapped.update(batch.unmapped)
         if batch.rows["snapshots"]:
             self.retiring_slots = batch.retiring_slots
         self.n_snapshots += len(batch.rows["snapshots"])
@@ -77,6 +93,7 @@ class Known:
         whole.rows["targets"] = [_target_row(target) for target in self.targets.values()]
         whole.rows["threads"] = [_thread_row(thread) for thread in self.threads.values()]
         whole.rows["retired"] = [_retired_row(totals) for totals in self.retired.values()]
+        whole.rows["unmapped"] = [_unmapped_row(totals) for totals in self.unmapped.values()]
         whole.rows["sites"] = [_site_row(number, site, self.elapsed_s) for number, site in self.sites.values()]
         whole.rows["sampling"] = [(number, *site.uncertainty) for number, site in self.sites.values()]
         for table, rows in whole.rows.items():
@@ -98,6 +115,7 @@ class Batch:
     targets: dict[int, TargetInfo] = field(default_factory=dict)
     threads: dict[int, ThreadInfo] = field(default_factory=dict)
     retired: dict[tuple[Kind, int, Owner], SiteTotals] = field(default_factory=dict)
+    unmapped: dict[tuple[int, int], UnmapTotals] = field(default_factory=dict)
     retiring_slots: set[int] = field(default_factory=set)
 
     def statements(self) -> Iterator[tuple[str, list[Row]]]:
@@ -161,6 +179,7 @@ def _encode_stacks(known: Known, batch: Batch, stacks: Iterable[Stack]) -> None:
 
 def _encode_snapshot(known: Known, batch: Batch, snapshot: Snapshot) -> None:
     _encode_retired(known, batch, snapshot)
+    _encode_unmapped(known, batch, snapshot)
     batch.trace.update(windows=pack_windows(snapshot.windows))
     samples = []
     next_id = len(known.sites)
@@ -203,6 +222,14 @@ def _encode_retired(known: Known, batch: Batch, snapshot: Snapshot) -> None:
         if known.retired.get(where) != totals:
             batch.retired[where] = totals
     batch.rows["retired"] = [_retired_row(totals) for totals in batch.retired.values()]
+
+
+def _encode_unmapped(known: Known, batch: Batch, snapshot: Snapshot) -> None:
+    for totals in snapshot.unmapped:
+        where = (totals.slot, totals.number)
+        if known.unmapped.get(where) != totals:
+            batch.unmapped[where] = totals
+    batch.rows["unmapped"] = [_unmapped_row(totals) for totals in batch.unmapped.values()]
 
 
 def _dropped_sites(known: Known, batch: Batch, snapshot: Snapshot) -> Iterator[SiteTotals]:
@@ -330,4 +357,20 @@ def _retired_row(totals: SiteTotals) -> Row:
         totals.allocated_count,
         totals.freed_bytes,
         totals.freed_count,
+    )
+
+
+def _unmapped_row(totals: UnmapTotals) -> Row:
+    return (
+        totals.slot,
+        totals.number,
+        totals.thread_uid,
+        to_signed(totals.stack_key),
+        totals.owner,
+        json.dumps(list(totals.functions)),
+        totals.n_calls,
+        min(totals.freed_bytes, _MAX_TOTAL),
+        min(totals.other_threads_bytes, _MAX_TOTAL),
+        min(totals.reserved_bytes, _MAX_TOTAL),
+        min(totals.older_bytes, _MAX_TOTAL),
     )

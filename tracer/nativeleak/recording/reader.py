@@ -34,6 +34,7 @@ from nativeleak.model import (
     TargetInfo,
     ThreadInfo,
     Uncertainty,
+    UnmapTotals,
 )
 from nativeleak.recording import opening
 from nativeleak.recording.schema import Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
@@ -122,7 +123,7 @@ class Recording:
 
     def _uncertainties(self) -> dict[int, Uncertainty]:
         """By site id, of the sites that were sampled."""
-        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'sampling'").fetchone():
+        if not self._has_table("sampling"):
             return {}
         rows = self._db.execute("SELECT site_id, n_sampled, variance_bytes, variance_count FROM sampling")
         return {row[0]: Uncertainty(int(row[1]), float(row[2]), float(row[3])) for row in rows}
@@ -132,6 +133,18 @@ class Recording:
         """Totals of sites that were dropped, by kind, target and owner; part of what was allocated and freed."""
         with self._damage_reported():
             return tuple(map(_retired, self._db.execute("SELECT * FROM retired")))
+
+    @cached_property
+    def unmapped(self) -> tuple[UnmapTotals, ...] | None:
+        """Who gave address space back, by target and number; None in recordings older than this."""
+        with self._damage_reported():
+            if not self._has_table("unmapped"):
+                return None
+            return tuple(map(_unmapped, self._db.execute("SELECT * FROM unmapped ORDER BY slot, number")))
+
+    def _has_table(self, name: str) -> bool:
+        """Tables came with time: an older recording lacks the younger ones."""
+        return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
 
     @property
     def last_snapshot(self) -> SnapshotInfo:
@@ -272,3 +285,21 @@ def _retired(row: Row) -> SiteTotals:
     kind, slot, owner, allocated_bytes, allocated_count, freed_bytes, freed_count = row
     key = SiteKey(Kind(kind), slot, 0, 0)
     return SiteTotals(key, allocated_bytes, allocated_count, freed_bytes, freed_count, owner=Owner(owner))
+
+
+def _unmapped(row: Row) -> UnmapTotals:
+    slot, number, thread_uid, stack_key, owner, functions, *numbers = row
+    n_calls, freed_bytes, other_threads_bytes, reserved_bytes, older_bytes = map(int, numbers)
+    return UnmapTotals(
+        number,
+        slot,
+        thread_uid,
+        to_unsigned(stack_key),
+        Owner(owner),
+        tuple(json.loads(functions)),
+        n_calls,
+        freed_bytes,
+        other_threads_bytes,
+        reserved_bytes,
+        older_bytes,
+    )

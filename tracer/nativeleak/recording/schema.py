@@ -37,6 +37,9 @@ CREATE TABLE sites (id INTEGER PRIMARY KEY, kind TEXT, slot INTEGER, thread_uid 
 CREATE TABLE sampling (site_id INTEGER PRIMARY KEY, n_sampled INTEGER, variance_bytes REAL, variance_count REAL);
 CREATE TABLE retired (kind TEXT, slot INTEGER, owner TEXT, allocated_bytes INTEGER, allocated_count INTEGER,
     freed_bytes INTEGER, freed_count INTEGER, PRIMARY KEY (kind, slot, owner)) WITHOUT ROWID;
+CREATE TABLE unmapped (slot INTEGER, number INTEGER, thread_uid INTEGER, stack_key INTEGER, owner TEXT, functions TEXT,
+    n_calls INTEGER, freed_bytes INTEGER, other_threads_bytes INTEGER, reserved_bytes INTEGER, older_bytes INTEGER,
+    PRIMARY KEY (slot, number)) WITHOUT ROWID;
 CREATE TABLE snapshots (id INTEGER PRIMARY KEY, elapsed_s REAL, rss_bytes INTEGER, slice_s REAL, probe_hits INTEGER,
     probe_cost_ns REAL, target_cpu_s REAL, tracer_cpu_s REAL, tracer_max_rss_bytes INTEGER, counters TEXT,
     n_samples INTEGER, samples BLOB);

@@ -19,7 +19,7 @@ import pandas as pd
 from nativeleak.analysis.certainty import Certainty, certainty
 from nativeleak.analysis.growth import Growth, Ints, course, measure, resident_estimate, site_curves
 from nativeleak.analysis.select import By, Metric, Selection, keep_functions, keep_threads, merge, rank
-from nativeleak.analysis.table import TOTALS, UNKNOWN_THREAD, site_table
+from nativeleak.analysis.table import TOTALS, UNKNOWN_THREAD, site_table, unmap_table
 from nativeleak.model import (
     COUNTERS,
     Found,
@@ -32,6 +32,7 @@ from nativeleak.model import (
     TargetInfo,
     TraceInfo,
     Uncertainty,
+    UnmapTotals,
     Window,
 )
 from nativeleak.recording import Event, Recording
@@ -85,6 +86,29 @@ class SiteReport:
     growth: Growth
     stack: Stack
     certainty: Certainty | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnmapReport:
+    """Who gave address space back: one thread at one stack, or an allocator.
+
+    Attributes:
+        id: Text id of the stack, as that of a site.
+        tid: 0 where threads were not told apart.
+        stack: Leaf first; without frames for an allocator.
+    """
+
+    id: str
+    totals: UnmapTotals
+    pid: int
+    tid: int
+    thread: str
+    stack: Stack
+
+    @property
+    def given_bytes(self) -> int:
+        """What it gave back, without address space that was reserved only."""
+        return self.totals.freed_bytes + self.totals.older_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +184,7 @@ class Report:
         counters: At least ``model.COUNTERS``.
         windows: In which way each part of the trace was watched, oldest first; one at least.
         certainty: Of all outstanding heap memory; None where it is exact.
+        unmapped: Who gave address space back, most first; None where it was not recorded.
     """
 
     name: str
@@ -191,6 +216,7 @@ class Report:
     overhead: Overhead
     windows: tuple[Window, ...] = ()
     certainty: Certainty | None = None
+    unmapped: tuple[UnmapReport, ...] | None = None
 
     @property
     def sample_bytes(self) -> int:
@@ -251,6 +277,7 @@ def build(recording: Recording, selection: Selection) -> Report:
         overhead=_overhead(recording),
         windows=recording.windows or (_only_window(recording),),
         certainty=_certainty(program[program["kind"] == Kind.HEAP.value]),
+        unmapped=_unmapped(recording, selection),
     )
 
 
@@ -339,14 +366,7 @@ def _site_reports(recording: Recording, rows: pd.DataFrame, by: By = By.SITE_AND
 def _site_report(
     recording: Recording, row: Mapping[Hashable, Any], pids: Mapping[int, int], merged_stacks: bool
 ) -> SiteReport:
-    key = 0 if merged_stacks else int(row["stack_key"])
-    stack = Stack(key, ())
-    if not merged_stacks:
-        known = recording.stack(key)
-        if known is not None and known.frames:
-            stack = known
-        elif recording.info.backend not in _WITHOUT_STACKS:
-            stack = LOST_STACK
+    stack = Stack(0, ()) if merged_stacks else _stack(recording, int(row["stack_key"]))
     resident, oldest = row["resident_bytes"], row["oldest_s"]
     return SiteReport(
         id=stack_id(stack),
@@ -371,6 +391,34 @@ def _site_report(
             Uncertainty(int(row["n_sampled"]), float(row["variance_bytes"]), float(row["variance_count"])),
         ),
     )
+
+
+def _stack(recording: Recording, key: int) -> Stack:
+    known = recording.stack(key)
+    if known is not None and known.frames:
+        return known
+    return Stack(key, ()) if recording.info.backend in _WITHOUT_STACKS else LOST_STACK
+
+
+def _unmapped(recording: Recording, selection: Selection) -> tuple[UnmapReport, ...] | None:
+    """Those that the selection's thread and function leave: neither merged nor cut, since they are no sites."""
+    if recording.unmapped is None or recording.info.backend in _WITHOUT_STACKS:
+        return None
+    pids = {target.slot: target.pid for target in recording.targets}
+    table = keep_threads(unmap_table(recording), selection.thread)
+    chosen = keep_functions(table, selection.function, recording.stack).index
+    rows = []
+    for totals, tid, thread in zip(
+        (recording.unmapped[i] for i in chosen), table["tid"][chosen], table["thread"][chosen], strict=True
+    ):
+        is_allocators = totals.owner is Owner.ALLOCATOR and not totals.stack_key
+        stack = Stack(0, ()) if is_allocators else _stack(recording, totals.stack_key)
+        rows.append(UnmapReport(stack_id(stack), totals, pids.get(totals.slot, 0), int(tid), thread, stack))
+    return tuple(sorted(rows, key=_by_given))
+
+
+def _by_given(row: UnmapReport) -> tuple[int, ...]:
+    return -row.given_bytes, -row.totals.reserved_bytes, -row.totals.n_calls, row.totals.slot, row.totals.number
 
 
 def _first(recording: Recording, rows: pd.DataFrame, column: str) -> SiteReport | None:

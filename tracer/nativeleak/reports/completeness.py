@@ -36,6 +36,10 @@ _LOSSES: Final = {
         "trace with a larger --ring-size, 4 MiB without one",
     ),
     "sites_full": ("{} allocations found no room for their call site", "trace with a larger --max-sites"),
+    "unmap_sites_full": (
+        "{} calls that gave address space back found no room for their call site",
+        "trace with a larger --max-sites",
+    ),
     "threads_full": ("{} times a thread found no room", "trace with a larger --max-threads"),
     "stack_collisions": ("{} stacks had the key of another one and are counted there", ""),
 }

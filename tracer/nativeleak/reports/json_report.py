@@ -15,7 +15,7 @@ from nativeleak.analysis.certainty import Certainty
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import By
 from nativeleak.model import Frame, Kind, TargetInfo, Window
-from nativeleak.reports.build import Report, SiteReport, Totals
+from nativeleak.reports.build import Report, SiteReport, Totals, UnmapReport
 
 SCHEMA: Final = "nativeleak.report/1"
 
@@ -93,6 +93,7 @@ def _report(report: Report) -> Json:
         "sites": [_site(site, selection.by) for site in report.sites],
         "allocator_backing": _totals(report.backing)
         | {"sites": [_site(site, By.SITE_AND_THREAD) for site in report.backing_sites]},
+        "unmapped": None if report.unmapped is None else [_unmapped(row) for row in report.unmapped],
     }
 
 
@@ -184,6 +185,25 @@ def _site(site: SiteReport, by: By) -> Json:
         "stack_end": site.stack.end,
         **_sampling(site.certainty),
         "frames": [_frame(frame) for frame in site.stack.frames],
+    }
+
+
+def _unmapped(row: UnmapReport) -> Json:
+    totals = row.totals
+    return {
+        "id": row.id,
+        "owner": totals.owner.value,
+        "functions": list(totals.functions),
+        "pid": row.pid,
+        "thread": {"tid": row.tid, "name": row.thread},
+        "calls": totals.n_calls,
+        "freed_bytes": totals.freed_bytes,
+        "other_threads_bytes": totals.other_threads_bytes,
+        "reserved_bytes": totals.reserved_bytes,
+        "older_bytes": totals.older_bytes,
+        "truncated": row.stack.truncated,
+        "stack_end": row.stack.end,
+        "frames": [_frame(frame) for frame in row.stack.frames],
     }
 
 

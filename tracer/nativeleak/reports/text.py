@@ -18,6 +18,7 @@ from nativeleak.reports.build import Report, SiteReport
 from nativeleak.reports.completeness import Gap, gaps
 from nativeleak.reports.names import place, printable
 from nativeleak.reports.text_sites import jvm_lines, site_lines
+from nativeleak.reports.text_unmapped import unmap_lines
 from nativeleak.units import format_bytes, format_duration
 
 _LABEL_WIDTH: Final = 16
@@ -50,6 +51,7 @@ def text_lines(report: Report, width: int, max_frames: int | None) -> Iterator[L
     yield Line("")
     yield from (Line(*line) for line in site_lines(report, max_frames))
     yield from (Line(*line) for line in jvm_lines(report))
+    yield from (Line(*line) for line in unmap_lines(report))
     yield from _threads(report)
     yield from _completeness(report, width)
     yield from _overhead(report, width)

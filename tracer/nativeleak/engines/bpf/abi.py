@@ -101,6 +101,7 @@ class EventType(IntEnum):
     THREAD_EXIT = 14
     EXEC = 15
     OOM_KILL = 16
+    SHMDT_DONE = 17
 
 
 class Found(IntEnum):

@@ -27,6 +27,7 @@ from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.ledger.heap import HeapLedger
 from nativeleak.ledger.sampling import LiveFacts, born_seconds, read_live_set
 from nativeleak.ledger.slices import generation_at, slice_seconds
+from nativeleak.ledger.unmaps import MAX_SITES
 from nativeleak.model import (
     CERTAIN,
     Frame,
@@ -79,6 +80,7 @@ class Collector:
         self.generation = 0
         self.namer = StackNamer(telling_frame)
         self._on_stacks = on_stacks
+        self._max_unmap_sites = MAX_SITES
         self._on_note = on_note
         self._engine: BpfEngine | None = None
         self._threads: dict[int, ThreadInfo] = {0: ThreadInfo(0, 0, 0, OTHER_THREADS)}
@@ -95,9 +97,14 @@ class Collector:
         """Whether blocks were sampled at any time."""
         self._live_read_s = 0.0
 
-    def bind(self, engine: BpfEngine) -> None:
-        """The engine, which in turn needs ``on_event`` to be made."""
+    def bind(self, engine: BpfEngine, max_unmap_sites: int = MAX_SITES) -> None:
+        """The engine, which in turn needs ``on_event`` to be made.
+
+        Args:
+            max_unmap_sites: Threads and stacks that are told apart when they give address space back, of each target.
+        """
         self._engine = engine
+        self._max_unmap_sites = max_unmap_sites
 
     @property
     def engine(self) -> BpfEngine:
@@ -118,7 +125,8 @@ class Collector:
         except NativeleakError:
             residency = None
         returns = ReturnAddresses(facts.pid)
-        state = TargetState(slot, facts, Symbolizer(facts.pid), AddressSpace(), residency, returns, info)
+        space = AddressSpace(max_unmap_sites=self._max_unmap_sites)
+        state = TargetState(slot, facts, Symbolizer(facts.pid), space, residency, returns, info)
         state.thread_names = procfs.read_threads(facts.pid)
         self.targets[slot] = state
         return state
@@ -377,6 +385,7 @@ class Collector:
             target_cpu_s=sum(self._cpu_s(state) for state in self.targets.values()),
             tracer_cpu_s=round(usage.ru_utime + usage.ru_stime, 3),
             tracer_max_rss_bytes=procfs.read_peak_rss(os.getpid()),
+            unmapped=tuple(row for state in self.targets.values() for row in state.space.unmaps.totals(state.slot)),
         )
 
     @staticmethod
@@ -468,6 +477,7 @@ class Collector:
         counters["unresolved_frames"] = sum(s.unresolved_frames for s in symbolizers)
         counters["unresolved_frames"] += sum(n.n_stale + n.n_unreadable for n in namers)
         counters["stale_java_frames"] = sum(n.n_stale for n in namers)
+        counters["unmap_sites_full"] = sum(s.space.unmaps.n_without_row for s in self.targets.values())
         counters["resync_unknown_bytes"] = sum(s.space.resync_unknown_bytes for s in self.targets.values())
         counters["uncertain_bytes"], counters["uncertain_allocations"] = self.heap.written_off
         counters["kernel_map_bytes"] = self.engine.map_memory_bytes()

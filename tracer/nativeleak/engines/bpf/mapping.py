@@ -9,12 +9,14 @@ from nativeleak.engines.bpf import abi
 from nativeleak.errors import NativeleakError
 from nativeleak.ledger.mapping_events import (
     BrkExit,
+    Giver,
     MappingEvent,
     MmapExit,
     MprotectExit,
     MremapEntry,
     MremapExit,
     MunmapEntry,
+    RemovalExit,
     ShmatExit,
     ShmdtEntry,
     UnmapFailed,
@@ -26,7 +28,6 @@ _MAX_ERRNO = 4095
 
 # Events that belong to no site: type -> what is made of thread id and arguments.
 _UNOWNED: Final[dict[int, Callable[[int, Sequence[int]], MappingEvent]]] = {
-    abi.EventType.MUNMAP: lambda tid, args: MunmapEntry(tid, args[0], args[1]),
     abi.EventType.MUNMAP_FAILED: lambda tid, _: UnmapFailed(tid),
     abi.EventType.MREMAP: lambda tid, args: MremapEntry(tid, args[0], args[1]),
     abi.EventType.MPROTECT: lambda tid, args: MprotectExit(tid, args[0], args[1], args[2]),
@@ -40,7 +41,7 @@ def to_mapping_event(
 ) -> MappingEvent | None:
     """The event as the interval map takes it; None for one that changes nothing.
 
-    What an allocator maps for itself is one site: whose call it was says nothing about the program.
+    What an allocator maps for itself, or gives back, is one site: whose call it was says nothing about the program.
 
     Args:
         start_ns: When the target's window opened.
@@ -58,6 +59,10 @@ def to_mapping_event(
     thread, stack = (0, 0) if in_allocator else (event.thread, event.stack)
     owner = (thread, stack, in_allocator, (event.time_ns - start_ns) / 1e9)
     match event.type:
+        case abi.EventType.MUNMAP:
+            return MunmapEntry(tid, args[0], args[1], Giver(thread, stack, in_allocator))
+        case abi.EventType.SHMDT_DONE:
+            return RemovalExit(tid, "shmdt", Giver(thread, stack, in_allocator))
         case abi.EventType.MMAP:
             addr, is_file = event.ret & (1 << 64) - 1, not args[3] & _MAP_ANONYMOUS
             return MmapExit(tid, addr, args[1], args[2], args[3], is_file, *owner)

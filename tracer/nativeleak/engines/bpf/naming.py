@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.owners import THREAD_ROOTS, owner_of_stack
+from nativeleak.engines.bpf.owners import THREAD_ROOTS, giver_of_stack, owner_of_stack
 from nativeleak.engines.bpf.raw import RawStack
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.ledger.heap import SiteLabel
@@ -74,8 +74,12 @@ class StackNamer:
     def name(self, state: TargetState, raw: RawStack) -> Stack:
         """The stack with names, its owner told to the address space."""
         frames, is_whole = self._frames(state, raw)
+        giver = giver_of_stack(frames)
         if any(frame.ip - frame.offset in state.leaf_names for frame in frames[1:]):
             self._in_allocator.add(raw.key)
+            giver = Owner.ALLOCATOR
+        if giver is not Owner.PROGRAM:
+            state.space.unmaps.reclassify_stack(raw.key, giver)
         owner = owner_of_stack(frames)
         telling = self._telling_frame(frames)
         if self.allocator_watched and self._is_backing(state, raw):

@@ -26,6 +26,28 @@ THREAD_ROOTS: Final = frozenset(
 )
 
 
+_THREADS: Final = re.compile(
+    r"^_*(start_thread|thread_start|clone3?|unmapself|free_stacks|(nptl|pthread)_\w+)(\.\w+)*$"
+)
+"""Functions of C libraries that run when a thread begins or ends."""
+
+
+def giver_of_stack(frames: Sequence[Frame]) -> Owner:
+    """On whose behalf address space was given back.
+
+    The C library's own is what it does for a thread that begins or ends: it keeps their stacks, and unmaps them
+    when they are many, at any thread's end or join. Static programs have these functions in the program's own file.
+
+    Args:
+        frames: Leaf first.
+    """
+    below = takewhile(
+        lambda frame: (frame.module is not None and _C_LIBRARY.match(frame.module)) or _THREADS.match(frame.function),
+        frames[1:],
+    )
+    return Owner.C_LIBRARY if any(_THREADS.match(frame.function) for frame in below) else owner_of_stack(frames)
+
+
 def owner_of_stack(frames: Sequence[Frame]) -> Owner:
     """On whose behalf memory was taken.
 
