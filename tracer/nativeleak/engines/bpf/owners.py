@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,8 +25,6 @@ THREAD_ROOTS: Final = frozenset(
         "thread_start",
     }
 )
-
-
 _THREADS: Final = re.compile(
     r"^_*(start_thread|thread_start|clone3?|unmapself|free_stacks|(nptl|pthread)_\w+)(\.\w+)*$"
 )
@@ -41,11 +40,12 @@ def giver_of_stack(frames: Sequence[Frame]) -> Owner:
     Args:
         frames: Leaf first.
     """
-    below = takewhile(
-        lambda frame: (frame.module is not None and _C_LIBRARY.match(frame.module)) or _THREADS.match(frame.function),
-        frames[1:],
-    )
-    return Owner.C_LIBRARY if any(_THREADS.match(frame.function) for frame in below) else owner_of_stack(frames)
+    for frame in frames[1:]:
+        if _THREADS.match(frame.function):
+            return Owner.C_LIBRARY
+        if frame.module is None or not frame.module.startswith(_C_LIBRARY):
+            break
+    return owner_of_stack(frames)
 
 
 def owner_of_stack(frames: Sequence[Frame]) -> Owner:
