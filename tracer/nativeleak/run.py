@@ -55,9 +55,7 @@ from nativeleak.watch import Watch
 _TICK_S: Final = 0.05
 """Shortest time between two looks at the ring buffer: it holds some 20,000 events."""
 _RESTING_TICKS: Final = 4
-"""After a look that found little: only a glance at what is spent at each tick, and no more."""
-_LITTLE: Final = 100
-"""Events."""
+"""Between two looks where little happens: at each tick only a glance at what waits and what has been spent."""
 _IDLE_S: Final = 0.5
 _NAMING_S: Final = 0.05
 """Longest time for names of new stacks between two looks at everything else."""
@@ -395,8 +393,8 @@ class Trace:
             while self._stop is None:
                 deadline_s = next_snapshot_s if duration_s is None else min(next_snapshot_s, duration_s)
                 timeout_s = min(_IDLE_S, max(0.0, deadline_s - self.elapsed_s))
-                self._wait(poll, timeout_s, engine, exits, wakeup)
-                n_events = self._work(engine)
+                has_work = self._wait(poll, timeout_s, engine, exits, wakeup)
+                self._work(engine)
                 elapsed_s = self.elapsed_s
                 if all(state.is_over for state in self.collector.targets.values()):
                     self._stop = "target ended"
@@ -408,35 +406,37 @@ class Trace:
                         1, -(-(elapsed_s - next_snapshot_s) // self.options.interval_s)
                     )
                 self.observer.tick(self)
-                if n_events and timeout_s >= _TICK_S:
-                    self._rest(resting, 1 if n_events > _LITTLE else min(_RESTING_TICKS, int(timeout_s / _TICK_S)))
+                if has_work:
+                    self._rest(engine, resting, min(_RESTING_TICKS, int(timeout_s / _TICK_S)))
             # A target may have ended just before the signal came.
             self._wait(poll, 0.0, engine, exits, wakeup)
 
     def _wait(
         self, poll: select.epoll, timeout_s: float, engine: BpfEngine, exits: dict[int, TargetState], wakeup: int
-    ) -> None:
-        """Wait until something happens; a target that has ended is taken note of."""
-        for fd, _ in poll.poll(timeout_s):
+    ) -> bool:
+        """Wait until something happens; a target that has ended is taken note of. False when nothing has happened."""
+        ready = poll.poll(timeout_s)
+        for fd, _ in ready:
             if fd == wakeup:
                 os.read(wakeup, 64)
             elif fd in exits:
                 poll.unregister(fd)
                 engine.consume()
                 self.collector.target_exited(exits[fd])
+        return bool(ready)
 
-    def _rest(self, poll: select.epoll, n_ticks: int) -> None:
-        """Do nothing for so many ticks, or until a target ends, a signal comes, or the budget is in danger."""
+    def _rest(self, engine: BpfEngine, poll: select.epoll, n_ticks: int) -> None:
+        """Do nothing for so many ticks, or until a target ends, a signal comes, or events or costs pile up."""
         for _ in range(n_ticks):
             ended = poll.poll(_TICK_S)
             for fd, _ in ended:
                 poll.unregister(fd)  # it stays readable
-            if ended or self.watch.is_burst():
+            if ended or engine.is_filling or self.watch.is_burst():
                 break
 
-    def _work(self, engine: BpfEngine) -> int:
-        """What is due many times a second; returns how many events there were."""
-        n_events = engine.consume()
+    def _work(self, engine: BpfEngine) -> None:
+        """What is due many times a second."""
+        engine.consume()
         for state in self.collector.targets.values():
             if state.new_code and not state.is_over:
                 state.symbolizer.refresh_maps()
@@ -451,7 +451,6 @@ class Trace:
         self._read_java_again(engine)
         self.collector.keep_slices()
         self.watch.look()
-        return n_events
 
     def _name_new_stacks(self) -> None:
         """Name new stacks, of many at once only a part: then the target has the machine to itself."""

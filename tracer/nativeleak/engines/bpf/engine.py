@@ -38,6 +38,7 @@ from nativeleak.target.pidns import read_inner_pid_namespace
 _U32: Final = struct.Struct("=I")
 _RING_BYTES: Final = 2 << 20
 """The ring is mapped twice over: each MiB is two of the recorder's resident memory."""
+_FILLING: Final = 1 / 32
 _N_SITES_DEFAULT: Final = 1 << 16
 _N_THREADS_DEFAULT: Final = 1 << 15
 _N_NEW_STACKS: Final = 1 << 14
@@ -611,6 +612,12 @@ class BpfEngine:
         """Readable when there are events."""
         assert self._ring is not None  # noqa: S101
         return self._ring.epoll_fd
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether more events wait than may be left waiting."""
+        assert self._ring is not None  # noqa: S101
+        return self._ring.waiting_bytes > _FILLING * self._limits.ring_bytes
 
     def consume(self) -> int:
         """Hand the waiting events to ``on_event``; returns how many."""

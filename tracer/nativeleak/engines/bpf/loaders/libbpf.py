@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import platform
 import struct
@@ -65,6 +66,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
 _PRINT_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, _P)
 _SAMPLE_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, _P, _P, ctypes.c_size_t)
 _ENOSPC_GROWTH: Final = 4
+_U64: Final = struct.Struct("=Q")
 _BPF_MAP_TYPE_ARRAY: Final = 2
 _BPF_F_INNER_MAP: Final = 1 << 12
 _CONSTANTS: Final = struct.Struct("=QQQQQ")
@@ -303,6 +305,14 @@ class RingBuffer:
         if not self._ring:
             error = ctypes.get_errno()
             raise OSError(error, f"ring buffer: {os.strerror(error)}")
+        # Two pages: how far it was read, how far it was written. Source: kernel/bpf/ringbuf.c.
+        self._positions = mmap.mmap(fd, 2 * mmap.PAGESIZE, prot=mmap.PROT_READ)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits to be consumed, about."""
+        read, written = (_U64.unpack_from(self._positions, page * mmap.PAGESIZE)[0] for page in range(2))
+        return max(0, int(written - read))
 
     @property
     def epoll_fd(self) -> int:
@@ -316,6 +326,7 @@ class RingBuffer:
     def close(self) -> None:
         """Free the consumer; the map itself stays."""
         if self._ring:
+            self._positions.close()
             self._lib.ring_buffer__free(self._ring)
             self._ring = None
 
