@@ -161,18 +161,18 @@ class Governor:
                 return 0.0
 
     def is_burst(self, load: Load, passed_s: float, look_s: float) -> bool:
-        """Whether a load has cost by now what is too much for the whole time between two looks.
+        """Whether a load has cost by now what was for the whole time between two looks.
 
         Args:
             load: Of the time since the last look.
             passed_s: How long that is, less than ``look_s``.
             look_s: From one look to the next.
         """
-        return self.cost(load) * passed_s > _NOT_WAITED_FOR * self.budget(load) * look_s
+        return self.cost(load) * passed_s > self.budget(load) * look_s
 
     def least_burst(self, look_s: float) -> float:
         """CPU seconds that are no burst whatever the targets use: the bound of ``is_burst`` for targets that sleep."""
-        return _NOT_WAITED_FOR * self._budget * _LEAST_CPU * look_s
+        return self._budget * _LEAST_CPU * look_s
 
     # Decisions
 

@@ -57,7 +57,7 @@ _TICK_S: Final = 0.05
 _RESTING_TICKS: Final = 4
 """Between two looks where little happens: at each tick only a glance at what waits and what has been spent."""
 _IDLE_S: Final = 0.5
-_NAMING_S: Final = 0.05
+_NAMING_S: Final = 0.02
 """Longest time for names of new stacks between two looks at everything else."""
 _NAMING_SHARE: Final = 0.1
 """Of the time, at most, that goes to names: a JVM that starts needs all cores, and makes most of its stacks then.
@@ -443,10 +443,12 @@ class Trace:
                 self.tables.refresh(state.slot)
                 self._probe_new_objects(engine, state)
         self._name_new_stacks()
+        self.watch.look()  # each of these may take as long as a look is apart from a glance
         for slot, addresses in self.collector.namer.interrupted.items():
             self.tables.want_full(slot, addresses)
         self.collector.namer.interrupted.clear()
         self.tables.work()
+        self.watch.look()
         self.collector.name_java_threads()
         self._read_java_again(engine)
         self.collector.keep_slices()

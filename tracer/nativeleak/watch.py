@@ -28,7 +28,7 @@ from nativeleak.units import format_bytes
 
 LOOK_S: Final = 0.5
 """Between two looks at the load."""
-GLANCE_S: Final = 0.05
+GLANCE_S: Final = 0.02
 """Between two glances at the same: what has cost by then what a look would not allow for its whole time has to stop."""
 _COUNTED_S: Final = 0.1
 """How long hits are only counted before the window opens."""
