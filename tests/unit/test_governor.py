@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -56,11 +56,11 @@ def test_load_inside_of_the_budget_is_never_touched():
     assert sim.steps == []
 
 
-def test_burst_is_what_has_cost_by_now_what_a_look_would_not_let_pass_for_its_whole_time():
+def test_burst_is_what_has_cost_by_now_what_was_for_the_whole_time_of_a_look():
     sim = simulation(pairs=300_000)
     load = sim.load()
-    # What is let pass in half a second is spent by then.
-    spent_s = 2 * sim.governor.budget(load) * LOOK_S / sim.governor.cost(load)
+    # What half a second may cost is spent by then.
+    spent_s = sim.governor.budget(load) * LOOK_S / sim.governor.cost(load)
     assert spent_s < LOOK_S
     assert not sim.governor.is_burst(load, 0.97 * spent_s, LOOK_S)
     assert sim.governor.is_burst(load, 1.03 * spent_s, LOOK_S)
@@ -70,6 +70,12 @@ def test_burst_is_what_has_cost_by_now_what_a_look_would_not_let_pass_for_its_wh
 def test_load_that_a_look_lets_pass_is_no_burst_at_any_time():
     sim = simulation(pairs=20_000)
     assert not any(sim.governor.is_burst(sim.load(), 0.01 * part, LOOK_S) for part in range(1, 50))
+
+
+def test_least_burst_is_that_of_a_target_that_sleeps():
+    sim = simulation(pairs=300_000)
+    sleeping = replace(sim.load(), cpu=0.0, calls=1.0, frees=1.0, returns=1.0)
+    assert sim.governor.least_burst(LOOK_S) == pytest.approx(sim.governor.budget(sleeping) * LOOK_S)
 
 
 @pytest.mark.parametrize("pairs", [40_000, 100_000, 1_000_000, 10_000_000])

@@ -54,8 +54,8 @@ from nativeleak.watch import Watch
 
 _TICK_S: Final = 0.05
 """Shortest time between two looks at the ring buffer: it holds some 20,000 events."""
-_RESTING_TICKS: Final = 4
-"""Between two looks where little happens: at each tick only a glance at what waits and what has been spent."""
+_REST_S: Final = 0.2
+"""The same where little happens; what waits and what has been spent is glanced at each tick at first, then once."""
 _IDLE_S: Final = 0.5
 _NAMING_S: Final = 0.02
 """Longest time for names of new stacks between two looks at everything else."""
@@ -153,6 +153,7 @@ class Trace:
         self._recording_failed = False
         self._is_frozen = False
         self._naming_from_s = 0.0
+        self._tick_s = _TICK_S
         self._naming_share = min(_NAMING_SHARE, options.max_overhead_pct / 100 or _NAMING_SHARE)
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._calibration: Calibration | None = None
@@ -407,7 +408,7 @@ class Trace:
                     )
                 self.observer.tick(self)
                 if has_work:
-                    self._rest(engine, resting, min(_RESTING_TICKS, int(timeout_s / _TICK_S)))
+                    self._rest(engine, resting, min(_REST_S, timeout_s))
             # A target may have ended just before the signal came.
             self._wait(poll, 0.0, engine, exits, wakeup)
 
@@ -415,7 +416,10 @@ class Trace:
         self, poll: select.epoll, timeout_s: float, engine: BpfEngine, exits: dict[int, TargetState], wakeup: int
     ) -> bool:
         """Wait until something happens; a target that has ended is taken note of. False when nothing has happened."""
+        started_s = time.monotonic()
         ready = poll.poll(timeout_s)
+        if time.monotonic() - started_s > _TICK_S:
+            self._tick_s = _TICK_S  # what comes after a silence may be much
         for fd, _ in ready:
             if fd == wakeup:
                 os.read(wakeup, 64)
@@ -425,14 +429,17 @@ class Trace:
                 self.collector.target_exited(exits[fd])
         return bool(ready)
 
-    def _rest(self, engine: BpfEngine, poll: select.epoll, n_ticks: int) -> None:
-        """Do nothing for so many ticks, or until a target ends, a signal comes, or events or costs pile up."""
-        for _ in range(n_ticks):
-            ended = poll.poll(_TICK_S)
+    def _rest(self, engine: BpfEngine, poll: select.epoll, rest_s: float) -> None:
+        """Do nothing for a time, or until a target ends, a signal comes, or events or costs pile up."""
+        until_s = time.monotonic() + rest_s
+        while time.monotonic() + _TICK_S <= until_s:
+            ended = poll.poll(self._tick_s)
             for fd, _ in ended:
                 poll.unregister(fd)  # it stays readable
             if ended or engine.is_filling or self.watch.is_burst():
+                self._tick_s = _TICK_S
                 break
+            self._tick_s = min(_REST_S, 2 * self._tick_s)
 
     def _work(self, engine: BpfEngine) -> None:
         """What is due many times a second."""
