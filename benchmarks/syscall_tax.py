@@ -1,0 +1,103 @@
+"""What tracepoints at a few system calls cost everybody: the kernel then goes the long way round at all of them.
+
+    benchmarks/syscall_tax.py [ROUNDS]
+
+First a loop of getppid, a system call that no trace looks at, in a process that is not traced: with no tracepoint, with
+one at the entry of mmap, with one at its exit, with both. Then requests a second of the two servers of java_servers.py,
+untraced, with both and without in turns: what a trace costs them before it has seen anything. The programs are ours,
+their windows closed. Run as root in a checkout after scripts/setup --tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from nativeleak.engines.bpf import kernel
+from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, object_path
+from support import Target
+from targets import servers
+from targets.servers import JETTY, NETTY, Server
+
+ENTRY, EXIT = ("on_mmap_entry", "syscalls/sys_enter_mmap"), ("on_syscall_exit", "syscalls/sys_exit_mmap")
+KINDS = {"none": (), "at an entry": (ENTRY,), "at an exit": (EXIT,), "at both": (ENTRY, EXIT)}
+CALLS, BLOCKS = 200_000, 20
+NEVER = "1000000000"
+"""In which of how many requests the servers leak."""
+
+
+@contextlib.contextmanager
+def attached(bpf: BpfObject, events: Sequence[tuple[str, str]]) -> Iterator[None]:
+    """Tracepoints with our programs, as a trace has them."""
+    tracefs = kernel.Tracefs()
+    fds = [kernel.attach_tracepoint(bpf.program_fd(program), tracefs.event_id(event)) for program, event in events]
+    try:
+        yield
+    finally:
+        for fd in fds:
+            os.close(fd)
+        tracefs.close()
+
+
+def call_ns() -> float:
+    """Nanoseconds of a getppid, ctypes included: the least of some blocks."""
+    getppid = ctypes.CDLL(None).getppid
+    best = float("inf")
+    for _ in range(BLOCKS):
+        started_ns = time.process_time_ns()
+        for _ in range(CALLS // BLOCKS):
+            getppid()
+        best = min(best, (time.process_time_ns() - started_ns) / (CALLS // BLOCKS))
+    return best
+
+
+def server_ratio(bpf: BpfObject, server: Server, n_rounds: int) -> tuple[float, list[float]]:
+    """Requests a second without, the median, and those with as a share of those just before."""
+    command = ["java", "-cp", server.class_path() or "", server.name, NEVER]
+    without, ratios = [], []
+    with Target(server.name, command=command) as target:
+        port = int(target.readline())
+        servers.load(port, 4)
+        for _ in range(n_rounds):
+            without.append(servers.load(port, 2))
+            with attached(bpf, KINDS["at both"]):
+                ratios.append(servers.load(port, 2) / without[-1])
+    return statistics.median(without), ratios
+
+
+def main() -> None:
+    """The loop, then the servers."""
+    n_rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
+    bpf = BpfObject(Libbpf(), object_path())
+    with bpf:
+        for name in bpf.program_names():
+            bpf.set_autoload(name, load=name in (ENTRY[0], EXIT[0]))
+        bpf.load()
+        found: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        for _ in range(n_rounds):
+            for kind, events in KINDS.items():
+                with attached(bpf, events):
+                    found[kind].append(call_ns())
+        base = statistics.median(found["none"])
+        for kind, costs in found.items():
+            print(
+                f"tracepoints {kind}: {statistics.median(costs) - base:+.1f} ns a system call (of {base:.0f} with ctypes)"
+            )
+        for server in (NETTY, JETTY):
+            rate, ratios = server_ratio(bpf, server, n_rounds)
+            print(
+                f"{server.name}: {rate:,.0f} requests/s without; with both {100 * statistics.median(ratios):.1f} % of that"
+            )
+    print(f"load average {os.getloadavg()[0]:.1f}, {n_rounds} rounds, medians")
+
+
+if __name__ == "__main__":
+    main()
