@@ -88,14 +88,12 @@ def main() -> None:
                     found[kind].append(call_ns())
         base = statistics.median(found["none"])
         for kind, costs in found.items():
-            print(
-                f"tracepoints {kind}: {statistics.median(costs) - base:+.1f} ns a system call (of {base:.0f} with ctypes)"
-            )
+            added = statistics.median(costs) - base
+            print(f"tracepoints {kind}: {added:+.1f} ns a system call (of {base:.0f} with ctypes)")
         for server in (NETTY, JETTY):
             rate, ratios = server_ratio(bpf, server, n_rounds)
-            print(
-                f"{server.name}: {rate:,.0f} requests/s without; with both {100 * statistics.median(ratios):.1f} % of that"
-            )
+            with_pct = 100 * statistics.median(ratios)
+            print(f"{server.name}: {rate:,.0f} requests/s without; with both {with_pct:.1f} % of that")
     print(f"load average {os.getloadavg()[0]:.1f}, {n_rounds} rounds, medians")
 
 
