@@ -175,16 +175,13 @@ static __noinline u64 syscall_stack(void *ctx, u32 slot)
 }
 #endif
 
-/* Report at the entry: the memory is about to go. */
-static __always_inline int report_entry(struct syscall_enter *ctx, u32 type, int n)
+/* Report at the entry of a thread's call: the memory is about to go. */
+static __always_inline int report_begin(void *ctx, struct nl_thread *thread, u32 type)
 {
-	struct nl_thread *thread = enter_syscall(ctx, type, n);
 	struct nl_event *event;
 	u32 slot, uid, flags;
 	u64 stack = 0;
 
-	if (!thread)
-		return 0;
 	/* Not by way of the thread after a walk: a verifier would go through that for each way to find the thread. */
 	slot = thread->slot;
 	uid = thread->uid;
@@ -198,32 +195,29 @@ static __always_inline int report_entry(struct syscall_enter *ctx, u32 type, int
 	event = new_event(type, slot, uid);
 	if (!event)
 		return 0;
-	copy_args(event->args, ctx, n);
+	for (int i = 0; i < 6; i++)
+		event->args[i] = thread->syscall_args[i];
 	event->stack = stack;
 	event->flags = flags;
 	bpf_ringbuf_submit(event, 0);
 	return 0;
 }
 
-/* The exit of every call whose entry was seen. */
-static __always_inline int leave_syscall(void *ctx, s64 ret)
+static __always_inline int report_entry(struct syscall_enter *ctx, u32 type, int n)
 {
-	u32 tid = (u32)current_ids(), type;
-	struct nl_thread *thread;
+	struct nl_thread *thread = enter_syscall(ctx, type, n);
+
+	return thread ? report_begin(ctx, thread, type) : 0;
+}
+
+/* The exit of a call of a thread. */
+static __always_inline int report_exit(void *ctx, s64 ret, struct nl_thread *thread, u32 type)
+{
 	struct nl_event *event;
 	int has_stack = 0;
 	u64 stack = 0;
 
-	if (!active_target(current_slot()))
-		return 0;
-	/* An exit whose entry was not seen is of no use. */
-	thread = find_thread(tid);
-	if (!thread)
-		return 0;
-	type = thread->syscall;
 	thread->syscall = NL_EVENT_NONE;
-	if (type == NL_EVENT_NONE)
-		return 0;
 	count(NL_SYSCALLS);
 	switch (type) {
 	case NL_EVENT_MUNMAP:
@@ -264,6 +258,25 @@ static __always_inline int leave_syscall(void *ctx, s64 ret)
 	event->flags = flags_of(thread);
 	bpf_ringbuf_submit(event, 0);
 	return 0;
+}
+
+/* The thread whose call ends, if it is a target's and the begin was seen: otherwise its end is of no use. */
+static __always_inline struct nl_thread *leaving_thread(void)
+{
+	u32 tid = (u32)current_ids();
+	struct nl_thread *thread;
+
+	if (!active_target(current_slot()))
+		return 0;
+	thread = find_thread(tid);
+	return thread && thread->syscall != NL_EVENT_NONE ? thread : 0;
+}
+
+static __always_inline int leave_syscall(void *ctx, s64 ret)
+{
+	struct nl_thread *thread = leaving_thread();
+
+	return thread ? report_exit(ctx, ret, thread, thread->syscall) : 0;
 }
 
 /* One program for all exits, since the verifier goes through the walk once for each program that has it. */

@@ -3,5 +3,6 @@
 #include "alloc.bpf.c"
 #include "mapping.bpf.c"
 #include "rawsyscalls.bpf.c"
+#include "trampolines.bpf.c"
 
 char LICENSE[] SEC("license") = "GPL";

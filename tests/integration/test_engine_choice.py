@@ -53,7 +53,7 @@ def test_four_capabilities_do_instead_of_root(name):
 @pytest.mark.parametrize("name", ["maps", "brk"])
 def test_system_calls_by_raw_tracepoints_are_exact(name):
     """Without the right to mount tracefs; and no allocator probes, for perf events take more rights to make them."""
-    options = ["--maps-only", "-v", "--engine", "libbpf"]
+    options = ["--maps-only", "-v", "--engine", "libbpf", "--syscalls", "tracepoints"]
     with Target(name) as target, Trace(target, capabilities=CAPABILITIES, options=options) as trace:
         truth = target.go()
         report = trace.stop()

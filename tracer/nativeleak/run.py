@@ -23,7 +23,7 @@ from nativeleak.analysis.telling import telling_frame
 from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.calibration import Calibration, calibrate
 from nativeleak.engines.bpf.collector import Collector
-from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits, Loader
+from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Calls, Limits, Loader
 from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.memory import limits_within
 from nativeleak.engines.bpf.targets import TargetState
@@ -93,6 +93,7 @@ class TraceOptions:
         max_memory_bytes: Of this process and its maps in the kernel together; 0: as ``limits`` allow.
         max_overhead_pct: What the probes may take: see ``governor.py``; 0: no limit.
         maps_only: No allocator probes: mmap and brk only.
+        calls: Ways to see system calls that may be tried.
         loader: Of an engine that runs our BPF programs.
         engine: Who observes.
         inputs: Output of other programs to read instead of tracing.
@@ -114,6 +115,7 @@ class TraceOptions:
     maps_only: bool = False
     overwrite: bool = False
     modes: tuple[AttachMode, ...] = tuple(AttachMode)
+    calls: tuple[Calls, ...] = tuple(Calls)
     loader: Loader = Loader.LIBBPF
     given: dict[str, str] = field(default_factory=dict)
     engine: EngineName = EngineName.AUTO
@@ -209,7 +211,7 @@ class Trace:
         with contextlib.ExitStack() as stack:
             limits = self._limits()
             engine = stack.enter_context(
-                BpfEngine(limits, self.collector.on_event, self.options.modes, self.options.loader)
+                BpfEngine(limits, self.collector.on_event, self.options.modes, self.options.loader, self.options.calls)
             )
             # A caller of munmap takes a sixth of what a site does: inside a bound they get a part of the sites' share.
             n_unmap_sites = limits.n_sites // 4 if self.options.max_memory_bytes else limits.n_sites

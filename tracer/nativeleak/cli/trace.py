@@ -12,7 +12,7 @@ import click
 
 from nativeleak.cli.params import DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
 from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.engine import AttachMode, Limits
+from nativeleak.engines.bpf.engine import AttachMode, Calls, Limits
 from nativeleak.engines.names import EngineName
 from nativeleak.errors import NativeleakError, UsageError
 from nativeleak.live import make_observer
@@ -29,6 +29,10 @@ _MODES = {
     "multi": AttachMode.MULTI,
     "perf": AttachMode.PERF,
     "tracefs": AttachMode.TRACEFS,
+}
+_CALLS = {
+    "trampolines": (Calls.TRAMPOLINES,),
+    "tracepoints": (Calls.TRACEPOINTS, Calls.RAW),
 }
 
 
@@ -87,6 +91,8 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
               help="Read what strace or pmap -x have recorded instead of tracing; again for more of pmap.")  # fmt: skip
 @click.option("--attach", "attach", type=click.Choice(list(_MODES)), multiple=True,
               help="Ways to attach that may be tried. [default: the best that the kernel has]")  # fmt: skip
+@click.option("--syscalls", type=click.Choice(list(_CALLS)),
+              help="How system calls are seen. [default: the way that costs other programs least]")  # fmt: skip
 @click.option("--ring-size", type=SIZE, default=2 << 20, metavar="SIZE", help="Events that can wait to be read; "
               "a power of two. [default: 2M]")  # fmt: skip
 @click.option("--max-new-stacks", type=click.IntRange(1, 1 << 20), default=1 << 14, show_default=True, metavar="N",
@@ -155,6 +161,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         engine=EngineName(ctx.params["engine"]),
         inputs=ctx.params["inputs"],
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
+        calls=_CALLS.get(ctx.params["syscalls"], tuple(Calls)),
         given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
     )
 

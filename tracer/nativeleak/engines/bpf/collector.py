@@ -358,6 +358,7 @@ class Collector:
         self.name_new_stacks(sweep=True, within_s=_LAST_NAMING_S if final else _NAMING_S)
         self.name_java_threads()
         counters = self.engine.read_counters()
+        counters[abi.Counter.LOST_EVENTS] += self.engine.n_missed_calls()
         self._counters = {counter: value - self._counters_before.get(counter, 0) for counter, value in counters.items()}
         self._resync_after_loss()
         elapsed_s = self.elapsed_s()

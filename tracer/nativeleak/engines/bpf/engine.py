@@ -54,6 +54,15 @@ class AttachMode(StrEnum):
     TRACEFS = "perf events by tracefs"
 
 
+class Calls(StrEnum):
+    """How system calls are seen."""
+
+    TRAMPOLINES = "trampolines"
+    TRACEPOINTS = "tracepoints"
+    RAW = "raw tracepoints"
+    """Those two that see every call: bpf/rawsyscalls.bpf.c."""
+
+
 class Loader(StrEnum):
     """Who makes the programs fit this kernel. Only libbpf's can walk by unwind tables and through Java frames."""
 
@@ -89,11 +98,15 @@ TRACEPOINTS: Final = [
     ("on_oom_kill", "oom/mark_victim"),
 ]
 """(program, event as tracefs names it)."""
+_NO_SYSCALL: Final = TRACEPOINTS[-1]
+_TRAMPOLINES: Final = (
+    *(f"on_{call}_begin" for call in ("munmap", "mremap", "brk", "shmdt")),
+    *(f"on_{call}_end" for call in _SYSCALLS),
+)
 OPTIONAL_TRACEPOINTS: Final = frozenset(
     {"oom/mark_victim", "syscalls/sys_enter_pkey_mprotect", "syscalls/sys_exit_pkey_mprotect"}
 )
 _RAW_SYSCALLS: Final = {"on_raw_entry": "sys_enter", "on_raw_exit": "sys_exit"}
-"""Instead of ``TRACEPOINTS``, where tracefs is not to be had: bpf/rawsyscalls.bpf.c."""
 _RAW_TRACEPOINTS: Final = {
     "on_rename": "task_rename",
     "on_exit": "sched_process_exit",
@@ -144,6 +157,8 @@ class BpfEngine:
         on_event: Gets each event while ``consume`` runs; the structure is valid during the call only.
         modes: Ways to attach that may be tried, best first.
         loader: Whose programs.
+        calls: Ways to see system calls that may be tried; those that tracefs is needed for only where it is to be had,
+            and raw tracepoints only where it is not.
 
     Raises:
         CannotTraceError: The kernel, its configuration or our rights do not do.
@@ -157,6 +172,7 @@ class BpfEngine:
         on_event: Callable[[abi.Event], None],
         modes: Sequence[AttachMode] = tuple(AttachMode),
         loader: Loader = Loader.LIBBPF,
+        calls: Sequence[Calls] = tuple(Calls),
     ) -> None:
         self._limits = limits
         self._loader = loader
@@ -176,7 +192,7 @@ class BpfEngine:
         self._lacks = lacks.find_lacks()
         self._cookie_programs: CookiePrograms | None = None
         try:
-            self.mode, self._object = self._load(modes)
+            self.mode, self.calls, self._object = self._load(modes, self._ways(calls))
         except BaseException:
             if self._tracefs is not None:
                 self._tracefs.close()
@@ -220,18 +236,43 @@ class BpfEngine:
         if mode is AttachMode.TRACEFS and (self._tracefs is None or not uprobe_events.can_define(self._tracefs)):
             raise OSError(errno.EPERM, "no probes can be defined in tracefs")
 
-    def _load(self, modes: Sequence[AttachMode]) -> tuple[AttachMode, BpfObject | BccObject]:
+    def _ways(self, wanted: Sequence[Calls]) -> list[Calls]:
+        """How system calls may be seen here, best first."""
+        ways = []
+        if (
+            Calls.TRAMPOLINES in wanted
+            and self._loader is Loader.LIBBPF
+            and kernel.may_load_trampolines()
+            and not kernel.may_be_preempted()
+        ):
+            ways.append(Calls.TRAMPOLINES)
+        other = Calls.RAW if self._tracefs is None else Calls.TRACEPOINTS
+        ways += [other] if other in wanted else []
+        if not ways:
+            raise CannotTraceError(
+                f"seeing system calls failed: {', '.join(wanted)} are not to be had on this kernel",
+                "try the other way: --syscalls tracepoints",
+            )
+        return ways
+
+    def _load(
+        self, modes: Sequence[AttachMode], ways: Sequence[Calls]
+    ) -> tuple[AttachMode, Calls, BpfObject | BccObject]:
         """The object, loaded for the first way of attaching that the kernel takes."""
         failure: OSError | None = None
         for mode in modes:
-            self._libbpf.messages.clear()
-            try:
-                return mode, self._load_for(mode)
-            except OSError as error:
-                failure = error
-                # EACCES is the verifier's: it refused one program, not us. Those of another way may pass.
-                if error.errno == errno.EPERM:
+            for calls in ways:
+                self._libbpf.messages.clear()
+                try:
+                    return mode, calls, self._load_for(mode, calls)
+                except _NoLinksError as error:
+                    failure = error
                     break
+                except OSError as error:
+                    failure = error
+            # EACCES is the verifier's: it refused one program, not us. Those of another way may pass.
+            if failure is not None and failure.errno == errno.EPERM:
+                break
         raise self._load_error(failure) from failure
 
     def _open(self) -> BpfObject | BccObject:
@@ -239,7 +280,7 @@ class BpfEngine:
             return BccObject(self._libbpf, self._lacks)
         return BpfObject(self._libbpf, object_path(), self._lacks)
 
-    def _load_for(self, mode: AttachMode) -> BpfObject | BccObject:
+    def _load_for(self, mode: AttachMode, calls: Calls) -> BpfObject | BccObject:
         self._check_events(mode)
         bpf_object = self._open()
         try:
@@ -247,10 +288,14 @@ class BpfEngine:
             for name in _ALL_ALLOCATOR_PROGRAMS:
                 bpf_object.set_autoload(name, load=name in wanted)
                 bpf_object.set_attach_type(name, wanted.get(name, 0))
-            for name in _RAW_SYSCALLS:
-                bpf_object.set_autoload(name, load=self._tracefs is None)
-            for name in {program for program, _ in TRACEPOINTS}:
-                bpf_object.set_autoload(name, load=self._tracefs is not None)
+            for way, names in (
+                (Calls.RAW, _RAW_SYSCALLS),
+                (Calls.TRACEPOINTS, {program for program, _ in TRACEPOINTS}),
+                (Calls.TRAMPOLINES, _TRAMPOLINES),
+            ):
+                for name in names:
+                    bpf_object.set_autoload(name, load=calls is way)
+            bpf_object.set_autoload(_NO_SYSCALL[0], load=self._tracefs is not None)
             sizes = {
                 "live": self._limits.n_allocations,
                 "sites": self._limits.n_sites,
@@ -269,7 +314,9 @@ class BpfEngine:
             bpf_object.load()
             for name, attach_type in wanted.items():
                 if attach_type and not kernel.has_uprobe_links(bpf_object.program_fd(name), attach_type):
-                    raise OSError(errno.EOPNOTSUPP, f"this kernel has no {mode} links")
+                    raise _NoLinksError(errno.EOPNOTSUPP, f"this kernel has no {mode} links")
+            if calls is Calls.TRAMPOLINES:
+                self._attach_trampolines(bpf_object)
         except BaseException:
             bpf_object.close()
             raise
@@ -343,19 +390,35 @@ class BpfEngine:
     # Attaching
 
     def _attach_tracepoints(self) -> None:
-        if self._tracefs is None:
+        if self.calls is Calls.TRAMPOLINES:
+            self.notes.append("saw system calls by trampolines, so that other programs' cost nothing more")
+        if self.calls is Calls.RAW:
             self.notes.append("tracefs is not mounted and may not be: used raw tracepoints, at every system call")
             for program, tracepoint in _RAW_SYSCALLS.items():
                 self._object.attach_raw_tracepoint(program, tracepoint)
-        else:
+        if self._tracefs is not None:
             self._attach_by_tracefs(self._tracefs)
         for program, tracepoint in _RAW_TRACEPOINTS.items():
             self._object.attach_raw_tracepoint(program, tracepoint)
 
+    def _attach_trampolines(self, bpf_object: BpfObject | BccObject) -> None:
+        """All of them, or none.
+
+        Raises:
+            OSError: As the kernel says.
+        """
+        try:
+            for name in _TRAMPOLINES:
+                self._tracepoint_fds.append(kernel.attach_trampoline(bpf_object.program_fd(name)))
+        except OSError:
+            _close_fds(self._tracepoint_fds)
+            self._tracepoint_fds.clear()
+            raise
+
     def _attach_by_tracefs(self, tracefs: kernel.Tracefs) -> None:
         if tracefs.private:
             self.notes.append("tracefs is not mounted here: used a private mount of our own")
-        for program, event in TRACEPOINTS:
+        for program, event in TRACEPOINTS if self.calls is Calls.TRACEPOINTS else [_NO_SYSCALL]:
             try:
                 fd = kernel.attach_tracepoint(self._object.program_fd(program), tracefs.event_id(event))
             except OSError as error:
@@ -648,6 +711,13 @@ class BpfEngine:
             totals[counter] = sum(struct.unpack(f"={self._n_cpus}Q", value)) if value else 0
         return totals
 
+    def n_missed_calls(self) -> int:
+        """System calls that a trampoline left out, since its program was running already on that CPU."""
+        if self.calls is not Calls.TRAMPOLINES:
+            return 0
+        facts = [kernel.read_fdinfo(self._object.program_fd(name)) for name in _TRAMPOLINES]
+        return sum(int(each.get("recursion_misses", 0)) for each in facts)
+
     def map_memory_bytes(self) -> int:
         """Kernel memory that the maps take now, as the kernel says in fdinfo, and the unwind tables."""
         return sum(_memlock_bytes(m.fd) for m in self._all_maps) + self._table_bytes
@@ -675,6 +745,10 @@ class BpfEngine:
         if self._tracefs is not None:
             self._tracefs.close()
             self._tracefs = None
+
+
+class _NoLinksError(OSError):
+    """The kernel has no links of the kind that a way of attaching needs."""
 
 
 def _open_tracefs() -> kernel.Tracefs | None:

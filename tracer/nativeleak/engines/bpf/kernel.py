@@ -7,15 +7,19 @@ Errors come as ``OSError`` with the kernel's errno; callers turn them into advic
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import platform
+import re
 import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+from nativeleak.engines.bpf.instructions import R0, leave, set_register
 
 ATTACH_UPROBE_MULTI: Final = 48
 """``BPF_TRACE_UPROBE_MULTI`` (Linux 6.6)."""
@@ -25,8 +29,12 @@ ATTACH_UPROBE_SESSION: Final = 57
 PROG_KPROBE: Final = 2
 PROG_TRACEPOINT: Final = 5
 PROG_RAW_TRACEPOINT: Final = 17
+PROG_TRACING: Final = 26
 """Kinds of programs: ``enum bpf_prog_type``."""
 
+_TRACE_FENTRY: Final = 24
+_BTF_ID_OF_NO_FUNCTION: Final = 1
+"""The first type that a kernel describes is an integer."""
 _BPF_PROG_LOAD: Final = 5
 _BPF_RAW_TRACEPOINT_OPEN: Final = 17
 _BPF_LINK_CREATE: Final = 28
@@ -154,6 +162,80 @@ def load_program(name: str, kind: int, code: bytes, attach_type: int, *, is_expl
             lines = log.value.decode(errors="replace").splitlines()
             failure.log = " ".join(lines[-2:])
     raise failure
+
+
+def may_load_trampolines() -> bool:
+    """Whether the kernel lets us have programs at its functions: some are locked down to refuse them.
+
+    Asked is for a program at what is no function: refused as wrong where such programs are not refused as such.
+    """
+    code = set_register(R0, 0) + leave()
+    instructions, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
+    attr = struct.pack(
+        "<IIQQIIQII16sIIIIQIIQII",
+        *(PROG_TRACING, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence)),
+        *(0, 0, 0, 0, 0, b"nl_try"),
+        *(0, _TRACE_FENTRY, 0, 0, 0, 0, 0, 0, 0, _BTF_ID_OF_NO_FUNCTION),
+    )
+    try:
+        os.close(_syscall(_number("bpf"), _BPF_PROG_LOAD, ctypes.create_string_buffer(attr, len(attr)), len(attr)))
+    except OSError as error:
+        return error.errno not in (errno.EPERM, errno.EACCES)
+    return True
+
+
+def attach_trampoline(prog_fd: int) -> int:
+    """Run a program at the function of the kernel that it was loaded for; returns the link's descriptor.
+
+    Raises:
+        OSError: As the kernel says.
+    """
+    attr = struct.pack("<QI4x", 0, prog_fd)
+    return _syscall(_number("bpf"), _BPF_RAW_TRACEPOINT_OPEN, ctypes.create_string_buffer(attr, len(attr)), len(attr))
+
+
+def may_be_preempted() -> bool:
+    """Whether the kernel may take the CPU from a program that runs; True where it does not say.
+
+    A trampoline's program is left out where it is already running on the same CPU: that is where it was preempted, by a
+    thread that makes the same call. Source: ``__bpf_prog_enter_recur`` in kernel/bpf/trampoline.c.
+    """
+    version = os.uname().version
+    if "PREEMPT" not in version:
+        return False
+    if "PREEMPT_DYNAMIC" not in version:
+        return True
+    try:
+        found = re.search(r"\((\w+)\)", _read_debug_file("sched/preempt"))
+    except OSError:
+        return True
+    return found is None or found[1] not in ("none", "voluntary")
+
+
+def _read_debug_file(name: str) -> str:
+    """A file of debugfs: the host's, else that of an own mount that nobody else sees."""
+    with contextlib.suppress(OSError):
+        return Path("/sys/kernel/debug", name).read_text()
+    folder = mount_privately("debugfs")
+    try:
+        with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)) as file:
+            return file.read()
+    finally:
+        os.close(folder)
+
+
+def mount_privately(kind: str) -> int:
+    """A file system of the kernel's own, mounted in no namespace: gone with the descriptor, which is returned.
+
+    Raises:
+        OSError: EPERM without CAP_SYS_ADMIN.
+    """
+    fs_fd = _syscall(_NR_FSOPEN, ctypes.create_string_buffer(kind.encode()), _FSOPEN_CLOEXEC)
+    try:
+        _syscall(_NR_FSCONFIG, fs_fd, _FSCONFIG_CMD_CREATE, None, None, 0)
+        return _syscall(_NR_FSMOUNT, fs_fd, _FSMOUNT_CLOEXEC, 0)
+    finally:
+        os.close(fs_fd)
 
 
 def attach_raw_tracepoint(prog_fd: int, tracepoint: str) -> int:
@@ -327,17 +409,8 @@ class Tracefs:
             if Path(folder, "events").is_dir():
                 self._dir_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 return
-        self._dir_fd = self._mount()
+        self._dir_fd = mount_privately("tracefs")
         self.private = True
-
-    @staticmethod
-    def _mount() -> int:
-        fs_fd = _syscall(_NR_FSOPEN, ctypes.create_string_buffer(b"tracefs"), _FSOPEN_CLOEXEC)
-        try:
-            _syscall(_NR_FSCONFIG, fs_fd, _FSCONFIG_CMD_CREATE, None, None, 0)
-            return _syscall(_NR_FSMOUNT, fs_fd, _FSMOUNT_CLOEXEC, 0)
-        finally:
-            os.close(fs_fd)
 
     def event_id(self, event: str) -> int:
         """Id of ``syscalls/sys_enter_mmap``.

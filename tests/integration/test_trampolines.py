@@ -1,0 +1,54 @@
+"""System calls by trampolines where the kernel has them for us, and what is told where it has not.
+
+Kernels that do are in ``scripts/kernels``, which sets NATIVELEAK_TEST_TRAMPOLINES: there they have to be used.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from nativeleak.engines.bpf import kernel
+from support import Target, Trace, mismatches, nativeleak, require_root, strangers
+
+OPTIONS = ("-v", "--engine", "libbpf")
+USED = "saw system calls by trampolines"
+
+
+@pytest.fixture(autouse=True)
+def _needs_root() -> None:
+    require_root()
+
+
+def has_trampolines() -> bool:
+    return kernel.may_load_trampolines() and not kernel.may_be_preempted()
+
+
+def test_kernels_that_have_them_are_known_by_their_answer():
+    assert has_trampolines() or not os.environ.get("NATIVELEAK_TEST_TRAMPOLINES")
+
+
+@pytest.mark.parametrize("name", ["maps", "brk"])
+def test_system_calls_are_exact_by_the_best_way_that_there_is(name):
+    with Target(name) as target, Trace(target, options=OPTIONS) as trace:
+        truth = target.go()
+        report = trace.stop()
+    assert (USED in trace.stderr) == has_trampolines()
+    assert report["completeness"]["lost_events"] == 0
+    assert mismatches(report, truth, kinds=("map", "brk")) == []
+    assert strangers(report, truth) == []
+
+
+def test_ways_can_be_asked_for(tmp_path):
+    with Target("maps") as target, Trace(target, options=[*OPTIONS, "--syscalls", "tracepoints"]) as trace:
+        truth = target.go()
+        report = trace.stop()
+        assert USED not in trace.stderr
+        asked = ("-p", target.pid, "--duration", "1s", "--syscalls", "trampolines", "-o", tmp_path / "asked.nlk")
+        result = nativeleak("trace", *asked, *OPTIONS)
+    assert mismatches(report, truth, kinds=("map", "brk")) == []
+    assert result.returncode == (0 if has_trampolines() else 3), result.stderr
+    if not has_trampolines():
+        assert "trampolines are not to be had on this kernel" in result.stderr
+        assert "--syscalls tracepoints" in result.stderr
