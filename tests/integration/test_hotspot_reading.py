@@ -167,9 +167,15 @@ def test_parked_stacks_equal_the_jvms_own(start, jdk, mode):
     if mode == "interpreted":
         assert FrameKind.JAVA_INTERPRETED in kinds
         assert not kinds & set(COMPILED)
-    else:
-        # How much is inlined is left to the compiler, but for C1, which always inlines so small methods.
-        assert kinds >= ({FrameKind.JAVA_COMPILED} if mode in ("c2", "mixed") else set(COMPILED))
+        return
+    assert FrameKind.JAVA_COMPILED in kinds
+    # How much is inlined is left to the compiler, but for C1, which inlines so small methods, unless it compiles their
+    # caller before their class is ready: another JVM has it in another order.
+    for _ in range(0 if mode in ("c2", "mixed") else 4):
+        if FrameKind.JAVA_INLINED in kinds:
+            break
+        kinds = {frame.kind for frame in check_stacks(start(jdk, flags, warm_ups))}
+    assert mode in ("c2", "mixed") or FrameKind.JAVA_INLINED in kinds
 
 
 @pytest.mark.parametrize("collector", COLLECTORS)
