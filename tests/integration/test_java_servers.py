@@ -82,7 +82,9 @@ def check(reports: Reports, server: Server) -> list[Report]:
 def test_java_server_that_forgets_pooled_buffers_is_named():
     before, after, reports = traced(NETTY, lambda old, new: new["count"] >= old["count"] + 3)
     check(reports, NETTY)
-    pool = sites_of(reports.report, "io.netty.buffer.PoolArena$DirectArena.newChunk")
+    # The JVM may take memory of its own below the same method (a class that it links, a compilation): not the pool's.
+    below = sites_of(reports.report, "io.netty.buffer.PoolArena$DirectArena.newChunk")
+    pool = [site for site in below if site["owner"] == "program"]
     assert total(pool, "outstanding_bytes") == after["bytes"] - before["bytes"]
     assert total(pool, "outstanding_count") == after["count"] - before["count"]
 
