@@ -154,7 +154,7 @@ static __always_inline void count_others(u32 index, u32 n)
 }
 
 /* Take a block out of the live set. Of two threads that free the same block one gets it. */
-static __noinline int take_block(u64 address, u32 slot, struct nl_live *block)
+static __always_inline int take_block_here(u64 address, u32 slot, struct nl_live *block)
 {
 	u64 key = block_key(address, slot), *near;
 	u32 index = near_index(key);
@@ -180,8 +180,14 @@ static __noinline int take_block(u64 address, u32 slot, struct nl_live *block)
 	return 1;
 }
 
+/* The same where a call does not matter. */
+static __noinline int take_block(u64 address, u32 slot, struct nl_live *block)
+{
+	return take_block_here(address, slot, block);
+}
+
 /* Put a block into the live set. Returns -EEXIST where its address is in there, another error where no room is. */
-static __noinline int put_block(u64 address, u32 slot, struct nl_live *block)
+static __always_inline int put_block_here(u64 address, u32 slot, struct nl_live *block)
 {
 	u64 key = block_key(address, slot), *near, before;
 	u32 index = near_index(key);
@@ -211,17 +217,16 @@ static __noinline int put_block(u64 address, u32 slot, struct nl_live *block)
 	return error;
 }
 
-/* The totals of (thread, stack), made when new; those of "all others" when there is no room. */
-static __noinline struct nl_site *site_of(struct nl_site_key *key, struct scratch *scr)
+static __noinline int put_block(u64 address, u32 slot, struct nl_live *block)
 {
-	struct nl_site *site = find_site(key);
+	return put_block_here(address, slot, block);
+}
 
-	if (site) {
-		if (site->check != scr->check)
-			count(NL_STACK_COLLISIONS);
-		return site;
-	}
-	site = new_site(key);
+/* A site that is not known yet, with its stack; that for "all others" when there is no room. */
+static __noinline struct nl_site *make_site(struct nl_site_key *key, struct scratch *scr)
+{
+	struct nl_site *site = new_site(key);
+
 	if (site) {
 		site->check = scr->check;
 		store_stack(scr, key->stack);
@@ -231,6 +236,18 @@ static __noinline struct nl_site *site_of(struct nl_site_key *key, struct scratc
 	key->stack = 0;
 	key->thread = 0;
 	return bpf_map_lookup_elem(&sites, key);
+}
+
+/* The totals of (thread, stack). */
+static __always_inline struct nl_site *site_of(struct nl_site_key *key, struct scratch *scr)
+{
+	struct nl_site *site = find_site(key);
+
+	if (!site)
+		return make_site(key, scr);
+	if (site->check != scr->check)
+		count(NL_STACK_COLLISIONS);
+	return site;
 }
 
 /*
@@ -248,7 +265,7 @@ static __noinline int replace_block(struct nl_live *block, u64 address, u32 slot
 }
 
 /* Book a block on its site and remember it. `ctx` holds the registers at the return of the allocator. */
-static __noinline int record_block(struct pt_regs *ctx, struct nl_thread *thread, u64 address)
+static __always_inline int record_block(struct pt_regs *ctx, struct nl_thread *thread, u64 address)
 {
 	struct nl_site_key key = { .thread = thread->uid, .slot = thread->slot };
 	struct nl_live block = {
@@ -291,7 +308,7 @@ static __noinline int record_block(struct pt_regs *ctx, struct nl_thread *thread
 
 	/* Booked before it can be found, so that no one sees more freed than allocated. */
 	book_allocated(site, &block, generation);
-	error = put_block(address, thread->slot, &block);
+	error = put_block_here(address, thread->slot, &block);
 	if (error == -EEXIST)
 		error = replace_block(&block, address, thread->slot, generation);
 	if (!error)
@@ -409,18 +426,14 @@ static __always_inline void count_unmatched(const struct nl_target *target)
 	count(target->flags & NL_TARGET_PARTIAL ? NL_UNSAMPLED_FREES : NL_UNMATCHED_FREES);
 }
 
-/* Whether a sample point falls into this block; what the block then stands for. */
-static __noinline int is_sampled(struct nl_thread *thread, struct nl_target *target, u64 size)
+/* The next sample point has to be drawn: is one in this block already? What the block then stands for. */
+static __noinline int draw_sample(struct nl_thread *thread, u64 rate, u64 size)
 {
-	u64 rate = target->sample_rate, counted = size ? size : 1;
+	u64 counted = size ? size : 1;
 
-	if (size >= target->sample_above || !rate || rate > NL_MAX_RATE ||
-	    size >= NL_CERTAIN_RATES * rate) {
-		thread->weight.bytes = size;
-		thread->weight.count = 1;
-		thread->weight.kept = 0;
-		return 1;
-	}
+	/* As is known, but not to the verifier. */
+	if (!rate || rate > NL_MAX_RATE || size >= NL_CERTAIN_RATES * rate)
+		return 0;
 	/* The distance has no memory: with another rate it may be drawn anew. */
 	if (thread->sample_rate != rate) {
 		thread->sample_rate = rate;
@@ -433,6 +446,24 @@ static __noinline int is_sampled(struct nl_thread *thread, struct nl_target *tar
 	thread->until_sample = nl_draw(bpf_get_prandom_u32(), rate);
 	nl_weigh(size, rate, bpf_get_prandom_u32(), &thread->weight);
 	return 1;
+}
+
+/* Whether a sample point falls into this block; what the block then stands for. */
+static __always_inline int is_sampled(struct nl_thread *thread, struct nl_target *target, u64 size)
+{
+	u64 rate = target->sample_rate, counted = size ? size : 1;
+
+	if (size >= target->sample_above || !rate || rate > NL_MAX_RATE ||
+	    size >= NL_CERTAIN_RATES * rate) {
+		thread->weight.bytes = size;
+		thread->weight.count = 1;
+		thread->weight.kept = 0;
+		return 1;
+	}
+	if (thread->sample_rate != rate || thread->until_sample < counted)
+		return draw_sample(thread, rate, size);
+	thread->until_sample -= counted;
+	return 0;
 }
 
 /* Whether the return of a call that is not sampled can be declined; see the top of this file. */
@@ -466,17 +497,17 @@ static __always_inline void learn_nesting(const struct nl_thread *thread)
 }
 
 /*
- * Returns whether the return of this call is wanted. Not inlined: what it keeps on the stack would stand beneath the
- * walk of a stack, and up to Linux 6.11 or so all frames together have 512 bytes.
+ * Returns whether the return of this call is wanted. `ids` are those of the running thread, `thread` is what is known of
+ * it if that is at hand, else 0.
  */
-static __noinline int enter_call(struct pt_regs *ctx, u64 cookie)
+static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie, u64 ids,
+				      struct nl_thread *thread)
 {
 	u32 slot = NL_COOKIE_SLOT(cookie), call = NL_COOKIE_CALL(cookie);
 	struct nl_target *target = active_target(slot);
-	struct nl_thread *thread;
 	struct arguments args;
 	/* As they were at the first instruction. */
-	u64 sp = REG_SP(ctx) + NL_COOKIE_PUSHED(cookie), size, ids;
+	u64 sp = REG_SP(ctx) + NL_COOKIE_PUSHED(cookie), size;
 
 	if (!target) {
 		if (is_counting(slot)) {
@@ -486,7 +517,6 @@ static __noinline int enter_call(struct pt_regs *ctx, u64 cookie)
 		return 0;
 	}
 	/* A forked child runs the same probes: it is another process. */
-	ids = current_ids();
 	if (target->tgid != ids >> 32)
 		return 0;
 	count_roughly(NL_CALLS);
@@ -501,7 +531,8 @@ static __noinline int enter_call(struct pt_regs *ctx, u64 cookie)
 		count(NL_DECLINED);
 		return 0;
 	}
-	thread = thread_of(ids, slot);
+	if (!thread)
+		thread = thread_of(ids, slot);
 	if (!thread) {
 		count(NL_DECLINED);
 		if (size >> IMPOSSIBLE_SHIFT)
@@ -519,6 +550,7 @@ static __noinline int enter_call(struct pt_regs *ctx, u64 cookie)
 		}
 		abandon_call(thread);
 	}
+	thread->probed = REG_IP(ctx);
 	thread->function = NL_COOKIE_FUNCTION(cookie);
 	if (thread->function)
 		thread->function += slot * NL_FUNCTIONS;
@@ -569,9 +601,9 @@ static __always_inline void leave_realloc(struct nl_thread *thread, struct nl_ta
 	}
 }
 
-static __always_inline int leave_call(struct pt_regs *ctx)
+static __always_inline int leave_call(struct pt_regs *ctx, u64 ids)
 {
-	u32 tid = (u32)current_ids(), call;
+	u32 tid = (u32)ids, call;
 	struct nl_thread *thread = find_thread(tid);
 	struct nl_target *target;
 	u64 result;
@@ -617,26 +649,34 @@ static __always_inline u64 cookie_of(struct pt_regs *ctx)
 SEC("uprobe")
 int on_alloc_entry(struct pt_regs *ctx)
 {
-	enter_call(ctx, cookie_of(ctx));
+	enter_call(ctx, cookie_of(ctx), current_ids(), 0);
 	return 0;
 }
 
 SEC("uprobe")
 int on_alloc_return(struct pt_regs *ctx)
 {
-	return leave_call(ctx);
+	return leave_call(ctx, current_ids());
 }
 
 /*
- * Entry and return in one. At the entry the instruction pointer is the probed address; at the return it
- * is where the caller goes on. Returning 1 at the entry declines the return.
+ * Entry and return in one. At the entry the instruction pointer is the probed address; at the return it is where the
+ * caller goes on. Mostly a thread comes through the same probe as before: then the kernel need not be asked, and each
+ * question to it costs as much as all that is done without. Returning 1 at the entry declines the return.
  */
 SEC("uprobe")
 int on_alloc_session(struct pt_regs *ctx)
 {
-	if (REG_IP(ctx) == bpf_get_func_ip(ctx))
-		return !enter_call(ctx, bpf_get_attach_cookie(ctx));
-	return leave_call(ctx);
+	u64 ids = current_ids();
+	u32 tid = (u32)ids;
+	struct nl_thread *thread = near_place(tid);
+
+	if (!thread || thread->tid != tid || thread->probed != REG_IP(ctx)) {
+		if (REG_IP(ctx) != bpf_get_func_ip(ctx))
+			return leave_call(ctx, ids);
+		thread = 0;
+	}
+	return !enter_call(ctx, bpf_get_attach_cookie(ctx), ids, thread);
 }
 
 SEC("uprobe")
@@ -661,7 +701,7 @@ int on_free(struct pt_regs *ctx)
 		count(NL_FREE_NULL);
 		return 0;
 	}
-	if (take_block(address, slot, &block)) {
+	if (take_block_here(address, slot, &block)) {
 		book_freed(&block, slot, target->generation);
 		if (NL_COOKIE_CALL(cookie) == NL_CALL_DELETE) {
 			thread = find_thread(tid);

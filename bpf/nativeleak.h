@@ -415,6 +415,7 @@ struct nl_thread {
 	__u32 pad;
 	__u64 syscall_args[6];
 	__u64 taken; /* in near_threads: a place that has an owner */
+	__u64 probed; /* address of the probe that it came through last: no call returns to there */
 };
 
 struct nl_event {
@@ -441,7 +442,7 @@ _Static_assert(sizeof(struct nl_stack) == 24, "nl_stack");
 _Static_assert(sizeof(struct nl_chunk) == 1024, "nl_chunk");
 _Static_assert(sizeof(struct nl_mappings) == 8 + 32 * NL_MAX_MAPPINGS, "nl_mappings");
 _Static_assert(sizeof(struct nl_java) == 280, "nl_java");
-_Static_assert(sizeof(struct nl_thread) == 200, "nl_thread");
+_Static_assert(sizeof(struct nl_thread) == 208, "nl_thread");
 _Static_assert(sizeof(struct nl_event) == 96, "nl_event");
 
 #endif /* NATIVELEAK_H */

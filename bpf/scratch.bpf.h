@@ -23,8 +23,11 @@ struct code {
 	u32 pad;
 };
 
-/* Words of the stack that are read at once: what a read costs hardly depends on its length. */
+/* Words of the stack that are read at once. */
 #define NL_WINDOW_WORDS 128
+/* Where a window is of which nothing has been read. Shallow: half of it is read the first time, which mostly is all. */
+#define NL_WINDOW_SHALLOW 1
+#define NL_WINDOW_DEEP 2
 /* Words of an interpreted frame that are read at once. */
 #define NL_FRAME_WORDS 10
 
@@ -71,8 +74,9 @@ struct scratch {
 	/* Where the target's JIT code lies, if it is a JVM; else no bytes. */
 	u64 java_low;
 	u64 java_bytes;
-	/* A part of the stack, and where it is; an odd place: nothing has been read yet. */
+	/* A part of the stack, where it is, and how long; in between of words, as below: nothing has been read yet. */
 	u64 window_at;
+	u64 window_bytes;
 	u64 window[NL_WINDOW_WORDS];
 	u64 two[2]; /* what read_two has read */
 	struct nl_frame frames[NL_MAX_FRAMES];
@@ -113,6 +117,22 @@ static __always_inline void push_frame(struct scratch *scr, u64 address, u64 ext
 	scr->check = scr->check * 31 + (u32)(address ^ (address >> 32) ^ extra);
 }
 
+/* Read the part of the stack that begins at `at`. Returns an error where not all of it is in memory: none is read then. */
+static __always_inline int read_window(struct scratch *scr, u64 at)
+{
+	/* No branch: the verifier would follow both ways. */
+	u64 bytes = sizeof(scr->window) -
+		    sizeof(scr->window) / 2 * (scr->window_at & NL_WINDOW_SHALLOW);
+
+	/* What cannot be read leaves zeros. */
+	scr->window_at = NL_WINDOW_DEEP;
+	if (at & 7 || bpf_probe_read_user(scr->window, bytes, (void *)at))
+		return 1;
+	scr->window_at = at;
+	scr->window_bytes = bytes;
+	return 0;
+}
+
 /*
  * Two words that lie side by side on the stack, into scr->two: not onto our own stack, of which all functions of a walk
  * together have 512 bytes. The thread that is walked is the one that runs, so what was read once stays as it is.
@@ -122,15 +142,11 @@ static __always_inline int read_two(struct scratch *scr, u64 at)
 {
 	u64 offset = at - scr->window_at;
 
-	if (offset > sizeof(scr->window) - 16 || offset & 7) {
-		if (!(at & 7) &&
-		    !bpf_probe_read_user(scr->window, sizeof(scr->window), (void *)at)) {
-			scr->window_at = at;
-			offset = 0;
-		} else {
-			/* The end of the stack is near, or what is called a stack is none. */
+	if (offset > scr->window_bytes - 16 || offset & 7) {
+		/* The end of the stack is near, or what is called a stack is none. */
+		if (read_window(scr, at))
 			return bpf_probe_read_user(scr->two, sizeof(scr->two), (void *)at);
-		}
+		offset = 0;
 	}
 	offset >>= 3;
 	/* As in push_frame: the verifier needs the mask. */
@@ -149,14 +165,12 @@ static __always_inline int read_words(struct scratch *scr, u64 at, u32 n, u64 *p
 	u64 offset = at - scr->window_at;
 
 	*place = offset >> 3;
-	if (offset <= sizeof(scr->window) - 8 * n && !(offset & 7))
+	if (offset <= scr->window_bytes - 8 * n && !(offset & 7))
 		return 0;
 	*place = 0;
-	scr->window_at = at;
-	if (!(at & 7) && !bpf_probe_read_user(scr->window, sizeof(scr->window), (void *)at))
+	if (!read_window(scr, at))
 		return 0;
-	/* The end of the stack is near. What else is in the window is of no place. */
-	scr->window_at = 1;
+	/* The end of the stack is near. */
 	return bpf_probe_read_user(scr->window, 8 * n, (void *)at);
 }
 

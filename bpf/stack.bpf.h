@@ -108,19 +108,26 @@ NL_GLOBAL int walk_some_pointers(u32 index)
 	return 0;
 }
 
-/* Walk from scr->fp upwards by frame pointers alone. */
-NL_GLOBAL int walk_frame_pointers(u32 index)
+/* All frames but those of the first round. */
+NL_GLOBAL int walk_pointers_on(u32 index)
 {
 	struct scratch *scr;
 
 	asm volatile("" ::"r"(index));
-	for (u32 i = 0; i < NL_ROUNDS; i++)
+	for (u32 i = 1; i < NL_ROUNDS; i++)
 		if (walk_some_pointers(index))
 			return 0;
 	scr = bpf_map_lookup_elem(&SCRATCH, &index);
 	if (scr)
 		scr->end = NL_END_STEPS;
 	return 0;
+}
+
+/* Walk from scr->fp upwards by frame pointers alone. */
+static __always_inline void walk_frame_pointers(u32 index)
+{
+	if (!walk_some_pointers(index))
+		walk_pointers_on(index);
 }
 
 /*
@@ -159,9 +166,12 @@ static __always_inline void begin_stack(struct scratch *scr, const struct nl_tar
 	scr->map_end = 0;
 	scr->check = slot;
 	scr->n = 0;
-	scr->window_at = 1;
+	scr->window_at = NL_WINDOW_SHALLOW;
+	scr->window_bytes = sizeof(scr->window);
 #ifndef NATIVELEAK_BCC
 	begin_java(scr);
+	if (scr->java_bytes)
+		scr->window_at = NL_WINDOW_DEEP;
 #endif
 }
 

@@ -464,18 +464,26 @@ __noinline int walk_some(u32 index)
 	return 0;
 }
 
-__noinline int walk_tables(u32 index)
+/* All frames but those of the first round. */
+__noinline int walk_on(u32 index)
 {
 	struct scratch *scr;
 
 	asm volatile("" ::"r"(index));
-	for (u32 i = 0; i < NL_ROUNDS; i++)
+	for (u32 i = 1; i < NL_ROUNDS; i++)
 		if (walk_some(index))
 			return 0;
 	scr = bpf_map_lookup_elem(&scratch, &index);
 	if (scr)
 		scr->end = NL_END_STEPS;
 	return 0;
+}
+
+/* Most stacks take one round, and a call costs as much as half a frame. */
+static __always_inline void walk_tables(u32 index)
+{
+	if (!walk_some(index))
+		walk_on(index);
 }
 
 #endif /* NATIVELEAK_UNWIND_BPF_H */

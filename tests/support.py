@@ -36,6 +36,9 @@ START_TIMEOUT_S = 30.0 * PATIENCE
 ANSWER_TIMEOUT_S = 120.0 * PATIENCE
 """Until a target has done its work; under a tracer the largest takes tens of seconds."""
 
+MAX_LINES_SAID = 60
+"""Of what a target said instead of an answer, shown at most."""
+
 PRELOADS = {
     "jemalloc": "libjemalloc.so.2",
     "tcmalloc": "libtcmalloc_minimal.so.4",
@@ -252,7 +255,11 @@ class Target:
     def ask(self, line: str, timeout_s: float = ANSWER_TIMEOUT_S) -> Truth:
         """Send a command that is answered with the truth."""
         self.send(line)
-        answer: Truth = json.loads(self.readline(timeout_s))
+        said = self.readline(timeout_s)
+        try:
+            answer: Truth = json.loads(said)
+        except json.JSONDecodeError:
+            self._fail(f"said {said + self._rest()!r} instead of an answer to {line!r}")
         return answer
 
     def go(self, timeout_s: float = ANSWER_TIMEOUT_S) -> Truth:
@@ -277,6 +284,14 @@ class Target:
         self._lines.close()
         self.process.stdout.close()
         self._errors.close()
+
+    def _rest(self) -> str:
+        """What else it says: a JVM that crashes says why on its stdout."""
+        lines: list[str] = []
+        with contextlib.suppress(TimeoutError):
+            while len(lines) < MAX_LINES_SAID and (line := self._lines.readline(START_TIMEOUT_S)) is not None:
+                lines.append(line)
+        return "".join(f"\n{line}" for line in lines)
 
     def _fail(self, what: str) -> NoReturn:
         self._errors.seek(0)

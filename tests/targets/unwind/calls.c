@@ -320,6 +320,46 @@ OWN void contexts(void)
 	AFTER;
 }
 
+/* Keeps all registers in memory, the frame pointer not beside the return address. */
+OWN long on_registers(long a, size_t size)
+{
+	long b = sink, c = sink, d = sink, e = sink, f = sink;
+
+	on_alloca(size);
+	AFTER;
+	return (a + b) * (c + d) * (e + f);
+}
+
+/* Its own frame is found by the frame pointer alone. */
+static void above_the_end(int n)
+{
+	for (size_t size = 16; size < 2048; size += 16) {
+		char *room = alloca(1 + (size_t)zero);
+
+		used = room;
+		sink += on_registers(n, size);
+	}
+	AFTER;
+}
+
+/* A stack that ends where memory does, walked from each distance to there. */
+OWN void near_the_end(void)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char *room = mmap(NULL, STACK_BYTES + page, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (room == MAP_FAILED || mprotect(room + STACK_BYTES, page, PROT_NONE))
+		abort();
+	getcontext(&other);
+	other.uc_stack.ss_sp = room;
+	other.uc_stack.ss_size = STACK_BYTES;
+	other.uc_link = &caller;
+	makecontext(&other, (void (*)(void))above_the_end, 1, 1);
+	swapcontext(&caller, &other);
+	munmap(room, STACK_BYTES + page);
+}
+
 static void on_thread_end(void *value)
 {
 	own_stack_keep(211);
@@ -382,6 +422,7 @@ static void work(void)
 			raised();
 			raised_to_other_stack();
 			contexts();
+			near_the_end();
 		}
 	}
 }

@@ -363,7 +363,7 @@ def cookie(
     return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32 | registers << 48 | function << 60
 
 
-THREAD_BYTES: Final = 200
+THREAD_BYTES: Final = 208
 """Size of ``struct nl_thread``."""
 THREAD_TID_AT: Final = 92
 """Where the tid is in it; user space reads nothing else of it."""

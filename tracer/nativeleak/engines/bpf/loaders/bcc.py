@@ -29,7 +29,7 @@ from nativeleak.errors import CannotTraceError
 
 _ARRAY, _HASH, _PERCPU_ARRAY, _RINGBUF = 2, 1, 6, 27
 _NO_PREALLOC: Final = 1
-_SCRATCH_BYTES: Final = 19760
+_SCRATCH_BYTES: Final = 19768
 _FIRST_NUMBER: Final = 0x4E4C0000
 _COMPILE_TIMEOUT_S: Final = 120.0
 _RUN: Final = "run_"
