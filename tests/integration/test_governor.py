@@ -10,6 +10,8 @@ from support import Target, Trace, mismatches, nativeleak, site_totals
 
 SCRIPTED = str(Path(__file__).parent.parent / "tools" / "scripted_trace.py")
 KEPT_BYTES = 1009
+N_DEEP = 53
+"""Times that ten thousand pairs are made: a second or two, of which the kernel times the first half."""
 
 
 def scripted(target: Target, *plans: str) -> Trace:
@@ -48,6 +50,20 @@ def test_affordable_target_is_traced_exactly_under_the_governor():
     assert 0 <= 2 * (1009 + 211) + 101 - report["overhead"]["probe_hits"] < 20
     assert 0 <= 2 * (1009 + 211) + 101 - window["probe_hits"] < 20
     assert 0 < window["estimated_cost_s"] < 1
+
+
+def test_deep_stacks_count_in_the_estimate_without_a_budget_too():
+    """The kernel says how long our programs run on the target's stacks; those of the calibration are shallow."""
+    cost_of_hit = {}
+    for depth in (0, 100):
+        with Target("pairs_nofp") as target, Trace(target, options=["--max-overhead", "off"]) as trace:
+            for _ in range(N_DEEP):
+                target.ask(str(depth))
+            report = trace.stop()
+        assert levels(report) == ["exact"]
+        overhead = report["overhead"]
+        cost_of_hit[depth] = overhead["estimated_cost_s"] / overhead["probe_hits"]
+    assert cost_of_hit[100] > 1.5 * cost_of_hit[0]
 
 
 def test_burst_is_answered_by_watching_less_and_everything_comes_back():

@@ -17,6 +17,7 @@ The levels, each cheaper than the one before:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -100,16 +101,18 @@ class Governor:
     """Decides on each look at the load.
 
     Args:
-        budget_pct: Share of one core or of the targets' CPU time.
+        budget_pct: Share of one core or of the targets' CPU time; ``math.inf``: it keeps account and nothing else.
         costs: Of probes on this host.
         ceiling: The most that is wanted: exact, or what the user asked for.
 
     Attributes:
         plan: How the targets are watched now.
+        is_bounded: Whether there is a budget.
     """
 
     def __init__(self, budget_pct: float, costs: Costs, ceiling: Plan = EXACT) -> None:
         self.plan = ceiling
+        self.is_bounded = math.isfinite(budget_pct)
         self._budget = budget_pct / 100
         self._costs = costs
         self._ceiling = ceiling
@@ -195,6 +198,8 @@ class Governor:
         """
         if load.run_ns is not None and load.hits:
             self._run_ns[self.plan.level] = load.run_ns
+        if not self.is_bounded:
+            return None
         cost, budget = self.cost(load), self.budget(load)
         was_over, self._was_over = self._was_over, cost > budget
         # One look above the budget may be a short burst; twice the budget is none that can be waited for.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import os
 import platform
 import select
@@ -364,11 +365,11 @@ class Trace:
         plan = Plan(Level.SAMPLED, options.sample_bytes) if options.sample_bytes else EXACT
         if options.maps_only:
             plan = Plan(Level.SYSCALLS)
-        elif options.max_overhead_pct and self._calibration is not None:
+        elif self._calibration is not None:
             costs = self._calibration.of(
                 calls_stepped=CallKind.MALLOC in self._slow_kinds, frees_stepped=CallKind.FREE in self._slow_kinds
             )
-            governor = Governor(options.max_overhead_pct, costs, plan)
+            governor = Governor(options.max_overhead_pct or math.inf, costs, plan)
         return Watch(engine, self.collector, plan, options.sample_above, governor, self._on_note)
 
     def _calibrate(self, engine: BpfEngine) -> Calibration | None:

@@ -62,7 +62,7 @@ class Watch:
     Args:
         plan: What the user wants, where there is no governor.
         sample_above: Blocks of this size or more are always kept; 0: as the rate.
-        governor: None without a budget.
+        governor: None where nothing is known of what probes cost here.
         on_note: Gets (word, sentence) for the recording.
     """
 
@@ -96,7 +96,7 @@ class Watch:
 
     def count_before(self) -> None:
         """Count for a moment what there is to see, and begin with what that allows. No window may be open."""
-        if self._governor is not None:
+        if self._governor is not None and self._governor.is_bounded:
             slots = [state.slot for state in self._collector.targets.values()]
             for slot in slots:
                 self._engine.count_only(slot)
@@ -114,7 +114,7 @@ class Watch:
         """The windows have opened."""
         self._remember(self._collector.elapsed_s())
         self._begin_timing()
-        if self._plan.level is not Level.EXACT and self._governor is not None:
+        if self._plan.level is not Level.EXACT and self._governor is not None and self._governor.is_bounded:
             self._on_note("level", f"began where {self._sentence()}: there is more to see than the budget allows")
 
     # Along the way
@@ -135,7 +135,7 @@ class Watch:
         To be asked as often as one likes; the answer is that of the last time where that was just now.
         """
         governor = self._governor
-        if governor is None or self._plan.level is Level.SYSCALLS:
+        if governor is None or not governor.is_bounded or self._plan.level is Level.SYSCALLS:
             return False
         now_s = self._collector.elapsed_s()
         if now_s - self._glanced_s < GLANCE_S:
