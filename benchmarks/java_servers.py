@@ -1,14 +1,14 @@
 """Two leaking HTTP servers under load: requests a second untraced and traced, and whether each report names the method.
 
-    benchmarks/java_servers.py [ROUNDS [SECONDS]]
+    benchmarks/java_servers.py [ROUNDS [SECONDS [netty] [jetty]]]
 
 Netty forgets a pooled direct buffer in every 31st request (tests/targets/java/NettyServer.java); Jetty never ends the
 Deflater of every 1,009th (JettyServer.java). wrk keeps 16 connections busy, on the same machine. Each round is a new
 JVM, so that none begins with what another has leaked: warmed up by load, then loaded for a time untraced, for a time
 from just before a trace with default settings is started (attaching: the recorder starts, unwind tables are made,
-stacks get their names), and for a time under that trace (steady). Untraced comes first in one round and last in the
-next, and the first round is thrown away. Ratios are those of one round. Requests that fail end the benchmark; a
-report that does not name the method that leaks gives it status 1. Run as root in a checkout after scripts/setup
+stacks get their names), for a time under that trace (steady), and untraced again: the mean of the two is what it is
+compared with, and the first round is thrown away. Ratios are those of one round. Requests that fail end the benchmark;
+a report that does not name the method that leaks gives it status 1. Run as root in a checkout after scripts/setup
 --tests, which brings wrk and the servers' jars.
 """
 
@@ -84,32 +84,34 @@ def traced(target: Target, port: int, seconds: int, server: Server) -> tuple[flo
     return attached, steady, is_named, f"{n_leaked} leaked; {text}; watched: {levels}; truncated stacks {cut}"
 
 
-def one_round(server: Server, path: str, seconds: int, *, untraced_first: bool) -> Round:
+def one_round(server: Server, path: str, seconds: int) -> Round:
     """One new JVM."""
     command = ["java", "-cp", path, server.name, str(EVERY[server.name])]
     with Target(server.name, command=command) as target:
         port = int(target.readline())
         servers.load(port, seconds)
-        untraced = servers.load(port, seconds) if untraced_first else 0.0
+        before = servers.load(port, seconds)
         attaching, steady, is_named, text = traced(target, port, seconds, server)
-        if not untraced_first:
-            untraced = servers.load(port, seconds)
-    return Round(untraced, attaching, steady, is_named, text)
+        after = servers.load(port, seconds)
+    return Round((before + after) / 2, attaching, steady, is_named, text)
 
 
 def main() -> None:
     """Each server: rounds of untraced and traced load."""
     n_rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 8
+    names = sys.argv[3:]
     require_program("wrk", "java", "javac")
     n_unnamed = 0
     for server in (NETTY, JETTY):
+        if names and server.name.removesuffix("Server").lower() not in names:
+            continue
         path = server.class_path()
         if path is None:
             sys.exit(f"missing packages: apt-get install {PACKAGES}")
         rounds = []
         for i in range(n_rounds + 1):
-            found = one_round(server, path, seconds, untraced_first=i % 2 == 0)
+            found = one_round(server, path, seconds)
             n_unnamed += not found.is_named
             rates = f"{found.untraced:,.0f} untraced, {found.attaching:,.0f} attaching, {found.steady:,.0f} steady"
             print(f"  {server.name} {i or 'thrown away'}: {rates}; {found.text}", flush=True)

@@ -1,6 +1,6 @@
 """What tracing costs the target, ours and the peers', on the same work in one run.
 
-    benchmarks/peers.py [--rounds 5] [--plot docs/overhead.png] [pairs] [rates]
+    benchmarks/peers.py [--rounds 5] [--only TRACER]... [--plot docs/overhead.png] [pairs] [rates]
 
 ``pairs``: one thread, malloc/free pairs of 16 to 1,024 bytes and nothing else: CPU time added to a pair.
 ``rates``: four threads on all cores with work between, 1,000 to 100,000 pairs a second: time added to the median pair,
@@ -167,7 +167,7 @@ TRACERS = (
     Tracer("bpftrace", peer(bpftrace), programs=("bpftrace",)),
     Tracer("heaptrack", nothing, "/usr/lib/heaptrack/libheaptrack_preload.so", ("heaptrack",)),
 )
-RATED = ("nativeleak", "nativeleak governed", "memleak-bpfcc", "bpftrace", "heaptrack")
+RATED = ("empty probes", "nativeleak", "nativeleak governed", "memleak-bpfcc", "bpftrace", "heaptrack")
 
 
 def cpu_ns(answer: Truth) -> float:
@@ -221,7 +221,7 @@ def pairs(rounds: int, tracers: list[Tracer]) -> dict[str, float]:
             base.append(cpu_ns(untraced))
             added[tracer.name].append(cpu_ns(traced) - cpu_ns(untraced))
     medians = {name: statistics.median(values) for name, values in added.items()}
-    floor = medians["empty probes"]
+    floor = medians.get("empty probes")
     peer_ns = medians.get("memleak-bpfcc")
     print(
         f"one thread, pairs of 16 to 1,024 bytes; untraced {statistics.median(base):.1f} ns; {rounds} rounds, medians"
@@ -229,7 +229,8 @@ def pairs(rounds: int, tracers: list[Tracer]) -> dict[str, float]:
     print(f"{'':<26}{'added ns a pair':>16}{'of empty probes':>17}{'of memleak':>12}")
     for name, value in medians.items():
         share = f"{value / peer_ns:>11.3f}x" if peer_ns else f"{'':>12}"
-        print(f"{name:<26}{value:>16,.0f}{value / floor:>16.2f}x{share}", flush=True)
+        of_empty = f"{value / floor:>16.2f}x" if floor else f"{'':>17}"
+        print(f"{name:<26}{value:>16,.0f}{of_empty}{share}", flush=True)
     return medians
 
 
@@ -293,9 +294,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", help="pairs, rates")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", action="append", choices=[tracer.name for tracer in TRACERS], metavar="TRACER")
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
-    tracers = [tracer for tracer in TRACERS if not missing(tracer)]
+    wanted = [tracer for tracer in TRACERS if not given.only or tracer.name in given.only]
+    tracers = [tracer for tracer in wanted if not missing(tracer)]
     print(f"load average {os.getloadavg()[0]:.1f}")
     if not given.what or "pairs" in given.what:
         pairs(given.rounds, tracers)
