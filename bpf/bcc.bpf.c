@@ -5,8 +5,9 @@
  */
 #define NATIVELEAK_BCC
 #include "alloc.bpf.c"
-#include "mapping.bpf.c"
-#include "rawsyscalls.bpf.c"
+#include "process.bpf.c"
+#include "syscalls_tracepoint.bpf.c"
+#include "syscalls_raw.bpf.c"
 
 int run_on_alloc_entry(struct pt_regs *ctx)
 {
@@ -107,5 +108,3 @@ int run_on_shmdt_entry(struct syscall_enter *ctx)
 {
 	return on_shmdt_entry(ctx);
 }
-
-_Static_assert(sizeof(struct scratch) == NL_SCRATCH_BYTES, "scratch");

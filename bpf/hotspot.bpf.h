@@ -10,36 +10,29 @@
 #ifndef NATIVELEAK_HOTSPOT_BPF_H
 #define NATIVELEAK_HOTSPOT_BPF_H
 
+#include "arch.bpf.h"
 #include "common.bpf.h"
+#include "hotspot_state.bpf.h"
+#include "nativeleak.h"
 #include "scratch.bpf.h"
 
 /* slot -> what is known of the target's JVM; code_high is 0 where it is none. Written by user space. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NL_MAX_TARGETS);
-	__type(key, u32);
-	__type(value, struct nl_java);
-} javas SEC(".maps");
+NL_MAP(javas, ARRAY, u32, struct nl_java, NL_MAX_TARGETS, 0);
 
 /*
  * Interpreted methods that were looked at, by a hash of their address. Nothing is locked: `check` is made of all the
  * rest, of whose method it is and when it was looked at, so that halves of two entries do not pass for one.
  */
 #define NL_METHODS 4096
-struct method {
+struct hotspot_method {
 	u64 check;
 	u64 const_method;
 	u64 cookie;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NL_METHODS);
-	__type(key, u32);
-	__type(value, struct method);
-} methods SEC(".maps");
+NL_MAP(methods, ARRAY, u32, struct hotspot_method, NL_METHODS, 0);
 
-#if defined(__TARGET_ARCH_x86)
+#if HAS_UNWIND_TABLES
 
 /* Segment map entries that lead back to the start of a blob: each goes up to 254 segments. */
 #define MAX_SEGMENT_HOPS 20
@@ -49,6 +42,9 @@ struct {
 /* Most words of a compiled frame: 512 KiB. */
 #define MAX_FRAME_WORDS (64 << 10)
 #define MAX_ANCHOR_BYTES (64 << 20)
+
+/* Words of an interpreted frame that are read at once. */
+#define NL_FRAME_WORDS 10
 
 /*
  * Words of an interpreted frame, from fp - 8 words. Source: src/hotspot/cpu/x86/frame_x86.hpp, the same in
@@ -124,9 +120,9 @@ __noinline int resume_at_anchor(u32 index, u32 end)
 	java = bpf_map_lookup_elem(&javas, &slot);
 	if (!java || !java->code_high)
 		return 1;
-	at = scr->has_anchor ? scr->anchor_at : last_anchor(java);
-	scr->has_anchor = 1;
-	scr->anchor_at = 0;
+	at = scr->hotspot.has_anchor ? scr->hotspot.anchor_at : last_anchor(java);
+	scr->hotspot.has_anchor = 1;
+	scr->hotspot.anchor_at = 0;
 	if (!at || bpf_probe_read_user(&sp, sizeof(sp), (void *)(at + java->anchor_sp)) ||
 	    bpf_probe_read_user(&pc, sizeof(pc), (void *)(at + java->anchor_pc)) ||
 	    bpf_probe_read_user(&fp, sizeof(fp), (void *)(at + java->anchor_fp)))
@@ -268,7 +264,7 @@ static __always_inline u64 interpreted_place(struct scratch *scr, const struct n
 					     u64 address, u64 bytecode)
 {
 	u32 index = address * NL_HASH_FACTOR >> 52, tick = (u32)bpf_jiffies64();
-	struct method *method = bpf_map_lookup_elem(&methods, &index);
+	struct hotspot_method *method = bpf_map_lookup_elem(&methods, &index);
 	u64 const_method, cookie, place;
 
 	if (!method)
@@ -320,8 +316,8 @@ static __always_inline int step_entry(struct scratch *scr, const struct nl_java 
 		return end_walk(scr, NL_END_JAVA_FRAME);
 	if (read_two(scr, scr->fp + java->call_wrapper_offset))
 		return end_walk(scr, NL_END_READ);
-	scr->has_anchor = 1;
-	scr->anchor_at = scr->two[0] + java->call_wrapper_anchor;
+	scr->hotspot.has_anchor = 1;
+	scr->hotspot.anchor_at = scr->two[0] + java->call_wrapper_anchor;
 	if (read_two(scr, scr->fp))
 		return end_walk(scr, NL_END_READ);
 	push_java(scr, NL_FOUND_ENTRY, scr->pc, 0);
@@ -374,13 +370,13 @@ static __always_inline int find_return_address(struct scratch *scr, const struct
 }
 
 /* Where the code at a place is remembered. */
-static __always_inline struct code *code_entry(struct scratch *scr, u64 pc)
+static __always_inline struct hotspot_code *code_entry(struct scratch *scr, u64 pc)
 {
 	u64 at = pc * NL_HASH_FACTOR >> 32;
 
 	/* clang may know the bound and drop the mask that the verifier needs. */
 	asm volatile("" : "+r"(at));
-	return &scr->codes[at & (NL_CODES - 1)];
+	return &scr->hotspot_codes[at & (NL_HOTSPOT_CODES - 1)];
 }
 
 /* Is this one of the addresses that frames of a deoptimized nmethod return to? */
@@ -407,7 +403,7 @@ __noinline int read_code(u32 index)
 {
 	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
 	struct nl_java *java;
-	struct code *code;
+	struct hotspot_code *code;
 	u32 slot, frame_words, compile_id = 0;
 	u64 pc, blob;
 	s32 orig_pc;
@@ -452,7 +448,7 @@ __noinline int read_code(u32 index)
  * costs one read of the target's memory, where all of it costs five and more.
  */
 static __always_inline int is_known_code(struct scratch *scr, const struct nl_java *java,
-					 struct code *code)
+					 struct hotspot_code *code)
 {
 	u32 compile_id;
 
@@ -471,7 +467,7 @@ static __always_inline int is_known_code(struct scratch *scr, const struct nl_ja
 
 static __always_inline int step_compiled(struct scratch *scr, const struct nl_java *java)
 {
-	struct code *code = code_entry(scr, scr->pc);
+	struct hotspot_code *code = code_entry(scr, scr->pc);
 	u64 original;
 
 	if (!is_known_code(scr, java, code) && read_code(scr->index))
@@ -505,7 +501,7 @@ static __always_inline int step_compiled(struct scratch *scr, const struct nl_ja
  */
 static __always_inline int step_known_code(struct scratch *scr)
 {
-	struct code *code = code_entry(scr, scr->pc);
+	struct hotspot_code *code = code_entry(scr, scr->pc);
 	u32 slot = scr->slot, words = code->frame_words;
 	struct nl_java *java;
 	u64 sp;
@@ -550,22 +546,16 @@ __noinline int step_java(u32 index)
 	return step_compiled(scr, java);
 }
 
-#endif /* __TARGET_ARCH_x86 */
+#endif /* HAS_UNWIND_TABLES */
 
-/* Where Java code lies in the target. */
-static __always_inline void begin_java(struct scratch *scr)
+/* Begin a walk: where does the target's JVM have its code? */
+static __always_inline void begin_hotspot(struct scratch *scr)
 {
 	u32 slot = scr->slot;
 	struct nl_java *java = bpf_map_lookup_elem(&javas, &slot);
 
-	scr->java_low = java ? java->code_low : 0;
-	scr->java_bytes = java ? java->code_high - java->code_low : 0;
-}
-
-/* Is this an address of Java code? */
-static __always_inline int is_java(const struct scratch *scr, u64 pc)
-{
-	return pc - scr->java_low < scr->java_bytes;
+	scr->managed_low = java ? java->code_low : 0;
+	scr->managed_bytes = java ? java->code_high - java->code_low : 0;
 }
 
 #endif /* NATIVELEAK_HOTSPOT_BPF_H */

@@ -39,21 +39,21 @@
 #define NL_SLOT_SHIFT 56
 
 /* What the arguments and the result of an allocator function mean. Part of the cookie of a probe. */
-enum nl_call {
-	NL_CALL_NONE,
-	NL_CALL_MALLOC, /* (size) -> block */
-	NL_CALL_CALLOC, /* (count, size) -> block */
-	NL_CALL_REALLOC, /* (block, size) -> block */
-	NL_CALL_REALLOCARRAY, /* (block, count, size) -> block */
-	NL_CALL_POSIX_MEMALIGN, /* (&block, alignment, size) -> 0 or an error */
-	NL_CALL_ALIGNED_ALLOC, /* (alignment, size) -> block */
-	NL_CALL_FREE, /* (block) */
-	NL_CALL_DELETE, /* (block): a C++ operator, which may or may not go on to free */
-	NL_CALL_NEW, /* (size) -> block: a C++ operator, which throws where malloc returns 0 */
+enum nl_alloc_call {
+	NL_ALLOC_CALL_NONE,
+	NL_ALLOC_CALL_MALLOC, /* (size) -> block */
+	NL_ALLOC_CALL_CALLOC, /* (count, size) -> block */
+	NL_ALLOC_CALL_REALLOC, /* (block, size) -> block */
+	NL_ALLOC_CALL_REALLOCARRAY, /* (block, count, size) -> block */
+	NL_ALLOC_CALL_POSIX_MEMALIGN, /* (&block, alignment, size) -> 0 or an error */
+	NL_ALLOC_CALL_ALIGNED_ALLOC, /* (alignment, size) -> block */
+	NL_ALLOC_CALL_FREE, /* (block) */
+	NL_ALLOC_CALL_DELETE, /* (block): a C++ operator, which may or may not go on to free */
+	NL_ALLOC_CALL_NEW, /* (size) -> block: a C++ operator, which throws where malloc returns 0 */
 };
 
 /*
- * Cookie of a probe: enum nl_call in bits 0-7, slot of the target in 8-15. A probe need not sit on the first
+ * Cookie of a probe: enum nl_alloc_call in bits 0-7, slot of the target in 8-15. A probe need not sit on the first
  * instruction: how far behind it, in bytes, is in bits 16-31, what has been pushed by then in 32-47, and which
  * registers the arguments are in, in 48-59. Bits 60-63: the function's number among those of the target whose
  * return may be declined, 0 for one whose return never is.
@@ -71,7 +71,7 @@ enum nl_counter {
 	NL_LOST_BYTES,
 	NL_LOST_STACKS, /* no room in the stack store */
 	NL_STACK_COLLISIONS, /* two stacks with one key */
-	NL_NO_SCRATCH, /* no scratch buffer free: the stack is the leaf and its caller */
+	NL_NO_SCRATCH, /* no scratch buffer free: the block is booked on the site for all others */
 	NL_LOST_EVENTS, /* ring buffer full */
 	NL_SITES_FULL, /* allocations booked on the site for all others */
 	NL_THREADS_FULL, /* calls of threads that had no room in the thread table */
@@ -163,8 +163,7 @@ enum nl_end {
 	NL_END_BAD_SP, /* the stack pointer did not move up */
 	NL_END_STALL, /* at a return address of zero */
 	NL_END_NO_FP, /* at a frame pointer that leads nowhere (--unwind fp) */
-	NL_END_NO_SCRATCH, /* no buffer: leaf and caller only */
-	NL_END_JAVA_FRAME, /* at a Java frame that is not as expected */
+	NL_END_JAVA_FRAME = 10, /* at a Java frame that is not as expected */
 };
 
 enum nl_state {
@@ -194,6 +193,7 @@ struct nl_mapping {
 };
 
 #define NL_NO_TABLE 0xffffffffu
+#define NL_MAX_TABLES 4096
 /* A power of two; 64 KiB a bank. Beyond it user space leaves out what has no table first, and says so. */
 #define NL_MAX_MAPPINGS 2048
 
@@ -266,15 +266,15 @@ struct nl_function {
 	__u32 nests; /* it has called another allocator function */
 };
 
-/* Places of near_keys, a power of two. A block whose place is another's is in live. */
-#define NL_NEAR_BITS 16
+/* Places of live_cache_keys, a power of two. A block whose place is another's is in live. */
+#define NL_LIVE_CACHE_BITS 16
 /* The same of sites. */
-#define NL_NEAR_SITE_BITS 10
+#define NL_SITE_CACHE_BITS 10
 /* A place that is being written: no address of a block. */
-#define NL_NEAR_BUSY 1
+#define NL_LIVE_CACHE_BUSY 1
 
-/* Places of near_threads, a power of two. A thread whose place is another's is in threads. */
-#define NL_NEAR_THREADS 4096
+/* Places of thread_cache, a power of two. A thread whose place is another's is in threads. */
+#define NL_THREAD_CACHE_SIZE 4096
 
 /* Calls of a function that must have gone by without a call inside before returns are declined. */
 #define NL_LEAF_CALLS 64
@@ -396,7 +396,7 @@ struct nl_chunk {
 struct nl_thread {
 	__u32 uid;
 	__u32 slot;
-	__u32 call; /* enum nl_call in flight, NL_CALL_NONE outside of the allocator */
+	__u32 call; /* enum nl_alloc_call in flight, NL_ALLOC_CALL_NONE outside of the allocator */
 	__u16 held; /* the record below was taken out of the live set by a realloc */
 	__u16 skipped; /* outside of the size limits: not recorded at its return */
 	__u64 sp; /* stack pointer at the entry */
@@ -414,7 +414,7 @@ struct nl_thread {
 	__u32 syscall; /* enum nl_event_type of the system call that is under way */
 	__u32 pad;
 	__u64 syscall_args[6];
-	__u64 taken; /* in near_threads: a place that has an owner */
+	__u64 taken; /* in thread_cache: a place that has an owner */
 	__u64 probed; /* address of the probe that it came through last: no call returns to there */
 };
 

@@ -4,35 +4,22 @@
 #define NATIVELEAK_SCRATCH_BPF_H
 
 #include "common.bpf.h"
+#include "hotspot_state.bpf.h"
+#include "nativeleak.h"
+
+/* Most bytes that a guessed frame pointer may lead upwards. Thread stacks are 8 MiB by default. */
+#define MAX_GUESS_BYTES (1 << 20)
 
 /* Words among which a return address is looked for. */
 #define NL_SEARCH_WORDS 32
-
-/* Places in compiled code that are remembered; a power of two. */
-#define NL_CODES 256
-
-/* What was found at a return address in compiled Java code: the code there may be another by now. */
-struct code {
-	u64 pc;
-	u64 blob;
-	u32 slot;
-	u32 compile_id; /* no two pieces of code have the same */
-	u32 frame_words;
-	s32 orig_pc; /* offset from sp of the return address before deoptimization; -1: pc is no deopt handler */
-	u32 tick; /* when it was seen to be so; see is_of_now */
-	u32 pad;
-};
 
 /* Words of the stack that are read at once. */
 #define NL_WINDOW_WORDS 128
 /* Where a window is of which nothing has been read. Shallow: half of it is read the first time, which mostly is all. */
 #define NL_WINDOW_SHALLOW 1
 #define NL_WINDOW_DEEP 2
-/* Words of an interpreted frame that are read at once. */
-#define NL_FRAME_WORDS 10
-
 /* Return addresses that return probes have replaced, at most, in one stack that is walked. */
-#define NL_HIJACKED 8
+#define NL_REPLACED_RETURNS 8
 
 /* Where on the stack a return address stood, and the address. */
 struct replaced_return {
@@ -64,37 +51,26 @@ struct scratch {
 	u32 n;
 	u32 pad4;
 	/* Where return probes, ours or another's, have put the kernel's trampoline. */
-	struct replaced_return hijacked[NL_HIJACKED];
-	u32 n_hijacked;
+	struct replaced_return replaced[NL_REPLACED_RETURNS];
+	u32 n_replaced;
 	u32 pad3;
-	/* Where the JVM has noted the last Java frame; 0: nowhere, or used up. */
-	u64 anchor_at;
-	u32 has_anchor; /* anchor_at is set */
-	u32 pad2;
-	/* Where the target's JIT code lies, if it is a JVM; else no bytes. */
-	u64 java_low;
-	u64 java_bytes;
+	struct hotspot_walk hotspot;
+	/* Code of the target's runtime; no bytes if it has none that is walked. */
+	u64 managed_low;
+	u64 managed_bytes;
 	/* A part of the stack, where it is, and how long; in between of words, as below: nothing has been read yet. */
 	u64 window_at;
 	u64 window_bytes;
 	u64 window[NL_WINDOW_WORDS];
 	u64 two[2]; /* what read_two has read */
 	struct nl_frame frames[NL_MAX_FRAMES];
-	/* Of earlier walks, by a hash of the place. */
-	struct code codes[NL_CODES];
+	struct hotspot_code hotspot_codes[NL_HOTSPOT_CODES]; /* kept from walk to walk */
 };
 
-#ifndef NATIVELEAK_BCC
 /* cpu * NL_SCRATCH_PER_CPU + level -> buffer of one walk. Sized by the loader. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NL_SCRATCH_PER_CPU);
-	__type(key, u32);
-	__type(value, struct scratch);
-} scratch SEC(".maps");
+NL_MAP(scratch, ARRAY, u32, struct scratch, NL_SCRATCH_PER_CPU, 0);
 
-#define SCRATCH scratch
-#endif
+_Static_assert(sizeof(struct scratch) == 19768, "scratch");
 
 static __always_inline void push_frame(struct scratch *scr, u64 address, u64 extra)
 {
@@ -179,6 +155,12 @@ static __always_inline u64 window_word(const struct scratch *scr, u64 place)
 {
 	asm volatile("" : "+r"(place));
 	return scr->window[place & (NL_WINDOW_WORDS - 1)];
+}
+
+/* Clear what runtimes keep of one walk. */
+static __always_inline void reset_runtime_state(struct scratch *scr)
+{
+	scr->hotspot.has_anchor = 0;
 }
 
 static __always_inline int end_walk(struct scratch *scr, u32 end)

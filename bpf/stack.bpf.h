@@ -6,51 +6,35 @@
 #ifndef NATIVELEAK_STACK_BPF_H
 #define NATIVELEAK_STACK_BPF_H
 
+#include "arch.bpf.h"
 #include "common.bpf.h"
+#include "counters.bpf.h"
+#include "events.bpf.h"
+#include "nativeleak.h"
 #include "scratch.bpf.h"
 #ifdef NATIVELEAK_BCC
-#include "calls.bpf.h"
 #define HAS_TABLES(target) 0
 static __always_inline void walk_tables(u32 index)
 {
 	(void)index;
 }
 #else
+#include "runtime.bpf.h"
 #include "unwind.bpf.h"
 #define HAS_TABLES(target) ((target)->unwind == NL_UNWIND_TABLES)
 #endif
 
-#ifndef NATIVELEAK_BCC
 /*
  * Key -> facts of a stack that user space has not fetched yet. User space moves the key to known_stacks and
  * deletes it here, so this map holds new stacks only. Full: counted as lost.
  */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1 << 14);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, u64);
-	__type(value, struct nl_stack);
-} stacks SEC(".maps");
+NL_MAP(stacks, HASH, u64, struct nl_stack, 1 << 14, BPF_F_NO_PREALLOC);
 
 /* Key and number of the chunk -> frames of a stack in stacks. Deleted with it. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1 << 15);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct nl_chunk_key);
-	__type(value, struct nl_chunk);
-} stack_frames SEC(".maps");
+NL_MAP(stack_frames, HASH, struct nl_chunk_key, struct nl_chunk, 1 << 15, BPF_F_NO_PREALLOC);
 
 /* Key -> second hash. Written by user space, never deleted. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1 << 17);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, u64);
-	__type(value, u32);
-} known_stacks SEC(".maps");
-#endif
+NL_MAP(known_stacks, HASH, u64, u32, 1 << 17, BPF_F_NO_PREALLOC);
 
 static __always_inline struct scratch *take_scratch(void)
 {
@@ -58,7 +42,7 @@ static __always_inline struct scratch *take_scratch(void)
 
 	for (u32 level = 0; level < NL_SCRATCH_PER_CPU; level++) {
 		u32 index = first + level;
-		struct scratch *scr = bpf_map_lookup_elem(&SCRATCH, &index);
+		struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
 
 		if (scr && exchange(&scr->busy, 1) == 0) {
 			scr->index = index;
@@ -98,7 +82,7 @@ static __always_inline int step_frame_pointer(struct scratch *scr)
 /* Some frames of a walk by frame pointers; 1 when it has ended. */
 NL_GLOBAL int walk_some_pointers(u32 index)
 {
-	struct scratch *scr = bpf_map_lookup_elem(&SCRATCH, &index);
+	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
 
 	if (!scr)
 		return 1;
@@ -117,7 +101,7 @@ NL_GLOBAL int walk_pointers_on(u32 index)
 	for (u32 i = 1; i < NL_ROUNDS; i++)
 		if (walk_some_pointers(index))
 			return 0;
-	scr = bpf_map_lookup_elem(&SCRATCH, &index);
+	scr = bpf_map_lookup_elem(&scratch, &index);
 	if (scr)
 		scr->end = NL_END_STEPS;
 	return 0;
@@ -160,8 +144,8 @@ static __always_inline void begin_stack(struct scratch *scr, const struct nl_tar
 	scr->exact = 0;
 	scr->end = NL_END_ROOT;
 	scr->depth = target->max_depth;
-	scr->n_hijacked = 0;
-	scr->has_anchor = 0;
+	scr->n_replaced = 0;
+	reset_runtime_state(scr);
 	scr->map_start = 0;
 	scr->map_end = 0;
 	scr->check = slot;
@@ -169,8 +153,8 @@ static __always_inline void begin_stack(struct scratch *scr, const struct nl_tar
 	scr->window_at = NL_WINDOW_SHALLOW;
 	scr->window_bytes = sizeof(scr->window);
 #ifndef NATIVELEAK_BCC
-	begin_java(scr);
-	if (scr->java_bytes)
+	begin_runtime(scr);
+	if (scr->managed_bytes)
 		scr->window_at = NL_WINDOW_DEEP;
 #endif
 }

@@ -3,7 +3,9 @@
 #ifndef NATIVELEAK_TASK_BPF_H
 #define NATIVELEAK_TASK_BPF_H
 
+#include "arch.bpf.h"
 #include "common.bpf.h"
+#include "nativeleak.h"
 
 #ifndef NL_BLIND
 #ifndef NATIVELEAK_BCC
@@ -37,8 +39,6 @@ struct task_struct {
 	void *stack;
 } __attribute__((preserve_access_index));
 #endif
-
-#define KERNEL_STACK_BYTES (16 << 10)
 
 /* A field of a structure of the kernel, 0 where it cannot be read. */
 #define READ_FIELD(from, field)                                                         \
@@ -85,15 +85,14 @@ static __always_inline u64 current_break(void)
  */
 static __always_inline struct pt_regs *user_registers(void)
 {
+	struct task_struct *task;
+
 	if (!(kernel_lacks & NL_LACKS_REGISTERS))
 		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-#if defined(__TARGET_ARCH_x86)
-	struct task_struct *task = (void *)bpf_get_current_task();
-
+	if (KERNEL_STACK_BYTES == 0)
+		return 0;
+	task = (void *)bpf_get_current_task();
 	return READ_FIELD(task, stack) + KERNEL_STACK_BYTES - sizeof(struct pt_regs);
-#else
-	return 0;
-#endif
 }
 #else
 /* Nothing is known of the kernel's structures. Who ends or executes is the running task, and mostly who is renamed. */

@@ -7,21 +7,17 @@
 #ifndef NATIVELEAK_UNWIND_BPF_H
 #define NATIVELEAK_UNWIND_BPF_H
 
-#include "calls.bpf.h"
+#include "arch.bpf.h"
 #include "common.bpf.h"
-#include "hotspot.bpf.h"
+#include "nativeleak.h"
+#include "runtime.bpf.h"
 #include "scratch.bpf.h"
 
 /* A frame larger than this is taken for a broken chain. */
 #define MAX_FRAME_BYTES (64 << 20)
 
 /* slot * 2 + low bit of the epoch -> mappings. Written by user space, sized by the loader. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2);
-	__type(key, u32);
-	__type(value, struct nl_mappings);
-} mappings SEC(".maps");
+NL_MAP(mappings, ARRAY, u32, struct nl_mappings, 2, 0);
 
 struct table_chunk {
 	u32 words[NL_CHUNK_WORDS];
@@ -38,7 +34,7 @@ struct table {
 /* Index -> unwind table of one object. Written by user space, never deleted. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 4096); /* MAX_TABLES in abi.py */
+	__uint(max_entries, NL_MAX_TABLES);
 	__type(key, u32);
 	__array(values, struct table);
 } tables SEC(".maps");
@@ -54,12 +50,7 @@ struct cached_rule {
 	u64 rule;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NL_CACHED_RULES);
-	__type(key, u32);
-	__type(value, struct cached_rule);
-} cached_rules SEC(".maps");
+NL_MAP(cached_rules, ARRAY, u32, struct cached_rule, NL_CACHED_RULES, 0);
 
 /* Where and when: an address means other code in another target, and after its mappings have changed. */
 static __always_inline u64 place_of(const struct scratch *scr, u64 at)
@@ -238,7 +229,7 @@ static __always_inline int take_mapping(struct scratch *scr, u64 at)
 	return 1;
 }
 
-#if defined(__TARGET_ARCH_x86)
+#if HAS_UNWIND_TABLES
 
 /* Registers of an interrupted thread. Source: struct rt_sigframe, struct sigcontext (x86-64). */
 #define SIGFRAME_RBP 120
@@ -286,11 +277,11 @@ static __always_inline int step_to_cfa(struct scratch *scr, u64 rule, u64 cfa)
 			return end_walk(scr, NL_END_READ);
 		scr->fp = scr->two[0];
 	}
-	if (scr->n_hijacked) {
+	if (scr->n_replaced) {
 #pragma unroll
-		for (int i = 0; i < NL_HIJACKED; i++)
-			if (cfa - 8 == scr->hijacked[i].at)
-				scr->pc = scr->hijacked[i].address;
+		for (int i = 0; i < NL_REPLACED_RETURNS; i++)
+			if (cfa - 8 == scr->replaced[i].at)
+				scr->pc = scr->replaced[i].address;
 	}
 	scr->sp = cfa;
 	return 0;
@@ -387,9 +378,9 @@ static __always_inline int step_known(struct scratch *scr)
 	u32 kind, rbp_rule;
 	s64 rbp_offset;
 
-	if (is_java(scr, pc))
-		return step_known_code(scr);
-	if (scr->exact || scr->n_hijacked)
+	if (is_managed(scr, pc))
+		return step_known_runtime(scr);
+	if (scr->exact || scr->n_replaced)
 		return 1;
 	rule = recall_rule(scr, pc - 1);
 	kind = rule & 0xff;
@@ -427,11 +418,11 @@ __noinline int step(u32 index)
 
 	if (!scr)
 		return 1;
-	if (is_java(scr, scr->pc) ? !step_java(index) : !step_native(index))
+	if (is_managed(scr, scr->pc) ? !step_runtime(index) : !step_native(index))
 		return 0;
 	if (scr->end == NL_END_ROOT)
 		return 1;
-	return resume_at_anchor(index, scr->end);
+	return resume_runtime(index, scr->end);
 }
 #else
 /* Tables are made for x86-64 only so far: elsewhere every walk is by frame pointers. */
