@@ -20,12 +20,10 @@ struct arguments {
 
 #if defined(__TARGET_ARCH_x86)
 
-#ifndef NL_HEADERS
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
 	unsigned long orig_ax, ip, cs, flags, sp, ss;
 };
-#endif
 
 #define REG_RESULT(regs) ((regs)->ax)
 #define REG_IP(regs) ((regs)->ip)
@@ -152,11 +150,9 @@ static __always_inline void syscall_args_of(const struct pt_regs *regs, u64 *arg
 
 #elif defined(__TARGET_ARCH_arm64)
 
-#ifndef NL_HEADERS
 struct pt_regs {
 	unsigned long regs[31], sp, pc, pstate;
 };
-#endif
 
 #define REG_RESULT(r) ((r)->regs[0])
 #define REG_IP(r) ((r)->pc)

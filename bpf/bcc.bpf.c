@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The programs as BCC compiles them: of this file alone it makes programs of functions, and it rewrites them, so that
- * they are written out and do nothing themselves.
+ * The programs for BCC. It makes programs of functions in this file only, and it rewrites their bodies; so each is
+ * written out and does nothing but call.
  */
 #define NATIVELEAK_BCC
 #include "alloc.bpf.c"

@@ -34,8 +34,8 @@ static __always_inline enum runtime_kind runtime_kind(void)
 }
 
 /*
- * One frame up where the code is cached and the frame an ordinary one. Returns 0 when the walk goes on, 1 when nothing
- * was done: step_runtime() has to be called then.
+ * Fast path of step_runtime, for ordinary frames whose code is cached. Returns 0 when the walk goes on, 1 when nothing
+ * was done and step_runtime must be called.
  */
 static __always_inline int step_known_runtime(struct scratch *scr)
 {
@@ -46,7 +46,7 @@ static __always_inline int step_known_runtime(struct scratch *scr)
 	return 1;
 }
 
-/* One frame up; pc is managed. Returns 1 when the walk has ended. */
+/* Go one frame up; pc is managed. Returns 1 when the walk has ended. */
 static __always_inline int step_runtime(u32 index)
 {
 	switch (runtime_kind()) {
@@ -56,7 +56,10 @@ static __always_inline int step_runtime(u32 index)
 	return 1;
 }
 
-/* A walk of native frames has ended before the root: continue at a frame that the runtime knows. Returns 0 if there is one. */
+/*
+ * A walk has ended before the root: continue at the last frame that the runtime has noted, if there is one above. Returns
+ * 0 if the walk goes on.
+ */
 static __always_inline int resume_runtime(u32 index, u32 end)
 {
 	switch (runtime_kind()) {
