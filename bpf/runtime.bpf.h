@@ -27,7 +27,10 @@ static __always_inline int is_managed(const struct scratch *scr, u64 pc)
 
 #if HAS_UNWIND_TABLES
 
-/* A constant while there is one kind, so that the switches below compile to nothing. */
+/*
+ * Kind of the runtime that is walked. A constant while there is one kind, so that the switches below compile to nothing;
+ * of several, user space has to say which in struct nl_target.
+ */
 static __always_inline enum runtime_kind runtime_kind(void)
 {
 	return RUNTIME_HOTSPOT;
