@@ -3,7 +3,7 @@
  * Allocator probes: entry, return, session and free.
  *
  * A block leaves the live set at the entry of free and realloc, before another thread can be given its address. It
- * enters at the return of the call that made it. The stack pointer tells nested calls (an allocator that calls itself
+ * enters at the return of the call that made it. The stack pointer identifies nested calls (an allocator that calls itself
  * or another allocator): while a call is in flight, an entry with a deeper stack is part of it, and only the return
  * with the matching stack pointer is its own.
  *
@@ -147,7 +147,7 @@ static __always_inline int is_declined(struct nl_thread *thread, const struct nl
 	struct nl_function *function;
 	u32 index = thread->function;
 
-	/* Without tables, a system call inside the allocator would be taken for the program's. */
+	/* Without tables, a stack does not tell the allocator's system calls from the program's. */
 	if (!index || target->unwind != NL_UNWIND_TABLES)
 		return 0;
 	function = bpf_map_lookup_elem(&functions, &index);

@@ -5,7 +5,7 @@
 
 #include "common.bpf.h"
 
-/* Entries of the code cache; a power of two. */
+/* Entries for compiled code that was looked up; a power of two. */
 #define NL_HOTSPOT_CODES 256
 
 /* What was found at a return address in compiled code. Other code may be there by now. */

@@ -9,9 +9,9 @@
 #include "sites.bpf.h"
 
 /*
- * Most blocks are freed soon, so a direct-mapped cache comes first, in three arrays. An entry has the key of its block
- * (0: free, NL_LIVE_CACHE_BUSY: being written), the block, and how many keys of this entry overflowed into `live` because
- * it was taken. Entry 0 is never used: the loader makes one entry only where --max-allocations is small.
+ * Most blocks are freed soon, so a direct-mapped cache comes first, in three arrays. An entry has the key of its
+ * block (0: free, NL_LIVE_CACHE_BUSY: being written), the block, and how many keys of this entry overflowed into
+ * `live` because it was taken. Element 0 is never used; it is the only one where the cache is off.
  */
 NL_MAP(live_cache_keys, ARRAY, u32, u64, 1 + (1 << NL_LIVE_CACHE_BITS), 0);
 

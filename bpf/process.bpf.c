@@ -53,7 +53,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		if (thread->call != NL_ALLOC_CALL_NONE)
 			abandon_call(thread);
 	}
-	/* Before the event is reserved: done later, the verifier of Linux 6.1 forgets that the event is not 0. */
+	/* Before the event is reserved: otherwise the verifier of Linux 6.1 loses track of it in BCC's build. */
 	drop_thread(tid);
 	event = new_event(NL_EVENT_THREAD_EXIT, *slot, uid);
 	if (!event)

@@ -13,9 +13,9 @@
 #include "stack.bpf.h"
 
 /*
- * Direct-mapped cache of sites, in three arrays. An entry is free while its word in site_cache_used is 0. BPF code claims
- * that word first and then writes the key; user space clears key and totals first and frees the word last. A free entry
- * has no stack in its key. Entry 0 is never used: the loader makes one entry only where the caches are off.
+ * Direct-mapped cache of sites, in three arrays. An entry is free while its word in site_cache_used is 0. BPF code
+ * claims that word first and then writes the key; user space clears key and totals first and frees the word last. A
+ * free entry has no stack in its key. Element 0 is never used; it is the only one where the cache is off.
  */
 NL_MAP(site_cache_used, ARRAY, u32, u64, 1 + (1 << NL_SITE_CACHE_BITS), 0);
 

@@ -9,8 +9,8 @@
 #include "nativeleak.h"
 
 /*
- * Direct-mapped cache of threads: 1 + low bits of the tid -> thread. Entry 0 is never a thread's. The loader makes one
- * entry only where --max-threads is small; the entry then belongs to nobody.
+ * Direct-mapped cache of threads: 1 + low bits of the tid -> thread. Element 0 is never used; it is the only one
+ * where the cache is off. Nothing is deleted: an entry whose owner has exited is free.
  */
 NL_MAP(thread_cache, ARRAY, u32, struct nl_thread, 1 + NL_THREAD_CACHE_SIZE, 0);
 

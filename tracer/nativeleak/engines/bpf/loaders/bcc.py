@@ -126,7 +126,7 @@ def compile_with(headers: Headers, *more_flags: str) -> Compiled:
 
 
 def _compile(headers: Headers, more_flags: Sequence[str]) -> Mapping[str, bytes]:
-    flags = [f"-DNL_MAP_{name}={_FIRST_NUMBER + i}" for i, name in enumerate(map_names())] + [*more_flags]
+    flags = [*(f"-DNL_MAP_{name}={_FIRST_NUMBER + i}" for i, name in enumerate(map_names())), *more_flags]
     module = "nativeleak.engines.bpf.loaders.bcc_compiler"
     arguments = (str(source_path()), headers.tree, headers.generated, *flags)
     command = children.python_module(module, *arguments, folders=())
