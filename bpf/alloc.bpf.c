@@ -3,9 +3,9 @@
  * Allocator probes: entry, return, session and free.
  *
  * A block leaves the live set at the entry of free and realloc, before another thread can be given its address. It
- * enters at the return of the call that made it. The stack pointer identifies nested calls (an allocator that calls itself
- * or another allocator): while a call is in flight, an entry with a deeper stack is part of it, and only the return
- * with the matching stack pointer is its own.
+ * enters at the return of the call that made it. The stack pointer identifies nested calls (an allocator that calls
+ * itself or another allocator): while a call is in flight, an entry with a deeper stack is part of it, and only the
+ * return with the matching stack pointer is its own.
  *
  * Sampling decides at the entry. The return of a call that is not sampled is then declined where that is safe. A call
  * whose return is declined is not in flight, so calls inside it would be taken for the program's own. Functions that

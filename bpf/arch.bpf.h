@@ -98,8 +98,8 @@ static __always_inline int is_return_pending(u64 sp)
 
 /*
  * Does a call instruction end at this address? call rel32 is e8 and four bytes. call through a register or memory is
- * ff /2; its length follows from the addressing mode in the ModRM byte (Intel SDM vol. 2, table 2-2). A REX prefix comes
- * before it and does not matter here.
+ * ff /2; its length follows from the addressing mode in the ModRM byte (Intel SDM vol. 2, table 2-2). A REX prefix
+ * comes before it and does not matter here.
  */
 static __always_inline int follows_call(u64 address)
 {

@@ -30,7 +30,10 @@ typedef __s32 s32;
 typedef __u8 u8;
 
 #ifndef NATIVELEAK_BCC
-/* PID namespace of the tracer: device and inode as stat(2) gives them. Inode 0: the initial namespace. Set by the loader. */
+/*
+ * PID namespace of the tracer: device and inode as stat(2) gives them. Inode 0: the initial namespace. Set by the
+ * loader.
+ */
 const volatile u64 pid_ns_device;
 const volatile u64 pid_ns_inode;
 /* Nanoseconds per jiffy; 0: unknown. Set by the loader. */

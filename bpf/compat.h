@@ -2,10 +2,11 @@
 /*
  * Lets BCC compile the sources as they are. BCC's compiler knows neither libbpf's maps nor its relocations, puts each
  * program into a section of its own, and cannot call our functions. So everything is inlined (bcc.bpf.c), a map is a
- * number that the loader replaces by a descriptor (loaders/bcc.py), and the offsets of kernel fields are given as flags.
+ * number that the loader replaces by a descriptor (loaders/bcc.py), and the offsets of kernel fields are given as
+ * flags.
  *
- * Flags: NL_MAP_* (the numbers); NL_AT_* (offsets in bytes, from the kernel's BTF), or NL_BLIND where there is no BTF. Then
- * a task is taken for the running one, and how a process ended is not known.
+ * Flags: NL_MAP_* (the numbers); NL_AT_* (offsets in bytes, from the kernel's BTF), or NL_BLIND where there is no
+ * BTF. Then a task is taken for the running one, and how a process ended is not known.
  */
 #ifndef NATIVELEAK_COMPAT_H
 #define NATIVELEAK_COMPAT_H
@@ -24,8 +25,8 @@
 
 /*
  * BCC's compiler refuses atomic operations that return the old value, and its assembler does not know them. So the
- * instruction is written as bytes, with the registers that the compiler has chosen. Operations: BPF_ADD | BPF_FETCH and
- * BPF_XCHG in include/uapi/linux/bpf.h.
+ * instruction is written as bytes, with the registers that the compiler has chosen. Operations: BPF_ADD | BPF_FETCH
+ * and BPF_XCHG in include/uapi/linux/bpf.h.
  */
 #define NL_ATOMIC(operation, at, value)                                                            \
 	asm volatile(".set nl_r0, 0\n.set nl_r1, 1\n.set nl_r2, 2\n.set nl_r3, 3\n.set nl_r4, 4\n" \
@@ -74,8 +75,8 @@ static __always_inline unsigned long long atomic_exchange(unsigned long long *at
 #define n_cpus NL_N_CPUS
 
 /*
- * A map is a number in a load instruction, which the loader replaces by the map's descriptor. The number is the size of
- * a variable that does not exist: sizeof() asks for its type only.
+ * A map is a number in a load instruction, which the loader replaces by the map's descriptor. The number is the size
+ * of a variable that does not exist: sizeof() asks for its type only.
  */
 #define NL_MAP(name, ...)                   \
 	extern struct {                     \

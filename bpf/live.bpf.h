@@ -19,7 +19,9 @@ NL_MAP(live_cache, ARRAY, u32, struct nl_live, 1 + (1 << NL_LIVE_CACHE_BITS), 0)
 
 NL_MAP(live_overflow, ARRAY, u32, u32, 1 + (1 << NL_LIVE_CACHE_BITS), 0);
 
-/* address | slot << 56 -> block that overflowed. Deleted when the block is freed. Full: the block is counted as lost. */
+/*
+ * address | slot << 56 -> block that overflowed. Deleted when the block is freed. Full: the block is counted as lost.
+ */
 NL_MAP(live, HASH, u64, struct nl_live, 1 << 20, BPF_F_NO_PREALLOC);
 
 static __always_inline u64 block_key(u64 address, u32 slot)

@@ -28,8 +28,8 @@ static __always_inline int is_managed(const struct scratch *scr, u64 pc)
 #if HAS_UNWIND_TABLES
 
 /*
- * Kind of the runtime that is walked. A constant while there is one kind, so that the switches below compile to nothing;
- * of several, user space has to say which in struct nl_target.
+ * Kind of the runtime that is walked. A constant while there is one kind, so that the switches below compile to
+ * nothing; of several, user space has to say which in struct nl_target.
  */
 static __always_inline enum runtime_kind runtime_kind(void)
 {
@@ -60,8 +60,8 @@ static __always_inline int step_runtime(u32 index)
 }
 
 /*
- * A walk has ended before the root: continue at the last frame that the runtime has noted, if there is one above. Returns
- * 0 if the walk goes on.
+ * A walk has ended before the root: continue at the last frame that the runtime has noted, if there is one above.
+ * Returns 0 if the walk goes on.
  */
 static __always_inline int resume_runtime(u32 index, u32 end)
 {

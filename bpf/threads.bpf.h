@@ -14,7 +14,10 @@
  */
 NL_MAP(thread_cache, ARRAY, u32, struct nl_thread, 1 + NL_THREAD_CACHE_SIZE, 0);
 
-/* tid -> thread whose cache entry is taken by another. Deleted when the thread ends. Full: its calls are counted as lost. */
+/*
+ * tid -> thread whose cache entry is taken by another. Deleted when the thread ends. Full: its calls are counted as
+ * lost.
+ */
 NL_MAP(threads, HASH, u32, struct nl_thread, 1 << 15, BPF_F_NO_PREALLOC);
 
 /* [0]: the last uid that was given to a thread. */
