@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Java frames of HotSpot. User space provides the layout, which it reads from the JVM's description of itself
- * (tracer/nativeleak/hotspot/layout.py). Nothing here depends on a version.
+ * (tracer/nativeleak/runtimes/hotspot/layout.py). Nothing here depends on a version.
  *
  * The segment map of the code cache leads from an address to its blob. It is in the target's memory and always
  * current. The frame size in the blob leads to the caller. Memory of the target is never trusted: each step must go
@@ -214,7 +214,7 @@ __noinline u64 mix_name(u32 index, u64 symbol, u64 hash)
 
 /*
  * Cookie of an interpreted method, from the names of its class and itself. It tells the method from another that gets
- * its addresses once the class is unloaded. hotspot/identity.py computes the same when it names the frame.
+ * its addresses once the class is unloaded. runtimes/hotspot/identity.py computes the same when it names the frame.
  */
 static __always_inline u64 method_cookie(struct scratch *scr, const struct nl_java *java,
 					 u64 const_method)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Shared by the BPF programs and tracer/nativeleak/engines/bpf/abi.py. The size of every struct is asserted on both
- * sides; a field changes in both files or in neither.
+ * Shared by the BPF programs and tracer/nativeleak/engines/bpf/kernel/abi.py. The size of every struct is asserted on
+ * both sides; a field changes in both files or in neither.
  */
 #ifndef NATIVELEAK_H
 #define NATIVELEAK_H
@@ -114,7 +114,7 @@ enum nl_event_type {
 	NL_EVENT_SHMDT_DONE, /* exit, success */
 };
 
-/* Features that a kernel lacks; see engines/bpf/lacks.py. */
+/* Features that a kernel lacks; see engines/bpf/kernel/features.py. */
 enum nl_lack {
 	NL_LACKS_ATOMICS = 1, /* atomic operations that return the old value (5.12) */
 	NL_LACKS_COOKIES = 2, /* bpf_get_attach_cookie (5.15) */
