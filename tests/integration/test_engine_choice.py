@@ -15,6 +15,8 @@ import pytest
 from support import (
     ANSWER_TIMEOUT_S,
     NOBODY,
+    TRACEFS,
+    WITHOUT_TRACEFS,
     Target,
     Trace,
     as_nobody,
@@ -40,8 +42,8 @@ def own_target(name):
 
 
 @pytest.mark.parametrize("name", ["battery", "maps"])
-def test_four_capabilities_do_instead_of_root(name):
-    with Target(name) as target, Trace(target, capabilities=CAPABILITIES) as trace:
+def test_four_capabilities_do_instead_of_root(name, tracefs):
+    with Target(name) as target, Trace(target, capabilities=CAPABILITIES, within=TRACEFS[tracefs]) as trace:
         truth = target.go()
         report = trace.stop()
     assert report["tool"]["backend"] == "bpf-libbpf"
@@ -54,7 +56,8 @@ def test_four_capabilities_do_instead_of_root(name):
 def test_system_calls_by_raw_tracepoints_are_exact(name):
     """Without the right to mount tracefs; and no allocator probes, for perf events take more rights to make them."""
     options = ["--maps-only", "-v", "--engine", "libbpf", "--syscalls", "tracepoints"]
-    with Target(name) as target, Trace(target, capabilities=CAPABILITIES, options=options) as trace:
+    how = {"capabilities": CAPABILITIES, "within": WITHOUT_TRACEFS}
+    with Target(name) as target, Trace(target, options=options, **how) as trace:
         truth = target.go()
         report = trace.stop()
     assert "used raw tracepoints, at every system call" in trace.stderr
@@ -65,8 +68,8 @@ def test_system_calls_by_raw_tracepoints_are_exact(name):
     assert report["totals"]["map"]["outstanding_bytes"] == wanted
 
 
-def test_three_capabilities_do_where_all_files_can_be_read():
-    with Target("brk") as target, Trace(target, capabilities=CAPABILITIES[:3]) as trace:
+def test_three_capabilities_do_where_all_files_can_be_read(tracefs):
+    with Target("brk") as target, Trace(target, capabilities=CAPABILITIES[:3], within=TRACEFS[tracefs]) as trace:
         truth = target.go()
         report = trace.stop()
     assert report["tool"]["backend"] == "bpf-libbpf"

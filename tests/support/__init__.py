@@ -17,6 +17,15 @@ from support.machine import (
     require_program,
     require_root,
 )
+from support.surroundings import (
+    MOUNT_TRACEFS,
+    TRACEFS,
+    UNMOUNT_TRACEFS,
+    WITH_TRACEFS,
+    WITHOUT_BTF,
+    WITHOUT_PMU,
+    WITHOUT_TRACEFS,
+)
 from support.target import Target, Truth, java_launcher, leaker, target_path
 from support.trace import Report, Trace, nativeleak
 from support.waiting import ANSWER_TIMEOUT_S, START_TIMEOUT_S, LineReader, TargetError, eventually
@@ -24,10 +33,17 @@ from support.waiting import ANSWER_TIMEOUT_S, START_TIMEOUT_S, LineReader, Targe
 __all__ = [
     "ANSWER_TIMEOUT_S",
     "COMPARED",
+    "MOUNT_TRACEFS",
     "NOBODY",
     "PRELOADS",
     "ROOT",
     "START_TIMEOUT_S",
+    "TRACEFS",
+    "UNMOUNT_TRACEFS",
+    "WITHOUT_BTF",
+    "WITHOUT_PMU",
+    "WITHOUT_TRACEFS",
+    "WITH_TRACEFS",
     "LineReader",
     "Report",
     "Target",
