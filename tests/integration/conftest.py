@@ -43,7 +43,7 @@ def million(tmp_path_factory: pytest.TempPathFactory) -> Million:
 
 
 @pytest.fixture(params=sorted(TRACEFS))
-def tracefs(request: pytest.FixtureRequest) -> str:
+def tracefs_state(request: pytest.FixtureRequest) -> str:
     """A key of ``TRACEFS``: the test runs with tracefs mounted and without, whatever this machine has."""
     state: str = request.param
     return state

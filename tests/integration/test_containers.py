@@ -135,9 +135,9 @@ RIGHTS = {"all": "", "few": FEW, "few and SYS_ADMIN": f"{FEW},+sys_admin"}
 
 
 @pytest.mark.parametrize("rights", RIGHTS)
-def test_tool_inside_the_targets_container_is_exact(rights, tracefs):
+def test_tool_inside_the_targets_container_is_exact(rights, tracefs_state):
     with contained("battery") as (target, pid):
-        inside = ["nsenter", "--target", str(pid), "--pid", "--mount", *TRACEFS[tracefs]]
+        inside = ["nsenter", "--target", str(pid), "--pid", "--mount", *TRACEFS[tracefs_state]]
         if RIGHTS[rights]:
             inside += ["setpriv", f"--bounding-set={RIGHTS[rights]}", f"--inh-caps={RIGHTS[rights]}", "--no-new-privs"]
         with Trace(2, within=inside) as trace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from support import (
     require_program,
     strangers,
     target_path,
+    without_program,
 )
 from tools import check_report
 
@@ -42,8 +42,8 @@ def own_target(name):
 
 
 @pytest.mark.parametrize("name", ["battery", "maps"])
-def test_four_capabilities_do_instead_of_root(name, tracefs):
-    with Target(name) as target, Trace(target, capabilities=CAPABILITIES, within=TRACEFS[tracefs]) as trace:
+def test_four_capabilities_do_instead_of_root(name, tracefs_state):
+    with Target(name) as target, Trace(target, capabilities=CAPABILITIES, within=TRACEFS[tracefs_state]) as trace:
         truth = target.go()
         report = trace.stop()
     assert report["tool"]["backend"] == "bpf-libbpf"
@@ -68,8 +68,8 @@ def test_system_calls_by_raw_tracepoints_are_exact(name):
     assert report["totals"]["map"]["outstanding_bytes"] == wanted
 
 
-def test_three_capabilities_do_where_all_files_can_be_read(tracefs):
-    with Target("brk") as target, Trace(target, capabilities=CAPABILITIES[:3], within=TRACEFS[tracefs]) as trace:
+def test_three_capabilities_do_where_all_files_can_be_read(tracefs_state):
+    with Target("brk") as target, Trace(target, capabilities=CAPABILITIES[:3], within=TRACEFS[tracefs_state]) as trace:
         truth = target.go()
         report = trace.stop()
     assert report["tool"]["backend"] == "bpf-libbpf"
@@ -134,9 +134,9 @@ def test_forced_engine_that_cannot_work_is_refused_with_the_remedy(engine, first
     output = tmp_path / "x.nlk"
     with Target("brk") as target:
         done = subprocess.run(
-            [shutil.which("setpriv"), *WITHOUT_BPF[1:], sys.executable, "-m", "nativeleak", "trace",
+            [*without_program("strace"), *WITHOUT_BPF, sys.executable, "-m", "nativeleak", "trace",
              "-p", str(target.pid), "--engine", engine, "-o", str(output)],
-            capture_output=True, text=True, check=False, timeout=60, env={"PATH": str(tmp_path)},
+            capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
     assert done.returncode == 3
     assert done.stderr.startswith(f"nativeleak: {first}\n")

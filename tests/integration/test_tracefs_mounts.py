@@ -33,20 +33,20 @@ def test_surroundings_are_what_they_say_from_either_state_and_the_machine_stays_
 
 
 @pytest.mark.parametrize("name", ["maps", "brk"])
-def test_system_calls_by_tracepoints_are_exact_and_an_own_mount_is_noted(name, tracefs):
-    with Target(name) as target, Trace(target, options=BY_TRACEPOINTS, within=TRACEFS[tracefs]) as trace:
+def test_system_calls_by_tracepoints_are_exact_and_an_own_mount_is_noted(name, tracefs_state):
+    with Target(name) as target, Trace(target, options=BY_TRACEPOINTS, within=TRACEFS[tracefs_state]) as trace:
         truth = target.go()
         report = trace.stop()
-    assert (OWN_MOUNT in trace.stderr) == (tracefs == "not mounted")
+    assert (OWN_MOUNT in trace.stderr) == (tracefs_state == "not mounted")
     assert report["completeness"]["lost_events"] == 0
     assert mismatches(report, truth, kinds=("map", "brk")) == []
     assert strangers(report, truth) == []
 
 
-def test_doctor_says_where_tracepoints_come_from(tracefs):
-    command = [*TRACEFS[tracefs], sys.executable, "-m", "nativeleak", "doctor", "--format", "json"]
+def test_doctor_says_where_tracepoints_come_from(tracefs_state):
+    command = [*TRACEFS[tracefs_state], sys.executable, "-m", "nativeleak", "doctor", "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     (check,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "tracepoints"]
     assert check["state"] == "ok"
     where = {"mounted": ", in tracefs", "not mounted": ", in a private mount of tracefs, the host has none"}
-    assert check["detail"].endswith(where[tracefs])
+    assert check["detail"].endswith(where[tracefs_state])

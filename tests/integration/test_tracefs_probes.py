@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from nativeleak.engines.bpf import kernel, uprobe_events
-from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
+from nativeleak.engines.bpf.kernel import perf, tracefs
+from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, Programs
 from support import (
     TRACEFS,
     WITHOUT_PMU,
@@ -39,12 +39,12 @@ BY_TRACEFS = ("--attach", "tracefs", "-v")
 def _tracefs() -> None:
     require_root()
     with opened_tracefs() as found:
-        require(uprobe_events.can_define(found), "this kernel has no uprobe_events in tracefs")
+        require(tracefs.can_define(found), "this kernel has no uprobe_events in tracefs")
 
 
 @contextlib.contextmanager
-def opened_tracefs() -> Iterator[kernel.Tracefs]:
-    found = kernel.Tracefs()
+def opened_tracefs() -> Iterator[perf.Tracefs]:
+    found = perf.Tracefs()
     try:
         yield found
     finally:
@@ -54,11 +54,11 @@ def opened_tracefs() -> Iterator[kernel.Tracefs]:
 def definitions(pid: int) -> list[str]:
     """Those that a tracer has made."""
     with opened_tracefs() as found:
-        return [name for name in uprobe_events.defined(found) if name.startswith(f"nativeleak_{pid}_")]
+        return [name for name in tracefs.defined(found) if name.startswith(f"nativeleak_{pid}_")]
 
 
-def test_definitions_are_there_while_tracing_and_gone_at_the_end(tracefs):
-    with Target("battery") as target, Trace(target, options=BY_TRACEFS, within=TRACEFS[tracefs]) as trace:
+def test_definitions_are_there_while_tracing_and_gone_at_the_end(tracefs_state):
+    with Target("battery") as target, Trace(target, options=BY_TRACEFS, within=TRACEFS[tracefs_state]) as trace:
         pid = trace.process.pid
         during = definitions(pid)
         truth = target.go()
@@ -109,15 +109,15 @@ def notes_of_a_start_after(n_left):
     with opened_tracefs() as found, contextlib.ExitStack() as uses:
         control = found.open("uprobe_events", os.O_WRONLY | os.O_APPEND)
         uses.callback(os.close, control)
-        with uprobe_events._locked(control):
-            names = [uprobe_events._define(control, target_path("own"), 64, at_return=False) for _ in range(n_left)]
-            events = [kernel.open_tracepoint_of(os.getpid(), found.event_id(name)) for name in names]
-        with BpfEngine(Limits(), lambda _event: None, (AttachMode.PERF,)):
-            assert set(names) <= set(uprobe_events.defined(found))
+        with tracefs._locked(control):
+            names = [tracefs._define(control, target_path("own"), 64, at_return=False) for _ in range(n_left)]
+            events = [perf.open_tracepoint_of(os.getpid(), found.event_id(name)) for name in names]
+        with Programs(Limits(), lambda _event: None, (AttachMode.PERF,)):
+            assert set(names) <= set(tracefs.defined(found))
         for event in events:
             os.close(event)
-        with BpfEngine(Limits(), lambda _event: None, (AttachMode.PERF,)) as engine:
-            assert set(names).isdisjoint(uprobe_events.defined(found))
+        with Programs(Limits(), lambda _event: None, (AttachMode.PERF,)) as engine:
+            assert set(names).isdisjoint(tracefs.defined(found))
             return [note for note in engine.notes if f" {n_left} probes " in note]
 
 

@@ -18,13 +18,13 @@ from support.machine import (
     require_root,
 )
 from support.surroundings import (
-    MOUNT_TRACEFS,
     TRACEFS,
-    UNMOUNT_TRACEFS,
     WITH_TRACEFS,
     WITHOUT_BTF,
     WITHOUT_PMU,
     WITHOUT_TRACEFS,
+    hiding,
+    without_program,
 )
 from support.target import Target, Truth, java_launcher, leaker, target_path
 from support.trace import Report, Trace, nativeleak
@@ -33,13 +33,11 @@ from support.waiting import ANSWER_TIMEOUT_S, START_TIMEOUT_S, LineReader, Targe
 __all__ = [
     "ANSWER_TIMEOUT_S",
     "COMPARED",
-    "MOUNT_TRACEFS",
     "NOBODY",
     "PRELOADS",
     "ROOT",
     "START_TIMEOUT_S",
     "TRACEFS",
-    "UNMOUNT_TRACEFS",
     "WITHOUT_BTF",
     "WITHOUT_PMU",
     "WITHOUT_TRACEFS",
@@ -54,6 +52,7 @@ __all__ = [
     "bpf_objects",
     "bpf_objects_alive",
     "eventually",
+    "hiding",
     "is_everything_required",
     "java_launcher",
     "leaker",
@@ -71,4 +70,5 @@ __all__ = [
     "sums",
     "target_path",
     "totals",
+    "without_program",
 ]

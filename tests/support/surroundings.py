@@ -6,6 +6,11 @@ namespace of its own, which nobody else sees and which goes with it, and becomes
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
+from nativeleak.children import SYSTEM_FOLDERS
+
 Within = tuple[str, ...]
 """The beginning of a command line that ends in the command to run."""
 
@@ -43,3 +48,16 @@ WITHOUT_PMU = in_own_mounts("mount -t tmpfs none /sys/bus/event_source/devices")
 
 WITHOUT_BTF = in_own_mounts("mount -t tmpfs none /sys/kernel/btf")
 """What looks like a kernel that does not describe its types."""
+
+
+def hiding(*paths: str | Path) -> Within:
+    """See an empty device in the place of each of these files."""
+    return in_own_mounts(
+        "\n".join(f"mount --bind /dev/null {shlex.quote(str(Path(path).resolve()))}" for path in paths)
+    )
+
+
+def without_program(name: str) -> Within:
+    """See no such program in any of the machine's folders of programs, whether it is installed or not."""
+    installed = {path.resolve() for folder in SYSTEM_FOLDERS if (path := Path(folder, name)).exists()}
+    return hiding(*sorted(installed))
