@@ -24,6 +24,7 @@ from support.surroundings import (
     WITHOUT_PMU,
     WITHOUT_TRACEFS,
     hiding,
+    own_libc,
     without_program,
 )
 from support.target import Target, Truth, java_launcher, leaker, target_path
@@ -59,6 +60,7 @@ __all__ = [
     "mismatches",
     "nativeleak",
     "one_processor",
+    "own_libc",
     "preload",
     "processors_of",
     "require",

@@ -7,6 +7,7 @@ namespace of its own, which nobody else sees and which goes with it, and becomes
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 from nativeleak.children import SYSTEM_FOLDERS
@@ -61,3 +62,11 @@ def without_program(name: str) -> Within:
     """See no such program in any of the machine's folders of programs, whether it is installed or not."""
     installed = {path.resolve() for folder in SYSTEM_FOLDERS if (path := Path(folder, name)).exists()}
     return hiding(*sorted(installed))
+
+
+def own_libc(folder: Path) -> dict[str, str]:
+    """Environment of a target whose C library is a copy in this folder: no other tracer holds a probe on that."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    (library,) = {line.split(maxsplit=5)[5] for line in maps if line.endswith("/libc.so.6")}
+    shutil.copy(library, folder)
+    return {"LD_LIBRARY_PATH": str(folder)}
