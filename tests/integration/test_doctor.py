@@ -79,10 +79,9 @@ def test_doctor_battery_lists_libc_and_its_functions(tmp_path):
 
 
 def test_doctor_names_functions_that_another_tracer_holds_probes_on(tmp_path):
-    with Target("battery", env=own_libc(tmp_path)) as target:
-        with Trace(target) as other:
-            check = by_name(doctor("-p", target.pid))["other tracers"]
-            other.stop()
+    with Target("battery", env=own_libc(tmp_path)) as target, Trace(target) as other:
+        check = by_name(doctor("-p", target.pid))["other tracers"]
+        other.stop()
     assert check["state"] == "warn"
     assert check["detail"].startswith("another tracer holds a probe on ")
     assert "malloc of libc.so.6" in check["detail"]
