@@ -1,4 +1,4 @@
-"""What processes hold in the kernel: BPF programs and links."""
+"""What processes hold in the kernel: BPF programs, links and maps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from support.machine import require_program
 
 
 def bpf_objects(pid: int) -> dict[str, set[int]]:
-    """Ids of the BPF programs and links that a process holds, by ``prog`` and ``link``; nothing once it is gone."""
-    found: dict[str, set[int]] = {"prog": set(), "link": set()}
+    """Ids of the BPF objects that a process holds, by ``prog``, ``link`` and ``map``; nothing once it is gone."""
+    found: dict[str, set[int]] = {"prog": set(), "link": set(), "map": set()}
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for info in Path(f"/proc/{pid}/fdinfo").iterdir():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -25,7 +25,7 @@ def bpf_objects(pid: int) -> dict[str, set[int]]:
 
 
 def bpf_objects_alive(ids: Mapping[str, set[int]]) -> dict[str, set[int]]:
-    """Those of ``bpf_objects`` that the kernel still has, whoever holds them."""
+    """Programs and links of ``bpf_objects`` that the kernel still has, whoever holds them."""
     require_program("bpftool")
     alive = {}
     for kind in ("prog", "link"):
