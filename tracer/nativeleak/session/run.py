@@ -23,7 +23,7 @@ from nativeleak import __version__
 from nativeleak.engines.bpf.budget.calibration import Calibration, calibrate
 from nativeleak.engines.bpf.budget.controller import BudgetController
 from nativeleak.engines.bpf.budget.governor import EXACT, Governor, Plan
-from nativeleak.engines.bpf.budget.memory import limits_within
+from nativeleak.engines.bpf.budget.memory import limits_within, read_possible_cpus
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.kernel import abi
@@ -248,7 +248,7 @@ class Trace:
     def _limits(self) -> Limits:
         bound_bytes = self.options.max_memory_bytes
         return (
-            limits_within(self.options.limits, bound_bytes, procfs.read_rss(os.getpid()))
+            limits_within(self.options.limits, bound_bytes, procfs.read_rss(os.getpid()), read_possible_cpus())
             if bound_bytes
             else self.options.limits
         )
