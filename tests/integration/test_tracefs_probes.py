@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from nativeleak.engines.bpf.kernel import perf, tracefs
+from nativeleak.engines.bpf.kernel import tracefs
+from nativeleak.engines.bpf.kernel.mounts import Tracefs
 from support import (
     Target,
     TargetError,
@@ -41,8 +42,8 @@ def _tracefs() -> None:
 
 
 @contextlib.contextmanager
-def opened_tracefs() -> Iterator[perf.Tracefs]:
-    found = perf.Tracefs()
+def opened_tracefs() -> Iterator[Tracefs]:
+    found = Tracefs()
     try:
         yield found
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nativeleak.engines.bpf.kernel import features
-from nativeleak.engines.bpf.kernel.abi import LACKS_NOTHING, Lack
+from nativeleak.engines.bpf.kernel.abi import MissingFeature
 from nativeleak.engines.bpf.kernel.instructions import ATOMIC_OPERATIONS, FETCHING, INSTRUCTION, JUMP_ALWAYS
 from nativeleak.engines.bpf.kernel.loaders.libbpf import object_path
 from nativeleak.symbols.elf import SHF_EXECINSTR, BytesSource, ElfFile
@@ -39,7 +39,7 @@ def test_object_without_fetching_differs_in_the_fetching_operations_alone() -> N
 
 
 def test_each_thing_that_is_lacking_is_said() -> None:
-    assert features.describe(LACKS_NOTHING) == ""
-    said = features.describe(Lack.ATOMICS | Lack.COOKIES | Lack.REGISTERS)
+    assert features.describe(features.NOTHING_MISSING) == ""
+    said = features.describe(MissingFeature.ATOMICS | MissingFeature.COOKIES | MissingFeature.REGISTERS)
     assert [version for version in ("5.12", "5.15") if version in said] == ["5.12", "5.15"]
     assert said.count(";") == 2

@@ -1,7 +1,7 @@
 """The system's libbpf by ctypes: load the prebuilt object, reach its maps, attach programs.
 
 No compiler, headers or Python binding is needed on the production host. Works with libbpf 1.0 and later; what newer
-kernels offer and libbpf 1.1 does not know is done in ``kernel.py``.
+kernels offer and libbpf 1.1 does not know is done in ``bpf.py``.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import ctypes
 import errno
 import mmap
 import os
-import platform
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Self
 
-from nativeleak.engines.bpf.kernel.abi import LACKS_NOTHING, Lack
-from nativeleak.engines.bpf.kernel.features import without_fetching
+from nativeleak import arch
+from nativeleak.engines.bpf.kernel.abi import MissingFeature
+from nativeleak.engines.bpf.kernel.features import NOTHING_MISSING, without_fetching
 from nativeleak.errors import CannotTraceError
 
 _LIBRARIES: Final = ("libbpf.so.1",)
@@ -102,10 +102,10 @@ def object_path() -> Path:
     Raises:
         CannotTraceError: There is none for this architecture, or the package was not built.
     """
-    path = Path(__file__).parents[2] / f"nativeleak.{platform.machine()}.bpf.o"
+    path = Path(__file__).parents[2] / f"nativeleak.{arch.here().name}.bpf.o"
     if not path.exists():
         raise CannotTraceError(
-            f"no BPF object for {platform.machine()} in this installation: {path.name} is missing",
+            f"no BPF object for {arch.here().name} in this installation: {path.name} is missing",
             "reinstall nativeleak with clang and libbpf-dev present (in a checkout: scripts/setup)",
         )
     return path
@@ -138,6 +138,11 @@ class Libbpf:
     def version(self) -> str:
         """As the library says: ``v1.1``."""
         return str(self.lib.libbpf_version_string().decode())
+
+    @property
+    def n_cpus(self) -> int:
+        """Processors that the machine may have, present or not: as many values has an element of a per-CPU map."""
+        return int(self.lib.libbpf_num_possible_cpus())
 
     def _keep_message(self, level: int, text: bytes, arguments: int) -> int:
         if level >= 2:  # LIBBPF_DEBUG
@@ -334,10 +339,10 @@ class RingBuffer:
 class BpfObject:
     """One object file, opened, adjusted, loaded. A context manager: what was loaded goes with it."""
 
-    def __init__(self, libbpf: Libbpf, path: Path, lacks: Lack = LACKS_NOTHING) -> None:
-        """``lacks`` is what the kernel that it is for is without."""
-        self._libbpf, self._lib, self._lacks = libbpf, libbpf.lib, lacks
-        if Lack.ATOMICS in lacks:
+    def __init__(self, libbpf: Libbpf, path: Path, missing: MissingFeature = NOTHING_MISSING) -> None:
+        """``missing``: features that the kernel lacks which it is for."""
+        self._libbpf, self._lib, self._missing = libbpf, libbpf.lib, missing
+        if MissingFeature.ATOMICS in missing:
             content = without_fetching(path.read_bytes())
             self._object = self._lib.bpf_object__open_mem(content, len(content), None)
         else:
@@ -396,8 +401,8 @@ class BpfObject:
         values = self._lib.bpf_map__initial_value(self._map(".rodata"), ctypes.byref(size))
         if not values or size.value != _CONSTANTS.size:
             raise LookupError(f"constants of {size.value} bytes")
-        n_cpus = int(self._lib.libbpf_num_possible_cpus())
-        ctypes.memmove(values, _CONSTANTS.pack(*pid_namespace, tick_ns, self._lacks, n_cpus), _CONSTANTS.size)
+        constants = _CONSTANTS.pack(*pid_namespace, tick_ns, self._missing, self._libbpf.n_cpus)
+        ctypes.memmove(values, constants, _CONSTANTS.size)
 
     def load(self) -> None:
         """Create the maps, verify and load the programs.
