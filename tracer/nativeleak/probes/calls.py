@@ -11,7 +11,7 @@ from typing import Final
 
 
 class AllocCall(IntEnum):
-    """``enum nl_call`` in ``bpf/nativeleak.h``: what the arguments and the result of an allocator function mean."""
+    """``enum nl_alloc_call`` in ``bpf/nativeleak.h``: kinds of allocator functions, by arguments and result."""
 
     NONE = 0
     MALLOC = 1

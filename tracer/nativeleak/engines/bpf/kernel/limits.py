@@ -38,15 +38,15 @@ def map_sizes(limits: Limits, n_cpus: int, *, has_atomics: bool, has_exchange: b
     Args:
         n_cpus: Processors that the machine may have.
         has_atomics: The kernel has atomic operations that return the old value.
-        has_exchange: And the programs use them for blocks and sites; without, there are no caches of those.
+        has_exchange: And the programs use them for blocks and sites; without, a cache of those is off: one element.
     """
-    n_threads = abi.NEAR_THREADS if has_atomics and limits.n_threads >= 2 * abi.NEAR_THREADS else 0
+    n_threads = abi.THREAD_CACHE_SIZE if has_atomics and limits.n_threads >= 2 * abi.THREAD_CACHE_SIZE else 0
     return {
         "live": limits.n_allocations,
         "sites": limits.n_sites,
-        **dict.fromkeys(live_set.MAP_NAMES, live_set.near_entries(limits.n_allocations if has_exchange else 0)),
-        **dict.fromkeys(site_store.MAP_NAMES, site_store.near_entries(limits.n_sites if has_exchange else 0)),
-        "near_threads": 1 + n_threads,
+        **dict.fromkeys(live_set.MAP_NAMES, live_set.cache_entries(limits.n_allocations if has_exchange else 0)),
+        **dict.fromkeys(site_store.MAP_NAMES, site_store.cache_entries(limits.n_sites if has_exchange else 0)),
+        "thread_cache": 1 + n_threads,
         "threads": limits.n_threads,
         "stacks": limits.n_new_stacks,
         "known_stacks": limits.n_stacks,

@@ -122,13 +122,13 @@ class ThreadTable:
     """The threads of the targets, as the kernel side keeps them: a direct-mapped cache, and a hash for the others."""
 
     def __init__(self, take: Take) -> None:
-        self._cache = take("near_threads", 4, abi.THREAD_BYTES)
+        self._cache = take("thread_cache", 4, abi.THREAD_BYTES)
         self._rest = take("threads", 4, abi.THREAD_BYTES)
 
     def forget(self, tid: int) -> None:
         """Drop a thread."""
         self._rest.delete(U32.pack(tid))
-        place = U32.pack(1 + tid % abi.NEAR_THREADS)
+        place = U32.pack(1 + tid % abi.THREAD_CACHE_SIZE)
         thread = self._cache.lookup(place)
         if thread is not None and U32.unpack_from(thread, abi.THREAD_TID_AT) == (tid,):
             self._cache.update(place, bytes(abi.THREAD_BYTES))
