@@ -68,7 +68,7 @@ class Member(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A structure: how large it is, in bytes, and its fields in their order, with those of nameless structures inside."""
+    """A structure: its size in bytes, and its fields in their order, with those of nameless structures inside."""
 
     n_bytes: int
     members: dict[str, Member]
