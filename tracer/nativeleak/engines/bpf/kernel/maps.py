@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from nativeleak.engines.bpf.kernel import abi
-from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap, Libbpf, RingBuffer
+from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap, Libbpf
+from nativeleak.engines.bpf.kernel.ring import RingBuffer
 
 U32: Final = struct.Struct("=I")
 _FILLING: Final = 1 / 32
