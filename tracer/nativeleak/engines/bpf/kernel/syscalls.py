@@ -95,7 +95,8 @@ class FentryHooks:
         """Attach to each function."""
         fds: list[int] = []
         try:
-            fds += (bpf.attach_fentry(loaded.program_fd(name)) for name in _FENTRY)
+            for name in _FENTRY:
+                fds.append(bpf.attach_fentry(loaded.program_fd(name)))  # noqa: PERF401 - the except closes those so far
         except OSError:
             close_fds(fds)
             raise
@@ -144,6 +145,8 @@ class RawHooks:
         return 0
 
 
+RAW_PROGRAMS: Final = frozenset({*_RAW_SYSCALLS, *_RAW_PROCESS_EVENTS})
+"""Programs at raw tracepoints."""
 ALL_PROGRAMS: Final = FentryHooks.programs | TracepointHooks.programs | RawHooks.programs
 """Programs at system calls, of all ways."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from nativeleak import children
-from nativeleak.engines.bpf.kernel import abi, bpf
+from nativeleak.engines.bpf.kernel import abi, bpf, syscalls, uprobes
 from nativeleak.engines.bpf.kernel.features import NOTHING_MISSING
 from nativeleak.engines.bpf.kernel.instructions import INSTRUCTION, LOAD_64, PSEUDO_MAP_FD
 from nativeleak.engines.bpf.kernel.loaders.bcc_compiler import LIBRARY
@@ -252,14 +252,10 @@ class BccObject:
             fds.clear()
 
 
-_RAW: Final = ("on_rename", "on_exit", "on_exec", "on_raw_entry", "on_raw_exit")
-_UPROBES: Final = ("on_alloc_session", "on_alloc_entry", "on_alloc_return", "on_free")
-
-
 def _program_kind(name: str) -> int:
-    if name in _RAW:
+    if name in syscalls.RAW_PROGRAMS:
         return bpf.PROG_RAW_TRACEPOINT
-    return bpf.PROG_KPROBE if name in _UPROBES else bpf.PROG_TRACEPOINT
+    return bpf.PROG_KPROBE if name in uprobes.ALL_PROGRAMS else bpf.PROG_TRACEPOINT
 
 
 def _close_all(fds: list[int]) -> None:
