@@ -376,8 +376,9 @@ class Programs:
 
 def _close_in_background(fds: list[int]) -> None:
     """Close descriptors, and forget them."""
-    close_later([functools.partial(os.close, fd) for fd in fds])
-    fds.clear()
+    if fds:
+        close_later([functools.partial(os.close, fd) for fd in fds])
+        fds.clear()
 
 
 def _remove_stale_probes(mount: Tracefs) -> list[str]:
