@@ -14,8 +14,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
+from nativeleak.closing import Closing
 from nativeleak.engines.bpf.kernel import abi, bpf, features, tracefs, uprobes
 from nativeleak.engines.bpf.kernel import syscalls as syscall_ways
 from nativeleak.engines.bpf.kernel.attachment import AllocatorProbes, close_later
@@ -157,7 +158,7 @@ class _Ladder:
         bpf_object.set_constants(read_inner_pid_namespace() or (0, 0), read_tick_ns())
 
 
-class Programs:
+class Programs(Closing):
     """Programs, maps and links of one trace. A context manager: nothing stays attached when it is left.
 
     Args:
@@ -216,12 +217,6 @@ class Programs:
             stack.callback(self.detach)
             self._background_fds += syscall_ways.attach_process_events(self._object, mount, self.notes)
             self._resources = stack.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _take_maps(
         self, libbpf: Libbpf, limits: Limits, on_event: Callable[[abi.Event], None], stack: contextlib.ExitStack
