@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nativeleak import arch
 from nativeleak.engines.bpf.kernel.loaders.bcc import compile_with
 from nativeleak.engines.bpf.kernel.loaders.bcc_compiler import write_stubs
 from nativeleak.engines.bpf.kernel.loaders.headers import Headers, find_headers, stubs
@@ -74,7 +75,7 @@ def test_headers_that_do_not_compile_give_way_to_stubs_with_the_reason(tmp_path)
 
 def test_headers_in_an_archive_are_unpacked_and_must_be_the_running_kernels(tmp_path):
     room = tmp_path / "headers"
-    write_stubs(room, platform.machine())
+    write_stubs(room, arch.here())
     (room / "include/generated").mkdir()
 
     def compiled_for(release):

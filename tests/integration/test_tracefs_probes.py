@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from nativeleak.engines.bpf.kernel import perf, tracefs
+from nativeleak.engines.bpf.kernel.mounts import Tracefs
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, Programs
 from support import (
     TRACEFS,
@@ -43,8 +44,8 @@ def _tracefs() -> None:
 
 
 @contextlib.contextmanager
-def opened_tracefs() -> Iterator[perf.Tracefs]:
-    found = perf.Tracefs()
+def opened_tracefs() -> Iterator[Tracefs]:
+    found = Tracefs()
     try:
         yield found
     finally:

@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
 
-from nativeleak import __version__
+from nativeleak import __version__, arch
 from nativeleak.engines.bpf.budget.calibration import Calibration, calibrate
 from nativeleak.engines.bpf.budget.controller import BudgetController
 from nativeleak.engines.bpf.budget.governor import EXACT, Governor, Plan
@@ -35,8 +35,9 @@ from nativeleak.frames.headline import headline_frame
 from nativeleak.ledger.slices import slice_seconds
 from nativeleak.model import Level, Snapshot, TargetInfo, TraceInfo
 from nativeleak.probes.cache import PlacementCache
+from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
-from nativeleak.probes.families import ALL_NAMES, CallKind, choose_points
+from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import PlacedProbe, place
 from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.process import procfs
@@ -160,12 +161,12 @@ class Trace:
         self._naming_share = min(_NAMING_SHARE, options.max_overhead_pct / 100 or _NAMING_SHARE)
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._calibration: Calibration | None = None
-        self._slow_kinds: set[CallKind] = set()
+        self._slow_kinds: set[AllocCall] = set()
         self._watch: BudgetController | None = None
         self._tables: UnwindTables | None = None
         self._emulated = CONSERVATIVE
         self._uses_tables = (
-            options.unwind is not Unwind.FP and platform.machine() == "x86_64" and options.loader is Loader.LIBBPF
+            options.unwind is not Unwind.FP and arch.here().has_tables and options.loader is Loader.LIBBPF
         )
 
     # What the observer reads
@@ -367,7 +368,7 @@ class Trace:
             plan = Plan(Level.SYSCALLS)
         elif self._calibration is not None:
             costs = self._calibration.of(
-                calls_stepped=CallKind.MALLOC in self._slow_kinds, frees_stepped=CallKind.FREE in self._slow_kinds
+                calls_stepped=AllocCall.MALLOC in self._slow_kinds, frees_stepped=AllocCall.FREE in self._slow_kinds
             )
             governor = Governor(options.max_overhead_pct or math.inf, costs, plan)
         return BudgetController(engine, self.collector, plan, options.sample_above, governor, self._on_note)
@@ -547,7 +548,7 @@ class Trace:
             started=time.time(),
             backend=f"bpf-{self.options.loader}",
             kernel=platform.release(),
-            machine=platform.machine(),
+            machine=arch.here().name,
             boot_id=procfs.read_boot_id(),
             probes=probes,
             min_size=self.options.min_size,
