@@ -12,7 +12,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from nativeleak import demo_target
+from nativeleak import children, demo_target
 from nativeleak.closing import Closing
 from nativeleak.errors import EXIT_FAILURE, NativeleakError
 from nativeleak.units import format_bytes, format_duration
@@ -54,8 +53,8 @@ class LeakingProgram(Closing):
 
     def __init__(self) -> None:
         # A session of its own: Ctrl-C on the terminal is for the tracer.
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", str(Path(demo_target.__file__))],
+        self._process = children.start(
+            children.python_script(demo_target.__file__),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -123,7 +122,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None]) -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nativeleak-demo-")))
         recording = options.output or folder / "demo.nlk"
         program = stack.enter_context(LeakingProgram())
-        process = subprocess.Popen(_trace_command(options, program.pid, recording), start_new_session=True)
+        process = children.start(_trace_command(options, program.pid, recording), start_new_session=True)
         with _signals_forwarded(process):
             if _wait_for_snapshot(recording, process):
                 program.begin(_WORK_SHARE * options.duration_s)
@@ -173,7 +172,7 @@ def _name_width() -> int:
 
 def _trace_command(options: DemoOptions, pid: int, recording: Path) -> Sequence[str]:
     interval_s = max(_MIN_INTERVAL_S, options.duration_s / N_SNAPSHOTS)
-    command = [sys.executable, "-m", "nativeleak", "trace", "-p", str(pid), "-o", str(recording)]
+    command = children.python_module("nativeleak", "trace", "-p", str(pid), "-o", str(recording.absolute()))
     command += ["--duration", f"{options.duration_s:f}", "--interval", f"{interval_s:f}"]
     return [*command, "--format", options.format_name]
 

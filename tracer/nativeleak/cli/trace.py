@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from nativeleak import children
 from nativeleak.cli.params import DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
 from nativeleak.engines.bpf import abi
 from nativeleak.engines.bpf.engine import AttachMode, Calls, Limits
@@ -186,15 +187,40 @@ def _report(trace: Tracer, format_: str, top: object, by: str) -> int:
     writer = trace.writer
     if format_ == "none" or writer is None:
         return 0
-    command = [sys.executable, "-m", "nativeleak", "report", "--format", format_, "--by", by]
+    arguments = ["report", "--format", format_, "--by", by]
     if top is not None:
-        command += ["--top", str(top)]
+        arguments += ["--top", str(top)]
     if not writer.failed:
-        return subprocess.run([*command, str(trace.options.output)], check=False).returncode
+        return _run_report(
+            [*arguments, str(trace.options.output.absolute())], f"nativeleak report {trace.options.output}"
+        )
     if trace.recording is None:
         raise NativeleakError("the report failed: nothing was recorded")
     fd = os.memfd_create("nativeleak")
     with open(fd, "wb") as memory:
         memory.write(trace.recording)
         memory.flush()
-        return subprocess.run([*command, f"/proc/self/fd/{fd}"], check=False, pass_fds=[fd]).returncode
+        return _run_report([*arguments, f"/proc/self/fd/{fd}"], "", pass_fds=[fd])
+
+
+def _run_report(arguments: Sequence[str], again: str, pass_fds: Sequence[int] = ()) -> int:
+    """Run the report in a process of its own.
+
+    Args:
+        arguments: Of nativeleak.
+        again: The command that makes the report later; empty where the recording goes with this process.
+        pass_fds: Descriptors that it inherits.
+
+    Returns:
+        Its exit status.
+
+    Raises:
+        NativeleakError: A signal ended it, such as that of the OOM killer.
+    """
+    status: int = children.run(children.python_module("nativeleak", *arguments), pass_fds=pass_fds).returncode
+    if status >= 0:
+        return status
+    name = signal.strsignal(-status) or f"signal {-status}"
+    memory = "; it needs some 100 MiB of memory" if -status == signal.SIGKILL else ""
+    remedy = f"the recording is whole; make the report from it, here or on another machine: {again}" if again else ""
+    raise NativeleakError(f"the report failed: its process was ended by {name}{memory}", remedy)

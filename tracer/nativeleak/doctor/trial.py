@@ -12,13 +12,12 @@ import contextlib
 import errno
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
+from nativeleak import children
 from nativeleak.closing import Closing
 from nativeleak.doctor import subject
 from nativeleak.doctor.checks import Check, State
@@ -89,8 +88,8 @@ class Subject(Closing):
     """The child that is traced; a context manager."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(subject.__file__))],
+        self.process = children.start(
+            children.python_script(subject.__file__),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

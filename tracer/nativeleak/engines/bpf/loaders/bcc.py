@@ -14,12 +14,12 @@ import functools
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from nativeleak import children
 from nativeleak.engines.bpf import abi, kernel
 from nativeleak.engines.bpf.instructions import INSTRUCTION, LOAD_64, PSEUDO_MAP_FD
 from nativeleak.engines.bpf.loaders.bcc_compiler import LIBRARY
@@ -96,8 +96,8 @@ def source_path() -> Path:
 
 def has_bcc() -> bool:
     """Whether BCC's library is installed; it is not loaded for this."""
-    command = [sys.executable, "-c", f"import ctypes; ctypes.CDLL({LIBRARY!r})"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    command = children.python_code(f"import ctypes; ctypes.CDLL({LIBRARY!r})")
+    return bool(children.run(command, capture_output=True).returncode == 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +145,10 @@ def _compile(headers: Headers, more_flags: Sequence[str]) -> Mapping[str, bytes]
     flags = [f"-DNL_MAP_{name}={_FIRST_NUMBER + i}" for i, name in enumerate(SHAPES)]
     flags += [f"-DNL_SCRATCH_BYTES={_SCRATCH_BYTES}", *more_flags]
     module = "nativeleak.engines.bpf.loaders.bcc_compiler"
-    command = [sys.executable, "-m", module, str(source_path()), headers.tree, headers.generated, *flags]
+    arguments = (str(source_path()), headers.tree, headers.generated, *flags)
+    command = children.python_module(module, *arguments, folders=())
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False, timeout=_COMPILE_TIMEOUT_S
-        )
+        done = children.run(command, capture_output=True, text=True, errors="replace", timeout=_COMPILE_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
         raise CannotTraceError(f"BCC did not compile the BPF programs in {_COMPILE_TIMEOUT_S:.0f} s") from error
     if done.returncode == 0:
