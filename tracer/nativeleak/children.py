@@ -50,14 +50,15 @@ def environment(**more: str) -> dict[str, str]:
 def python_module(module: str, *arguments: str, folders: Sequence[str] | None = None) -> list[str]:
     """The command that runs a module of ours in a Python of its own.
 
-    Our own package precedes the site packages, so that the child runs the code that its parent runs.
+    It imports from where its parent does, our own package first, but for folders that others may write to.
 
     Args:
         module: Its dotted name.
         arguments: For the module.
-        folders: Where it finds what it imports beside the standard library and us; None: the site packages.
+        folders: Where it finds what it imports beside the standard library and us; None: where its parent does.
     """
-    path = [str(Path(nativeleak.__file__).resolve().parents[1]), *(folders or ())]
+    others = filter(_is_trusted_folder, sys.path) if folders is None else folders
+    path = list(dict.fromkeys([str(Path(nativeleak.__file__).resolve().parents[1]), *others]))
     site = "import site;site.main();" if folders is None else ""
     code = f"import sys;sys.path+={path!r};{site}import runpy;runpy.run_module({module!r},None,'__main__',True)"
     return [_python(), "-I", "-S", "-c", code, *arguments]

@@ -11,14 +11,14 @@ from pathlib import Path
 import click
 
 from nativeleak import children
+from nativeleak.cli.live import make_observer
 from nativeleak.cli.params import DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
-from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.engine import AttachMode, Calls, Limits
+from nativeleak.engines.bpf.kernel import abi
+from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHooks
 from nativeleak.engines.names import EngineName
 from nativeleak.errors import NativeleakError, UsageError
-from nativeleak.live import make_observer
-from nativeleak.run import TraceOptions, Unwind
-from nativeleak.start import Tracer, run_trace
+from nativeleak.session.choose import Tracer, run_trace
+from nativeleak.session.run import TraceOptions, Unwind
 
 FORMATS = ("text", "json", "folded", "none")
 _MAX_DURATION_S = 366 * 86400.0
@@ -32,8 +32,9 @@ _MODES = {
     "tracefs": AttachMode.TRACEFS,
 }
 _CALLS = {
-    "trampolines": (Calls.TRAMPOLINES,),
-    "tracepoints": (Calls.TRACEPOINTS, Calls.RAW),
+    "fentry": (SyscallHooks.FENTRY,),
+    "trampolines": (SyscallHooks.FENTRY,),
+    "tracepoints": (SyscallHooks.TRACEPOINTS, SyscallHooks.RAW),
 }
 
 
@@ -162,7 +163,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         engine=EngineName(ctx.params["engine"]),
         inputs=ctx.params["inputs"],
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
-        calls=_CALLS.get(ctx.params["syscalls"], tuple(Calls)),
+        calls=_CALLS.get(ctx.params["syscalls"], tuple(SyscallHooks)),
         given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
     )
 

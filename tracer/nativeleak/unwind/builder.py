@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from nativeleak import children
+from nativeleak.process.namespaces import open_regular
 from nativeleak.symbols.elf import ElfFile
 from nativeleak.symbols.source import ElfError, FileSource
-from nativeleak.target.namespaces import open_regular
 from nativeleak.unwind.bare import is_c_library
 from nativeleak.unwind.cache import CacheKey, TableCache
 from nativeleak.unwind.eh_frame import n_frame_bytes

@@ -19,7 +19,7 @@ from typing import Final
 
 from nativeleak import children
 from nativeleak.errors import CannotTraceError, NativeleakError
-from nativeleak.target import procfs
+from nativeleak.process import procfs
 from nativeleak.units import format_duration
 
 TRACED: Final = (
