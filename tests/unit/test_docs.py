@@ -124,6 +124,12 @@ def test_files_and_tests_that_are_named_exist(page):
     assert missing == []
 
 
+def test_table_of_packages_is_that_of_the_tree():
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("| package |")[2].partition("\n\n")[0]
+    listed = {name for row in section.splitlines()[2:] for name in re.findall(r"`([a-z]+)/`", row.split("|")[1])}
+    assert listed == {path.parent.name for path in (ROOT / "tracer/nativeleak").glob("*/__init__.py")}
+
+
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_lines_are_short(page):
     assert [line for line in page.read_text().splitlines() if len(line) > MAX_COLUMNS] == []
