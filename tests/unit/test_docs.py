@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import errno
 import functools
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +74,19 @@ def commands(path: Path) -> Iterator[str]:
             yield called[0].partition("|")[0]
 
 
+def messages() -> str:
+    """Every string of the package, and the system's errors, one a line, with ``…`` in place of each value."""
+    found = [os.strerror(number) for number in errno.errorcode]
+    for path in (ROOT / "tracer/nativeleak").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = (str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+                found.append("".join(parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_local_links_and_anchors_exist(page):
     broken = []
@@ -122,6 +138,16 @@ def test_files_and_tests_that_are_named_exist(page):
             if not is_there:
                 missing.append(word)
     assert missing == []
+
+
+def test_messages_of_troubleshooting_are_printed_by_the_package():
+    printed = messages()
+    rows = re.findall(r"^\| (.+?) \|", (ROOT / "docs/troubleshooting.md").read_text(), flags=re.MULTILINE)
+    quoted = [span for row in rows if row.startswith("`") for span in _CODE_SPAN.findall(row)]
+    assert len(quoted) > 10
+    # What failed and why are strings of their own.
+    parts = {part.strip() for message in quoted for part in re.split(r"…|: ", message)}
+    assert sorted(part for part in parts if part not in printed) == []
 
 
 def test_table_of_packages_is_that_of_the_tree():
