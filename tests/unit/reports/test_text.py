@@ -12,12 +12,13 @@ import recording_fixtures as fixtures
 from nativeleak.analysis.select import By, Metric, Selection
 from nativeleak.model import Owner, Stack, TargetEnd, UnmapTotals
 from nativeleak.recording import Recording, RecordingWriter, open_recording
-from nativeleak.reports.render import Format, ReportOptions, render
+from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.text_sites import stack_lines
+from rendering import render
 
 
 def _text(recording: Recording, max_frames: int | None = 40, **selection: Any) -> str:
-    return render(recording, format=Format.TEXT, options=ReportOptions(Selection(**selection), max_frames=max_frames))
+    return render(recording, "text", WriteOptions(max_frames=max_frames), Selection(**selection))
 
 
 def _gateway(path: Path, **changes: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from nativeleak.cli.params import DURATION
+from nativeleak.reports.formats import FORMAT_NAMES
 
 
 @click.command(
@@ -20,7 +21,7 @@ Examples:
   nativeleak demo --format folded | flamegraph.pl > demo.svg""",
 )
 @click.option("--duration", type=DURATION, default="10s", show_default=True, metavar="TIME", help="How long to trace.")
-@click.option("--format", "format_name", type=click.Choice(["text", "json", "folded"]), default="text",
+@click.option("--format", "format_name", type=click.Choice(FORMAT_NAMES), default=FORMAT_NAMES[0],
               show_default=True, help="Report at the end.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Keep the recording here.")
 @click.option("-v", "--verbose", is_flag=True, help="Tracebacks of errors.")

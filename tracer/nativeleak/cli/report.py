@@ -8,7 +8,15 @@ from pathlib import Path
 
 import click
 
-from nativeleak.errors import UsageError
+from nativeleak.reports.formats import (
+    DEFAULT_WIDTH,
+    FORMAT_NAMES,
+    WriteOptions,
+    check_several,
+    check_terminal,
+    find_format,
+)
+from nativeleak.reports.names import printable
 from nativeleak.units import parse_size
 
 _EPILOG = """\b
@@ -32,7 +40,12 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
 @click.command("report", epilog=_EPILOG, short_help="Make reports from recordings.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option(
-    "--format", "format_name", type=click.Choice(["text", "json", "folded"]), default="text", show_default=True
+    "--format",
+    "format_name",
+    type=click.Choice(FORMAT_NAMES),
+    default=FORMAT_NAMES[0],
+    show_default=True,
+    help="Form of the report; folded: one line a stack, for flame graphs.",
 )
 @click.option(
     "--metric",
@@ -83,38 +96,29 @@ def report_command(
     max_frames: int,
     output: Path,
 ) -> None:
-    """Make a report from each recording FILE: what is outstanding, who allocated it, and whether it grows."""
+    """Make a report from each recording FILE: outstanding memory by thread and call site, and whether it grows."""
     # pandas takes half a second to load: neither --help nor any other verb shall wait for it.
     from nativeleak.analysis.select import By, Metric, Selection
     from nativeleak.recording import open_recording
-    from nativeleak.reports.output import write_file, write_stdout
-    from nativeleak.reports.render import DEFAULT_WIDTH, Format, ReportOptions, render
+    from nativeleak.reports.output import encode_text, open_file, open_stdout
+    from nativeleak.reports.render import write_report
 
-    if format_name == "json" and len(files) > 1:
-        raise UsageError(
-            "report --format json failed: several recordings do not fit into one JSON object",
-            "Run nativeleak report once for each recording.",
-        )
-    to_terminal = str(output) == "-" and sys.stdout.isatty()
-    options = ReportOptions(
-        selection=Selection(Metric(metric), By(by), thread, function, min_bytes, top),
+    format_ = find_format(format_name)
+    check_several(format_, files)
+    to_stdout = str(output) == "-"
+    to_terminal = to_stdout and sys.stdout.isatty()
+    check_terminal(format_, is_terminal=to_terminal, remedy=f"Name a file: -o report{format_.suffix}")
+    options = WriteOptions(
         width=shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if to_terminal else DEFAULT_WIDTH,
-        colour=to_terminal and format_name == "text",
+        colour=to_terminal,
         max_frames=max_frames or None,
     )
-    texts = []
-    for path in files:
-        with open_recording(path) as recording:
-            texts.append(render(recording, format=Format(format_name), options=options))
-    if len(files) > 1:
-        texts = [f"# {_heading(path)}:\n{text}\n" for path, text in zip(files, texts, strict=True)]
-    if str(output) == "-":
-        write_stdout("".join(texts))
-    else:
-        write_file(output, "".join(texts))
-
-
-def _heading(path: Path) -> str:
-    from nativeleak.reports.names import printable
-
-    return printable(str(path))
+    selection = Selection(Metric(metric), By(by), thread, function, min_bytes, top)
+    with open_stdout(is_binary=format_.is_binary) if to_stdout else open_file(output) as stream:
+        for path in files:
+            if len(files) > 1:
+                stream.write(encode_text(f"# {printable(str(path))}:\n"))
+            with open_recording(path) as recording:
+                write_report(recording, stream, format_, selection, options)
+            if len(files) > 1:
+                stream.write(b"\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +18,10 @@ from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHooks
 from nativeleak.engines.names import EngineName
 from nativeleak.errors import NativeleakError, UsageError
+from nativeleak.reports.formats import FORMAT_NAMES, check_terminal, find_format
 from nativeleak.session.choose import Tracer, run_trace
 from nativeleak.session.run import TraceOptions, Unwind
 
-FORMATS = ("text", "json", "folded", "none")
 _MAX_DURATION_S = 366 * 86400.0
 _INTERVAL_S = 10.0
 _MIN_INTERVAL_S = 0.1
@@ -36,6 +37,15 @@ _CALLS = {
     "trampolines": (SyscallHooks.FENTRY,),
     "tracepoints": (SyscallHooks.TRACEPOINTS, SyscallHooks.RAW),
 }
+
+
+def _check_format(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
+    """The report goes to standard output: say before the trace, not after it, that a terminal cannot show it."""
+    if name != "none":
+        report = f"nativeleak report FILE.nlk --format {name} -o OUT"
+        remedy = f"redirect standard output, or use --format none and then: {report}"
+        check_terminal(find_format(name), is_terminal=sys.stdout.isatty(), remedy=remedy)
+    return name
 
 
 @click.command(
@@ -57,8 +67,8 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 @click.option("--force", is_flag=True, help="Replace an existing recording.")
 @click.option("--interval", type=DURATION, metavar="TIME",
               help="Between two snapshots. [default: 10s, or a 20th of a shorter --duration]")  # fmt: skip
-@click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True,
-              help="Report at the end.")  # fmt: skip
+@click.option("--format", "format_", type=click.Choice([*FORMAT_NAMES, "none"]), default=FORMAT_NAMES[0],
+              show_default=True, callback=_check_format, help="Report at the end.")  # fmt: skip
 @click.option("--top", type=click.IntRange(1), default=None, metavar="N", help="Sites in the text report.")
 @click.option("--by", type=click.Choice(["site", "thread", "site,thread", "pool"]), default="site,thread",
               show_default=True, help="Rows of the report, as of nativeleak report.")  # fmt: skip

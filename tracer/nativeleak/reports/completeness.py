@@ -8,8 +8,8 @@ from typing import Final
 
 from nativeleak.engines.names import LOST_BY_BACKEND
 from nativeleak.model import Level, TargetEnd, TargetInfo, Window
-from nativeleak.reports.build import Report
 from nativeleak.reports.names import printable
+from nativeleak.reports.report import Report
 from nativeleak.units import format_bytes, format_duration
 
 
@@ -61,14 +61,14 @@ def gaps(report: Report) -> list[Gap]:
 
 
 def _ends(report: Report) -> list[Gap]:
-    found = [Gap(text, is_loss=True) for target in report.targets if (text := _end_of(target))]
-    if report.recording_error is not None:
-        found.append(Gap(f"the recording went on in memory: {printable(report.recording_error)}", is_loss=True))
-    if report.end_reason is None:
+    found = [Gap(text, is_loss=True) for target in report.trace.targets if (text := _end_of(target))]
+    if report.trace.recording_error is not None:
+        found.append(Gap(f"the recording went on in memory: {printable(report.trace.recording_error)}", is_loss=True))
+    if report.trace.end_reason is None:
         found.append(
             Gap(
                 "the recorder was stopped before it could finish; this is the state at the last snapshot, "
-                f"{format_duration(report.duration_s)} after the start",
+                f"{format_duration(report.trace.duration_s)} after the start",
                 is_loss=True,
             )
         )
@@ -111,14 +111,14 @@ def _lost(counters: Mapping[str, int]) -> list[Gap]:
 
 def _unwatched(report: Report) -> list[Gap]:
     """What the heap's figures do not cover, because all of it would have cost more than the budget."""
-    found = []
-    if "malloc" in report.info.probes and any(window.level in _UNWATCHED for window in report.windows):
-        unwatched_s = sum(window.to_s - window.from_s for window in report.windows if window.level in _UNWATCHED)
+    trace, found = report.trace, []
+    if "malloc" in trace.info.probes and any(window.level in _UNWATCHED for window in trace.windows):
+        unwatched_s = sum(window.to_s - window.from_s for window in trace.windows if window.level in _UNWATCHED)
         found.append(
             Gap(
-                f"for {format_duration(unwatched_s)} of {format_duration(report.duration_s)} heap allocations were not "
+                f"for {format_duration(unwatched_s)} of {format_duration(trace.duration_s)} heap allocations were not "
                 "recorded, to stay inside --max-overhead or --max-memory: "
-                f"{_windows_in_words(report.windows)}. What allocators mapped meanwhile is counted as mapped memory",
+                f"{_windows_in_words(trace.windows)}. What allocators mapped meanwhile is counted as mapped memory",
                 "trace with larger ones, or --max-overhead off",
                 is_loss=True,
             )
@@ -163,8 +163,8 @@ def _cut_stacks(counters: Mapping[str, int]) -> list[Gap]:
 
 
 def _guesses(report: Report) -> list[Gap]:
-    whole = sum(totals.outstanding_bytes for totals in report.totals.values())
-    without = [event.text for event in report.events if event.what == "unwind"]
+    whole = report.sums.outstanding_bytes
+    without = [event.text for event in report.trace.events if event.what == "unwind"]
     return [
         Gap(
             f"callers above {printable(module)} are guesses, marked [?], or missing: {_why_guessed(module, without)}; "
@@ -182,7 +182,7 @@ def _why_guessed(module: str, without: Sequence[str]) -> str:
 
 
 def _how_certain(report: Report) -> str:
-    certainty = report.certainty
+    certainty = report.sums.certainty
     if certainty is None:
         return ""
     return (
@@ -192,14 +192,14 @@ def _how_certain(report: Report) -> str:
 
 
 def _imprecise(report: Report) -> list[Gap]:
-    counters, info = report.counters, report.info
+    counters, info = report.counters, report.trace.info
     found = []
     if lost := LOST_BY_BACKEND.get(info.backend):
         found.append(Gap(f"made by {info.backend}: {lost}", "the engine libbpf sees more: nativeleak doctor"))
-    if report.sample_bytes:
+    if report.trace.sample_bytes:
         found.append(
             Gap(
-                f"sampled, one block in about {format_bytes(report.sample_bytes)} of them, larger ones all: "
+                f"sampled, one block in about {format_bytes(report.trace.sample_bytes)} of them, larger ones all: "
                 f"heap figures are estimates{_how_certain(report)}",
                 "trace without --sample, and with --max-overhead off, for exact ones",
             )

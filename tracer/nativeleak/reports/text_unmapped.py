@@ -11,8 +11,8 @@ from typing import Final
 
 from nativeleak.frames.headline import headline_frame
 from nativeleak.model import Kind, Owner
-from nativeleak.reports.build import Report, UnmapReport
 from nativeleak.reports.names import place, printable
+from nativeleak.reports.report import Report, UnmapReport
 from nativeleak.units import format_bytes
 
 _MAX_ROWS: Final = 5
@@ -21,7 +21,7 @@ _MAX_ROWS: Final = 5
 def unmap_lines(report: Report) -> Iterator[tuple[str, str]]:
     """The callers that gave most back, each line with its style; nothing where nobody would ask."""
     rows = [row for row in report.unmapped or () if row.totals.owner is Owner.PROGRAM and row.given_bytes]
-    is_asked = report.totals[Kind.MAP].outstanding_bytes or any(row.totals.other_threads_bytes for row in rows)
+    is_asked = report.sums.by_kind[Kind.MAP].outstanding_bytes or any(row.totals.other_threads_bytes for row in rows)
     if not rows or not is_asked:
         return
     yield "Mapped memory given back, by the caller of munmap, mremap or shmdt", "bold"
@@ -39,7 +39,7 @@ def _who(report: Report, row: UnmapReport) -> str:
     where = place(frame) if frame else ""
     parts = [printable(frame.function) + (f"  {where}" if where else "") if frame else "[no stack]"]
     parts.append(f"thread {printable(row.thread)}" + (f" (TID {row.tid})" if row.tid else ""))
-    if len(report.targets) > 1:
+    if len(report.trace.targets) > 1:
         parts.append(f"PID {row.pid}")
     for n_bytes, what in (
         (row.totals.other_threads_bytes, "of it mapped by other threads"),
