@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nativeleak.engines.choose import candidates, fallback_notice
-from nativeleak.engines.names import BACKENDS, LOST, ORDER, EngineName
+from nativeleak.engines.registry import ENGINES
 from nativeleak.errors import CannotTraceError, MendableError, NativeleakError, UsageError
 from nativeleak.session import choose
 from nativeleak.session.run import TraceOptions
@@ -31,38 +32,56 @@ def tried(monkeypatch):
     class Tried(list):
         def __init__(self):
             self.outcome = {}
+            self.obstacles = {}
 
-    seen = Tried()
+        def candidates(self, wanted):
+            return [
+                replace(spec, obstacle=lambda _, spec=spec: self.obstacles.get(spec.name, "")) for spec in every(wanted)
+            ]
 
-    def make(engine, options, told, failures, *, is_forced):
-        seen.append((engine.value, is_forced, [failed.value for failed, _ in failures]))
-        made = seen.outcome.get(engine, MadeUp())
+    seen, every = Tried(), choose.candidates
+
+    def make(spec, options, told, fallen):
+        seen.append((spec.name, fallen))
+        made = seen.outcome.get(spec.name, MadeUp())
         if isinstance(made, Exception):
             raise made
         return made
 
     monkeypatch.setattr(choose, "_make", make)
+    monkeypatch.setattr(choose, "candidates", seen.candidates)
     return seen
 
 
+NAMES = [spec.name for spec in ENGINES]
+
+
 def options(engine="auto", **more):
-    return TraceOptions((1,), Path("x.nlk"), engine=EngineName(engine), **more)
+    return TraceOptions((os.getpid(),), Path("x.nlk"), engine=engine, **more)
 
 
 def test_auto_first_engine_works_nothing_else_is_tried(tried):
     choose.run_trace(options(), None)
-    assert tried == [("libbpf", False, [])]
+    assert tried == [("libbpf", "")]
 
 
 def test_auto_goes_down_the_list_to_the_first_that_works(tried):
     no = CannotTraceError("no rights", "run as root")
-    tried.outcome = {EngineName.LIBBPF: MadeUp(no), EngineName.BCC: no, EngineName.STRACE: no}
+    tried.outcome = {"libbpf": MadeUp(no), "bcc": no, "strace": no}
     choose.run_trace(options(), None)
-    assert tried[-1] == ("pmap", False, ["libbpf", "bcc", "strace"])
+    assert [name for name, _ in tried] == NAMES
+    assert tried[-1][1].startswith("falling back to pmap (no rights); not available: ")
+
+
+def test_auto_passes_over_an_engine_with_an_obstacle(tried):
+    tried.outcome = {"libbpf": CannotTraceError("no rights")}
+    tried.obstacles |= {"bcc": "not installed", "strace": "not asked for"}
+    choose.run_trace(options(), None)
+    assert [name for name, _ in tried] == ["libbpf", "pmap"]
 
 
 def test_auto_none_works_the_first_error_is_told(tried):
-    tried.outcome = {engine: CannotTraceError(f"not by {engine}") for engine in ORDER}
+    tried.outcome = {name: CannotTraceError(f"not by {name}") for name in NAMES}
     with pytest.raises(CannotTraceError, match="not by libbpf"):
         choose.run_trace(options(), None)
     assert len(tried) == 4
@@ -77,27 +96,19 @@ def test_auto_none_works_the_first_error_is_told(tried):
     ],
 )
 def test_auto_does_not_fall_where_another_engine_is_no_answer(tried, outcome):
-    tried.outcome = {EngineName.LIBBPF: outcome}
+    tried.outcome = {"libbpf": outcome}
     with pytest.raises(NativeleakError):
         choose.run_trace(options(), None)
     assert len(tried) == 1
 
 
-@pytest.mark.parametrize("engine", ORDER)
-def test_forced_engine_is_the_only_one(tried, engine):
+@pytest.mark.parametrize("engine", NAMES)
+def test_forced_engine_is_the_only_one_whatever_its_obstacle(tried, engine):
     tried.outcome = {engine: CannotTraceError("no")}
+    tried.obstacles[engine] = "not asked for"
     with pytest.raises(CannotTraceError):
         choose.run_trace(options(engine), None)
-    assert [name for name, _, _ in tried] == [engine.value]
-    assert candidates(engine) == (engine,)
-
-
-def test_every_engine_has_a_backend_and_says_what_is_lost():
-    assert set(BACKENDS) == set(LOST) == set(ORDER)
-    assert fallback_notice(EngineName.PMAP, "no rights") == (
-        "engine pmap, since no rights; lost by it: no call stacks, no threads and no single allocations, only which "
-        "region grows"
-    )
+    assert tried == [(engine, "")]
 
 
 def test_several_inputs_that_are_no_listings_are_refused(tmp_path):

@@ -16,7 +16,7 @@ from nativeleak.cli.live import make_observer
 from nativeleak.cli.params import DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHooks
-from nativeleak.engines.names import EngineName
+from nativeleak.engines.registry import AUTO, NAMES
 from nativeleak.errors import NativeleakError, UsageError
 from nativeleak.reports.formats import FORMAT_NAMES, check_terminal, find_format
 from nativeleak.session.choose import Tracer, run_trace
@@ -97,7 +97,7 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 @click.option(
     "--maps-only", is_flag=True, help="No allocator probes: only mmap and brk (Go, stripped static programs)."
 )
-@click.option("--engine", type=click.Choice([str(name) for name in EngineName]), default="auto", show_default=True,
+@click.option("--engine", type=click.Choice(NAMES), default=AUTO, show_default=True,
               help="Who observes: the best that works here, or this one alone.")  # fmt: skip
 @click.option("--input", "inputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
               help="Read what strace or pmap -x have recorded instead of tracing; again for more of pmap.")  # fmt: skip
@@ -143,7 +143,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
     )
     if ctx.params["ring_size"] & (ctx.params["ring_size"] - 1):
         raise UsageError(f"--ring-size {ctx.params['ring_size']}: must be a power of two")
-    if ctx.params["engine"] == EngineName.BCC and ctx.params["unwind"] == Unwind.TABLES:
+    if ctx.params["engine"] == "bcc" and ctx.params["unwind"] == Unwind.TABLES:
         raise UsageError(
             "--unwind tables does not go with --engine bcc", "its stacks go by frame pointers: --unwind fp"
         )
@@ -170,7 +170,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         ),
         maps_only=ctx.params["maps_only"],
         overwrite=ctx.params["force"],
-        engine=EngineName(ctx.params["engine"]),
+        engine=ctx.params["engine"],
         inputs=ctx.params["inputs"],
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
         calls=_CALLS.get(ctx.params["syscalls"], tuple(SyscallHooks)),

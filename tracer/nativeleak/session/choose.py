@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
 from nativeleak.engines.bpf.kernel.programs import Loader
-from nativeleak.engines.choose import candidates, check_bcc, check_strace, fallback_notice
-from nativeleak.engines.names import EngineName
+from nativeleak.engines.registry import AUTO, EngineSpec, candidates, fallback_notice
 from nativeleak.errors import CannotTraceError, MendableError
 from nativeleak.recording.writer import RecordingWriter
 from nativeleak.session.run import Observer, Trace, TraceOptions
 
-_LOADERS: Final = {EngineName.LIBBPF: Loader.LIBBPF, EngineName.BCC: Loader.BCC}
+_LOADERS: Final = {"libbpf": Loader.LIBBPF, "bcc": Loader.BCC}
 
 
 class Told(Observer, Protocol):
@@ -67,41 +65,33 @@ def run_trace(options: TraceOptions, told: Told) -> Tracer:
         rerun = open_inputs(options, told)
         rerun.run()
         return rerun
-    failures: list[tuple[EngineName, CannotTraceError]] = []
-    for engine in candidates(options.engine):
-        is_forced = options.engine is not EngineName.AUTO
+    failures: list[CannotTraceError] = []
+    for spec in candidates(options.engine):
+        is_forced = options.engine != AUTO
         tracer: Tracer | None = None
+        if not is_forced and (why := spec.obstacle(options.pids)):
+            failures.append(
+                CannotTraceError(f"tracing by {spec.name} failed: {why}", f"ask for it: --engine {spec.name}")
+            )
+            continue
         try:
-            tracer = _make(engine, options, told, failures, is_forced=is_forced)
+            tracer = _make(spec, options, told, fallback_notice(spec, failures[0].what) if failures else "")
             tracer.run()
         except CannotTraceError as error:
             if is_forced or isinstance(error, MendableError) or (tracer is not None and tracer.has_begun):
                 raise
-            failures.append((engine, error))
+            failures.append(error)
         else:
             return tracer
-    raise failures[0][1]
+    raise failures[0]
 
 
-def _make(
-    engine: EngineName,
-    options: TraceOptions,
-    told: Told,
-    failures: Sequence[tuple[EngineName, CannotTraceError]],
-    *,
-    is_forced: bool,
-) -> Tracer:
-    if engine in _LOADERS:
-        if engine is EngineName.BCC:
-            if not is_forced:
-                check_bcc()
-            told = _SayFirst(told, fallback_notice(engine, failures[0][1].what)) if failures else told
-        return Trace(replace(options, loader=_LOADERS[engine]), told)
-    if engine is EngineName.STRACE:
-        check_strace(is_forced=is_forced)
+def _make(spec: EngineSpec, options: TraceOptions, told: Told, fallen: str) -> Tracer:
+    if spec.name in _LOADERS:
+        return Trace(replace(options, loader=_LOADERS[spec.name]), _SayFirst(told, fallen) if fallen else told)
     from nativeleak.session.fallback import make_fallback  # what most traces do without: 2 MB
 
-    return make_fallback(engine, options, told, fallback_notice(engine, failures[0][1].what) if failures else "")
+    return make_fallback(spec, options, told, fallen)
 
 
 class _SayFirst:

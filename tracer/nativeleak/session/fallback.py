@@ -15,9 +15,9 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from nativeleak import __version__
-from nativeleak.engines.names import EngineName
 from nativeleak.engines.pmap.engine import PmapEngine
-from nativeleak.engines.strace.engine import DEFAULT_DURATION_S, StraceEngine
+from nativeleak.engines.registry import EngineSpec, coverage_of
+from nativeleak.engines.strace.engine import StraceEngine
 from nativeleak.engines.userspace import TracedProcess, WatchEngine
 from nativeleak.errors import NativeleakError, NoTargetError
 from nativeleak.model import Snapshot, Stack, TargetEnd, TargetInfo, TraceInfo
@@ -291,11 +291,11 @@ class Rerun:
                 self.recording = self.writer.serialize()
 
 
-def make_fallback(engine: EngineName, options: TraceOptions, teller: Teller, fallen: str) -> FallbackTrace:
+def make_fallback(spec: EngineSpec, options: TraceOptions, teller: Teller, fallen: str) -> FallbackTrace:
     """A trace by strace or pmap.
 
     Args:
-        engine: Which.
+        spec: Which engine.
         options: What to do.
         teller: Who is told.
         fallen: That it is not the engine that was wanted, and why; empty where it is.
@@ -304,29 +304,20 @@ def make_fallback(engine: EngineName, options: TraceOptions, teller: Teller, fal
         NativeleakError: The engine cannot work here, or the processes cannot be watched.
     """
     targets = check_targets(options.pids)
-    watcher = StraceEngine(targets) if engine is EngineName.STRACE else PmapEngine(targets)
+    watcher = StraceEngine(targets) if spec.name == "strace" else PmapEngine(targets)
     if fallen:
         teller.warn(fallen)
-    if isinstance(watcher, StraceEngine):
-        options = _bounded(options)
-        teller.warn(cost_warning(watcher, options.duration_s or 0.0))
+    if spec.default_duration_s is not None:
+        options = _bounded(options, spec.default_duration_s)
+    if spec.warning:
+        teller.warn(f"warning: {spec.warning.format(duration=format_duration(options.duration_s or 0.0))}")
     return FallbackTrace(options, watcher, teller)
 
 
-def _bounded(options: TraceOptions) -> TraceOptions:
+def _bounded(options: TraceOptions, duration_s: float) -> TraceOptions:
     if options.duration_s is not None:
         return options
-    interval_s = min(options.interval_s, DEFAULT_DURATION_S / 20)
-    return replace(options, duration_s=DEFAULT_DURATION_S, interval_s=interval_s)
-
-
-def cost_warning(engine: StraceEngine, duration_s: float) -> str:
-    """What strace costs the target, said before it begins."""
-    stacks = "; where it maps memory its stack is walked too, for milliseconds" if engine.has_stacks else ""
-    return (
-        "warning: strace stops a thread twice at every system call, for tens of microseconds"
-        f"{stacks}: the target runs slower for {format_duration(duration_s)}"
-    )
+    return replace(options, duration_s=duration_s, interval_s=min(options.interval_s, duration_s / 20))
 
 
 def trace_info(options: TraceOptions, source: WatchEngine | Replay) -> TraceInfo:
@@ -335,6 +326,7 @@ def trace_info(options: TraceOptions, source: WatchEngine | Replay) -> TraceInfo
         version=__version__,
         started=time.time(),
         backend=source.backend,
+        coverage=coverage_of(source.backend),
         kernel=platform.release(),
         machine=platform.machine(),
         boot_id=procfs.read_boot_id(),

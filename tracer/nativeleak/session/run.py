@@ -29,7 +29,7 @@ from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, Loader, Programs, SyscallHooks
 from nativeleak.engines.bpf.targets import TargetState
-from nativeleak.engines.names import EngineName
+from nativeleak.engines.registry import AUTO, coverage_of
 from nativeleak.errors import CannotTraceError, MendableError, NativeleakError, NoTargetError
 from nativeleak.frames.headline import headline_frame
 from nativeleak.ledger.slices import slice_seconds
@@ -96,7 +96,7 @@ class TraceOptions:
         maps_only: No allocator probes: mmap and brk only.
         calls: Ways to see system calls that may be tried.
         loader: Of an engine that runs our BPF programs.
-        engine: Who observes.
+        engine: A value of ``--engine``.
         inputs: Output of other programs to read instead of tracing.
     """
 
@@ -119,7 +119,7 @@ class TraceOptions:
     calls: tuple[SyscallHooks, ...] = tuple(SyscallHooks)
     loader: Loader = Loader.LIBBPF
     given: dict[str, str] = field(default_factory=dict)
-    engine: EngineName = EngineName.AUTO
+    engine: str = AUTO
     inputs: tuple[Path, ...] = ()
 
 
@@ -546,6 +546,7 @@ class Trace:
             version=__version__,
             started=time.time(),
             backend=f"bpf-{self.options.loader}",
+            coverage=coverage_of(f"bpf-{self.options.loader}"),
             kernel=platform.release(),
             machine=platform.machine(),
             boot_id=procfs.read_boot_id(),

@@ -21,8 +21,6 @@ from nativeleak.model import Snapshot, Stack, TargetEnd, TargetInfo
 from nativeleak.process import procfs
 from nativeleak.symbols.resolver import Symbolizer
 
-DEFAULT_DURATION_S: Final = 60.0
-"""Of a trace without ``--duration``: what it costs the target is not to go on for as long as nobody looks."""
 _NAMES_EVERY_S: Final = 1.0
 _FOREIGN: Final = -1
 _MAX_KNOWN: Final = 1 << 20
