@@ -279,7 +279,7 @@ def test_render_without_a_snapshot_says_so_in_a_report(tmp_path: Path) -> None:
         assert (report["window"]["snapshots"], report["sites"]) == (0, [])
         assert report["target"]["pid"] == target.pid
         assert text.startswith(f"{target.comm} (PID {target.pid}): traced for ")
-        assert "no snapshot was made yet" in " ".join(text.split())
+        assert "the recording ends before its first snapshot" in " ".join(text.split())
         for by in By:
             assert _folded(recording, by=by) == []
 

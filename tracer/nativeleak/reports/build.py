@@ -29,6 +29,7 @@ from nativeleak.model import (
     Level,
     Owner,
     Stack,
+    StackCoverage,
     Uncertainty,
     Window,
 )
@@ -47,8 +48,8 @@ from nativeleak.reports.report import (
     UnmapReport,
 )
 
-_NO_TABLE: Final = "no table"  # how the walk of a stack ended that came to code without unwind rules: Stack.end
-_WITHOUT_STACKS: Final = ("strace", "pmap")
+_NO_TABLE: Final = "no table"
+"""``Stack.end`` of a walk that reached code without unwind rules."""
 
 LOST_STACK: Final = Stack(0, (Frame("[stack lost]", None, 0, 0, FrameKind.UNRESOLVED),), end="lost")
 
@@ -100,7 +101,7 @@ def build(recording: Recording, selection: Selection) -> Report:
 def stack_id(stack: Stack) -> str:
     """Text id of a stack: the same for the same functions and offsets, wherever the modules were loaded.
 
-    One without frames is known by its key.
+    The id of a stack without frames is its key.
     """
     if not stack.frames:
         return f"{stack.key:016x}"
@@ -144,7 +145,7 @@ def _sum(table: pd.DataFrame) -> Totals:
 
 
 def _certainty(table: pd.DataFrame) -> Certainty | None:
-    """Of the sum over some sites."""
+    """Bounds of the sum over some sites; None where it is exact."""
     uncertainty = Uncertainty(
         int(table["n_sampled"].sum()), float(table["variance_bytes"].sum()), float(table["variance_count"].sum())
     )
@@ -167,7 +168,7 @@ def _trace_facts(recording: Recording) -> TraceFacts:
 
 
 def _only_window(recording: Recording) -> Window:
-    """Of a recording from before there were several."""
+    """The whole trace as one window, for recordings of versions that wrote no windows."""
     last = recording.last_snapshot
     sample_bytes = recording.info.sample_bytes
     level = Level.SAMPLED if sample_bytes else Level.EXACT if "malloc" in recording.info.probes else Level.SYSCALLS
@@ -175,7 +176,7 @@ def _only_window(recording: Recording) -> Window:
 
 
 def _kind_totals(recording: Recording, program: pd.DataFrame, kind: Kind) -> Totals:
-    """Sums over the sites of a kind and those that were dropped, which hold nothing but have allocated."""
+    """Sums over the sites of a kind, with retired sites: those hold nothing but have allocated."""
     totals = _sum(program[program["kind"] == kind.value])
     retired = [site for site in recording.retired if site.key.kind is kind and site.owner is not Owner.ALLOCATOR]
     return replace(
@@ -227,12 +228,12 @@ def _stack(recording: Recording, key: int) -> Stack:
     known = recording.stack(key)
     if known is not None and known.frames:
         return known
-    return Stack(key, ()) if recording.info.backend in _WITHOUT_STACKS else LOST_STACK
+    return LOST_STACK if recording.info.coverage.stacks is StackCoverage.ALL else Stack(key, ())
 
 
 def _unmapped(recording: Recording, selection: Selection) -> tuple[UnmapReport, ...] | None:
-    """Those that the selection's thread and function leave: neither merged nor cut, since they are no sites."""
-    if recording.unmapped is None or recording.info.backend in _WITHOUT_STACKS:
+    """Callers that pass the selection's thread and function filters; they are no sites, so none is merged or cut."""
+    if recording.unmapped is None or not recording.info.coverage.has_unmappers:
         return None
     pids = {target.slot: target.pid for target in recording.targets}
     table = keep_threads(unmap_table(recording), selection.thread)
@@ -278,7 +279,7 @@ def _top_path(recording: Recording, holding: pd.DataFrame) -> tuple[SiteReport, 
 
 
 def _guessed(recording: Recording, holding: pd.DataFrame) -> dict[str, int]:
-    """Bytes at stacks whose walk had to guess or stop, by the module of the first frame without unwind information."""
+    """Bytes at stacks with a guessed or missing caller, by the module of the first frame without unwind information."""
     by_stack = holding.groupby("stack_key")["outstanding_bytes"].sum()
     guessed: dict[str, int] = {}
     for key, n_bytes in zip(by_stack.index.to_numpy(), by_stack.tolist(), strict=True):
@@ -294,7 +295,7 @@ def _guessed(recording: Recording, holding: pd.DataFrame) -> dict[str, int]:
 
 
 def _threads(recording: Recording, holding: pd.DataFrame) -> tuple[ThreadReport, ...]:
-    """One row a tid, which is all that the sites of a report name a thread by; the latest owner of a tid names it."""
+    """One row a TID: sites of a report know a thread by its TID only. Its last thread gives the name."""
     by_tid = holding.groupby("tid")
     sums = by_tid[["outstanding_bytes", "outstanding_count"]].sum()
     tids = [int(tid) for tid in sums.index.to_numpy()]
@@ -304,7 +305,7 @@ def _threads(recording: Recording, holding: pd.DataFrame) -> tuple[ThreadReport,
     rows = []
     for tid in latest.keys() | n_bytes.keys():
         thread = latest.get(tid)
-        # TID 0 stands for threads that found no room: no thread of its own.
+        # TID 0 stands for threads beyond the limit: it is no thread of its own.
         if tid in n_bytes or (thread is not None and thread.alive and tid):
             name, alive = (thread.name, thread.alive) if thread else (UNKNOWN_THREAD, False)
             rows.append(ThreadReport(int(tid), name, alive, int(n_bytes.get(tid, 0)), int(n_blocks.get(tid, 0))))
@@ -329,7 +330,7 @@ def _resident(recording: Recording) -> Resident | None:
 
 def _overhead(recording: Recording) -> Overhead:
     last = recording.last_snapshot
-    # Where there was a budget its windows say what was measured in each; else all hits cost the same.
+    # With a budget each window has a measured cost; without one every hit costs the same.
     in_probes_s = sum(window.cost_s for window in recording.windows) or last.probe_hits * last.probe_cost_ns / 1e9
     whole_s = last.target_cpu_s or last.elapsed_s
     return Overhead(

@@ -25,13 +25,11 @@ from nativeleak.units import format_bytes, format_duration
 
 _LABEL_WIDTH: Final = 16
 _NO_SNAPSHOT: Final = (
-    "not known: no snapshot was made yet when the recording was cut off; trace again, and for longer than the interval "
-    "between snapshots"
+    "unknown: the recording ends before its first snapshot; trace again, for longer than the interval between snapshots"
 )
 _MAX_THREADS: Final = 20
-_HITS: Final = {"strace": "system calls read", "pmap": "readings of all mappings"}
 _ROUTINE: Final = frozenset({"probes", "engine", "unwind", "level"})
-"""Events that belong to every trace, or are told in other words: they are in the JSON report."""
+"""Events of every trace, or that the report states in other words; all are in the JSON report."""
 
 
 class Line(NamedTuple):
@@ -117,7 +115,7 @@ def _outstanding(report: Report) -> str:
     if brk.allocated_count:
         parts.append(f"brk {format_bytes(brk.outstanding_bytes)}")
     if report.sums.jvm.outstanding_bytes:
-        parts.append(f"of all this {format_bytes(report.sums.jvm.outstanding_bytes)} by the JVM for itself")
+        parts.append(f"{format_bytes(report.sums.jvm.outstanding_bytes)} of all this belongs to the JVM itself")
     return (
         f"{format_bytes(whole)} allocated during the trace and not freed by its end, of {format_bytes(allocated)} "
         f"allocated: {'; '.join(parts)}"
@@ -127,7 +125,7 @@ def _outstanding(report: Report) -> str:
 def _growth(report: Report) -> str:
     growth = report.sums.growth
     if growth.verdict is Verdict.UNDECIDED and report.trace.n_snapshots < 4:
-        return f"undecided: {_count(report.trace.n_snapshots, 'snapshot')} cannot tell; trace for longer"
+        return f"undecided: {_count(report.trace.n_snapshots, 'snapshot')} cannot show growth; trace for longer"
     return f"{_verdict(growth)}: {_rates(growth)}{_interval(growth)}"
 
 
@@ -141,7 +139,7 @@ def _interval(growth: Growth) -> str:
     low, high = growth.low_bytes_per_s, growth.high_bytes_per_s
     if low == high:
         return ""
-    return f" (95 % sure: between {_signed(low * 60)} and {_signed(high * 60)} a minute)"
+    return f" (95 % confidence: between {_signed(low * 60)} and {_signed(high * 60)} a minute)"
 
 
 def _verdict(growth: Growth) -> str:
@@ -149,13 +147,13 @@ def _verdict(growth: Growth) -> str:
         Verdict.GROWING: "growing",
         Verdict.STEADY: "steady",
         Verdict.SHRINKING: "shrinking",
-        Verdict.UNDECIDED: "undecided, neither growth nor its absence is certain",
+        Verdict.UNDECIDED: "undecided, growth is neither certain nor ruled out",
     }[growth.verdict]
 
 
 def _held_by(report: Report) -> str:
     holders = [thread for thread in report.threads if thread.outstanding_bytes]
-    if not holders or (len(holders) == 1 and not holders[0].tid):  # threads were not told apart
+    if not holders or (len(holders) == 1 and not holders[0].tid):  # the engine cannot see threads
         return ""
     top = holders[0]
     others = f", the rest by {_count(len(holders) - 1, 'other thread')}" if len(holders) > 1 else ""
@@ -199,7 +197,11 @@ def _resident(report: Report) -> str:
     course += f"last: {_signed(grown)}"
     if resident.explained_pct is None:
         return course
-    return f"{course}; what all call sites together gained explains {resident.explained_pct:.0f} % of that"
+    pct = round(resident.explained_pct)
+    if pct < 100:
+        return f"{course}; call sites account for {pct} % of it"
+    why = f" ({pct} %: some of that memory was already resident)" if pct > 100 else ""
+    return f"{course}; call sites account for all of it{why}"
 
 
 def _threads(report: Report) -> Iterator[Line]:
@@ -230,8 +232,8 @@ def _completeness(report: Report, width: int) -> Iterator[Line]:
         yield from _wrapped("  - " + _sentence(gap), "    ", width, "red" if gap.is_loss else "")
     if report.sums.backing.outstanding_bytes:
         yield from _wrapped(
-            f"  - {format_bytes(report.sums.backing.outstanding_bytes)} that allocators mapped for themselves is in no "
-            "total: the blocks inside of it are counted",
+            f"  - {format_bytes(report.sums.backing.outstanding_bytes)} that allocators mapped for themselves is not "
+            "in the totals, because the blocks inside it are counted",
             "    ",
             width,
         )
@@ -242,15 +244,15 @@ def _completeness(report: Report, width: int) -> Iterator[Line]:
 
 def _overhead(report: Report, width: int) -> Iterator[Line]:
     cost = report.overhead
-    parts = [f"{cost.probe_hits:,} {_HITS.get(report.trace.info.backend, 'probe hits')}"]
+    parts = [f"{cost.probe_hits:,} {printable(report.trace.info.coverage.hits)}"]
     if cost.probe_cost_ns:
         parts.append(
             f"about {cost.target_cpu_pct:.2g} % of the target's CPU time, {cost.core_pct:.2g} % of one core "
             f"(estimated; a hit with a shallow stack takes {cost.probe_cost_ns:,.0f} ns)"
         )
     parts.append(
-        f"the tracer itself used {cost.tracer_cpu_s:.1f} s of CPU and at most "
-        f"{format_bytes(cost.tracer_max_rss_bytes)} of memory, its maps {format_bytes(cost.kernel_bytes)} in the kernel"
+        f"the tracer used {cost.tracer_cpu_s:.1f} s of CPU time, at most "
+        f"{format_bytes(cost.tracer_max_rss_bytes)} of memory and {format_bytes(cost.kernel_bytes)} of kernel maps"
     )
     yield Line("Overhead of the trace", "bold")
     yield from _wrapped("  " + "; ".join(parts), "  ", width)

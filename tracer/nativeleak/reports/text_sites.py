@@ -28,8 +28,8 @@ _LEGEND: Final = (
     "share       of all outstanding bytes",
     "outstanding allocated during the trace and not freed by its end; blocks: how many allocations",
     "mean block  outstanding / blocks; oldest: age of the oldest outstanding allocation",
-    "growth/min  bytes a minute over the trace; verdict: whether it is certain (95 %) and lasts",
-    "stacks      allocator first; each function was called by the one below it; [?]: a guess, see Completeness",
+    "growth/min  bytes per minute over the trace; verdict: whether growth is certain (95 %) and lasting",
+    "stacks      allocator first; each function was called by the one below it; [?] is a guess, see Completeness",
 )
 
 
@@ -78,7 +78,7 @@ def _heading(report: Report) -> str:
 
 
 def jvm_lines(report: Report) -> Iterator[Styled]:
-    """What the JVM holds for itself, by what it is for: one line each, beneath the program's sites."""
+    """Memory that the JVM holds for itself, one line a purpose, below the program's sites."""
     if not report.jvm_sites:
         return
     sums: dict[str, list[int]] = {}
@@ -88,7 +88,7 @@ def jvm_lines(report: Report) -> Iterator[Styled]:
         row[1] += site.totals.outstanding_count
         row[2] += site.totals.reserved_bytes
     whole = report.sums.outstanding_bytes
-    yield "Held by the JVM itself (not by the program's calls)", "bold"
+    yield "Held by the JVM itself, not by the program's calls", "bold"
     yield "   share  outstanding      blocks     reserved  for", "dim"
     for purpose, (n_bytes, n_blocks, reserved) in sorted(sums.items(), key=lambda item: -item[1][0]):
         share = f"{100 * n_bytes / whole:.1f} %" if whole else "-"
@@ -141,7 +141,7 @@ def _where(report: Report, site: SiteReport) -> str:
 
 
 def stack_lines(stack: Stack, max_frames: int | None) -> Iterator[Styled]:
-    """The frames, leaf first, recursion folded into one line, and where the stack is not whole, why."""
+    """The frames, leaf first, recursion folded into one line, then why the stack is incomplete if it is."""
     folded = _fold_recursion(stack.frames)
     shown = folded if max_frames is None or len(folded) <= max_frames else folded[: max_frames - 1] + folded[-1:]
     width = max((len(name) for name, _ in shown), default=0)
@@ -151,7 +151,7 @@ def stack_lines(stack: Stack, max_frames: int | None) -> Iterator[Styled]:
         yield f"        {name:<{min(width, 60)}}  {where}".rstrip(), ""
     if stack.frames and stack.end not in ("root", "lost"):
         remedy = " (trace with a larger --max-depth)" if stack.end == "depth" else ""
-        yield f"        ... the walk of the stack ended here: {printable(stack.end)}{remedy}", "dim"
+        yield f"        ... stack walk ended here: {printable(stack.end)}{remedy}", "dim"
 
 
 def _fold_recursion(frames: Sequence[Frame]) -> list[Styled]:
@@ -163,7 +163,7 @@ def _fold_recursion(frames: Sequence[Frame]) -> list[Styled]:
 
 
 def _marked_name(frame: Frame) -> str:
-    """The function, with a question mark where the walk is not sure of the frame."""
+    """The function, with a question mark where the frame is a guess."""
     name = printable(frame.function) or "[no name]"
     return f"{name}  [?]" if frame.found in (FrameSource.GUESS, FrameSource.SIGNAL) else name
 
