@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from nativeleak.cli.completion import complete_threads
 from nativeleak.reports.formats import (
     DEFAULT_WIDTH,
     FORMAT_NAMES,
@@ -22,9 +23,9 @@ from nativeleak.units import parse_size
 _EPILOG = """\b
 Examples:
   nativeleak report trace.nlk                              the answer, and the ten largest sites
-  nativeleak report trace.nlk --metric growth --top 5      what grows fastest
-  nativeleak report trace.nlk --by pool                    threads of a pool as one
-  nativeleak report trace.nlk --thread 'nioEventLoop-*'    what these threads hold
+  nativeleak report trace.nlk --metric growth --top 5      the five fastest-growing sites
+  nativeleak report trace.nlk --by pool                    threads of a pool as one row
+  nativeleak report trace.nlk --thread 'nioEventLoop-*'    only these threads
   nativeleak report trace.nlk --format folded | flamegraph.pl > trace.svg
   nativeleak report trace.nlk --format json -o trace.json
 """
@@ -37,7 +38,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
         raise click.BadParameter(str(error)) from error
 
 
-@click.command("report", epilog=_EPILOG, short_help="Make reports from recordings.")
+@click.command("report", epilog=_EPILOG, short_help="Make reports from recordings, anywhere.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option(
     "--format",
@@ -52,29 +53,44 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
     type=click.Choice(["outstanding", "allocated", "count", "growth", "resident"]),
     default="outstanding",
     show_default=True,
-    help="What sites are ordered by, and what folded stacks count (growth: bytes a minute).",
+    help="Order of the sites, and the figure of folded stacks (growth: bytes per minute).",
 )
 @click.option(
     "--by",
     type=click.Choice(["site", "thread", "site,thread", "pool"]),
     default="site,thread",
     show_default=True,
-    help="One row for each call site (threads merged), each thread (stacks merged), or each pair of them; pool: each "
-    "call site and pool of threads, whose names differ in numbers only (reactor-http-epoll-*).",
+    help="One row per call site (threads merged), per thread (stacks merged), or per pair of them. pool: threads whose "
+    "names differ only in numbers are one (reactor-http-epoll-*).",
 )
-@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show N rows; 10 in text, all in other formats.")
 @click.option(
-    "--min", "min_bytes", callback=_size, default="0", metavar="SIZE", help="Leave out smaller rows: 64K, 1MiB."
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of rows to show. [default: 10 in text, all in other formats]",
 )
-@click.option("--thread", metavar="PATTERN", help="Only threads with this TID or name; * and ? or /REGEX/.")
-@click.option("--function", metavar="REGEX", help="Only stacks with a matching function in any frame.")
+@click.option(
+    "--min",
+    "min_bytes",
+    callback=_size,
+    default="0",
+    metavar="SIZE",
+    help="Leave out rows with fewer outstanding bytes: 64K, 1MiB.",
+)
+@click.option(
+    "--thread",
+    metavar="PATTERN",
+    shell_complete=complete_threads,
+    help="Show only threads with this TID or name; * and ? match, or /REGEX/.",
+)
+@click.option("--function", metavar="REGEX", help="Show only stacks with a matching function in any frame.")
 @click.option(
     "--max-frames",
     type=click.IntRange(min=0),
     default=40,
     show_default=True,
     metavar="N",
-    help="Most frames of a stack in text; 0 shows all.",
+    help="Maximum frames of a stack in text; 0 shows all.",
 )
 @click.option(
     "-o",
@@ -82,7 +98,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
     type=click.Path(path_type=Path, allow_dash=True),
     default="-",
     metavar="OUT",
-    help="Write to this file, readable by you alone; - is standard output.",
+    help="File of the report, readable only by you; - is standard output.",
 )
 def report_command(
     files: tuple[Path, ...],
