@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError
-from nativeleak.model import Coverage, StackCoverage
+from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError, UsageError
+from nativeleak.model import Coverage, StackCoverage, TargetInfo
 from nativeleak.process import procfs
 from nativeleak.process.check import check_target
+
+if TYPE_CHECKING:  # readers of recordings want the coverage alone
+    from nativeleak.engines.base import Engine, Sink
+    from nativeleak.engines.options import TraceOptions
 
 AUTO: Final = "auto"
 """The value of ``--engine`` that takes the first engine that works."""
@@ -34,10 +38,12 @@ class EngineSpec:
         name: The value of ``--engine``.
         backend: ``tool.backend`` of the report.
         coverage: What it can see.
+        open: Gets the options, facts of the targets and the sink; opens the engine, or raises ``NativeleakError``.
         obstacle: Gets the PIDs, or none where the question is about the machine only; returns why ``auto`` does not
             take the engine here, empty where nothing is known before it is tried. Raises ``NoTargetError``.
         default_duration_s: Length of a trace without ``--duration``; None: until it is interrupted.
         warning: Its cost for the target, stated before the trace begins; ``{duration}`` stands for how long.
+        any_width: Whether it can trace 32-bit processes.
         runs_bpf: Whether it runs BPF programs: the checks of ``doctor`` are about those.
         unaffected_by: Names of these checks whose failure does not stop this engine.
     """
@@ -45,11 +51,44 @@ class EngineSpec:
     name: str
     backend: str
     coverage: Coverage
+    open: Callable[[TraceOptions, Sequence[TargetInfo], Sink], Engine]
     obstacle: Callable[[Sequence[int]], str]
     default_duration_s: float | None = None
     warning: str = ""
+    any_width: bool = False
     runs_bpf: bool = False
     unaffected_by: frozenset[str] = frozenset()
+
+
+def _open_libbpf(options: TraceOptions, targets: Sequence[TargetInfo], sink: Sink) -> Engine:
+    from nativeleak.engines.bpf.engine import BpfEngine
+    from nativeleak.engines.bpf.kernel.programs import Loader
+
+    return BpfEngine(options, targets, sink, Loader.LIBBPF)
+
+
+def _open_bcc(options: TraceOptions, targets: Sequence[TargetInfo], sink: Sink) -> Engine:
+    from nativeleak.engines.bpf.engine import BpfEngine
+    from nativeleak.engines.bpf.kernel.programs import Loader
+    from nativeleak.engines.options import Unwind
+
+    if options.engine != AUTO and options.unwind is Unwind.TABLES:
+        raise UsageError(
+            "--unwind tables does not go with --engine bcc", "its stacks go by frame pointers: --unwind fp"
+        )
+    return BpfEngine(options, targets, sink, Loader.BCC)
+
+
+def _open_strace(options: TraceOptions, targets: Sequence[TargetInfo], sink: Sink) -> Engine:
+    from nativeleak.engines.strace.engine import StraceEngine  # what most traces do without: 2 MB
+
+    return StraceEngine(options, targets, sink)
+
+
+def _open_pmap(options: TraceOptions, targets: Sequence[TargetInfo], sink: Sink) -> Engine:
+    from nativeleak.engines.pmap.engine import PmapEngine  # what most traces do without: 2 MB
+
+    return PmapEngine(options, targets, sink)
 
 
 def _no_obstacle(_pids: Sequence[int]) -> str:
@@ -124,11 +163,12 @@ def _capabilities() -> int:
 
 
 ENGINES: Final = (
-    EngineSpec("libbpf", "bpf-libbpf", Coverage(), _no_obstacle, runs_bpf=True),
+    EngineSpec("libbpf", "bpf-libbpf", Coverage(), _open_libbpf, _no_obstacle, runs_bpf=True),
     EngineSpec(
         "bcc",
         "bpf-bcc",
         Coverage(not_available="Java frames, and native stacks of code without frame pointers"),
+        _open_bcc,
         _obstacle_of_bcc,
         runs_bpf=True,
         unaffected_by=frozenset({"kernel", "BTF", "BPF programs"}),
@@ -143,7 +183,9 @@ ENGINES: Final = (
             not_available="single allocations and Java frames",
             hits="system calls read",
         ),
+        _open_strace,
         _obstacle_of_strace,
+        any_width=True,
         default_duration_s=60.0,
         warning="strace stops a thread twice at every system call, for tens of microseconds; where it maps memory its"
         " stack is walked too, for milliseconds: the target runs slower for {duration}",
@@ -159,7 +201,9 @@ ENGINES: Final = (
             not_available="call stacks, threads and single allocations",
             hits="readings of all mappings",
         ),
+        _open_pmap,
         _obstacle_of_pmap,
+        any_width=True,
     ),
 )
 """Best first."""
