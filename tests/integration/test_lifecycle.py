@@ -166,7 +166,7 @@ def test_tracer_killed_before_the_first_snapshot_says_so_in_the_report(tmp_path)
     done = nativeleak("report", recording)
     assert done.returncode == 0
     assert done.stdout.startswith(f"exits (PID {target.pid}): traced for 0s from ")
-    assert "Outstanding     not known: no snapshot was made yet" in done.stdout
+    assert "Outstanding     unknown: the recording ends before its first snapshot" in done.stdout
     report = read_report(recording)
     assert (report["target"]["pid"], report["window"]["snapshots"]) == (target.pid, 0)
 
