@@ -14,7 +14,7 @@ import pytest
 from nativeleak.engines.bpf.budget.memory import SCRATCH_BYTES, read_possible_cpus
 from nativeleak.engines.bpf.kernel.abi import SCRATCH_PER_CPU
 from stacks import await_snapshots
-from support import Target, Trace, nativeleak, require_program
+from support import Target, Trace, bpf_objects, nativeleak, require_program
 
 KEPT_BYTES = 1009
 LEAST_PRIORITY = 19
@@ -39,10 +39,7 @@ def test_memory_bound_holds_and_what_found_no_room_is_counted() -> None:
 def test_walks_take_what_the_memory_bound_leaves_for_them_on_each_processor() -> None:
     require_program("bpftool")
     with Target("phases") as target, Trace(target) as trace:
-        fdinfo = Path(f"/proc/{trace.process.pid}/fdinfo")
-        held = {
-            int(found[1]) for info in fdinfo.iterdir() if (found := re.search(r"map_id:\s+(\d+)", info.read_text()))
-        }
+        held = bpf_objects(trace.process.pid)["map"]
         shown = subprocess.run(["bpftool", "-j", "map", "show"], capture_output=True, text=True, check=True).stdout
         trace.stop()
     [scratch] = [each for each in json.loads(shown) if each["id"] in held and each.get("name") == "scratch"]
