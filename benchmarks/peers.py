@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import empty_probes
 
+from nativeleak import arch
 from nativeleak.engines.bpf.kernel.loaders.bcc_compiler import write_stubs
 from stacks import await_snapshots
 from support import Target, Trace, Truth, eventually
@@ -117,7 +118,7 @@ def peer(make_command: Callable[[Target, Path], list[str]]) -> Attach:
         usual_ns = cpu_ns(target.ask(f"1 {WARM_PAIRS} 0"))
         headers = libc.parent / "headers"
         if not headers.exists():
-            write_stubs(headers, "x86_64")
+            write_stubs(headers, arch.X86_64)
             (headers / "include/uapi/linux/ptrace.h").write_text(PTRACE_H)
         # A new process group: some tools start further processes.
         process = subprocess.Popen(

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from nativeleak.engines.bpf.kernel import perf
 from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfObject, Libbpf, object_path
+from nativeleak.engines.bpf.kernel.mounts import Tracefs
 from support import Target
 from targets import servers
 from targets.servers import JETTY, NETTY, Server
@@ -38,7 +39,7 @@ NEVER = "1000000000"
 @contextlib.contextmanager
 def attached(bpf: BpfObject, events: Sequence[tuple[str, str]]) -> Iterator[None]:
     """Attach nativeleak's programs to tracepoints, as a trace does."""
-    tracefs = perf.Tracefs()
+    tracefs = Tracefs()
     fds = [perf.attach_tracepoint(bpf.program_fd(program), tracefs.event_id(event)) for program, event in events]
     try:
         yield

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, Protocol
 
-from nativeleak import __version__
+from nativeleak import __version__, arch
 from nativeleak.engines.names import EngineName
 from nativeleak.engines.pmap.engine import PmapEngine
 from nativeleak.engines.strace.engine import DEFAULT_DURATION_S, StraceEngine
@@ -336,7 +336,7 @@ def trace_info(options: TraceOptions, source: WatchEngine | Replay) -> TraceInfo
         started=time.time(),
         backend=source.backend,
         kernel=platform.release(),
-        machine=platform.machine(),
+        machine=arch.here().name,
         boot_id=procfs.read_boot_id(),
         probes=source.probes,
         options=options.given,

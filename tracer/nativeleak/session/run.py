@@ -19,11 +19,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
 
-from nativeleak import __version__
+from nativeleak import __version__, arch
 from nativeleak.engines.bpf.budget.calibration import Calibration, calibrate
 from nativeleak.engines.bpf.budget.controller import BudgetController
 from nativeleak.engines.bpf.budget.governor import EXACT, Governor, Plan
-from nativeleak.engines.bpf.budget.memory import limits_within
+from nativeleak.engines.bpf.budget.memory import limits_within, read_possible_cpus
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.kernel import abi
@@ -35,8 +35,9 @@ from nativeleak.frames.headline import headline_frame
 from nativeleak.ledger.slices import slice_seconds
 from nativeleak.model import Level, Snapshot, TargetInfo, TraceInfo
 from nativeleak.probes.cache import PlacementCache
+from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
-from nativeleak.probes.families import ALL_NAMES, CallKind, choose_points
+from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import PlacedProbe, place
 from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.process import procfs
@@ -160,12 +161,12 @@ class Trace:
         self._naming_share = min(_NAMING_SHARE, options.max_overhead_pct / 100 or _NAMING_SHARE)
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._calibration: Calibration | None = None
-        self._slow_kinds: set[CallKind] = set()
+        self._slow_kinds: set[AllocCall] = set()
         self._watch: BudgetController | None = None
         self._tables: UnwindTables | None = None
         self._emulated = CONSERVATIVE
         self._uses_tables = (
-            options.unwind is not Unwind.FP and platform.machine() == "x86_64" and options.loader is Loader.LIBBPF
+            options.unwind is not Unwind.FP and arch.here().has_tables and options.loader is Loader.LIBBPF
         )
 
     # What the observer reads
@@ -248,7 +249,7 @@ class Trace:
     def _limits(self) -> Limits:
         bound_bytes = self.options.max_memory_bytes
         return (
-            limits_within(self.options.limits, bound_bytes, procfs.read_rss(os.getpid()))
+            limits_within(self.options.limits, bound_bytes, procfs.read_rss(os.getpid()), read_possible_cpus())
             if bound_bytes
             else self.options.limits
         )
@@ -367,7 +368,7 @@ class Trace:
             plan = Plan(Level.SYSCALLS)
         elif self._calibration is not None:
             costs = self._calibration.of(
-                calls_stepped=CallKind.MALLOC in self._slow_kinds, frees_stepped=CallKind.FREE in self._slow_kinds
+                calls_stepped=AllocCall.MALLOC in self._slow_kinds, frees_stepped=AllocCall.FREE in self._slow_kinds
             )
             governor = Governor(options.max_overhead_pct or math.inf, costs, plan)
         return BudgetController(engine, self.collector, plan, options.sample_above, governor, self._on_note)
@@ -547,7 +548,7 @@ class Trace:
             started=time.time(),
             backend=f"bpf-{self.options.loader}",
             kernel=platform.release(),
-            machine=platform.machine(),
+            machine=arch.here().name,
             boot_id=procfs.read_boot_id(),
             probes=probes,
             min_size=self.options.min_size,
