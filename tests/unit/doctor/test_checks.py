@@ -34,7 +34,7 @@ def test_run_checks_function_raises_keeps_what_it_said_before():
 
 
 def test_judge_another_engine_for_the_process_is_a_restriction():
-    engine = Check(ENGINE, State.WARN, "auto takes pmap: not libbpf (rights); lost by it: no call stacks")
+    engine = Check(ENGINE, State.WARN, "auto takes pmap: not libbpf (rights); not available: call stacks")
     verdict = judge([OK, FAIL, engine])
     assert (verdict.outcome, verdict.text) == (
         Outcome.RESTRICTED, "trace will work, but not by BPF (rights): auto takes pmap",

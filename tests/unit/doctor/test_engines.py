@@ -17,7 +17,7 @@ def test_engine_check_says_why_none_before_it():
     assert check.state is State.WARN
     assert check.detail.startswith("auto takes ")
     assert ": not libbpf (rights), not bcc (rights)" in check.detail
-    assert "; lost by it: no " in check.detail
+    assert "; not available: " in check.detail
 
 
 def test_engine_check_of_a_process_that_is_not_there_finds_none():
