@@ -159,7 +159,7 @@ def test_without_the_kernels_types_auto_takes_bcc_and_says_so():
     held = sum(site["outstanding_bytes"] for site in truth["sites"])
     assert report["totals"]["map"]["outstanding_bytes"] == held
     assert trace.stderr.startswith(
-        "nativeleak: engine bcc, since loading the BPF programs failed: this kernel does not "
+        "nativeleak: falling back to bcc (loading the BPF programs failed: this kernel does not "
     )
 
 

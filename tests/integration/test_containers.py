@@ -171,7 +171,9 @@ def test_tool_inside_a_container_takes_strace_for_a_target_in_one_within():
         with Trace(inner_pid, options=["--duration", "1s"], within=tool) as trace:
             report = trace.wait()
     assert report["tool"]["backend"] == "strace"
-    assert trace.stderr.startswith(f"nativeleak: engine strace, since trace of PID {inner_pid} failed: it is in a PID ")
+    assert trace.stderr.startswith(
+        f"nativeleak: falling back to strace (trace of PID {inner_pid} failed: it is in a PID "
+    )
 
 
 @contextmanager

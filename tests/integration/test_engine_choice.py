@@ -80,10 +80,10 @@ def test_user_without_rights_gets_pmap_of_own_processes_in_one_line():
         report = trace.stop()
     assert report["tool"]["backend"] == "pmap"
     assert check_report.check(report) == []
-    fell = [line for line in trace.stderr.splitlines() if line.startswith("nativeleak: engine ")]
+    fell = [line for line in trace.stderr.splitlines() if line.startswith("nativeleak: falling back")]
     assert fell == [
-        "nativeleak: engine pmap, since loading the BPF programs failed: Operation not permitted; lost by it: no call "
-        "stacks, no threads and no single allocations, only which region grows"
+        "nativeleak: falling back to pmap (loading the BPF programs failed: Operation not permitted); not available: "
+        "call stacks, threads and single allocations"
     ]
 
 
@@ -115,7 +115,7 @@ def test_root_without_bpf_falls_to_strace_and_says_so(tmp_path):
     report = json.loads(output)
     assert report["tool"]["backend"] == "strace"
     assert mismatches(report, truth) == []
-    assert said[0].startswith("nativeleak: engine strace, since loading the BPF programs failed: ")
+    assert said[0].startswith("nativeleak: falling back to strace (loading the BPF programs failed: ")
     assert said[1].startswith("nativeleak: warning: strace stops a thread twice at every system call")
     assert len(said) == 2
 
@@ -150,8 +150,8 @@ def test_32_bit_process_is_traced_by_strace():
         target.send("go")
         assert target.readline() == "done"
         report = trace.stop()
-    assert "nativeleak: engine strace, since trace of PID" in trace.stderr
-    assert "it is a 32-bit process; lost by it: " in trace.stderr
+    assert "nativeleak: falling back to strace (trace of PID" in trace.stderr
+    assert "it is a 32-bit process); not available: " in trace.stderr
     assert check_report.check(report) == []
     held = {kind: report["totals"][kind]["outstanding_bytes"] // 4096 for kind in ("map", "brk")}
     assert held == {"map": 5 + 6, "brk": 3}

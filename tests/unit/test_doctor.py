@@ -182,7 +182,7 @@ def test_trial_checks_worse_way_broken_is_no_restriction():
 
 
 def test_judge_another_engine_for_the_process_is_a_restriction():
-    engine = Check(ENGINE, State.WARN, "auto takes pmap: not libbpf (rights); lost by it: no call stacks")
+    engine = Check(ENGINE, State.WARN, "auto takes pmap: not libbpf (rights); not available: call stacks")
     verdict = judge([OK, FAIL, engine])
     assert (verdict.outcome, verdict.text) == (
         Outcome.RESTRICTED, "trace will work, but not by BPF (rights): auto takes pmap",
@@ -200,7 +200,7 @@ def test_engine_check_says_why_none_before_it():
     assert check.state is State.WARN
     assert check.detail.startswith("auto takes ")
     assert ": not libbpf (rights), not bcc (rights)" in check.detail
-    assert "; lost by it: no " in check.detail
+    assert "; not available: " in check.detail
 
 
 def test_engine_check_of_a_process_that_is_not_there_finds_none():
