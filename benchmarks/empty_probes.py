@@ -1,4 +1,4 @@
-"""Empty BPF programs at the places where nativeleak puts its probes: the floor under the cost of any such tracer."""
+"""Empty BPF programs on the instructions where nativeleak puts its probes: no tracer by uprobes can cost less."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ PROGRAMS = {"on_call": bpf.ATTACH_UPROBE_SESSION, "on_declined_call": bpf.ATTACH
 
 @contextlib.contextmanager
 def attached(pid: int, functions: tuple[str, ...] = ("malloc", "free"), *, declined: bool = False) -> Iterator[None]:
-    """Entry and return of malloc and the entry of free, in the target's C library, with programs that do nothing.
+    """Empty probes on entry and return of malloc and on the entry of free, in the target's C library.
 
     Args:
-        declined: The entry half declines the return half, as for a call that is not sampled.
+        declined: The entry program declines the return, as for a call that is not sampled.
     """
     with tempfile.TemporaryDirectory() as room, contextlib.ExitStack() as stack:
         path = Path(room) / "empty.bpf.o"

@@ -15,7 +15,7 @@ from typing import Final
 
 from nativeleak import arch
 from nativeleak.doctor.checks import Check, CheckFunction, State
-from nativeleak.engines.bpf.budget.memory import ENTRY_OVERHEAD_BYTES, FIXED_MAP_BYTES
+from nativeleak.engines.bpf.budget.memory import ENTRY_OVERHEAD_BYTES, fixed_map_bytes, read_possible_cpus
 from nativeleak.engines.bpf.kernel import abi, features
 from nativeleak.engines.bpf.kernel.loaders.bcc import has_bcc
 from nativeleak.engines.bpf.kernel.loaders.headers import find_headers
@@ -268,8 +268,8 @@ def check_residency() -> Iterator[Check]:
 # Memory
 
 
-def map_bytes(limits: Limits) -> int:
-    """Kernel memory that the maps take when all are full, in bytes."""
+def map_bytes(limits: Limits, n_cpus: int) -> int:
+    """Kernel memory that the maps take when all are full, in bytes, where there may be so many processors."""
     hashes = (
         (limits.n_allocations, 8 + ctypes.sizeof(abi.Live)),
         (limits.n_sites, ctypes.sizeof(abi.SiteKeyStruct) + ctypes.sizeof(abi.Site)),
@@ -277,7 +277,8 @@ def map_bytes(limits: Limits) -> int:
         (limits.n_stacks, 8 + 4),
         (limits.n_new_stacks, 8 + ctypes.sizeof(abi.StackStruct)),
     )
-    return FIXED_MAP_BYTES + limits.ring_bytes + sum(n * (n_bytes + ENTRY_OVERHEAD_BYTES) for n, n_bytes in hashes)
+    hash_bytes = sum(n * (n_bytes + ENTRY_OVERHEAD_BYTES) for n, n_bytes in hashes)
+    return fixed_map_bytes(n_cpus) + limits.ring_bytes + hash_bytes
 
 
 def parse_available(meminfo: str) -> int:
@@ -294,7 +295,7 @@ def parse_available(meminfo: str) -> int:
 
 def check_memory() -> Iterator[Check]:
     """Free memory against what a trace may take at most."""
-    yield judge_memory(parse_available(_read("/proc/meminfo")), map_bytes(Limits()))
+    yield judge_memory(parse_available(_read("/proc/meminfo")), map_bytes(Limits(), read_possible_cpus()))
 
 
 def judge_memory(available_bytes: int, needed_bytes: int) -> Check:

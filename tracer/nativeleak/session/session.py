@@ -1,8 +1,8 @@
 """One trace: open the engine, start it, let it work, take snapshots, record them, end in order.
 
 Scope: the loop, and that every way out ends in the same place: nothing attached, the recording whole. The engine
-decides what it observes. The report is made by another process (``reports/``), so that this one stays small on a machine
-that has no memory left.
+decides what it observes. The report is made by another process (``reports/``), so that this one stays small on a
+machine that has no memory left.
 """
 
 from __future__ import annotations

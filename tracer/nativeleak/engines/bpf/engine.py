@@ -16,7 +16,7 @@ from nativeleak.engines.bpf.allocators import AllocatorProbes
 from nativeleak.engines.bpf.budget.calibration import Calibration
 from nativeleak.engines.bpf.budget.controller import BudgetController
 from nativeleak.engines.bpf.budget.governor import EXACT, Governor, Plan
-from nativeleak.engines.bpf.budget.memory import limits_within
+from nativeleak.engines.bpf.budget.memory import limits_within, read_possible_cpus
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.kernel import abi
@@ -298,7 +298,11 @@ class BpfEngine:
 
 def _limits(options: TraceOptions) -> Limits:
     bound_bytes = options.budget.max_memory_bytes
-    return limits_within(options.limits, bound_bytes, procfs.read_rss(os.getpid())) if bound_bytes else options.limits
+    return (
+        limits_within(options.limits, bound_bytes, procfs.read_rss(os.getpid()), read_possible_cpus())
+        if bound_bytes
+        else options.limits
+    )
 
 
 def _check(pid: int) -> TargetFacts:
