@@ -87,7 +87,8 @@ def test_tracer_with_a_budget_leaves_the_processor_to_its_target_first(budget: s
     with Target("phases") as target, Trace(target, options=["--max-overhead", budget, "--interval", "0.2s"]) as trace:
         # The work along the way has begun once there is a snapshot.
         await_snapshots(trace, 1)
-        assert os.getpriority(os.PRIO_PROCESS, trace.process.pid) == os.getpriority(os.PRIO_PROCESS, 0) + steps
+        expected = min(19, os.getpriority(os.PRIO_PROCESS, 0) + steps)  # the kernel knows no more; tests may run nicer
+        assert os.getpriority(os.PRIO_PROCESS, trace.process.pid) == expected
         trace.stop()
 
 
