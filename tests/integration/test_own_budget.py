@@ -57,6 +57,40 @@ def test_memory_bound_that_holds_nothing_is_refused_before_anything_is_done(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("engine", ["strace", "pmap"])
+def test_memory_bound_of_an_engine_without_bpf_is_refused_where_the_recorder_does_not_fit(
+    engine: str, tmp_path: Path
+) -> None:
+    require_program("strace")
+    with Target("phases") as target:
+        options = ["--engine", engine, "--max-memory", "1M", "-o", tmp_path / "x.nlk"]
+        done = nativeleak("trace", "-p", target.pid, *options)
+    assert done.returncode == 2
+    assert re.search(
+        r"^nativeleak: --max-memory 1 MiB is too little: .*\n  give at least --max-memory \d+M", done.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_near_the_bound_of_strace_leaves_the_sums_exact(tmp_path: Path) -> None:
+    require_program("strace")
+    with Target("maps") as target:
+        options = ["--engine", "strace", "-o", tmp_path / "x.nlk", "--max-memory"]
+        refusal = nativeleak("trace", "-p", target.pid, *options, "1M").stderr
+        [least] = re.findall(r"give at least --max-memory (\d+)M", refusal)
+        # What the recorder itself needs: strace beside it brings both near to the bound from the first snapshot on.
+        options = ["--engine", "strace", "--max-memory", f"{least}M", "--interval", "0.1s"]
+        with Trace(target, options=options) as trace:
+            await_snapshots(trace, 2)
+            truth = target.go()
+            report = trace.stop()
+    assert "near to --max-memory" in trace.stderr
+    assert "new call sites are no longer told apart" in trace.stderr
+    wanted = sum(site["outstanding_bytes"] for site in truth["sites"] if site["kind"] == "map")
+    assert report["totals"]["map"]["outstanding_bytes"] == wanted
+    assert [row["frames"] for row in report["sites"] if row["kind"] == "map"] == [[]]
+
+
 def test_tracer_is_taken_by_the_oom_killer_before_its_target() -> None:
     with Target("phases") as target:
         Path(f"/proc/{target.pid}/oom_score_adj").write_text("317")
