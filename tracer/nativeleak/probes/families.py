@@ -1,7 +1,7 @@
-"""Allocator functions by name, and what their arguments mean.
+"""Allocator functions by name, and the meaning of their arguments.
 
-One table for every allocator: glibc, musl, jemalloc, tcmalloc, mimalloc, and a program that brings its own under the
-standard names. Names that stand for one address are probed once.
+One table for every allocator: glibc, musl, jemalloc, tcmalloc, mimalloc, and programs with their own allocator under
+the standard names. Several names of one address are probed once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 
 class CallKind(StrEnum):
-    """What the arguments and the result of an allocator function mean (``enum nl_call`` in ``bpf/nativeleak.h``)."""
+    """Meaning of the arguments and the result of an allocator function (``enum nl_call`` in ``bpf/nativeleak.h``)."""
 
     MALLOC = "malloc"
     CALLOC = "calloc"
@@ -63,7 +63,7 @@ OWN_NAMES: Final[Mapping[str, CallKind]] = {
     "mi_realloc": CallKind.REALLOC,
     "mi_free": CallKind.FREE,
 }
-"""Names of their own under which allocators offer the same."""
+"""Names under which allocators offer the same functions."""
 
 _NOTHROW: Final = "RKSt9nothrow_t"
 _ALIGNED: Final = "St11align_val_t"
@@ -96,8 +96,8 @@ class ProbePoint(NamedTuple):
 
     Attributes:
         function: Its name.
-        kind: What its arguments mean.
-        offset: Of its first instruction in the file, bytes.
+        kind: Meaning of its arguments.
+        offset: File offset of its first instruction, bytes.
     """
 
     function: str
@@ -106,7 +106,7 @@ class ProbePoint(NamedTuple):
 
 
 def choose_points(offsets: Mapping[str, int]) -> list[ProbePoint]:
-    """What to probe in an object that defines these functions; empty when it is no allocator.
+    """Functions to probe in an object; empty if it is no allocator.
 
     Args:
         offsets: Function name -> file offset, of the names in ``ALL_NAMES`` that the object defines.
