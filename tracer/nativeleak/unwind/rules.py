@@ -1,8 +1,8 @@
 """Unwind rules: how the caller's rsp, rbp and return address follow from the frame's own.
 
-Scope: the 64-bit word in which the BPF side is handed a rule. Little end first: bits 0-7 kind, 8-15 where rbp was
+Scope: the 64-bit word of a rule, as the BPF side reads it. Little end first: bits 0-7 kind, 8-15 where rbp was
 saved, 16-31 offset of that place (signed), 32-63 offset of the CFA (signed). The return address lies at CFA - 8: a
-frame for which that does not hold is not expressible. The BPF side has the same numbers; a change of any of them is a
+frame without that property cannot be expressed. The BPF side has the same numbers; a change of any of them is a
 change of ``pack.FORMAT_VERSION``.
 """
 
@@ -49,7 +49,7 @@ class Rule(NamedTuple):
 
 
 def pack_rule(kind: int, off: int = 0, rbp_rule: int = RBP_SAME, rbp_off: int = 0) -> int:
-    """The word of a rule; ``BAD`` where an offset does not fit its field."""
+    """The word of a rule; ``BAD`` if an offset does not fit its field."""
     if not -0x8000_0000 <= off < 0x8000_0000 or not -0x8000 <= rbp_off < 0x8000:
         return BAD
     return kind | rbp_rule << 8 | (rbp_off & 0xFFFF) << 16 | (off & 0xFFFF_FFFF) << 32
@@ -61,7 +61,7 @@ def unpack_rule(word: int) -> Rule:
 
 
 def at_rbp_off(displacement: int, addend: int) -> int | None:
-    """The off field of ``KIND_AT_RBP``: displacement in the low 16 bits, addend above; None where they do not fit.
+    """The off field of ``KIND_AT_RBP``: displacement in the low 16 bits, addend above; None if they do not fit.
 
     Args:
         displacement: Offset from rbp to the saved address, signed 16 bits.

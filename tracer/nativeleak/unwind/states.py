@@ -1,4 +1,4 @@
-"""What call frame instructions have said of a frame, and the rule that it amounts to.
+"""State of a frame after call frame instructions, and the rule that follows from it.
 
 Scope: the CFA, rbp and the return address; the few expressions that compilers, linkers and glibc write.
 
@@ -20,7 +20,7 @@ RETURN_ADDRESS: Final = 16
 # States of the return address.
 RA_AT_CFA_8, RA_UNDEFINED, RA_ELSEWHERE = range(3)
 RBP_LOST: Final = -1
-"""rbp was saved in a way that no rule can tell."""
+"""rbp was saved in a way that no rule can express."""
 
 # DW_OP_breg7 8; DW_OP_breg16 0; lit15; and; [litN]; ge; lit3; shl; plus: what linkers write for .plt.
 _PLT_HEAD, _PLT_TAIL = bytes.fromhex("7708 8000 3f1a"), bytes.fromhex("2a33 2422")
@@ -29,7 +29,7 @@ _SIGNAL_CFA: Final = bytes.fromhex("77a001 06")
 _OP_DEREF, _OP_PLUS_UCONST, _OP_LIT0, _OP_LIT31, _OP_BREG6 = 0x06, 0x23, 0x30, 0x4F, 0x76
 
 State = tuple[int, int, int, int, int]
-"""What the instructions have said so far: (register, offset, special, rbp, return address).
+"""State after the instructions so far: (register, offset, special, rbp, return address).
 
 The CFA is ``register`` (DWARF's number) plus ``offset``, unless ``special`` is not 0: then an expression gives it, and
 this is the kind and the off field of the rule's word. ``rbp`` is the two rbp fields of the word, or ``RBP_LOST``.
@@ -59,7 +59,7 @@ def saved_rbp(rule: int, offset: int) -> int:
 
 
 def rule_word(state: State, is_signal: bool) -> int:
-    """The word of the rule that a state amounts to."""
+    """The word of the rule for a state."""
     register, offset, special, rbp, return_address = state
     if is_signal and special == rules.SIGNAL:
         return rules.SIGNAL

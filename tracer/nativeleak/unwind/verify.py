@@ -1,7 +1,7 @@
-"""Whether a return address can be one: a call instruction must end there.
+"""Checks return addresses: a call instruction must end there.
 
-Scope: x86-64 and arm64. Each address is read once from the target's memory; a process that is gone confirms nothing and
-refutes nothing.
+Scope: x86-64 and arm64. Each address is read once from the target's memory. After the process has exited no address can
+be checked, and all are accepted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import platform
 from typing import Final
 
 CODE_BYTES: Final = 8
-"""Bytes before a return address that are looked at: no call is longer than 7."""
+"""Bytes to read before a return address; no call is longer than 7."""
 _SIGNAL_RETURN_BYTES: Final = 9
 _MAX_KNOWN: Final = 1 << 16
 
@@ -52,10 +52,10 @@ def ends_call_arm64(code: bytes) -> bool:
 
 
 def is_signal_return_x86(code: bytes) -> bool:
-    """Whether this code is what a signal handler returns to: mov $15, %rax; syscall.
+    """Whether a signal handler returns to this code: mov $15, %rax; syscall.
 
     Source: glibc sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c, musl src/signal/x86_64/restore.s; debuggers and
-    libgcc know it by these bytes too.
+    libgcc recognise it by these bytes too.
     """
     return code.startswith(b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05")
 
@@ -80,13 +80,13 @@ class ReturnAddresses:
             self._fd = -1
 
     def close(self) -> None:
-        """Close the target's memory; every address is believed from then on."""
+        """Close the target's memory; every address is accepted from then on."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def is_plausible(self, address: int) -> bool:
-        """Whether a call may return here; True where the code cannot be read."""
+        """Whether a call may return here; True if the code cannot be read."""
         known = self._known.get(address)
         if known is None:
             code = self._read(address - CODE_BYTES, CODE_BYTES)
@@ -96,7 +96,7 @@ class ReturnAddresses:
         return known
 
     def is_signal_return(self, address: int) -> bool:
-        """Whether a signal handler returns here: no call is before it. False where the code cannot be read."""
+        """Whether a signal handler returns here: no call is before it. False if the code cannot be read."""
         known = self._signal_returns.get(address)
         if known is None:
             code = self._read(address, _SIGNAL_RETURN_BYTES)
