@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from nativeleak import arch
 from nativeleak.doctor.checks import Check, CheckFunction, State
-from nativeleak.engines.bpf.budget.memory import ENTRY_OVERHEAD_BYTES, FIXED_MAP_BYTES
-from nativeleak.engines.bpf.kernel import abi, features, perf
+from nativeleak.engines.bpf.budget.memory import ENTRY_OVERHEAD_BYTES, fixed_map_bytes, read_possible_cpus
+from nativeleak.engines.bpf.kernel import abi, features
 from nativeleak.engines.bpf.kernel.loaders.bcc import has_bcc
 from nativeleak.engines.bpf.kernel.loaders.headers import find_headers
 from nativeleak.engines.bpf.kernel.loaders.libbpf import Libbpf, object_path
-from nativeleak.engines.bpf.kernel.programs import OPTIONAL_TRACEPOINTS, TRACEPOINTS, Limits
+from nativeleak.engines.bpf.kernel.mounts import Tracefs
+from nativeleak.engines.bpf.kernel.programs import Limits
+from nativeleak.engines.bpf.kernel.syscalls import OPTIONAL_TRACEPOINTS, TRACEPOINTS
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.process import procfs
 from nativeleak.process.residency import ResidencyReader
@@ -139,14 +141,14 @@ def _may_use_bpf() -> bool:
 
 def check_kernel() -> Iterator[Check]:
     """Release and machine, and whether this installation has BPF programs for it."""
-    detail = f"Linux {platform.release()} on {platform.machine()}"
+    detail = f"Linux {os.uname().release} on {arch.here().name}"
     try:
         object_path()
     except CannotTraceError as error:
         yield Check("kernel", State.FAIL, f"{detail}: {error.what}", error.remedy)
     else:
-        lacking = features.describe(features.missing_features())
-        yield Check("kernel", State.OK, f"{detail}, without {lacking}" if lacking else detail)
+        missing = features.describe(features.missing_features())
+        yield Check("kernel", State.OK, f"{detail}; it lacks {missing}" if missing else detail)
 
 
 def parse_lockdown(text: str) -> str:
@@ -177,7 +179,7 @@ def check_settings() -> Iterator[Check]:
     effect = (
         "they do not matter with these rights"
         if _may_use_bpf()
-        else "these settings do not help; tracing needs capabilities"
+        else "these settings do not help: tracing needs capabilities"
     )
     yield Check("kernel settings", State.OK, f"{values}: {effect}")
 
@@ -218,9 +220,9 @@ def check_uprobes() -> Iterator[Check]:
 
 
 def check_tracepoints() -> Iterator[Check]:
-    """Whether tracefs can be read, and has the tracepoints that we attach to."""
+    """Whether tracefs is available, and has the tracepoints that we attach to."""
     try:
-        tracefs = perf.Tracefs()
+        tracefs = Tracefs()
     except OSError as error:
         why = f"tracefs cannot be read ({error.strerror})"
         detail = f"{why}: raw tracepoints are used instead, which run at every system call"
@@ -233,12 +235,11 @@ def check_tracepoints() -> Iterator[Check]:
         tracefs.close()
 
 
-def _tracepoint_check(tracefs: perf.Tracefs) -> Check:
-    events = [event for _, event in TRACEPOINTS]
-    missing = [event for event in events if not _has_event(tracefs, event)]
+def _tracepoint_check(tracefs: Tracefs) -> Check:
+    missing = [event for event in TRACEPOINTS if not _has_event(tracefs, event)]
     where = "in a private mount of tracefs, the host has none" if tracefs.private else "in tracefs"
     if not missing:
-        return Check("tracepoints", State.OK, f"all {len(events)}, {where}")
+        return Check("tracepoints", State.OK, f"all {len(TRACEPOINTS)}, {where}")
     if OPTIONAL_TRACEPOINTS.issuperset(missing):
         detail = f"no {', '.join(missing)}: an OOM kill of the target is reported as a plain kill"
         return Check("tracepoints", State.WARN, detail)
@@ -246,7 +247,7 @@ def _tracepoint_check(tracefs: perf.Tracefs) -> Check:
     return Check("tracepoints", State.FAIL, f"cannot read: {', '.join(missing)}", remedy)
 
 
-def _has_event(tracefs: perf.Tracefs, event: str) -> bool:
+def _has_event(tracefs: Tracefs, event: str) -> bool:
     try:
         return tracefs.event_id(event) >= 0
     except OSError:
@@ -268,8 +269,8 @@ def check_residency() -> Iterator[Check]:
 # Memory
 
 
-def map_bytes(limits: Limits) -> int:
-    """Kernel memory of all maps when they are full, in bytes."""
+def map_bytes(limits: Limits, n_cpus: int) -> int:
+    """Kernel memory that the maps take when all are full, in bytes, where there may be so many processors."""
     hashes = (
         (limits.n_allocations, 8 + ctypes.sizeof(abi.Live)),
         (limits.n_sites, ctypes.sizeof(abi.SiteKeyStruct) + ctypes.sizeof(abi.Site)),
@@ -277,7 +278,8 @@ def map_bytes(limits: Limits) -> int:
         (limits.n_stacks, 8 + 4),
         (limits.n_new_stacks, 8 + ctypes.sizeof(abi.StackStruct)),
     )
-    return FIXED_MAP_BYTES + limits.ring_bytes + sum(n * (n_bytes + ENTRY_OVERHEAD_BYTES) for n, n_bytes in hashes)
+    hash_bytes = sum(n * (n_bytes + ENTRY_OVERHEAD_BYTES) for n, n_bytes in hashes)
+    return fixed_map_bytes(n_cpus) + limits.ring_bytes + hash_bytes
 
 
 def parse_available(meminfo: str) -> int:
@@ -294,7 +296,7 @@ def parse_available(meminfo: str) -> int:
 
 def check_memory() -> Iterator[Check]:
     """Free memory, compared with the most that a trace may take."""
-    yield judge_memory(parse_available(_read("/proc/meminfo")), map_bytes(Limits()))
+    yield judge_memory(parse_available(_read("/proc/meminfo")), map_bytes(Limits(), read_possible_cpus()))
 
 
 def judge_memory(available_bytes: int, needed_bytes: int) -> Check:

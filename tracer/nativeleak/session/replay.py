@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from nativeleak import __version__
+from nativeleak import __version__, arch
 from nativeleak.engines.options import TraceOptions
 from nativeleak.engines.pmap.recorded import RecordedPmap
 from nativeleak.engines.pmap.smaps import MAX_LINE, Listing, is_pmap_start, parse_pmap
@@ -95,7 +95,7 @@ class Replay:
             started=self._source.started,
             backend=self._source.backend,
             kernel=platform.release(),
-            machine=platform.machine(),
+            machine=arch.here().name,
             boot_id=procfs.read_boot_id(),
             probes=self._source.probes,
             options=self._options.given,

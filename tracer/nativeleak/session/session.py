@@ -1,8 +1,8 @@
 """One trace: open the engine, start it, let it work, take snapshots, record them, end in order.
 
 Scope: the loop, and that every way out ends in the same place: nothing attached, the recording whole. The engine
-decides what it observes. The report is made by another process (``reports/``), so that this one stays small on a machine
-that has no memory left.
+decides what it observes. The report is made by another process (``reports/``), so that this one stays small on a
+machine that has no memory left.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from nativeleak import __version__
+from nativeleak import __version__, arch
 from nativeleak.engines.base import Engine
 from nativeleak.engines.options import TraceOptions
 from nativeleak.engines.registry import EngineSpec
@@ -176,7 +176,7 @@ class Session:
             started=time.time(),
             backend=self._spec.backend,
             kernel=platform.release(),
-            machine=platform.machine(),
+            machine=arch.here().name,
             boot_id=procfs.read_boot_id(),
             probes=engine.probes,
             options=options.given,

@@ -12,8 +12,9 @@ from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.errors import CannotTraceError, NoTargetError
 from nativeleak.probes.cache import PlacementCache
+from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
-from nativeleak.probes.families import ALL_NAMES, CallKind, choose_points
+from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import PlacedProbe, place
 from nativeleak.process import procfs
 from nativeleak.process.mapped import MappedObject, executable_objects
@@ -38,7 +39,7 @@ class AllocatorProbes:
     ) -> None:
         self._programs, self._before_probing, self._on_note = programs, before_probing, on_note
         self._probed: set[tuple[int, tuple[str, int]]] = set()
-        self._slow_kinds: set[CallKind] = set()
+        self._slow_kinds: set[AllocCall] = set()
         try:
             self._emulated = measure_emulated(programs.attached_to_ourselves)
         except OSError:
@@ -96,5 +97,5 @@ class AllocatorProbes:
     def costs(self, calibration: Calibration) -> Costs:
         """What hits cost in these targets."""
         return calibration.of(
-            calls_stepped=CallKind.MALLOC in self._slow_kinds, frees_stepped=CallKind.FREE in self._slow_kinds
+            calls_stepped=AllocCall.MALLOC in self._slow_kinds, frees_stepped=AllocCall.FREE in self._slow_kinds
         )

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from nativeleak import arch
 from nativeleak.engines.base import Progress, Row, Sink
 from nativeleak.engines.bpf.allocators import AllocatorProbes
 from nativeleak.engines.bpf.budget.calibration import Calibration
 from nativeleak.engines.bpf.budget.controller import BudgetController
 from nativeleak.engines.bpf.budget.governor import EXACT, Governor, Plan
-from nativeleak.engines.bpf.budget.memory import limits_within
+from nativeleak.engines.bpf.budget.memory import limits_within, read_possible_cpus
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.kernel import abi
@@ -72,9 +72,7 @@ class BpfEngine:
         self._controller: BudgetController | None = None
         self._allocators: AllocatorProbes | None = None
         self._windows: tuple[Window, ...] = ()
-        self._uses_tables = (
-            options.unwind is not Unwind.FP and platform.machine() == "x86_64" and loader is Loader.LIBBPF
-        )
+        self._uses_tables = options.unwind is not Unwind.FP and arch.here().has_tables and loader is Loader.LIBBPF
         facts = [_check(info.pid) for info in targets]
         limits = _limits(options)
         with contextlib.ExitStack() as stack:
@@ -300,7 +298,11 @@ class BpfEngine:
 
 def _limits(options: TraceOptions) -> Limits:
     bound_bytes = options.budget.max_memory_bytes
-    return limits_within(options.limits, bound_bytes, procfs.read_rss(os.getpid())) if bound_bytes else options.limits
+    return (
+        limits_within(options.limits, bound_bytes, procfs.read_rss(os.getpid()), read_possible_cpus())
+        if bound_bytes
+        else options.limits
+    )
 
 
 def _check(pid: int) -> TargetFacts:

@@ -18,7 +18,7 @@ from typing import Final
 
 from nativeleak.engines.bpf.budget.governor import Governor, Load, Plan
 from nativeleak.engines.bpf.collector import Collector
-from nativeleak.engines.bpf.kernel import abi, perf
+from nativeleak.engines.bpf.kernel import abi, bpf
 from nativeleak.engines.bpf.kernel.groups import ALL_GROUPS, FREES_ONLY, Group
 from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.engines.options import Budget
@@ -199,7 +199,7 @@ class BudgetController:
         """Have the kernel measure our programs until the next look."""
         if self._governor is not None and self._statistics < 0:
             with contextlib.suppress(OSError):
-                self._statistics = perf.run_statistics()
+                self._statistics = bpf.run_statistics()
                 self._times = self._engine.program_times()
 
     def _run_ns(self) -> float | None:

@@ -1,19 +1,13 @@
-"""``nativeleak report`` as a command, and where its output goes."""
+"""Where a report is written to, and the formats that it may have."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import resource
-import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 import recording_fixtures as fixtures
 from nativeleak.analysis.select import Selection
@@ -30,62 +24,6 @@ from nativeleak.reports.render import write_report
 @pytest.fixture
 def gateway(tmp_path: Path) -> Path:
     return fixtures.write_gateway(tmp_path / "gateway.nlk")
-
-
-def _run(*arguments: object) -> str:
-    result = CliRunner().invoke(report_command, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def test_report_text_has_no_control_characters(gateway: Path) -> None:
-    assert _run(gateway).startswith("java (PID 5687): traced for 12m 00s")
-    assert "\x1b" not in _run(gateway)
-
-
-def test_report_options_reach_the_report(gateway: Path) -> None:
-    output = _run(gateway, "--format", "folded", "--thread", "java", "--metric", "count", "--min", "1M", "--top", "1")
-    assert output == "java;main;cache_grow;calloc 3072\n"
-
-
-def test_report_several_files_have_headings(gateway: Path) -> None:
-    output = _run(gateway, gateway, "--format", "folded", "--top", "1")
-    assert [line for line in output.splitlines() if line.startswith("#")] == [f"# {gateway}:"] * 2
-
-
-def test_report_json_of_several_files_is_a_usage_error(gateway: Path) -> None:
-    with pytest.raises(UsageError) as raised:
-        _run(gateway, gateway, "--format", "json")
-    assert raised.value.exit_status == 2
-
-
-def test_report_missing_file_is_an_error_for_main(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match="no such file"):
-        _run(tmp_path / "none.nlk")
-
-
-@pytest.mark.parametrize("arguments", [["--min", "lots"], ["--top", "0"], ["--metric", "beauty"], []])
-def test_report_bad_option_is_wrong_usage(gateway: Path, arguments: list[str]) -> None:
-    files = [str(gateway)] if arguments else []
-    assert CliRunner().invoke(report_command, [*files, *arguments]).exit_code == 2
-
-
-def test_report_to_a_file_is_private_and_whole(gateway: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.json"
-    out.write_text("old")
-    out.chmod(0o644)
-    assert _run(gateway, "--format", "json", "-o", out) == ""
-    assert stat.S_IMODE(out.stat().st_mode) == 0o600
-    assert json.loads(out.read_text())["schema"] == "nativeleak.report/1"
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["gateway.nlk", "out.json"]
-
-
-def test_report_failing_leaves_the_old_output(gateway: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("old")
-    gateway.write_bytes(b"SQLite format 3\0")
-    with pytest.raises(RecordingError):
-        _run(gateway, "-o", tmp_path / "out")
-    assert (tmp_path / "out").read_text() == "old"
 
 
 def test_open_file_refuses_a_symbolic_link(tmp_path: Path) -> None:
@@ -165,42 +103,3 @@ def test_every_format_is_a_choice_of_the_three_verbs() -> None:
 def test_every_format_has_a_writer_and_a_suffix_of_its_own() -> None:
     assert all(callable(format_.load_writer()) for format_ in FORMATS)
     assert len({format_.suffix for format_ in FORMATS}) == len(FORMATS)
-
-
-_COMMAND = "from nativeleak.cli.report import report_command; report_command()"
-
-
-def test_report_reader_gone_is_quiet(gateway: Path) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    with open(writer, "wb") as closed_pipe:
-        done = subprocess.run(
-            [sys.executable, "-c", _COMMAND, str(gateway)], stdout=closed_pipe, stderr=subprocess.PIPE, check=False
-        )
-    assert (done.returncode, done.stderr) == (0, b"")
-
-
-def test_report_to_an_ascii_terminal_does_not_fail(tmp_path: Path) -> None:
-    stack = fixtures.Stack(11, (fixtures.native("malloc"), fixtures.native("größe", "app")))
-
-    def write(writer: fixtures.RecordingWriter) -> None:
-        writer.add_stacks([stack])
-        writer.write_snapshot(fixtures.snapshot(1.0, [fixtures.heap_site(1, 11, (5, 1))], threads=fixtures.THREADS))
-
-    fixtures.record(tmp_path / "a.nlk", write).close()
-    done = subprocess.run(
-        [sys.executable, "-c", _COMMAND, str(tmp_path / "a.nlk"), "--format", "folded"],
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        check=True,
-    )
-    assert done.stdout == b"java;gr\\xf6\\xdfe;malloc 5\n"
-
-
-def test_recording_package_loads_no_pandas() -> None:
-    code = (
-        "import sys, nativeleak.recording, nativeleak.cli.report, nativeleak.reports.formats; "
-        "print({'pandas', 'numpy', 'rich'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
