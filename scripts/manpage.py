@@ -38,7 +38,7 @@ def page() -> str:
 
 
 def _lines() -> Iterator[str]:
-    root = click.Context(cli, info_name="nativeleak")
+    root = click.Context(cli, info_name="nativeleak", **cli.context_settings)
     verbs = [(name, cli.get_command(root, name)) for name in cli.list_commands(root)]
     yield f'.TH NATIVELEAK 8 "" "nativeleak {__version__}" "System Administration"'
     yield ".SH NAME"
