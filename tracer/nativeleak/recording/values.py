@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 from nativeleak.model import Level, TraceInfo, Window
+from nativeleak.recording.columns import parse_number, parse_seconds, parse_texts
 
 
 def trace_values(trace: TraceInfo) -> dict[str, str]:
@@ -38,7 +39,15 @@ def parse_windows(text: str) -> tuple[Window, ...]:
         ValueError: It does not hold what it should.
     """
     return tuple(
-        Window(float(row[0]), float(row[1]), Level(row[2]), int(row[3]), int(row[4]), float(row[5]), float(row[6]))
+        Window(
+            parse_seconds(row[0]),
+            parse_seconds(row[1]),
+            Level(row[2]),
+            parse_number(row[3]),
+            parse_number(row[4]),
+            parse_seconds(row[5]),
+            parse_seconds(row[6]),
+        )
         for row in json.loads(text)
     )
 
@@ -52,15 +61,15 @@ def parse_trace_values(values: Mapping[str, str]) -> TraceInfo:
     """
     return TraceInfo(
         version=values["version"],
-        started=float(values["started"]),
+        started=parse_seconds(values["started"]),
         backend=values["backend"],
         kernel=values["kernel"],
         machine=values["machine"],
         boot_id=values["boot_id"],
-        probes=tuple(str(probe) for probe in json.loads(values["probes"])),
-        min_size=int(values["min_size"]),
-        max_size=int(values["max_size"]),
-        sample_bytes=int(values["sample_bytes"]),
-        slice_s=float(values["slice_s"]),
+        probes=parse_texts(values["probes"]),
+        min_size=parse_number(values["min_size"]),
+        max_size=parse_number(values["max_size"]),
+        sample_bytes=parse_number(values["sample_bytes"]),
+        slice_s=parse_seconds(values["slice_s"]),
         options={str(name): str(value) for name, value in json.loads(values["options"]).items()},
     )
