@@ -46,7 +46,7 @@ _CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "threads": {"uid": _NUMBER, "slot": _SMALL, "tid": _SMALL, "name": _TEXT, "alive": _SMALL},
     "frames": {
         "id": _NUMBER,
-        "function": _or_null(_TEXT),
+        "function": _TEXT,
         "module": _or_null(_TEXT),
         "ip": _WORD,
         "offset": _WORD,
