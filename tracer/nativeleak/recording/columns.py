@@ -53,7 +53,7 @@ _CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "kind": _TEXT,
         "file": _or_null(_TEXT),
         "line": _or_null(_SMALL),
-        "build_id": _or_null(_TEXT),
+        "build_id": _TEXT,
         "module_offset": _WORD,
         "found": _TEXT,
     },
