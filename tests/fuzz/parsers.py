@@ -14,6 +14,7 @@ from pathlib import Path
 import recording_fixtures as made
 from fuzz.elves import debugdata_object, elf_seeds
 from fuzz.harness import Parser
+from fuzz.values import with_a_wrong_value
 from nativeleak.analysis.select import By, Metric, Selection
 from nativeleak.engines.options import TraceOptions
 from nativeleak.engines.pmap.ledger import PmapLedger
@@ -423,4 +424,5 @@ PARSERS = (
     Parser("hotspot_text", use_hotspot_text, fixed(*HOTSPOT_TEXT), n_inputs=1000),
     Parser("names", use_name, fixed(*NAMES), n_inputs=600),
     Parser("recording", use_recording, recording_seeds, (RecordingError,), 100),
+    Parser("recording_values", use_recording, recording_seeds, (RecordingError,), 200, with_a_wrong_value),
 )

@@ -37,6 +37,7 @@ from nativeleak.model import (
     UnmapTotals,
 )
 from nativeleak.recording import opening
+from nativeleak.recording.columns import check_columns, parse_number, parse_texts
 from nativeleak.recording.schema import Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
 from nativeleak.recording.values import parse_trace_values, parse_windows
 
@@ -90,6 +91,7 @@ class Recording:
         self.name = name
         self._db = db
         with self._damage_reported():
+            check_columns(db)
             values = dict(db.execute("SELECT name, value FROM trace"))
             self.info = parse_trace_values(values)
             self.end_reason: str | None = values.get("end_reason")
@@ -230,7 +232,7 @@ Row = tuple[Any, ...]
 
 def _target(row: Row) -> TargetInfo:
     slot, pid, comm, exe, jvm_version, allocators, end, end_signal = row
-    return TargetInfo(slot, pid, comm, exe, jvm_version, tuple(json.loads(allocators)), TargetEnd(end), end_signal)
+    return TargetInfo(slot, pid, comm, exe, jvm_version, parse_texts(allocators), TargetEnd(end), end_signal)
 
 
 def _thread(row: Row) -> ThreadInfo:
@@ -239,7 +241,7 @@ def _thread(row: Row) -> ThreadInfo:
 
 
 def _snapshot(row: Row) -> SnapshotInfo:
-    counters = {str(name): int(value) for name, value in json.loads(row[9]).items()}
+    counters = {str(name): parse_number(value) for name, value in json.loads(row[9]).items()}
     elapsed_s, rss_bytes, slice_s, probe_hits, cost_ns, target_cpu_s, tracer_cpu_s, max_rss_bytes = row[1:9]
     return SnapshotInfo(
         elapsed_s, rss_bytes, slice_s, probe_hits, cost_ns, target_cpu_s, tracer_cpu_s, max_rss_bytes, counters
@@ -276,7 +278,7 @@ def _site(row: Row, end_s: float, uncertainty: Uncertainty) -> SiteTotals:
         None if born_s is None else max(0.0, end_s - born_s),
         unpack_slices(slices),
         Owner(owner),
-        tuple(json.loads(functions)),
+        parse_texts(functions),
         uncertainty,
     )
 
@@ -296,7 +298,7 @@ def _unmapped(row: Row) -> UnmapTotals:
         thread_uid,
         to_unsigned(stack_key),
         Owner(owner),
-        tuple(json.loads(functions)),
+        parse_texts(functions),
         n_calls,
         freed_bytes,
         other_threads_bytes,

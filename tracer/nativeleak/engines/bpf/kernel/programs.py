@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -319,9 +320,9 @@ class Programs(Closing):
         """Whether more events wait than may be left waiting."""
         return self._events.is_filling
 
-    def consume(self) -> int:
-        """Hand the waiting events to ``on_event``; returns how many."""
-        return self._events.consume()
+    def consume(self, within_s: float = math.inf) -> int:
+        """Hand the waiting events to ``on_event``, as far as it goes in this time; returns how many."""
+        return self._events.consume(within_s)
 
     def read_sites(self) -> Iterator[RawSite]:
         """All sites; a site that changes meanwhile may come twice."""
