@@ -10,6 +10,7 @@ from nativeleak.model import (
     FrameKind,
     Kind,
     Owner,
+    RuntimeInfo,
     SiteKey,
     SiteTotals,
     Snapshot,
@@ -40,7 +41,11 @@ def trace_info(**changes: object) -> TraceInfo:
 
 
 def target(slot: int = 0, pid: int = 5687, **changes: object) -> TargetInfo:
-    facts: dict[str, object] = {"comm": "java", "exe": "/usr/lib/jvm/bin/java", "jvm_version": "17.0.21"}
+    facts: dict[str, object] = {
+        "comm": "java",
+        "exe": "/usr/lib/jvm/bin/java",
+        "runtime": RuntimeInfo("hotspot", "17.0.21"),
+    }
     return TargetInfo(slot, pid, **(facts | changes))  # type: ignore[arg-type]
 
 

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
+from nativeleak.engines.resident import resident_by_site
+from nativeleak.engines.threads import ThreadTable
 from nativeleak.errors import NativeleakError
 from nativeleak.ledger.address_space import AddressSpace
-from nativeleak.ledger.map_sites import SiteId
-from nativeleak.model import COUNTERS, SiteTotals, Snapshot, Stack, TargetEnd, TargetInfo, ThreadInfo
+from nativeleak.model import COUNTERS, SiteTotals, Snapshot, Stack, TargetEnd, TargetInfo
 from nativeleak.process import procfs
 from nativeleak.process.residency import ResidencyReader
 
@@ -78,50 +79,6 @@ class WatchEngine(Protocol):
 
     def close(self) -> None:
         """Let go of everything; may be called again."""
-
-
-class ThreadTable:
-    """Threads of all targets: tells apart two that had the same tid one after the other."""
-
-    def __init__(self) -> None:
-        self._threads: dict[int, ThreadInfo] = {}
-        self._uid_of: dict[int, int] = {}
-        self._changed: set[int] = set()
-
-    def uid(self, slot: int, tid: int, name: str = "") -> int:
-        """Number of a thread; one that is not known yet gets this name."""
-        # TID 0 stands for all threads of one process.
-        uid = self._uid_of.get(tid or -1 - slot)
-        if uid is None:
-            uid = self._uid_of[tid or -1 - slot] = len(self._threads) + 1
-            self._set(ThreadInfo(uid, slot, tid, name or f"[thread {tid}]"))
-        return uid
-
-    def rename(self, tid: int, name: str) -> None:
-        """A thread is called otherwise from now on; one that nobody has asked for is none."""
-        uid = self._uid_of.get(tid or -1)
-        if uid is not None and name and self._threads[uid].name != name:
-            self._set(replace(self._threads[uid], name=name))
-
-    def end(self, tid: int) -> None:
-        """A thread has ended."""
-        uid = self._uid_of.pop(tid or -1, None)
-        if uid is not None:
-            self._set(replace(self._threads[uid], alive=False))
-
-    def tids(self, slot: int) -> list[int]:
-        """Threads of a target that are alive as far as is known."""
-        return [tid for tid, uid in self._uid_of.items() if tid > 0 and self._threads[uid].slot == slot]
-
-    def take_changed(self) -> tuple[ThreadInfo, ...]:
-        """Those that are new or have changed since the last call."""
-        changed = tuple(self._threads[uid] for uid in sorted(self._changed))
-        self._changed.clear()
-        return changed
-
-    def _set(self, thread: ThreadInfo) -> None:
-        self._threads[thread.uid] = thread
-        self._changed.add(thread.uid)
 
 
 @dataclass(slots=True)
@@ -189,13 +146,7 @@ class TracedProcess:
 
     def sites(self, now_s: float) -> list[SiteTotals]:
         """Totals of all its sites."""
-        resident: dict[SiteId, int] | None = None
-        if self.residency is not None and not self.is_over:
-            resident = {}
-            ranges = list(self.space.outstanding_ranges())
-            sizes = self.residency.resident_bytes([(start, end) for start, end, _ in ranges])
-            for (_, _, site_id), n_bytes in zip(ranges, sizes, strict=True):
-                resident[site_id] = resident.get(site_id, 0) + n_bytes
+        resident = resident_by_site(self.space, self.residency if not self.is_over else None)
         return self.space.site_totals(self.slot, now_s, resident)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """Frozen data that every other part speaks: frames, stacks, sites, snapshots. Standard library only."""
 
-from nativeleak.model.process import TargetEnd, TargetInfo, ThreadInfo
+from nativeleak.model.process import RuntimeInfo, TargetEnd, TargetInfo, ThreadInfo
 from nativeleak.model.site import CERTAIN, N_SLICES, Kind, Owner, SiteKey, SiteTotals, Uncertainty, UnmapTotals
 from nativeleak.model.snapshot import COUNTERS, Level, Snapshot, TraceInfo, Window
 from nativeleak.model.stack import Frame, FrameKind, FrameSource, Stack
@@ -15,6 +15,7 @@ __all__ = [
     "Kind",
     "Level",
     "Owner",
+    "RuntimeInfo",
     "SiteKey",
     "SiteTotals",
     "Snapshot",

@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from nativeleak.analysis.growth import Growth, Verdict
-from nativeleak.frames.headline import headline_frame
 from nativeleak.model import Kind
 from nativeleak.reports.build import Report, SiteReport
 from nativeleak.reports.completeness import Gap, gaps
 from nativeleak.reports.names import place, printable
 from nativeleak.reports.text_sites import jvm_lines, site_lines
 from nativeleak.reports.text_unmapped import unmap_lines
+from nativeleak.runtimes.frames import headline_frame
 from nativeleak.units import format_bytes, format_duration
 
 _LABEL_WIDTH: Final = 16

@@ -23,8 +23,8 @@ from nativeleak.errors import NativeleakError, NoTargetError
 from nativeleak.model import Snapshot, Stack, TargetEnd, TargetInfo, TraceInfo
 from nativeleak.process import procfs
 from nativeleak.process.check import check_target
-from nativeleak.process.jvm import read_jvm_version
 from nativeleak.recording.writer import RecordingWriter
+from nativeleak.runtimes.registry import identify
 from nativeleak.session.run import TraceOptions
 from nativeleak.session.signals import interrupts
 from nativeleak.units import format_bytes, format_duration
@@ -77,8 +77,8 @@ def check_targets(pids: Iterable[int]) -> list[TargetInfo]:
     found = []
     for slot, pid in enumerate(pids):
         facts = check_target(pid, any_width=True)
-        version = read_jvm_version(pid, procfs.read_maps(pid)) if facts.jvm else None
-        found.append(TargetInfo(slot, pid, facts.comm, facts.exe, version))
+        runtime = identify(pid, procfs.read_maps(pid))
+        found.append(TargetInfo(slot, pid, facts.comm, facts.exe, runtime))
     return found
 
 

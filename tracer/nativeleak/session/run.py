@@ -25,13 +25,11 @@ from nativeleak.engines.bpf.budget.controller import BudgetController
 from nativeleak.engines.bpf.budget.governor import EXACT, Governor, Plan
 from nativeleak.engines.bpf.budget.memory import limits_within
 from nativeleak.engines.bpf.collector import Collector
-from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, Loader, Programs, SyscallHooks
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.engines.names import EngineName
 from nativeleak.errors import CannotTraceError, MendableError, NativeleakError, NoTargetError
-from nativeleak.frames.headline import headline_frame
 from nativeleak.ledger.slices import slice_seconds
 from nativeleak.model import Level, Snapshot, TargetInfo, TraceInfo
 from nativeleak.probes.cache import PlacementCache
@@ -41,11 +39,12 @@ from nativeleak.probes.placement import PlacedProbe, place
 from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.process import procfs
 from nativeleak.process.check import TargetFacts, check_target
-from nativeleak.process.jvm import read_jvm_version
 from nativeleak.process.mapped import MappedObject, executable_objects
 from nativeleak.process.oom import prefer_as_oom_victim
 from nativeleak.process.pidns import read_inner_pid_namespace
 from nativeleak.recording.writer import RecordingWriter
+from nativeleak.runtimes.frames import headline_frame
+from nativeleak.runtimes.registry import identify
 from nativeleak.session.priority import lowered_priority
 from nativeleak.session.signals import interrupts
 from nativeleak.symbols.functions import find_function_offsets
@@ -270,7 +269,7 @@ class Trace:
                 raise NoTargetError(f"trace of PID {pid} failed: no such process") from error
             stack.callback(os.close, pidfd)
             maps = procfs.read_maps(pid)
-            info = TargetInfo(slot, pid, facts.comm, facts.exe, read_jvm_version(pid, maps) if facts.jvm else None)
+            info = TargetInfo(slot, pid, facts.comm, facts.exe, identify(pid, maps))
             exits[pidfd] = self.collector.add_target(slot, facts, info)
         prefer_as_oom_victim(self.options.pids)
         return exits
@@ -289,7 +288,7 @@ class Trace:
             engine.add_target(state.slot, state.facts.pid, target)
             if self._uses_tables:
                 self.tables.add_target(state.slot, state.facts.pid)
-                self._take_java(engine, state)
+                self.collector.take_runtime(state)
             self._probe_new_objects(engine, state)
             if not state.info.allocators and not self.options.maps_only:
                 raise _no_allocator(state)
@@ -308,16 +307,6 @@ class Trace:
             self.observer.note("BCC's programs walk stacks by frame pointers only, and not through Java frames")
         for note in engine.notes:
             self._on_note("engine", note)
-
-    def _take_java(self, engine: Programs, state: TargetState) -> None:
-        """Tell the kernel side where things lie in the target's JVM."""
-        if not state.facts.jvm:
-            return
-        state.java, why = open_java(state.facts.pid)
-        if state.java is not None:
-            engine.set_java(state.slot, state.java.struct())
-        if why:
-            self._on_note("java", f"not all of PID {state.facts.pid}'s Java frames can be shown: {why}")
 
     def _probe_new_objects(self, engine: Programs, state: TargetState) -> None:
         """Probe every mapped object that defines allocator functions and is not probed yet."""
@@ -459,8 +448,8 @@ class Trace:
         self.collector.namer.interrupted.clear()
         self.tables.work()
         self.watch.look()
-        self.collector.name_java_threads()
-        self._read_java_again(engine)
+        self.collector.name_runtime_threads()
+        self.collector.complete_runtimes()
         self.collector.keep_slices()
         self.watch.look()
 
@@ -473,13 +462,6 @@ class Trace:
         self.collector.name_new_stacks(within_s=_NAMING_S)
         ended_s = time.monotonic()
         self._naming_from_s = ended_s + (ended_s - started_s) * (1 / self._naming_share - 1)
-
-    def _read_java_again(self, engine: Programs) -> None:
-        """Tell the walker of virtual threads where the JVM has only now made the code that tells of them."""
-        for state in self.collector.targets.values():
-            late = state.java.late_struct() if state.java is not None and not state.is_over else None
-            if late is not None:
-                engine.set_java(state.slot, late)
 
     def _end(self, engine: Programs) -> None:
         """Close the windows, take the probes away, then read what no longer moves."""

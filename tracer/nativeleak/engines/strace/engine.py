@@ -19,6 +19,7 @@ from nativeleak.engines.userspace import TracedProcess, snapshot_of
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.model import Snapshot, Stack, TargetEnd, TargetInfo
 from nativeleak.process import procfs
+from nativeleak.runtimes.registry import jit_kind
 from nativeleak.symbols.resolver import Symbolizer
 
 DEFAULT_DURATION_S: Final = 60.0
@@ -65,7 +66,7 @@ class StraceEngine:
 
     def _target(self, process: TracedProcess) -> Target:
         pid = process.info.pid
-        namer = StackNamer(Symbolizer(pid), lambda: _maps(pid)) if self.has_stacks else StackNamer()
+        namer = StackNamer(Symbolizer(pid, jit_kind=jit_kind), lambda: _maps(pid)) if self.has_stacks else StackNamer()
         return Target(process, namer, lambda tid: _name(pid, tid), lambda address: _mapping_bytes(pid, address))
 
     @property

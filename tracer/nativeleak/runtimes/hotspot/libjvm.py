@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from nativeleak.errors import NativeleakError
-from nativeleak.process.jvm import find_libjvm
 from nativeleak.process.mapped import executable_objects, open_object
 from nativeleak.process.procfs import PAGE_BYTES, read_maps
 from nativeleak.runtimes.hotspot.memory import UnreadableError
+from nativeleak.runtimes.hotspot.version import find_libjvm
 from nativeleak.symbols.elf import SYMBOL_BYTES, ElfFile, FileSource, SymbolArea
 
 _SHT_RELA: Final = 4

@@ -35,6 +35,7 @@ from nativeleak.errors import CannotTraceError, MendableError
 from nativeleak.probes.families import FREE_KINDS, CallKind
 from nativeleak.probes.placement import PlacedProbe
 from nativeleak.process.pidns import read_inner_pid_namespace
+from nativeleak.runtimes.registry import RUNTIMES
 
 _U32: Final = struct.Struct("=I")
 _RING_BYTES: Final = 2 << 20
@@ -374,7 +375,9 @@ class Programs:
         self._threads = take("threads", 4, abi.THREAD_BYTES)
         self._mappings = take("mappings", 4, ctypes.sizeof(abi.Mappings))
         self._tables = take("tables", 4, 4)
-        self._javas = take("javas", 4, ctypes.sizeof(abi.Java))
+        self._runtimes = {
+            spec.config_map: take(spec.config_map, 4, spec.config_bytes) for spec in RUNTIMES if spec.config_map
+        }
         self._n_cpus = int(self._libbpf.lib.libbpf_num_possible_cpus())
         self._counters = take("counters", 4, 8 * self._n_cpus)
         self._all_maps = [take(name, 0, 0) for name in self._object.map_names()]
@@ -665,9 +668,9 @@ class Programs:
         target.epoch = epoch
         self._write_target(slot)
 
-    def set_java(self, slot: int, java: abi.Java) -> None:
-        """Say where things lie in the JVM that a target is."""
-        self._javas.update(_U32.pack(slot), bytes(java))
+    def set_runtime(self, slot: int, config_map: str, config: bytes) -> None:
+        """Give the walker what it has to know of a target's runtime: ``Runtime.walker_config`` for its map."""
+        self._runtimes[config_map].update(_U32.pack(slot), config)
 
     # Reading
 

@@ -26,6 +26,7 @@ from nativeleak.engines.bpf.kernel.loaders.bcc_compiler import LIBRARY
 from nativeleak.engines.bpf.kernel.loaders.headers import Headers, find_headers, stubs
 from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap, Libbpf
 from nativeleak.errors import CannotTraceError
+from nativeleak.runtimes.registry import RUNTIMES
 
 _ARRAY, _HASH, _PERCPU_ARRAY, _RINGBUF = 2, 1, 6, 27
 _NO_PREALLOC: Final = 1
@@ -76,7 +77,7 @@ SHAPES: Final[Mapping[str, MapShape]] = {
 _UNUSED: Final = {
     "mappings": MapShape(_ARRAY, 4, ctypes.sizeof(abi.Mappings)),
     "tables": MapShape(_ARRAY, 4, 4),
-    "javas": MapShape(_ARRAY, 4, ctypes.sizeof(abi.Java)),
+    **{spec.config_map: MapShape(_ARRAY, 4, spec.config_bytes) for spec in RUNTIMES if spec.config_map},
 }
 """Of the walk by tables: there, and read by nobody."""
 
