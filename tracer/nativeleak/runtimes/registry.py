@@ -41,7 +41,7 @@ def open_runtime(pid: int, spec: RuntimeSpec) -> tuple[Runtime | None, str]:
     return runtime, "; ".join(runtime.notes)
 
 
-def jit_kind(maps: Iterable[MapEntry]) -> FrameKind:
+def jit_kind(maps: Iterable[MapEntry], runtimes: Sequence[RuntimeSpec] = RUNTIMES) -> FrameKind:
     """Kind of the frames that the perf map of a process with these mappings names."""
-    spec = find_runtime(maps)
+    spec = find_runtime(maps, runtimes)
     return FrameKind.NATIVE if spec is None else spec.jit_kind

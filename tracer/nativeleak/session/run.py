@@ -288,7 +288,7 @@ class Trace:
             engine.add_target(state.slot, state.facts.pid, target)
             if self._uses_tables:
                 self.tables.add_target(state.slot, state.facts.pid)
-                self.collector.take_runtime(state)
+                self.collector.runtimes.take(state, engine)
             self._probe_new_objects(engine, state)
             if not state.info.allocators and not self.options.maps_only:
                 raise _no_allocator(state)
@@ -448,8 +448,8 @@ class Trace:
         self.collector.namer.interrupted.clear()
         self.tables.work()
         self.watch.look()
-        self.collector.name_runtime_threads()
-        self.collector.complete_runtimes()
+        self.collector.runtimes.name_threads()
+        self.collector.runtimes.complete(engine)
         self.collector.keep_slices()
         self.watch.look()
 

@@ -56,7 +56,7 @@ class Traced:
         facts = check_target(pid)
         info = TargetInfo(SLOT, pid, facts.comm, facts.exe, identify(pid, procfs.read_maps(pid), runtimes))
         self.state = self.collector.add_target(SLOT, facts, info)
-        self.collector.take_runtime(self.state)
+        self.collector.runtimes.take(self.state, self.kernel)
         self.collector.open_window(self.state)
 
     def put_stack(self, *frames):
@@ -102,7 +102,7 @@ def test_runtime_threads_get_their_full_names_and_keep_them(traced):
 
 def test_thread_that_has_the_tid_of_an_ended_one_keeps_its_own_name(traced):
     traced.on_thread(abi.EventType.THREAD)
-    traced.collector.name_runtime_threads()
+    traced.collector.runtimes.name_threads()
     traced.on_thread(abi.EventType.THREAD_EXIT)
     traced.on_thread(abi.EventType.THREAD, comm=b"another", uid=UID + 1)
     threads = {each.uid: each.name for each in traced.collector.snapshot().threads}
@@ -110,8 +110,8 @@ def test_thread_that_has_the_tid_of_an_ended_one_keeps_its_own_name(traced):
 
 
 def test_runtime_config_goes_into_its_map_again_when_it_is_complete(traced):
-    traced.collector.complete_runtimes()
-    traced.collector.complete_runtimes()
+    traced.collector.runtimes.complete(traced.kernel)
+    traced.collector.runtimes.complete(traced.kernel)
     assert traced.kernel.configs == [
         (SLOT, "madeups", made_up.CONFIG),
         (SLOT, "madeups", made_up.LATE_CONFIG),

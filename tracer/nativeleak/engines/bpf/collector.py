@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -17,6 +17,7 @@ from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.engines.bpf.mapping import to_mapping_event
 from nativeleak.engines.bpf.naming import Named, StackNamer
 from nativeleak.engines.bpf.naming_queue import NamingQueue
+from nativeleak.engines.bpf.runtimes import TargetRuntimes
 from nativeleak.engines.bpf.snapshot import Moment, SnapshotBuilder
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.engines.threads import OTHER_THREADS, ThreadTable
@@ -40,7 +41,7 @@ from nativeleak.process import procfs
 from nativeleak.process.check import TargetFacts
 from nativeleak.process.residency import ResidencyReader
 from nativeleak.runtimes.base import RuntimeSpec
-from nativeleak.runtimes.registry import RUNTIMES, jit_kind, open_runtime, spec_of
+from nativeleak.runtimes.registry import RUNTIMES
 from nativeleak.symbols.resolver import Symbolizer
 from nativeleak.unwind.verify import ReturnAddresses
 
@@ -75,9 +76,9 @@ class Collector:
         self._max_unmap_sites = MAX_SITES
         self._on_note = on_note
         self._engine: Programs | None = None
-        self._runtimes = runtimes
         self._threads = ThreadTable()
         self._threads.take(OTHER_THREADS)
+        self.runtimes = TargetRuntimes(self.targets, self._threads, runtimes, on_note)
         self._queue = NamingQueue()
         self._in_allocator: set[int] = set()
         self._lost_events_seen = 0
@@ -115,31 +116,10 @@ class Collector:
             residency = None
         returns = ReturnAddresses(facts.pid)
         space = AddressSpace(max_unmap_sites=self._max_unmap_sites)
-        symbolizer = Symbolizer(facts.pid, jit_kind=jit_kind)
+        symbolizer = Symbolizer(facts.pid, jit_kind=self.runtimes.jit_kind)
         state = TargetState(slot, facts, symbolizer, space, residency, returns, info)
-        state.spec = spec_of(info.runtime, self._runtimes)
         self.targets[slot] = state
         return state
-
-    def take_runtime(self, state: TargetState) -> None:
-        """Open the runtime of a target and tell the walker in the kernel of it; what cannot be shown is noted."""
-        if state.spec is None:
-            return
-        state.runtime, why = open_runtime(state.facts.pid, state.spec)
-        self._configure(state, state.runtime.walker_config if state.runtime is not None else None)
-        if why:
-            language = state.spec.words.language
-            self._on_note(language.lower(), f"not all of PID {state.facts.pid}'s {language} frames can be shown: {why}")
-
-    def complete_runtimes(self) -> None:
-        """Tell the walker what runtimes have made only now."""
-        for state in self.targets.values():
-            if state.runtime is not None and not state.is_over:
-                self._configure(state, state.runtime.late_config())
-
-    def _configure(self, state: TargetState, config: bytes | None) -> None:
-        if config is not None and state.spec is not None:
-            self.engine.set_runtime(state.slot, state.spec.config_map, config)
 
     def open_window(self, state: TargetState) -> None:
         """The window opens: what is mapped now is from before."""
@@ -224,16 +204,6 @@ class Collector:
         if event.tid == state.facts.pid and event.ret & 0x7F:
             state.info = replace(state.info, end_signal=event.ret & 0x7F)
 
-    def name_runtime_threads(self) -> None:
-        """Give the threads of runtimes their full names, while they live."""
-        for state in self.targets.values():
-            if state.runtime is not None and not state.is_over:
-                names = state.runtime.thread_names()
-                if names is not state.names_read:  # an older reading may hold TIDs that others have by now
-                    state.names_read = names
-                    state.runtime_names |= names
-                self._threads.rename_all(state.slot, state.runtime_names)
-
     def _on_exec(self, state: TargetState) -> None:
         # The kernel renames the thread before it reports the exec: what the old program did it did by its old name.
         if state.renamed is not None:
@@ -280,18 +250,10 @@ class Collector:
         for key in self._queue.unseen_code(within_s):
             if not has_begun:
                 has_begun = True
-                self._begin_naming(self.targets)
+                self.runtimes.begin_naming(self.targets)
             peeked = self.engine.stacks.peek(key)
-            state = self.targets.get(peeked[0]) if peeked is not None else None
-            if peeked is not None and state is not None and state.runtime is not None:
-                state.runtime.look_at(peeked[1])
-
-    def _begin_naming(self, slots: Iterable[int]) -> None:
-        """What is read of a target from now on is believed for all stacks that are named together."""
-        for slot in slots:
-            state = self.targets.get(slot)
-            if state is not None and state.runtime is not None:
-                state.runtime.begin_naming()
+            if peeked is not None:
+                self.runtimes.look_at(*peeked)
 
     @property
     def n_unnamed(self) -> int:
@@ -301,7 +263,7 @@ class Collector:
     def _name(self, keys: Sequence[int]) -> int:
         """Name some stacks together: what is read of the target for one is believed for all of them."""
         raw = [stack for stack in map(self.engine.stacks.fetch, keys) if stack is not None]
-        self._begin_naming({stack.slot for stack in raw})
+        self.runtimes.begin_naming({stack.slot for stack in raw})
         named = [(self.targets[each.slot], each) for each in raw if each.slot in self.targets]
         stacks = [self._apply(state, self.namer.name(state, each)) for state, each in named]
         if stacks:
@@ -356,7 +318,7 @@ class Collector:
         """
         started_ns = time.monotonic_ns()
         self.name_new_stacks(sweep=True, within_s=_LAST_NAMING_S if final else _NAMING_S)
-        self.name_runtime_threads()
+        self.runtimes.name_threads()
         counters = self._snapshots.read_counters(self.engine)
         self._resync_after_loss(counters[abi.Counter.LOST_EVENTS])
         elapsed_s = self.elapsed_s()

@@ -12,7 +12,7 @@ from nativeleak.model import TargetEnd, TargetInfo, ThreadInfo
 from nativeleak.process import procfs
 from nativeleak.process.check import TargetFacts
 from nativeleak.process.residency import ResidencyReader
-from nativeleak.runtimes.base import Runtime, RuntimeSpec
+from nativeleak.runtimes.base import Runtime
 from nativeleak.symbols.resolver import Symbolizer
 from nativeleak.unwind.verify import ReturnAddresses
 
@@ -22,8 +22,8 @@ class TargetState:
     """State of one target.
 
     Attributes:
-        spec: The kind of its runtime of managed code, None where it has none.
-        runtime: The runtime, where it is opened and its frames can be shown.
+        runtime: Its runtime of managed code, where it has one whose frames can be shown.
+        config_map: Map of the kernel side that takes what the walker has to know of the runtime.
         names_read: What the runtime said last of the names of its threads.
         runtime_names: Names of threads that the runtime has given, by TID; of those that have not ended yet.
         start_ns: When its window opened, CLOCK_MONOTONIC; 0 before.
@@ -43,8 +43,8 @@ class TargetState:
     residency: ResidencyReader | None
     returns: ReturnAddresses
     info: TargetInfo
-    spec: RuntimeSpec | None = None
     runtime: Runtime | None = None
+    config_map: str = ""
     start_ns: int = 0
     oom_killed: bool = False
     new_code: bool = False
