@@ -131,7 +131,7 @@ def gateway_sites(minute: int) -> tuple[SiteTotals, ...]:
         heap_site(3, 11, (1009, 1)),
         map_site(1, 13, (64 * MIB, 2)),
         map_site(1, 15, (32 * MIB, 1), owner=Owner.ALLOCATOR),
-        map_site(1, 16, (128 * MIB, 1), owner=Owner.JVM, reserved_bytes=1024 * MIB),
+        map_site(1, 16, (128 * MIB, 1), owner=Owner.RUNTIME, reserved_bytes=1024 * MIB),
         brk_site(1, 14, (132 * 1024, 1)),
     )
 

@@ -34,7 +34,7 @@ def frames(text):
         ("__unmapself@ld-musl-x86_64.so.1 pthread_exit@ld-musl-x86_64.so.1", Owner.C_LIBRARY),
         (f"munmap@{C} work@app pthread_join@{C} main@app", Owner.PROGRAM),
         (f"munmap@{C} _dl_unmap@ld-linux-x86-64.so.2 dlclose@{C} work@app main@app", Owner.PROGRAM),
-        (f"munmap@{C} os::release_memory@libjvm.so start_thread@{C}", Owner.JVM),
+        (f"munmap@{C} os::release_memory@libjvm.so start_thread@{C}", Owner.RUNTIME),
         (f"munmap@{C} Java_sun_nio_ch_unmap0@libnio.so", Owner.PROGRAM),
         (f"munmap@{C}", Owner.PROGRAM),
         ("pthread_pool_trim@app main@app", Owner.PROGRAM),
@@ -51,12 +51,12 @@ def test_owner_of_stack_of_a_new_threads_stack_is_the_program():
 @pytest.mark.parametrize(
     ("stack", "owner"),
     [
-        (f"mmap@{C} os::reserve_memory@libjvm.so start_thread@{C}", Owner.JVM),
+        (f"mmap@{C} os::reserve_memory@libjvm.so start_thread@{C}", Owner.RUNTIME),
         (f"malloc@{C} os::malloc@libjvm.so Unsafe_AllocateMemory0@libjvm.so", Owner.PROGRAM),
-        (f"malloc@{C} mu_grow@libmadeup.so main@app", Owner.JVM),
+        (f"malloc@{C} mu_grow@libmadeup.so main@app", Owner.RUNTIME),
         (f"malloc@{C} mu_request_bytes@libmadeup.so mu_run@libmadeup.so", Owner.PROGRAM),
         (f"malloc@{C} work@app mu_run@libmadeup.so", Owner.PROGRAM),
-        (f"malloc@{C} mu_grow@libmadeup.so Unsafe_AllocateMemory0@libjvm.so", Owner.JVM),
+        (f"malloc@{C} mu_grow@libmadeup.so Unsafe_AllocateMemory0@libjvm.so", Owner.RUNTIME),
     ],
 )
 def test_owner_of_stack_is_the_runtime_for_what_its_library_asks_unasked(stack, owner):

@@ -68,7 +68,7 @@ def owner_of_stack(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]) -
             break
         if frame.function.startswith(runtime.requests):
             return Owner.PROGRAM
-    return Owner.JVM if runtime is not None else Owner.PROGRAM
+    return Owner.RUNTIME if runtime is not None else Owner.PROGRAM
 
 
 def purpose_of_stack(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]) -> str:

@@ -243,7 +243,7 @@ def build(recording: Recording, selection: Selection) -> Report:
     merged, labels = merge(chosen, selection.by, len(table))
     rows = _with_growth(merged, measure(curves.grouped(labels, len(merged))))
     rows = rows[_is_shown(rows, selection.metric)]
-    of_jvm = rows["owner"] == Owner.JVM.value
+    of_jvm = rows["owner"] == Owner.RUNTIME.value
     holding = program[_is_shown(program, Metric.OUTSTANDING)]
     of_program = holding[holding["owner"] == Owner.PROGRAM.value]
     growing = of_program[of_program["verdict"] == "growing"]
@@ -258,7 +258,7 @@ def build(recording: Recording, selection: Selection) -> Report:
         events=recording.events,
         selection=selection,
         totals={kind: _kind_totals(recording, program, kind) for kind in Kind},
-        jvm=_sum(program[program["owner"] == Owner.JVM.value]),
+        jvm=_sum(program[program["owner"] == Owner.RUNTIME.value]),
         backing=_sum(backing),
         backing_sites=_site_reports(recording, backing[_is_shown(backing, Metric.OUTSTANDING)]),
         growth=measure(whole)[0],

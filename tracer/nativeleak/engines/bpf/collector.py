@@ -233,7 +233,7 @@ class Collector:
 
         Args:
             sweep: Look through the kernel's store too, for stacks whose event was lost.
-            within_s: When this time is over the rest waits for the next call: a JVM that loads its classes makes
+            within_s: When this time is over the rest waits for the next call: a runtime that loads its code makes
                 thousands of new stacks, deep ones, and nothing else may wait for all of their names.
         """
         if sweep:

@@ -136,7 +136,7 @@ class PmapLedger:
                 Stack(key, (Frame(f"[{region.name}]", None, 0, 0, FrameKind.STUB, found=FrameSource.GAP),))
             )
             if region.is_runtime:
-                self._process.space.reclassify_stack(key, Owner.JVM)
+                self._process.space.reclassify_stack(key, Owner.RUNTIME)
         return key
 
     def _sums(self, around: Surroundings) -> dict[str, tuple[int, int]]:

@@ -207,7 +207,7 @@ class StraceLedger:
         thread = self.threads.uid(slot, step.tid, name)
         key = target.namer.key(step.frames, mark)
         owner = owner_of_stack([frame for frame in target.namer.frames(key) if frame.module is not None])
-        if owner is Owner.JVM and key not in target.runtime_stacks:
+        if owner is Owner.RUNTIME and key not in target.runtime_stacks:
             target.runtime_stacks.add(key)
             target.process.space.reclassify_stack(key, owner)
         return thread, key, False, step.time_s
