@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nativeleak.engines.threads import OTHER_THREADS, ThreadTable
+from nativeleak.engines.threads import OVERFLOW, ThreadTable
 from nativeleak.model import ThreadInfo
 
 
@@ -44,14 +44,14 @@ def test_rename_of_the_unknown_and_to_nothing_changes_nothing():
 
 def test_take_under_the_kernels_numbers_is_found_by_tid_until_its_end():
     threads = ThreadTable()
-    threads.take(OTHER_THREADS)
+    threads.take(OVERFLOW)
     threads.take(ThreadInfo(1009, 3, 42, "worker"))
     assert (threads.find(3, 42), threads.find(0, 0), threads.find(3, 43)) == (1009, 0, 0)
     threads.end(3, 42, 1009, "worker-with-its-full-name")
     assert threads.find(3, 42) == 0
     assert threads.ended == {1009}
     assert threads.take_changed() == (
-        OTHER_THREADS,
+        OVERFLOW,
         ThreadInfo(1009, 3, 42, "worker-with-its-full-name", alive=False),
     )
 

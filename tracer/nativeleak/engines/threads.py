@@ -8,7 +8,9 @@ from typing import Final
 
 from nativeleak.model import ThreadInfo
 
-OTHER_THREADS: Final = ThreadInfo(0, 0, 0, "(threads beyond the limit)")
+OTHER_THREADS: Final = "(threads beyond the limit)"
+OVERFLOW: Final = ThreadInfo(0, 0, 0, OTHER_THREADS)
+"""Stands for threads that the kernel side has no room to number."""
 
 
 class ThreadTable:
@@ -18,6 +20,8 @@ class ThreadTable:
     """
 
     def __init__(self) -> None:
+        self.is_frozen = False
+        """Whether ``uid`` tells threads that are not known yet apart no longer."""
         self._threads: dict[int, ThreadInfo] = {}
         self._uid_of: dict[tuple[int, int], int] = {}
         self._changed: set[int] = set()
@@ -26,6 +30,8 @@ class ThreadTable:
     def uid(self, slot: int, tid: int, name: str = "") -> int:
         """Number of a thread; one that is not known yet gets this name. TID 0 stands for all threads of a target."""
         uid = self._uid_of.get((slot, tid))
+        if uid is None and self.is_frozen and tid:
+            return self.uid(slot, 0, OTHER_THREADS)
         if uid is None:
             uid = len(self._threads) + 1
             self.take(ThreadInfo(uid, slot, tid, name or f"[thread {tid}]"))
@@ -51,6 +57,10 @@ class ThreadTable:
     def get(self, uid: int) -> ThreadInfo | None:
         """The thread with a number."""
         return self._threads.get(uid)
+
+    def name(self, uid: int) -> str:
+        """Last known name of a thread, by its number."""
+        return self._threads[uid].name if uid in self._threads else "?"
 
     def rename(self, slot: int, tid: int, name: str) -> None:
         """A thread is called otherwise from now on; an unknown one, and an empty name, are passed over."""

@@ -156,7 +156,7 @@ class AddressSpace:
             yield SpacePiece(start, end, site_id, accessible, call.file_backed)
 
     def outstanding_ranges(self) -> Iterator[tuple[int, int, SiteId]]:
-        """Outstanding memory of the program and its runtime, ``(start, end, site)``; neighbours of a site are merged."""
+        """Outstanding memory of program and runtime, ``(start, end, site)``; neighbours of a site are merged."""
         start = end = 0
         site = self._before.site
         for p_start, p_end, call, accessible in self._map:

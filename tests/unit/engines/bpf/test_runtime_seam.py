@@ -10,7 +10,7 @@ import pytest
 
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.kernel import abi
-from nativeleak.engines.threads import OTHER_THREADS
+from nativeleak.engines.threads import OVERFLOW
 from nativeleak.model import TargetInfo, ThreadInfo
 from nativeleak.process import procfs
 from nativeleak.process.check import check_target
@@ -48,11 +48,10 @@ class Traced:
         self.pid = pid
         self.stacks, self.notes = [], []
         runtimes = (*RUNTIMES, spec)
-        self.collector = Collector(
-            self.stacks.extend, lambda *note: self.notes.append(note), lambda _frames: None, runtimes
-        )
         self.kernel = MadeUpKernel()
-        self.collector.bind(self.kernel)
+        self.collector = Collector(
+            self.kernel, self.stacks.extend, lambda *note: self.notes.append(note), lambda _: None, runtimes=runtimes
+        )
         facts = check_target(pid)
         info = TargetInfo(SLOT, pid, facts.comm, facts.exe, identify(pid, procfs.read_maps(pid), runtimes))
         self.state = self.collector.add_target(SLOT, facts, info)
@@ -94,7 +93,7 @@ def test_runtime_is_shown_the_code_of_stacks_that_wait(traced):
 
 def test_runtime_threads_get_their_full_names_and_keep_them(traced):
     traced.on_thread(abi.EventType.THREAD)
-    assert traced.collector.snapshot().threads == (OTHER_THREADS, ThreadInfo(UID, SLOT, traced.pid, LONG_NAME))
+    assert traced.collector.snapshot().threads == (OVERFLOW, ThreadInfo(UID, SLOT, traced.pid, LONG_NAME))
     assert traced.collector.snapshot().threads == ()
     traced.on_thread(abi.EventType.THREAD_EXIT)
     assert traced.collector.snapshot().threads == (ThreadInfo(UID, SLOT, traced.pid, LONG_NAME, alive=False),)
@@ -106,7 +105,7 @@ def test_thread_that_has_the_tid_of_an_ended_one_keeps_its_own_name(traced):
     traced.on_thread(abi.EventType.THREAD_EXIT)
     traced.on_thread(abi.EventType.THREAD, comm=b"another", uid=UID + 1)
     threads = {each.uid: each.name for each in traced.collector.snapshot().threads}
-    assert threads == {0: OTHER_THREADS.name, UID: LONG_NAME, UID + 1: "another"}
+    assert threads == {0: OVERFLOW.name, UID: LONG_NAME, UID + 1: "another"}
 
 
 def test_runtime_config_goes_into_its_map_again_when_it_is_complete(traced):

@@ -9,7 +9,7 @@ import pytest
 
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.kernel import abi
-from nativeleak.engines.threads import OTHER_THREADS
+from nativeleak.engines.threads import OVERFLOW
 from nativeleak.ledger.slices import BANKS_BYTES
 from nativeleak.model import Kind, Level, Owner, SiteKey, TargetInfo
 from nativeleak.process import procfs
@@ -39,9 +39,10 @@ def live_block(born, n_bytes, kept=0):
 class Traced:
     def __init__(self):
         self.notes = []
-        self.collector = Collector(lambda _stacks: None, lambda *note: self.notes.append(note), lambda _frames: None)
         self.kernel = MadeUpKernel()
-        self.collector.bind(self.kernel)
+        self.collector = Collector(
+            self.kernel, lambda _stacks: None, lambda *note: self.notes.append(note), lambda _frames: None
+        )
         pid = os.getpid()
         facts = TargetFacts(pid, "python3", procfs.read_exe(pid), procfs.read_start_ticks(pid), pid, True, True)
         self.state = self.collector.add_target(SLOT, facts, TargetInfo(SLOT, pid, "python3", facts.exe))
@@ -79,7 +80,7 @@ def test_snapshot_has_the_kernels_totals_and_threads(traced):
     snapshot = traced.collector.snapshot()
     assert (sites(snapshot)[SITE].outstanding_bytes, sites(snapshot)[SITE].outstanding_count) == (908, 7)
     assert [thread.uid for thread in snapshot.threads] == [0, UID]
-    assert snapshot.threads[0] == OTHER_THREADS
+    assert snapshot.threads[0] == OVERFLOW
     assert snapshot.rss_bytes > 0
     assert 0 < snapshot.elapsed_s < 60
     assert snapshot.counters["kernel_map_bytes"] == traced.kernel.map_memory_bytes()
