@@ -33,8 +33,8 @@ from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import place
 from nativeleak.process.procfs import parse_maps, parse_stat, parse_status
 from nativeleak.recording import Recording, open_recording
+from nativeleak.reports.formats import FORMAT_NAMES
 from nativeleak.reports.names import folded_text, printable
-from nativeleak.reports.render import Format, ReportOptions, render
 from nativeleak.runtimes.hotspot.spec import HOTSPOT
 from nativeleak.runtimes.hotspot.streams import read_line_table
 from nativeleak.runtimes.hotspot.text import decode_modified_utf8, method_name
@@ -50,6 +50,7 @@ from nativeleak.unwind.bare import disassemble, rows_of
 from nativeleak.unwind.eh_frame import FrameSection, find_eh_frame, read_fdes
 from nativeleak.unwind.pack import lookup
 from nativeleak.unwind.table import build_table, decode, encode
+from rendering import render
 from unit.unwind import objects
 
 ADDRESSES = (0, 1, 0x1000, 0x1010, 0x1FFF, 0x3000, 0x7F00_0000_0000, (1 << 64) - 1)
@@ -288,8 +289,8 @@ def use_replay(replay: RecordedStrace | RecordedPmap) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as room:
         path = record_replay(replay, Path(room, "replay.nlk"))
         with open_recording(path) as recording:
-            json.loads(render(recording, format=Format.JSON, options=ReportOptions()))
-            render(recording, format=Format.TEXT, options=ReportOptions())
+            json.loads(render(recording, "json"))
+            render(recording, "text")
 
 
 def record_replay(replay: RecordedStrace | RecordedPmap, path: Path) -> Path:
@@ -395,10 +396,10 @@ def recording_seeds() -> Sequence[bytes]:
 def use_recording(data: bytes) -> None:
     """Every format of a report, or the one error; never half of one."""
     with Recording.from_bytes(data) as recording:
-        for format_name in Format:
-            render(recording, format=format_name, options=ReportOptions())
+        for format_name in FORMAT_NAMES:
+            render(recording, format_name)
         by_thread = Selection(Metric.GROWTH, By.THREAD)
-        json.loads(render(recording, format=Format.JSON, options=ReportOptions(by_thread)))
+        json.loads(render(recording, "json", selection=by_thread))
 
 
 def fixed(*inputs: bytes) -> Callable[[], Sequence[bytes]]:

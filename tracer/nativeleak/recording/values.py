@@ -30,15 +30,15 @@ def trace_values(trace: TraceInfo) -> dict[str, str]:
 
 
 def pack_windows(windows: Iterable[Window]) -> str:
-    """Windows as they stand in a row of the ``trace`` table, which each snapshot writes anew."""
+    """Windows as one row of the ``trace`` table, which each snapshot replaces."""
     return json.dumps([list(window) for window in windows])
 
 
 def parse_windows(text: str) -> tuple[Window, ...]:
-    """What ``pack_windows`` wrote.
+    """Inverse of ``pack_windows``.
 
     Raises:
-        ValueError: It does not hold what it should.
+        ValueError: The text is damaged.
     """
     return tuple(
         Window(float(row[0]), float(row[1]), Level(row[2]), int(row[3]), int(row[4]), float(row[5]), float(row[6]))
@@ -47,11 +47,11 @@ def parse_windows(text: str) -> tuple[Window, ...]:
 
 
 def parse_trace_values(values: Mapping[str, str]) -> TraceInfo:
-    """What ``trace_values`` wrote.
+    """Inverse of ``trace_values``.
 
     Raises:
         KeyError: A row is missing.
-        ValueError: A row does not hold what it should.
+        ValueError: A row is damaged.
     """
     return TraceInfo(
         version=values["version"],
@@ -71,7 +71,7 @@ def parse_trace_values(values: Mapping[str, str]) -> TraceInfo:
 
 
 def _parse_coverage(text: str) -> Coverage:
-    """What ``trace_values`` wrote; recordings of before have no such row."""
+    """Inverse of ``trace_values`` for this row, which older recordings do not have."""
     facts = json.loads(text)
     return Coverage(
         stacks=StackCoverage(facts["stacks"]),

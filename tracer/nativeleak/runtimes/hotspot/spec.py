@@ -27,7 +27,7 @@ HOTSPOT: Final = RuntimeSpec(
         title="JVM",
         language="Java",
         whole="compiled, inlined and interpreted",
-        remedy="names of compiled methods at least: jcmd {pid} Compiler.perfmap (JDK 17 and later)",
+        remedy="for names of compiled methods run: jcmd {pid} Compiler.perfmap (JDK 17 and later)",
     ),
     frames=FRAMES,
     memory=RuntimeMemory(
