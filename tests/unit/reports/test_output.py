@@ -1,4 +1,4 @@
-"""Where a report is written to, and the formats that it may have."""
+"""Formats of a report, and where a report is written to."""
 
 from __future__ import annotations
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from nativeleak.cli.params import DURATION
+from nativeleak.cli.params import CONTEXT, DURATION
 from nativeleak.reports.formats import FORMAT_NAMES
 
 
 @click.command(
     "demo",
+    context_settings=CONTEXT,
     short_help="Trace a leaking demo program, in under a minute.",
     epilog="""\b
 Examples:

@@ -7,11 +7,12 @@ import sys
 import click
 
 from nativeleak.cli.completion import complete_pids
-from nativeleak.cli.params import ns_pid_options, resolve_pids
+from nativeleak.cli.params import CONTEXT, ns_pid_options, resolve_pids
 
 
 @click.command(
     "doctor",
+    context_settings=CONTEXT,
     short_help="Check this machine: what works, and how to fix the rest.",
     epilog="""\b
 Examples:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from nativeleak import __version__
+from nativeleak.cli.params import CONTEXT
 from nativeleak.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, NativeleakError
 
 _VERBS = {
@@ -39,7 +40,7 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=CONTEXT,
     epilog='Tab completion for bash: eval "$(_NATIVELEAK_COMPLETE=bash_source nativeleak)" (zsh and fish likewise).',
 )
 @click.version_option(__version__, prog_name="nativeleak")

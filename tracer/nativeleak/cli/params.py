@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -61,6 +61,9 @@ class OverheadType(click.ParamType):  # type: ignore[type-arg]  # generic since 
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
+
+CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""Settings of every command, for click."""
 
 SIZE = SizeType()
 OVERHEAD = OverheadType()

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from nativeleak.cli.completion import complete_threads
+from nativeleak.cli.params import CONTEXT
 from nativeleak.reports.formats import (
     DEFAULT_WIDTH,
     FORMAT_NAMES,
@@ -38,7 +39,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
         raise click.BadParameter(str(error)) from error
 
 
-@click.command("report", epilog=_EPILOG, short_help="Make reports from recordings, anywhere.")
+@click.command("report", context_settings=CONTEXT, epilog=_EPILOG, short_help="Make reports from recordings, anywhere.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option(
     "--format",

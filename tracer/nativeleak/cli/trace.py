@@ -16,7 +16,7 @@ from nativeleak import children
 from nativeleak.cli.completion import complete_pids
 from nativeleak.cli.grouped import EVERYDAY, EXPERT, LIMITS, REPORT, WHAT, GroupedCommand, GroupedOption
 from nativeleak.cli.live import make_reporter
-from nativeleak.cli.params import DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
+from nativeleak.cli.params import CONTEXT, DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHooks
 from nativeleak.engines.options import Budget, TraceOptions, Unwind
@@ -62,6 +62,7 @@ def option(group: str, *declarations: str, **facts: Any) -> Callable[[_Command],
 
 @click.command(
     "trace",
+    context_settings=CONTEXT,
     cls=GroupedCommand,
     short_help="Trace a live process, then report its memory.",
     epilog="""\b

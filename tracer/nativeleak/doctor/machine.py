@@ -179,7 +179,7 @@ def check_settings() -> Iterator[Check]:
     effect = (
         "they do not matter with these rights"
         if _may_use_bpf()
-        else "these settings do not help: tracing needs capabilities"
+        else "these settings do not help; tracing needs capabilities"
     )
     yield Check("kernel settings", State.OK, f"{values}: {effect}")
 
@@ -220,7 +220,7 @@ def check_uprobes() -> Iterator[Check]:
 
 
 def check_tracepoints() -> Iterator[Check]:
-    """Whether tracefs is available, and has the tracepoints that we attach to."""
+    """Whether tracefs can be read, and has the tracepoints that we attach to."""
     try:
         tracefs = Tracefs()
     except OSError as error:
@@ -270,7 +270,7 @@ def check_residency() -> Iterator[Check]:
 
 
 def map_bytes(limits: Limits, n_cpus: int) -> int:
-    """Kernel memory that the maps take when all are full, in bytes, where there may be so many processors."""
+    """Kernel memory of all maps when they are full, in bytes, on a machine that may have so many processors."""
     hashes = (
         (limits.n_allocations, 8 + ctypes.sizeof(abi.Live)),
         (limits.n_sites, ctypes.sizeof(abi.SiteKeyStruct) + ctypes.sizeof(abi.Site)),

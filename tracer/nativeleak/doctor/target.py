@@ -143,7 +143,7 @@ def _has_unwind_information(mapped: MappedObject) -> bool:
 def _cost_check(mapped: MappedObject, points: Sequence[ProbePoint]) -> Check:
     name = f"probe cost {mapped.name}"
     if not arch.here().decodes:
-        return Check(name, State.OK, f"not known on {arch.here().name}")
+        return Check(name, State.OK, f"unknown on {arch.here().name}")
     slow = sorted(each.point.function for each in place(mapped.file_path, points) if not each.placement.emulated)
     if not slow:
         return Check(name, State.OK, "one trap per call: the kernel emulates the instruction under every probe")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from nativeleak.engines.bpf.kernel import abi
-from nativeleak.engines.bpf.kernel.attachment import AllocatorProbes
+from nativeleak.engines.bpf.kernel.attachment import FunctionProbes
 from nativeleak.engines.bpf.kernel.groups import FREES_ONLY, Close
 from nativeleak.engines.bpf.kernel.uprobes import (
     AttachMode,
@@ -95,8 +95,8 @@ PLACED = [
 ]
 
 
-def attach(way: Recorder, placed: Sequence[PlacedProbe] = PLACED) -> AllocatorProbes:
-    probes = AllocatorProbes(way, NoPrograms())
+def attach(way: Recorder, placed: Sequence[PlacedProbe] = PLACED) -> FunctionProbes:
+    probes = FunctionProbes(way, NoPrograms())
     probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", placed)
     return probes
 
@@ -155,7 +155,7 @@ def test_attach_cookies_say_what_the_probe_is_for() -> None:
 
 def test_attach_functions_are_numbered_through_all_objects_of_a_target_most_frequent_first() -> None:
     way = Recorder(SessionLinks())
-    probes = AllocatorProbes(way, NoPrograms())
+    probes = FunctionProbes(way, NoPrograms())
     n = abi.N_FUNCTIONS + 3
     some = [probe(AllocCall.POSIX_MEMALIGN, 10), probe(AllocCall.NEW, 20)]
     probes.attach(0, 17, "/lib/libc.so.6", "libc.so.6", some)
@@ -175,7 +175,7 @@ def test_attach_way_that_cannot_decline_numbers_nothing() -> None:
 
 def test_attach_group_that_is_not_wanted_waits() -> None:
     way = Recorder(SessionLinks())
-    probes = AllocatorProbes(way, NoPrograms())
+    probes = FunctionProbes(way, NoPrograms())
     probes.groups.want(FREES_ONLY)
     probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", PLACED)
     assert [places[0].offset for _, places in way.attached] == [209, 300]

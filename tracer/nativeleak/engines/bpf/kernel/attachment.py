@@ -21,7 +21,7 @@ from nativeleak.probes.placement import PlacedProbe
 FREE: Final = Step("on_free")
 
 
-class AllocatorProbes:
+class FunctionProbes:
     """Probes of one trace.
 
     Args:

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from nativeleak.closing import Closing
 from nativeleak.engines.bpf.kernel import abi, bpf, features, tracefs, uprobes
 from nativeleak.engines.bpf.kernel import syscalls as syscall_ways
-from nativeleak.engines.bpf.kernel.attachment import AllocatorProbes, close_later
+from nativeleak.engines.bpf.kernel.attachment import FunctionProbes, close_later
 from nativeleak.engines.bpf.kernel.clock import read_tick_ns
 from nativeleak.engines.bpf.kernel.cookies import CookiePrograms, KeptCookies
 from nativeleak.engines.bpf.kernel.failures import NoLinksError, load_error
@@ -212,7 +212,7 @@ class Programs(Closing):
             self._take_maps(libbpf, limits, on_event, stack)
             source = ladder.program_source(loaded)
             stack.callback(source.close)
-            self._probes = AllocatorProbes(self._way, source)
+            self._probes = FunctionProbes(self._way, source)
             self.groups = self._probes.groups
             stack.callback(self.detach)
             self._background_fds += syscall_ways.attach_process_events(self._object, mount, self.notes)
@@ -240,11 +240,11 @@ class Programs(Closing):
     # Probes
 
     def attach_functions(self, slot: int, pid: int, path: str, name: str, placed: Sequence[PlacedProbe]) -> None:
-        """Probe functions of one mapped object in one process: ``AllocatorProbes.attach``."""
+        """Probe functions of one mapped object in one process: ``FunctionProbes.attach``."""
         self._probes.attach(slot, pid, path, name, placed)
 
     def attached_to_ourselves(self, path: str, offsets: Sequence[int]) -> AbstractContextManager[None]:
-        """Probes in code of our own: ``AllocatorProbes.attached_to_ourselves``."""
+        """Probes in code of our own: ``FunctionProbes.attached_to_ourselves``."""
         return self._probes.attached_to_ourselves(path, offsets)
 
     def attached_for_now(self) -> AbstractContextManager[None]:
