@@ -52,7 +52,7 @@ from nativeleak.ledger.unmaps import MAX_SITES, Unmaps
 from nativeleak.model import Kind, Owner, SiteTotals
 
 _HUGE_PAGE_BYTES: Final = 2 << 20
-_OUTSTANDING: Final = (Owner.PROGRAM, Owner.JVM)
+_OUTSTANDING: Final = (Owner.PROGRAM, Owner.RUNTIME)
 _SYSV: Final = "/SYSV"
 """Start of the path of every System V segment. Source: ``newseg`` in ipc/shm.c."""
 
@@ -156,7 +156,7 @@ class AddressSpace:
             yield SpacePiece(start, end, site_id, accessible, call.file_backed)
 
     def outstanding_ranges(self) -> Iterator[tuple[int, int, SiteId]]:
-        """Outstanding memory of the program and the JVM, ``(start, end, site)``; neighbours of a site are merged."""
+        """Outstanding memory of program and runtime, ``(start, end, site)``; neighbours of a site are merged."""
         start = end = 0
         site = self._before.site
         for p_start, p_end, call, accessible in self._map:
