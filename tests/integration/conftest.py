@@ -51,9 +51,9 @@ def tracefs_state(request: pytest.FixtureRequest) -> str:
     return state
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _no_probe_leaks() -> Iterator[None]:
-    """No test leaves a probe that the kernel cannot remove: its place would be taken until the machine restarts."""
+@pytest.fixture
+def no_probe_leaks() -> Iterator[None]:
+    """The test leaves no probe that the kernel cannot remove: its place would be taken until the machine restarts."""
     before = count_leaked_uprobes() or 0
     yield
     assert (count_leaked_uprobes() or 0) <= before
