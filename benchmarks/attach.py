@@ -15,13 +15,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.engine import BpfEngine, Limits
+from nativeleak.engines.bpf.kernel import abi
+from nativeleak.engines.bpf.kernel.programs import Limits, Programs
 from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import PlacedProbe, place
+from nativeleak.process import procfs
+from nativeleak.process.mapped import executable_objects
 from nativeleak.symbols.functions import find_function_offsets
-from nativeleak.target import procfs
-from nativeleak.target.mapped import executable_objects
 from support import PRELOADS, Target, preload, target_path
 
 MIN_FUNCTIONS = 20
@@ -41,7 +41,7 @@ def find_probes(pid: int) -> list[tuple[str, str, list[PlacedProbe]]]:
 
 def measure(pid: int, probes: list[tuple[str, str, list[PlacedProbe]]]) -> tuple[float, float]:
     """Milliseconds to attach and to detach."""
-    with BpfEngine(Limits(), lambda _event: None) as engine:
+    with Programs(Limits(), lambda _event: None) as engine:
         engine.add_target(0, pid, abi.Target(max_depth=abi.MAX_FRAMES, unwind=abi.Unwind.FP))
         start_s = time.perf_counter()
         for path, name, placed in probes:

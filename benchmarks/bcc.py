@@ -52,7 +52,7 @@ def attach_and_stop(options: tuple[str, ...]) -> tuple[float, dict]:
 
 def compiler_rss_bytes() -> int:
     """Peak memory of the process that compiles."""
-    code = "from nativeleak.engines.bpf.loaders.bcc import compiled; compiled()"
+    code = "from nativeleak.engines.bpf.kernel.loaders.bcc import compiled; compiled()"
     subprocess.run([sys.executable, "-c", code], check=True)
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
 

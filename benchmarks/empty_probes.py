@@ -13,16 +13,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 from hatch_build import compile_object
 
-from nativeleak.engines.bpf import kernel
-from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf
+from nativeleak.engines.bpf.kernel import perf
+from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfObject, Libbpf
 from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import place
+from nativeleak.process import procfs
+from nativeleak.process.mapped import executable_objects
 from nativeleak.symbols.functions import find_function_offsets
-from nativeleak.target import procfs
-from nativeleak.target.mapped import executable_objects
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = {"on_call": kernel.ATTACH_UPROBE_SESSION, "on_declined_call": kernel.ATTACH_UPROBE_SESSION}
+PROGRAMS = {"on_call": perf.ATTACH_UPROBE_SESSION, "on_declined_call": perf.ATTACH_UPROBE_SESSION}
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def attached(pid: int, functions: tuple[str, ...] = ("malloc", "free"), *, decli
         session.load()
         plain = stack.enter_context(BpfObject(libbpf, path))
         for name in PROGRAMS:
-            plain.set_attach_type(name, kernel.ATTACH_UPROBE_MULTI)
+            plain.set_attach_type(name, perf.ATTACH_UPROBE_MULTI)
         plain.load()
         for mapped in executable_objects(pid, procfs.read_maps(pid)):
             if not mapped.file_path or not mapped.name.startswith("libc.so"):
@@ -53,9 +53,9 @@ def attached(pid: int, functions: tuple[str, ...] = ("malloc", "free"), *, decli
                     continue
                 is_free = probe.point.function == "free"
                 program = "on_declined_call" if declined and not is_free else "on_call"
-                fd = kernel.link_uprobes(
+                fd = perf.link_uprobes(
                     (plain if is_free else session).program_fd(program),
-                    kernel.ATTACH_UPROBE_MULTI if is_free else kernel.ATTACH_UPROBE_SESSION,
+                    perf.ATTACH_UPROBE_MULTI if is_free else perf.ATTACH_UPROBE_SESSION,
                     mapped.file_path,
                     [probe.offset],
                     [0],

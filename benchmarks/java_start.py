@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from nativeleak.target.procfs import read_cpu_s
+from nativeleak.process.procfs import read_cpu_s
 from support import Report, Target, Trace, target_path
 
 LIMIT_PCT = 95

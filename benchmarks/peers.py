@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import empty_probes
 
-from nativeleak.engines.bpf.loaders.bcc_compiler import write_stubs
+from nativeleak.engines.bpf.kernel.loaders.bcc_compiler import write_stubs
 from stacks import await_snapshots
 from support import Target, Trace, Truth, eventually
 

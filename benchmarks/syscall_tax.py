@@ -21,8 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from nativeleak.engines.bpf import kernel
-from nativeleak.engines.bpf.loaders.libbpf import BpfObject, Libbpf, object_path
+from nativeleak.engines.bpf.kernel import perf
+from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfObject, Libbpf, object_path
 from support import Target
 from targets import servers
 from targets.servers import JETTY, NETTY, Server
@@ -37,8 +37,8 @@ NEVER = "1000000000"
 @contextlib.contextmanager
 def attached(bpf: BpfObject, events: Sequence[tuple[str, str]]) -> Iterator[None]:
     """Tracepoints with our programs, as a trace has them."""
-    tracefs = kernel.Tracefs()
-    fds = [kernel.attach_tracepoint(bpf.program_fd(program), tracefs.event_id(event)) for program, event in events]
+    tracefs = perf.Tracefs()
+    fds = [perf.attach_tracepoint(bpf.program_fd(program), tracefs.event_id(event)) for program, event in events]
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Java frames of HotSpot. Where everything lies in this JVM is told by user space, which reads it from the
- * JVM's own description of itself (tracer/nativeleak/hotspot/layout.py); nothing here depends on a version.
+ * JVM's own description of itself (tracer/nativeleak/runtimes/hotspot/layout.py); nothing here depends on a version.
  *
  * Compiled code is found through the segment map of the code cache, which lies in the target's memory and is
  * always current; the frame size in its blob leads to the caller. Memory of the target is read and never

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the kernel side and tracer/nativeleak/engines/bpf/abi.py share. Every struct's size is
+ * What the kernel side and tracer/nativeleak/engines/bpf/kernel/abi.py share. Every struct's size is
  * asserted here and there; a field moves in both files or in neither.
  */
 #ifndef NATIVELEAK_H
@@ -114,7 +114,7 @@ enum nl_event_type {
 	NL_EVENT_SHMDT_DONE, /* exit, success */
 };
 
-/* What a kernel is without; see engines/bpf/lacks.py. */
+/* What a kernel is without; see engines/bpf/kernel/features.py. */
 enum nl_lack {
 	NL_LACKS_ATOMICS = 1, /* operations that give back what was there (5.12) */
 	NL_LACKS_COOKIES = 2, /* bpf_get_attach_cookie (5.15) */

@@ -6,13 +6,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from nativeleak.model import Found, Stack
+from nativeleak.model import FrameSource, Stack
 from support import Trace, eventually
 
 
 def is_marked(stack: Stack) -> bool:
     """Whether a stack says of itself that it may be wrong or is not whole."""
-    return stack.end != "root" or any(frame.found is not Found.EXACT for frame in stack.frames)
+    return stack.end != "root" or any(frame.found is not FrameSource.EXACT for frame in stack.frames)
 
 
 def await_tables(trace: Trace) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import selectors
+import shlex
 import shutil
 import signal
 import subprocess
@@ -603,6 +604,15 @@ def sums(truth: Truth, kind: str) -> dict[str, int]:
 def totals(report: Report, kind: str) -> dict[str, int]:
     """The ``totals`` of a kind in a report, as ``sums`` gives those of a truth."""
     return {key: report["totals"][kind][key] for key in COMPARED}
+
+
+def hiding(*paths: str | Path) -> list[str]:
+    """The beginning of a command that sees an empty device in the place of each of these files.
+
+    The mounts are in a mount namespace of the command's own.
+    """
+    mounts = "".join(f"mount --bind /dev/null {shlex.quote(str(Path(path).resolve()))} && " for path in paths)
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{mounts}exec "$@"', "sh"]
 
 
 def eventually(condition: Callable[[], object], what: str, timeout_s: float = START_TIMEOUT_S) -> None:

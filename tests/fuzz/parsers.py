@@ -22,20 +22,21 @@ from nativeleak.engines.pmap.smaps import Mapping, is_pmap_start, parse_pmap, pa
 from nativeleak.engines.strace.lines import MAX_LINE
 from nativeleak.engines.strace.program_lines import LineSplitter
 from nativeleak.engines.strace.recorded import RecordedStrace, looks_like_strace
-from nativeleak.engines.watched import ThreadTable, WatchedProcess
+from nativeleak.engines.userspace import ThreadTable, TracedProcess
 from nativeleak.errors import NativeleakError, RecordingError
-from nativeleak.fallback import Rerun
-from nativeleak.hotspot.streams import read_line_table
-from nativeleak.hotspot.text import decode_modified_utf8, method_name
 from nativeleak.model import Kind, TargetInfo
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import CONSERVATIVE
 from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import place
+from nativeleak.process.procfs import parse_maps, parse_stat, parse_status
 from nativeleak.recording import Recording, open_recording
 from nativeleak.reports.names import folded_text, printable
 from nativeleak.reports.render import Format, ReportOptions, render
-from nativeleak.run import TraceOptions
+from nativeleak.runtimes.hotspot.streams import read_line_table
+from nativeleak.runtimes.hotspot.text import decode_modified_utf8, method_name
+from nativeleak.session.fallback import Rerun
+from nativeleak.session.run import TraceOptions
 from nativeleak.symbols.debugfiles import find_debug_file, read_debugdata
 from nativeleak.symbols.demangle import demangle
 from nativeleak.symbols.elf import ElfError, ElfFile
@@ -43,7 +44,6 @@ from nativeleak.symbols.functions import find_function_offsets, function_symbols
 from nativeleak.symbols.objects import SymbolizedObject
 from nativeleak.symbols.perfmap import parse_perf_map
 from nativeleak.symbols.source import BytesSource
-from nativeleak.target.procfs import parse_maps, parse_stat, parse_status
 from nativeleak.unwind.bare import disassemble, rows_of
 from nativeleak.unwind.eh_frame import FrameSection, find_eh_frame, read_fdes
 from nativeleak.unwind.pack import lookup
@@ -306,7 +306,7 @@ def use_smaps(data: bytes) -> None:
     """Two readings of a process: half of its mappings, then all of them."""
     mappings = parse_smaps(data.decode("utf-8", "replace"))
     use_mappings(mappings)
-    process = WatchedProcess(0, TargetInfo(0, 1, "java", ""))
+    process = TracedProcess(0, TargetInfo(0, 1, "java", ""))
     stacks = [StackPointer(mapping.start + 8, 7, "\x1b[2J") for mapping in mappings[::3]]
     ledger = PmapLedger(process, ThreadTable())
     ledger.begin(Surroundings(mappings[::2], is_jvm=True))
@@ -339,7 +339,7 @@ def use_mappings(mappings: Sequence[Mapping]) -> None:
         end = mapping.end
 
 
-def use_snapshot_of(process: WatchedProcess) -> None:
+def use_snapshot_of(process: TracedProcess) -> None:
     for site in process.sites(1.0):
         assert site.key.kind is Kind.MAP
         assert site.allocated_bytes >= site.freed_bytes >= 0

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from nativeleak.target.procfs import read_maps
+from nativeleak.process.procfs import read_maps
 from support import Target, Trace, eventually, mismatches, preload, seen_as, strangers, sums, totals
 from tools.check_report import check
 

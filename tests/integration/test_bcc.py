@@ -5,21 +5,22 @@ from __future__ import annotations
 import ctypes
 import platform
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from nativeleak.engines.bpf.loaders.bcc import compile_with
-from nativeleak.engines.bpf.loaders.bcc_compiler import write_stubs
-from nativeleak.engines.bpf.loaders.headers import Headers, find_headers, stubs
+from nativeleak.engines.bpf.kernel.loaders.bcc import compile_with
+from nativeleak.engines.bpf.kernel.loaders.bcc_compiler import write_stubs
+from nativeleak.engines.bpf.kernel.loaders.headers import Headers, find_headers, stubs
 from support import (
     Target,
     Trace,
     eventually,
+    hiding,
     leaker,
     mismatches,
-    nativeleak,
     require,
     require_program,
     seen_as,
@@ -169,30 +170,17 @@ def test_process_killed_by_a_signal_is_told_so_by_bcc():
 
 
 def test_without_bcc_the_engine_is_refused_with_what_to_install(tmp_path):
+    maps = Path("/proc/self/maps").read_text()  # the fixture has loaded it
+    library = next(line.split()[-1] for line in maps.splitlines() if "libbcc.so" in line)
     with Target("battery") as target:
-        missing = nativeleak(
-            *("trace", "-p", target.pid, "--engine", "bcc", "-o", tmp_path / "trace.nlk", "--duration", "1s"),
-            env={"LD_PRELOAD": str(hides_bcc(tmp_path))},
-        )
+        command = [*hiding(library), sys.executable, "-m", "nativeleak", "trace", "-p", str(target.pid)]
+        command += ["--engine", "bcc", "-o", str(tmp_path / "trace.nlk"), "--duration", "1s"]
+        missing = subprocess.run(command, capture_output=True, text=True, check=False)
     assert missing.returncode == 3
     first, remedy = missing.stderr.splitlines()
     assert first == "nativeleak: BCC was not found on this machine: no libbcc.so.0"
     assert "python3-bpfcc" in remedy
     assert not (tmp_path / "trace.nlk").exists()
-
-
-def hides_bcc(folder: Path) -> Path:
-    """A library that, preloaded, fails every dlopen of libbcc."""
-    source = folder / "hides.c"
-    source.write_text(
-        "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <string.h>\n"
-        "void *dlopen(const char *name, int flags)\n{\n"
-        '\tvoid *(*next)(const char *, int) = dlsym(RTLD_NEXT, "dlopen");\n'
-        '\treturn next(name && strstr(name, "libbcc") ? "/nonexistent/libbcc" : name, flags);\n}\n'
-    )
-    library = folder / "hides.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
-    return library
 
 
 def lost(report):

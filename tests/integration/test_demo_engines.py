@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nativeleak.demo import LeakingProgram
-from nativeleak.target.procfs import read_rss
+from nativeleak.demo.run import LeakingProgram
+from nativeleak.process.procfs import read_rss
 from support import ANSWER_TIMEOUT_S, ROOT, Trace, eventually, require_program, require_root
 from tools import check_report
 

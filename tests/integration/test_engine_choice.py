@@ -19,6 +19,7 @@ from support import (
     Trace,
     as_nobody,
     eventually,
+    hiding,
     mismatches,
     nativeleak,
     require,
@@ -127,13 +128,14 @@ def test_root_without_bpf_falls_to_strace_and_says_so(tmp_path):
     ],
 )
 def test_forced_engine_that_cannot_work_is_refused_with_the_remedy(engine, first, remedy, tmp_path):
-    require_program("setpriv")
+    require_program("setpriv", "strace")
     output = tmp_path / "x.nlk"
+    hidden = hiding(shutil.which("strace")) if engine == "strace" else []
     with Target("brk") as target:
         done = subprocess.run(
-            [shutil.which("setpriv"), *WITHOUT_BPF[1:], sys.executable, "-m", "nativeleak", "trace",
+            [*hidden, *WITHOUT_BPF, sys.executable, "-m", "nativeleak", "trace",
              "-p", str(target.pid), "--engine", engine, "-o", str(output)],
-            capture_output=True, text=True, check=False, timeout=60, env={"PATH": str(tmp_path)},
+            capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
     assert done.returncode == 3
     assert done.stderr.startswith(f"nativeleak: {first}\n")

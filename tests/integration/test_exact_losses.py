@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nativeleak.target.procfs import read_maps
+from nativeleak.process.procfs import read_maps
 from support import Target, Trace, eventually, mismatches, nativeleak, site_totals, strangers, sums, totals
 from tools.check_report import check
 

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from nativeleak.engines.bpf.engine import Limits
+from nativeleak.engines.bpf.kernel.programs import Limits
 from nativeleak.model import Kind, Owner
-from nativeleak.run import Trace, TraceOptions
-from nativeleak.target import procfs
+from nativeleak.process import procfs
+from nativeleak.session.run import Trace, TraceOptions
 from support import Target
 
 N_SEQUENCES = int(os.environ.get("NATIVELEAK_TEST_SEQUENCES", "60"))

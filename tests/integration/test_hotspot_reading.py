@@ -15,17 +15,17 @@ from typing import NamedTuple
 
 import pytest
 
-from nativeleak.hotspot.codecache import read_code_cache
-from nativeleak.hotspot.identity import packed
-from nativeleak.hotspot.jvm import THREAD_CURRENT, HotSpot
-from nativeleak.hotspot.layout import read_walker_config
-from nativeleak.hotspot.memory import UnreadableError
-from nativeleak.hotspot.methods import MethodReader
-from nativeleak.hotspot.names import STALE, UNREADABLE, JavaNamer
-from nativeleak.hotspot.nmethods import NmethodReader
-from nativeleak.hotspot.threadlist import read_thread_list
-from nativeleak.hotspot.threads import ThreadNamer, read_java_threads
 from nativeleak.model import FrameKind
+from nativeleak.runtimes.hotspot.codecache import read_code_cache
+from nativeleak.runtimes.hotspot.identity import packed
+from nativeleak.runtimes.hotspot.jvm import THREAD_CURRENT, HotSpot
+from nativeleak.runtimes.hotspot.layout import read_walker_config
+from nativeleak.runtimes.hotspot.memory import UnreadableError
+from nativeleak.runtimes.hotspot.methods import MethodReader
+from nativeleak.runtimes.hotspot.names import STALE, UNREADABLE, JavaNamer
+from nativeleak.runtimes.hotspot.nmethods import NmethodReader
+from nativeleak.runtimes.hotspot.threadlist import read_thread_list
+from nativeleak.runtimes.hotspot.threads import ThreadNamer, read_java_threads
 from support import ROOT, Target, java_launcher
 from targets.jdks import DEBIAN, RELEASES
 

@@ -9,12 +9,12 @@ from collections import Counter
 
 import pytest
 
-from nativeleak.hotspot.codecache import read_code_cache
-from nativeleak.hotspot.jvm import HotSpot
-from nativeleak.hotspot.layout import WalkerConfig, read_walker_config
-from nativeleak.hotspot.names import STALE, UNREADABLE
 from nativeleak.model import SiteTotals, Stack
 from nativeleak.recording.reader import open_recording
+from nativeleak.runtimes.hotspot.codecache import read_code_cache
+from nativeleak.runtimes.hotspot.jvm import HotSpot
+from nativeleak.runtimes.hotspot.layout import WalkerConfig, read_walker_config
+from nativeleak.runtimes.hotspot.names import STALE, UNREADABLE
 from support import Target, Trace, java_launcher, target_path
 from targets.jdks import DEBIAN
 

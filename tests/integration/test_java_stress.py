@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from nativeleak.hotspot.names import STALE, UNREADABLE
-from nativeleak.model import Found, Stack
+from nativeleak.model import FrameSource, Stack
 from nativeleak.recording.reader import open_recording
+from nativeleak.runtimes.hotspot.names import STALE, UNREADABLE
 from stacks import await_tables
 from support import Report, Target, Trace, Truth, java_launcher, target_path
 from targets import jdks
@@ -117,7 +117,7 @@ def test_java_stacks_through_native_code_without_frame_pointers_are_whole(run):
     for stack in own:
         names = functions(stack)
         assert stack.end == "root", names
-        assert all(frame.found is not Found.GAP for frame in stack.frames), names
+        assert all(frame.found is not FrameSource.GAP for frame in stack.frames), names
         if not MARKS & {*names}:
             assert names.count("Stress.deeper") == (4 if "Stress.calledBack" in names else 5), names
     whole = [names for names in map(functions, own) if not MARKS & {*names}]

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from nativeleak.hotspot.names import STALE, UNREADABLE
 from nativeleak.model import Frame, FrameKind, Kind, SiteTotals, Stack
 from nativeleak.recording.reader import open_recording
+from nativeleak.runtimes.hotspot.names import STALE, UNREADABLE
 from stacks import await_snapshots
 from support import Target, Trace, Truth, java_launcher, require, target_path
 from targets import jdks

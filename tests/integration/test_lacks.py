@@ -12,10 +12,10 @@ import pytest
 
 from nativeleak.doctor.machine import check_kernel
 from nativeleak.doctor.trial import Subject, try_mode
-from nativeleak.engines.bpf import lacks
-from nativeleak.engines.bpf.abi import Lack
-from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
-from nativeleak.engines.bpf.loaders.libbpf import BpfObject
+from nativeleak.engines.bpf.kernel import features
+from nativeleak.engines.bpf.kernel.abi import Lack
+from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfObject
+from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, Programs
 from nativeleak.errors import CannotTraceError
 from support import require_root
 
@@ -30,7 +30,7 @@ def _needs_root() -> None:
 @pytest.mark.parametrize("mode", [AttachMode.PERF, AttachMode.TRACEFS])
 @pytest.mark.parametrize("lacking", LACKING, ids=str)
 def test_every_call_is_counted_without(lacking: Lack, mode: AttachMode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lacks, "find_lacks", lambda: lacking)
+    monkeypatch.setattr(features, "missing_features", lambda: lacking)
     with Subject() as child:
         trial = try_mode(mode, child)
     assert not trial.error
@@ -38,8 +38,8 @@ def test_every_call_is_counted_without(lacking: Lack, mode: AttachMode, monkeypa
 
 
 def test_what_is_lacking_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lacks, "find_lacks", lambda: Lack.COOKIES)
-    with BpfEngine(Limits(), lambda _event: None, (AttachMode.PERF,)) as engine:
+    monkeypatch.setattr(features, "missing_features", lambda: Lack.COOKIES)
+    with Programs(Limits(), lambda _event: None, (AttachMode.PERF,)) as engine:
         assert [note for note in engine.notes if note.startswith("this kernel is without cookies of probes (5.15)")]
 
 
@@ -47,16 +47,16 @@ def test_bound_on_locked_memory_is_named_where_maps_count_as_such(monkeypatch: p
     def refuse(_self: BpfObject) -> None:
         raise OSError(errno.EPERM, "refused")
 
-    monkeypatch.setattr(lacks, "find_lacks", lambda: Lack.ATOMICS)
+    monkeypatch.setattr(features, "missing_features", lambda: Lack.ATOMICS)
     monkeypatch.setattr(BpfObject, "load", refuse)
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (64 << 10, 64 << 10))
     with pytest.raises(CannotTraceError) as caught:
-        BpfEngine(Limits(), lambda _event: None)
+        Programs(Limits(), lambda _event: None)
     assert "locked memory, of which this process may have 64 KiB" in caught.value.what
     assert "ulimit -l unlimited" in caught.value.remedy
 
 
 def test_doctor_says_what_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all("without" not in check.detail for check in check_kernel())
-    monkeypatch.setattr(lacks, "find_lacks", lambda: Lack.REGISTERS)
+    monkeypatch.setattr(features, "missing_features", lambda: Lack.REGISTERS)
     assert any("without the registers of a task (5.15)" in check.detail for check in check_kernel())

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nativeleak.engines.bpf import kernel, uprobe_events
+from nativeleak.engines.bpf.kernel import perf, tracefs
 from support import (
     Target,
     TargetError,
@@ -36,13 +36,13 @@ HIDES_PMU = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/bus/eve
 @pytest.fixture(autouse=True)
 def _tracefs() -> None:
     require_root()
-    with tracefs() as found:
-        require(uprobe_events.can_define(found), "this kernel has no uprobe_events in tracefs")
+    with opened_tracefs() as found:
+        require(tracefs.can_define(found), "this kernel has no uprobe_events in tracefs")
 
 
 @contextlib.contextmanager
-def tracefs() -> Iterator[kernel.Tracefs]:
-    found = kernel.Tracefs()
+def opened_tracefs() -> Iterator[perf.Tracefs]:
+    found = perf.Tracefs()
     try:
         yield found
     finally:
@@ -51,8 +51,8 @@ def tracefs() -> Iterator[kernel.Tracefs]:
 
 def definitions(pid: int) -> list[str]:
     """Those that a tracer has made."""
-    with tracefs() as found:
-        return [name for name in uprobe_events.defined(found) if name.startswith(f"nativeleak_{pid}_")]
+    with opened_tracefs() as found:
+        return [name for name in tracefs.defined(found) if name.startswith(f"nativeleak_{pid}_")]
 
 
 def test_definitions_are_there_while_tracing_and_gone_at_the_end():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nativeleak.engines.bpf.loaders.bcc import has_bcc
+from nativeleak.engines.bpf.kernel.loaders.bcc import has_bcc
 from support import START_TIMEOUT_S, Report, Target, TargetError, Trace, Truth, require
 from tools.check_report import check
 

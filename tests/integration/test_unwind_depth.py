@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nativeleak.model import Found, Frame, Kind, Stack
+from nativeleak.model import Frame, FrameSource, Kind, Stack
 from nativeleak.recording import open_recording
 from support import Target, Trace, nativeleak, require
 
@@ -70,10 +70,10 @@ def test_stack_deeper_than_the_limit_keeps_both_ends_and_says_what_is_left_out(t
     n_tail = max_depth // 2
     n_head = max_depth - n_tail
     head, gap, tail = stack.frames[:n_head], stack.frames[n_head], stack.frames[n_head + 1 :]
-    assert gap.found is Found.GAP
+    assert gap.found is FrameSource.GAP
     assert f" {len(whole) - max_depth} frames left out" in gap.function
     assert (stack.truncated, stack.end) == (True, "root")
-    assert {frame.found for frame in (*head, *tail)} == {Found.EXACT}
+    assert {frame.found for frame in (*head, *tail)} == {FrameSource.EXACT}
     if target == "deep":
         assert places(head) == whole[:n_head]
         assert places(tail) == whole[-n_tail:]
@@ -85,7 +85,7 @@ def test_stack_deeper_than_the_largest_limit_keeps_both_ends(whole, tmp_path):
     depth, n_end = 701, 256
     stack = trace_deep(tmp_path / "deep.nlk", "--max-depth", 2 * n_end, target="deep_nofp", depth=depth)
     assert (stack.truncated, stack.end) == (True, "root")
-    assert stack.frames[n_end].found is Found.GAP
+    assert stack.frames[n_end].found is FrameSource.GAP
     assert f" {len(whole) + depth - DEPTH - 2 * n_end} frames left out" in stack.frames[n_end].function
     functions = [frame.function for frame in stack.frames]
     assert functions[:n_end] == [*HEAD, *["deep_descend"] * (n_end - len(HEAD))]
@@ -96,7 +96,7 @@ def test_stack_deeper_than_the_largest_limit_keeps_both_ends(whole, tmp_path):
 def test_stack_of_more_frames_than_are_walked_ends_with_depth(tmp_path):
     stack = trace_deep(tmp_path / "deep.nlk", depth=2 * MAX_WALKED)
     assert (stack.truncated, stack.end) == (True, "depth")
-    (gap,) = [frame for frame in stack.frames if frame.found is Found.GAP]
+    (gap,) = [frame for frame in stack.frames if frame.found is FrameSource.GAP]
     assert f" {1 + MAX_WALKED - 127} frames left out" in gap.function
     assert [frame.function for frame in stack.frames[:3]] == [*HEAD, "deep_descend"]
     assert {frame.function for frame in stack.frames[65:]} == {"deep_descend"}
@@ -116,5 +116,5 @@ def test_walk_by_frame_pointers_as_asked_for_is_right_and_marked(whole, tmp_path
     in_program = [place for place in whole if place[0] in (*HEAD, "deep_descend", "main")]
     assert places(stack.frames[: len(in_program)]) == in_program
     # The allocator function and its return address are no matter of frame pointers.
-    assert [frame.found for frame in stack.frames[:2]] == [Found.EXACT] * 2
-    assert {frame.found for frame in stack.frames[2:]} == {Found.FP}
+    assert [frame.found for frame in stack.frames[:2]] == [FrameSource.EXACT] * 2
+    assert {frame.found for frame in stack.frames[2:]} == {FrameSource.FP}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nativeleak.model import Found, Frame, Kind
+from nativeleak.model import Frame, FrameSource, Kind
 from nativeleak.recording import open_recording
 from stacks import await_snapshots, await_tables, is_marked
 from support import Trace, require
@@ -86,7 +86,7 @@ def walked(recording: Path) -> Walked:
             found.n_stacks += 1
             found.n_frames += n * len(stack.frames)
             if is_marked(stack):
-                kinds = {frame.found for frame in stack.frames} - {Found.EXACT}
+                kinds = {frame.found for frame in stack.frames} - {FrameSource.EXACT}
                 mark = " ".join([stack.end, *sorted(kinds)])
                 found.marks[mark] = found.marks.get(mark, 0) + n
             else:

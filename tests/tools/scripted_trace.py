@@ -9,9 +9,10 @@ from __future__ import annotations
 import signal
 import sys
 
-from nativeleak import governor, run
 from nativeleak.cli.main import main
+from nativeleak.engines.bpf.budget import governor
 from nativeleak.model import Level
+from nativeleak.session import run
 
 
 class ScriptedGovernor(governor.Governor):

@@ -22,7 +22,7 @@ from nativeleak.doctor.machine import (
 )
 from nativeleak.doctor.render import render_coloured, render_json, render_text
 from nativeleak.doctor.trial import N_EXPECTED, Trial, trial_checks
-from nativeleak.engines.bpf.engine import AttachMode, Limits
+from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits
 
 OK = Check("kernel", State.OK, "Linux 6.18")
 WARN = Check("symbols x", State.WARN, "only names in .dynsym", "install its debug symbols")

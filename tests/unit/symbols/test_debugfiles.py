@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from nativeleak.process.namespaces import open_regular
 from nativeleak.symbols import debugfiles
 from nativeleak.symbols.debugfiles import debug_openers, find_debug_file, read_debugdata
 from nativeleak.symbols.elf import BytesSource, ElfFile
 from nativeleak.symbols.functions import function_symbols
 from nativeleak.symbols.objects import SymbolizedObject
-from nativeleak.target.namespaces import open_regular
 from unit.symbols.conftest import Library, Sym, make_elf, run
 
 

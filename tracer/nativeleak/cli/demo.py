@@ -26,7 +26,7 @@ Examples:
 @click.option("-v", "--verbose", is_flag=True, help="Tracebacks of errors.")
 def demo_command(duration: float, format_name: str, output: Path | None, *, verbose: bool) -> int:  # noqa: ARG001
     """Start a program whose threads leak, trace it, and say what the report should show. Takes no compiler, no JDK."""
-    from nativeleak.demo import DemoOptions, run_demo
+    from nativeleak.demo.run import DemoOptions, run_demo
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -66,7 +66,32 @@ def print_error(error: NativeleakError) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with the status of the interface contract."""
+    _open_closed_streams()
     sys.exit(run(sys.argv[1:] if args is None else args))
+
+
+def _open_closed_streams() -> None:
+    """Let /dev/null take the place of standard streams that the caller closed.
+
+    A file opened later would take the number of such a stream, and a child would write its messages into it.
+    """
+    closed = [fd for fd in range(3) if not _is_open(fd)]
+    for fd in closed:
+        os.open(os.devnull, os.O_RDONLY if fd == 0 else os.O_WRONLY)  # takes the lowest free number, which is fd
+        os.set_inheritable(fd, True)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - they stay open to the end
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if 1 in closed:
+        print("nativeleak: standard output is closed: a report goes only to the file of -o", file=sys.stderr)  # noqa: T201
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def run(args: list[str]) -> int:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from nativeleak.errors import UsageError
-from nativeleak.target.pidns import find_ns_pid
+from nativeleak.process.pidns import find_ns_pid
 from nativeleak.units import parse_duration, parse_percent, parse_size
 
 

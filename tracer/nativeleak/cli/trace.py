@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from nativeleak import children
+from nativeleak.cli.live import make_observer
 from nativeleak.cli.params import DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
-from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.engine import AttachMode, Calls, Limits
+from nativeleak.engines.bpf.kernel import abi
+from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHooks
 from nativeleak.engines.names import EngineName
 from nativeleak.errors import NativeleakError, UsageError
-from nativeleak.live import make_observer
-from nativeleak.run import TraceOptions, Unwind
-from nativeleak.start import Tracer, run_trace
+from nativeleak.session.choose import Tracer, run_trace
+from nativeleak.session.run import TraceOptions, Unwind
 
 FORMATS = ("text", "json", "folded", "none")
 _MAX_DURATION_S = 366 * 86400.0
@@ -31,8 +32,9 @@ _MODES = {
     "tracefs": AttachMode.TRACEFS,
 }
 _CALLS = {
-    "trampolines": (Calls.TRAMPOLINES,),
-    "tracepoints": (Calls.TRACEPOINTS, Calls.RAW),
+    "fentry": (SyscallHooks.FENTRY,),
+    "trampolines": (SyscallHooks.FENTRY,),
+    "tracepoints": (SyscallHooks.TRACEPOINTS, SyscallHooks.RAW),
 }
 
 
@@ -161,7 +163,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         engine=EngineName(ctx.params["engine"]),
         inputs=ctx.params["inputs"],
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
-        calls=_CALLS.get(ctx.params["syscalls"], tuple(Calls)),
+        calls=_CALLS.get(ctx.params["syscalls"], tuple(SyscallHooks)),
         given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
     )
 
@@ -186,15 +188,40 @@ def _report(trace: Tracer, format_: str, top: object, by: str) -> int:
     writer = trace.writer
     if format_ == "none" or writer is None:
         return 0
-    command = [sys.executable, "-m", "nativeleak", "report", "--format", format_, "--by", by]
+    arguments = ["report", "--format", format_, "--by", by]
     if top is not None:
-        command += ["--top", str(top)]
+        arguments += ["--top", str(top)]
     if not writer.failed:
-        return subprocess.run([*command, str(trace.options.output)], check=False).returncode
+        return _run_report(
+            [*arguments, str(trace.options.output.absolute())], f"nativeleak report {trace.options.output}"
+        )
     if trace.recording is None:
         raise NativeleakError("the report failed: nothing was recorded")
     fd = os.memfd_create("nativeleak")
     with open(fd, "wb") as memory:
         memory.write(trace.recording)
         memory.flush()
-        return subprocess.run([*command, f"/proc/self/fd/{fd}"], check=False, pass_fds=[fd]).returncode
+        return _run_report([*arguments, f"/proc/self/fd/{fd}"], "", pass_fds=[fd])
+
+
+def _run_report(arguments: Sequence[str], again: str, pass_fds: Sequence[int] = ()) -> int:
+    """Run the report in a process of its own.
+
+    Args:
+        arguments: Of nativeleak.
+        again: The command that makes the report later; empty where the recording goes with this process.
+        pass_fds: Descriptors that it inherits.
+
+    Returns:
+        Its exit status.
+
+    Raises:
+        NativeleakError: A signal ended it, such as that of the OOM killer.
+    """
+    status: int = children.run(children.python_module("nativeleak", *arguments), pass_fds=pass_fds).returncode
+    if status >= 0:
+        return status
+    name = signal.strsignal(-status) or f"signal {-status}"
+    memory = "; it needs some 100 MiB of memory" if -status == signal.SIGKILL else ""
+    remedy = f"the recording is whole; make the report from it, here or on another machine: {again}" if again else ""
+    raise NativeleakError(f"the report failed: its process was ended by {name}{memory}", remedy)

@@ -14,7 +14,7 @@ from nativeleak.engines.names import LOST, EngineName
 from nativeleak.engines.pmap.engine import read_smaps
 from nativeleak.engines.strace.engine import refuse_traced
 from nativeleak.errors import NativeleakError
-from nativeleak.target.check import check_target
+from nativeleak.process.check import check_target
 
 _OF_LIBBPF: Final = ("kernel", "BTF", "BPF programs")
 """Checks whose failure says nothing about BCC."""

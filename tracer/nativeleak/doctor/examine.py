@@ -11,7 +11,7 @@ from nativeleak.doctor.machine import machine_functions
 from nativeleak.doctor.target import target_functions
 from nativeleak.doctor.trial import trial_checks, try_modes
 from nativeleak.errors import CannotTraceError, NativeleakError
-from nativeleak.target.check import check_target
+from nativeleak.process.check import check_target
 
 
 @dataclass(frozen=True, slots=True)

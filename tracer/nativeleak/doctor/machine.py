@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Final
 
 from nativeleak.doctor.checks import Check, CheckFunction, State
-from nativeleak.engines.bpf import abi, kernel, lacks
-from nativeleak.engines.bpf.engine import OPTIONAL_TRACEPOINTS, TRACEPOINTS, Limits
-from nativeleak.engines.bpf.loaders.bcc import has_bcc
-from nativeleak.engines.bpf.loaders.headers import find_headers
-from nativeleak.engines.bpf.loaders.libbpf import Libbpf, object_path
-from nativeleak.engines.bpf.memory import ENTRY_OVERHEAD_BYTES, FIXED_MAP_BYTES
+from nativeleak.engines.bpf.budget.memory import ENTRY_OVERHEAD_BYTES, FIXED_MAP_BYTES
+from nativeleak.engines.bpf.kernel import abi, features, perf
+from nativeleak.engines.bpf.kernel.loaders.bcc import has_bcc
+from nativeleak.engines.bpf.kernel.loaders.headers import find_headers
+from nativeleak.engines.bpf.kernel.loaders.libbpf import Libbpf, object_path
+from nativeleak.engines.bpf.kernel.programs import OPTIONAL_TRACEPOINTS, TRACEPOINTS, Limits
 from nativeleak.errors import CannotTraceError, NativeleakError
-from nativeleak.target import procfs
-from nativeleak.target.residency import ResidencyReader
+from nativeleak.process import procfs
+from nativeleak.process.residency import ResidencyReader
 from nativeleak.units import format_bytes
 
 CAPABILITIES: Final[Mapping[str, int]] = {
@@ -85,15 +85,15 @@ def judge_rights(uid: int, held: frozenset[str], *, in_init_userns: bool) -> Che
     missing = [name for name in ("CAP_BPF", "CAP_PERFMON") if name not in held]
     if missing and not is_admin:
         return Check("rights", State.FAIL, f"{who} without {' and '.join(missing)}", _RUN_AS_ROOT)
-    lacks = []
+    limits = []
     if "CAP_SYS_PTRACE" not in held:
-        lacks.append("no CAP_SYS_PTRACE: only processes of this user can be traced")
+        limits.append("no CAP_SYS_PTRACE: only processes of this user can be traced")
     if uid != 0 and "CAP_DAC_READ_SEARCH" not in held:
-        lacks.append("no CAP_DAC_READ_SEARCH: files of other users are not read")
+        limits.append("no CAP_DAC_READ_SEARCH: files of other users are not read")
     if not is_admin and "CAP_CHECKPOINT_RESTORE" not in held:
-        lacks.append("no CAP_CHECKPOINT_RESTORE: deleted libraries are not read")
-    if lacks:
-        return Check("rights", State.WARN, f"{who}; {'; '.join(lacks)}", _RUN_AS_ROOT)
+        limits.append("no CAP_CHECKPOINT_RESTORE: deleted libraries are not read")
+    if limits:
+        return Check("rights", State.WARN, f"{who}; {'; '.join(limits)}", _RUN_AS_ROOT)
     return Check("rights", State.OK, f"{who}, with all capabilities that tracing takes")
 
 
@@ -143,7 +143,7 @@ def check_kernel() -> Iterator[Check]:
     except CannotTraceError as error:
         yield Check("kernel", State.FAIL, f"{detail}: {error.what}", error.remedy)
     else:
-        lacking = lacks.describe(lacks.find_lacks())
+        lacking = features.describe(features.missing_features())
         yield Check("kernel", State.OK, f"{detail}, without {lacking}" if lacking else detail)
 
 
@@ -216,7 +216,7 @@ def check_uprobes() -> Iterator[Check]:
 def check_tracepoints() -> Iterator[Check]:
     """Whether tracefs is to be had, and has the tracepoints that we attach to."""
     try:
-        tracefs = kernel.Tracefs()
+        tracefs = perf.Tracefs()
     except OSError as error:
         detail = f"tracefs cannot be read ({error.strerror}): raw tracepoints serve instead, at every system call"
         remedy = "as root: mount -t tracefs tracefs /sys/kernel/tracing (for other users to read it: -o mode=755)"
@@ -228,7 +228,7 @@ def check_tracepoints() -> Iterator[Check]:
         tracefs.close()
 
 
-def _tracepoint_check(tracefs: kernel.Tracefs) -> Check:
+def _tracepoint_check(tracefs: perf.Tracefs) -> Check:
     events = [event for _, event in TRACEPOINTS]
     missing = [event for event in events if not _has_event(tracefs, event)]
     where = "in a private mount of tracefs, the host has none" if tracefs.private else "in tracefs"
@@ -241,7 +241,7 @@ def _tracepoint_check(tracefs: kernel.Tracefs) -> Check:
     return Check("tracepoints", State.FAIL, f"not to be read: {', '.join(missing)}", remedy)
 
 
-def _has_event(tracefs: kernel.Tracefs, event: str) -> bool:
+def _has_event(tracefs: perf.Tracefs, event: str) -> bool:
     try:
         return tracefs.event_id(event) >= 0
     except OSError:

@@ -15,13 +15,13 @@ from nativeleak.engines.bpf.java import open_java
 from nativeleak.errors import NativeleakError
 from nativeleak.probes.families import ProbePoint
 from nativeleak.probes.placement import place
+from nativeleak.process import procfs
+from nativeleak.process.check import TargetFacts
+from nativeleak.process.jvm import read_jvm_version
+from nativeleak.process.mapped import MappedObject, executable_objects
 from nativeleak.symbols.debugfiles import debug_openers, find_debug_file, read_debugdata
 from nativeleak.symbols.elf import ElfFile
 from nativeleak.symbols.source import ElfError
-from nativeleak.target import procfs
-from nativeleak.target.check import TargetFacts
-from nativeleak.target.jvm import read_jvm_version
-from nativeleak.target.mapped import MappedObject, executable_objects
 
 _BREAKPOINT: Final = 0xCC
 """What a probe puts in the place of an instruction's first byte on x86: int3."""

@@ -12,25 +12,24 @@ import contextlib
 import errno
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
+from nativeleak import children
 from nativeleak.closing import Closing
 from nativeleak.doctor import subject
 from nativeleak.doctor.checks import Check, State
-from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.engine import AttachMode, BpfEngine, Limits
+from nativeleak.engines.bpf.kernel import abi
+from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, Programs
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.probes.families import ALL_NAMES, ProbePoint, choose_points
 from nativeleak.probes.placement import place
+from nativeleak.process import procfs
+from nativeleak.process.mapped import MappedObject, executable_objects
 from nativeleak.symbols.functions import find_function_offsets
 from nativeleak.symbols.source import ElfError
-from nativeleak.target import procfs
-from nativeleak.target.mapped import MappedObject, executable_objects
 
 N_EXPECTED: Final = subject.N_CALLS * subject.N_THREADS
 
@@ -89,8 +88,8 @@ class Subject(Closing):
     """The child that is traced; a context manager."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(subject.__file__))],
+        self.process = children.start(
+            children.python_script(subject.__file__),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -154,7 +153,7 @@ def try_mode(mode: AttachMode, child: Subject) -> Trial:
 
     loaded = False
     try:
-        with BpfEngine(_LIMITS, on_event, (mode,)) as engine:
+        with Programs(_LIMITS, on_event, (mode,)) as engine:
             loaded = True
             _attach(engine, mode, child.pid)
             engine.open_window(_SLOT, time.monotonic_ns())
@@ -193,7 +192,7 @@ def _own_remedy(remedy: str) -> str:
     return f"libbpf says: {message.removesuffix(')')}" if found else ""
 
 
-def _attach(engine: BpfEngine, mode: AttachMode, pid: int) -> None:
+def _attach(engine: Programs, mode: AttachMode, pid: int) -> None:
     """Probe the child's allocators; only blocks of the size agreed on will count."""
     target = abi.Target(min_size=subject.BLOCK_BYTES, max_size=subject.BLOCK_BYTES, max_depth=abi.MAX_FRAMES)
     engine.add_target(_SLOT, pid, target)

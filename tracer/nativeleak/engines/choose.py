@@ -1,6 +1,6 @@
 """Which engine traces: the list that ``--engine auto`` goes down, and what each needs.
 
-A new engine plugs in here and in ``start.py``. One that runs our BPF programs is a ``Loader`` of ``BpfEngine``; one
+A new engine plugs in here and in ``start.py``. One that runs our BPF programs is a ``Loader`` of ``Programs``; one
 that watches from user space is a ``WatchEngine`` (``watched.py``).
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from nativeleak.engines.bpf.loaders.bcc import has_bcc
+from nativeleak.engines.bpf.kernel.loaders.bcc import has_bcc
 from nativeleak.engines.names import LOST, ORDER, EngineName
 from nativeleak.errors import CannotTraceError
-from nativeleak.target import procfs
+from nativeleak.process import procfs
 
 # Source: include/uapi/linux/capability.h.
 _CAP_SYS_PTRACE: Final = 19
@@ -75,6 +75,6 @@ def _capabilities() -> int:
         return 0
 
 
-def fallen_to(engine: EngineName, why: str) -> str:
+def fallback_notice(engine: EngineName, why: str) -> str:
     """The one line that says what ``auto`` has fallen to."""
     return f"engine {engine}, since {why}; lost by it: {LOST[engine]}"

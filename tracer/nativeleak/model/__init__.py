@@ -3,15 +3,15 @@
 from nativeleak.model.process import TargetEnd, TargetInfo, ThreadInfo
 from nativeleak.model.site import CERTAIN, N_SLICES, Kind, Owner, SiteKey, SiteTotals, Uncertainty, UnmapTotals
 from nativeleak.model.snapshot import COUNTERS, Level, Snapshot, TraceInfo, Window
-from nativeleak.model.stack import Found, Frame, FrameKind, Stack
+from nativeleak.model.stack import Frame, FrameKind, FrameSource, Stack
 
 __all__ = [
     "CERTAIN",
     "COUNTERS",
     "N_SLICES",
-    "Found",
     "Frame",
     "FrameKind",
+    "FrameSource",
     "Kind",
     "Level",
     "Owner",

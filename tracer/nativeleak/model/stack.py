@@ -18,7 +18,7 @@ class FrameKind(StrEnum):
     UNRESOLVED = "unresolved"
 
 
-class Found(StrEnum):
+class FrameSource(StrEnum):
     """How the walk came to a frame."""
 
     EXACT = "exact"
@@ -61,7 +61,7 @@ class Frame:
     line: int | None = None
     build_id: str = ""
     module_offset: int = 0
-    found: Found = Found.EXACT
+    found: FrameSource = FrameSource.EXACT
 
     def __hash__(self) -> int:
         """Of what tells most frames apart: a recording looks each frame of each new stack up by it."""

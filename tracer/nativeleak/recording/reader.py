@@ -22,9 +22,9 @@ from typing import Any, Final, Self
 from nativeleak.errors import RecordingError
 from nativeleak.model import (
     CERTAIN,
-    Found,
     Frame,
     FrameKind,
+    FrameSource,
     Kind,
     Owner,
     SiteKey,
@@ -258,7 +258,7 @@ def _frame(row: Row) -> Frame:
         line,
         build_id,
         to_unsigned(module_offset),
-        Found(found),
+        FrameSource(found),
     )
 
 

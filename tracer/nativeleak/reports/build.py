@@ -22,9 +22,9 @@ from nativeleak.analysis.select import By, Metric, Selection, keep_functions, ke
 from nativeleak.analysis.table import TOTALS, UNKNOWN_THREAD, site_table, unmap_table
 from nativeleak.model import (
     COUNTERS,
-    Found,
     Frame,
     FrameKind,
+    FrameSource,
     Kind,
     Level,
     Owner,
@@ -441,7 +441,7 @@ def _guessed(recording: Recording, holding: pd.DataFrame) -> dict[str, int]:
     for key, n_bytes in zip(by_stack.index.to_numpy(), by_stack.tolist(), strict=True):
         stack = recording.stack(int(key))
         frames = stack.frames if stack is not None else ()
-        callee = next((a for a, b in pairwise(frames) if b.found is Found.GUESS), None)
+        callee = next((a for a, b in pairwise(frames) if b.found is FrameSource.GUESS), None)
         if callee is None and frames and stack is not None and stack.end == _NO_TABLE:
             callee = frames[-1]
         if callee is not None:

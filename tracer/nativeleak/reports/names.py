@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-from nativeleak.model import Found, Frame, FrameKind
+from nativeleak.model import Frame, FrameKind, FrameSource
 
 _UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that do not show as themselves."""
@@ -56,7 +56,7 @@ def place(frame: Frame) -> str:
         parts.append(printable(frame.module))
     if frame.file:
         parts.append(printable(frame.file) + (f":{frame.line}" if frame.line else ""))
-    if frame.kind in _KINDS and frame.found is not Found.GAP:  # a mark in brackets is nobody's code
+    if frame.kind in _KINDS and frame.found is not FrameSource.GAP:  # a mark in brackets is nobody's code
         parts.append(f"({_KINDS[frame.kind]})")
     return "  ".join(parts)
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from nativeleak.analysis.growth import Growth, Verdict
-from nativeleak.analysis.telling import telling_frame
+from nativeleak.frames.headline import headline_frame
 from nativeleak.model import Kind
 from nativeleak.reports.build import Report, SiteReport
 from nativeleak.reports.completeness import Gap, gaps
@@ -163,7 +163,7 @@ def _suspect(report: Report) -> str:
 
 
 def _function(site: SiteReport) -> str:
-    frame = telling_frame(site.stack.frames)
+    frame = headline_frame(site.stack.frames)
     if frame is None:
         return "[no stack]"
     where = place(frame)

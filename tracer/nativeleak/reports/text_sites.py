@@ -7,11 +7,11 @@ from itertools import groupby
 from typing import Final
 
 from nativeleak.analysis.growth import Growth, Verdict
-from nativeleak.analysis.jvm import jvm_purpose
 from nativeleak.analysis.select import By, Metric
-from nativeleak.model import Found, Frame, Stack
+from nativeleak.model import Frame, FrameSource, Stack
 from nativeleak.reports.build import Report, SiteReport
 from nativeleak.reports.names import place, printable
+from nativeleak.runtimes.hotspot.purposes import jvm_purpose
 from nativeleak.units import format_bytes, format_duration
 
 Styled = tuple[str, str]
@@ -169,7 +169,7 @@ def _fold_recursion(frames: Sequence[Frame]) -> list[Styled]:
 def _marked_name(frame: Frame) -> str:
     """The function, with a question mark where the walk is not sure of the frame."""
     name = printable(frame.function) or "[no name]"
-    return f"{name}  [?]" if frame.found in (Found.GUESS, Found.SIGNAL) else name
+    return f"{name}  [?]" if frame.found in (FrameSource.GUESS, FrameSource.SIGNAL) else name
 
 
 def _per_minute(growth: Growth) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from nativeleak.analysis.telling import telling_frame
+from nativeleak.frames.headline import headline_frame
 from nativeleak.model import Kind, Owner
 from nativeleak.reports.build import Report, UnmapReport
 from nativeleak.reports.names import place, printable
@@ -35,7 +35,7 @@ def unmap_lines(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _who(report: Report, row: UnmapReport) -> str:
-    frame = telling_frame(row.stack.frames)
+    frame = headline_frame(row.stack.frames)
     where = place(frame) if frame else ""
     parts = [printable(frame.function) + (f"  {where}" if where else "") if frame else "[no stack]"]
     parts.append(f"thread {printable(row.thread)}" + (f" (TID {row.tid})" if row.tid else ""))

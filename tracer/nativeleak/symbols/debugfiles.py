@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
+from nativeleak.process.namespaces import open_in_root, open_regular
 from nativeleak.symbols.budget import Budget
 from nativeleak.symbols.elf import BytesSource, ElfError, ElfFile, FileSource
-from nativeleak.target.namespaces import open_in_root, open_regular
 
 DEBUG_FOLDERS: Final = ("/usr/lib/debug",)
 MAX_DEBUGDATA_BYTES: Final = 64 << 20

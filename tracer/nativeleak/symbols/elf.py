@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple, Self
 
+from nativeleak.process.namespaces import open_regular
 from nativeleak.symbols.source import BytesSource, ElfError, FileSource, Source
-from nativeleak.target.namespaces import open_regular
 
 __all__ = ["BytesSource", "ElfError", "ElfFile", "FileSource", "Section", "Segment", "Source", "SymbolArea"]
 

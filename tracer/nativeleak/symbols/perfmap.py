@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
-from nativeleak.target.namespaces import open_in_root
+from nativeleak.process.namespaces import open_in_root
 
 MAX_PERF_MAP_BYTES: Final = 64 << 20
 """Of a longer file only the end is read, which holds what was compiled last."""

@@ -19,16 +19,16 @@ from typing import Final
 from nativeleak.closing import Closing
 from nativeleak.errors import NativeleakError
 from nativeleak.model.stack import Frame, FrameKind
+from nativeleak.process.jvm import find_libjvm
+from nativeleak.process.mapped import VDSO, MappedObject, executable_objects, open_object
+from nativeleak.process.namespaces import max_open_files
+from nativeleak.process.procfs import MapEntry, read_maps, read_start_ticks, read_status
 from nativeleak.symbols.budget import Budget
 from nativeleak.symbols.debugfiles import DEBUG_FOLDERS, debug_openers
 from nativeleak.symbols.demangle import demangle, printable
 from nativeleak.symbols.elf import BytesSource, ElfError, ElfFile, FileSource
 from nativeleak.symbols.objects import SymbolizedObject
 from nativeleak.symbols.perfmap import PerfMap
-from nativeleak.target.jvm import find_libjvm
-from nativeleak.target.mapped import VDSO, MappedObject, executable_objects, open_object
-from nativeleak.target.namespaces import max_open_files
-from nativeleak.target.procfs import MapEntry, read_maps, read_start_ticks, read_status
 
 MAX_CACHED_FRAMES: Final = 65_536
 MAX_DEPARTED: Final = 4096

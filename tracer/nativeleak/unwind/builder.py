@@ -11,15 +11,14 @@ import contextlib
 import importlib.util
 import os
 import subprocess
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-import nativeleak
+from nativeleak import children
+from nativeleak.process.namespaces import open_regular
 from nativeleak.symbols.elf import ElfFile
 from nativeleak.symbols.source import ElfError, FileSource
-from nativeleak.target.namespaces import open_regular
 from nativeleak.unwind.bare import is_c_library
 from nativeleak.unwind.cache import CacheKey, TableCache
 from nativeleak.unwind.eh_frame import n_frame_bytes
@@ -188,22 +187,19 @@ def _is_large(fd: int) -> bool:
 
 def _start_child(fd: int, full: bool) -> subprocess.Popen[bytes]:
     """Start ``worker``; it finds our package and capstone, but nothing in the current folder, which may be anyone's."""
-    folders = [str(Path(nativeleak.__file__).resolve().parents[1])]
+    folders = []
     capstone = importlib.util.find_spec("capstone")
     if capstone is not None and capstone.origin is not None:
         folders.append(str(Path(capstone.origin).parents[1]))
-    environment = {**os.environ, "PYTHONPATH": ":".join(folders)}
     with contextlib.ExitStack() as stack:
         inherited = os.dup(fd)
         stack.callback(os.close, inherited)
-        return subprocess.Popen(
-            [sys.executable, "-S", "-s", "-P", "-m", "nativeleak.unwind.worker", str(inherited), _kind(full)],
+        return children.start(
+            children.python_module("nativeleak.unwind.worker", str(inherited), _kind(full), folders=folders),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             pass_fds=(inherited,),
-            cwd="/",
-            env=environment,
         )
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from nativeleak.errors import NativeleakError
+from nativeleak.process.mapped import MappedObject, executable_objects, open_object
+from nativeleak.process.namespaces import max_open_files
+from nativeleak.process.procfs import MapEntry, read_maps
 from nativeleak.symbols.elf import ElfError, ElfFile
 from nativeleak.symbols.source import BytesSource, FileSource
-from nativeleak.target.mapped import MappedObject, executable_objects, open_object
-from nativeleak.target.namespaces import max_open_files
-from nativeleak.target.procfs import MapEntry, read_maps
 from nativeleak.unwind import builder
 from nativeleak.unwind.cache import TableCache, default_folder
 from nativeleak.unwind.table import UnwindTable, build_table

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.engine import BpfEngine
+from nativeleak.engines.bpf.kernel import abi
+from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.engines.bpf.mapping import to_mapping_event
 from nativeleak.engines.bpf.naming import StackNamer
 from nativeleak.engines.bpf.targets import TargetState
@@ -42,10 +42,10 @@ from nativeleak.model import (
     TargetInfo,
     ThreadInfo,
 )
+from nativeleak.process import procfs
+from nativeleak.process.check import TargetFacts
+from nativeleak.process.residency import ResidencyReader
 from nativeleak.symbols.resolver import Symbolizer
-from nativeleak.target import procfs
-from nativeleak.target.check import TargetFacts
-from nativeleak.target.residency import ResidencyReader
 from nativeleak.unwind.verify import ReturnAddresses
 
 OTHER_THREADS: Final = "(threads beyond the limit)"
@@ -65,7 +65,7 @@ class Collector:
 
     Args:
         on_stacks: Gets new stacks, named.
-        telling_frame: Picks the frame of a stack that tells a person most, for the live view.
+        headline_frame: Picks the frame of a stack that tells a person most, for the live view.
         on_note: Gets (word, sentence) for the recording.
     """
 
@@ -73,16 +73,16 @@ class Collector:
         self,
         on_stacks: Callable[[list[Stack]], None],
         on_note: Callable[[str, str], None],
-        telling_frame: Callable[[Sequence[Frame]], Frame | None],
+        headline_frame: Callable[[Sequence[Frame]], Frame | None],
     ) -> None:
         self.heap = HeapLedger()
         self.targets: dict[int, TargetState] = {}
         self.generation = 0
-        self.namer = StackNamer(telling_frame)
+        self.namer = StackNamer(headline_frame)
         self._on_stacks = on_stacks
         self._max_unmap_sites = MAX_SITES
         self._on_note = on_note
-        self._engine: BpfEngine | None = None
+        self._engine: Programs | None = None
         self._threads: dict[int, ThreadInfo] = {0: ThreadInfo(0, 0, 0, OTHER_THREADS)}
         self._changed_threads: set[int] = {0}
         self._uid_of: dict[tuple[int, int], int] = {}
@@ -97,7 +97,7 @@ class Collector:
         """Whether blocks were sampled at any time."""
         self._live_read_s = 0.0
 
-    def bind(self, engine: BpfEngine, max_unmap_sites: int = MAX_SITES) -> None:
+    def bind(self, engine: Programs, max_unmap_sites: int = MAX_SITES) -> None:
         """The engine, which in turn needs ``on_event`` to be made.
 
         Args:
@@ -107,7 +107,7 @@ class Collector:
         self._max_unmap_sites = max_unmap_sites
 
     @property
-    def engine(self) -> BpfEngine:
+    def engine(self) -> Programs:
         """The engine that events come from."""
         if self._engine is None:
             raise RuntimeError("no engine is bound")

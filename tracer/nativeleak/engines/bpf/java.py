@@ -7,21 +7,28 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, Self
 
-from nativeleak.engines.bpf import abi
+from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.raw import RawFrame
-from nativeleak.hotspot.jvm import HotSpot
-from nativeleak.hotspot.layout import WalkerConfig, read_walker_config
-from nativeleak.hotspot.memory import UnreadableError
-from nativeleak.hotspot.names import JavaNamer
-from nativeleak.hotspot.threads import ThreadNamer
-from nativeleak.model import Found, Frame, FrameKind
+from nativeleak.model import Frame, FrameKind, FrameSource
+from nativeleak.runtimes.hotspot.jvm import HotSpot
+from nativeleak.runtimes.hotspot.layout import WalkerConfig, read_walker_config
+from nativeleak.runtimes.hotspot.memory import UnreadableError
+from nativeleak.runtimes.hotspot.names import JavaNamer
+from nativeleak.runtimes.hotspot.threads import ThreadNamer
 
 _THREADS_EVERY_S: Final = 1.0
 _KINDS: Final = frozenset(
-    {abi.Found.GAP, abi.Found.COMPILED, abi.Found.INTERPRETED, abi.Found.ENTRY, abi.Found.BARRIER, abi.Found.NO_BLOB}
+    {
+        abi.FrameSource.GAP,
+        abi.FrameSource.COMPILED,
+        abi.FrameSource.INTERPRETED,
+        abi.FrameSource.ENTRY,
+        abi.FrameSource.BARRIER,
+        abi.FrameSource.NO_BLOB,
+    }
 )
 
-_CODE: Final = frozenset({int(abi.Found.COMPILED), int(abi.Found.INTERPRETED)})
+_CODE: Final = frozenset({int(abi.FrameSource.COMPILED), int(abi.FrameSource.INTERPRETED)})
 _MAX_LOOKED_AT: Final = 32_768
 
 
@@ -89,16 +96,16 @@ class JavaTarget:
         if raw.found not in _KINDS:
             return None
         match raw.found:
-            case abi.Found.COMPILED:
+            case abi.FrameSource.COMPILED:
                 return self.namer.compiled(raw.ip, raw.extra >> 32, raw.extra & 0xFFFFFFFF)
-            case abi.Found.INTERPRETED:
+            case abi.FrameSource.INTERPRETED:
                 return [self.namer.interpreted(raw.ip, raw.extra)]
-            case abi.Found.GAP:
+            case abi.FrameSource.GAP:
                 return [_mark("[native frames missing: the walk went on at the last Java frame]")]
-            case abi.Found.BARRIER:
+            case abi.FrameSource.BARRIER:
                 self._saw_barrier = True
                 return [_mark("[virtual thread: its other callers are in the heap; its carrier follows]")]
-            case abi.Found.NO_BLOB:
+            case abi.FrameSource.NO_BLOB:
                 return [_mark("[no code at this address of the code cache]")]
         return []
 
@@ -115,7 +122,7 @@ class JavaTarget:
         for word, extra in new:
             found = word >> abi.FOUND_SHIFT
             if found in _CODE:
-                self.frames(RawFrame(word & abi.ADDRESS_MASK, abi.Found(found), extra))
+                self.frames(RawFrame(word & abi.ADDRESS_MASK, abi.FrameSource(found), extra))
 
     def read_names(self) -> dict[int, str]:
         """Names of the Java threads alive by tid; read anew at most once a second."""
@@ -139,7 +146,7 @@ def _thread_namer(vm: HotSpot) -> tuple[ThreadNamer | None, str]:
 
 
 def _mark(text: str) -> Frame:
-    return Frame(text, None, 0, 0, FrameKind.STUB, found=Found.GAP)
+    return Frame(text, None, 0, 0, FrameKind.STUB, found=FrameSource.GAP)
 
 
 def open_java(pid: int) -> tuple[JavaTarget | None, str]:

@@ -6,8 +6,8 @@ import ctypes
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.loaders.libbpf import BpfMap
+from nativeleak.engines.bpf.kernel import abi
+from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap
 
 N_NEAR: Final = 1 << abi.NEAR_BITS
 _MIN_SHARE: Final = 2

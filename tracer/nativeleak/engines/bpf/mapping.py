@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Final
 
-from nativeleak.engines.bpf import abi
+from nativeleak.engines.bpf.kernel import abi
 from nativeleak.errors import NativeleakError
 from nativeleak.ledger.mapping_events import (
     BrkExit,
@@ -21,7 +21,7 @@ from nativeleak.ledger.mapping_events import (
     ShmdtEntry,
     UnmapFailed,
 )
-from nativeleak.target.procfs import read_maps
+from nativeleak.process.procfs import read_maps
 
 _MAP_ANONYMOUS = 0x20
 _MAX_ERRNO = 4095

@@ -6,21 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.owners import THREAD_ROOTS, giver_of_stack, owner_of_stack
+from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.raw import RawStack
 from nativeleak.engines.bpf.targets import TargetState
+from nativeleak.frames.owners import THREAD_ROOTS, owner_of_stack, unmapper_of_stack
 from nativeleak.ledger.heap import SiteLabel
-from nativeleak.model import Found, Frame, FrameKind, Owner, Stack
+from nativeleak.model import Frame, FrameKind, FrameSource, Owner, Stack
 
 _SIGNAL_RETURN: Final = "__restore_rt"
 """Where a signal handler returns to; C libraries without local symbols have no name for it."""
 _UNKNOWN_STACK: Final = SiteLabel((), Owner.PROGRAM)
 _FOUND: Final = {
-    abi.Found.EXACT: Found.EXACT,
-    abi.Found.GUESS: Found.GUESS,
-    abi.Found.SIGNAL: Found.SIGNAL,
-    abi.Found.FP: Found.FP,
+    abi.FrameSource.EXACT: FrameSource.EXACT,
+    abi.FrameSource.GUESS: FrameSource.GUESS,
+    abi.FrameSource.SIGNAL: FrameSource.SIGNAL,
+    abi.FrameSource.FP: FrameSource.FP,
 }
 _ENDS: Final = {
     abi.End.ROOT: "root",
@@ -49,10 +49,10 @@ class StackNamer:
     """Names stacks, and remembers of each what the totals need.
 
     Args:
-        telling_frame: Picks the frame of a stack that tells a person most, for the live view.
+        headline_frame: Picks the frame of a stack that tells a person most, for the live view.
     """
 
-    def __init__(self, telling_frame: Callable[[Sequence[Frame]], Frame | None]) -> None:
+    def __init__(self, headline_frame: Callable[[Sequence[Frame]], Frame | None]) -> None:
         self.ends: dict[str, int] = {}
         self.n_truncated = 0
         self.interrupted: dict[int, set[int]] = {}
@@ -60,7 +60,7 @@ class StackNamer:
         self.allocator_watched = True
         """Allocator calls are seen: what is mapped inside of one is told from what the program maps."""
         self._in_allocator: set[int] = set()
-        self._telling_frame = telling_frame
+        self._telling_frame = headline_frame
         self._stacks: dict[int, StackFacts] = {}
         self._backing_stacks: set[int] = set()
         self._mapping_stacks: set[int] = set()
@@ -74,7 +74,7 @@ class StackNamer:
     def name(self, state: TargetState, raw: RawStack) -> Stack:
         """The stack with names, its owner told to the address space."""
         frames, is_whole = self._frames(state, raw)
-        giver = giver_of_stack(frames)
+        giver = unmapper_of_stack(frames)
         if any(frame.ip - frame.offset in state.leaf_names for frame in frames[1:]):
             self._in_allocator.add(raw.key)
             giver = Owner.ALLOCATOR
@@ -104,25 +104,25 @@ class StackNamer:
             ip, found, _ = raw_frame
             if raw.n_left_out and i == raw.n_head:
                 text = f"... {raw.n_left_out} frames left out (--max-depth)"
-                frames.append(Frame(text, None, 0, 0, FrameKind.STUB, found=Found.GAP))
+                frames.append(Frame(text, None, 0, 0, FrameKind.STUB, found=FrameSource.GAP))
             in_java = state.java.frames(raw_frame) if state.java is not None else None
             if in_java is not None:
                 frames.extend(in_java)
                 continue
-            is_leaf = i == 0 or found is abi.Found.SIGNAL or after_signal
+            is_leaf = i == 0 or found is abi.FrameSource.SIGNAL or after_signal
             after_signal = not is_leaf and state.returns.is_signal_return(ip)
             # The root's return address may be made up: the walk itself has looked at that one.
             is_root = i == len(raw.frames) - 1 and raw.end is abi.End.ROOT
             if not (is_leaf or is_root or after_signal) and not state.returns.is_plausible(ip):
                 return tuple(frames), False
-            if found is abi.Found.SIGNAL:
+            if found is abi.FrameSource.SIGNAL:
                 self.interrupted.setdefault(raw.slot, set()).add(ip)
             frame = state.symbolizer.resolve(ip, is_leaf=is_leaf or after_signal)
             if after_signal and frame.kind is FrameKind.UNRESOLVED:
                 frame = replace(frame, function=_SIGNAL_RETURN, kind=FrameKind.NATIVE)
             if i == 0 and ip in state.leaf_names:
                 frame = replace(frame, function=state.leaf_names[ip])
-            frames.append(frame if found is abi.Found.EXACT else replace(frame, found=_FOUND[found]))
+            frames.append(frame if found is abi.FrameSource.EXACT else replace(frame, found=_FOUND[found]))
         return tuple(frames), True
 
     def _is_backing(self, state: TargetState, raw: RawStack) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from nativeleak.engines.bpf import abi
+from nativeleak.engines.bpf.kernel import abi
 
-_FOUND: Final = {int(found): found for found in abi.Found}
+_FOUND: Final = {int(found): found for found in abi.FrameSource}
 
 
 class RawSite(NamedTuple):
@@ -23,7 +23,7 @@ class RawFrame(NamedTuple):
     """One frame as the kernel found it."""
 
     ip: int
-    found: abi.Found
+    found: abi.FrameSource
     extra: int
 
 

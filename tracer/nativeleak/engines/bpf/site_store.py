@@ -7,8 +7,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.loaders.libbpf import BpfMap
+from nativeleak.engines.bpf.kernel import abi
+from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap
 from nativeleak.engines.bpf.raw import RawSite
 
 N_NEAR: Final = 1 << abi.NEAR_SITE_BITS

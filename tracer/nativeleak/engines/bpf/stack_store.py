@@ -6,8 +6,8 @@ import errno
 import struct
 from typing import Final
 
-from nativeleak.engines.bpf import abi
-from nativeleak.engines.bpf.loaders.libbpf import BpfMap
+from nativeleak.engines.bpf.kernel import abi
+from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap
 from nativeleak.engines.bpf.raw import RawStack, raw_stack
 
 _U64: Final = struct.Struct("=Q")

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from nativeleak.engines.bpf.java import JavaTarget
 from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.model import TargetEnd, TargetInfo, ThreadInfo
+from nativeleak.process.check import TargetFacts
+from nativeleak.process.residency import ResidencyReader
 from nativeleak.symbols.resolver import Symbolizer
-from nativeleak.target.check import TargetFacts
-from nativeleak.target.residency import ResidencyReader
 from nativeleak.unwind.verify import ReturnAddresses
 
 

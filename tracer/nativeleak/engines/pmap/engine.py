@@ -18,15 +18,15 @@ from nativeleak.engines.pmap.ledger import PmapLedger
 from nativeleak.engines.pmap.regions import StackPointer, Surroundings
 from nativeleak.engines.pmap.smaps import Mapping, parse_smaps
 from nativeleak.engines.strace.malloc_sizes import PAGE
-from nativeleak.engines.watched import ThreadTable, WatchedProcess, snapshot_of
+from nativeleak.engines.userspace import ThreadTable, TracedProcess, snapshot_of
 from nativeleak.errors import CannotTraceError, NativeleakError
-from nativeleak.hotspot.jvm import HotSpot
-from nativeleak.hotspot.layout import read_walker_config
-from nativeleak.hotspot.memory import UnreadableError
-from nativeleak.hotspot.threads import read_java_threads
 from nativeleak.model import Snapshot, Stack, TargetEnd, TargetInfo
-from nativeleak.target import procfs
-from nativeleak.target.procfs import PTRACE_REMEDY, TargetGoneError
+from nativeleak.process import procfs
+from nativeleak.process.procfs import PTRACE_REMEDY, TargetGoneError
+from nativeleak.runtimes.hotspot.jvm import HotSpot
+from nativeleak.runtimes.hotspot.layout import read_walker_config
+from nativeleak.runtimes.hotspot.memory import UnreadableError
+from nativeleak.runtimes.hotspot.threads import read_java_threads
 
 PAUSE_FACTOR: Final = 100
 """Times its own duration that a reading is not repeated for."""
@@ -47,7 +47,7 @@ class PmapEngine:
     probes: tuple[str, ...] = ("smaps",)
 
     def __init__(self, targets: Sequence[TargetInfo]) -> None:
-        self.processes = [WatchedProcess.live(info.slot, info) for info in targets]
+        self.processes = [TracedProcess.live(info.slot, info) for info in targets]
         self.ended = ""
         self._threads = ThreadTable()
         self._looks = [_Look(process, self._threads) for process in self.processes]
@@ -115,7 +115,7 @@ class PmapEngine:
 class _Look:
     """One process and how it is looked at."""
 
-    def __init__(self, process: WatchedProcess, threads: ThreadTable) -> None:
+    def __init__(self, process: TracedProcess, threads: ThreadTable) -> None:
         self.process = process
         self.spent_s = 0.0
         self._pid = process.info.pid

@@ -18,9 +18,9 @@ from nativeleak.engines.pmap.regions import (
     malloc_region,
 )
 from nativeleak.engines.pmap.smaps import Mapping
-from nativeleak.engines.watched import ThreadTable, WatchedProcess
+from nativeleak.engines.userspace import ThreadTable, TracedProcess
 from nativeleak.ledger.mapping_events import MmapExit, MunmapEntry
-from nativeleak.model import Found, Frame, FrameKind, Owner, Stack
+from nativeleak.model import Frame, FrameKind, FrameSource, Owner, Stack
 from nativeleak.units import format_bytes
 
 _U64: Final = struct.Struct("<Q")
@@ -42,7 +42,7 @@ class PmapLedger:
         find_blocks: Gives (start, end) of malloc's blocks at the start of a range; None: they are told by size.
     """
 
-    def __init__(self, process: WatchedProcess, threads: ThreadTable, find_blocks: FindBlocks | None = None) -> None:
+    def __init__(self, process: TracedProcess, threads: ThreadTable, find_blocks: FindBlocks | None = None) -> None:
         self.n_readings = 0
         self._process = process
         self._threads = threads
@@ -133,7 +133,9 @@ class PmapLedger:
         if key is None:
             digest = blake2b(region.name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
             key = self._keys[region.name] = _U64.unpack(digest)[0] or 1
-            self._new.append(Stack(key, (Frame(f"[{region.name}]", None, 0, 0, FrameKind.STUB, found=Found.GAP),)))
+            self._new.append(
+                Stack(key, (Frame(f"[{region.name}]", None, 0, 0, FrameKind.STUB, found=FrameSource.GAP),))
+            )
             if region.name.startswith(("JVM", "Java heap")):
                 self._process.space.reclassify_stack(key, Owner.JVM)
         return key

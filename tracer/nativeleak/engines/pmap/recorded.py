@@ -13,7 +13,7 @@ from dataclasses import replace
 from nativeleak.engines.pmap.ledger import PmapLedger
 from nativeleak.engines.pmap.regions import Surroundings
 from nativeleak.engines.pmap.smaps import Listing, Mapping
-from nativeleak.engines.watched import ThreadTable, WatchedProcess, most_snapshots, snapshot_of
+from nativeleak.engines.userspace import ThreadTable, TracedProcess, most_snapshots, snapshot_of
 from nativeleak.errors import NativeleakError
 from nativeleak.model import SiteTotals, Snapshot, Stack, TargetInfo
 
@@ -47,7 +47,7 @@ class RecordedPmap:
         command = self._listings[0][1].command
         comm = command.split()[0].rsplit("/", 1)[-1][:_COMM_LENGTH] if command.split() else "?"
         self._is_jvm = any(m.path.endswith("libjvm.so") for m in self._listings[0][1].mappings)
-        self._process = WatchedProcess(0, TargetInfo(0, wanted, comm, "", "unknown" if self._is_jvm else None))
+        self._process = TracedProcess(0, TargetInfo(0, wanted, comm, "", "unknown" if self._is_jvm else None))
         self._threads = ThreadTable()
         self._ledger = PmapLedger(self._process, self._threads)
         self._notes: list[tuple[str, str]] = []

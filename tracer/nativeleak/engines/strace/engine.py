@@ -15,11 +15,11 @@ from nativeleak.engines.strace.program import Strace, choose_options, find_strac
 from nativeleak.engines.strace.program_lines import LineSplitter
 from nativeleak.engines.strace.reader import Ended, StraceReader
 from nativeleak.engines.strace.stacks import StackNamer
-from nativeleak.engines.watched import WatchedProcess, snapshot_of
+from nativeleak.engines.userspace import TracedProcess, snapshot_of
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.model import Snapshot, Stack, TargetEnd, TargetInfo
+from nativeleak.process import procfs
 from nativeleak.symbols.resolver import Symbolizer
-from nativeleak.target import procfs
 
 DEFAULT_DURATION_S: Final = 60.0
 """Of a trace without ``--duration``: what it costs the target is not to go on for as long as nobody looks."""
@@ -50,7 +50,7 @@ class StraceEngine:
             refuse_traced(info.pid)
         self._options = choose_options(self._path)
         self.has_stacks = "-k" in self._options
-        self.processes = [WatchedProcess.live(info.slot, info) for info in targets]
+        self.processes = [TracedProcess.live(info.slot, info) for info in targets]
         self.ended = ""
         self._targets = [self._target(process) for process in self.processes]
         self._slot_of = {process.info.pid: process.slot for process in self.processes}
@@ -63,7 +63,7 @@ class StraceEngine:
         self._names_read_s = 0.0
         self._notes: list[tuple[str, str]] = []
 
-    def _target(self, process: WatchedProcess) -> Target:
+    def _target(self, process: TracedProcess) -> Target:
         pid = process.info.pid
         namer = StackNamer(Symbolizer(pid), lambda: _maps(pid)) if self.has_stacks else StackNamer()
         return Target(process, namer, lambda tid: _name(pid, tid), lambda address: _mapping_bytes(pid, address))

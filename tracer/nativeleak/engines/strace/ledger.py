@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from nativeleak.engines.bpf.owners import owner_of_stack
 from nativeleak.engines.strace import lines
 from nativeleak.engines.strace.arguments import CLONE, MAP, MREMAP, PROT, parse_flags, parse_number
 from nativeleak.engines.strace.malloc_sizes import malloc_mark
 from nativeleak.engines.strace.reader import Ended, Entered, Left, Mode, Named, Step, Superseded
 from nativeleak.engines.strace.stacks import StackNamer
-from nativeleak.engines.watched import ThreadTable, WatchedProcess
+from nativeleak.engines.userspace import ThreadTable, TracedProcess
+from nativeleak.frames.owners import owner_of_stack
 from nativeleak.ledger.mapping_events import (
     BrkExit,
     MmapExit,
@@ -54,7 +54,7 @@ class Target:
         jvm_stacks: Keys of stacks in which the JVM maps for itself.
     """
 
-    process: WatchedProcess
+    process: TracedProcess
     namer: StackNamer
     read_name: Callable[[int], str] = lambda _tid: ""
     segment_bytes: Callable[[int], int] = lambda _address: 0

@@ -11,15 +11,15 @@ import ctypes
 import fcntl
 import os
 import select
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from nativeleak import children
 from nativeleak.errors import CannotTraceError, NativeleakError
-from nativeleak.target import procfs
+from nativeleak.process import procfs
 from nativeleak.units import format_duration
 
 TRACED: Final = (
@@ -45,7 +45,7 @@ def find_strace() -> str:
     Raises:
         CannotTraceError: It is not installed.
     """
-    path = shutil.which("strace")
+    path = children.find_program("strace")
     if path is None:
         raise CannotTraceError("tracing by strace failed: strace is not installed", INSTALL)
     return path
@@ -69,13 +69,11 @@ def choose_options(path: str) -> list[str]:
             "-e",
             TRACED,
             "--",
-            shutil.which("true") or path,
+            children.find_program("true") or path,
             "-V",
         ]
         try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TRY_TIMEOUT_S, check=False
-            )
+            done = children.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TRY_TIMEOUT_S)
         except (OSError, subprocess.TimeoutExpired) as error:
             why = str(error)
             continue
@@ -110,7 +108,7 @@ class Strace:
             command = [path, "-f", "-ttt", *options, "-o", f"/proc/self/fd/{write_fd}", "-e", TRACED]
             for pid in pids:
                 command += ["-p", str(pid)]
-            self._process = subprocess.Popen(
+            self._process = children.start(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -118,7 +116,7 @@ class Strace:
                 pass_fds=[write_fd],
                 start_new_session=True,  # Ctrl-C is for us: we end it in order
                 preexec_fn=_die_with(os.getpid()),
-                env={**os.environ, "LC_ALL": "C"},
+                env=children.environment(LC_ALL="C"),
             )
         except OSError as error:
             os.close(self.output_fd)

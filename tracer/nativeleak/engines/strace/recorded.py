@@ -18,7 +18,7 @@ from nativeleak.engines.strace.lines import parse_call_name, parse_leader, parse
 from nativeleak.engines.strace.program_lines import LineSplitter
 from nativeleak.engines.strace.reader import CALLS, Left, Named, StraceReader
 from nativeleak.engines.strace.stacks import StackNamer
-from nativeleak.engines.watched import WatchedProcess, most_snapshots, snapshot_of
+from nativeleak.engines.userspace import TracedProcess, most_snapshots, snapshot_of
 from nativeleak.errors import NativeleakError
 from nativeleak.model import Snapshot, Stack, TargetInfo
 
@@ -64,7 +64,7 @@ class RecordedStrace:
                 "without -p the first process of the file is taken",
             )
         info = TargetInfo(0, self._pid, self._comms.get(self._pid, "?"), "")
-        self._target = Target(WatchedProcess(0, info), StackNamer(), is_from_start=True)
+        self._target = Target(TracedProcess(0, info), StackNamer(), is_from_start=True)
         self._ledger = StraceLedger(self._target_of)
         self._reader = StraceReader(self._pid)
         self._tell()

@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from nativeleak.digest import blake2b
-from nativeleak.engines.bpf.owners import THREAD_ROOTS
-from nativeleak.model import Found, Frame, FrameKind, Stack
+from nativeleak.frames.owners import THREAD_ROOTS
+from nativeleak.model import Frame, FrameKind, FrameSource, Stack
+from nativeleak.process.procfs import MapEntry
 from nativeleak.symbols.demangle import demangle, printable
 from nativeleak.symbols.resolver import Symbolizer
-from nativeleak.target.procfs import MapEntry
 
 _PLACE: Final = re.compile(r"[0-9a-f]{1,16}\]")
 _OFFSET: Final = re.compile(r"[0-9a-f]{1,16}")
@@ -128,7 +128,7 @@ class StackNamer:
             end = "no unwind information"
         self.n_truncated += end != "root"
         if mark:
-            frames.insert(0, Frame(mark, None, 0, 0, FrameKind.STUB, found=Found.GAP))
+            frames.insert(0, Frame(mark, None, 0, 0, FrameKind.STUB, found=FrameSource.GAP))
         return Stack(key, tuple(frames), end != "root", end)
 
     def _frame(self, printed: PrintedFrame, *, is_leaf: bool) -> Frame:

@@ -1,0 +1,52 @@
+"""Reading the live set of two parts."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from made_up_maps import MadeUpMap, array
+from nativeleak.engines.bpf.kernel import abi
+from nativeleak.engines.bpf.live_set import N_NEAR, LiveSet, near_entries
+
+BLOCK = struct.Struct("=QQIIII")
+
+
+def block(n_bytes: int) -> bytes:
+    return BLOCK.pack(n_bytes, 11, 13, 17, 1, 0)
+
+
+def made(keys: list[int], rest: list[tuple[int, int]]) -> tuple[LiveSet, dict[str, MadeUpMap]]:
+    maps = {
+        "near_keys": array([struct.pack("=Q", key) for key in keys]),
+        "near_blocks": array([block(1000 + key) for key in keys]),
+        "near_others": array([struct.pack("=I", 1) for _ in keys]),
+        "live": MadeUpMap({struct.pack("=Q", key): block(n_bytes) for key, n_bytes in rest}),
+    }
+    return LiveSet(lambda name, _key, _value: maps[name]), maps
+
+
+def read(live_set: LiveSet) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for keys, values, n in live_set.batches():
+        for i in range(n):
+            found[keys[: 8 * n].cast("Q")[i]] = BLOCK.unpack_from(values, BLOCK.size * i)[0]
+    return found
+
+
+def test_free_and_unfinished_places_are_no_blocks():
+    live_set, _ = made([0, 4099, abi.NEAR_BUSY, 0, 8209], [(16411, 7), (32771, 11), (65537, 13)])
+    assert read(live_set) == {4099: 5099, 8209: 9209, 16411: 7, 32771: 11, 65537: 13}
+
+
+def test_set_that_was_cleared_has_no_blocks_and_waits_for_none():
+    live_set, maps = made([0, 4099], [(16411, 7)])
+    live_set.clear()
+    assert read(live_set) == {}
+    assert {*maps["near_others"].rows.values()} == {bytes(4)}
+
+
+@pytest.mark.parametrize(("limit", "entries"), [(0, 1), (1000, 1), (2 * N_NEAR - 1, 1), (2 * N_NEAR, 1 + N_NEAR)])
+def test_small_live_sets_have_no_near_places(limit, entries):
+    assert near_entries(limit) == entries

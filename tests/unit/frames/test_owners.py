@@ -1,0 +1,40 @@
+"""On whose behalf memory is taken and given back, told by the names on a stack."""
+
+from __future__ import annotations
+
+import pytest
+
+from nativeleak.frames.owners import owner_of_stack, unmapper_of_stack
+from nativeleak.model import Frame, Owner
+
+C = "libc.so.6"
+
+
+def frames(text):
+    """Frames of ``function@module``, leaf first."""
+    return [Frame(*each.split("@"), 0x1000, 0) for each in text.split()]
+
+
+@pytest.mark.parametrize(
+    ("stack", "owner"),
+    [
+        (f"munmap@{C} work@app start_thread@{C} clone3@{C}", Owner.PROGRAM),
+        (f"munmap@{C} __nptl_free_stacks@{C} __nptl_deallocate_stack@{C} start_thread@{C} clone3@{C}", Owner.C_LIBRARY),
+        (f"munmap@{C} 0x7f00@{C} 0x7f01@{C} start_thread@{C}", Owner.C_LIBRARY),
+        (f"munmap@{C} __nptl_free_stacks@{C} __pthread_clockjoin_ex@{C} work@app main@app", Owner.C_LIBRARY),
+        ("munmap@app __nptl_free_stacks.part.0@app pthread_join@app work@app main@app", Owner.C_LIBRARY),
+        ("__unmapself@ld-musl-x86_64.so.1 pthread_exit@ld-musl-x86_64.so.1", Owner.C_LIBRARY),
+        (f"munmap@{C} work@app pthread_join@{C} main@app", Owner.PROGRAM),
+        (f"munmap@{C} _dl_unmap@ld-linux-x86-64.so.2 dlclose@{C} work@app main@app", Owner.PROGRAM),
+        (f"munmap@{C} os::release_memory@libjvm.so start_thread@{C}", Owner.JVM),
+        (f"munmap@{C} Java_sun_nio_ch_unmap0@libnio.so", Owner.PROGRAM),
+        (f"munmap@{C}", Owner.PROGRAM),
+        ("pthread_pool_trim@app main@app", Owner.PROGRAM),
+    ],
+)
+def test_giver_of_stack_is_who_called_the_c_library(stack, owner):
+    assert unmapper_of_stack(frames(stack)) is owner
+
+
+def test_owner_of_stack_of_a_new_threads_stack_is_the_program():
+    assert owner_of_stack(frames(f"mmap@{C} pthread_create@{C} work@app main@app")) is Owner.PROGRAM

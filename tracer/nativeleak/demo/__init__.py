@@ -1,0 +1,1 @@
+"""The demonstration: a leaking program of our own, traced."""

@@ -1,0 +1,1 @@
+"""Keeps a trace inside its budgets of CPU time and memory."""

@@ -1,0 +1,82 @@
+"""What the kernel's maps and the recorder's own tables take, and limits that keep both inside a bound."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, replace
+from typing import Final
+
+from nativeleak.engines.bpf.kernel import abi
+from nativeleak.engines.bpf.kernel.programs import Limits
+from nativeleak.errors import UsageError
+from nativeleak.units import format_bytes
+
+ENTRY_OVERHEAD_BYTES: Final = 90
+"""What an element of a hash map takes beside its key and value: measured, 122 MB for a million of 8 + 24 bytes."""
+_SITE_BYTES_HERE: Final = 4 << 10
+"""What a site and its stack take in the recorder: its totals, slices, names and what the recording knows of it."""
+_RECORDER_BYTES: Final = 16 << 20
+"""What the recorder grows by once it works: symbols, unwind tables under way, SQLite."""
+FIXED_MAP_BYTES: Final = 10 << 20
+"""Maps whose size does not depend on the limits: walks under way, mappings, counters, what is found without a search,
+unwind tables of some objects."""
+_MIN_ALLOCATIONS: Final = 1000
+_MIN_SITES: Final = 256
+_MIN_THREADS: Final = 64
+_MIN_STACKS: Final = 256
+_SHARES: Final = {"n_allocations": 0.55, "n_sites": 0.35, "n_new_stacks": 0.04, "n_stacks": 0.04, "n_threads": 0.02}
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    field: str
+    entry_bytes: int
+    least: int
+
+
+_TABLES: Final = (
+    _Table("n_allocations", 8 + ctypes.sizeof(abi.Live) + ENTRY_OVERHEAD_BYTES, _MIN_ALLOCATIONS),
+    _Table(
+        "n_sites",
+        ctypes.sizeof(abi.SiteKeyStruct) + ctypes.sizeof(abi.Site) + ENTRY_OVERHEAD_BYTES + _SITE_BYTES_HERE,
+        _MIN_SITES,
+    ),
+    _Table(
+        "n_new_stacks",
+        8 + ctypes.sizeof(abi.StackStruct) + 2 * abi.CHUNK_FRAMES * abi.FRAME_BYTES + 3 * ENTRY_OVERHEAD_BYTES,
+        _MIN_STACKS,
+    ),
+    _Table("n_stacks", 8 + 4 + ENTRY_OVERHEAD_BYTES, _MIN_STACKS),
+    _Table("n_threads", 4 + abi.THREAD_BYTES + ENTRY_OVERHEAD_BYTES, _MIN_THREADS),
+)
+
+
+def limits_within(limits: Limits, bound_bytes: int, rss_bytes: int) -> Limits:
+    """Limits under which recorder and maps together stay inside a bound even when every table is full.
+
+    Args:
+        limits: What was asked for: no limit gets larger.
+        bound_bytes: ``--max-memory``.
+        rss_bytes: What the recorder has resident already.
+
+    Raises:
+        UsageError: Not even the least tables fit.
+    """
+    # The ring is mapped twice here, and the kernel has it once.
+    given_bytes = rss_bytes + _RECORDER_BYTES + FIXED_MAP_BYTES + 3 * limits.ring_bytes
+    least_bytes = given_bytes + sum(table.least * table.entry_bytes for table in _TABLES)
+    if bound_bytes < least_bytes:
+        raise UsageError(
+            f"--max-memory {format_bytes(bound_bytes)} is too little: the recorder and its smallest tables take "
+            f"{format_bytes(least_bytes)}",
+            f"give at least --max-memory {-(-least_bytes >> 20)}M"
+            + (", or a smaller --ring-size" if limits.ring_bytes > 1 << 20 else ""),
+        )
+    for_tables = bound_bytes - given_bytes
+    sizes = {
+        table.field: min(
+            getattr(limits, table.field), max(table.least, int(for_tables * _SHARES[table.field] / table.entry_bytes))
+        )
+        for table in _TABLES
+    }
+    return replace(limits, **sizes)

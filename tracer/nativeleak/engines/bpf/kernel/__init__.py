@@ -1,0 +1,1 @@
+"""What talks to the kernel and knows no trace: programs, maps, probes, features."""

@@ -1,0 +1,380 @@
+"""Structures that user space shares with the BPF programs.
+
+Source: ``bpf/nativeleak.h``, field for field; the sizes are asserted on both sides.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from enum import IntEnum, IntFlag
+from typing import Final
+
+MAX_TARGETS: Final = 64
+SLICES: Final = 16
+BANKS: Final = 2
+MAX_FRAMES: Final = 512
+CHUNK_FRAMES: Final = 64
+MAX_MAPPINGS: Final = 2048
+MAX_TABLES: Final = 4096
+CHUNK_BYTES: Final = 4096
+"""Unwind tables are arrays of elements of this size."""
+NO_TABLE: Final = 0xFFFFFFFF
+FOUND_SHIFT: Final = 56
+N_WRAPPERS: Final = 4
+N_JAVA_HEAPS: Final = 4
+SCRATCH_PER_CPU: Final = 8
+N_FUNCTIONS: Final = 16
+"""Functions of a target whose return may be declined, and 0 for all others."""
+MAX_SAMPLE_RATE: Final = 1 << 28
+MIN_SAMPLE_RATE: Final = 1 << 10
+CERTAIN_RATES: Final = 16
+"""Blocks of so many sampling rates are kept for certain."""
+BORN_SHIFT: Final = 20
+"""Birth times count in units of 2^20 ns."""
+SLICE_SHIFT: Final = 10
+"""A slice of generation 0 is 2^10 such units wide."""
+SLOT_SHIFT: Final = 56
+ADDRESS_MASK: Final = (1 << SLOT_SHIFT) - 1
+IN_ALLOCATOR: Final = 1
+
+
+class Call(IntEnum):
+    """``enum nl_call``: what the arguments and the result of an allocator function mean."""
+
+    NONE = 0
+    MALLOC = 1
+    CALLOC = 2
+    REALLOC = 3
+    REALLOCARRAY = 4
+    POSIX_MEMALIGN = 5
+    ALIGNED_ALLOC = 6
+    FREE = 7
+    DELETE = 8
+    NEW = 9
+
+
+class Counter(IntEnum):
+    """``enum nl_counter``."""
+
+    LOST_ALLOCATIONS = 0
+    LOST_BYTES = 1
+    LOST_STACKS = 2
+    STACK_COLLISIONS = 3
+    NO_SCRATCH = 4
+    LOST_EVENTS = 5
+    SITES_FULL = 6
+    THREADS_FULL = 7
+    UNMATCHED_FREES = 8
+    FREE_NULL = 9
+    NESTED = 10
+    SKIPPED = 11
+    FAILED = 12
+    ABANDONED = 13
+    OVERWRITTEN = 14
+    BAD_POINTER = 15
+    SYSCALLS = 16
+    CALLS = 17
+    FREES = 18
+    DECLINED = 19
+    UNSAMPLED = 20
+    UNSAMPLED_FREES = 21
+    NUMBERED = 22
+
+
+class EventType(IntEnum):
+    """``enum nl_event_type``."""
+
+    NONE = 0
+    STACK = 1
+    MMAP = 2
+    MUNMAP = 3
+    MUNMAP_FAILED = 4
+    MREMAP = 5
+    MREMAP_DONE = 6
+    MPROTECT = 7
+    BRK = 8
+    SHMGET = 9
+    SHMAT = 10
+    SHMDT = 11
+    SHMDT_FAILED = 12
+    THREAD = 13
+    THREAD_EXIT = 14
+    EXEC = 15
+    OOM_KILL = 16
+    SHMDT_DONE = 17
+
+
+class FrameSource(IntEnum):
+    """``enum nl_found``: how a frame was found."""
+
+    EXACT = 0
+    GUESS = 1
+    SIGNAL = 2
+    FP = 3
+    GAP = 4
+    COMPILED = 16
+    INTERPRETED = 17
+    ENTRY = 18
+    BARRIER = 19
+    NO_BLOB = 20
+
+
+class End(IntEnum):
+    """``enum nl_end``: how a walk ended."""
+
+    ROOT = 0
+    STEPS = 1
+    NO_MAPPING = 2
+    NO_TABLE = 3
+    RULE = 4
+    READ = 5
+    BAD_SP = 6
+    STALL = 7
+    NO_FP = 8
+    NO_SCRATCH = 9
+    JAVA_FRAME = 10
+
+
+class Unwind(IntEnum):
+    """``enum nl_unwind``."""
+
+    FP = 0
+    TABLES = 1
+
+
+class Lack(IntFlag):
+    """``enum nl_lack``: what a kernel is without."""
+
+    ATOMICS = 1
+    COOKIES = 2
+    REGISTERS = 4
+
+
+LACKS_NOTHING: Final = Lack(0)
+
+
+class TargetFlag(IntFlag):
+    """``enum nl_target_flag``."""
+
+    PARTIAL = 1
+    FREES = 2
+
+
+class Mapping(ctypes.Structure):
+    """``struct nl_mapping``."""
+
+    _fields_ = (
+        ("start", ctypes.c_uint64),
+        ("end", ctypes.c_uint64),
+        ("bias", ctypes.c_uint64),
+        ("table", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+    )
+
+
+class Mappings(ctypes.Structure):
+    """``struct nl_mappings``."""
+
+    _fields_ = (("n", ctypes.c_uint32), ("pad", ctypes.c_uint32), ("mappings", Mapping * MAX_MAPPINGS))
+
+
+class JavaHeap(ctypes.Structure):
+    """``struct nl_java_heap``."""
+
+    _fields_ = (("low", ctypes.c_uint64), ("high", ctypes.c_uint64), ("segments", ctypes.c_uint64))
+
+
+class Java(ctypes.Structure):
+    """``struct nl_java``."""
+
+    _fields_ = (
+        ("code_low", ctypes.c_uint64),
+        ("code_high", ctypes.c_uint64),
+        ("heaps", JavaHeap * N_JAVA_HEAPS),
+        ("interpreter_low", ctypes.c_uint64),
+        ("interpreter_high", ctypes.c_uint64),
+        ("call_stub_return", ctypes.c_uint64),
+        ("return_barrier", ctypes.c_uint64),
+        ("tls_offset", ctypes.c_uint64),
+        ("tls_module", ctypes.c_uint32),
+        ("dtv_stride", ctypes.c_uint32),
+        ("segment_shift", ctypes.c_uint32),
+        ("heap_block_bytes", ctypes.c_uint32),
+        ("blob_frame_size", ctypes.c_uint32),
+        ("nmethod_compile_id", ctypes.c_uint32),
+        ("call_wrapper_offset", ctypes.c_int32),
+        ("call_wrapper_anchor", ctypes.c_uint32),
+        ("anchor_sp", ctypes.c_uint32),
+        ("anchor_pc", ctypes.c_uint32),
+        ("anchor_fp", ctypes.c_uint32),
+        ("thread_anchor", ctypes.c_uint32),
+        ("cont_entry", ctypes.c_uint32),
+        ("cont_entry_bytes", ctypes.c_uint32),
+        ("deopt_handler", ctypes.c_uint32),
+        ("deopt_mh_handler", ctypes.c_uint32),
+        ("deopt_handler_bytes", ctypes.c_uint32),
+        ("orig_pc", ctypes.c_uint32),
+        ("archive_low", ctypes.c_uint64),
+        ("archive_high", ctypes.c_uint64),
+        ("symbol_mask", ctypes.c_uint64),
+        ("symbol_length", ctypes.c_uint32),
+        ("symbol_body", ctypes.c_uint32),
+        ("method_const", ctypes.c_uint32),
+        ("const_pool", ctypes.c_uint32),
+        ("const_name", ctypes.c_uint32),
+        ("pool_holder", ctypes.c_uint32),
+        ("pool_bytes", ctypes.c_uint32),
+        ("class_name", ctypes.c_uint32),
+    )
+
+
+class Wrapper(ctypes.Structure):
+    """``struct nl_wrapper``."""
+
+    _fields_ = (("start", ctypes.c_uint64), ("end", ctypes.c_uint64), ("frame_bytes", ctypes.c_uint64))
+
+
+class Target(ctypes.Structure):
+    """``struct nl_target``."""
+
+    _fields_ = (
+        ("tgid", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("start_ns", ctypes.c_uint64),
+        ("min_size", ctypes.c_uint64),
+        ("max_size", ctypes.c_uint64),
+        ("wrappers_start", ctypes.c_uint64),
+        ("wrappers_end", ctypes.c_uint64),
+        ("generation", ctypes.c_uint32),
+        ("max_depth", ctypes.c_uint32),
+        ("epoch", ctypes.c_uint32),
+        ("unwind", ctypes.c_uint32),
+        ("wrappers", Wrapper * N_WRAPPERS),
+        ("sample_rate", ctypes.c_uint64),
+        ("sample_above", ctypes.c_uint64),
+        ("flags", ctypes.c_uint32),
+        ("pad2", ctypes.c_uint32),
+        ("start_tick", ctypes.c_uint64),
+    )
+
+
+class Live(ctypes.Structure):
+    """``struct nl_live``."""
+
+    _fields_ = (
+        ("bytes", ctypes.c_uint64),
+        ("stack", ctypes.c_uint64),
+        ("thread", ctypes.c_uint32),
+        ("born", ctypes.c_uint32),
+        ("count", ctypes.c_uint32),
+        ("kept", ctypes.c_uint32),
+    )
+
+
+class SiteKeyStruct(ctypes.Structure):
+    """``struct nl_site_key``."""
+
+    _fields_ = (("stack", ctypes.c_uint64), ("thread", ctypes.c_uint32), ("slot", ctypes.c_uint32))
+
+
+class Slice(ctypes.Structure):
+    """``struct nl_slice``."""
+
+    _fields_ = (("bytes", ctypes.c_int64), ("count", ctypes.c_int64))
+
+
+class Site(ctypes.Structure):
+    """``struct nl_site``."""
+
+    _fields_ = (
+        ("freed_bytes", ctypes.c_uint64),
+        ("freed_count", ctypes.c_uint64),
+        ("allocated_bytes", ctypes.c_uint64),
+        ("allocated_count", ctypes.c_uint64),
+        ("check", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("slices", Slice * (BANKS * SLICES)),
+    )
+
+
+class StackStruct(ctypes.Structure):
+    """``struct nl_stack``."""
+
+    _fields_ = (
+        ("n", ctypes.c_uint32),
+        ("depth", ctypes.c_uint32),
+        ("end", ctypes.c_uint32),
+        ("check", ctypes.c_uint32),
+        ("slot", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+    )
+
+
+class Event(ctypes.Structure):
+    """``struct nl_event``; ``args`` and ``comm`` share their place."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("slot", ctypes.c_uint32),
+        ("tid", ctypes.c_uint32),
+        ("thread", ctypes.c_uint32),
+        ("time_ns", ctypes.c_uint64),
+        ("stack", ctypes.c_uint64),
+        ("ret", ctypes.c_int64),
+        ("flags", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("args", ctypes.c_uint64 * 6),
+    )
+
+
+SIZES: Final = {
+    Target: 192,
+    Live: 32,
+    SiteKeyStruct: 16,
+    Site: 552,
+    StackStruct: 24,
+    Mappings: 65544,
+    Java: 280,
+    Event: 96,
+}
+
+for _struct, _size in SIZES.items():
+    if ctypes.sizeof(_struct) != _size:
+        raise AssertionError(f"{_struct.__name__} has {ctypes.sizeof(_struct)} bytes, bpf/nativeleak.h has {_size}")
+
+
+def cookie(
+    call: Call,
+    slot: int,
+    offset: int = 0,
+    pushed_bytes: int = 0,
+    arguments: tuple[int, int, int] = (7, 6, 2),
+    function: int = 0,
+) -> int:
+    """Cookie of a probe: ``NL_COOKIE_*``.
+
+    Args:
+        offset: Bytes from the function's first instruction to the probe.
+        pushed_bytes: What the instructions before the probe have pushed.
+        arguments: Registers of arguments 1 to 3 at the probe, as x86-64 counts them.
+        function: Number among the target's functions whose return may be declined, below ``N_FUNCTIONS``; 0 for none.
+    """
+    registers = arguments[0] | arguments[1] << 4 | arguments[2] << 8
+    return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32 | registers << 48 | function << 60
+
+
+THREAD_BYTES: Final = 208
+"""Size of ``struct nl_thread``."""
+THREAD_TID_AT: Final = 92
+"""Where the tid is in it; user space reads nothing else of it."""
+NEAR_BITS: Final = 16
+"""The live set has 2^16 places that are found without a search."""
+NEAR_SITE_BITS: Final = 10
+"""As many for sites."""
+HASH_FACTOR: Final = 0x9E3779B97F4A7C15
+NEAR_BUSY: Final = 1
+"""Key of such a place that is being written."""
+NEAR_THREADS: Final = 4096
+"""Threads that are found by the low bits of their tid."""
+FRAME_BYTES: Final = 16
+"""Size of ``struct nl_frame``: the address with its ``Found`` in the upper byte, and a second word."""

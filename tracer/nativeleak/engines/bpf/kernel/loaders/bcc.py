@@ -1,0 +1,287 @@
+"""BCC as the loader: the same sources, compiled on this machine, where no prebuilt object fits.
+
+Maps are made here, and their descriptors put into the instructions that name them by number; programs are loaded and
+attached by the system calls themselves. So every way to attach that the kernel has is there, as with libbpf, whatever
+the version of BCC knows. What is missing is the walk by unwind tables and through Java frames: BCC has no functions,
+and all of it in each program is more than the verifier goes through.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from nativeleak import children
+from nativeleak.engines.bpf.kernel import abi, perf
+from nativeleak.engines.bpf.kernel.instructions import INSTRUCTION, LOAD_64, PSEUDO_MAP_FD
+from nativeleak.engines.bpf.kernel.loaders.bcc_compiler import LIBRARY
+from nativeleak.engines.bpf.kernel.loaders.headers import Headers, find_headers, stubs
+from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap, Libbpf
+from nativeleak.errors import CannotTraceError
+
+_ARRAY, _HASH, _PERCPU_ARRAY, _RINGBUF = 2, 1, 6, 27
+_NO_PREALLOC: Final = 1
+_SCRATCH_BYTES: Final = 19768
+_FIRST_NUMBER: Final = 0x4E4C0000
+_COMPILE_TIMEOUT_S: Final = 120.0
+_RUN: Final = "run_"
+
+
+@dataclass(frozen=True, slots=True)
+class MapShape:
+    """How a map is made; as bpf/*.bpf.h say it for libbpf. Sizes in bytes."""
+
+    kind: int
+    key_bytes: int
+    value_bytes: int
+    n: int = 1
+    flags: int = 0
+
+
+_SITE_BYTES: Final = ctypes.sizeof(abi.Site)
+SHAPES: Final[Mapping[str, MapShape]] = {
+    "targets": MapShape(_ARRAY, 4, ctypes.sizeof(abi.Target), abi.MAX_TARGETS),
+    "windows": MapShape(_ARRAY, 4, 4, abi.MAX_TARGETS),
+    "slots": MapShape(_HASH, 4, 4, abi.MAX_TARGETS),
+    "near_keys": MapShape(_ARRAY, 4, 8),
+    "near_blocks": MapShape(_ARRAY, 4, 32),
+    "near_others": MapShape(_ARRAY, 4, 4),
+    "live": MapShape(_HASH, 8, 32, flags=_NO_PREALLOC),
+    "near_site_states": MapShape(_ARRAY, 4, 8),
+    "near_site_keys": MapShape(_ARRAY, 4, 16),
+    "near_sites": MapShape(_ARRAY, 4, _SITE_BYTES),
+    "sites": MapShape(_HASH, 16, _SITE_BYTES, flags=_NO_PREALLOC),
+    "empty_site": MapShape(_ARRAY, 4, _SITE_BYTES),
+    "functions": MapShape(_ARRAY, 4, 8, abi.MAX_TARGETS * abi.N_FUNCTIONS),
+    "near_threads": MapShape(_ARRAY, 4, abi.THREAD_BYTES),
+    "threads": MapShape(_HASH, 4, abi.THREAD_BYTES, flags=_NO_PREALLOC),
+    "uids": MapShape(_ARRAY, 4, 8),
+    "cookies": MapShape(_PERCPU_ARRAY, 4, 8),
+    "counters": MapShape(_PERCPU_ARRAY, 4, 8, len(abi.Counter)),
+    "events": MapShape(_RINGBUF, 0, 0),
+    "stacks": MapShape(_HASH, 8, ctypes.sizeof(abi.StackStruct), flags=_NO_PREALLOC),
+    "stack_frames": MapShape(_HASH, 16, abi.CHUNK_FRAMES * abi.FRAME_BYTES, flags=_NO_PREALLOC),
+    "known_stacks": MapShape(_HASH, 8, 4, flags=_NO_PREALLOC),
+    "scratch": MapShape(_ARRAY, 4, _SCRATCH_BYTES),
+}
+"""The maps that the programs name, with sizes that ``set_max_entries`` has yet to say."""
+_UNUSED: Final = {
+    "mappings": MapShape(_ARRAY, 4, ctypes.sizeof(abi.Mappings)),
+    "tables": MapShape(_ARRAY, 4, 4),
+    "javas": MapShape(_ARRAY, 4, ctypes.sizeof(abi.Java)),
+}
+"""Of the walk by tables: there, and read by nobody."""
+
+
+def source_path() -> Path:
+    """The source that BCC compiles: in the package, or in the checkout that it is run from.
+
+    Raises:
+        CannotTraceError: This installation has none.
+    """
+    package = Path(__file__).parents[2]
+    for folder in (package / "source", package.parents[3] / "bpf"):
+        if (folder / "bcc.bpf.c").is_file():
+            return folder / "bcc.bpf.c"
+    raise CannotTraceError("the BPF sources that BCC compiles are missing in this installation", "reinstall nativeleak")
+
+
+def has_bcc() -> bool:
+    """Whether BCC's library is installed; it is not loaded for this."""
+    command = children.python_code(f"import ctypes; ctypes.CDLL({LIBRARY!r})")
+    return bool(children.run(command, capture_output=True).returncode == 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What BCC has made.
+
+    Attributes:
+        programs: Instructions of each, with numbers in the place of maps.
+        headers: What they were compiled with.
+    """
+
+    programs: Mapping[str, bytes]
+    headers: Headers
+
+
+@functools.cache
+def compiled(*more_flags: str) -> Compiled:
+    """The programs; compiled once, by a process of its own. With the kernel's own headers, else with stubs.
+
+    Args:
+        more_flags: Of the compiler.
+
+    Raises:
+        CannotTraceError: There is no BCC here, or it does not compile them.
+    """
+    return compile_with(find_headers(), *more_flags)
+
+
+def compile_with(headers: Headers, *more_flags: str) -> Compiled:
+    """The programs compiled with some headers; with stubs where that fails.
+
+    Raises:
+        CannotTraceError: There is no BCC here, or it does not compile them.
+    """
+    try:
+        return Compiled(_compile(headers, more_flags), headers)
+    except CannotTraceError as error:
+        if not headers.is_real or not has_bcc():
+            raise
+        instead = stubs(f"with {headers.said} {error.what}")
+        return Compiled(_compile(instead, more_flags), instead)
+
+
+def _compile(headers: Headers, more_flags: Sequence[str]) -> Mapping[str, bytes]:
+    flags = [f"-DNL_MAP_{name}={_FIRST_NUMBER + i}" for i, name in enumerate(SHAPES)]
+    flags += [f"-DNL_SCRATCH_BYTES={_SCRATCH_BYTES}", *more_flags]
+    module = "nativeleak.engines.bpf.kernel.loaders.bcc_compiler"
+    arguments = (str(source_path()), headers.tree, headers.generated, *flags)
+    command = children.python_module(module, *arguments, folders=())
+    try:
+        done = children.run(command, capture_output=True, text=True, errors="replace", timeout=_COMPILE_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise CannotTraceError(f"BCC did not compile the BPF programs in {_COMPILE_TIMEOUT_S:.0f} s") from error
+    if done.returncode == 0:
+        return {name.removeprefix(_RUN): bytes.fromhex(code) for name, code in json.loads(done.stdout).items()}
+    if not has_bcc():
+        raise CannotTraceError(f"BCC was not found on this machine: no {LIBRARY}", "apt-get install python3-bpfcc")
+    said = [line for line in done.stderr.splitlines() if "rror" in line] or done.stderr.splitlines() or ["no reason"]
+    raise CannotTraceError(f"BCC does not compile the BPF programs: {said[0]}", "try another engine: --engine auto")
+
+
+def with_descriptors(code: bytes, fds: Mapping[int, int]) -> bytes:
+    """Instructions with the descriptors of maps in the place of their numbers."""
+    patched = bytearray(code)
+    for at in range(0, len(code), INSTRUCTION.size):
+        operation, registers, offset, value = INSTRUCTION.unpack_from(code, at)
+        if operation == LOAD_64 and registers >> 4 == PSEUDO_MAP_FD:
+            INSTRUCTION.pack_into(patched, at, operation, registers, offset, fds[value])
+    return bytes(patched)
+
+
+class BccObject:
+    """The programs and maps, with the surface of ``libbpf.BpfObject``.
+
+    Attributes:
+        notes: How they were made, a sentence each.
+    """
+
+    def __init__(self, libbpf: Libbpf, lacks: abi.Lack = abi.LACKS_NOTHING) -> None:
+        """``lacks`` is what the kernel that they are for is without."""
+        self._libbpf, self._lacks = libbpf, lacks
+        self._flags: tuple[str, ...] = ()
+        self._shapes = {**SHAPES, **_UNUSED}
+        self._sizes = {name: shape.n for name, shape in self._shapes.items()}
+        self._attach_types: dict[str, int] = {}
+        self._left_out: set[str] = set()
+        self._maps: dict[str, int] = {}
+        self._programs: dict[str, int] = {}
+        self._links: list[int] = []
+        self.notes: list[str] = []
+
+    def set_autoload(self, name: str, *, load: bool) -> None:
+        """Whether ``load`` takes this program along."""
+        (self._left_out.discard if load else self._left_out.add)(name)
+
+    def set_attach_type(self, name: str, attach_type: int) -> None:
+        """The kind of link the program will be attached by; 0 for perf events."""
+        self._attach_types[name] = attach_type
+
+    def set_max_entries(self, name: str, n: int) -> None:
+        """Size of a map; before ``load``."""
+        self._sizes[name] = n
+
+    def set_constants(self, pid_namespace: tuple[int, int], tick_ns: int) -> None:
+        """What stands fast once the programs run; before ``load``. As ``BpfObject`` has it."""
+        device, inode = pid_namespace
+        self._flags = (
+            f"-DNL_PID_NS_DEVICE={device}",
+            f"-DNL_PID_NS_INODE={inode}",
+            f"-DNL_TICK_NS={tick_ns}",
+            f"-DNL_KERNEL_LACKS={int(self._lacks)}",
+            f"-DNL_N_CPUS={int(self._libbpf.lib.libbpf_num_possible_cpus())}",
+        )
+
+    def load(self) -> None:
+        """Create the maps, verify and load the programs.
+
+        Raises:
+            OSError: The kernel refused; ``Libbpf.messages`` says why.
+        """
+        made = compiled(*self._flags)
+        self.notes = [f"BCC has compiled the programs with {made.headers.said}"]
+        for name, shape in self._shapes.items():
+            self._maps[name] = self._libbpf.create_map(
+                name, shape.kind, shape.key_bytes, shape.value_bytes, self._sizes[name], shape.flags
+            )
+        numbers = {_FIRST_NUMBER + i: self._maps[name] for i, name in enumerate(SHAPES)}
+        for name, instructions in made.programs.items():
+            if name in self._left_out:
+                continue
+            try:
+                self._programs[name] = perf.load_program(
+                    name, _program_kind(name), with_descriptors(instructions, numbers), self._attach_types.get(name, 0)
+                )
+            except perf.VerifierError as error:
+                self._libbpf.messages.append(f"{name}: {error.log}")
+                raise
+
+    def program_fd(self, name: str) -> int:
+        """Descriptor of a loaded program."""
+        return self._programs[name]
+
+    def map(self, name: str, key_size: int, value_size: int) -> BpfMap:
+        """A map, once loaded."""
+        return BpfMap(self._libbpf, name, self._maps[name], key_size, value_size)
+
+    def map_names(self) -> list[str]:
+        """Names of all maps."""
+        return list(self._maps)
+
+    def attach_raw_tracepoint(self, name: str, tracepoint: str) -> None:
+        """Attach to a raw tracepoint; it goes with ``detach_all``.
+
+        Raises:
+            OSError: ENOENT where the kernel has no such tracepoint.
+        """
+        self._links.append(perf.attach_raw_tracepoint(self._programs[name], tracepoint))
+
+    def detach_all(self) -> None:
+        """Undo all attaches that were made here."""
+        _close_all(self._links)
+
+    def close(self) -> None:
+        """Detach everything; maps and programs go with their last user."""
+        self.detach_all()
+        for fds in (self._programs, self._maps):
+            _close_all(list(fds.values()))
+            fds.clear()
+
+
+_RAW: Final = ("on_rename", "on_exit", "on_exec", "on_raw_entry", "on_raw_exit")
+_UPROBES: Final = ("on_alloc_session", "on_alloc_entry", "on_alloc_return", "on_free")
+
+
+def _program_kind(name: str) -> int:
+    if name in _RAW:
+        return perf.PROG_RAW_TRACEPOINT
+    return perf.PROG_KPROBE if name in _UPROBES else perf.PROG_TRACEPOINT
+
+
+def _close_all(fds: list[int]) -> None:
+    while fds:
+        try:
+            os.close(fds.pop())
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise

@@ -1,0 +1,242 @@
+"""What the engines without BPF have in common: a process they watch, its threads, its address space, snapshots.
+
+An engine of this kind sees address space only, as a whole: what an allocator maps is the program's here, since nobody
+counts the blocks inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+from nativeleak.errors import NativeleakError
+from nativeleak.ledger.address_space import AddressSpace
+from nativeleak.ledger.map_sites import SiteId
+from nativeleak.model import COUNTERS, SiteTotals, Snapshot, Stack, TargetEnd, TargetInfo, ThreadInfo
+from nativeleak.process import procfs
+from nativeleak.process.residency import ResidencyReader
+
+_MIN_SNAPSHOTS: Final = 20
+_MAX_SNAPSHOTS: Final = 2000
+_MAX_TOTALS: Final = 1 << 19
+"""Totals of sites in all snapshots of recorded output together: some five seconds' work."""
+
+
+def most_snapshots(n_sites: int) -> int:
+    """How many snapshots may be made of recorded output that shows this many sites, whatever times it claims."""
+    return min(_MAX_SNAPSHOTS, max(_MIN_SNAPSHOTS, _MAX_TOTALS // max(1, n_sites)))
+
+
+class WatchEngine(Protocol):
+    """An engine that watches from user space.
+
+    Attributes:
+        backend: ``tool.backend`` of the report.
+        probes: What it sees: ``("mmap", "brk")``.
+        processes: The targets, by slot.
+        ended: Why it can watch no longer; empty while it can.
+    """
+
+    backend: str
+    probes: tuple[str, ...]
+    processes: list[TracedProcess]
+    ended: str
+
+    @property
+    def fds(self) -> Sequence[int]:
+        """Descriptors that become readable when there is something to do."""
+
+    def start(self) -> None:
+        """Begin to watch: from now on everything counts.
+
+        Raises:
+            NativeleakError: It cannot.
+        """
+
+    def elapsed_s(self) -> float:
+        """Seconds since ``start``."""
+
+    def work(self) -> None:
+        """What is due many times a second."""
+
+    def take_notes(self) -> list[tuple[str, str]]:
+        """(word, sentence) of what has happened, each once."""
+
+    def take_stacks(self) -> list[Stack]:
+        """Stacks seen for the first time since the last call."""
+
+    def snapshot(self) -> Snapshot:
+        """Everything as it is now."""
+
+    def stop(self) -> None:
+        """Watch no longer; what was seen can still be read."""
+
+    def close(self) -> None:
+        """Let go of everything; may be called again."""
+
+
+class ThreadTable:
+    """Threads of all targets: tells apart two that had the same tid one after the other."""
+
+    def __init__(self) -> None:
+        self._threads: dict[int, ThreadInfo] = {}
+        self._uid_of: dict[int, int] = {}
+        self._changed: set[int] = set()
+
+    def uid(self, slot: int, tid: int, name: str = "") -> int:
+        """Number of a thread; one that is not known yet gets this name."""
+        # TID 0 stands for all threads of one process.
+        uid = self._uid_of.get(tid or -1 - slot)
+        if uid is None:
+            uid = self._uid_of[tid or -1 - slot] = len(self._threads) + 1
+            self._set(ThreadInfo(uid, slot, tid, name or f"[thread {tid}]"))
+        return uid
+
+    def rename(self, tid: int, name: str) -> None:
+        """A thread is called otherwise from now on; one that nobody has asked for is none."""
+        uid = self._uid_of.get(tid or -1)
+        if uid is not None and name and self._threads[uid].name != name:
+            self._set(replace(self._threads[uid], name=name))
+
+    def end(self, tid: int) -> None:
+        """A thread has ended."""
+        uid = self._uid_of.pop(tid or -1, None)
+        if uid is not None:
+            self._set(replace(self._threads[uid], alive=False))
+
+    def tids(self, slot: int) -> list[int]:
+        """Threads of a target that are alive as far as is known."""
+        return [tid for tid, uid in self._uid_of.items() if tid > 0 and self._threads[uid].slot == slot]
+
+    def take_changed(self) -> tuple[ThreadInfo, ...]:
+        """Those that are new or have changed since the last call."""
+        changed = tuple(self._threads[uid] for uid in sorted(self._changed))
+        self._changed.clear()
+        return changed
+
+    def _set(self, thread: ThreadInfo) -> None:
+        self._threads[thread.uid] = thread
+        self._changed.add(thread.uid)
+
+
+@dataclass(slots=True)
+class TracedProcess:
+    """One target.
+
+    Attributes:
+        slot: Its number.
+        info: Facts that stay.
+        space: Its address space.
+        residency: How much of it is in memory; None where it may not be asked, and for recorded output.
+        cpu_before_s: CPU seconds used before the window.
+        cpu_s: CPU seconds used in it.
+    """
+
+    slot: int
+    info: TargetInfo
+    space: AddressSpace = field(default_factory=AddressSpace)
+    residency: ResidencyReader | None = None
+    cpu_before_s: float = 0.0
+    cpu_s: float = 0.0
+
+    @classmethod
+    def live(cls, slot: int, info: TargetInfo) -> TracedProcess:
+        """A process that is there now."""
+        process = cls(slot, info)
+        try:
+            process.residency = ResidencyReader(info.pid)
+        except NativeleakError:
+            process.residency = None
+        return process
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its window is closed for good."""
+        return self.info.end is not TargetEnd.RUNNING
+
+    def end(self, how: TargetEnd, signal_number: int = 0) -> None:
+        """It is gone, or no longer the same program."""
+        if not self.is_over:
+            self.info = replace(self.info, end=how, end_signal=signal_number)
+
+    def open_window(self) -> None:
+        """What is mapped now is from before.
+
+        Raises:
+            NativeleakError: Its mappings cannot be read.
+        """
+        pid = self.info.pid
+        self.cpu_before_s = procfs.read_cpu_s(pid)
+        self.space.load_baseline(procfs.read_maps(pid), procfs.read_break_start(pid))
+
+    def read_rss(self) -> int:
+        """Resident bytes, 0 once it is gone."""
+        try:
+            return 0 if self.is_over else procfs.read_rss(self.info.pid)
+        except NativeleakError:
+            return 0
+
+    def read_cpu(self) -> float:
+        """CPU seconds since the window opened; after its end those of the last look."""
+        with contextlib.suppress(NativeleakError):
+            self.cpu_s = procfs.read_cpu_s(self.info.pid) - self.cpu_before_s
+        return self.cpu_s
+
+    def sites(self, now_s: float) -> list[SiteTotals]:
+        """Totals of all its sites."""
+        resident: dict[SiteId, int] | None = None
+        if self.residency is not None and not self.is_over:
+            resident = {}
+            ranges = list(self.space.outstanding_ranges())
+            sizes = self.residency.resident_bytes([(start, end) for start, end, _ in ranges])
+            for (_, _, site_id), n_bytes in zip(ranges, sizes, strict=True):
+                resident[site_id] = resident.get(site_id, 0) + n_bytes
+        return self.space.site_totals(self.slot, now_s, resident)
+
+    def close(self) -> None:
+        """Close its files."""
+        if self.residency is not None:
+            self.residency.close()
+            self.residency = None
+
+
+def snapshot_of(
+    processes: Sequence[TracedProcess],
+    threads: ThreadTable,
+    elapsed_s: float,
+    counters: Mapping[str, int],
+    *,
+    events: int = 0,
+    is_live: bool = True,
+    sites: Iterable[SiteTotals] | None = None,
+) -> Snapshot:
+    """What all engines of this kind know at one moment.
+
+    Args:
+        counters: Added to those that every snapshot carries.
+        events: Times the target was looked at or held up: the report's probe hits.
+        is_live: False for recorded output, whose process may be another one by now.
+        sites: Instead of those of the processes.
+    """
+    started_ns = time.monotonic_ns()
+    found = tuple(sites) if sites is not None else tuple(s for p in processes for s in p.sites(elapsed_s))
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    taken = {"snapshot_us": (time.monotonic_ns() - started_ns) // 1000}
+    return Snapshot(
+        elapsed_s=elapsed_s,
+        targets=tuple(process.info for process in processes),
+        threads=threads.take_changed(),
+        sites=found,
+        counters=dict.fromkeys(COUNTERS, 0) | taken | dict(counters),
+        rss_bytes=sum(process.read_rss() for process in processes) if is_live else 0,
+        probe_hits=events,
+        target_cpu_s=sum(process.read_cpu() for process in processes) if is_live else 0.0,
+        tracer_cpu_s=round(usage.ru_utime + usage.ru_stime + children.ru_utime + children.ru_stime, 3),
+        tracer_max_rss_bytes=procfs.read_peak_rss(os.getpid()),
+    )

@@ -1,0 +1,129 @@
+"""How much of an address range is in memory, asked from the kernel page by page.
+
+Scope: bytes resident per range, for mappings of every kind. Two sources:
+
+* ``PAGEMAP_SCAN`` (kernel 6.7 on): the kernel returns runs of present pages and leaves out the shared page of zeros.
+* /proc/PID/pagemap, eight bytes a page, elsewhere: a page that was only ever read counts as resident there, because
+  without CAP_SYS_ADMIN nothing tells the shared page of zeros from others.
+
+Swapped pages are not resident in either. A huge page counts as what of it lies in the range.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from nativeleak.closing import Closing
+from nativeleak.errors import CannotTraceError
+from nativeleak.process.procfs import PAGE_BYTES, PTRACE_REMEDY, TargetGoneError
+
+# include/uapi/linux/fs.h: struct pm_scan_arg is twelve __u64 (size, flags, start, end, walk_end, vec, vec_len,
+# max_pages, category_inverted, category_mask, category_anyof_mask, return_mask); the request is _IOWR('f', 16, it).
+_SCAN_ARG: Final = struct.Struct("=12Q")
+_PAGEMAP_SCAN: Final = 3 << 30 | _SCAN_ARG.size << 16 | ord("f") << 8 | 16
+_WALK_END: Final = slice(32, 40)
+_IS_PRESENT: Final = 1 << 3
+_IS_PFNZERO: Final = 1 << 5
+# struct page_region is three __u64: start, end, categories. 24 KiB hold 1,024 of them.
+_REGION_WORDS: Final = 3
+_N_REGIONS: Final = 1024
+
+# Documentation/admin-guide/mm/pagemap.rst: bit 63 of an entry says "present"; it is bit 7 of the last byte.
+_ENTRY_BYTES: Final = 8
+_CHUNK_PAGES: Final = 1 << 17
+_PRESENT: Final = bytes(byte >> 7 for byte in range(256))
+
+
+class ResidencyReader(Closing):
+    """Reads residency of one process; a context manager, since it keeps /proc/PID/pagemap open.
+
+    Once open it answers for the process it was opened on even when the PID is taken by another; after the end of the
+    process every range has 0 bytes.
+
+    Args:
+        pid: The process.
+        use_scan: Whether ``PAGEMAP_SCAN`` may be used; False only to test the other source.
+
+    Raises:
+        TargetGoneError: There is no such process.
+        CannotTraceError: Its page map may not be read with these rights.
+    """
+
+    def __init__(self, pid: int, *, use_scan: bool = True) -> None:
+        path = f"/proc/{pid}/pagemap"
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise TargetGoneError(f"reading {path} failed: process {pid} is gone") from error
+        except OSError as error:
+            raise CannotTraceError(f"reading {path} failed: {error.strerror}", PTRACE_REMEDY) from error
+        self._regions = array.array("Q", bytes(8 * _REGION_WORDS * _N_REGIONS))
+        self.uses_scan = use_scan and self._scan_works()
+
+    def close(self) -> None:
+        """Close the page map; the reader is of no use afterwards."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def resident_bytes(self, ranges: Sequence[tuple[int, int]]) -> list[int]:
+        """Bytes in memory of each (start, end); ends are rounded outwards to whole pages. Holes count as 0."""
+        return [self._resident(start, end) for start, end in ranges]
+
+    def _resident(self, start: int, end: int) -> int:
+        first = start // PAGE_BYTES * PAGE_BYTES
+        last = -(-end // PAGE_BYTES) * PAGE_BYTES
+        if last <= first or last > 1 << 63:
+            return 0
+        try:
+            return self._scan(first, last) if self.uses_scan else self._count(first, last)
+        except OSError:
+            return 0  # the process is gone, or the range is no user address
+
+    def _scan_works(self) -> bool:
+        try:
+            self._scan(0, PAGE_BYTES)
+        except OSError as error:
+            # EPERM: a seccomp filter that does not know the request.
+            if error.errno in (errno.ENOTTY, errno.EINVAL, errno.EPERM, errno.ENOSYS):
+                return False
+            raise
+        return True
+
+    def _scan(self, start: int, end: int) -> int:
+        """Resident bytes of a range by PAGEMAP_SCAN."""
+        address, _ = self._regions.buffer_info()
+        n_bytes = 0
+        while start < end:
+            argument = bytearray(
+                _SCAN_ARG.pack(
+                    _SCAN_ARG.size, 0, start, end, 0, address, _N_REGIONS, 0,
+                    _IS_PFNZERO, _IS_PRESENT | _IS_PFNZERO, 0, _IS_PRESENT,
+                )
+            )  # fmt: skip
+            n_regions = fcntl.ioctl(self._fd, _PAGEMAP_SCAN, argument)
+            words = self._regions[: n_regions * _REGION_WORDS]
+            n_bytes += sum(words[1::_REGION_WORDS]) - sum(words[0::_REGION_WORDS])
+            walked = int.from_bytes(argument[_WALK_END], "little")
+            if walked <= start:
+                break
+            start = walked
+        return n_bytes
+
+    def _count(self, start: int, end: int) -> int:
+        """Resident bytes of a range by the entries of the page map."""
+        n_pages = 0
+        page, last = start // PAGE_BYTES, end // PAGE_BYTES
+        while page < last:
+            entries = os.pread(self._fd, min(last - page, _CHUNK_PAGES) * _ENTRY_BYTES, page * _ENTRY_BYTES)
+            if len(entries) < _ENTRY_BYTES:
+                break
+            n_pages += entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES].translate(_PRESENT).count(1)
+            page += len(entries) // _ENTRY_BYTES
+        return n_pages * PAGE_BYTES

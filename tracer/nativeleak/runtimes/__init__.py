@@ -1,0 +1,1 @@
+"""Runtimes of managed code in a target: a folder each."""

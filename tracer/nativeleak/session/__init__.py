@@ -1,0 +1,1 @@
+"""A trace goes on, whoever observes: its loop, its targets, its signals."""
