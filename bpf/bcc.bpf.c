@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The programs as BCC compiles them: of this file alone it makes programs of functions, and it rewrites them, so that
- * they are written out and do nothing themselves.
+ * The programs for BCC. It makes programs of functions in this file only, and it rewrites their bodies; so each is
+ * written out and does nothing but call.
  */
 #define NATIVELEAK_BCC
 #include "alloc.bpf.c"
-#include "mapping.bpf.c"
-#include "rawsyscalls.bpf.c"
+#include "process.bpf.c"
+#include "syscalls_tracepoint.bpf.c"
+#include "syscalls_raw.bpf.c"
 
 int run_on_alloc_entry(struct pt_regs *ctx)
 {
@@ -107,5 +108,3 @@ int run_on_shmdt_entry(struct syscall_enter *ctx)
 {
 	return on_shmdt_entry(ctx);
 }
-
-_Static_assert(sizeof(struct scratch) == NL_SCRATCH_BYTES, "scratch");

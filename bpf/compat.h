@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What lets BCC compile alloc.bpf.c and mapping.bpf.c as they are: its compiler knows neither libbpf's maps nor
- * relocations, has a section a program, and calls no function of ours. So everything is inlined (bcc.bpf.c), a map
- * is a number that the loader replaces by its descriptor (loaders/bcc.py), and the offsets of the kernel's fields are
- * given when it is compiled.
+ * Lets BCC compile the sources as they are. BCC's compiler knows neither libbpf's maps nor its relocations, puts each
+ * program into a section of its own, and cannot call our functions. So everything is inlined (bcc.bpf.c), a map is a
+ * number that the loader replaces by a descriptor (loaders/bcc.py), and the offsets of kernel fields are given as
+ * flags.
  *
- * Given by the loader: NL_MAP_* (the numbers), NL_AT_* (offsets in bytes, from the kernel's own type information), or
- * NL_BLIND where there is none: then a task is the running one, and how a process ended is not known.
+ * Flags: NL_MAP_* (the numbers); NL_AT_* (offsets in bytes, from the kernel's BTF), or NL_BLIND where there is no
+ * BTF. Then a task is taken for the running one, and how a process ended is not known.
  */
 #ifndef NATIVELEAK_COMPAT_H
 #define NATIVELEAK_COMPAT_H
@@ -24,9 +24,9 @@
 #endif
 
 /*
- * The compiler refuses atomic operations that give back what was there, and its assembler cannot read them: an
- * instruction by its bytes, with the registers that were chosen. Operations: BPF_ADD | BPF_FETCH, BPF_XCHG, from
- * include/uapi/linux/bpf.h.
+ * BCC's compiler refuses atomic operations that return the old value, and its assembler does not know them. So the
+ * instruction is written as bytes, with the registers that the compiler has chosen. Operations: BPF_ADD | BPF_FETCH
+ * and BPF_XCHG in include/uapi/linux/bpf.h.
  */
 #define NL_ATOMIC(operation, at, value)                                                            \
 	asm volatile(".set nl_r0, 0\n.set nl_r1, 1\n.set nl_r2, 2\n.set nl_r3, 3\n.set nl_r4, 4\n" \
@@ -51,18 +51,12 @@ static __always_inline unsigned long long atomic_exchange(unsigned long long *at
 }
 
 /*
- * The instruction needs r0, which cannot be named here: the first of this compiler's passes is for another machine. So the
- * loader makes no near places, and this is never run.
+ * This instruction needs r0, which cannot be named here because BCC's first pass compiles for the host. So the loader
+ * makes no caches of blocks and sites, and this never runs.
  */
 #define atomic_compare_exchange(at, old, value) ((void)(at), (void)(old), (u64)(value))
 
-/* Its own declaration takes no pointer to constant. */
-#define bpf_map_lookup_elem(map, key) bpf_map_lookup_elem(map, (void *)(key))
-#define bpf_map_update_elem(map, key, value, flags) \
-	bpf_map_update_elem(map, (void *)(key), (void *)(value), flags)
-#define bpf_map_delete_elem(map, key) bpf_map_delete_elem(map, (void *)(key))
-
-/* In an inner PID namespace the loader says which. */
+/* Constants of common.bpf.h, given by the loader as flags. */
 #ifndef NL_PID_NS_INODE
 #define NL_PID_NS_INODE 0
 #define NL_PID_NS_DEVICE 0
@@ -80,39 +74,26 @@ static __always_inline unsigned long long atomic_exchange(unsigned long long *at
 #define kernel_lacks NL_KERNEL_LACKS
 #define n_cpus NL_N_CPUS
 
-/* A name of a map is its descriptor, as an instruction loads it. */
-struct nl_map {
-	int unused;
-};
+/*
+ * A map is a number in a load instruction, which the loader replaces by the map's descriptor. The number is the size
+ * of a variable that does not exist: sizeof() asks for its type only.
+ */
+#define NL_MAP(name, ...)                   \
+	extern struct {                     \
+		char number[NL_MAP_##name]; \
+	} name
+#define NL_RINGBUF(name, bytes) NL_MAP(name)
+#define NL_MAP_FD(map) ((void *)bpf_pseudo_fd(1, sizeof(*(map))))
 
-#define NL_MAP(number) (*(struct nl_map *)bpf_pseudo_fd(1, number))
-#define targets NL_MAP(NL_MAP_targets)
-#define windows NL_MAP(NL_MAP_windows)
-#define slots NL_MAP(NL_MAP_slots)
-#define near_keys NL_MAP(NL_MAP_near_keys)
-#define near_blocks NL_MAP(NL_MAP_near_blocks)
-#define near_others NL_MAP(NL_MAP_near_others)
-#define live NL_MAP(NL_MAP_live)
-#define near_site_states NL_MAP(NL_MAP_near_site_states)
-#define near_site_keys NL_MAP(NL_MAP_near_site_keys)
-#define near_sites NL_MAP(NL_MAP_near_sites)
-#define sites NL_MAP(NL_MAP_sites)
-#define empty_site NL_MAP(NL_MAP_empty_site)
-#define functions NL_MAP(NL_MAP_functions)
-#define near_threads NL_MAP(NL_MAP_near_threads)
-#define threads NL_MAP(NL_MAP_threads)
-#define uids NL_MAP(NL_MAP_uids)
-#define cookies NL_MAP(NL_MAP_cookies)
-#define counters NL_MAP(NL_MAP_counters)
-#define events NL_MAP(NL_MAP_events)
-#define stacks NL_MAP(NL_MAP_stacks)
-#define stack_frames NL_MAP(NL_MAP_stack_frames)
-#define known_stacks NL_MAP(NL_MAP_known_stacks)
-/* There is a structure of the same name. */
-#define SCRATCH NL_MAP(NL_MAP_scratch)
+/* BCC's own declarations take no pointer to constant. */
+#define bpf_map_lookup_elem(map, key) bpf_map_lookup_elem(NL_MAP_FD(map), (void *)(key))
+#define bpf_map_update_elem(map, key, value, flags) \
+	bpf_map_update_elem(NL_MAP_FD(map), (void *)(key), (void *)(value), flags)
+#define bpf_map_delete_elem(map, key) bpf_map_delete_elem(NL_MAP_FD(map), (void *)(key))
+#define bpf_ringbuf_reserve(map, size, flags) bpf_ringbuf_reserve(NL_MAP_FD(map), size, flags)
 
 #ifndef NL_BLIND
-/* The kernel's structures, as far as they are read: each field at the offset that this kernel has. */
+/* The fields of kernel structures that are read, each at its offset in this kernel. */
 #define NL_FIELD(type, field, at)     \
 	struct {                      \
 		char before_##at[at]; \

@@ -1,57 +1,53 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Java frames of HotSpot. Where everything lies in this JVM is told by user space, which reads it from the
- * JVM's own description of itself (tracer/nativeleak/runtimes/hotspot/layout.py); nothing here depends on a version.
+ * Java frames of HotSpot. User space provides the layout, which it reads from the JVM's description of itself
+ * (tracer/nativeleak/runtimes/hotspot/layout.py). Nothing here depends on a version.
  *
- * Compiled code is found through the segment map of the code cache, which lies in the target's memory and is
- * always current; the frame size in its blob leads to the caller. Memory of the target is read and never
- * trusted: every step goes up, and every address is checked before it is taken for code.
+ * The segment map of the code cache leads from an address to its blob. It is in the target's memory and always
+ * current. The frame size in the blob leads to the caller. Memory of the target is never trusted: each step must go
+ * up, and each address is checked before it is taken for code.
  */
 #ifndef NATIVELEAK_HOTSPOT_BPF_H
 #define NATIVELEAK_HOTSPOT_BPF_H
 
+#include "arch.bpf.h"
 #include "common.bpf.h"
+#include "hotspot_state.bpf.h"
+#include "nativeleak.h"
 #include "scratch.bpf.h"
 
-/* slot -> what is known of the target's JVM; code_high is 0 where it is none. Written by user space. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NL_MAX_TARGETS);
-	__type(key, u32);
-	__type(value, struct nl_java);
-} javas SEC(".maps");
+/* slot -> layout of the target's JVM; code_high is 0 if it is no JVM. Written by user space. */
+NL_MAP(javas, ARRAY, u32, struct nl_java, NL_MAX_TARGETS, 0);
 
 /*
- * Interpreted methods that were looked at, by a hash of their address. Nothing is locked: `check` is made of all the
- * rest, of whose method it is and when it was looked at, so that halves of two entries do not pass for one.
+ * Hash of the address -> interpreted method. A new method replaces the old one with the same hash. There is no lock:
+ * `check` is computed from all fields, slot, address and tick, so a mix of two entries is not taken for one.
  */
 #define NL_METHODS 4096
-struct method {
+struct hotspot_method {
 	u64 check;
 	u64 const_method;
 	u64 cookie;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NL_METHODS);
-	__type(key, u32);
-	__type(value, struct method);
-} methods SEC(".maps");
+NL_MAP(methods, ARRAY, u32, struct hotspot_method, NL_METHODS, 0);
 
-#if defined(__TARGET_ARCH_x86)
+#if HAS_UNWIND_TABLES
 
-/* Segment map entries that lead back to the start of a blob: each goes up to 254 segments. */
+/* Most hops through the segment map to the start of a blob; each goes up to 254 segments back. */
 #define MAX_SEGMENT_HOPS 20
-/* Most bytes of an interpreted frame, and of a stub's frame by frame pointer. */
+/* Most bytes of an interpreted frame, and of a stub's frame that has a frame pointer. */
 #define MAX_INTERPRETED_BYTES (512 << 10)
 #define MAX_STUB_BYTES (64 << 10)
 /* Most words of a compiled frame: 512 KiB. */
 #define MAX_FRAME_WORDS (64 << 10)
 #define MAX_ANCHOR_BYTES (64 << 20)
 
+/* Words of an interpreted frame that one read copies. */
+#define NL_FRAME_WORDS 10
+
 /*
- * Words of an interpreted frame, from fp - 8 words. Source: src/hotspot/cpu/x86/frame_x86.hpp, the same in
+ * Words of an interpreted frame, counted from fp - 8 words. Source: src/hotspot/cpu/x86/frame_x86.hpp, the same in
  * JDK 11 to 25.
  */
 enum interpreted_frame {
@@ -84,7 +80,7 @@ static __always_inline void push_java(struct scratch *scr, u32 kind, u64 address
 	scr->found = NL_FOUND_EXACT;
 }
 
-/* The JavaThread of the running thread, by libjvm's thread-local variable; 0 where there is none. */
+/* JavaThread of the running thread, from libjvm's thread-local variable; 0 if it has none. */
 static __always_inline u64 java_thread(const struct nl_java *java)
 {
 	struct task_struct___thread *task = (void *)bpf_get_current_task();
@@ -98,7 +94,7 @@ static __always_inline u64 java_thread(const struct nl_java *java)
 	return thread;
 }
 
-/* The anchor of the running thread: where Java code left for native code last. 0 where it is not known. */
+/* Anchor of the running thread: where Java code last called native code. 0 if unknown. */
 static __always_inline u64 last_anchor(const struct nl_java *java)
 {
 	u64 thread = java_thread(java);
@@ -107,8 +103,8 @@ static __always_inline u64 last_anchor(const struct nl_java *java)
 }
 
 /*
- * The walk has come to an end that is not the root: go on at the last Java frame, if the JVM has noted one
- * above. What lies between is missing, and marked. Returns 0 when the walk can go on.
+ * The walk has ended before the root: continue at the last Java frame, if the JVM has noted one above. A gap marks
+ * the missing frames. Returns 0 if the walk goes on.
  */
 __noinline int resume_at_anchor(u32 index, u32 end)
 {
@@ -124,16 +120,16 @@ __noinline int resume_at_anchor(u32 index, u32 end)
 	java = bpf_map_lookup_elem(&javas, &slot);
 	if (!java || !java->code_high)
 		return 1;
-	at = scr->has_anchor ? scr->anchor_at : last_anchor(java);
-	scr->has_anchor = 1;
-	scr->anchor_at = 0;
+	at = scr->hotspot.has_anchor ? scr->hotspot.anchor_at : last_anchor(java);
+	scr->hotspot.has_anchor = 1;
+	scr->hotspot.anchor_at = 0;
 	if (!at || bpf_probe_read_user(&sp, sizeof(sp), (void *)(at + java->anchor_sp)) ||
 	    bpf_probe_read_user(&pc, sizeof(pc), (void *)(at + java->anchor_pc)) ||
 	    bpf_probe_read_user(&fp, sizeof(fp), (void *)(at + java->anchor_fp)))
 		return 1;
 	if (!sp || sp < scr->sp || sp - scr->sp > MAX_ANCHOR_BYTES)
 		return 1;
-	/* The interpreter leaves no pc: its return address lies below the stack pointer. */
+	/* The interpreter notes no pc: its return address is below the stack pointer. */
 	if (!pc && bpf_probe_read_user(&pc, sizeof(pc), (void *)(sp - 8)))
 		return 1;
 	if (!in_code_cache(java, pc))
@@ -147,7 +143,7 @@ __noinline int resume_at_anchor(u32 index, u32 end)
 	return 0;
 }
 
-/* The blob (nmethod or stub) that holds an address of the code cache, 0 where there is none. */
+/* The blob (nmethod or stub) that holds an address of the code cache; 0 if there is none. */
 __noinline u64 find_blob(u32 slot, u64 pc)
 {
 	struct nl_java *java = bpf_map_lookup_elem(&javas, &slot);
@@ -187,8 +183,7 @@ static __always_inline u64 mix(u64 hash, u64 word)
 }
 
 /*
- * The hash with a name in it: where it lies, its length, the random number that the JVM gave it, how it begins and
- * ends. 0 where it cannot be read.
+ * Mix a name into a hash: its address, length, identity hash from the JVM, beginning and end. 0 if it cannot be read.
  */
 __noinline u64 mix_name(u32 index, u64 symbol, u64 hash)
 {
@@ -205,7 +200,7 @@ __noinline u64 mix_name(u32 index, u64 symbol, u64 hash)
 		return 0;
 	length = head >> (java->symbol_length * 8 & 63) & 0xffff;
 	n = length < NL_NAME_TAIL_BYTES ? length : NL_NAME_TAIL_BYTES;
-	/* clang knows the bound, the verifier wants to see it. */
+	/* clang knows this bound and would drop the check, but the verifier needs it. */
 	asm volatile("" : "+r"(n));
 	if (n > sizeof(tail))
 		return 0;
@@ -218,8 +213,8 @@ __noinline u64 mix_name(u32 index, u64 symbol, u64 hash)
 }
 
 /*
- * What tells an interpreted method from another that gets its addresses after its class is gone: the names of the class
- * and of the method. hotspot/identity.py reckons the same when the frame gets its name.
+ * Cookie of an interpreted method, from the names of its class and itself. It tells the method from another that gets
+ * its addresses once the class is unloaded. hotspot/identity.py computes the same when it names the frame.
  */
 static __always_inline u64 method_cookie(struct scratch *scr, const struct nl_java *java,
 					 u64 const_method)
@@ -245,16 +240,16 @@ static __always_inline u64 method_cookie(struct scratch *scr, const struct nl_ja
 }
 
 /*
- * Was this seen in the present tick of the kernel's clock, 1 to 10 ms long? Then it is taken to be so still. What is
- * remembered was on a stack when it was looked at. For another to be in its place by now the JVM must have found it
- * unused, freed it, and made the other from its class file or by its compiler, all of that within the tick.
+ * Was this checked in the current jiffy (1 to 10 ms)? Then it is taken to be still valid. It was on a stack at that
+ * time. For other code to be there now, the JVM must have found it unused, freed it and created the other within the
+ * jiffy.
  */
 static __always_inline int is_of_now(u32 tick)
 {
 	return tick == (u32)bpf_jiffies64();
 }
 
-/* See `methods`. */
+/* `check` of an entry in `methods`. */
 static __always_inline u64 check_method(const struct scratch *scr, u64 address, u32 tick,
 					u64 const_method, u64 cookie)
 {
@@ -263,12 +258,12 @@ static __always_inline u64 check_method(const struct scratch *scr, u64 address, 
 
 _Static_assert(NL_METHODS == 1 << (64 - 52), "methods");
 
-/* Second word of an interpreted frame. */
+/* Second word of an interpreted frame: NL_PLACE_* and the cookie. */
 static __always_inline u64 interpreted_place(struct scratch *scr, const struct nl_java *java,
 					     u64 address, u64 bytecode)
 {
 	u32 index = address * NL_HASH_FACTOR >> 52, tick = (u32)bpf_jiffies64();
-	struct method *method = bpf_map_lookup_elem(&methods, &index);
+	struct hotspot_method *method = bpf_map_lookup_elem(&methods, &index);
 	u64 const_method, cookie, place;
 
 	if (!method)
@@ -313,15 +308,15 @@ static __always_inline int step_interpreted(struct scratch *scr, const struct nl
 	return 0;
 }
 
-/* Java was called from native code here: the wrapper has the anchor of the Java code below. */
+/* Native code has called Java here: the call wrapper has the anchor of the Java code below. */
 static __always_inline int step_entry(struct scratch *scr, const struct nl_java *java)
 {
 	if (scr->fp & 7 || scr->fp < scr->sp || scr->fp - scr->sp > MAX_STUB_BYTES)
 		return end_walk(scr, NL_END_JAVA_FRAME);
 	if (read_two(scr, scr->fp + java->call_wrapper_offset))
 		return end_walk(scr, NL_END_READ);
-	scr->has_anchor = 1;
-	scr->anchor_at = scr->two[0] + java->call_wrapper_anchor;
+	scr->hotspot.has_anchor = 1;
+	scr->hotspot.anchor_at = scr->two[0] + java->call_wrapper_anchor;
 	if (read_two(scr, scr->fp))
 		return end_walk(scr, NL_END_READ);
 	push_java(scr, NL_FOUND_ENTRY, scr->pc, 0);
@@ -331,13 +326,13 @@ static __always_inline int step_entry(struct scratch *scr, const struct nl_java 
 	return 0;
 }
 
-/* A virtual thread goes on in the heap, where it is not followed: go on with its carrier. */
+/* The other frames of a virtual thread are in the heap, where they are not followed: continue with its carrier. */
 static __always_inline int step_barrier(struct scratch *scr, const struct nl_java *java)
 {
 	u64 thread = java_thread(java), entry, saved[2];
 
 	push_java(scr, NL_FOUND_BARRIER, scr->pc, 0);
-	/* Before the first virtual thread, JDK 21 does not tell how large the entry is. */
+	/* JDK 21 gives the size of the entry only after the first virtual thread has started. */
 	if (!thread || !java->cont_entry || !java->cont_entry_bytes ||
 	    bpf_probe_read_user(&entry, sizeof(entry), (void *)(thread + java->cont_entry)))
 		return end_walk(scr, NL_END_JAVA_FRAME);
@@ -353,8 +348,8 @@ static __always_inline int step_barrier(struct scratch *scr, const struct nl_jav
 }
 
 /*
- * Some leaf calls from compiled code push registers first: the frame is then larger than its blob says.
- * Compiled code is called from the code cache only, so the first word that points there is the return address.
+ * Some leaf calls from compiled code push registers first, so the frame is larger than its blob says. Only the code
+ * cache calls compiled code, so the first word that points there is the return address.
  */
 static __always_inline int find_return_address(struct scratch *scr, const struct nl_java *java)
 {
@@ -373,23 +368,23 @@ static __always_inline int find_return_address(struct scratch *scr, const struct
 	return end_walk(scr, NL_END_BAD_SP);
 }
 
-/* Where the code at a place is remembered. */
-static __always_inline struct code *code_entry(struct scratch *scr, u64 pc)
+/* Cache entry of the code at an address. */
+static __always_inline struct hotspot_code *code_entry(struct scratch *scr, u64 pc)
 {
 	u64 at = pc * NL_HASH_FACTOR >> 32;
 
-	/* clang may know the bound and drop the mask that the verifier needs. */
+	/* Keeps the mask, which the verifier needs and clang may drop. */
 	asm volatile("" : "+r"(at));
-	return &scr->codes[at & (NL_CODES - 1)];
+	return &scr->hotspot_codes[at & (NL_HOTSPOT_CODES - 1)];
 }
 
-/* Is this one of the addresses that frames of a deoptimized nmethod return to? */
+/* Is this an address that frames of a deoptimized nmethod return to? */
 static __always_inline int is_deopt_handler(const struct nl_java *java, u64 blob, u64 pc)
 {
 	u64 addresses[2];
 	s32 offsets[2];
 	void *at = (void *)(blob + java->deopt_handler);
-	/* The one for calls of method handles follows, where there is one: both are read at once. */
+	/* The handler for method handle calls, if there is one, is adjacent: one read gets both. */
 	int both = java->deopt_mh_handler == java->deopt_handler + java->deopt_handler_bytes;
 
 	if (java->deopt_handler_bytes == sizeof(addresses[0])) {
@@ -402,12 +397,12 @@ static __always_inline int is_deopt_handler(const struct nl_java *java, u64 blob
 	return pc == blob + offsets[0] || (both && pc == blob + offsets[1]);
 }
 
-/* Look the code at scr->pc up in the target. Returns 0 when it is found. */
+/* Read the code at scr->pc from the target into its cache entry. Returns 0 if it was found. */
 __noinline int read_code(u32 index)
 {
 	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
 	struct nl_java *java;
-	struct code *code;
+	struct hotspot_code *code;
 	u32 slot, frame_words, compile_id = 0;
 	u64 pc, blob;
 	s32 orig_pc;
@@ -430,8 +425,8 @@ __noinline int read_code(u32 index)
 	bpf_probe_read_user(&compile_id, sizeof(compile_id),
 			    (void *)(blob + java->nmethod_compile_id));
 	/*
-	 * A frame whose code became invalid returns to a handler, which says nothing of the methods inlined there: the
-	 * return address that was there before is kept in the frame.
+	 * A frame whose code was invalidated returns to a deopt handler, which does not tell the inlined methods. The
+	 * original return address is kept in the frame.
 	 */
 	if (!java->deopt_handler || !is_deopt_handler(java, blob, pc) ||
 	    bpf_probe_read_user(&orig_pc, sizeof(orig_pc), (void *)(blob + java->orig_pc)))
@@ -448,11 +443,11 @@ __noinline int read_code(u32 index)
 }
 
 /*
- * The code at scr->pc is the one that is remembered. What has its number is the same piece of code: to look that up
- * costs one read of the target's memory, where all of it costs five and more.
+ * Is the cached code still the one at scr->pc? The same compile id means the same code. This check reads the target's
+ * memory once; a full look-up reads it five times or more.
  */
 static __always_inline int is_known_code(struct scratch *scr, const struct nl_java *java,
-					 struct code *code)
+					 struct hotspot_code *code)
 {
 	u32 compile_id;
 
@@ -471,7 +466,7 @@ static __always_inline int is_known_code(struct scratch *scr, const struct nl_ja
 
 static __always_inline int step_compiled(struct scratch *scr, const struct nl_java *java)
 {
-	struct code *code = code_entry(scr, scr->pc);
+	struct hotspot_code *code = code_entry(scr, scr->pc);
 	u64 original;
 
 	if (!is_known_code(scr, java, code) && read_code(scr->index))
@@ -500,12 +495,12 @@ static __always_inline int step_compiled(struct scratch *scr, const struct nl_ja
 }
 
 /*
- * One compiled frame up, where its code is remembered and the frame an ordinary one: nearly every Java frame. Does what
- * step_compiled does. Returns 0 when the walk goes on, 1 when nothing was done: step_java has to be asked then.
+ * Fast path of step_compiled, for ordinary frames in the cache: nearly all Java frames. Returns 0 when the walk goes
+ * on, 1 when nothing was done and step_java must be called.
  */
 static __always_inline int step_known_code(struct scratch *scr)
 {
-	struct code *code = code_entry(scr, scr->pc);
+	struct hotspot_code *code = code_entry(scr, scr->pc);
 	u32 slot = scr->slot, words = code->frame_words;
 	struct nl_java *java;
 	u64 sp;
@@ -527,7 +522,7 @@ static __always_inline int step_known_code(struct scratch *scr)
 	return 0;
 }
 
-/* One Java frame up; pc lies in the code cache. Returns 1 when the walk has ended. */
+/* Go one Java frame up; pc is in the code cache. Returns 1 when the walk has ended. */
 __noinline int step_java(u32 index)
 {
 	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
@@ -550,22 +545,16 @@ __noinline int step_java(u32 index)
 	return step_compiled(scr, java);
 }
 
-#endif /* __TARGET_ARCH_x86 */
+#endif /* HAS_UNWIND_TABLES */
 
-/* Where Java code lies in the target. */
-static __always_inline void begin_java(struct scratch *scr)
+/* Begin a walk: where does the target's JVM have its code? */
+static __always_inline void begin_hotspot(struct scratch *scr)
 {
 	u32 slot = scr->slot;
 	struct nl_java *java = bpf_map_lookup_elem(&javas, &slot);
 
-	scr->java_low = java ? java->code_low : 0;
-	scr->java_bytes = java ? java->code_high - java->code_low : 0;
-}
-
-/* Is this an address of Java code? */
-static __always_inline int is_java(const struct scratch *scr, u64 pc)
-{
-	return pc - scr->java_low < scr->java_bytes;
+	scr->managed_low = java ? java->code_low : 0;
+	scr->managed_bytes = java ? java->code_high - java->code_low : 0;
 }
 
 #endif /* NATIVELEAK_HOTSPOT_BPF_H */

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The one BPF object: all programs share their maps. */
+/* All programs as one BPF object, so that they share their maps. */
 #include "alloc.bpf.c"
-#include "mapping.bpf.c"
-#include "rawsyscalls.bpf.c"
-#include "trampolines.bpf.c"
+#include "process.bpf.c"
+#include "syscalls_tracepoint.bpf.c"
+#include "syscalls_raw.bpf.c"
+#include "syscalls_fentry.bpf.c"
 
 char LICENSE[] SEC("license") = "GPL";

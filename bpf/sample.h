@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Sampling by bytes in whole numbers: BPF has no floating point. Nothing in here is of the kernel, so that
- * tests/integration/test_sampling_numbers.py compiles it for the host and measures what it gives.
+ * Sampling by bytes, in integers because BPF has no floating point. Nothing here needs the kernel:
+ * tests/integration/test_sampling_numbers.py compiles this file for the host and measures its results.
  *
- * Sample points lie on the line of all bytes asked for, `rate` bytes apart in the mean, at exponential distances. A
- * block is kept when one of them falls inside of it: with probability p = 1 - exp(-size / rate), whatever came before.
- * So 1 / p blocks and size / p bytes, booked for each one kept, are unbiased.
+ * Sample points lie on the line of all requested bytes, at exponential distances with mean `rate`. A block is sampled
+ * when one of them falls into it: with probability p = 1 - exp(-size / rate), independent of all others. So booking 1
+ * / p blocks and size / p bytes for each sampled block is unbiased.
  */
 #ifndef NATIVELEAK_SAMPLE_H
 #define NATIVELEAK_SAMPLE_H
@@ -13,29 +13,31 @@
 #include <linux/types.h>
 
 /*
- * How the two functions with loops in them are defined: as part of a program the verifier would go through them for
- * each state that the program can be in.
+ * How the two functions with loops are defined. Inlined into a BPF program, the verifier would check them again for
+ * each state of the program.
  */
 #ifndef NL_SAMPLE_FUNCTION
 #define NL_SAMPLE_FUNCTION static inline
 #endif
 
-/* Bounds that the arithmetic below needs; the command line keeps them. */
+/* Bound that the arithmetic below needs; the command line enforces it. */
 #define NL_MAX_RATE (1ULL << 28)
-/* From this many rates on a block is kept for certain: 1 - p would be 1e-7. */
+/* Blocks of this many rates or more are always sampled: 1 - p would be 1e-7. */
 #define NL_CERTAIN_RATES 16
-/* ln 2 and 1 with 32 bits behind the point. */
+/* ln 2 and 1, with 32 fractional bits. */
 #define NL_LN2 2977044472ULL
 #define NL_ONE (1ULL << 32)
 
-/* What a block that was kept stands for. */
+/* What a sampled block stands for. */
 struct nl_weight {
 	__u64 bytes;
 	__u32 count;
-	__u32 kept; /* probability of being kept, 32 bits behind the point; 0: certain */
+	__u32 kept; /* probability of being sampled, 32 fractional bits; 0: certain */
 };
 
-/* Bytes to the next sample point, -rate * ln(u): `random` makes u = (2 * random + 1) / 2^33, never 0 or 1. */
+/*
+ * Bytes to the next sample point, -rate * ln(u). `random` gives u = (2 * random + 1) / 2^33, which is never 0 or 1.
+ */
 NL_SAMPLE_FUNCTION __u64 nl_draw(__u32 random, __u64 rate)
 {
 	__u64 m = 2 * (__u64)random + 1, whole = 1, fraction = 0, x;
@@ -51,21 +53,23 @@ NL_SAMPLE_FUNCTION __u64 nl_draw(__u32 random, __u64 rate)
 		m <<= 1;
 		whole++;
 	}
-	/* log2 of the mantissa, a bit a squaring. */
+	/* log2 of the mantissa: each squaring gives a bit. */
 	m >>= 1;
 	for (int i = 0; i < 32; i++) {
-		/* No branch: the kernel's verifier would follow both ways, 32 times over. */
+		/* Without a branch: the verifier would follow both ways, 32 times over. */
 		m = m * m >> 31;
 		fraction = fraction << 1 | m >> 32;
 		m >>= m >> 32;
 	}
-	/* whole <= 34: six bits less on each side keep the product in 64. */
+	/* whole <= 34: dropping six bits on each side keeps the product in 64 bits. */
 	x = ((whole << 32) - fraction) >> 6;
 	x = x * NL_LN2 >> 26;
 	return (x >> 32) * rate + ((x & (NL_ONE - 1)) * rate >> 32);
 }
 
-/* exp(-size / rate), 32 bits behind the point, for size < 16 * rate: a series for a 64th of it, squared six times. */
+/*
+ * exp(-size / rate), 32 fractional bits, for size < 16 * rate: a series for 1/64 of the exponent, squared six times.
+ */
 static inline __u64 nl_missed(__u64 size, __u64 rate)
 {
 	__u64 y = ((size << 32) / rate) >> 6, term = y, e = NL_ONE - y;
@@ -81,7 +85,7 @@ static inline __u64 nl_missed(__u64 size, __u64 rate)
 	return e;
 }
 
-/* Bytes that a kept block of 0 < size < 16 * rate stands for, size / p, exact to 6e-6. */
+/* Bytes that a sampled block of 0 < size < 16 * rate stands for, size / p, exact to 6e-6. */
 NL_SAMPLE_FUNCTION __u64 nl_bytes_for(__u64 size, __u64 rate)
 {
 	if (4 * size < rate)
@@ -91,8 +95,8 @@ NL_SAMPLE_FUNCTION __u64 nl_bytes_for(__u64 size, __u64 rate)
 }
 
 /*
- * What a kept block of 0 <= size < 16 * rate stands for. The count is 1 / p rounded up or down by chance, so that it
- * is a whole number and still unbiased. A block of no bytes is sampled as one of one.
+ * What a sampled block of 0 <= size < 16 * rate stands for. The count is 1 / p, rounded up or down at random, so that
+ * it is an integer and still unbiased. A block of 0 bytes is sampled as one of 1 byte.
  */
 static inline void nl_weigh(__u64 size, __u64 rate, __u32 random, struct nl_weight *weight)
 {

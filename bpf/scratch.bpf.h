@@ -1,40 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* State of a walk, and the frames it has found. */
+/* Scratch buffers: the state of a walk and its frames. */
 #ifndef NATIVELEAK_SCRATCH_BPF_H
 #define NATIVELEAK_SCRATCH_BPF_H
 
 #include "common.bpf.h"
+#include "hotspot_state.bpf.h"
+#include "nativeleak.h"
 
-/* Words among which a return address is looked for. */
+/* Most bytes that a guessed frame pointer may lead upwards. Thread stacks are 8 MiB by default. */
+#define MAX_GUESS_BYTES (1 << 20)
+
+/* Words that are searched for a return address. */
 #define NL_SEARCH_WORDS 32
 
-/* Places in compiled code that are remembered; a power of two. */
-#define NL_CODES 256
-
-/* What was found at a return address in compiled Java code: the code there may be another by now. */
-struct code {
-	u64 pc;
-	u64 blob;
-	u32 slot;
-	u32 compile_id; /* no two pieces of code have the same */
-	u32 frame_words;
-	s32 orig_pc; /* offset from sp of the return address before deoptimization; -1: pc is no deopt handler */
-	u32 tick; /* when it was seen to be so; see is_of_now */
-	u32 pad;
-};
-
-/* Words of the stack that are read at once. */
+/* Words of the stack that one read copies. */
 #define NL_WINDOW_WORDS 128
-/* Where a window is of which nothing has been read. Shallow: half of it is read the first time, which mostly is all. */
+/* window_at before the first read. Shallow: the first read copies half a window, which usually suffices. */
 #define NL_WINDOW_SHALLOW 1
 #define NL_WINDOW_DEEP 2
-/* Words of an interpreted frame that are read at once. */
-#define NL_FRAME_WORDS 10
+/* Most return addresses that return probes have replaced in one stack. */
+#define NL_REPLACED_RETURNS 8
 
-/* Return addresses that return probes have replaced, at most, in one stack that is walked. */
-#define NL_HIJACKED 8
-
-/* Where on the stack a return address stood, and the address. */
+/* A replaced return address: its place on the stack, and the original. */
 struct replaced_return {
 	u64 at;
 	u64 address;
@@ -43,19 +30,19 @@ struct replaced_return {
 /* State of one walk. */
 struct scratch {
 	u64 busy;
-	u32 index; /* its own */
+	u32 index; /* index of this buffer */
 	u32 slot;
 	u32 epoch;
 	u32 pad;
-	u64 pc; /* where the next frame is */
+	u64 pc; /* pc, sp and fp of the next frame */
 	u64 sp;
 	u64 fp;
 	u64 hash;
 	u32 found; /* enum nl_found of the next frame */
 	u32 exact; /* pc is an interrupted instruction, not a return address */
-	u32 end; /* enum nl_end, once the walk has ended */
+	u32 end; /* enum nl_end, when the walk has ended */
 	u32 depth;
-	/* The mapping of the last frame: the next is often in it. */
+	/* Mapping of the last frame; the next is often in the same. */
 	u64 map_start;
 	u64 map_end;
 	u64 map_bias;
@@ -63,50 +50,45 @@ struct scratch {
 	u32 check;
 	u32 n;
 	u32 pad4;
-	/* Where return probes, ours or another's, have put the kernel's trampoline. */
-	struct replaced_return hijacked[NL_HIJACKED];
-	u32 n_hijacked;
+	/* Return addresses that return probes, ours or others, have replaced. */
+	struct replaced_return replaced[NL_REPLACED_RETURNS];
+	u32 n_replaced;
 	u32 pad3;
-	/* Where the JVM has noted the last Java frame; 0: nowhere, or used up. */
-	u64 anchor_at;
-	u32 has_anchor; /* anchor_at is set */
-	u32 pad2;
-	/* Where the target's JIT code lies, if it is a JVM; else no bytes. */
-	u64 java_low;
-	u64 java_bytes;
-	/* A part of the stack, where it is, and how long; in between of words, as below: nothing has been read yet. */
+	struct hotspot_walk hotspot;
+	/* Code of the target's runtime; no bytes if it has none. */
+	u64 managed_low;
+	u64 managed_bytes;
+	/*
+	 * A copy of a part of the stack, its address and length. An address that is not a multiple of 8: nothing has
+	 * been read.
+	 */
 	u64 window_at;
 	u64 window_bytes;
 	u64 window[NL_WINDOW_WORDS];
-	u64 two[2]; /* what read_two has read */
+	u64 two[2]; /* result of read_two */
 	struct nl_frame frames[NL_MAX_FRAMES];
-	/* Of earlier walks, by a hash of the place. */
-	struct code codes[NL_CODES];
+	struct hotspot_code hotspot_codes[NL_HOTSPOT_CODES]; /* kept from walk to walk */
 };
 
-#ifndef NATIVELEAK_BCC
-/* cpu * NL_SCRATCH_PER_CPU + level -> buffer of one walk. Sized by the loader. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NL_SCRATCH_PER_CPU);
-	__type(key, u32);
-	__type(value, struct scratch);
-} scratch SEC(".maps");
+/*
+ * cpu * NL_SCRATCH_PER_CPU + level -> buffer of one walk. Sized by the loader; nothing is deleted. All in use:
+ * NL_NO_SCRATCH counts.
+ */
+NL_MAP(scratch, ARRAY, u32, struct scratch, NL_SCRATCH_PER_CPU, 0);
 
-#define SCRATCH scratch
-#endif
+_Static_assert(sizeof(struct scratch) == 19768, "scratch");
 
 static __always_inline void push_frame(struct scratch *scr, u64 address, u64 extra)
 {
 	u32 n = scr->n, head = scr->depth - scr->depth / 2, tail = scr->depth / 2;
 	u32 at = n;
 
-	/* Both ends are kept: what comes after the first half goes round in the second. */
+	/* Both ends are kept: the second half is a ring. */
 	if (n >= head && tail)
 		at = head + (n - head) % tail;
-	/* A broken walk pushes anything: what is above a user address must not say how it was found. */
+	/* Only address bits: a broken walk may push anything, and bits 56-63 say how the frame was found. */
 	address = (address & ((1ULL << 56) - 1)) | (u64)scr->found << 56;
-	/* clang may know the bound and drop the mask that the verifier needs. */
+	/* Keeps the mask, which the verifier needs and clang may drop. */
 	asm volatile("" : "+r"(at));
 	at &= NL_MAX_FRAMES - 1;
 	scr->frames[at].address = address;
@@ -117,14 +99,17 @@ static __always_inline void push_frame(struct scratch *scr, u64 address, u64 ext
 	scr->check = scr->check * 31 + (u32)(address ^ (address >> 32) ^ extra);
 }
 
-/* Read the part of the stack that begins at `at`. Returns an error where not all of it is in memory: none is read then. */
+/*
+ * Read the stack from `at` on into the window. Returns an error if not all of it is in memory; the window is then
+ * empty.
+ */
 static __always_inline int read_window(struct scratch *scr, u64 at)
 {
-	/* No branch: the verifier would follow both ways. */
+	/* Without a branch: the verifier would follow both ways. */
 	u64 bytes = sizeof(scr->window) -
 		    sizeof(scr->window) / 2 * (scr->window_at & NL_WINDOW_SHALLOW);
 
-	/* What cannot be read leaves zeros. */
+	/* A failed read leaves zeros. */
 	scr->window_at = NL_WINDOW_DEEP;
 	if (at & 7 || bpf_probe_read_user(scr->window, bytes, (void *)at))
 		return 1;
@@ -134,22 +119,22 @@ static __always_inline int read_window(struct scratch *scr, u64 at)
 }
 
 /*
- * Two words that lie side by side on the stack, into scr->two: not onto our own stack, of which all functions of a walk
- * together have 512 bytes. The thread that is walked is the one that runs, so what was read once stays as it is.
- * Returns an error where they cannot be read.
+ * Read two adjacent words of the stack into scr->two. Not onto the BPF stack, of which all functions of a walk
+ * together have 512 bytes. Returns an error if they cannot be read. The walked thread is the running one, so the
+ * window stays valid.
  */
 static __always_inline int read_two(struct scratch *scr, u64 at)
 {
 	u64 offset = at - scr->window_at;
 
 	if (offset > scr->window_bytes - 16 || offset & 7) {
-		/* The end of the stack is near, or what is called a stack is none. */
+		/* Near the end of the stack, or not a stack at all. */
 		if (read_window(scr, at))
 			return bpf_probe_read_user(scr->two, sizeof(scr->two), (void *)at);
 		offset = 0;
 	}
 	offset >>= 3;
-	/* As in push_frame: the verifier needs the mask. */
+	/* Keeps the mask, as in push_frame. */
 	asm volatile("" : "+r"(offset));
 	scr->two[0] = scr->window[offset & (NL_WINDOW_WORDS - 1)];
 	scr->two[1] = scr->window[(offset + 1) & (NL_WINDOW_WORDS - 1)];
@@ -157,8 +142,8 @@ static __always_inline int read_two(struct scratch *scr, u64 at)
 }
 
 /*
- * Where in scr->window the words from `at` on are, `n` of them for certain; an error where they cannot be read. The
- * verifier wants the place masked.
+ * Find `n` words from `at` on in the window, reading it if needed; `place` is where. Returns an error if they cannot
+ * be read. The caller masks the place for the verifier.
  */
 static __always_inline int read_words(struct scratch *scr, u64 at, u32 n, u64 *place)
 {
@@ -170,15 +155,21 @@ static __always_inline int read_words(struct scratch *scr, u64 at, u32 n, u64 *p
 	*place = 0;
 	if (!read_window(scr, at))
 		return 0;
-	/* The end of the stack is near. */
+	/* Near the end of the stack. */
 	return bpf_probe_read_user(scr->window, 8 * n, (void *)at);
 }
 
-/* A word of the window. As in push_frame: the verifier needs the mask. */
+/* A word of the window. The mask is for the verifier, as in push_frame. */
 static __always_inline u64 window_word(const struct scratch *scr, u64 place)
 {
 	asm volatile("" : "+r"(place));
 	return scr->window[place & (NL_WINDOW_WORDS - 1)];
+}
+
+/* Clear what runtimes keep of one walk. */
+static __always_inline void reset_runtime_state(struct scratch *scr)
+{
+	scr->hotspot.has_anchor = 0;
 }
 
 static __always_inline int end_walk(struct scratch *scr, u32 end)

@@ -1,56 +1,42 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A stack: begin, walk, key, store. The kernel's own walk (bpf_get_stack) needs frame pointers, costs three
- * times as much and skips the caller of a function whose frame is not set up yet.
+ * Stacks: begin, walk, key, store. The kernel's own walk (bpf_get_stack) needs frame pointers, costs three times as
+ * much, and misses the caller of a function that has not set up its frame yet.
  */
 #ifndef NATIVELEAK_STACK_BPF_H
 #define NATIVELEAK_STACK_BPF_H
 
+#include "arch.bpf.h"
 #include "common.bpf.h"
+#include "counters.bpf.h"
+#include "events.bpf.h"
+#include "nativeleak.h"
 #include "scratch.bpf.h"
 #ifdef NATIVELEAK_BCC
-#include "calls.bpf.h"
 #define HAS_TABLES(target) 0
 static __always_inline void walk_tables(u32 index)
 {
 	(void)index;
 }
 #else
+#include "runtime.bpf.h"
 #include "unwind.bpf.h"
 #define HAS_TABLES(target) ((target)->unwind == NL_UNWIND_TABLES)
 #endif
 
-#ifndef NATIVELEAK_BCC
 /*
- * Key -> facts of a stack that user space has not fetched yet. User space moves the key to known_stacks and
- * deletes it here, so this map holds new stacks only. Full: counted as lost.
+ * Key -> stack that user space has not fetched yet. User space adds the key to known_stacks and deletes it here, so
+ * this map has new stacks only. Full: the stack is counted as lost.
  */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1 << 14);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, u64);
-	__type(value, struct nl_stack);
-} stacks SEC(".maps");
+NL_MAP(stacks, HASH, u64, struct nl_stack, 1 << 14, BPF_F_NO_PREALLOC);
 
-/* Key and number of the chunk -> frames of a stack in stacks. Deleted with it. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1 << 15);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct nl_chunk_key);
-	__type(value, struct nl_chunk);
-} stack_frames SEC(".maps");
+/*
+ * Key and number of the chunk -> frames of a stack in `stacks`. Deleted with it. Full: the stack is counted as lost.
+ */
+NL_MAP(stack_frames, HASH, struct nl_chunk_key, struct nl_chunk, 1 << 15, BPF_F_NO_PREALLOC);
 
-/* Key -> second hash. Written by user space, never deleted. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1 << 17);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, u64);
-	__type(value, u32);
-} known_stacks SEC(".maps");
-#endif
+/* Key -> second hash of the stack. Written by user space, never deleted. Full: the stack may be stored again. */
+NL_MAP(known_stacks, HASH, u64, u32, 1 << 17, BPF_F_NO_PREALLOC);
 
 static __always_inline struct scratch *take_scratch(void)
 {
@@ -58,7 +44,7 @@ static __always_inline struct scratch *take_scratch(void)
 
 	for (u32 level = 0; level < NL_SCRATCH_PER_CPU; level++) {
 		u32 index = first + level;
-		struct scratch *scr = bpf_map_lookup_elem(&SCRATCH, &index);
+		struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
 
 		if (scr && exchange(&scr->busy, 1) == 0) {
 			scr->index = index;
@@ -70,16 +56,16 @@ static __always_inline struct scratch *take_scratch(void)
 
 static __always_inline void release_scratch(struct scratch *scr)
 {
-	/* No other CPU ever looks at it, and on this one what was written before is seen. */
+	/* No other CPU uses this buffer, and this CPU sees its own writes in order. */
 	*(volatile u64 *)&scr->busy = 0;
 }
 
-/* One frame up by the frame pointer. Returns 1 when the walk has ended. */
+/* Go one frame up by the frame pointer. Returns 1 when the walk has ended. */
 static __always_inline int step_frame_pointer(struct scratch *scr)
 {
 	u64 fp = scr->fp;
 
-	/* A thread's outermost frame has fp 0: that is the root as far as can be seen. */
+	/* The outermost frame of a thread has fp 0: the root. */
 	if (!fp)
 		return 1;
 	if (fp & 7 || fp < scr->sp || fp - scr->sp > MAX_GUESS_BYTES)
@@ -95,10 +81,10 @@ static __always_inline int step_frame_pointer(struct scratch *scr)
 	return 0;
 }
 
-/* Some frames of a walk by frame pointers; 1 when it has ended. */
+/* Up to NL_STEPS frames by frame pointers. Returns 1 when the walk has ended. */
 NL_GLOBAL int walk_some_pointers(u32 index)
 {
-	struct scratch *scr = bpf_map_lookup_elem(&SCRATCH, &index);
+	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
 
 	if (!scr)
 		return 1;
@@ -108,7 +94,7 @@ NL_GLOBAL int walk_some_pointers(u32 index)
 	return 0;
 }
 
-/* All frames but those of the first round. */
+/* All frames after those of the first round. */
 NL_GLOBAL int walk_pointers_on(u32 index)
 {
 	struct scratch *scr;
@@ -117,13 +103,13 @@ NL_GLOBAL int walk_pointers_on(u32 index)
 	for (u32 i = 1; i < NL_ROUNDS; i++)
 		if (walk_some_pointers(index))
 			return 0;
-	scr = bpf_map_lookup_elem(&SCRATCH, &index);
+	scr = bpf_map_lookup_elem(&scratch, &index);
 	if (scr)
 		scr->end = NL_END_STEPS;
 	return 0;
 }
 
-/* Walk from scr->fp upwards by frame pointers alone. */
+/* Walk up from scr->fp by frame pointers. */
 static __always_inline void walk_frame_pointers(u32 index)
 {
 	if (!walk_some_pointers(index))
@@ -131,9 +117,9 @@ static __always_inline void walk_frame_pointers(u32 index)
 }
 
 /*
- * The caller of a system call wrapper of the C library, when only frame pointers are asked. Most wrappers
- * have no frame: on x86-64 the return address is on top of the stack. Of the others user space has found
- * out how much room they make.
+ * Push the caller of a system call wrapper of the C library, for walks by frame pointers. Most wrappers have no
+ * frame: on x86-64 the return address is on top of the stack. For the others user space has measured the size of the
+ * frame.
  */
 static __always_inline void push_wrapper_caller(struct scratch *scr, const struct nl_target *target,
 						u64 ip)
@@ -149,7 +135,7 @@ static __always_inline void push_wrapper_caller(struct scratch *scr, const struc
 	scr->sp = at + 8;
 }
 
-/* Begin a stack. The same one in two targets is two: their addresses mean different code. */
+/* Begin a stack. The slot goes into its hash, because the same addresses mean other code in another target. */
 static __always_inline void begin_stack(struct scratch *scr, const struct nl_target *target,
 					u32 slot)
 {
@@ -160,8 +146,8 @@ static __always_inline void begin_stack(struct scratch *scr, const struct nl_tar
 	scr->exact = 0;
 	scr->end = NL_END_ROOT;
 	scr->depth = target->max_depth;
-	scr->n_hijacked = 0;
-	scr->has_anchor = 0;
+	scr->n_replaced = 0;
+	reset_runtime_state(scr);
 	scr->map_start = 0;
 	scr->map_end = 0;
 	scr->check = slot;
@@ -169,13 +155,13 @@ static __always_inline void begin_stack(struct scratch *scr, const struct nl_tar
 	scr->window_at = NL_WINDOW_SHALLOW;
 	scr->window_bytes = sizeof(scr->window);
 #ifndef NATIVELEAK_BCC
-	begin_java(scr);
-	if (scr->java_bytes)
+	begin_runtime(scr);
+	if (scr->managed_bytes)
 		scr->window_at = NL_WINDOW_DEEP;
 #endif
 }
 
-/* Walk on from the registers that are set. */
+/* Walk on from the registers in scr. */
 static __always_inline void walk(struct scratch *scr, const struct nl_target *target)
 {
 	if (HAS_TABLES(target)) {
@@ -191,11 +177,11 @@ static __always_inline u64 stack_key(struct scratch *scr)
 	u64 hash = scr->hash ^ ((u64)scr->end << 40);
 
 	hash ^= hash >> 29;
-	/* 0 stands for "not known". */
+	/* 0 means "unknown". */
 	return hash ? hash : 1;
 }
 
-/* Put a stack into the store, once. Called when its site is new, so not on the hot path. */
+/* Store a stack, once. Only called for a new site, so not on the hot path. */
 static __noinline int store_stack(struct scratch *scr, u64 key)
 {
 	u32 *check = bpf_map_lookup_elem(&known_stacks, &key);
@@ -209,7 +195,7 @@ static __noinline int store_stack(struct scratch *scr, u64 key)
 		.slot = scr->slot,
 	};
 	struct nl_event *event;
-	int error; /* not long: up to Linux 6.3 the upper half of what an update returns is not set */
+	int error; /* not long: up to Linux 6.3, the upper half of the result of an update is undefined */
 
 	if (check) {
 		if (*check != scr->check)
@@ -218,7 +204,7 @@ static __noinline int store_stack(struct scratch *scr, u64 key)
 	}
 	if (bpf_map_lookup_elem(&stacks, &key))
 		return 0;
-	/* Frames first: who finds the stack finds its frames. */
+	/* Frames first, so that they are there when the stack is found. */
 	for (u32 i = 0; i < NL_MAX_FRAMES / NL_CHUNK_FRAMES; i++) {
 		if (i * NL_CHUNK_FRAMES >= kept)
 			break;
@@ -236,7 +222,7 @@ static __noinline int store_stack(struct scratch *scr, u64 key)
 		count(NL_LOST_STACKS);
 		return 0;
 	}
-	/* A lost event only delays: user space sweeps the store at every snapshot. */
+	/* A lost event only causes a delay: user space sweeps the store at every snapshot. */
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event)
 		return 0;

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What is read of the kernel's own structures: of a task, and its registers in user space. */
+/* The kernel's structures of a task: ids, exit code, break, user registers. */
 #ifndef NATIVELEAK_TASK_BPF_H
 #define NATIVELEAK_TASK_BPF_H
 
+#include "arch.bpf.h"
 #include "common.bpf.h"
+#include "nativeleak.h"
 
 #ifndef NL_BLIND
 #ifndef NATIVELEAK_BCC
-/* Offsets are relocated when the object is loaded. */
+/* libbpf relocates the offsets when it loads the object. */
 struct signal_struct {
 	int group_exit_code;
 } __attribute__((preserve_access_index));
@@ -16,7 +18,7 @@ struct mm_struct {
 	unsigned long brk;
 } __attribute__((preserve_access_index));
 
-/* A call that a return probe waits for. Source: include/linux/uprobes.h. */
+/* A call whose return a return probe awaits. Source: include/linux/uprobes.h. */
 struct return_instance {
 	unsigned long stack;
 	unsigned long orig_ret_vaddr;
@@ -38,9 +40,7 @@ struct task_struct {
 } __attribute__((preserve_access_index));
 #endif
 
-#define KERNEL_STACK_BYTES (16 << 10)
-
-/* A field of a structure of the kernel, 0 where it cannot be read. */
+/* A field of a kernel structure; 0 if it cannot be read. */
 #define READ_FIELD(from, field)                                                         \
 	({                                                                              \
 		__typeof__((from)->field) value_ = 0;                                   \
@@ -49,8 +49,8 @@ struct task_struct {
 	})
 
 /*
- * tgid << 32 | tid, as the tracer's PID namespace has it. The machine's own names every task; an inner one the running
- * task only, which is who ends, executes, or is renamed by itself: 0 for another.
+ * tgid << 32 | tid in the tracer's PID namespace. In the initial namespace this works for every task. In an inner one
+ * only for the running task, which is the one that exits, executes, or renames itself; 0 for any other.
  */
 static __always_inline u64 ids_of(struct task_struct *task)
 {
@@ -59,7 +59,7 @@ static __always_inline u64 ids_of(struct task_struct *task)
 	return (u64)task == bpf_get_current_task() ? current_ids() : 0;
 }
 
-/* As wait(2) gives it; that of the process where it is the main thread that ends. */
+/* As wait(2) gives it: that of the process if the main thread ends. */
 static __always_inline s64 exit_code_of(struct task_struct *task)
 {
 	s64 code = READ_FIELD(task, exit_code);
@@ -70,7 +70,7 @@ static __always_inline s64 exit_code_of(struct task_struct *task)
 	return code;
 }
 
-/* Where the running process's break is. */
+/* The break of the running process. */
 static __always_inline u64 current_break(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -80,23 +80,22 @@ static __always_inline u64 current_break(void)
 }
 
 /*
- * Registers of the running thread in user space. Kernels that do not say where they are have them at the end of the
- * task's kernel stack. Source: task_pt_regs in arch/x86/include/asm/processor.h, THREAD_SIZE in page_64_types.h.
+ * User registers of the running thread. Without bpf_task_pt_regs they are at the end of the kernel stack. Source:
+ * task_pt_regs in arch/x86/include/asm/processor.h.
  */
 static __always_inline struct pt_regs *user_registers(void)
 {
+	struct task_struct *task;
+
 	if (!(kernel_lacks & NL_LACKS_REGISTERS))
 		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-#if defined(__TARGET_ARCH_x86)
-	struct task_struct *task = (void *)bpf_get_current_task();
-
+	if (KERNEL_STACK_BYTES == 0)
+		return 0;
+	task = (void *)bpf_get_current_task();
 	return READ_FIELD(task, stack) + KERNEL_STACK_BYTES - sizeof(struct pt_regs);
-#else
-	return 0;
-#endif
 }
 #else
-/* Nothing is known of the kernel's structures. Who ends or executes is the running task, and mostly who is renamed. */
+/* The kernel's structures are unknown. A task that exits or executes is the running one; a renamed one usually is. */
 static __always_inline u64 ids_of(struct task_struct *task)
 {
 	(void)task;

@@ -1,27 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The walk over native frames without frame pointers, by tables of call sites. Global functions, because
- * the verifier checks each of them once and on its own; they take numbers only, so the state of a walk
- * lies in a scratch buffer whose index goes along. Searches have no branches: one path to check.
+ * The walk over native frames by unwind tables, without frame pointers. Its functions are global, because the
+ * verifier checks each of those once, apart from its callers. They take numbers only, so the state of a walk is in a
+ * scratch buffer whose index they get. Searches have no branches, so that the verifier checks one path.
  */
 #ifndef NATIVELEAK_UNWIND_BPF_H
 #define NATIVELEAK_UNWIND_BPF_H
 
-#include "calls.bpf.h"
+#include "arch.bpf.h"
 #include "common.bpf.h"
-#include "hotspot.bpf.h"
+#include "nativeleak.h"
+#include "runtime.bpf.h"
 #include "scratch.bpf.h"
 
-/* A frame larger than this is taken for a broken chain. */
+/* A larger frame means a broken chain. */
 #define MAX_FRAME_BYTES (64 << 20)
 
-/* slot * 2 + low bit of the epoch -> mappings. Written by user space, sized by the loader. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2);
-	__type(key, u32);
-	__type(value, struct nl_mappings);
-} mappings SEC(".maps");
+/* slot * 2 + low bit of the epoch -> mappings. Written by user space, sized by the loader; nothing is deleted. */
+NL_MAP(mappings, ARRAY, u32, struct nl_mappings, 2, 0);
 
 struct table_chunk {
 	u32 words[NL_CHUNK_WORDS];
@@ -35,18 +31,21 @@ struct table {
 	__uint(value_size, NL_CHUNK_WORDS * sizeof(u32));
 };
 
-/* Index -> unwind table of one object. Written by user space, never deleted. */
+/*
+ * Index -> unwind table of one object. Written by user space, never deleted. Full: user space leaves objects without
+ * a table.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 4096); /* MAX_TABLES in abi.py */
+	__uint(max_entries, NL_MAX_TABLES);
 	__type(key, u32);
 	__array(values, struct table);
 } tables SEC(".maps");
 
 /*
- * Rules that were looked up before, by a hash of where and when: most stacks of a program go through the same few
- * hundred call sites. An entry is replaced by the next that has the same hash. Nothing is locked: `check` is made of
- * the place and the rule, so halves of two entries do not pass for one.
+ * Hash of place and epoch -> rule that was found there: most stacks of a program go through the same few hundred call
+ * sites. A new rule replaces the old one with the same hash. There is no lock: `check` is computed from the place and
+ * the rule, so a mix of two entries is not taken for one.
  */
 #define NL_CACHED_RULES 4096
 struct cached_rule {
@@ -54,14 +53,9 @@ struct cached_rule {
 	u64 rule;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NL_CACHED_RULES);
-	__type(key, u32);
-	__type(value, struct cached_rule);
-} cached_rules SEC(".maps");
+NL_MAP(cached_rules, ARRAY, u32, struct cached_rule, NL_CACHED_RULES, 0);
 
-/* Where and when: an address means other code in another target, and after its mappings have changed. */
+/* Place and epoch: an address means other code in another target, and after the mappings have changed. */
 static __always_inline u64 place_of(const struct scratch *scr, u64 at)
 {
 	u64 place = (at ^ (u64)scr->epoch << 40 ^ (u64)scr->slot << 56) * 0x9e3779b97f4a7c15ULL;
@@ -69,7 +63,7 @@ static __always_inline u64 place_of(const struct scratch *scr, u64 at)
 	return place ^ place >> 29;
 }
 
-/* Multiplier: 2^64 over the golden ratio squared, odd. */
+/* The multiplier is 2^64 over the golden ratio squared, odd. */
 static __always_inline u64 check_of(u64 place, u64 rule)
 {
 	return place ^ rule * 0x61c8864680b583ebULL;
@@ -82,7 +76,7 @@ static __always_inline struct cached_rule *cached_at(u64 place)
 	return bpf_map_lookup_elem(&cached_rules, &index);
 }
 
-/* The rule at an address, 0 where it is not known yet. */
+/* The cached rule at an address; 0 if there is none. */
 static __always_inline u64 recall_rule(const struct scratch *scr, u64 at)
 {
 	u64 place = place_of(scr, at), rule;
@@ -105,19 +99,19 @@ static __always_inline void remember_rule(const struct scratch *scr, u64 at, u64
 	cached->check = check_of(place, rule);
 }
 
-/* 1 if a < b, else 0, without a branch. Both below 2^63. */
+/* 1 if a < b, else 0, without a branch. Both must be below 2^63. */
 static __always_inline u64 less(u64 a, u64 b)
 {
 	u64 difference = a - b;
 
-	/* Keeps clang from making a branch of it after all, and the verifier from a path for each. */
+	/* Otherwise clang makes a branch of it, and the verifier a path for each way. */
 	asm volatile("" : "+r"(difference));
 	return difference >> 63;
 }
 
 /*
- * A step of a search. clang must not know which bits the place can have, else it adds by `|`, of which the
- * verifier kept no bounds up to Linux 6.9 ("bpf/verifier: improve XOR and OR range computation").
+ * A step of a search. Hides from clang which bits the position can have; otherwise it adds by `|`, for which
+ * verifiers up to Linux 6.9 keep no bounds ("bpf/verifier: improve XOR and OR range computation").
  */
 static __always_inline u64 step_forward(u64 at, u64 by)
 {
@@ -126,13 +120,13 @@ static __always_inline u64 step_forward(u64 at, u64 by)
 	return at;
 }
 
-/* Which of the mappings are in force for this walk. */
+/* Key in `mappings` of the bank that this walk uses. */
 static __always_inline u32 mappings_of(const struct scratch *scr)
 {
 	return scr->slot * 2 + (scr->epoch & 1);
 }
 
-/* Index of the mapping that holds an address, or -1. `which` is from mappings_of. */
+/* Index of the mapping that holds an address, or -1. `which` comes from mappings_of. */
 __noinline int find_mapping(u32 which, u64 address)
 {
 	struct nl_mappings *maps = bpf_map_lookup_elem(&mappings, &which);
@@ -154,7 +148,7 @@ __noinline int find_mapping(u32 which, u64 address)
 	return at;
 }
 
-/* The rule in force at an address of an object, 0 where there is none; bit 63 of full tables is set. */
+/* The rule at an address of an object; 0 if there is none. Rules of full tables have bit 63 set. */
 __noinline u64 find_rule(u32 index, u64 address)
 {
 	void *table = bpf_map_lookup_elem(&tables, &index);
@@ -214,7 +208,7 @@ __noinline u32 is_full_table(u32 index)
 	return head && head->words[NL_TABLE_FORMAT] & NL_TABLE_FULL;
 }
 
-/* Make sure that map_* are those of `at`; 0 where no code is known to be. */
+/* Set map_* to the mapping of `at`. Returns 0 if it is not known as code. */
 static __always_inline int take_mapping(struct scratch *scr, u64 at)
 {
 	u32 which = mappings_of(scr);
@@ -238,15 +232,15 @@ static __always_inline int take_mapping(struct scratch *scr, u64 at)
 	return 1;
 }
 
-#if defined(__TARGET_ARCH_x86)
+#if HAS_UNWIND_TABLES
 
-/* Registers of an interrupted thread. Source: struct rt_sigframe, struct sigcontext (x86-64). */
+/* Registers of a thread that a signal interrupted. Source: struct rt_sigframe, struct sigcontext (x86-64). */
 #define SIGFRAME_RBP 120
 struct saved_registers {
 	u64 rbp, rbx, rdx, rax, rcx, rsp, rip;
 };
 
-/* The frame is a signal handler's return trampoline: go on where the signal came. */
+/* The frame is a signal handler's return trampoline: continue where the signal came. */
 static __noinline int step_signal(struct scratch *scr)
 {
 	struct saved_registers saved;
@@ -258,14 +252,14 @@ static __noinline int step_signal(struct scratch *scr)
 	scr->pc = saved.rip;
 	scr->exact = 1;
 	scr->found = NL_FOUND_SIGNAL;
-	/* The table that will be asked decides whether the frames above are certain. */
+	/* Whether the frames above are certain depends on the table of the interrupted code. */
 	if (take_mapping(scr, saved.rip) && scr->map_table != NL_NO_TABLE &&
 	    is_full_table(scr->map_table))
 		scr->found = NL_FOUND_EXACT;
 	return 0;
 }
 
-/* The frame's caller by the canonical frame address. */
+/* Go to the caller, whose canonical frame address is `cfa`. */
 static __always_inline int step_to_cfa(struct scratch *scr, u64 rule, u64 cfa)
 {
 	s64 rbp_offset = (__s16)(rule >> 16);
@@ -278,7 +272,7 @@ static __always_inline int step_to_cfa(struct scratch *scr, u64 rule, u64 cfa)
 		return end_walk(scr, NL_END_READ);
 	scr->pc = scr->two[1];
 	if (rbp_rule == NL_RBP_AT_CFA && rbp_offset == -16) {
-		/* rbp lies beside the return address. */
+		/* rbp is next to the return address. */
 		scr->fp = scr->two[0];
 	} else if (rbp_rule != NL_RBP_SAME) {
 		at = (rbp_rule == NL_RBP_AT_CFA ? cfa : scr->fp) + rbp_offset;
@@ -286,17 +280,17 @@ static __always_inline int step_to_cfa(struct scratch *scr, u64 rule, u64 cfa)
 			return end_walk(scr, NL_END_READ);
 		scr->fp = scr->two[0];
 	}
-	if (scr->n_hijacked) {
+	if (scr->n_replaced) {
 #pragma unroll
-		for (int i = 0; i < NL_HIJACKED; i++)
-			if (cfa - 8 == scr->hijacked[i].at)
-				scr->pc = scr->hijacked[i].address;
+		for (int i = 0; i < NL_REPLACED_RETURNS; i++)
+			if (cfa - 8 == scr->replaced[i].at)
+				scr->pc = scr->replaced[i].address;
 	}
 	scr->sp = cfa;
 	return 0;
 }
 
-/* A stub of the procedure linkage table: one or two words pushed, by where in its 16 bytes it is. */
+/* A stub of the procedure linkage table: it has pushed one or two words, depending on the offset in its 16 bytes. */
 static __always_inline int step_plt(struct scratch *scr, u64 rule, u64 pc)
 {
 	u64 cfa = scr->sp + 8 + ((pc & 15) >= rule >> 32 ? 8 : 0);
@@ -307,7 +301,7 @@ static __always_inline int step_plt(struct scratch *scr, u64 rule, u64 pc)
 	return 0;
 }
 
-/* Code without a table: a frame pointer, if it looks like one. */
+/* Code without a table: use the frame pointer, if it looks like one. */
 static __always_inline int step_guess(struct scratch *scr, int is_mapped)
 {
 	u64 fp = scr->fp, *frame = scr->two;
@@ -327,7 +321,7 @@ static __always_inline int step_guess(struct scratch *scr, int is_mapped)
 	return 0;
 }
 
-/* One native frame up: push the frame at pc, find its caller. Returns 1 when the walk has ended. */
+/* Go one native frame up: push the frame at pc and find its caller. Returns 1 when the walk has ended. */
 __noinline int step_native(u32 index)
 {
 	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
@@ -347,7 +341,7 @@ __noinline int step_native(u32 index)
 	if (rule & 0xff)
 		remember_rule(scr, at, rule);
 	if (!(rule & 0xff) && !exact && !follows_call(pc)) {
-		/* No return address: makecontext's trampoline, or one that code made up for a root. */
+		/* Not a return address: the trampoline of makecontext, or a root that code has made up. */
 		push_frame(scr, pc, 0);
 		return end_walk(scr, is_mapped ? NL_END_ROOT : NL_END_NO_MAPPING);
 	}
@@ -377,9 +371,8 @@ __noinline int step_native(u32 index)
 }
 
 /*
- * One native frame up, where the rule is known already and an ordinary one: nearly every frame. Does what
- * step_native does. Returns 0 when the walk goes on, -1 when it has ended, 1 when nothing was done: step_native
- * has to be asked then.
+ * Fast path of step_native, for ordinary rules in the cache: nearly all frames. Returns 0 when the walk goes on, -1
+ * when it has ended, 1 when nothing was done and step_native must be called.
  */
 static __always_inline int step_known(struct scratch *scr)
 {
@@ -387,9 +380,9 @@ static __always_inline int step_known(struct scratch *scr)
 	u32 kind, rbp_rule;
 	s64 rbp_offset;
 
-	if (is_java(scr, pc))
-		return step_known_code(scr);
-	if (scr->exact || scr->n_hijacked)
+	if (is_managed(scr, pc))
+		return step_known_runtime(scr);
+	if (scr->exact || scr->n_replaced)
 		return 1;
 	rule = recall_rule(scr, pc - 1);
 	kind = rule & 0xff;
@@ -420,21 +413,21 @@ static __always_inline int step_known(struct scratch *scr)
 	return 0;
 }
 
-/* One frame up, native or Java. Returns 1 when the walk has ended. */
+/* Go one frame up, native or managed. Returns 1 when the walk has ended. */
 __noinline int step(u32 index)
 {
 	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
 
 	if (!scr)
 		return 1;
-	if (is_java(scr, scr->pc) ? !step_java(index) : !step_native(index))
+	if (is_managed(scr, scr->pc) ? !step_runtime(index) : !step_native(index))
 		return 0;
 	if (scr->end == NL_END_ROOT)
 		return 1;
-	return resume_at_anchor(index, scr->end);
+	return resume_runtime(index, scr->end);
 }
 #else
-/* Tables are made for x86-64 only so far: elsewhere every walk is by frame pointers. */
+/* There are tables for x86-64 only: other machines walk by frame pointers. */
 static __always_inline int step_known(struct scratch *scr)
 {
 	(void)scr;
@@ -464,7 +457,7 @@ __noinline int walk_some(u32 index)
 	return 0;
 }
 
-/* All frames but those of the first round. */
+/* All frames after those of the first round. */
 __noinline int walk_on(u32 index)
 {
 	struct scratch *scr;

@@ -39,6 +39,17 @@ class BpfBuildHook(BuildHookInterface):
                 build_data["force_include"][str(source)] = f"nativeleak/engines/bpf/source/{source.name}"
 
 
+def clang_flags(folder: Path, arch: str) -> list[str]:
+    """What clang is given for every BPF source of a folder, for a machine as libbpf calls it."""
+    flags = [
+        "-g", "-O2", "-mcpu=v3", "-target", "bpf", f"-D__TARGET_ARCH_{arch}", "-Wall", "-Wextra", "-Werror",
+        "-I", str(folder),
+    ]  # fmt: skip
+    for triple in ("x86_64-linux-gnu", "aarch64-linux-gnu"):  # where Debian and Ubuntu keep asm/types.h
+        flags += ["-idirafter", f"/usr/include/{triple}"]
+    return flags
+
+
 def compile_object(source: Path, target: Path, arch: str) -> None:
     """Compile one BPF object; the old one stays in place until the new one is whole.
 
@@ -49,12 +60,7 @@ def compile_object(source: Path, target: Path, arch: str) -> None:
     if clang is None:
         raise RuntimeError("clang is needed to build nativeleak's BPF programs: apt-get install clang libbpf-dev")
     part = target.with_suffix(".part")
-    command = [
-        clang, "-g", "-O2", "-mcpu=v3", "-target", "bpf", f"-D__TARGET_ARCH_{arch}", "-Wall", "-Wextra", "-Werror",
-        "-I", str(source.parent), "-c", str(source), "-o", str(part),
-    ]  # fmt: skip
-    for triple in ("x86_64-linux-gnu", "aarch64-linux-gnu"):  # where Debian and Ubuntu keep asm/types.h
-        command += ["-idirafter", f"/usr/include/{triple}"]
+    command = [clang, *clang_flags(source.parent, arch), "-c", str(source), "-o", str(part)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"clang failed on {source}:\n{done.stderr}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nativeleak.engines.bpf.live_set import N_NEAR
+from nativeleak.engines.bpf.live_set import N_CACHED
 from support import Target, Trace, mismatches, strangers
 
 N_KEPT = 89989
@@ -11,7 +11,7 @@ N_LAST = 39983
 
 
 def test_blocks_that_find_their_place_taken_are_counted_and_freed_like_the_others():
-    assert 2 * N_KEPT > 2 * N_NEAR
+    assert 2 * N_KEPT > 2 * N_CACHED
     with Target("phases") as target, Trace(target) as trace:
         target.ask(f"keep 1 {N_KEPT}")
         target.ask(f"keep 2 {N_KEPT}")

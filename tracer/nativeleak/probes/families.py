@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 
 class CallKind(StrEnum):
-    """What the arguments and the result of an allocator function mean (``enum nl_call`` in ``bpf/nativeleak.h``)."""
+    """Arguments and result of an allocator function (``enum nl_alloc_call`` in ``bpf/nativeleak.h``)."""
 
     MALLOC = "malloc"
     CALLOC = "calloc"

@@ -8,7 +8,7 @@ import pytest
 
 from made_up_maps import MadeUpMap, array
 from nativeleak.engines.bpf.kernel import abi
-from nativeleak.engines.bpf.live_set import N_NEAR, LiveSet, near_entries
+from nativeleak.engines.bpf.live_set import N_CACHED, LiveSet, cache_entries
 
 BLOCK = struct.Struct("=QQIIII")
 
@@ -19,9 +19,9 @@ def block(n_bytes: int) -> bytes:
 
 def made(keys: list[int], rest: list[tuple[int, int]]) -> tuple[LiveSet, dict[str, MadeUpMap]]:
     maps = {
-        "near_keys": array([struct.pack("=Q", key) for key in keys]),
-        "near_blocks": array([block(1000 + key) for key in keys]),
-        "near_others": array([struct.pack("=I", 1) for _ in keys]),
+        "live_cache_keys": array([struct.pack("=Q", key) for key in keys]),
+        "live_cache": array([block(1000 + key) for key in keys]),
+        "live_overflow": array([struct.pack("=I", 1) for _ in keys]),
         "live": MadeUpMap({struct.pack("=Q", key): block(n_bytes) for key, n_bytes in rest}),
     }
     return LiveSet(lambda name, _key, _value: maps[name]), maps
@@ -36,7 +36,7 @@ def read(live_set: LiveSet) -> dict[int, int]:
 
 
 def test_free_and_unfinished_places_are_no_blocks():
-    live_set, _ = made([0, 4099, abi.NEAR_BUSY, 0, 8209], [(16411, 7), (32771, 11), (65537, 13)])
+    live_set, _ = made([0, 4099, abi.LIVE_CACHE_BUSY, 0, 8209], [(16411, 7), (32771, 11), (65537, 13)])
     assert read(live_set) == {4099: 5099, 8209: 9209, 16411: 7, 32771: 11, 65537: 13}
 
 
@@ -44,9 +44,9 @@ def test_set_that_was_cleared_has_no_blocks_and_waits_for_none():
     live_set, maps = made([0, 4099], [(16411, 7)])
     live_set.clear()
     assert read(live_set) == {}
-    assert {*maps["near_others"].rows.values()} == {bytes(4)}
+    assert {*maps["live_overflow"].rows.values()} == {bytes(4)}
 
 
-@pytest.mark.parametrize(("limit", "entries"), [(0, 1), (1000, 1), (2 * N_NEAR - 1, 1), (2 * N_NEAR, 1 + N_NEAR)])
-def test_small_live_sets_have_no_near_places(limit, entries):
-    assert near_entries(limit) == entries
+@pytest.mark.parametrize(("limit", "entries"), [(0, 1), (1000, 1), (2 * N_CACHED - 1, 1), (2 * N_CACHED, 1 + N_CACHED)])
+def test_small_live_sets_have_no_cache(limit, entries):
+    assert cache_entries(limit) == entries

@@ -1,4 +1,4 @@
-"""The live set as the kernel side keeps it (bpf/common.bpf.h): places near at hand, and a hash for what found none."""
+"""The live set as the kernel side keeps it (bpf/live.bpf.h): a direct-mapped cache, and a hash for the others."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Final
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap
 
-N_NEAR: Final = 1 << abi.NEAR_BITS
+N_CACHED: Final = 1 << abi.LIVE_CACHE_BITS
 _MIN_SHARE: Final = 2
-"""The near places are made where the bound on the live set is this many times as large as they are."""
+"""The cache is used where the bound on the live set is at least this many times its size."""
 _BATCH: Final = 1 << 15
-_NEAR_BATCH: Final = 1 << 12
+_CACHE_BATCH: Final = 1 << 12
 _BLOCK_BYTES: Final = ctypes.sizeof(abi.Live)
-_FREE: Final = (0, abi.NEAR_BUSY)
+_FREE: Final = (0, abi.LIVE_CACHE_BUSY)
 
-MAP_NAMES: Final = ("near_keys", "near_blocks", "near_others")
+MAP_NAMES: Final = ("live_cache_keys", "live_cache", "live_overflow")
 
 
-def near_entries(n_allocations: int) -> int:
-    """Elements of the maps of the near places under a bound on the live set: the first is never used."""
-    return 1 + (N_NEAR if n_allocations >= _MIN_SHARE * N_NEAR else 0)
+def cache_entries(n_allocations: int) -> int:
+    """Elements of the maps of the cache under a bound on the live set; element 0 is never used."""
+    return 1 + (N_CACHED if n_allocations >= _MIN_SHARE * N_CACHED else 0)
 
 
 class LiveSet:
@@ -33,16 +33,16 @@ class LiveSet:
     """
 
     def __init__(self, take: Callable[[str, int, int], BpfMap]) -> None:
-        self._keys = take("near_keys", 4, 8)
-        self._blocks = take("near_blocks", 4, _BLOCK_BYTES)
-        self._others = take("near_others", 4, 4)
+        self._keys = take("live_cache_keys", 4, 8)
+        self._blocks = take("live_cache", 4, _BLOCK_BYTES)
+        self._overflow = take("live_overflow", 4, 4)
         self._rest = take("live", 8, _BLOCK_BYTES)
 
     def clear(self) -> None:
         """Forget everything; while nobody else writes."""
         self._rest.clear()
         self._keys.fill_with_zeros()
-        self._others.fill_with_zeros()
+        self._overflow.fill_with_zeros()
 
     def batches(self) -> Iterator[tuple[memoryview, memoryview, int]]:
         """Chunks of keys (u64), values (``struct nl_live``), how many; each valid until the next.
@@ -50,8 +50,8 @@ class LiveSet:
         What is allocated or freed meanwhile may be there or not.
         """
         yield from self._rest.batches(_BATCH)
-        near = zip(self._keys.batches(_NEAR_BATCH), self._blocks.batches(_NEAR_BATCH), strict=False)
-        for (_, keys, n), (_, blocks, n_blocks) in near:
+        cached = zip(self._keys.batches(_CACHE_BATCH), self._blocks.batches(_CACHE_BATCH), strict=False)
+        for (_, keys, n), (_, blocks, n_blocks) in cached:
             taken = [i for i, key in enumerate(keys[: 8 * n].cast("Q")) if key not in _FREE and i < n_blocks]
             yield (
                 memoryview(b"".join(keys[8 * i : 8 * i + 8] for i in taken)),

@@ -32,7 +32,6 @@ _ENDS: Final = {
     abi.End.BAD_SP: "bad stack pointer",
     abi.End.STALL: "no return address",
     abi.End.NO_FP: "no frame pointer",
-    abi.End.NO_SCRATCH: "no buffer",
     abi.End.JAVA_FRAME: "unexpected Java frame",
 }
 """How a walk ended, in words."""

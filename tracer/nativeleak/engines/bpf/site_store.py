@@ -1,4 +1,4 @@
-"""Sites as the kernel side keeps them (bpf/common.bpf.h): places near at hand, and a hash for what found none."""
+"""Sites as the kernel side keeps them (bpf/sites.bpf.h): a direct-mapped cache, and a hash for the others."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap
 from nativeleak.engines.bpf.raw import RawSite
 
-N_NEAR: Final = 1 << abi.NEAR_SITE_BITS
+N_CACHED: Final = 1 << abi.SITE_CACHE_BITS
 _MIN_SHARE: Final = 2
-"""The near places are made where the bound on sites is this many times as large as they are."""
+"""The cache is used where the bound on sites is at least this many times its size."""
 _KEY: Final = struct.Struct("=QII")
 _INDEX: Final = struct.Struct("=I")
 _SITE_BYTES: Final = ctypes.sizeof(abi.Site)
 _BATCH: Final = 1 << 11
-_NEAR_BATCH: Final = 1 << 8
+_CACHE_BATCH: Final = 1 << 8
 """Sites are half a kilobyte each."""
 _TAKEN: Final = struct.pack("=Q", 1)
 _FREE: Final = bytes(8)
 _WORD: Final = (1 << 64) - 1
 
-MAP_NAMES: Final = ("near_site_states", "near_site_keys", "near_sites")
+MAP_NAMES: Final = ("site_cache_used", "site_cache_keys", "site_cache")
 
 
-def near_entries(n_sites: int) -> int:
-    """Elements of the maps of the near places under a bound on the sites: the first is never used."""
-    return 1 + (N_NEAR if n_sites >= _MIN_SHARE * N_NEAR else 0)
+def cache_entries(n_sites: int) -> int:
+    """Elements of the maps of the cache under a bound on the sites; element 0 is never used."""
+    return 1 + (N_CACHED if n_sites >= _MIN_SHARE * N_CACHED else 0)
 
 
-def near_index(slot: int, thread: int, stack: int) -> int:
-    """Where a site is if it is near: bpf/alloc.bpf.c, near_site_index."""
+def cache_index(slot: int, thread: int, stack: int) -> int:
+    """Cache entry of a site: bpf/sites.bpf.h, site_cache_index."""
     word = (stack ^ thread << 32 ^ slot) * abi.HASH_FACTOR & _WORD
-    return 1 + (word >> (64 - abi.NEAR_SITE_BITS))
+    return 1 + (word >> (64 - abi.SITE_CACHE_BITS))
 
 
 class SiteStore:
@@ -46,9 +46,9 @@ class SiteStore:
     """
 
     def __init__(self, take: Callable[[str, int, int], BpfMap]) -> None:
-        self._states = take("near_site_states", 4, 8)
-        self._keys = take("near_site_keys", 4, _KEY.size)
-        self._near = take("near_sites", 4, _SITE_BYTES)
+        self._states = take("site_cache_used", 4, 8)
+        self._keys = take("site_cache_keys", 4, _KEY.size)
+        self._cache = take("site_cache", 4, _SITE_BYTES)
         self._rest = take("sites", _KEY.size, _SITE_BYTES)
 
     def add_others(self, slot: int) -> None:
@@ -63,7 +63,7 @@ class SiteStore:
         keys_of: list[tuple[int, int, int]] = []
         for _, keys, n in self._keys.batches():
             keys_of += _KEY.iter_unpack(keys[: n * _KEY.size])
-        for indices, values, n in self._near.batches(_NEAR_BATCH):
+        for indices, values, n in self._cache.batches(_CACHE_BATCH):
             for i, (index,) in enumerate(_INDEX.iter_unpack(indices[: n * _INDEX.size])):
                 stack, thread, slot = keys_of[index]
                 if stack:
@@ -72,12 +72,12 @@ class SiteStore:
     def delete(self, slot: int, thread: int, stack: int) -> None:
         """Drop a site of which nothing is outstanding and whose thread is gone."""
         key = _KEY.pack(stack, thread, slot)
-        place = _INDEX.pack(near_index(slot, thread, stack))
+        place = _INDEX.pack(cache_index(slot, thread, stack))
         if self._keys.lookup(place) != key:
             self._rest.delete(key)
             return
         # Nobody looks for it any more, and nobody takes the place before its state is free.
         self._states.update(place, _TAKEN)
         self._keys.update(place, bytes(_KEY.size))
-        self._near.update(place, bytes(_SITE_BYTES))
+        self._cache.update(place, bytes(_SITE_BYTES))
         self._states.update(place, _FREE)

@@ -39,7 +39,7 @@ IN_ALLOCATOR: Final = 1
 
 
 class Call(IntEnum):
-    """``enum nl_call``: what the arguments and the result of an allocator function mean."""
+    """``enum nl_alloc_call``: what the arguments and the result of an allocator function mean."""
 
     NONE = 0
     MALLOC = 1
@@ -131,7 +131,6 @@ class End(IntEnum):
     BAD_SP = 6
     STALL = 7
     NO_FP = 8
-    NO_SCRATCH = 9
     JAVA_FRAME = 10
 
 
@@ -367,14 +366,14 @@ THREAD_BYTES: Final = 208
 """Size of ``struct nl_thread``."""
 THREAD_TID_AT: Final = 92
 """Where the tid is in it; user space reads nothing else of it."""
-NEAR_BITS: Final = 16
-"""The live set has 2^16 places that are found without a search."""
-NEAR_SITE_BITS: Final = 10
-"""As many for sites."""
+LIVE_CACHE_BITS: Final = 16
+"""The direct-mapped cache of the live set has 2^16 entries."""
+SITE_CACHE_BITS: Final = 10
+"""The same for sites."""
 HASH_FACTOR: Final = 0x9E3779B97F4A7C15
-NEAR_BUSY: Final = 1
-"""Key of such a place that is being written."""
-NEAR_THREADS: Final = 4096
-"""Threads that are found by the low bits of their tid."""
+LIVE_CACHE_BUSY: Final = 1
+"""Key of a cache entry that is being written."""
+THREAD_CACHE_SIZE: Final = 4096
+"""Entries of the direct-mapped cache of threads, which the low bits of a tid select."""
 FRAME_BYTES: Final = 16
 """Size of ``struct nl_frame``: the address with its ``Found`` in the upper byte, and a second word."""

@@ -61,7 +61,7 @@ class SyscallHooks(StrEnum):
     FENTRY = "fentry"
     TRACEPOINTS = "tracepoints"
     RAW = "raw tracepoints"
-    """Those two that see every call: bpf/rawsyscalls.bpf.c."""
+    """Those two that see every call: bpf/syscalls_raw.bpf.c."""
 
 
 class Loader(StrEnum):
@@ -300,7 +300,7 @@ class Programs:
             sizes = {
                 "live": self._limits.n_allocations,
                 "sites": self._limits.n_sites,
-                **self._near_sizes(),
+                **self._cache_sizes(),
                 "threads": self._limits.n_threads,
                 "stacks": self._limits.n_new_stacks,
                 "known_stacks": self._limits.n_stacks,
@@ -323,16 +323,16 @@ class Programs:
             raise
         return bpf_object
 
-    def _near_sizes(self) -> dict[str, int]:
-        """How large the near places are. Without atomic operations there are none; BCC's programs know some."""
+    def _cache_sizes(self) -> dict[str, int]:
+        """Sizes of the direct-mapped caches: one element where a cache is off. BCC's programs have that of threads."""
         limits, is_bcc = self._limits, self._loader is Loader.BCC
         has_atomics = abi.Lack.ATOMICS not in self._lacks
         has_exchange = has_atomics and not is_bcc
-        n_threads = abi.NEAR_THREADS if has_atomics and limits.n_threads >= 2 * abi.NEAR_THREADS else 0
+        n_threads = abi.THREAD_CACHE_SIZE if has_atomics and limits.n_threads >= 2 * abi.THREAD_CACHE_SIZE else 0
         return {
-            **dict.fromkeys(live_set.MAP_NAMES, live_set.near_entries(limits.n_allocations if has_exchange else 0)),
-            **dict.fromkeys(site_store.MAP_NAMES, site_store.near_entries(limits.n_sites if has_exchange else 0)),
-            "near_threads": 1 + n_threads,
+            **dict.fromkeys(live_set.MAP_NAMES, live_set.cache_entries(limits.n_allocations if has_exchange else 0)),
+            **dict.fromkeys(site_store.MAP_NAMES, site_store.cache_entries(limits.n_sites if has_exchange else 0)),
+            "thread_cache": 1 + n_threads,
         }
 
     def _load_error(self, failure: OSError | None) -> CannotTraceError:
@@ -370,7 +370,7 @@ class Programs:
         self._windows = take("windows", 4, 4)
         frames = take("stack_frames", 16, abi.CHUNK_FRAMES * abi.FRAME_BYTES)
         self.stacks = StackStore(stacks, frames, known)
-        self._near_threads = take("near_threads", 4, abi.THREAD_BYTES)
+        self._thread_cache = take("thread_cache", 4, abi.THREAD_BYTES)
         self._threads = take("threads", 4, abi.THREAD_BYTES)
         self._mappings = take("mappings", 4, ctypes.sizeof(abi.Mappings))
         self._tables = take("tables", 4, 4)
@@ -623,10 +623,10 @@ class Programs:
         for stack in self.stacks.fetch_all():
             self.stacks.forget(stack.key)
         self._threads.delete(_U32.pack(tgid))
-        place = _U32.pack(1 + tgid % abi.NEAR_THREADS)
-        thread = self._near_threads.lookup(place)
+        place = _U32.pack(1 + tgid % abi.THREAD_CACHE_SIZE)
+        thread = self._thread_cache.lookup(place)
         if thread is not None and _U32.unpack_from(thread, abi.THREAD_TID_AT) == (tgid,):
-            self._near_threads.update(place, bytes(abi.THREAD_BYTES))
+            self._thread_cache.update(place, bytes(abi.THREAD_BYTES))
 
     # Unwinding
 

@@ -8,14 +8,14 @@ and all of it in each program is more than the verifier goes through.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import functools
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,61 +24,22 @@ from nativeleak.engines.bpf.kernel import abi, perf
 from nativeleak.engines.bpf.kernel.instructions import INSTRUCTION, LOAD_64, PSEUDO_MAP_FD
 from nativeleak.engines.bpf.kernel.loaders.bcc_compiler import LIBRARY
 from nativeleak.engines.bpf.kernel.loaders.headers import Headers, find_headers, stubs
-from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap, Libbpf
+from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap, BpfObject, Libbpf, MapShape, object_path
 from nativeleak.errors import CannotTraceError
 
-_ARRAY, _HASH, _PERCPU_ARRAY, _RINGBUF = 2, 1, 6, 27
-_NO_PREALLOC: Final = 1
-_SCRATCH_BYTES: Final = 19768
+_ARRAY: Final = 2
+"""``BPF_MAP_TYPE_ARRAY``."""
 _FIRST_NUMBER: Final = 0x4E4C0000
 _COMPILE_TIMEOUT_S: Final = 120.0
 _RUN: Final = "run_"
 
 
-@dataclass(frozen=True, slots=True)
-class MapShape:
-    """How a map is made; as bpf/*.bpf.h say it for libbpf. Sizes in bytes."""
-
-    kind: int
-    key_bytes: int
-    value_bytes: int
-    n: int = 1
-    flags: int = 0
-
-
-_SITE_BYTES: Final = ctypes.sizeof(abi.Site)
-SHAPES: Final[Mapping[str, MapShape]] = {
-    "targets": MapShape(_ARRAY, 4, ctypes.sizeof(abi.Target), abi.MAX_TARGETS),
-    "windows": MapShape(_ARRAY, 4, 4, abi.MAX_TARGETS),
-    "slots": MapShape(_HASH, 4, 4, abi.MAX_TARGETS),
-    "near_keys": MapShape(_ARRAY, 4, 8),
-    "near_blocks": MapShape(_ARRAY, 4, 32),
-    "near_others": MapShape(_ARRAY, 4, 4),
-    "live": MapShape(_HASH, 8, 32, flags=_NO_PREALLOC),
-    "near_site_states": MapShape(_ARRAY, 4, 8),
-    "near_site_keys": MapShape(_ARRAY, 4, 16),
-    "near_sites": MapShape(_ARRAY, 4, _SITE_BYTES),
-    "sites": MapShape(_HASH, 16, _SITE_BYTES, flags=_NO_PREALLOC),
-    "empty_site": MapShape(_ARRAY, 4, _SITE_BYTES),
-    "functions": MapShape(_ARRAY, 4, 8, abi.MAX_TARGETS * abi.N_FUNCTIONS),
-    "near_threads": MapShape(_ARRAY, 4, abi.THREAD_BYTES),
-    "threads": MapShape(_HASH, 4, abi.THREAD_BYTES, flags=_NO_PREALLOC),
-    "uids": MapShape(_ARRAY, 4, 8),
-    "cookies": MapShape(_PERCPU_ARRAY, 4, 8),
-    "counters": MapShape(_PERCPU_ARRAY, 4, 8, len(abi.Counter)),
-    "events": MapShape(_RINGBUF, 0, 0),
-    "stacks": MapShape(_HASH, 8, ctypes.sizeof(abi.StackStruct), flags=_NO_PREALLOC),
-    "stack_frames": MapShape(_HASH, 16, abi.CHUNK_FRAMES * abi.FRAME_BYTES, flags=_NO_PREALLOC),
-    "known_stacks": MapShape(_HASH, 8, 4, flags=_NO_PREALLOC),
-    "scratch": MapShape(_ARRAY, 4, _SCRATCH_BYTES),
-}
-"""The maps that the programs name, with sizes that ``set_max_entries`` has yet to say."""
-_UNUSED: Final = {
-    "mappings": MapShape(_ARRAY, 4, ctypes.sizeof(abi.Mappings)),
-    "tables": MapShape(_ARRAY, 4, 4),
-    "javas": MapShape(_ARRAY, 4, ctypes.sizeof(abi.Java)),
-}
-"""Of the walk by tables: there, and read by nobody."""
+_DECLARED: Final = re.compile(r"^NL_(?:MAP|RINGBUF)\((\w+),", re.MULTILINE)
+"""A map where the sources declare it; bpf/common.bpf.h."""
+_OF_TABLES: Final = ("javas", "methods", "mappings", "cached_rules")
+"""Maps of the walk by unwind tables, which no program here uses: one element each."""
+_TABLES: Final = MapShape(_ARRAY, 4, 4, 1, 0)
+"""In the place of the array of unwind tables."""
 
 
 def source_path() -> Path:
@@ -92,6 +53,29 @@ def source_path() -> Path:
         if (folder / "bcc.bpf.c").is_file():
             return folder / "bcc.bpf.c"
     raise CannotTraceError("the BPF sources that BCC compiles are missing in this installation", "reinstall nativeleak")
+
+
+@functools.cache
+def map_names() -> tuple[str, ...]:
+    """Maps that the sources declare, in an order that numbers them.
+
+    Raises:
+        CannotTraceError: This installation has no sources.
+    """
+    sources = sorted(source_path().parent.glob("*.bpf.[ch]"))
+    return tuple(name for source in sources for name in _DECLARED.findall(source.read_text()))
+
+
+def read_shapes(libbpf: Libbpf) -> dict[str, MapShape]:
+    """How the maps are made: as the prebuilt object declares them, which comes from the same lines of source.
+
+    Raises:
+        CannotTraceError: This installation has no sources, or no object for this machine.
+    """
+    with BpfObject(libbpf, object_path()) as prebuilt:
+        shapes = {name: prebuilt.map_shape(name) for name in map_names()}
+    shapes |= {name: replace(shapes[name], n=1) for name in _OF_TABLES}
+    return {**shapes, "tables": _TABLES}
 
 
 def has_bcc() -> bool:
@@ -142,8 +126,7 @@ def compile_with(headers: Headers, *more_flags: str) -> Compiled:
 
 
 def _compile(headers: Headers, more_flags: Sequence[str]) -> Mapping[str, bytes]:
-    flags = [f"-DNL_MAP_{name}={_FIRST_NUMBER + i}" for i, name in enumerate(SHAPES)]
-    flags += [f"-DNL_SCRATCH_BYTES={_SCRATCH_BYTES}", *more_flags]
+    flags = [*(f"-DNL_MAP_{name}={_FIRST_NUMBER + i}" for i, name in enumerate(map_names())), *more_flags]
     module = "nativeleak.engines.bpf.kernel.loaders.bcc_compiler"
     arguments = (str(source_path()), headers.tree, headers.generated, *flags)
     command = children.python_module(module, *arguments, folders=())
@@ -180,7 +163,7 @@ class BccObject:
         """``lacks`` is what the kernel that they are for is without."""
         self._libbpf, self._lacks = libbpf, lacks
         self._flags: tuple[str, ...] = ()
-        self._shapes = {**SHAPES, **_UNUSED}
+        self._shapes = read_shapes(libbpf)
         self._sizes = {name: shape.n for name, shape in self._shapes.items()}
         self._attach_types: dict[str, int] = {}
         self._left_out: set[str] = set()
@@ -224,7 +207,7 @@ class BccObject:
             self._maps[name] = self._libbpf.create_map(
                 name, shape.kind, shape.key_bytes, shape.value_bytes, self._sizes[name], shape.flags
             )
-        numbers = {_FIRST_NUMBER + i: self._maps[name] for i, name in enumerate(SHAPES)}
+        numbers = {_FIRST_NUMBER + i: self._maps[name] for i, name in enumerate(map_names())}
         for name, instructions in made.programs.items():
             if name in self._left_out:
                 continue

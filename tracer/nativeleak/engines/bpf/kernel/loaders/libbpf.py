@@ -13,6 +13,7 @@ import os
 import platform
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -43,6 +44,10 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "bpf_object__next_map": (_P, (_P, _P)),
     "bpf_map__name": (ctypes.c_char_p, (_P,)),
     "bpf_map__fd": (ctypes.c_int, (_P,)),
+    **{
+        f"bpf_map__{field}": (ctypes.c_uint32, (_P,))
+        for field in ("type", "key_size", "value_size", "max_entries", "map_flags")
+    },
     "bpf_map__set_max_entries": (ctypes.c_int, (_P, ctypes.c_uint32)),
     "bpf_map__initial_value": (_P, (_P, _P)),
     "bpf_map_lookup_elem": (ctypes.c_int, (ctypes.c_int, _P, _P)),
@@ -289,6 +294,25 @@ class BpfMap:
             in_batch.value, first = out_batch.value, False
 
 
+@dataclass(frozen=True, slots=True)
+class MapShape:
+    """How a map is made: what ``bpf(2)`` takes.
+
+    Attributes:
+        kind: ``enum bpf_map_type``.
+        key_bytes: Size of a key.
+        value_bytes: Size of a value.
+        n: Most elements; bytes of a ring buffer.
+        flags: ``BPF_F_*``.
+    """
+
+    kind: int
+    key_bytes: int
+    value_bytes: int
+    n: int
+    flags: int
+
+
 class RingBuffer:
     """Consumer of a ring buffer map."""
 
@@ -421,6 +445,12 @@ class BpfObject:
         while at := self._lib.bpf_object__next_map(self._object, at):
             names.append(self._lib.bpf_map__name(at).decode())
         return names
+
+    def map_shape(self, name: str) -> MapShape:
+        """How the object declares a map; nothing need be loaded."""
+        at = self._map(name)
+        fields = ("type", "key_size", "value_size", "max_entries", "map_flags")
+        return MapShape(*(getattr(self._lib, f"bpf_map__{field}")(at) for field in fields))
 
     def attach_raw_tracepoint(self, name: str, tracepoint: str) -> None:
         """Attach to a raw tracepoint; it goes with ``detach_all``.
