@@ -17,9 +17,17 @@
  */
 static __always_inline int is_inside_call(const struct nl_thread *thread, u64 sp)
 {
+	u64 word;
+
 	if (thread->call == NL_ALLOC_CALL_NONE || sp > thread->sp)
 		return 0;
-	return is_return_pending(thread->sp);
+	if (!(thread->call & NL_CALL_AT_EXITS))
+		return is_return_pending(thread->sp);
+	/* No probe waits for its return. So far away it is another stack, a fiber's. */
+	if (thread->sp - sp > NL_NESTED_BYTES)
+		return 0;
+	return bpf_probe_read_user(&word, sizeof(word), (void *)thread->sp) ||
+	       word == thread->return_address;
 }
 
 /* Put the block that a realloc held back into the live set. If the map has filled up meanwhile, the block is lost. */

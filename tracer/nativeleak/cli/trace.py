@@ -17,6 +17,7 @@ from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHooks
 from nativeleak.engines.names import EngineName
 from nativeleak.errors import NativeleakError, UsageError
+from nativeleak.probes.returns import Returns
 from nativeleak.session.choose import Tracer, run_trace
 from nativeleak.session.run import TraceOptions, Unwind
 
@@ -91,6 +92,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
               help="Who observes: the best that works here, or this one alone.")  # fmt: skip
 @click.option("--input", "inputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
               help="Read what strace or pmap -x have recorded instead of tracing; again for more of pmap.")  # fmt: skip
+@click.option("--returns", type=click.Choice([each.value for each in Returns]), default=Returns.AUTO.value,
+              show_default=True, help="How the ends of allocator calls are seen: by return probes, or at the exits of "
+              "functions, which leaves the target's stack as it is: docs/returns.md.")  # fmt: skip
 @click.option("--attach", "attach", type=click.Choice(list(_MODES)), multiple=True,
               help="Ways to attach that may be tried. [default: the best that the kernel has]")  # fmt: skip
 @click.option("--syscalls", type=click.Choice(list(_CALLS)),
@@ -163,6 +167,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         engine=EngineName(ctx.params["engine"]),
         inputs=ctx.params["inputs"],
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
+        returns=Returns(ctx.params["returns"]),
         calls=_CALLS.get(ctx.params["syscalls"], tuple(SyscallHooks)),
         given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
     )

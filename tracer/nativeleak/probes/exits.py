@@ -27,8 +27,8 @@ from nativeleak.probes.flow import RETURNS_FIRST_ARGUMENT, FlowError, FlowReader
 from nativeleak.probes.registers import N_REGISTERS, RAX, RSP
 from nativeleak.probes.values import ZERO, Values, find_values
 
-MAX_DEPTH_BYTES: Final = 8 * 0xFFF
-"""An exit's distance from the return address, in words, has 12 bits in the cookie of its probe."""
+MAX_DEPTH_BYTES: Final = 8 * 0xFFFF
+"""An exit's distance from the return address, in words, has 16 bits in the cookie of its probe."""
 UNSEEN: Final = ZERO + 1
 """Stands for a register where what comes back is not known: a hook was called instead, and the call counts as lost."""
 
@@ -69,6 +69,11 @@ class Exit:
     is_hot: bool
     instruction: str
 
+    @property
+    def is_costly(self) -> bool:
+        """Whether calls that call nothing else are single-stepped here."""
+        return self.is_hot and not self.emulated
+
 
 @dataclass(frozen=True, slots=True)
 class Exits:
@@ -89,7 +94,7 @@ class Exits:
     @property
     def is_costly(self) -> bool:
         """Whether calls that run through no other call are single-stepped at their exit."""
-        return any(place.is_hot and not place.emulated for place in self.places)
+        return any(place.is_costly for place in self.places)
 
 
 def find_exits(
@@ -243,7 +248,8 @@ class _Search:
 
     def _is_known(self, vaddr: int, places: AbstractSet[int]) -> bool:
         depth = self._values.frames[vaddr].depth
-        return _register(places) is not None and depth is not None and 0 <= depth <= MAX_DEPTH_BYTES
+        is_encodable = depth is not None and 0 <= depth <= MAX_DEPTH_BYTES and depth % 8 == 0
+        return _register(places) is not None and is_encodable
 
     def _node_cost(self, node: Node) -> int:
         places = self._values.places.get(node.vaddr, frozenset())

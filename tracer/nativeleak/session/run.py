@@ -22,7 +22,8 @@ from typing import Final, Protocol
 from nativeleak import __version__
 from nativeleak.engines.bpf.budget.calibration import Calibration, calibrate
 from nativeleak.engines.bpf.budget.controller import BudgetController
-from nativeleak.engines.bpf.budget.governor import EXACT, Governor, Plan
+from nativeleak.engines.bpf.budget.governor import EXACT, Governor
+from nativeleak.engines.bpf.budget.governor import Plan as BudgetPlan
 from nativeleak.engines.bpf.budget.memory import limits_within
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.java import open_java
@@ -37,7 +38,8 @@ from nativeleak.model import Level, Snapshot, TargetInfo, TraceInfo
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
 from nativeleak.probes.families import ALL_NAMES, CallKind, choose_points
-from nativeleak.probes.placement import PlacedProbe, place
+from nativeleak.probes.placement import place
+from nativeleak.probes.returns import Plan, Returns, plan_returns
 from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.process import procfs
 from nativeleak.process.check import TargetFacts, check_target
@@ -98,6 +100,7 @@ class TraceOptions:
         loader: Of an engine that runs our BPF programs.
         engine: Who observes.
         inputs: Output of other programs to read instead of tracing.
+        returns: How the ends of calls are seen.
     """
 
     pids: tuple[int, ...]
@@ -121,6 +124,7 @@ class TraceOptions:
     given: dict[str, str] = field(default_factory=dict)
     engine: EngineName = EngineName.AUTO
     inputs: tuple[Path, ...] = ()
+    returns: Returns = Returns.AUTO
 
 
 class Observer(Protocol):
@@ -336,14 +340,19 @@ class Trace:
 
     def _probe_object(self, engine: Programs, state: TargetState, mapped: MappedObject) -> None:
         try:
-            placed = self._place(mapped.file_path) if mapped.file_path else []
+            plan = self._plan(mapped.file_path) if mapped.file_path else Plan(())
         except (ElfError, OSError):
             return
+        for function, reason in plan.unseen:
+            self._on_note("unseen", f"{function} of {mapped.path} is not seen: {reason}")
+        placed = plan.functions
         if not placed:
             return
         if self._uses_tables:
             self.tables.finish(state.slot, mapped.key)
-        engine.attach_functions(state.slot, state.facts.pid, mapped.file_path, mapped.path, placed)
+        where = state.slot, state.facts.pid, mapped.file_path, mapped.path
+        engine.attach_at_exits(*where, plan.at_exits)
+        engine.attach_functions(*where, plan.placed)
         for start, end, offset in mapped.ranges:
             state.leaf_names |= {
                 start + probe.point.offset - offset: probe.point.function
@@ -352,19 +361,24 @@ class Trace:
             }
         state.info = replace(state.info, allocators=(*state.info.allocators, mapped.name))
         slow = [probe.point.function for probe in placed if not probe.placement.emulated]
+        slow += [probe.point.function for probe, places in plan.at_exits if any(each.exit.is_costly for each in places)]
         self._slow_kinds |= {probe.point.kind for probe in placed if not probe.placement.emulated}
         costs = f"; a second trap at each call of {', '.join(slow)}" if slow else ""
         self._on_note("probes", f"probed {len(placed)} allocator functions of {mapped.path}{costs}")
 
-    def _place(self, path: str) -> list[PlacedProbe]:
+    def _plan(self, path: str, returns: Returns | None = None) -> Plan:
         points = choose_points(find_function_offsets(path, ALL_NAMES))
-        return place(path, points, self._emulated, moved_arguments=True, cache=PlacementCache()) if points else []
+        if not points:
+            return Plan(())
+        cache = PlacementCache()
+        placed = place(path, points, self._emulated, moved_arguments=True, cache=cache)
+        return plan_returns(path, placed, returns or self.options.returns, self._emulated, cache)
 
     def _make_watch(self, engine: Programs) -> BudgetController:
         options, governor = self.options, None
-        plan = Plan(Level.SAMPLED, options.sample_bytes) if options.sample_bytes else EXACT
+        plan = BudgetPlan(Level.SAMPLED, options.sample_bytes) if options.sample_bytes else EXACT
         if options.maps_only:
-            plan = Plan(Level.SYSCALLS)
+            plan = BudgetPlan(Level.SYSCALLS)
         elif self._calibration is not None:
             costs = self._calibration.of(
                 calls_stepped=CallKind.MALLOC in self._slow_kinds, frees_stepped=CallKind.FREE in self._slow_kinds
@@ -376,8 +390,8 @@ class Trace:
         """What probes cost here; None where it cannot be measured, and then nothing is kept inside a budget."""
         for mapped in executable_objects(os.getpid(), procfs.read_maps(os.getpid())):
             try:
-                placed = self._place(mapped.file_path) if mapped.file_path else []
-                pair = [probe for probe in placed if probe.point.function in ("malloc", "free")]
+                plan = self._plan(mapped.file_path, Returns.PROBES) if mapped.file_path else Plan(())
+                pair = [probe for probe in plan.placed if probe.point.function in ("malloc", "free")]
                 if pair:
                     return calibrate(engine, pair, mapped.file_path)
             except (ElfError, OSError, CannotTraceError):

@@ -34,6 +34,7 @@ from nativeleak.engines.bpf.stack_store import StackStore
 from nativeleak.errors import CannotTraceError, MendableError
 from nativeleak.probes.families import FREE_KINDS, CallKind
 from nativeleak.probes.placement import PlacedProbe
+from nativeleak.probes.returns import ExitPlace
 from nativeleak.process.pidns import read_inner_pid_namespace
 
 _U32: Final = struct.Struct("=I")
@@ -71,14 +72,16 @@ class Loader(StrEnum):
     BCC = "bcc"
 
 
+_AT_EXITS: Final = ("on_exits_entry", "on_alloc_exit")
+_APART: Final = ("on_alloc_entry", "on_alloc_return", "on_free", *_AT_EXITS)
 _ALLOCATOR_PROGRAMS: Final[dict[AttachMode, dict[str, int]]] = {
     AttachMode.SESSION: {
         "on_alloc_session": perf.ATTACH_UPROBE_SESSION,
-        "on_free": perf.ATTACH_UPROBE_MULTI,
+        **dict.fromkeys(("on_free", *_AT_EXITS), perf.ATTACH_UPROBE_MULTI),
     },
-    AttachMode.MULTI: dict.fromkeys(("on_alloc_entry", "on_alloc_return", "on_free"), perf.ATTACH_UPROBE_MULTI),
-    AttachMode.PERF: dict.fromkeys(("on_alloc_entry", "on_alloc_return", "on_free"), 0),
-    AttachMode.TRACEFS: dict.fromkeys(("on_alloc_entry", "on_alloc_return", "on_free"), 0),
+    AttachMode.MULTI: dict.fromkeys(_APART, perf.ATTACH_UPROBE_MULTI),
+    AttachMode.PERF: dict.fromkeys(_APART, 0),
+    AttachMode.TRACEFS: dict.fromkeys(_APART, 0),
 }
 _REALLOCS: Final = (CallKind.REALLOC, CallKind.REALLOCARRAY)
 _DECLINABLE: Final = (
@@ -89,8 +92,8 @@ _DECLINABLE: Final = (
     CallKind.POSIX_MEMALIGN,
 )
 """Kinds of functions whose return may be declined, most frequent first. realloc is none: it gives a block back too."""
-_ASK_FOR_COOKIE: Final = ("on_alloc_entry", "on_free")
-_ALL_ALLOCATOR_PROGRAMS: Final = ("on_alloc_session", "on_alloc_entry", "on_alloc_return", "on_free")
+_ASK_FOR_COOKIE: Final = ("on_alloc_entry", "on_free", *_AT_EXITS)
+_ALL_ALLOCATOR_PROGRAMS: Final = ("on_alloc_session", *_APART)
 
 _SYSCALLS: Final = ("mmap", "munmap", "mremap", "mprotect", "pkey_mprotect", "brk", "shmget", "shmat", "shmdt")
 TRACEPOINTS: Final = [
@@ -464,6 +467,40 @@ class Programs:
         except OSError as error:
             raise _attach_error(name, error) from error
 
+    def attach_at_exits(
+        self,
+        slot: int,
+        pid: int,
+        path: str,
+        name: str,
+        at_exits: Sequence[tuple[PlacedProbe, Sequence[ExitPlace]]],
+    ) -> None:
+        """Probe functions of one mapped object at their entries and exits; see ``attach_functions``.
+
+        Args:
+            at_exits: Each function with its exits; an exit that several have is probed once.
+
+        Raises:
+            CannotTraceError: The kernel refuses; the error says what may be the matter.
+        """
+        taken: set[tuple[int, int]] = set()
+        try:
+            # Those of realloc first: they stay while others are taken away (``groups.FREES_ONLY``).
+            for group in (Group.REALLOCS, Group.ALLOCATIONS):
+                chosen = [each for each in at_exits if (each[0].point.kind in _REALLOCS) == (group is Group.REALLOCS)]
+                exits = {place for _, places in chosen for place in places}
+                cookies = {(place.offset, _exit_cookie(slot, place)) for place in exits} - taken
+                taken |= cookies
+                # Exits before entries: an entry without its exits would be a call that never ends.
+                for program, places in (
+                    ("on_alloc_exit", sorted(cookies)),
+                    ("on_exits_entry", [(probe.offset, _cookie(slot, probe, 0)) for probe, _ in chosen]),
+                ):
+                    if places:
+                        self.groups.add(group, functools.partial(self._attach, program, pid, path, places))
+        except OSError as error:
+            raise _attach_error(name, error) from error
+
     def _number_functions(self, slot: int, placed: Sequence[PlacedProbe]) -> dict[int, int]:
         """Offset of a probe -> number of its function among those of the target whose return may be declined.
 
@@ -780,6 +817,11 @@ def _close_all(closes: Sequence[Close]) -> None:
 def _cookie(slot: int, probe: PlacedProbe, function: int) -> int:
     at = probe.placement
     return abi.cookie(_CALLS[probe.point.kind], slot, at.offset, at.pushed_bytes, at.arguments, function)
+
+
+def _exit_cookie(slot: int, place: ExitPlace) -> int:
+    at = place.exit
+    return abi.exit_cookie(slot, at.depth_bytes, at.register, at.condition)
 
 
 def _declinable_order(probe: PlacedProbe) -> int:
