@@ -56,6 +56,9 @@ NL_GLOBAL int climb_some(u32 index, u64 sp)
 
 		if (result < 0 || (result && step(index)))
 			return scr->end == NL_END_ROOT ? CLIMB_PASSED : CLIMB_LOST;
+		/* A signal has interrupted what is above: its handler's calls are calls of the program. */
+		if (scr->exact)
+			return CLIMB_PASSED;
 		if (scr->sp > sp)
 			return scr->sp == RETURN_SP(sp) ? CLIMB_FOUND : CLIMB_PASSED;
 	}
@@ -156,7 +159,7 @@ static __noinline int settle_call(struct pt_regs *ctx, struct nl_thread *thread,
 
 	if (sp == thread->sp) {
 		/* The same call instruction enters the same function: the one before was left by an exception. */
-		if (ip == thread->ip || read_return_address(sp) != thread->return_address) {
+		if (ip == thread->ip || !keeps_return_address(thread)) {
 			drop_call(thread);
 			return 0;
 		}
@@ -169,7 +172,7 @@ static __noinline int settle_call(struct pt_regs *ctx, struct nl_thread *thread,
 		return 0;
 	}
 	if (sp < thread->sp) {
-		if (read_return_address(thread->sp) != thread->return_address) {
+		if (!keeps_return_address(thread)) {
 			drop_call(thread);
 			return 0;
 		}
