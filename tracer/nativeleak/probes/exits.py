@@ -24,7 +24,7 @@ from nativeleak.probes.cut import UNLIMITED, Cut
 from nativeleak.probes.emulation import InstructionClass, classify
 from nativeleak.probes.families import CallKind
 from nativeleak.probes.flow import RETURNS_FIRST_ARGUMENT, FlowError, FlowReader, Function, Kind, Node
-from nativeleak.probes.registers import N_REGISTERS, RAX, RSP
+from nativeleak.probes.registers import N_REGISTERS, RAX, RSP, WHOLE
 from nativeleak.probes.values import ZERO, Values, find_values
 
 MAX_DEPTH_BYTES: Final = 8 * 0xFFFF
@@ -144,7 +144,7 @@ class _Search:
         for node in self._nodes.values():
             is_known = self._goes_on(node) or _is_hook(node) or node.name in RETURNS_FIRST_ARGUMENT
             if node.kind is Kind.ESCAPE and not is_known:
-                raise FlowError(f"it ends in a jump to {node.name} at {node.vaddr:#x}")
+                raise FlowError(f"it ends in a jump to {node.name or 'an unknown function'} at {node.vaddr:#x}")
         goes_on = {node.callee for node in self._nodes.values() if self._goes_on(node) and node.callee is not None}
         places = self._cut()
         return Exits(tuple(sorted(places, key=lambda place: place.vaddr)), tuple(sorted(goes_on)), self._is_wrapper())
@@ -290,8 +290,8 @@ class _Search:
 
 
 def _is_hook(node: Node) -> bool:
-    """Whether it jumps to where a variable says: the hooks of glibc before 2.34."""
-    return node.kind is Kind.ESCAPE and node.callee is None and not node.name
+    """Whether it jumps to where a register says: the hooks of glibc before 2.34."""
+    return node.kind is Kind.ESCAPE and node.callee is None and not node.name and node.instruction.op_str in WHOLE
 
 
 def _register(places: AbstractSet[int]) -> int | None:

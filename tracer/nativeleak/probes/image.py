@@ -76,6 +76,7 @@ class Image:
         """The function that the loader writes the address of to this word; without a name where none is known."""
         index = self._relocations.get(vaddr)
         if index is None:
+            # Which of the functions the program will have is known when it runs; all are the same to their callers.
             return Callee(None, self.name_at(self._resolvers.get(vaddr, -1)))
         if index <= 0:
             return Callee(-index, "")
@@ -125,14 +126,9 @@ class Image:
     @cached_property
     def _relocations(self) -> dict[int, int]:
         """Address of a word -> index of its symbol, or minus the address that it is to hold."""
-        tags = self._dynamic_tags()
         found: dict[int, int] = {}
-        for place, size in ((_DT_RELA, _DT_RELASZ), (_DT_JMPREL, _DT_PLTRELSZ)):
-            offset = self.elf.vaddr_to_offset(tags.get(place, -1))
-            n_bytes = tags.get(size, 0)
-            if offset is None or n_bytes > _MAX_RELOCATION_BYTES:
-                continue
-            data = self._read(offset, n_bytes // _RELA.size * _RELA.size)
+        for offset, n_bytes in self._relocation_tables():
+            data = self._read(offset, min(n_bytes, _MAX_RELOCATION_BYTES))
             for word, info, addend in _RELA.iter_unpack(data[: len(data) // _RELA.size * _RELA.size]):
                 kind = info & 0xFFFF_FFFF
                 if kind == _RELATIVE and addend > 0:
@@ -142,6 +138,20 @@ class Image:
                 elif kind in (_GLOB_DAT, _JUMP_SLOT, _64) and not (kind == _64 and addend):
                     found[word] = info >> 32
         return found
+
+    def _relocation_tables(self) -> list[tuple[int, int]]:
+        """(file offset, bytes) of each table: by the dynamic segment; those of a static program by their section."""
+        tags = self._dynamic_tags()
+        if not tags:
+            return [
+                (each.offset, each.n_bytes) for each in self.elf.sections if each.name in (".rela.plt", ".rela.iplt")
+            ]
+        places = (
+            (tags.get(_DT_RELA, -1), tags.get(_DT_RELASZ, 0)),
+            (tags.get(_DT_JMPREL, -1), tags.get(_DT_PLTRELSZ, 0)),
+        )
+        offsets = [(self.elf.vaddr_to_offset(vaddr), n_bytes) for vaddr, n_bytes in places]
+        return [(offset, n_bytes) for offset, n_bytes in offsets if offset is not None]
 
     def _dynamic_tags(self) -> dict[int, int]:
         tags: dict[int, int] = {}
