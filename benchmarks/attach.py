@@ -1,9 +1,8 @@
-"""How long attaching and detaching takes: the functions of five allocators in one process.
+"""Measures the time to attach and to detach probes: the functions of five allocators in one process.
 
     benchmarks/attach.py [ROUNDS]
 
-Measured in the engine itself, beginning with probes that are placed already. Run as root in a checkout after
-scripts/setup --tests.
+The clock runs in the engine, after the probes have been placed. Run as root in a checkout after scripts/setup --tests.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ DETACH_MS = 200
 
 
 def find_probes(pid: int) -> list[tuple[str, str, list[PlacedProbe]]]:
-    """Objects that define allocator functions: (file, name, where their probes go)."""
+    """Objects that define allocator functions: (file, name, placed probes)."""
     found = []
     for mapped in executable_objects(pid, procfs.read_maps(pid)):
         points = choose_points(find_function_offsets(mapped.file_path, ALL_NAMES)) if mapped.file_path else []
@@ -52,7 +51,7 @@ def measure(pid: int, probes: list[tuple[str, str, list[PlacedProbe]]]) -> tuple
 
 
 def main() -> None:
-    """Several times; medians."""
+    """Print the medians of several rounds."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     libraries = [preload(name)["LD_PRELOAD"] for name in PRELOADS] + [str(target_path("liballoc2.so"))]
     with Target("rate", env={"LD_PRELOAD": ":".join(libraries)}) as target:

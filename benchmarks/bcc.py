@@ -1,10 +1,10 @@
-"""What the two loaders of the BPF programs cost, side by side: until attached, memory, a hit.
+"""Compares the two loaders of the BPF programs: time to attach, memory, cost of a hit.
 
     sudo .venv/bin/python benchmarks/bcc.py [--rounds 5]
 
-Time to attach is that of a whole trace of an idle process, from start to the window's opening; memory is the tracer's
-own at its peak, and that of the child that compiles. A hit is what `overhead.probe_cost_ns` of a report says, measured
-by the tracer with the programs of the trace.
+The time to attach runs from the start of a trace of an idle process to the opening of its window. Memory is the peak of
+the tracer, and of the child that compiles. The cost of a hit is `overhead.probe_cost_ns` of the report, which the
+tracer measures with the programs of the trace.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROWS = (
 
 
 def attach_and_stop(options: tuple[str, ...]) -> tuple[float, dict]:
-    """Seconds until the window of a trace is open, and its report."""
+    """Seconds until the window of a trace opens, and the report."""
     with tempfile.TemporaryDirectory() as room, subprocess.Popen(["sleep", "600"]) as target:
         try:
             started_s = time.monotonic()
@@ -51,7 +51,7 @@ def attach_and_stop(options: tuple[str, ...]) -> tuple[float, dict]:
 
 
 def compiler_rss_bytes() -> int:
-    """Peak memory of the process that compiles."""
+    """Peak memory of the compiler process."""
     code = "from nativeleak.engines.bpf.kernel.loaders.bcc import compiled; compiled()"
     subprocess.run([sys.executable, "-c", code], check=True)
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
@@ -79,7 +79,7 @@ def main() -> None:
     for name, options in ROWS:
         attached_s, rss_mb, hit_ns = medians(rounds, options)
         print(f"| {name} | {attached_s:.2f} | {rss_mb:.0f} | {hit_ns:.0f} |")
-    print(f"\nThe process that compiles: {compiler_rss_bytes() / 1e6:.0f} MB, gone before the window opens.")
+    print(f"\nThe compiler process: {compiler_rss_bytes() / 1e6:.0f} MB; it ends before the window opens.")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Probes that do nothing: what the kernel alone takes for the traps, for benchmarks/peers.py. */
+/* Empty probes, for benchmarks/peers.py: the cost of the kernel's traps alone. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -10,7 +10,7 @@ int on_call(void *ctx)
 	return 0;
 }
 
-/* As a session: declines the return of each call. */
+/* In a uprobe session: declines the return of each call. */
 SEC("uprobe")
 int on_declined_call(void *ctx)
 {

@@ -1,4 +1,4 @@
-"""Empty BPF programs at the places where nativeleak puts its probes: the floor under the cost of any such tracer."""
+"""Empty BPF programs on the instructions where nativeleak puts its probes: no tracer by uprobes can cost less."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 from hatch_build import compile_object
 
-from nativeleak.engines.bpf.kernel import perf
+from nativeleak.engines.bpf.kernel import bpf
 from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfObject, Libbpf
 from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import place
@@ -22,15 +22,15 @@ from nativeleak.process.mapped import executable_objects
 from nativeleak.symbols.functions import find_function_offsets
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = {"on_call": perf.ATTACH_UPROBE_SESSION, "on_declined_call": perf.ATTACH_UPROBE_SESSION}
+PROGRAMS = {"on_call": bpf.ATTACH_UPROBE_SESSION, "on_declined_call": bpf.ATTACH_UPROBE_SESSION}
 
 
 @contextlib.contextmanager
 def attached(pid: int, functions: tuple[str, ...] = ("malloc", "free"), *, declined: bool = False) -> Iterator[None]:
-    """Entry and return of malloc and the entry of free, in the target's C library, with programs that do nothing.
+    """Empty probes on entry and return of malloc and on the entry of free, in the target's C library.
 
     Args:
-        declined: The entry half declines the return half, as for a call that is not sampled.
+        declined: The entry program declines the return, as for a call that is not sampled.
     """
     with tempfile.TemporaryDirectory() as room, contextlib.ExitStack() as stack:
         path = Path(room) / "empty.bpf.o"
@@ -42,7 +42,7 @@ def attached(pid: int, functions: tuple[str, ...] = ("malloc", "free"), *, decli
         session.load()
         plain = stack.enter_context(BpfObject(libbpf, path))
         for name in PROGRAMS:
-            plain.set_attach_type(name, perf.ATTACH_UPROBE_MULTI)
+            plain.set_attach_type(name, bpf.ATTACH_UPROBE_MULTI)
         plain.load()
         for mapped in executable_objects(pid, procfs.read_maps(pid)):
             if not mapped.file_path or not mapped.name.startswith("libc.so"):
@@ -53,9 +53,9 @@ def attached(pid: int, functions: tuple[str, ...] = ("malloc", "free"), *, decli
                     continue
                 is_free = probe.point.function == "free"
                 program = "on_declined_call" if declined and not is_free else "on_call"
-                fd = perf.link_uprobes(
+                fd = bpf.link_uprobes(
                     (plain if is_free else session).program_fd(program),
-                    perf.ATTACH_UPROBE_MULTI if is_free else perf.ATTACH_UPROBE_SESSION,
+                    bpf.ATTACH_UPROBE_MULTI if is_free else bpf.ATTACH_UPROBE_SESSION,
                     mapped.file_path,
                     [probe.offset],
                     [0],

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What the engines without BPF cost the traced program: time of system calls and of mappings, untraced and traced.
+"""Measures the cost of the engines without BPF for the target: time of system calls and of mappings.
 
 usage: python benchmarks/fallback_engines.py [--seconds S]
 
-Prints one line a way of tracing: nanoseconds a getppid (a call that no engine reads), and microseconds a pair of mmap
-and munmap (which strace reads). The program is one process with one thread, in Python's ctypes, so that its own share
-is not small: the differences count.
+Prints one line per engine: nanoseconds for a getppid (a call that no engine reads), and microseconds for a pair of mmap
+and munmap (which strace reads). The target is one process with one thread, in Python's ctypes. Its own share is not
+small: only the differences count.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ for line in sys.stdin:
 
 
 def measure(engine: str | None, seconds: float) -> dict[str, float]:
-    """Nanoseconds a call and a pair in a program of its own, under an engine of ``trace``; None: untraced."""
+    """Nanoseconds per call and per pair in a new target under an engine; None: untraced."""
     with (
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

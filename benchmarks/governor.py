@@ -1,11 +1,11 @@
-"""What the governor does at several rates of allocation, and what it lets the trace cost.
+"""Shows the governor at several rates of allocation: its levels, and the cost of the trace.
 
     benchmarks/governor.py [SECONDS [PERCENT]]
 
-One thread makes pairs of malloc and free at a rate, and works between them without a pause. What it gets done in the
-same time traced and untraced is the cost that a user would feel; beside it stands what the trace itself has estimated.
-Run as root in a checkout after scripts/setup --tests; on a quiet machine, since the work of others counts as cost.
-docs/performance.md.
+One thread makes pairs of malloc and free at a rate, and works between them without a pause. The difference between its
+traced and its untraced work in the same time is the cost that a user feels. Beside it stands the estimate of the trace.
+Run as root in a checkout after scripts/setup --tests, on a quiet machine, because other work counts as cost. See
+docs/budget.md.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ RATES = (1_000, 10_000, 30_000, 100_000, 300_000, 0)
 
 
 def burst(target: Target, seconds: float, rate: int) -> tuple[float, int]:
-    """Work done and pairs made, a second."""
+    """Work and pairs per second."""
     before = target.ask("keep 1 0")
     after = target.ask(f"burst {round(seconds * 1000)} {rate}", timeout_s=seconds + 60)
     return (after["work"] - before["work"]) / seconds, (pairs(after) - pairs(before)) // round(seconds)
 
 
 def pairs(truth: dict[str, Any]) -> int:
-    """Pairs made so far."""
+    """Number of pairs so far."""
     return sum(site["allocated_count"] for site in truth["sites"] if site["function"] == "phases_burst")
 
 
 def main() -> None:
-    """Each rate under the governor, and without one."""
+    """Run each rate with the governor and without."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 20.0
     percent = sys.argv[2] if len(sys.argv) > 2 else "5%"
     print(f"{'pairs/s':>9} {'budget':>7} {'made/s':>9} {'work lost':>10} {'estimated':>10}  levels (seconds)")

@@ -1,15 +1,20 @@
-"""Two leaking HTTP servers under load: requests a second untraced and traced, and whether each report names the method.
+"""Loads two leaking HTTP servers: requests a second untraced and traced, and whether each report names the method.
 
     benchmarks/java_servers.py [ROUNDS [SECONDS [netty] [jetty]]]
 
-Netty forgets a pooled direct buffer in every 31st request (tests/targets/java/NettyServer.java); Jetty never ends the
-Deflater of every 1,009th (JettyServer.java). wrk keeps 16 connections busy, on the same machine. Each round is a new
-JVM, so that none begins with what another has leaked: warmed up by load, then loaded for a time untraced, for a time
-from just before a trace with default settings is started (attaching: the recorder starts, unwind tables are made,
-stacks get their names), for a time under that trace (steady), and untraced again: the mean of the two is what it is
-compared with, and the first round is thrown away. Ratios are those of one round. Requests that fail end the benchmark;
-a report that does not name the method that leaks gives it status 1. Run as root in a checkout after scripts/setup
---tests, which brings wrk and the servers' jars.
+Netty forgets a pooled direct buffer in every 31st request (tests/targets/java/NettyServer.java). Jetty never ends the
+Deflater of every 1,009th request (JettyServer.java). wrk keeps 16 connections busy, on the same machine.
+
+Each round is a new JVM, so that no round begins with the leaks of another. After a warm-up it runs four phases:
+
+    untraced   before the trace
+    attaching  from just before a trace with default settings starts: recorder, unwind tables, names of stacks
+    steady     under that trace
+    untraced   after the trace
+
+Ratios compare attaching and steady with the mean of the two untraced phases of the same round. The first round does not
+count. A failed request ends the benchmark. A report that does not name the leaking method makes the status 1. Run as
+root in a checkout after scripts/setup --tests, which installs wrk and the servers' jars.
 """
 
 from __future__ import annotations
@@ -30,16 +35,21 @@ from targets.servers import JETTY, NETTY, PACKAGES, Server
 
 LIMITS_PCT = {NETTY.name: 98, JETTY.name: 95}
 EVERY = {NETTY.name: 31, JETTY.name: 1009}
-"""In which of how many requests it leaks. Netty in each 7th leaks 50 to 100 MB a second, Jetty in each 97th 190: by
-that a server gets slower from one turn to the next.
+"""Server -> one request in so many leaks. More leaks make a server slower from one phase to the next: Netty leaks 50 to
+100 MB a second in each 7th request, Jetty 190 MB in each 97th.
 """
 BUDGET = "5%"
-"""That of the default settings."""
+"""The default of ``--max-overhead``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Requests a second of one JVM, and what its report says; ``is_named``: of the method that leaks."""
+    """Requests a second of one JVM, and its report.
+
+    Attributes:
+        is_named: The report names the leaking method.
+        text: The report in one line.
+    """
 
     untraced: float
     attaching: float
@@ -49,7 +59,7 @@ class Round:
 
 
 def answer(report: Report, server: Server) -> tuple[bool, str]:
-    """Whether the method that leaks is named; its rank among the program's sites, and what it holds."""
+    """Whether the report names the leaking method; its rank among the program's sites, and its bytes."""
     rows = [row for row in report["sites"] if row["owner"] == "program" and row["outstanding_bytes"]]
     rows.sort(key=lambda row: -row["outstanding_bytes"])
     hits = [
@@ -68,7 +78,7 @@ def answer(report: Report, server: Server) -> tuple[bool, str]:
 
 
 def traced(target: Target, port: int, seconds: int, server: Server) -> tuple[float, float, bool, str]:
-    """Requests a second while a trace attaches and under it, whether it names the method, and what it says."""
+    """Requests a second while a trace attaches and under it; whether it names the method; its report in a line."""
     before = target.ask("truth")
     with ThreadPoolExecutor(1) as other:
         attaching = other.submit(servers.load, port, seconds)
@@ -81,11 +91,11 @@ def traced(target: Target, port: int, seconds: int, server: Server) -> tuple[flo
     is_named, text = answer(report, server)
     levels = " ".join(sorted({window["level"] for window in report["mode"]["windows"]}))
     cut = report["completeness"]["truncated_stacks"]
-    return attached, steady, is_named, f"{n_leaked} leaked; {text}; watched: {levels}; truncated stacks {cut}"
+    return attached, steady, is_named, f"{n_leaked} leaked; {text}; levels: {levels}; truncated stacks {cut}"
 
 
 def one_round(server: Server, path: str, seconds: int) -> Round:
-    """One new JVM."""
+    """Run all phases in a new JVM."""
     command = ["java", "-cp", path, server.name, str(EVERY[server.name])]
     with Target(server.name, command=command) as target:
         port = int(target.readline())
@@ -97,7 +107,7 @@ def one_round(server: Server, path: str, seconds: int) -> Round:
 
 
 def main() -> None:
-    """Each server: rounds of untraced and traced load."""
+    """Run the rounds of each server and print medians."""
     n_rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 8
     names = sys.argv[3:]
@@ -124,7 +134,7 @@ def main() -> None:
         print(f"(limit {limit} %) {'ok' if steady >= limit else 'MISSED'}; while attaching {attaching:.1f} %;", end=" ")
         print(f"load average {os.getloadavg()[0]:.1f}, {n_rounds} rounds of {seconds} s, medians of ratios")
     if n_unnamed:
-        sys.exit(f"{n_unnamed} reports do not name the method that leaks")
+        sys.exit(f"{n_unnamed} reports do not name the leaking method")
 
 
 if __name__ == "__main__":

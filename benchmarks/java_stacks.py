@@ -1,12 +1,17 @@
-"""What a Java stack costs: CPU time of a malloc/free pair at growing depth, untraced and traced, in one JVM.
+"""Measures the cost of a Java stack: CPU time of a malloc/free pair by depth, untraced and traced, in one JVM.
 
     benchmarks/java_stacks.py [ROUNDS [RELEASE [OPTION ...]]]
 
-One thread does pairs at a number of compiled Java frames. Three ways: untraced; with the probes but every block skipped
-by its size (``--min-size``), which walks no stack; and with stacks. What the stacks cost is the difference of the last
-two: the walk, its hash, and the books of one block. RELEASE is ``debian`` (default) or one of tests/targets/jdks.py,
-OPTION one of the JVM: with ``-Xint`` the frames are interpreted. Run as root in a checkout after scripts/setup --tests.
-Limits, for compiled frames: 2,200 ns at 22 frames, 120 ns a further frame.
+One thread makes pairs below a number of compiled Java frames, in three ways:
+
+    untraced
+    skipped   with probes, but ``--min-size`` skips every block, so no stack is walked
+    stacks    with stacks
+
+The cost of the stacks is the difference of the last two: the walk, its hash, and the booking of one block. RELEASE is
+``debian`` (default) or one of tests/targets/jdks.py. OPTION is an option of the JVM: with ``-Xint`` the frames are
+interpreted. Run as root in a checkout after scripts/setup --tests. Limits, for compiled frames: 2,200 ns at 22 frames,
+120 ns for a further frame.
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ def measure(target: Target, rounds: int) -> dict[int, float]:
 
 
 def raw_frames(recording: Path) -> list[int]:
-    """Distinct return addresses in the stacks of the pairs, shallowest first: inlined frames are none of their own."""
+    """Number of return addresses in each stack of the pairs, shallowest first; inlined frames do not count."""
     with open_recording(recording) as opened:
         stacks = {
             site.key.stack_key: site.allocated_count for site in opened.sites if site.allocated_count >= PAIRS // 2
@@ -45,7 +50,7 @@ def raw_frames(recording: Path) -> list[int]:
 
 
 def main() -> None:
-    """All ways in turn, in one JVM."""
+    """Run all ways in turn, in one JVM."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     java = java_launcher(sys.argv[2] if len(sys.argv) > 2 else "debian")
     quiet = ["-XX:CompileCommand=quiet", "-XX:CompileCommand=dontinline,Depths::down"]
@@ -59,7 +64,7 @@ def main() -> None:
                 times[way] = measure(target, rounds)
                 continue
             with Trace(target, options=["--interval", "0.5s", *options]) as trace:
-                await_snapshots(trace, 4)  # the unwind tables are there by then
+                await_snapshots(trace, 4)  # by then the unwind tables are ready
                 times[way] = measure(target, rounds)
                 trace.stop()
                 frames = raw_frames(trace.recording)

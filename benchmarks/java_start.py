@@ -1,15 +1,16 @@
-"""What tracing costs a JVM that is just starting: classes are loaded, all is interpreted, JIT compilers allocate.
+"""Measures the cost of a trace for a starting JVM: it loads classes, interprets everything, and its compilers allocate.
 
     benchmarks/java_start.py [ROUNDS [COMPILATIONS [parts]]]
 
-A new JVM that has done nothing yet compiles a Java source in memory so many times; compared is how long it takes for
-that, untraced, traced with default settings (the budget included) and traced with none. It is a fixed amount of work:
-in a fixed time a JVM that is held up does not get as far in its warm-up, and is compared by its slow part. The trace is
-attached before the work begins, so its own start is not in it, and neither are the JVM's first 0.1 s. All three in turn
-in each round, in changing order, the first round thrown away; ratios are those of one round. Beside the time stands the
-CPU time of the JVM and of the recorder meanwhile: with cores to spare only the JVM's would show. With ``parts`` also
-without Java stacks, sampled, and without allocator probes: what each adds. Run as root in a checkout after
-scripts/setup --tests.
+A new JVM compiles a Java source in memory a number of times. The benchmark compares the time: untraced, traced with
+default settings (with the budget), and traced without a budget. The amount of work is fixed, because in a fixed time a
+slowed JVM would not get as far in its warm-up, and would be compared by its slow part. The trace attaches before the
+work begins, so neither its own start nor the JVM's first 0.1 s count.
+
+Each round runs all three in turn, in changing order. Ratios compare runs of one round. The first round does not count.
+Beside the time stands the CPU time of the JVM and of the recorder: with idle cores only the JVM's would show. ``parts``
+adds traces without Java stacks, sampled, and without allocator probes, to show what each part adds. Run as root in a
+checkout after scripts/setup --tests.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from support import Report, Target, Trace, target_path
 LIMIT_PCT = 95
 OFF = ("--max-overhead", "off")
 MODES: dict[str, tuple[str, ...] | None] = {"untraced": None, "default": ("--max-overhead", "5%"), "no budget": OFF}
-"""What is compared -> options of the trace, None without one."""
+"""Name of a run -> options of its trace; None: untraced."""
 PARTS = {
     "no budget, frame pointers": (*OFF, "--unwind", "fp"),
     "sampled": (*OFF, "--sample", "512K"),
@@ -41,7 +42,7 @@ PARTS = {
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One JVM's first so many compilations: seconds, CPU seconds of both sides, and the report."""
+    """The first compilations of one JVM: seconds, CPU seconds of JVM and recorder, and the report."""
 
     seconds: float
     cpu_s: float
@@ -64,23 +65,23 @@ def start(n_compilations: int, options: Sequence[str] | None) -> Start:
     return Start(elapsed_s, used_s[0], sum(used_s[1:]), report)
 
 
-def told(report: Report, seconds: float) -> str:
-    """What a trace had to do."""
+def trace_in_words(report: Report, seconds: float) -> str:
+    """Amount of work of a trace, in words."""
     calls, heap = report["overhead"]["probe_hits"], report["totals"]["heap"]
     levels = " ".join(dict.fromkeys(window["level"] for window in report["mode"]["windows"]))
     return (
         f"{heap['allocated_count']:,} allocations in the totals, {calls:,} hits, {calls / seconds:,.0f} a second; "
-        f"watched: {levels}"
+        f"levels: {levels}"
     )
 
 
 def median(starts: Sequence[Start], base: Sequence[Start], name: str) -> float:
-    """Median, over the rounds, of a figure as a multiple of the same round's untraced one."""
+    """Median over the rounds of a figure, divided by the untraced figure of the same round."""
     return statistics.median(getattr(one, name) / getattr(other, name) for one, other in zip(starts, base, strict=True))
 
 
 def main() -> None:
-    """All modes in turn, several times."""
+    """Run all modes in turn, several times."""
     n_rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     n_compilations = int(sys.argv[2]) if len(sys.argv) > 2 else 30
     modes = MODES | (PARTS if sys.argv[3:] == ["parts"] else {})
@@ -102,7 +103,7 @@ def main() -> None:
         recorder_s = statistics.median(one.recorder_cpu_s for one in starts)
         print(f"{name}: {pct:.1f} % of the untraced speed (limit {LIMIT_PCT} %)", end=" ")
         print(f"{'ok' if pct >= LIMIT_PCT else 'MISSED'}; {cpu:.2f} times its CPU time, recorder {recorder_s:.2f} s;")
-        print(f"  the last one: {told(last.report, last.seconds)}")
+        print(f"  last run: {trace_in_words(last.report, last.seconds)}")
 
 
 if __name__ == "__main__":

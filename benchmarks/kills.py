@@ -1,9 +1,9 @@
-"""SIGKILL at random moments: a killed tracer leaves a recording that reports, of a killed target there is a report.
+"""SIGKILL at random moments: a killed tracer leaves a recording that reports, and a killed target gives a report.
 
     benchmarks/kills.py [tracer=200] [target=200]
 
-Run as root in a checkout after scripts/setup --tests. The same as tests/integration/test_kills.py, at length. A moment
-is anywhere from the appearance of the recording to some snapshots later.
+Runs tests/integration/test_kills.py with more kills. A kill comes anywhere between the appearance of the recording and
+some snapshots later. Run as root in a checkout after scripts/setup --tests.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TEST = Path(__file__).resolve().parent.parent / "tests" / "integration" / "test_
 
 
 def main(arguments: list[str]) -> int:
-    """Run the test at length; 0 where every kill was survived."""
+    """Run the test with many kills; 0 if it passed."""
     wanted = dict(argument.partition("=")[::2] for argument in arguments) or {"tracer": "200", "target": "200"}
     failed = 0
     for who, n in wanted.items():

@@ -1,10 +1,10 @@
-"""What tracing costs the target: nanoseconds added to a malloc/free pair, side by side in one run.
+"""Measures the cost of a trace for the target: nanoseconds added to a malloc/free pair.
 
     benchmarks/overhead.py [ROUNDS]
 
-One thread does pairs of 16 to 1,024 bytes and nothing else: the worst case. Each round runs it untraced, under
-nativeleak, with stacks by unwind tables and by frame pointers. Run as root in a checkout after scripts/setup --tests.
-Prints medians; docs/performance.md.
+One thread makes pairs of 16 to 1,024 bytes and does nothing else: the worst case. Each round runs it untraced, traced
+with unwind tables, and traced with frame pointers. Prints medians. Run as root in a checkout after scripts/setup
+--tests.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ PAIRS = 300_000
 
 @contextlib.contextmanager
 def nativeleak(pid: int, *options: str) -> Iterator[None]:
-    """nativeleak with its default settings."""
+    """A trace with these options."""
     with Trace(pid, options=options) as trace:
         yield
         trace.stop()
 
 
 def pair_ns(tracer: str) -> float:
-    """Nanoseconds a pair under one tracer; the target's own measure."""
+    """Nanoseconds per pair under one tracer, by the target's own clock."""
     with Target("churn", str(PAIRS), "1", "0", "1") as target:
         traced = {
             "untraced": contextlib.nullcontext,
@@ -43,7 +43,7 @@ def pair_ns(tracer: str) -> float:
 
 
 def main() -> None:
-    """All in turn, several times."""
+    """Run all tracers in turn, several times."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     times: dict[str, list[float]] = {"untraced": [], "nativeleak": [], "nativeleak --unwind fp": []}
     for _ in range(rounds):

@@ -1,15 +1,18 @@
-"""What tracing costs the target, ours and the peers', on the same work in one run.
+"""Compares the cost of nativeleak for the target with other tools, on the same work in one run.
 
     benchmarks/peers.py [--rounds 5] [--only TRACER]... [--plot docs/overhead.png] [pairs] [rates]
 
-``pairs``: one thread, malloc/free pairs of 16 to 1,024 bytes and nothing else: CPU time added to a pair.
-``rates``: four threads on all cores with work between, 1,000 to 100,000 pairs a second: time added to the median pair,
-CPU time of the target added by pair, and throughput lost, by the recorder's own work too. At the lowest rate only
-the first is more than noise: a pair has a thousand times its cost of work beside it.
+``pairs``: one thread makes malloc/free pairs of 16 to 1,024 bytes and does nothing else. Prints the CPU time added to a
+pair.
 
-Each round takes all tracers in turn, each with a process of its own that is measured untraced and traced; figures are
-medians of the differences. The target has a copy of the C library of its own: bcc's tools leave a reference counter
-on a probed place, and the kernel refuses others there. A peer has begun when the target shows it.
+``rates``: four threads on all cores, with work between their pairs, 1,000 to 100,000 pairs a second. Prints the time
+added to the median pair, the target's CPU time added to a pair, and the lost throughput, to which the recorder's own
+work adds. At the lowest rate only the first figure is more than noise: the work beside a pair is a thousand times its
+cost.
+
+Each round runs all tracers in turn, each on a new process, untraced and traced. Figures are medians of the differences.
+The target has its own copy of the C library: bcc's tools leave a reference counter on a probed address, and the kernel
+refuses other probes there. Another tool counts as attached once the target's cost shows it.
 
 Run as root in a checkout after scripts/setup --tests. Packages: bpfcc-tools bpftrace heaptrack; for --plot the Python
 package matplotlib.
@@ -34,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import empty_probes
 
+from nativeleak import arch
 from nativeleak.engines.bpf.kernel.loaders.bcc_compiler import write_stubs
 from stacks import await_snapshots
 from support import Target, Trace, Truth, eventually
@@ -42,7 +46,7 @@ LIBC = "libc.so.6"
 WARM_PAIRS = 2_000
 PAIRS = 50_000
 RATES = (1_000, 10_000, 100_000)
-"""Pairs a second, of all threads together, untraced."""
+"""Pairs a second of all threads together, untraced."""
 THREADS = 4
 RATE_SECONDS = 2.0
 
@@ -53,7 +57,7 @@ uretprobe:{libc}:malloc /@size[tid]/ {{
 }}
 uprobe:{libc}:free /@bytes[arg0]/ {{ delete(@bytes[arg0]); delete(@stack[arg0]); }}
 """
-"""Blocks with their sizes and stacks, as the peers keep them."""
+"""Keeps blocks with their sizes and stacks, as memleak does."""
 
 Attach = Callable[[Target, Path], contextlib.AbstractContextManager[None]]
 
@@ -63,17 +67,17 @@ struct pt_regs {
   unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
 };
 """
-"""What memleak needs of the kernel's headers beside what our own BCC loader writes, where none are installed."""
+"""The part of the kernel headers that memleak needs besides the stubs of nativeleak's BCC loader."""
 
 
 @dataclass(frozen=True)
 class Tracer:
-    """One that is measured.
+    """A tool that is measured.
 
     Attributes:
-        attach: While the context is open the target is traced.
-        preload: Loaded into the target from its start on; then it is compared with another process that has none.
-        programs: What has to be installed.
+        attach: Traces the target while the context is open.
+        preload: Library that the target loads at its start; it is then compared with another process without it.
+        programs: Programs that must be installed.
     """
 
     name: str
@@ -83,7 +87,7 @@ class Tracer:
 
 
 def ours(*options: str) -> Attach:
-    """nativeleak with these options; everything is in place, tables too, when it has made three snapshots."""
+    """nativeleak with these options. After three snapshots everything is ready, unwind tables too."""
 
     @contextlib.contextmanager
     def attach(target: Target, _libc: Path) -> Iterator[None]:
@@ -102,21 +106,21 @@ def nothing(_target: Target, _libc: Path) -> Iterator[None]:
 
 
 def empty(*, declined: bool) -> Attach:
-    """Probes that do nothing."""
+    """Empty probes."""
     return lambda target, _libc: empty_probes.attached(target.pid, declined=declined)
 
 
 def peer(make_command: Callable[[Target, Path], list[str]]) -> Attach:
-    """A tracer that is a program of its own."""
+    """Another program."""
 
     @contextlib.contextmanager
     def attach(target: Target, libc: Path) -> Iterator[None]:
         usual_ns = cpu_ns(target.ask(f"1 {WARM_PAIRS} 0"))
         headers = libc.parent / "headers"
         if not headers.exists():
-            write_stubs(headers, "x86_64")
+            write_stubs(headers, arch.X86_64)
             (headers / "include/uapi/linux/ptrace.h").write_text(PTRACE_H)
-        # A group of its own: some start helpers.
+        # A new process group: some tools start further processes.
         process = subprocess.Popen(
             make_command(target, libc),
             stdout=subprocess.DEVNULL,
@@ -125,7 +129,7 @@ def peer(make_command: Callable[[Target, Path], list[str]]) -> Attach:
             start_new_session=True,
         )
         try:
-            eventually(lambda: cpu_ns(target.ask(f"1 {WARM_PAIRS} 0")) > 10 * usual_ns, "the peer's probes")
+            eventually(lambda: cpu_ns(target.ask(f"1 {WARM_PAIRS} 0")) > 10 * usual_ns, "the other tool's probes")
             # Entry and return are attached one after the other.
             eventually(lambda: is_steady(target), "a steady cost")
             yield
@@ -141,18 +145,18 @@ def peer(make_command: Callable[[Target, Path], list[str]]) -> Attach:
 
 
 def is_steady(target: Target) -> bool:
-    """Three turns that cost the same within a tenth."""
+    """Whether three turns cost the same within a tenth."""
     costs = [cpu_ns(target.ask(f"1 {WARM_PAIRS} 0")) for _ in range(3)]
     return max(costs) < 1.1 * min(costs)
 
 
 def memleak(target: Target, libc: Path) -> list[str]:
-    """bcc's memleak as Debian has it."""
+    """bcc's memleak, as Debian packages it."""
     return ["memleak-bpfcc", "-p", str(target.pid), "-O", str(libc), "3600"]
 
 
 def bpftrace(target: Target, libc: Path) -> list[str]:
-    """A script that keeps what memleak keeps."""
+    """A bpftrace script that keeps the same as memleak."""
     return ["bpftrace", "-p", str(target.pid), "-e", BPFTRACE.format(libc=libc)]
 
 
@@ -171,13 +175,13 @@ RATED = ("empty probes", "nativeleak", "nativeleak governed", "memleak-bpfcc", "
 
 
 def cpu_ns(answer: Truth) -> float:
-    """CPU time of a pair."""
+    """CPU time of a pair, nanoseconds."""
     return float(answer["cpu_ns"]) / float(answer["n_pairs"])
 
 
 @contextlib.contextmanager
 def private_target(preload: str = "") -> Iterator[tuple[Target, Path]]:
-    """The target with a copy of the C library of its own."""
+    """The target with its own copy of the C library."""
     with tempfile.TemporaryDirectory(prefix="nativeleak-peers-") as room:
         libc = Path(room) / LIBC
         shutil.copy(next(Path("/lib").glob(f"*-linux-gnu/{LIBC}")), libc)
@@ -187,7 +191,7 @@ def private_target(preload: str = "") -> Iterator[tuple[Target, Path]]:
 
 
 def compare(tracer: Tracer, command: str) -> tuple[Truth, Truth]:
-    """The same work untraced, traced, and untraced again: the machine may have become slower meanwhile."""
+    """Run the same work untraced, traced, and untraced again, because the machine may have become slower meanwhile."""
     with private_target() as (target, libc):
         target.ask(f"1 {WARM_PAIRS} 0")
         before = target.ask(command, 600)
@@ -204,7 +208,7 @@ def compare(tracer: Tracer, command: str) -> tuple[Truth, Truth]:
 
 
 def missing(tracer: Tracer) -> bool:
-    """Say so where a peer is not installed."""
+    """Whether a tool is not installed; prints its missing programs."""
     lacking = [name for name in tracer.programs if shutil.which(name) is None]
     if lacking:
         print(f"# {tracer.name}: not installed: {' '.join(lacking)}")
@@ -212,7 +216,7 @@ def missing(tracer: Tracer) -> bool:
 
 
 def pairs(rounds: int, tracers: list[Tracer]) -> dict[str, float]:
-    """One thread that does nothing else: ns of CPU time added to a pair."""
+    """Print and return the CPU time added to a pair, in ns, with one thread that does nothing else."""
     added: dict[str, list[float]] = {tracer.name: [] for tracer in tracers}
     base: list[float] = []
     for _ in range(rounds):
@@ -235,7 +239,7 @@ def pairs(rounds: int, tracers: list[Tracer]) -> dict[str, float]:
 
 
 def work_for(rate: int) -> tuple[int, int]:
-    """Rounds of work before each pair for a rate, and pairs a thread for the time that is measured."""
+    """Rounds of work before each pair for a rate, and pairs per thread for the measured time."""
     with private_target() as (target, _):
         n_rounds, n_pairs = 1_000, 2_000
         for _ in range(4):
@@ -251,7 +255,7 @@ Rated = dict[tuple[str, int], float]
 
 
 def rates(rounds: int, tracers: list[Tracer]) -> Rated:
-    """Four threads with work between."""
+    """Run four threads with work between their pairs; print and return the lost throughput."""
     figures: Rated = {}
     print(f"\n{THREADS} threads with work between; {rounds} rounds, medians")
     print(f"{'':<26}{'pairs/s':>9}{'median pair, ns':>17}{'CPU ns a pair':>15}{'throughput lost':>17}")
@@ -290,7 +294,7 @@ def plot(figures: Rated, path: Path) -> None:
 
 
 def main() -> None:
-    """What is asked for, or both."""
+    """Run the given parts, or both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", help="pairs, rates")
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,9 +1,9 @@
-"""What the recorder itself costs: time to the first probe, memory, CPU, a snapshot of millions of blocks.
+"""Measures the recorder itself: time to the first probe, memory, CPU, a snapshot of millions of blocks.
 
     benchmarks/recorder.py [first-probe] [memory] [cpu] [snapshot]
 
-Run as root in a checkout after scripts/setup --tests. Prints one line a figure, with the median of all rounds and the
-limit it is held against (docs/performance.md).
+Prints one line per figure, with the median of all rounds and its limit (docs/performance.md). Run as root in a checkout
+after scripts/setup --tests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROUNDS = 5
 
 
 def first_probe() -> None:
-    """Process start to the line that says that all probes are in place."""
+    """Time from the start of the process to the message that all probes are in place."""
     for name, make, limit_s in (("C program", lambda: Target("exits"), 0.6), ("JVM", lambda: leaker(), 1.0)):
         times_s = []
         for _ in range(ROUNDS):
@@ -36,7 +36,7 @@ def first_probe() -> None:
 
 
 def memory() -> None:
-    """Resident memory of the recorder with 1,000 sites."""
+    """Resident memory of the recorder with 1,024 sites."""
     with Target("million", "64", "16", "100000") as target, Trace(target) as trace:
         target.go()
         report = trace.stop()
@@ -44,7 +44,7 @@ def memory() -> None:
 
 
 def cpu() -> None:
-    """CPU of the recorder while a program makes 10,000 allocations a second, for 30 s."""
+    """CPU time of the recorder while a program makes 10,000 allocations a second, for 30 s."""
     with Target("churn", "150000", "2", "5000") as target, Trace(target) as trace:
         start_s = time.perf_counter()
         target.go(timeout_s=300)
@@ -74,7 +74,7 @@ def snapshot() -> None:
 
 
 def show(what: str, value: float, unit: str, limit: float) -> None:
-    """One line."""
+    """Print one figure with its limit."""
     print(f"{what}: {value:.3g} {unit} (limit {limit:g}) {'ok' if value <= limit else 'MISSED'}", flush=True)
 
 

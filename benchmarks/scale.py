@@ -1,9 +1,9 @@
-"""What very large targets cost the tracer: threads, mappings, executable mappings, objects.
+"""Measures the tracer on very large targets: threads, mappings, executable mappings, objects.
 
     benchmarks/scale.py [threads=10000] [maps=65000] [late=65000] [code=3000] [objects=1500]
 
-Run as root in a checkout after scripts/setup --tests. For each: seconds until attached, CPU of the tracer a snapshot
-and in all, its peak memory, and whether every block of the target is in the report.
+Prints for each: seconds until attached, the tracer's CPU time for a snapshot and as a whole, its peak memory, and
+whether the report has every block of the target. Run as root in a checkout after scripts/setup --tests.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from support import Report, Target, Trace, eventually, target_path
 
 DEFAULTS = {"threads": 10_000, "maps": 65_000, "late": 65_000, "code": 3_000, "objects": 1_500}
 OPTIONS = {"late": ["--ring-size", "16M"]}
-"""As many events at once are more than wait in the default ring; what is lost then is counted, and looked up anew."""
+"""The default ring buffer is too small for so many events at once: it would lose some of them."""
 BLOCK_BYTES = 1009
 PAGE_BYTES = 4096
 SNAPSHOTS = 5
 
 
 def measure(kind: str, n: int) -> bool:
-    """Trace a target of ``n``; print a line; whether it is exact."""
+    """Trace a target of size ``n`` and print its figures; whether the report is exact."""
     with ExitStack() as stack:
         room = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nativeleak-scale-")))
         target = stack.enter_context(Target("many", kind, n, *more_arguments(kind, n, room)))
@@ -49,14 +49,14 @@ def measure(kind: str, n: int) -> bool:
     rss_mib = overhead["tracer_max_rss_bytes"] / 2**20
     snapshot_ms = report["completeness"]["snapshot_us"] / 1e3
     print(f"{kind} {n:,}: attached after {attached_s:.2f} s; end and report {end_s:.1f} s")
-    print(f"  a snapshot {snapshot_ms:.0f} ms, {cpu_s / SNAPSHOTS:.3f} s of CPU with all around it")
+    print(f"  a snapshot {snapshot_ms:.0f} ms, {cpu_s / SNAPSHOTS:.3f} s of CPU, naming and writing included")
     print(f"  tracer {rss_mib:.0f} MiB, {overhead['tracer_cpu_s']:.1f} s of CPU")
     print(f"  {blocks:,} blocks {'exact' if exact else 'NOT EXACT'}", flush=True)
     return exact
 
 
 def more_arguments(kind: str, n: int, room: Path) -> list[Path]:
-    """What ``many`` needs besides a number."""
+    """Further arguments of the target ``many``."""
     library = target_path("libhostile.so")
     if kind == "objects":
         for i in range(n):
@@ -66,13 +66,13 @@ def more_arguments(kind: str, n: int, room: Path) -> list[Path]:
 
 
 def cpu_of(pid: int) -> float:
-    """Seconds of CPU that a process has used."""
+    """CPU time of a process, seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
 
 
 def is_exact(report: Report, blocks: int, n_mapped: int) -> bool:
-    """All blocks are there, and their stacks whole."""
+    """Whether the report has all blocks and all mappings."""
     sites = [site for site in report["sites"] if site["outstanding_bytes"] % BLOCK_BYTES == 0]
     sites = [site for site in sites if site["kind"] == "heap"]
     found = sum(site["outstanding_bytes"] for site in sites), sum(site["outstanding_count"] for site in sites)

@@ -1,11 +1,15 @@
-"""Does anything get lost? The rate and the race that docs/accuracy.md tells of, at their full length.
+"""Runs the exactness tests of docs/accuracy.md for longer: does anything get lost?
 
     benchmarks/soak.py [rate] [budget] [race] [lives] [sequences] [flat]
 
-Run as root in a checkout after scripts/setup --tests. `rate`: 200,000 allocations a second for 60 s; `budget`: the same
-with the default budget, which watches less of it, but may lose nothing of what it watches; `race`: 8 threads
-at one size class, 10 million operations; `lives`: 100,000 threads; `sequences`: 5,000 random ones; `flat`: 50,000 pairs
-a second for ten minutes, in which the recorder's memory must not grow. Each is exact or MISSED.
+    rate       200,000 allocations a second for 60 s
+    budget     the same with the default budget, which traces less, and may lose nothing of that
+    race       8 threads on one size class, 10 million operations
+    lives      100,000 threads
+    sequences  5,000 random sequences of calls
+    flat       50,000 pairs a second for ten minutes; the recorder's memory must not grow
+
+Each prints exact or MISSED. Run as root in a checkout after scripts/setup --tests.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ MAX_GROWTH_KIB = 1024
 
 
 def rate() -> bool:
-    """The rate is that of the target's own clock; every allocation is in the totals."""
+    """Whether every allocation is in the totals; prints the rate by the target's own clock."""
     with Target("churn", RATE // 2 * SECONDS, 2, RATE // 2) as target, Trace(target) as trace:
         truth = target.go(timeout_s=10 * SECONDS)
         report = trace.stop()
@@ -44,7 +48,7 @@ def rate() -> bool:
 
 
 def budget() -> bool:
-    """What the default budget lets be watched of the same is said for each part of the time, and nothing is lost."""
+    """Whether nothing is lost under the default budget; prints the seconds at each level."""
     with (
         Target("churn", RATE // 2 * SECONDS, 2, RATE // 2) as target,
         Trace(target, options=["--max-overhead", "5%"]) as trace,
@@ -68,7 +72,7 @@ def resident_kib(pid: int) -> int:
 
 
 def flat() -> bool:
-    """The recorder's memory a tenth of the time after the start, and at the end."""
+    """Whether the recorder's memory stays the same from the first tenth of the time to the end."""
     with Target("churn", FLAT_RATE // 2 * FLAT_SECONDS, 2, FLAT_RATE // 2) as target, Trace(target) as trace:
         target.send("go")
         time.sleep(FLAT_SECONDS / 10)
@@ -84,7 +88,7 @@ def flat() -> bool:
 
 
 def test_at_length(name: str, variable: str, n: int) -> bool:
-    """A test that takes its length from the environment."""
+    """Run a test that takes its length from the environment."""
     start_s = time.perf_counter()
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-s", *str(TESTS / name).split()]
     done = subprocess.run(command, env={**os.environ, variable: str(n)}, capture_output=True, text=True, check=False)

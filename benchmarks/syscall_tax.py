@@ -1,11 +1,12 @@
-"""What tracepoints at a few system calls cost everybody: the kernel then goes the long way round at all of them.
+"""Measures what tracepoints at a few system calls cost all processes: every system call takes a longer way.
 
     benchmarks/syscall_tax.py [ROUNDS]
 
-First a loop of getppid, a system call that no trace looks at, in a process that is not traced: with no tracepoint, with
-one at the entry of mmap, with one at its exit, with both. Then requests a second of the two servers of java_servers.py,
-untraced, with both and without in turns: what a trace costs them before it has seen anything. The programs are ours,
-their windows closed. Run as root in a checkout after scripts/setup --tests.
+First it runs a loop of getppid, a system call that no trace reads, in an untraced process: without a tracepoint, with
+one at the entry of mmap, with one at its exit, with both. Then it counts requests a second of the two servers of
+java_servers.py, untraced, with both tracepoints and without in turns: the cost of a trace before it has seen an event.
+The tracepoints run nativeleak's programs, with the window closed. Run as root in a checkout after scripts/setup
+--tests.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from nativeleak.engines.bpf.kernel import perf
 from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfObject, Libbpf, object_path
+from nativeleak.engines.bpf.kernel.mounts import Tracefs
 from support import Target
 from targets import servers
 from targets.servers import JETTY, NETTY, Server
@@ -31,13 +33,13 @@ ENTRY, EXIT = ("on_mmap_entry", "syscalls/sys_enter_mmap"), ("on_syscall_exit", 
 KINDS = {"none": (), "at an entry": (ENTRY,), "at an exit": (EXIT,), "at both": (ENTRY, EXIT)}
 CALLS, BLOCKS = 200_000, 20
 NEVER = "1000000000"
-"""In which of how many requests the servers leak."""
+"""The servers leak in one request of so many."""
 
 
 @contextlib.contextmanager
 def attached(bpf: BpfObject, events: Sequence[tuple[str, str]]) -> Iterator[None]:
-    """Tracepoints with our programs, as a trace has them."""
-    tracefs = perf.Tracefs()
+    """Attach nativeleak's programs to tracepoints, as a trace does."""
+    tracefs = Tracefs()
     fds = [perf.attach_tracepoint(bpf.program_fd(program), tracefs.event_id(event)) for program, event in events]
     try:
         yield
@@ -48,7 +50,7 @@ def attached(bpf: BpfObject, events: Sequence[tuple[str, str]]) -> Iterator[None
 
 
 def call_ns() -> float:
-    """Nanoseconds of a getppid, ctypes included: the least of some blocks."""
+    """Nanoseconds of a getppid, with ctypes: the minimum over several blocks."""
     getppid = ctypes.CDLL(None).getppid
     best = float("inf")
     for _ in range(BLOCKS):
@@ -60,7 +62,7 @@ def call_ns() -> float:
 
 
 def server_ratio(bpf: BpfObject, server: Server, n_rounds: int) -> tuple[float, list[float]]:
-    """Requests a second without, the median, and those with as a share of those just before."""
+    """Median requests a second without tracepoints; the ratios of each run with them to the run before."""
     command = ["java", "-cp", server.class_path() or "", server.name, NEVER]
     without, ratios = [], []
     with Target(server.name, command=command) as target:
@@ -74,7 +76,7 @@ def server_ratio(bpf: BpfObject, server: Server, n_rounds: int) -> tuple[float, 
 
 
 def main() -> None:
-    """The loop, then the servers."""
+    """Run the loop, then the servers."""
     n_rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
     bpf = BpfObject(Libbpf(), object_path())
     with bpf:

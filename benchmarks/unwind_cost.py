@@ -1,10 +1,10 @@
-"""What a walk of the stack costs: nanoseconds added to one pair of malloc and free, by the depth of the stack.
+"""Measures the cost of a stack walk: nanoseconds added to a malloc/free pair, by the depth of the stack.
 
     benchmarks/unwind_cost.py [ROUNDS=5]
 
-Run as root in a checkout after scripts/setup --tests, on a machine with nothing else to do. The same program is
-measured untraced, walked by tables (built without frame pointers) and by frame pointers (built with them), in turns;
-each figure is the median of all rounds, of CPU time. The whole of tracing is in it: probes, ledger, totals.
+The same program runs in turns: untraced, walked with unwind tables (built without frame pointers), and walked with
+frame pointers (built with them). Each figure is the median CPU time of all rounds. It includes all of tracing: probes,
+ledger, totals. Run as root in a checkout after scripts/setup --tests, on an idle machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from support import Target, Trace, nativeleak
 
 DEPTHS = (0, 8, 16, 32, 64, 100)
 MODES = {"untraced": "pairs_nofp", "tables": "pairs_nofp", "fp": "pairs"}
-"""Way to walk -> target."""
+"""Kind of walk -> target."""
 
 FRAMES_AT_0 = 5
 """Return addresses above malloc at depth 0."""
@@ -34,14 +34,14 @@ Costs = dict[tuple[str, int], list[float]]
 
 
 def measure(target: Target, mode: str, costs: Costs) -> None:
-    """One pair at each depth, once; the first of a depth makes the site and is dropped."""
+    """Measure one pair at each depth; the first pair of a depth creates the site and does not count."""
     for depth in DEPTHS:
         target.ask(str(depth))
         costs[mode, depth].append(target.ask(str(depth))["ns"])
 
 
 def run(rounds: int) -> Costs:
-    """All modes in turns."""
+    """Run all modes in turns."""
     costs: Costs = defaultdict(list)
     for _ in range(rounds):
         for mode, name in MODES.items():
@@ -50,7 +50,7 @@ def run(rounds: int) -> Costs:
                     measure(target, mode, costs)
                     continue
                 with Trace(target, options=["--unwind", mode, "--interval", "0.5s"]) as trace:
-                    # All tables are there then, and the probes that were there to measure with are gone.
+                    # By then all unwind tables are ready, and the calibration probes are gone.
                     await_snapshots(trace, 3)
                     measure(target, mode, costs)
                     trace.stop()
@@ -76,7 +76,7 @@ def main(rounds: int) -> None:
 
 
 def show(what: str, value_ns: float, limit_ns: float) -> None:
-    """One line."""
+    """Print one figure with its limit."""
     print(f"{what}: {value_ns:.0f} ns (limit {limit_ns:g}) {'ok' if value_ns <= limit_ns else 'MISSED'}", flush=True)
 
 

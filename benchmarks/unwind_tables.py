@@ -1,10 +1,10 @@
-"""What unwind tables cost to make: time, memory, and their size, for the machine's own large objects.
+"""Measures the building of unwind tables: time, memory and size, for large objects of this machine.
 
     benchmarks/unwind_tables.py [OBJECT ...]
 
-Run in a checkout. Prints one line an object: the time until the recorder has its call-site table (median of all rounds,
-with the limit it is held against, where there is one), the CPU and peak memory of the child that makes it (none for
-small objects), what the recorder grew by, and the size of the table and of the full one.
+Prints one line per object: the time until the recorder has its call-site table (median of all rounds, with its limit if
+there is one), CPU time and peak memory of the child that builds it (none for small objects), the growth of the
+recorder, and the sizes of the table and of the full table. Run in a checkout.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def resident_kib() -> int:
 
 
 def measure(path: str, *, full: bool) -> dict[str, float | str]:
-    """Make one table as the recorder does; to be run in a process of its own, so that nothing was allocated before."""
+    """Build one table as the recorder does; call it in a new process, so that nothing was allocated before."""
     before_kib = resident_kib()
     start_s = time.perf_counter()
     table = build(path, full=full)
@@ -64,7 +64,7 @@ def measure(path: str, *, full: bool) -> dict[str, float | str]:
 
 
 def measure_apart(path: str, kind: str) -> dict[str, float]:
-    """``measure`` in a process of its own."""
+    """``measure`` in a new process."""
     command = [sys.executable, __file__, "--measure", kind, path]
     made: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return made
@@ -90,7 +90,7 @@ def show(path: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Measure the objects that are there."""
+    """Measure the objects that exist."""
     if arguments[:1] == ["--measure"]:
         print(json.dumps(measure(arguments[2], full=arguments[1] == "full")))
         return

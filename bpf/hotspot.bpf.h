@@ -214,7 +214,7 @@ __noinline u64 mix_name(u32 index, u64 symbol, u64 hash)
 
 /*
  * Cookie of an interpreted method, from the names of its class and itself. It tells the method from another that gets
- * its addresses once the class is unloaded. hotspot/identity.py computes the same when it names the frame.
+ * its addresses once the class is unloaded. runtimes/hotspot/identity.py computes the same when it names the frame.
  */
 static __always_inline u64 method_cookie(struct scratch *scr, const struct nl_java *java,
 					 u64 const_method)

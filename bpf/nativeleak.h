@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Shared by the BPF programs and tracer/nativeleak/engines/bpf/kernel/abi.py. The size of every struct is asserted on both
- * sides; a field changes in both files or in neither.
+ * Shared by the BPF programs and tracer/nativeleak/engines/bpf/kernel/abi.py: a field changes in both files or in
+ * neither. A unit test compares every offset, size and number of an enum with the compiled object.
  */
 #ifndef NATIVELEAK_H
 #define NATIVELEAK_H
@@ -72,9 +72,9 @@ enum nl_alloc_call {
 #define NL_NESTED_BYTES 0x10000
 
 /*
- * Cookie of a probe at an exit. Bits 8-15: slot of the target. 16-31: words from the stack pointer to the return address.
- * 32-36: register that holds the result, by x86-64 number, or one of the two below. 40-43: condition of a branch, as in its
- * opcode, that has to hold. 44: there is one.
+ * Cookie of a probe at an exit. Bits 8-15: slot of the target. 16-31: words from the stack pointer to the return
+ * address. 32-36: register that holds the result, by x86-64 number, or one of the two below. 40-43: condition of a
+ * branch, as in its opcode, that has to hold. 44: there is one.
  */
 #define NL_EXIT_WORDS(cookie) (((cookie) >> 16) & 0xffff)
 #define NL_EXIT_REGISTER(cookie) (((cookie) >> 32) & 0x1f)

@@ -1,7 +1,7 @@
 """Build hook: compiles the BPF programs with clang into the package, for x86-64 and arm64.
 
-Runs for wheels and editable installs alike. An object that is newer than every source it is made of is kept, so a
-second install does no needless work.
+Runs for wheels and editable installs alike. An object that is newer than all its sources stays, so a second install
+compiles nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MACHINES = {"x86_64": "x86", "aarch64": "arm64"}
-"""uname -m -> the name libbpf's ``bpf_tracing.h`` has for it (``__TARGET_ARCH_``)."""
+"""uname -m -> the name of the machine in libbpf's ``bpf_tracing.h`` (``__TARGET_ARCH_``)."""
 
 
 class BpfBuildHook(BuildHookInterface):
@@ -23,7 +23,7 @@ class BpfBuildHook(BuildHookInterface):
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile what is missing or older than its sources; a wheel has the sources too."""
+        """Compile objects that are missing or older than their sources; a wheel also carries the sources."""
         root = Path(self.root)
         sources = [*sorted((root / "bpf").glob("*.[ch]")), Path(__file__)]
         newest = max(source.stat().st_mtime for source in sources)
@@ -34,7 +34,7 @@ class BpfBuildHook(BuildHookInterface):
             build_data["artifacts"].append(str(target.relative_to(root)))
             build_data.setdefault("force_include", {})
         if version == "standard":
-            # What BCC compiles where no object fits; a checkout has it already.
+            # BCC compiles these sources if no object fits; a checkout has them already.
             for source in sorted((root / "bpf").glob("*.[ch]")):
                 build_data["force_include"][str(source)] = f"nativeleak/engines/bpf/source/{source.name}"
 
@@ -51,10 +51,10 @@ def clang_flags(folder: Path, arch: str) -> list[str]:
 
 
 def compile_object(source: Path, target: Path, arch: str) -> None:
-    """Compile one BPF object; the old one stays in place until the new one is whole.
+    """Compile one BPF object; the old one stays until the new one is complete.
 
     Raises:
-        RuntimeError: clang is missing or refuses the source.
+        RuntimeError: clang is missing, or the source does not compile.
     """
     clang = shutil.which("clang")
     if clang is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from nativeleak.engines.registry import coverage_of
 from nativeleak.model import (
     Frame,
     FrameKind,
@@ -36,7 +37,9 @@ def trace_info(**changes: object) -> TraceInfo:
         "boot_id": "0f8fad5b-d9cb-469f-a165-70867728950e",
         "probes": ("malloc", "mmap", "brk"),
     }
-    return TraceInfo(**(facts | changes))  # type: ignore[arg-type]
+    facts |= changes
+    facts.setdefault("coverage", coverage_of(str(facts["backend"])))
+    return TraceInfo(**facts)  # type: ignore[arg-type]
 
 
 def target(slot: int = 0, pid: int = 5687, **changes: object) -> TargetInfo:

@@ -15,6 +15,7 @@ import recording_fixtures as made
 from fuzz.elves import debugdata_object, elf_seeds
 from fuzz.harness import Parser
 from nativeleak.analysis.select import By, Metric, Selection
+from nativeleak.engines.options import TraceOptions
 from nativeleak.engines.pmap.ledger import PmapLedger
 from nativeleak.engines.pmap.recorded import RecordedPmap
 from nativeleak.engines.pmap.regions import StackPointer, Surroundings
@@ -35,8 +36,7 @@ from nativeleak.reports.names import folded_text, printable
 from nativeleak.reports.render import Format, ReportOptions, render
 from nativeleak.runtimes.hotspot.streams import read_line_table
 from nativeleak.runtimes.hotspot.text import decode_modified_utf8, method_name
-from nativeleak.session.fallback import Rerun
-from nativeleak.session.run import TraceOptions
+from nativeleak.session.replay import Replay
 from nativeleak.symbols.debugfiles import find_debug_file, read_debugdata
 from nativeleak.symbols.demangle import demangle
 from nativeleak.symbols.elf import ElfError, ElfFile
@@ -291,11 +291,10 @@ def use_replay(replay: RecordedStrace | RecordedPmap) -> None:
 
 
 def record_replay(replay: RecordedStrace | RecordedPmap, path: Path) -> Path:
-    Rerun(TraceOptions((), path, interval_s=10.0), replay, _Teller()).run()
-    return path
+    return Replay(TraceOptions((), path, interval_s=10.0), replay, _Reporter()).run().path
 
 
-class _Teller:
+class _Reporter:
     def say(self, text: str) -> None:
         assert printable(text).isprintable()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stacks import read_snapshot_count
-from support import Report, Target, Trace, Truth, eventually
+from support import TRACEFS, Report, Target, Trace, Truth, eventually
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +40,10 @@ def million(tmp_path_factory: pytest.TempPathFactory) -> Million:
         report = trace.stop()
         everything = trace.all_sites()
     return Million(truth, report, everything, recording, n_before + 2)
+
+
+@pytest.fixture(params=sorted(TRACEFS))
+def tracefs_state(request: pytest.FixtureRequest) -> str:
+    """A key of ``TRACEFS``: the test runs with tracefs mounted and without, whatever this machine has."""
+    state: str = request.param
+    return state

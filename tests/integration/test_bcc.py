@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from nativeleak import arch
 from nativeleak.engines.bpf.kernel.loaders.bcc import compile_with
 from nativeleak.engines.bpf.kernel.loaders.bcc_compiler import write_stubs
 from nativeleak.engines.bpf.kernel.loaders.headers import Headers, find_headers, stubs
 from support import (
+    WITHOUT_BTF,
     Target,
     Trace,
     eventually,
@@ -32,8 +34,6 @@ from tools.check_report import check
 
 STRDUP = {"heap_strdup": "strdup"}
 COMPILES_S = 120.0
-HIDES_BTF = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf && exec "$@"', "sh")
-"""Runs a command that sees no type information of the kernel."""
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_headers_that_do_not_compile_give_way_to_stubs_with_the_reason(tmp_path)
 
 def test_headers_in_an_archive_are_unpacked_and_must_be_the_running_kernels(tmp_path):
     room = tmp_path / "headers"
-    write_stubs(room, platform.machine())
+    write_stubs(room, arch.here())
     (room / "include/generated").mkdir()
 
     def compiled_for(release):
@@ -93,7 +93,7 @@ def test_battery_on_bcc_by_perf_events_without_the_kernels_types_has_exact_total
     options = ["--engine", "bcc", "--attach", "perf", "-v"]
     with (
         Target("battery") as target,
-        Trace(target, options=options, timeout_s=COMPILES_S, within=HIDES_BTF) as trace,
+        Trace(target, options=options, timeout_s=COMPILES_S, within=WITHOUT_BTF) as trace,
     ):
         truth = seen_as(target.go(), STRDUP)
         report = trace.stop()
@@ -142,7 +142,7 @@ def test_java_names_on_bcc_come_from_a_perf_map():
 
 def test_without_the_kernels_types_libbpf_is_refused_with_what_to_do():
     forced = ["--engine", "libbpf"]
-    with Target("battery") as target, Trace(target, options=forced, attaches=False, within=HIDES_BTF) as trace:
+    with Target("battery") as target, Trace(target, options=forced, attaches=False, within=WITHOUT_BTF) as trace:
         assert trace.wait_end() == 3
         assert not trace.recording.exists()
     first, remedy = trace.stderr.splitlines()
@@ -151,14 +151,14 @@ def test_without_the_kernels_types_libbpf_is_refused_with_what_to_do():
 
 
 def test_without_the_kernels_types_auto_takes_bcc_and_says_so():
-    with Target("maps") as target, Trace(target, within=HIDES_BTF, timeout_s=COMPILES_S) as trace:
+    with Target("maps") as target, Trace(target, within=WITHOUT_BTF, timeout_s=COMPILES_S) as trace:
         truth = target.go()
         report = trace.stop()
     assert report["tool"]["backend"] == "bpf-bcc"
     held = sum(site["outstanding_bytes"] for site in truth["sites"])
     assert report["totals"]["map"]["outstanding_bytes"] == held
     assert trace.stderr.startswith(
-        "nativeleak: engine bcc, since loading the BPF programs failed: this kernel does not "
+        "nativeleak: falling back to bcc (loading the BPF programs failed: this kernel does not "
     )
 
 

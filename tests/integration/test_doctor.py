@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import nativeleak as package
-from support import ANSWER_TIMEOUT_S, Target, leaker, nativeleak, require, require_program
+from support import ANSWER_TIMEOUT_S, Target, Trace, leaker, nativeleak, own_libc, require, require_program
 
 NOBODY = 65534
 
@@ -64,8 +64,8 @@ def test_doctor_text_ends_in_the_verdict_without_control_characters():
     assert "\x1b" not in done.stdout
 
 
-def test_doctor_battery_lists_libc_and_its_functions():
-    with Target("battery") as target:
+def test_doctor_battery_lists_libc_and_its_functions(tmp_path):
+    with Target("battery", env=own_libc(tmp_path)) as target:
         document = doctor("-p", target.pid)
         checks = by_name(document)
         assert f"PID {target.pid} (battery)" in checks["target"]["detail"]
@@ -76,6 +76,15 @@ def test_doctor_battery_lists_libc_and_its_functions():
         assert checks["symbols battery"]["state"] == "ok"
         assert ".symtab" in checks["symbols battery"]["detail"]
         assert "other tracers" not in checks
+
+
+def test_doctor_names_functions_that_another_tracer_holds_probes_on(tmp_path):
+    with Target("battery", env=own_libc(tmp_path)) as target, Trace(target) as other:
+        check = by_name(doctor("-p", target.pid))["other tracers"]
+        other.stop()
+    assert check["state"] == "warn"
+    assert check["detail"].startswith("another tracer holds a probe on ")
+    assert "malloc of libc.so.6" in check["detail"]
 
 
 def test_doctor_stripped_static_program_offers_maps_only():

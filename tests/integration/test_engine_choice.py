@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,17 +14,19 @@ import pytest
 from support import (
     ANSWER_TIMEOUT_S,
     NOBODY,
+    TRACEFS,
+    WITHOUT_TRACEFS,
     Target,
     Trace,
     as_nobody,
     eventually,
-    hiding,
     mismatches,
     nativeleak,
     require,
     require_program,
     strangers,
     target_path,
+    without_program,
 )
 from tools import check_report
 
@@ -41,8 +42,8 @@ def own_target(name):
 
 
 @pytest.mark.parametrize("name", ["battery", "maps"])
-def test_four_capabilities_do_instead_of_root(name):
-    with Target(name) as target, Trace(target, capabilities=CAPABILITIES) as trace:
+def test_four_capabilities_do_instead_of_root(name, tracefs_state):
+    with Target(name) as target, Trace(target, capabilities=CAPABILITIES, within=TRACEFS[tracefs_state]) as trace:
         truth = target.go()
         report = trace.stop()
     assert report["tool"]["backend"] == "bpf-libbpf"
@@ -55,7 +56,8 @@ def test_four_capabilities_do_instead_of_root(name):
 def test_system_calls_by_raw_tracepoints_are_exact(name):
     """Without the right to mount tracefs; and no allocator probes, for perf events take more rights to make them."""
     options = ["--maps-only", "-v", "--engine", "libbpf", "--syscalls", "tracepoints"]
-    with Target(name) as target, Trace(target, capabilities=CAPABILITIES, options=options) as trace:
+    how = {"capabilities": CAPABILITIES, "within": WITHOUT_TRACEFS}
+    with Target(name) as target, Trace(target, options=options, **how) as trace:
         truth = target.go()
         report = trace.stop()
     assert "used raw tracepoints, at every system call" in trace.stderr
@@ -66,8 +68,8 @@ def test_system_calls_by_raw_tracepoints_are_exact(name):
     assert report["totals"]["map"]["outstanding_bytes"] == wanted
 
 
-def test_three_capabilities_do_where_all_files_can_be_read():
-    with Target("brk") as target, Trace(target, capabilities=CAPABILITIES[:3]) as trace:
+def test_three_capabilities_do_where_all_files_can_be_read(tracefs_state):
+    with Target("brk") as target, Trace(target, capabilities=CAPABILITIES[:3], within=TRACEFS[tracefs_state]) as trace:
         truth = target.go()
         report = trace.stop()
     assert report["tool"]["backend"] == "bpf-libbpf"
@@ -80,10 +82,10 @@ def test_user_without_rights_gets_pmap_of_own_processes_in_one_line():
         report = trace.stop()
     assert report["tool"]["backend"] == "pmap"
     assert check_report.check(report) == []
-    fell = [line for line in trace.stderr.splitlines() if line.startswith("nativeleak: engine ")]
+    fell = [line for line in trace.stderr.splitlines() if line.startswith("nativeleak: falling back")]
     assert fell == [
-        "nativeleak: engine pmap, since loading the BPF programs failed: Operation not permitted; lost by it: no call "
-        "stacks, no threads and no single allocations, only which region grows"
+        "nativeleak: falling back to pmap (loading the BPF programs failed: Operation not permitted); not available: "
+        "call stacks, threads and single allocations"
     ]
 
 
@@ -115,7 +117,7 @@ def test_root_without_bpf_falls_to_strace_and_says_so(tmp_path):
     report = json.loads(output)
     assert report["tool"]["backend"] == "strace"
     assert mismatches(report, truth) == []
-    assert said[0].startswith("nativeleak: engine strace, since loading the BPF programs failed: ")
+    assert said[0].startswith("nativeleak: falling back to strace (loading the BPF programs failed: ")
     assert said[1].startswith("nativeleak: warning: strace stops a thread twice at every system call")
     assert len(said) == 2
 
@@ -128,12 +130,11 @@ def test_root_without_bpf_falls_to_strace_and_says_so(tmp_path):
     ],
 )
 def test_forced_engine_that_cannot_work_is_refused_with_the_remedy(engine, first, remedy, tmp_path):
-    require_program("setpriv", "strace")
+    require_program("setpriv")
     output = tmp_path / "x.nlk"
-    hidden = hiding(shutil.which("strace")) if engine == "strace" else []
     with Target("brk") as target:
         done = subprocess.run(
-            [*hidden, *WITHOUT_BPF, sys.executable, "-m", "nativeleak", "trace",
+            [*without_program("strace"), *WITHOUT_BPF, sys.executable, "-m", "nativeleak", "trace",
              "-p", str(target.pid), "--engine", engine, "-o", str(output)],
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
@@ -150,8 +151,8 @@ def test_32_bit_process_is_traced_by_strace():
         target.send("go")
         assert target.readline() == "done"
         report = trace.stop()
-    assert "nativeleak: engine strace, since trace of PID" in trace.stderr
-    assert "it is a 32-bit process; lost by it: " in trace.stderr
+    assert "nativeleak: falling back to strace (trace of PID" in trace.stderr
+    assert "it is a 32-bit process); not available: " in trace.stderr
     assert check_report.check(report) == []
     held = {kind: report["totals"][kind]["outstanding_bytes"] // 4096 for kind in ("map", "brk")}
     assert held == {"map": 5 + 6, "brk": 3}

@@ -18,9 +18,11 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from nativeleak.engines.bpf.kernel.programs import Limits
+from nativeleak.engines.options import TraceOptions
+from nativeleak.engines.registry import by_name
 from nativeleak.model import Kind, Owner
 from nativeleak.process import procfs
-from nativeleak.session.run import Trace, TraceOptions
+from nativeleak.session.session import Session
 from support import Target
 
 N_SEQUENCES = int(os.environ.get("NATIVELEAK_TEST_SEQUENCES", "60"))
@@ -235,11 +237,11 @@ class Model:
         return dict(totals)
 
 
-class Session:
+class Comparison:
     """One trace, asked from inside: it stands still while a sequence is made and compared."""
 
-    def __init__(self, target, trace):
-        self.target, self.trace, self.collector = target, trace, trace.collector
+    def __init__(self, target, collector):
+        self.target, self.collector = target, collector
         self.functions = {}
         self.n_sequences = self.n_calls = self.n_sites = 0
         write = self.collector._on_stacks
@@ -362,16 +364,16 @@ def merged(pieces):
     return found
 
 
-class Observer:
+class Reporter:
     """Does all of the test's work where the trace says that it is attached."""
 
     def __init__(self, body):
         self.body = body
 
-    def attached(self, trace):
-        self.body(trace)
+    def attached(self, *_):
+        self.body()
 
-    def tick(self, trace):
+    def tick(self, elapsed_s, look):
         """Nothing to show."""
 
     def note(self, text):
@@ -382,11 +384,11 @@ class Observer:
 @pytest.mark.timeout(120 + N_SEQUENCES)
 def test_random_sequences_over_four_threads_are_exact_after_each(tmp_path):
     with Target("script") as target:
-        sessions = []
+        comparisons = []
 
-        def body(trace):
-            session = Session(target, trace)
-            sessions.append(session)
+        def body():
+            comparison = Comparison(target, session.engine.collector)
+            comparisons.append(comparison)
 
             @seed(SEED)
             @settings(
@@ -398,14 +400,15 @@ def test_random_sequences_over_four_threads_are_exact_after_each(tmp_path):
             )
             @given(st.lists(calls, min_size=1, max_size=100))
             def sequence_is_exact(sequence):
-                session.run(sequence)
+                comparison.run(sequence)
 
             sequence_is_exact()
 
         options = TraceOptions(
             pids=(target.pid,), output=tmp_path / "property.nlk", duration_s=0.0, limits=Limits(n_allocations=1 << 16)
         )
-        Trace(options, Observer(body)).run()
-    (session,) = sessions
-    print(f"{session.n_sequences} sequences, {session.n_calls} calls, {session.n_sites} sites compared")
-    assert session.n_sequences >= N_SEQUENCES
+        session = Session(options, by_name("libbpf"), Reporter(body))
+        session.run()
+    (comparison,) = comparisons
+    print(f"{comparison.n_sequences} sequences, {comparison.n_calls} calls, {comparison.n_sites} sites compared")
+    assert comparison.n_sequences >= N_SEQUENCES

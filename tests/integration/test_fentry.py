@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from nativeleak.engines.bpf.kernel import perf
+from nativeleak.engines.bpf.kernel import fentry
 from support import Target, Trace, mismatches, nativeleak, require_root, strangers
 
 OPTIONS = ("-v", "--engine", "libbpf")
@@ -25,7 +25,7 @@ MUST_HAVE = bool(os.environ.get("NATIVELEAK_TEST_FENTRY"))
 
 
 def may_have_fentry() -> bool:
-    return perf.may_load_fentry() and not perf.may_be_preempted()
+    return fentry.may_load_fentry() and not fentry.may_be_preempted()
 
 
 @pytest.mark.parametrize("name", ["maps", "brk"])

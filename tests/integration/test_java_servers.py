@@ -43,13 +43,13 @@ def traced(server: Server, enough: Callable[[Truth, Truth], bool]) -> tuple[Trut
         with Trace(target, options=["--interval", "0.5s"]) as trace:
             eventually(lambda: servers.load(port, 1) > 0 and enough(before, target.ask("truth")), "a leak")
             # wrk goes away in the middle of its last requests.
-            answers = [before]
-            eventually(lambda: answers.append(target.ask("truth")) or answers[-1] == answers[-2], "the last request")
+            eventually(lambda: servers.n_connections(port) == 0, "the end of the last request")
+            last = target.ask("truth")
             report = trace.stop()
             after = target.ask("truth")
             text = nativeleak("report", trace.recording).stdout
             by_pool = nativeleak("report", trace.recording, "--format", "folded", "--by", "pool").stdout
-    assert after == answers[-1]
+    assert after == last
     return before, after, Reports(report, text, by_pool)
 
 

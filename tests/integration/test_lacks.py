@@ -13,13 +13,17 @@ import pytest
 from nativeleak.doctor.machine import check_kernel
 from nativeleak.doctor.trial import Subject, try_mode
 from nativeleak.engines.bpf.kernel import features
-from nativeleak.engines.bpf.kernel.abi import Lack
+from nativeleak.engines.bpf.kernel.abi import MissingFeature
 from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfObject
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, Programs
 from nativeleak.errors import CannotTraceError
 from support import require_root
 
-LACKING = [Lack.COOKIES, Lack.REGISTERS, Lack.ATOMICS | Lack.COOKIES | Lack.REGISTERS]
+LACKING = [
+    MissingFeature.COOKIES,
+    MissingFeature.REGISTERS,
+    MissingFeature.ATOMICS | MissingFeature.COOKIES | MissingFeature.REGISTERS,
+]
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +33,9 @@ def _needs_root() -> None:
 
 @pytest.mark.parametrize("mode", [AttachMode.PERF, AttachMode.TRACEFS])
 @pytest.mark.parametrize("lacking", LACKING, ids=str)
-def test_every_call_is_counted_without(lacking: Lack, mode: AttachMode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_call_is_counted_without(
+    lacking: MissingFeature, mode: AttachMode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(features, "missing_features", lambda: lacking)
     with Subject() as child:
         trial = try_mode(mode, child)
@@ -38,16 +44,16 @@ def test_every_call_is_counted_without(lacking: Lack, mode: AttachMode, monkeypa
 
 
 def test_what_is_lacking_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "missing_features", lambda: Lack.COOKIES)
+    monkeypatch.setattr(features, "missing_features", lambda: MissingFeature.COOKIES)
     with Programs(Limits(), lambda _event: None, (AttachMode.PERF,)) as engine:
-        assert [note for note in engine.notes if note.startswith("this kernel is without cookies of probes (5.15)")]
+        assert [note for note in engine.notes if note.startswith("this kernel lacks cookies of probes (Linux 5.15)")]
 
 
 def test_bound_on_locked_memory_is_named_where_maps_count_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_self: BpfObject) -> None:
         raise OSError(errno.EPERM, "refused")
 
-    monkeypatch.setattr(features, "missing_features", lambda: Lack.ATOMICS)
+    monkeypatch.setattr(features, "missing_features", lambda: MissingFeature.ATOMICS)
     monkeypatch.setattr(BpfObject, "load", refuse)
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (64 << 10, 64 << 10))
     with pytest.raises(CannotTraceError) as caught:
@@ -57,6 +63,6 @@ def test_bound_on_locked_memory_is_named_where_maps_count_as_such(monkeypatch: p
 
 
 def test_doctor_says_what_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert all("without" not in check.detail for check in check_kernel())
-    monkeypatch.setattr(features, "missing_features", lambda: Lack.REGISTERS)
-    assert any("without the registers of a task (5.15)" in check.detail for check in check_kernel())
+    assert all("lacks" not in check.detail for check in check_kernel())
+    monkeypatch.setattr(features, "missing_features", lambda: MissingFeature.REGISTERS)
+    assert any("it lacks the registers of a task (Linux 5.15)" in check.detail for check in check_kernel())

@@ -19,8 +19,9 @@ from typing import Self
 
 import pytest
 
+from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE, InstructionClass, measure_emulated
-from nativeleak.probes.families import ALL_NAMES, CallKind, choose_points
+from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import PlacedProbe, place
 from nativeleak.symbols.functions import find_function_offsets
 from support import PRELOADS, LineReader, require, require_program
@@ -251,7 +252,7 @@ def test_place_return_probes_at_the_chosen_places_pair_with_the_calls(allocator:
         calls, returns, frees = {}, {}, []
         for probe in _placed(program.library):
             where = (program.process.pid, program.library, probe.offset)
-            if probe.point.kind is CallKind.FREE:
+            if probe.point.kind is AllocCall.FREE:
                 frees.append(stack.enter_context(Counter(*where)))
             else:
                 calls[probe.point.function] = stack.enter_context(Counter(*where))

@@ -9,10 +9,11 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 
-from support import Target, Trace, target_path
+from support import Target, Trace, nativeleak, target_path
 
 BLOCK_BYTES = 1009
 FACTOR = int(os.environ.get("NATIVELEAK_TEST_SCALE", "1"))
@@ -56,9 +57,7 @@ def test_executable_mappings_by_the_hundred_leave_the_stacks_whole_and_are_told_
     with Target("many", "code", n, target_path("libhostile.so")) as target, Trace(target) as trace:
         target.go()
         report = trace.stop()
-        text = subprocess.run(
-            [".venv/bin/nativeleak", "report", trace.recording], capture_output=True, text=True, check=True
-        ).stdout
+        text = nativeleak("report", trace.recording).stdout
     assert heap_of(report)[:2] == (BLOCK_BYTES, 1)
     assert report["completeness"]["truncated_stacks"] == 0
     assert ("executable mappings" in text) == (n > MAX_MAPPINGS)
@@ -83,16 +82,13 @@ def test_objects_more_than_files_may_be_open_are_exact_and_named(tmp_path):
         shutil.copyfile(target_path("libhostile.so"), tmp_path / f"{i}.so")
     with Target("many", "objects", n, tmp_path) as target:
         options = ["--interval", "0.2s", "--duration", "3s"]
-        command = ["prlimit", "--nofile=256:256", ".venv/bin/nativeleak", "trace", "-p", str(target.pid), *options]
-        command += ["--format", "none", "-o", str(tmp_path / "trace.nlk")]
+        command = ["prlimit", "--nofile=256:256", sys.executable, "-m", "nativeleak", "trace", *options]
+        command += ["-p", str(target.pid), "--format", "none", "-o", str(tmp_path / "trace.nlk")]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
             assert "tracing" in tracer.stderr.readline()
             target.go()
             assert tracer.wait(60) == 0, tracer.stderr.read()
-    done = subprocess.run(
-        [".venv/bin/nativeleak", "report", tmp_path / "trace.nlk", "--format", "json"], capture_output=True, check=True
-    )
-    report = json.loads(done.stdout)
+    report = json.loads(nativeleak("report", tmp_path / "trace.nlk", "--format", "json").stdout)
     assert heap_of(report)[:2] == (n * BLOCK_BYTES, n)
     found = {frame["module"] for site in report["sites"] for frame in site["frames"] if frame["function"] == "take"}
     assert len(found) > n // 2

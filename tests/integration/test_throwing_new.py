@@ -54,7 +54,9 @@ def test_operator_new_of_its_own_over_a_quota_is_exact(returns):
     assert report["target"]["allocators"][0] == "throwing_new_quota"
 
 
-@pytest.mark.parametrize(("name", "allocator", "why"), [("throwing_new", "jemalloc", "limit"), ("throwing_new_quota", "", "quota")])
+@pytest.mark.parametrize(
+    ("name", "allocator", "why"), [("throwing_new", "jemalloc", "limit"), ("throwing_new_quota", "", "quota")]
+)
 def test_operator_new_that_throws_inside_a_budget_leaves_the_target_alive(name, allocator, why):
     with Target(name, why, env=preload(allocator) if allocator else None) as target:
         truth, _, _ = traced(target, "--max-overhead", "5%")

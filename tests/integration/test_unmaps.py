@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nativeleak.engines.bpf.kernel.loaders.bcc import has_bcc
-from support import START_TIMEOUT_S, Report, Target, TargetError, Trace, Truth, require
+from support import START_TIMEOUT_S, WITHOUT_BTF, WITHOUT_TRACEFS, Report, Target, TargetError, Trace, Truth, require
 from tools.check_report import check
 
 PAGE_BYTES = 4096
@@ -15,9 +15,8 @@ COMPILES_S = 4 * START_TIMEOUT_S
 SUMS = ("calls", "freed_bytes", "other_threads_bytes", "reserved_bytes", "older_bytes")
 CALLS = {"gives_segment": "shmdt", "cuts": "mremap"}
 """Giver -> what it calls, where that is not munmap."""
-RAW_CAPABILITIES = ("bpf", "perfmon", "sys_ptrace", "dac_read_search")
-"""With these tracefs cannot be mounted: system calls are seen by raw tracepoints."""
-HIDES_BTF = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf && exec "$@"', "sh")
+RAW = {"capabilities": ("bpf", "perfmon", "sys_ptrace", "dac_read_search"), "within": WITHOUT_TRACEFS}
+"""With these capabilities tracefs cannot be mounted: system calls are seen by raw tracepoints."""
 
 
 def traced(name: str, *options: str, **how: Any) -> tuple[Truth, Report]:
@@ -113,7 +112,7 @@ def test_callers_that_give_back_are_exact_on_bcc():
 
 def test_memory_given_back_is_exact_where_the_kernel_does_not_describe_its_types():
     require(has_bcc(), "not installed: python3-bpfcc")
-    truth, report = traced("unmaps", "--engine", "bcc", timeout_s=COMPILES_S, within=HIDES_BTF)
+    truth, report = traced("unmaps", "--engine", "bcc", timeout_s=COMPILES_S, within=WITHOUT_BTF)
     # The callers of munmap are hidden there.
     given = sums([row for row in report["unmapped"] if row["owner"] != "allocator"])
     assert given["calls"] == sum(giver["calls"] for giver in truth["givers"]) + truth["n_stacks"]
@@ -133,9 +132,9 @@ def test_callers_that_find_no_room_are_counted_and_their_bytes_kept():
     assert given["calls"] == sum(giver["calls"] for giver in truth["givers"]) + truth["n_stacks"]
 
 
-@pytest.mark.parametrize("capabilities", [None, RAW_CAPABILITIES], ids=["tracepoints", "raw"])
-def test_callers_that_give_back_are_exact_by_maps_only(capabilities):
-    truth, report = traced("unmaps", "--maps-only", "--engine", "libbpf", capabilities=capabilities)
+@pytest.mark.parametrize("how", [{}, RAW], ids=["tracepoints", "raw"])
+def test_callers_that_give_back_are_exact_by_maps_only(how):
+    truth, report = traced("unmaps", "--maps-only", "--engine", "libbpf", **how)
     assert_threads_apart(truth, report)
     # Without its probes the allocator's calls are those of a library.
     own = [row for row in report["unmapped"] if "frees_blocks" not in [frame["function"] for frame in row["frames"]]]

@@ -102,16 +102,16 @@ class Oracle:
             return rules.SIGNAL
         if return_address != "CFA-8":
             return rules.ROOT if return_address == "undefined" else rules.BAD
-        rbp_rule, rbp_off = rules.RBP_SAME, 0
+        fp_rule, fp_off = rules.FP_SAME, 0
         if rbp:
             if rbp[0][0] == _OP_CFA and len(rbp) <= 2 and all(op[0] == _OP_PLUS_UCONST for op in rbp[1:]):
-                rbp_rule, rbp_off = rules.RBP_AT_CFA, rbp[1][1] if len(rbp) == 2 else 0
+                fp_rule, fp_off = rules.FP_AT_CFA, rbp[1][1] if len(rbp) == 2 else 0
             elif [op[0] for op in rbp] == [_OP_CFA, _OP_BREG0 + _RBP]:  # an expression begins with the CFA pushed
-                rbp_rule, rbp_off = rules.RBP_AT_RBP, rbp[1][1]
+                fp_rule, fp_off = rules.FP_AT_FP, rbp[1][1]
             else:
                 return rules.BAD
         kind, off = _cfa_rule(cfa)
-        return rules.BAD if kind == rules.BAD else rules.pack_rule(kind, off, rbp_rule, rbp_off)
+        return rules.BAD if kind == rules.BAD else rules.pack_rule(kind, off, fp_rule, fp_off)
 
     def _cfa(self, frame: ctypes.c_void_p) -> _Ops:
         ops, n_ops = ctypes.POINTER(_Op)(), ctypes.c_size_t()
@@ -146,12 +146,12 @@ def _cfa_rule(cfa: _Ops) -> tuple[int, int]:
     atoms = [op[0] for op in cfa]
     if len(cfa) == 1 and atoms[0] in (_OP_BREGX, _OP_BREG0 + _RBP, _OP_BREG0 + _RSP):
         register, off = (cfa[0][1], cfa[0][2]) if atoms[0] == _OP_BREGX else (atoms[0] - _OP_BREG0, cfa[0][1])
-        return {_RSP: rules.KIND_RSP, _RBP: rules.KIND_RBP}.get(register, rules.BAD), off
+        return {_RSP: rules.KIND_SP, _RBP: rules.KIND_FP}.get(register, rules.BAD), off
     if len(cfa) == len(_PLT_ATOMS) and all(want in (None, is_) for want, is_ in zip(_PLT_ATOMS, atoms, strict=True)):
         return rules.KIND_PLT, atoms[4] - 0x30
     if atoms[:2] == [_OP_BREG0 + _RBP, _OP_DEREF] and atoms[2:] in ([], [_OP_PLUS_UCONST]):
-        off = rules.at_rbp_off(cfa[0][1], cfa[2][1] if len(cfa) == 3 else 0)
-        return (rules.BAD, 0) if off is None else (rules.KIND_AT_RBP, off)
+        off = rules.at_fp_off(cfa[0][1], cfa[2][1] if len(cfa) == 3 else 0)
+        return (rules.BAD, 0) if off is None else (rules.KIND_AT_FP, off)
     return rules.BAD, 0
 
 

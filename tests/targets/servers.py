@@ -65,3 +65,13 @@ def load(port: int, seconds: int) -> float:
     if found is None or "Non-2xx" in done.stdout or re.search(r"(connect|read|write) [1-9]", done.stdout):
         raise RuntimeError(f"wrk: status {done.returncode}: {done.stdout}{done.stderr}")
     return float(found[1])
+
+
+def n_connections(port: int) -> int:
+    """Connections that a server on this machine has not closed yet; each is closed after its last request is done.
+
+    Source: proc_net_tcp.rst: local address, remote address, state; 0A listens, and 06 is closed by both sides.
+    """
+    tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    rows = [line.split()[1:4] for table in tables for line in table]
+    return sum(local.endswith(f":{port:04X}") and state not in ("0A", "06") for local, _, state in rows)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from nativeleak import arch
 from nativeleak.probes import emulation
 from nativeleak.probes.emulation import CONSERVATIVE, InstructionClass, classify, measure_emulated
 
-on_x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs x86-64 code")
+on_x86_64 = pytest.mark.skipif(arch.here() is not arch.X86_64, reason="runs x86-64 code")
 
 
 @pytest.mark.parametrize(
@@ -97,5 +97,5 @@ def test_measure_emulated_offsets_are_whole_instructions_of_the_file() -> None:
 
 
 def test_measure_emulated_other_machine_conservative(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(arch, "here", lambda: arch.ARM64)
     assert measure_emulated(lambda *_: pytest.fail("nothing to attach")) == CONSERVATIVE

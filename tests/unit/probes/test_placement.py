@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nativeleak.arch import X86_64
 from nativeleak.probes.cache import PlacementCache
+from nativeleak.probes.calls import CALLS, AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE, InstructionClass
-from nativeleak.probes.families import CallKind, ProbePoint
-from nativeleak.probes.placement import ABI_ARGUMENTS, Placement, choose_placement, place
+from nativeleak.probes.families import ProbePoint
+from nativeleak.probes.placement import Placement, choose_placement, place
 
+KINDS = [spec.call for spec in CALLS]
 ENDBR64 = "f30f1efa"
 
 # The code of Debian 12's libraries, whole functions unless a name says otherwise.
@@ -72,68 +75,68 @@ MUSL_REALLOCARRAY = "4889d14885d274084889f048f7e17009480faff1e927b0feff50e8b113f
 MUSL_VALLOC = "4889febf00100000e9a349ffff"
 
 
-def at(code: str, kind: CallKind = CallKind.MALLOC, **options: Any) -> Placement:
+def at(code: str, kind: AllocCall = AllocCall.MALLOC, **options: Any) -> Placement:
     return choose_placement(bytes.fromhex(code), kind, **options)
 
 
 @pytest.mark.parametrize(
     ("code", "kind", "offset", "instruction"),
     [
-        (GLIBC_MALLOC_PREFIX, CallKind.MALLOC, 0, "push r12"),
-        (GLIBC_POSIX_MEMALIGN, CallKind.POSIX_MEMALIGN, 7, "push r12"),
-        (GLIBC_ALIGNED_ALLOC, CallKind.ALIGNED_ALLOC, 7, "je"),
-        (GLIBC_VALLOC, CallKind.MALLOC, 7, "push rbx"),
-        (JEMALLOC_MALLOC, CallKind.MALLOC, 7, "ja"),
-        (JEMALLOC_FREE, CallKind.FREE, 0x30, "jne"),
-        (TCMALLOC_MALLOC, CallKind.MALLOC, 0xA, "jne"),
-        (MIMALLOC_FREE, CallKind.FREE, 6, "je"),
-        (MUSL_MALLOC, CallKind.MALLOC, 0, "jmp"),
-        (MUSL_REALLOCARRAY, CallKind.REALLOCARRAY, 6, "je"),
+        (GLIBC_MALLOC_PREFIX, AllocCall.MALLOC, 0, "push r12"),
+        (GLIBC_POSIX_MEMALIGN, AllocCall.POSIX_MEMALIGN, 7, "push r12"),
+        (GLIBC_ALIGNED_ALLOC, AllocCall.ALIGNED_ALLOC, 7, "je"),
+        (GLIBC_VALLOC, AllocCall.MALLOC, 7, "push rbx"),
+        (JEMALLOC_MALLOC, AllocCall.MALLOC, 7, "ja"),
+        (JEMALLOC_FREE, AllocCall.FREE, 0x30, "jne"),
+        (TCMALLOC_MALLOC, AllocCall.MALLOC, 0xA, "jne"),
+        (MIMALLOC_FREE, AllocCall.FREE, 6, "je"),
+        (MUSL_MALLOC, AllocCall.MALLOC, 0, "jmp"),
+        (MUSL_REALLOCARRAY, AllocCall.REALLOCARRAY, 6, "je"),
     ],
 )
-def test_choose_placement_real_function_known_place(code: str, kind: CallKind, offset: int, instruction: str) -> None:
+def test_choose_placement_real_function_known_place(code: str, kind: AllocCall, offset: int, instruction: str) -> None:
     assert at(code, kind) == Placement(offset, emulated=True, instruction=instruction)
 
 
 @pytest.mark.parametrize(
     ("code", "kind", "instruction"),
     [
-        (GLIBC_REALLOCARRAY, CallKind.REALLOCARRAY, "mov rax, rsi"),  # the product is in place of both factors
-        (MIMALLOC_MALLOC, CallKind.MALLOC, "mov rax, qword ptr [rip + 0xb449]"),
-        (MUSL_VALLOC, CallKind.MALLOC, "mov rsi, rdi"),
+        (GLIBC_REALLOCARRAY, AllocCall.REALLOCARRAY, "mov rax, rsi"),  # the product is in place of both factors
+        (MIMALLOC_MALLOC, AllocCall.MALLOC, "mov rax, qword ptr [rip + 0xb449]"),
+        (MUSL_VALLOC, AllocCall.MALLOC, "mov rsi, rdi"),
     ],
 )
-def test_choose_placement_argument_overwritten_first_entry(code: str, kind: CallKind, instruction: str) -> None:
+def test_choose_placement_argument_overwritten_first_entry(code: str, kind: AllocCall, instruction: str) -> None:
     assert at(code, kind) == Placement(0, emulated=False, instruction=instruction)
 
 
 @pytest.mark.parametrize(
     ("code", "kind", "offset", "arguments"),
     [
-        (MIMALLOC_MALLOC, CallKind.MALLOC, 0x15, (6, 6, 2)),
-        (MIMALLOC_CALLOC_PREFIX, CallKind.CALLOC, 0x12, (0, 6, 2)),
-        (MIMALLOC_REALLOC, CallKind.REALLOC, 0x14, (6, 2, 2)),
-        (MUSL_VALLOC, CallKind.MALLOC, 8, (6, 6, 2)),
+        (MIMALLOC_MALLOC, AllocCall.MALLOC, 0x15, (6, 6, 2)),
+        (MIMALLOC_CALLOC_PREFIX, AllocCall.CALLOC, 0x12, (0, 6, 2)),
+        (MIMALLOC_REALLOC, AllocCall.REALLOC, 0x14, (6, 2, 2)),
+        (MUSL_VALLOC, AllocCall.MALLOC, 8, (6, 6, 2)),
     ],
 )
 def test_choose_placement_moved_arguments_followed(
-    code: str, kind: CallKind, offset: int, arguments: tuple[int, int, int]
+    code: str, kind: AllocCall, offset: int, arguments: tuple[int, int, int]
 ) -> None:
     placement = at(code, kind, moved_arguments=True)
     assert (placement.offset, placement.emulated, placement.arguments) == (offset, True, arguments)
 
 
 def test_choose_placement_glibc_free_behind_the_null_test() -> None:
-    assert at(GLIBC_FREE, CallKind.FREE) == Placement(9, emulated=True, instruction="push rbp", sees_null=False)
+    assert at(GLIBC_FREE, AllocCall.FREE) == Placement(9, emulated=True, instruction="push rbp", sees_null=False)
 
 
 def test_choose_placement_glibc_free_push_not_emulated_null_test_itself() -> None:
     emulated = CONSERVATIVE - {InstructionClass.PUSH}
-    assert at(GLIBC_FREE, CallKind.FREE, emulated=emulated) == Placement(3, emulated=True, instruction="je")
+    assert at(GLIBC_FREE, AllocCall.FREE, emulated=emulated) == Placement(3, emulated=True, instruction="je")
 
 
 def test_choose_placement_sized_delete_stack_room_is_told() -> None:
-    assert at(JEMALLOC_SIZED_DELETE, CallKind.DELETE) == Placement(
+    assert at(JEMALLOC_SIZED_DELETE, AllocCall.DELETE) == Placement(
         9, emulated=True, instruction="call", sees_null=False, pushed_bytes=8
     )
 
@@ -141,16 +144,16 @@ def test_choose_placement_sized_delete_stack_room_is_told() -> None:
 @pytest.mark.parametrize(
     ("code", "kind", "offset", "sees_null", "pushed_bytes"),
     [
-        (f"{ENDBR64} 4154 55 53", CallKind.MALLOC, 4, True, 0),
-        (f"{ENDBR64} 4885ff 742a 55 4889e5", CallKind.FREE, 9, False, 0),
-        (f"{ENDBR64} 4881ff00100000 0f8793000000", CallKind.MALLOC, 11, True, 0),
-        (f"{ENDBR64} 55 4889e5 4885ff 742a", CallKind.MALLOC, 4, True, 0),
-        (f"{ENDBR64} 53 4885ff 742a 4889fb e800000000", CallKind.FREE, 13, False, 8),
-        (f"{ENDBR64} 4883ec18 4885ff 7420 e800000000", CallKind.FREE, 13, False, 24),
+        (f"{ENDBR64} 4154 55 53", AllocCall.MALLOC, 4, True, 0),
+        (f"{ENDBR64} 4885ff 742a 55 4889e5", AllocCall.FREE, 9, False, 0),
+        (f"{ENDBR64} 4881ff00100000 0f8793000000", AllocCall.MALLOC, 11, True, 0),
+        (f"{ENDBR64} 55 4889e5 4885ff 742a", AllocCall.MALLOC, 4, True, 0),
+        (f"{ENDBR64} 53 4885ff 742a 4889fb e800000000", AllocCall.FREE, 13, False, 8),
+        (f"{ENDBR64} 4883ec18 4885ff 7420 e800000000", AllocCall.FREE, 13, False, 24),
     ],
 )
 def test_choose_placement_cet_build_behind_the_landing_pad(
-    code: str, kind: CallKind, offset: int, sees_null: bool, pushed_bytes: int
+    code: str, kind: AllocCall, offset: int, sees_null: bool, pushed_bytes: int
 ) -> None:
     placement = at(code, kind)
     assert (placement.offset, placement.emulated) == (offset, True)
@@ -169,28 +172,28 @@ def test_choose_placement_jump_is_a_place() -> None:
 @pytest.mark.parametrize(
     ("code", "kind", "why"),
     [
-        ("4889f8 4889d7 55", CallKind.MALLOC, "rdi overwritten"),
-        ("4889f8 40b700 55", CallKind.MALLOC, "a byte of rdi overwritten"),
-        ("4889f8 31ff 55", CallKind.FREE, "the lower half of rdi overwritten"),
-        ("4889f8 4889c6 55", CallKind.CALLOC, "rsi overwritten"),
-        ("4889f8 ba01000000 55", CallKind.POSIX_MEMALIGN, "rdx overwritten"),
-        ("4889f8 4883ec18 55", CallKind.MALLOC, "room taken on the stack"),
-        ("4889f8 488d6424e8 55", CallKind.FREE, "the stack pointer computed"),
-        ("4889f8 4881ec00100000 55", CallKind.FREE, "more room than can be told"),
-        ("4889f8 4883ec04 55", CallKind.FREE, "an odd amount of room"),
-        ("4889f8 4889fd 55", CallKind.MALLOC, "the frame pointer overwritten"),
-        ("4889f8 48893d00000000 55", CallKind.FREE, "memory written"),
-        ("f048ff0500000000 55", CallKind.FREE, "memory written with a lock"),
-        ("4889f8 0f05 55", CallKind.MALLOC, "a system call"),
-        ("4889f8 ffd0 55", CallKind.MALLOC, "an indirect call"),
-        ("4889f8 ffe0 55", CallKind.MALLOC, "an indirect jump"),
-        ("4889f8 c3 55", CallKind.MALLOC, "a return"),
-        ("4889f8 4887fe 55", CallKind.MALLOC, "an exchange"),
-        ("4889f8 48f3ab 55", CallKind.MALLOC, "a string operation"),
-        ("4889f8 06 55", CallKind.MALLOC, "no instruction"),
+        ("4889f8 4889d7 55", AllocCall.MALLOC, "rdi overwritten"),
+        ("4889f8 40b700 55", AllocCall.MALLOC, "a byte of rdi overwritten"),
+        ("4889f8 31ff 55", AllocCall.FREE, "the lower half of rdi overwritten"),
+        ("4889f8 4889c6 55", AllocCall.CALLOC, "rsi overwritten"),
+        ("4889f8 ba01000000 55", AllocCall.POSIX_MEMALIGN, "rdx overwritten"),
+        ("4889f8 4883ec18 55", AllocCall.MALLOC, "room taken on the stack"),
+        ("4889f8 488d6424e8 55", AllocCall.FREE, "the stack pointer computed"),
+        ("4889f8 4881ec00100000 55", AllocCall.FREE, "more room than can be told"),
+        ("4889f8 4883ec04 55", AllocCall.FREE, "an odd amount of room"),
+        ("4889f8 4889fd 55", AllocCall.MALLOC, "the frame pointer overwritten"),
+        ("4889f8 48893d00000000 55", AllocCall.FREE, "memory written"),
+        ("f048ff0500000000 55", AllocCall.FREE, "memory written with a lock"),
+        ("4889f8 0f05 55", AllocCall.MALLOC, "a system call"),
+        ("4889f8 ffd0 55", AllocCall.MALLOC, "an indirect call"),
+        ("4889f8 ffe0 55", AllocCall.MALLOC, "an indirect jump"),
+        ("4889f8 c3 55", AllocCall.MALLOC, "a return"),
+        ("4889f8 4887fe 55", AllocCall.MALLOC, "an exchange"),
+        ("4889f8 48f3ab 55", AllocCall.MALLOC, "a string operation"),
+        ("4889f8 06 55", AllocCall.MALLOC, "no instruction"),
     ],
 )
-def test_choose_placement_something_changed_before_entry(code: str, kind: CallKind, why: str) -> None:
+def test_choose_placement_something_changed_before_entry(code: str, kind: AllocCall, why: str) -> None:
     placement = at(code, kind)
     assert (placement.offset, placement.emulated) == (0, False), why
 
@@ -207,19 +210,19 @@ def test_choose_placement_something_changed_before_entry(code: str, kind: CallKi
     ],
 )
 def test_choose_placement_branch_that_is_no_null_test_is_not_passed(code: str, why: str) -> None:
-    placement = at(code, CallKind.FREE)
+    placement = at(code, AllocCall.FREE)
     assert placement.instruction in ("je", "jne"), why
     assert placement.sees_null, why
 
 
 def test_choose_placement_null_test_for_a_call_with_return_is_not_passed() -> None:
     emulated = frozenset({InstructionClass.PUSH})
-    assert at("4885ff 7402 5553 c3", CallKind.MALLOC, emulated=emulated).offset == 0
-    assert at("4885ff 7402 5553 c3", CallKind.FREE, emulated=emulated).offset == 5
+    assert at("4885ff 7402 5553 c3", AllocCall.MALLOC, emulated=emulated).offset == 0
+    assert at("4885ff 7402 5553 c3", AllocCall.FREE, emulated=emulated).offset == 5
 
 
 def test_choose_placement_null_test_with_harmless_between_is_passed() -> None:
-    assert at("4885ff 4889f8 7402 5553 c3", CallKind.FREE) == Placement(
+    assert at("4885ff 4889f8 7402 5553 c3", AllocCall.FREE) == Placement(
         8, emulated=True, instruction="push rbp", sees_null=False
     )
 
@@ -256,7 +259,7 @@ def test_choose_placement_branch_elsewhere_is_no_obstacle(code: str) -> None:
 def test_choose_placement_branch_back_into_null_test_first_place_before_it() -> None:
     # The way back to behind the null test rules out the push only.
     code = "4885ff 7406 55 5d ff06 75fa c3"
-    assert at(code, CallKind.FREE) == Placement(3, emulated=True, instruction="je")
+    assert at(code, AllocCall.FREE) == Placement(3, emulated=True, instruction="je")
 
 
 def test_choose_placement_jump_table_entry() -> None:
@@ -279,13 +282,13 @@ def test_choose_placement_cold_part_jumps_back_entry() -> None:
     def read_cold(distance: int, n_bytes: int) -> bytes:
         return cold[distance - cold_at :][:n_bytes]
 
-    assert choose_placement(code, CallKind.MALLOC, read_outside=read_cold).offset == 0
-    assert choose_placement(code, CallKind.MALLOC, read_outside=lambda *_: b"\x90\xc3").offset == 3
-    assert choose_placement(code, CallKind.MALLOC, read_outside=lambda *_: b"").offset == 3
+    assert choose_placement(code, AllocCall.MALLOC, read_outside=read_cold).offset == 0
+    assert choose_placement(code, AllocCall.MALLOC, read_outside=lambda *_: b"\x90\xc3").offset == 3
+    assert choose_placement(code, AllocCall.MALLOC, read_outside=lambda *_: b"").offset == 3
 
 
-@pytest.mark.parametrize("kind", CallKind)
-def test_choose_placement_no_code_entry(kind: CallKind) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_choose_placement_no_code_entry(kind: AllocCall) -> None:
     assert choose_placement(b"", kind) == Placement(0, emulated=False, instruction="")
 
 
@@ -309,9 +312,9 @@ _CODE = st.one_of(st.binary(max_size=200), st.lists(_PIECES, max_size=40).map(b"
 
 
 @settings(max_examples=500, deadline=None)
-@given(_CODE, st.sampled_from(CallKind), st.sets(st.sampled_from(InstructionClass)), st.booleans())
+@given(_CODE, st.sampled_from(KINDS), st.sets(st.sampled_from(InstructionClass)), st.booleans())
 def test_choose_placement_any_bytes_a_whole_emulated_instruction_or_the_entry(
-    code: bytes, kind: CallKind, emulated: set[InstructionClass], moved: bool
+    code: bytes, kind: AllocCall, emulated: set[InstructionClass], moved: bool
 ) -> None:
     capstone = pytest.importorskip("capstone")
     placement = choose_placement(code, kind, emulated, moved_arguments=moved, read_outside=lambda *_: code)
@@ -325,8 +328,8 @@ def test_choose_placement_any_bytes_a_whole_emulated_instruction_or_the_entry(
         assert placement.offset in starts
         assert placement.offset + starts[placement.offset] <= len(code)
     if not moved:
-        assert placement.arguments == ABI_ARGUMENTS
-    if kind not in (CallKind.FREE, CallKind.DELETE):
+        assert placement.arguments == X86_64.arguments
+    if kind not in (AllocCall.FREE, AllocCall.DELETE):
         assert placement.sees_null
         assert placement.pushed_bytes == 0
 
@@ -347,7 +350,7 @@ def elf_with(code: bytes, *, machine: int = 62, build_id: bytes = b"\x12\x34") -
     return (header + table).ljust(0x180, b"\0") + note.ljust(0x80, b"\0") + code
 
 
-POINTS = [ProbePoint("malloc", CallKind.MALLOC, 0x200), ProbePoint("free", CallKind.FREE, 0x240)]
+POINTS = [ProbePoint("malloc", AllocCall.MALLOC, 0x200), ProbePoint("free", AllocCall.FREE, 0x240)]
 CODE = bytes.fromhex(JEMALLOC_MALLOC)[:0x40] + bytes.fromhex(GLIBC_FREE)
 
 
@@ -393,7 +396,7 @@ def test_place_anything_else_than_cached_is_worked_out_anew(
     if change == "code":
         library.write_bytes(elf_with(CODE[:-1] + b"\x90"))
     elif change == "kinds":
-        points = [POINTS[0], ProbePoint("free", CallKind.DELETE, 0x240)]
+        points = [POINTS[0], ProbePoint("free", AllocCall.DELETE, 0x240)]
     elif change == "emulated":
         emulated.add(InstructionClass.NOP5)
     placed = place(str(library), points, emulated, cache=cache, moved_arguments=change == "moved")

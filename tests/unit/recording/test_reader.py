@@ -10,12 +10,15 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import recording_fixtures as fixtures
+from nativeleak.engines.registry import coverage_of
 from nativeleak.errors import RecordingError
+from nativeleak.model import Coverage, StackCoverage
 from nativeleak.recording import Recording, open_recording, opening
 
 
@@ -93,6 +96,22 @@ def test_open_recording_from_before_callers_of_munmap_has_none(tmp_path: Path) -
     with open_recording(path) as recording:
         assert recording.unmapped is None
         assert len(recording.sites) == 8
+
+
+@pytest.mark.parametrize("backend", ["bpf-bcc", "pmap"])
+def test_open_recording_from_before_coverage_derives_it_from_the_backend(tmp_path: Path, backend: str) -> None:
+    path = tmp_path / "old.nlk"
+    fixtures.record(path, lambda _: None, backend=backend).close()
+    with closing(sqlite3.connect(path)) as db, db:
+        assert db.execute("DELETE FROM trace WHERE name = 'coverage'").rowcount == 1
+    with open_recording(path) as recording:
+        assert recording.info.coverage == coverage_of(backend)
+
+
+def test_open_recording_with_a_coverage_of_its_own_keeps_it(tmp_path: Path) -> None:
+    coverage = Coverage(StackCoverage.SOME, has_threads=False, not_available="something", hits="looks")
+    with fixtures.record(tmp_path / "new.nlk", lambda _: None, backend="pmap", coverage=coverage) as recording:
+        assert recording.info.coverage == coverage
 
 
 def test_open_cut_short_is_an_error(tmp_path: Path) -> None:

@@ -2,108 +2,150 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nativeleak.engines.choose import candidates, fallback_notice
-from nativeleak.engines.names import BACKENDS, LOST, ORDER, EngineName
+from nativeleak.engines.options import TraceOptions
+from nativeleak.engines.registry import ENGINES
 from nativeleak.errors import CannotTraceError, MendableError, NativeleakError, UsageError
 from nativeleak.session import choose
-from nativeleak.session.run import TraceOptions
+from session_engine import MadeUpEngine, Said, sleepers
+
+NAMES = [spec.name for spec in ENGINES]
 
 
-class MadeUp:
-    """An engine's trace that works, or fails before or after it has begun."""
+class Row:
+    """The registry with made-up engines behind its rows.
 
-    def __init__(self, error=None, has_begun=False):
-        self.error, self.has_begun = error, has_begun
+    Attributes:
+        fails: Name -> error of its ``open``.
+        obstacles: Name -> why ``auto`` passes it over.
+        opened: Names, in order.
+        said: What the user was told.
+    """
 
-    def run(self):
-        if self.error is not None:
-            raise self.error
+    def __init__(self, folder: Path) -> None:
+        self.fails: dict[str, Exception] = {}
+        self.obstacles: dict[str, str] = {}
+        self.opened: list[str] = []
+        self.engines = {name: MadeUpEngine() for name in NAMES}
+        for spec in ENGINES:
+            self.engines[spec.name].coverage = spec.coverage
+        self.said = Said()
+        self._folder = folder
+        self.options: list[TraceOptions] = []
+
+    def candidates(self, wanted):
+        return tuple(self._row(spec) for spec in every(wanted))
+
+    def _row(self, spec):
+        def open_made_up(options, targets, sink):
+            self.opened.append(spec.name)
+            self.options.append(options)
+            if spec.name in self.fails:
+                raise self.fails[spec.name]
+            return self.engines[spec.name].open(options, targets, sink)
+
+        return replace(spec, open=open_made_up, obstacle=lambda _pids: self.obstacles.get(spec.name, ""))
+
+    def trace(self, engine="auto", **facts):
+        facts = {"duration_s": 0.05} | facts
+        with sleepers() as (process,):
+            options = TraceOptions((process.pid,), self._folder / "x.nlk", engine=engine, **facts)
+            return choose.run_trace(options, self.said)
+
+
+every = choose.candidates
 
 
 @pytest.fixture
-def tried(monkeypatch):
-    """Engines that were tried; ``tried.outcome`` says what comes of each, an engine not named there works."""
-
-    class Tried(list):
-        def __init__(self):
-            self.outcome = {}
-
-    seen = Tried()
-
-    def make(engine, options, told, failures, *, is_forced):
-        seen.append((engine.value, is_forced, [failed.value for failed, _ in failures]))
-        made = seen.outcome.get(engine, MadeUp())
-        if isinstance(made, Exception):
-            raise made
-        return made
-
-    monkeypatch.setattr(choose, "_make", make)
-    return seen
+def row(monkeypatch, tmp_path):
+    made = Row(tmp_path)
+    monkeypatch.setattr(choose, "candidates", made.candidates)
+    return made
 
 
-def options(engine="auto", **more):
-    return TraceOptions((1,), Path("x.nlk"), engine=EngineName(engine), **more)
+def test_auto_first_engine_works_nothing_else_is_tried(row, tmp_path):
+    assert row.trace().path == tmp_path / "x.nlk"
+    assert row.opened == ["libbpf"]
+    assert not any("falling back" in line for line in row.said.lines)
 
 
-def test_auto_first_engine_works_nothing_else_is_tried(tried):
-    choose.run_trace(options(), None)
-    assert tried == [("libbpf", False, [])]
-
-
-def test_auto_goes_down_the_list_to_the_first_that_works(tried):
+def test_auto_goes_down_the_list_to_the_first_that_works(row):
     no = CannotTraceError("no rights", "run as root")
-    tried.outcome = {EngineName.LIBBPF: MadeUp(no), EngineName.BCC: no, EngineName.STRACE: no}
-    choose.run_trace(options(), None)
-    assert tried[-1] == ("pmap", False, ["libbpf", "bcc", "strace"])
+    row.fails = {"libbpf": no, "bcc": no, "strace": no}
+    row.trace()
+    assert row.opened == NAMES
+    assert [line for line in row.said.lines if line.startswith("falling back")] == [
+        "falling back to pmap (no rights); not available: call stacks, threads and single allocations"
+    ]
 
 
-def test_auto_none_works_the_first_error_is_told(tried):
-    tried.outcome = {engine: CannotTraceError(f"not by {engine}") for engine in ORDER}
+def test_auto_passes_over_an_engine_with_an_obstacle(row):
+    row.fails = {"libbpf": CannotTraceError("no rights")}
+    row.obstacles = {"bcc": "not installed", "strace": "not asked for"}
+    row.trace()
+    assert row.opened == ["libbpf", "pmap"]
+
+
+def test_auto_none_works_the_first_error_is_told(row, tmp_path):
+    row.fails = {name: CannotTraceError(f"not by {name}") for name in NAMES}
     with pytest.raises(CannotTraceError, match="not by libbpf"):
-        choose.run_trace(options(), None)
-    assert len(tried) == 4
+        row.trace()
+    assert len(row.opened) == 4
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "outcome",
-    [
-        MadeUp(MendableError("another tracer")),
-        MadeUp(CannotTraceError("lost"), has_begun=True),
-        NativeleakError("full"),
-    ],
-)
-def test_auto_does_not_fall_where_another_engine_is_no_answer(tried, outcome):
-    tried.outcome = {EngineName.LIBBPF: outcome}
-    with pytest.raises(NativeleakError):
-        choose.run_trace(options(), None)
-    assert len(tried) == 1
+@pytest.mark.parametrize("error", [MendableError("another tracer"), NativeleakError("full")])
+def test_auto_does_not_fall_where_another_engine_is_no_answer(row, error):
+    row.fails = {"libbpf": error}
+    with pytest.raises(type(error), match=str(error)):
+        row.trace()
+    assert row.opened == ["libbpf"]
 
 
-@pytest.mark.parametrize("engine", ORDER)
-def test_forced_engine_is_the_only_one(tried, engine):
-    tried.outcome = {engine: CannotTraceError("no")}
-    with pytest.raises(CannotTraceError):
-        choose.run_trace(options(engine), None)
-    assert [name for name, _, _ in tried] == [engine.value]
-    assert candidates(engine) == (engine,)
+@pytest.mark.parametrize(("where", "n_opened"), [("on_start", 2), ("on_work", 1)])
+def test_auto_falls_where_the_engine_cannot_start_not_when_it_has_begun(row, where, n_opened):
+    def fail():
+        raise CannotTraceError("lost")
+
+    setattr(row.engines["libbpf"], where, fail)
+    if where == "on_start":
+        row.trace()
+    else:
+        with pytest.raises(CannotTraceError, match="lost"):
+            row.trace()
+    assert len(row.opened) == n_opened
 
 
-def test_every_engine_has_a_backend_and_says_what_is_lost():
-    assert set(BACKENDS) == set(LOST) == set(ORDER)
-    assert fallback_notice(EngineName.PMAP, "no rights") == (
-        "engine pmap, since no rights; lost by it: no call stacks, no threads and no single allocations, only which "
-        "region grows"
-    )
+@pytest.mark.parametrize("engine", NAMES)
+def test_forced_engine_is_the_only_one_whatever_its_obstacle(row, engine):
+    row.fails = {engine: CannotTraceError("no")}
+    row.obstacles[engine] = "not asked for"
+    with pytest.raises(CannotTraceError, match="no"):
+        row.trace(engine)
+    assert row.opened == [engine]
+
+
+def test_engine_that_costs_has_a_duration_of_its_own_and_says_what_it_costs(row):
+    row.engines["strace"].on_work = lambda: setattr(row.engines["strace"], "ended", "enough")
+    row.trace("strace", duration_s=None, interval_s=10.0)
+    assert (row.options[0].duration_s, row.options[0].interval_s) == (60.0, 3.0)
+    assert row.said.lines[0].startswith("warning: strace stops a thread twice at every system call")
+    assert row.said.lines[0].endswith(": the target runs slower for 1m 00s")
+
+
+def test_forced_lesser_engine_says_what_is_not_available(row):
+    row.trace("pmap")
+    assert row.said.lines[-1] == "engine pmap; not available: call stacks, threads and single allocations"
 
 
 def test_several_inputs_that_are_no_listings_are_refused(tmp_path):
     file = tmp_path / "strace.txt"
     file.write_text("7 brk(NULL) = 0x1000\n")
     with pytest.raises(UsageError, match="not all output of pmap"):
-        choose.run_trace(options(inputs=(file, file)), None)
+        choose.run_trace(TraceOptions((), Path("x.nlk"), inputs=(file, file)), Said())
     with pytest.raises(UsageError, match="several PIDs"):
-        choose.run_trace(TraceOptions((1, 2), Path("x.nlk"), inputs=(file,)), None)
+        choose.run_trace(TraceOptions((1, 2), Path("x.nlk"), inputs=(file,)), Said())

@@ -22,8 +22,8 @@ def rows(code: str) -> list[tuple[int, int, Rule]]:
     return [(start, end, unpack_rule(word)) for start, end, word in rows_of(disassemble(data), len(data))]
 
 
-def by_rsp(off: int, rbp_off: int = 0) -> Rule:
-    return Rule(rules.KIND_RSP, off, rules.RBP_AT_CFA if rbp_off else rules.RBP_SAME, rbp_off)
+def by_rsp(off: int, fp_off: int = 0) -> Rule:
+    return Rule(rules.KIND_SP, off, rules.FP_AT_CFA if fp_off else rules.FP_SAME, fp_off)
 
 
 def test_rows_of_pushes_and_room_at_each_instruction() -> None:
@@ -52,7 +52,7 @@ def test_rows_of_rbp_saved_and_used_is_found_where_it_lies() -> None:
 
 def test_rows_of_room_of_unknown_size_goes_by_the_frame() -> None:
     # push %rbp; mov %rsp,%rbp; push %rbx; sub %rax,%rsp; call; lea -8(%rbp),%rsp; pop %rbx; pop %rbp; ret
-    by_frame = Rule(rules.KIND_RBP, 16, rules.RBP_AT_CFA, -16)
+    by_frame = Rule(rules.KIND_FP, 16, rules.FP_AT_CFA, -16)
     assert rows("55 4889e5 53 4829c4 e800000000 488d65f8 5b 5d c3") == [
         (0, 1, by_rsp(8)),
         (1, 5, by_rsp(16, -16)),  # in rbp there is the same
@@ -67,7 +67,7 @@ def test_rows_of_room_of_unknown_size_goes_by_the_frame() -> None:
 def test_rows_of_leave_gives_back_the_frame() -> None:
     # push %rbp; mov %rsp,%rbp; and $-64,%rsp; leave; ret
     assert rows("55 4889e5 4883e4c0 c9 c3")[-2:] == [
-        (8, 9, Rule(rules.KIND_RBP, 16, rules.RBP_AT_CFA, -16)),
+        (8, 9, Rule(rules.KIND_FP, 16, rules.FP_AT_CFA, -16)),
         (9, 10, by_rsp(8)),
     ]
 
@@ -160,8 +160,8 @@ def test_bare_pieces_of_a_c_library_has_what_it_exports_calls_and_takes_the_addr
 ) -> None:
     path = assemble(LIBRARY, "-Wl,--strip-all")
     assert rules_at_syscalls(path) == [
-        pack_rule(rules.KIND_RSP, 8 + 24),
-        pack_rule(rules.KIND_RSP, 8 + 40),
+        pack_rule(rules.KIND_SP, 8 + 24),
+        pack_rule(rules.KIND_SP, 8 + 40),
         rules.SIGNAL,
     ]
 
@@ -227,7 +227,7 @@ def is_same(told: Rule, wanted: Rule) -> bool:
     """Whether two rules find the same caller with the same rbp."""
     if told == wanted:
         return True
-    if wanted.kind == rules.KIND_RBP:
-        return told.rbp_rule == rules.RBP_AT_CFA and told[2:] == wanted[2:]
-    is_popped = told.rbp_rule == rules.RBP_SAME and wanted.rbp_rule == rules.RBP_AT_CFA and -wanted.rbp_off > told.off
+    if wanted.kind == rules.KIND_FP:
+        return told.fp_rule == rules.FP_AT_CFA and told[2:] == wanted[2:]
+    is_popped = told.fp_rule == rules.FP_SAME and wanted.fp_rule == rules.FP_AT_CFA and -wanted.fp_off > told.off
     return told[:2] == wanted[:2] and is_popped

@@ -6,7 +6,7 @@ from nativeleak.symbols.elf import ElfError
 from nativeleak.unwind import rules
 from nativeleak.unwind.cfa import END, Factors, Machine
 from nativeleak.unwind.encoding import read_pointer, read_sleb, read_uleb
-from nativeleak.unwind.rules import Rule, at_rbp_off, pack_rule, split_at_rbp_off, unpack_rule
+from nativeleak.unwind.rules import Rule, at_fp_off, pack_rule, split_at_fp_off, unpack_rule
 
 INITIAL = bytes.fromhex("0c0708 9001")  # CFA = rsp + 8, return address at CFA - 8
 
@@ -24,9 +24,9 @@ def test_run_prologue_and_epilogue_rules() -> None:
     # push rbp; mov rsp, rbp; ...; leave
     assert _run("41 0e10 8602 43 0d06 4a 0c0708") == [
         (0, Rule(1, 8)),
-        (1, Rule(1, 16, rules.RBP_AT_CFA, -16)),
-        (4, Rule(2, 16, rules.RBP_AT_CFA, -16)),
-        (14, Rule(1, 8, rules.RBP_AT_CFA, -16)),
+        (1, Rule(1, 16, rules.FP_AT_CFA, -16)),
+        (4, Rule(2, 16, rules.FP_AT_CFA, -16)),
+        (14, Rule(1, 8, rules.FP_AT_CFA, -16)),
     ]
 
 
@@ -161,8 +161,8 @@ def test_pack_rule_too_far_is_bad(rule: tuple[int, ...]) -> None:
 
 
 def test_at_rbp_off_and_back() -> None:
-    off = at_rbp_off(-40, 8)
+    off = at_fp_off(-40, 8)
     assert off is not None
-    assert split_at_rbp_off(off) == (-40, 8)
-    assert at_rbp_off(-0x8001, 0) is None
-    assert at_rbp_off(0, 256) is None
+    assert split_at_fp_off(off) == (-40, 8)
+    assert at_fp_off(-0x8001, 0) is None
+    assert at_fp_off(0, 256) is None

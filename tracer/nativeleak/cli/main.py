@@ -97,6 +97,9 @@ def _is_open(fd: int) -> bool:
 def run(args: list[str]) -> int:
     """Run the command line; returns the exit status."""
     verbose = any(a == "--verbose" or (a.startswith("-v") and set(a[1:]) == {"v"}) for a in args)
+    if not args:
+        print(cli.get_help(click.Context(cli, info_name="nativeleak", **cli.context_settings)), file=sys.stderr)  # noqa: T201
+        return EXIT_USAGE
     try:
         result: Any = cli.main(args=args, prog_name="nativeleak", standalone_mode=False)
         return result if isinstance(result, int) else EXIT_OK

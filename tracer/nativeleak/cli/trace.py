@@ -11,15 +11,16 @@ from pathlib import Path
 import click
 
 from nativeleak import children
-from nativeleak.cli.live import make_observer
+from nativeleak.cli.live import make_reporter
 from nativeleak.cli.params import DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHooks
-from nativeleak.engines.names import EngineName
+from nativeleak.engines.options import Budget, TraceOptions, Unwind
+from nativeleak.engines.registry import AUTO, NAMES
 from nativeleak.errors import NativeleakError, UsageError
 from nativeleak.probes.returns import Returns
-from nativeleak.session.choose import Tracer, run_trace
-from nativeleak.session.run import TraceOptions, Unwind
+from nativeleak.session.choose import run_trace
+from nativeleak.session.session import Recorded
 
 FORMATS = ("text", "json", "folded", "none")
 _MAX_DURATION_S = 366 * 86400.0
@@ -88,7 +89,7 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 @click.option(
     "--maps-only", is_flag=True, help="No allocator probes: only mmap and brk (Go, stripped static programs)."
 )
-@click.option("--engine", type=click.Choice([str(name) for name in EngineName]), default="auto", show_default=True,
+@click.option("--engine", type=click.Choice(NAMES), default=AUTO, show_default=True,
               help="Who observes: the best that works here, or this one alone.")  # fmt: skip
 @click.option("--input", "inputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
               help="Read what strace or pmap -x have recorded instead of tracing; again for more of pmap.")  # fmt: skip
@@ -109,10 +110,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
 def trace_command(ctx: click.Context, /, **given: object) -> int:
     """Trace where PID's native memory goes, and report what is outstanding by thread and call site."""
     options = _options(ctx, given)
-    observer = make_observer(quiet=bool(given["quiet"]), verbose=bool(given["verbose"]))
-    with observer:
-        trace = run_trace(options, observer)
-    return _report(trace, str(given["format_"]), given["top"], str(given["by"]))
+    with make_reporter(quiet=bool(given["quiet"]), verbose=bool(given["verbose"])) as reporter:
+        recorded = run_trace(options, reporter)
+    return _report(recorded, str(given["format_"]), given["top"], str(given["by"]))
 
 
 def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
@@ -137,10 +137,6 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
     )
     if ctx.params["ring_size"] & (ctx.params["ring_size"] - 1):
         raise UsageError(f"--ring-size {ctx.params['ring_size']}: must be a power of two")
-    if ctx.params["engine"] == EngineName.BCC and ctx.params["unwind"] == Unwind.TABLES:
-        raise UsageError(
-            "--unwind tables does not go with --engine bcc", "its stacks go by frame pointers: --unwind fp"
-        )
     return TraceOptions(
         pids=pids,
         output=output,
@@ -148,10 +144,12 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         interval_s=interval_s,
         min_size=ctx.params["min_size"],
         max_size=ctx.params["max_size"],
-        sample_bytes=ctx.params["sample"],
-        sample_above=ctx.params["sample_above"],
-        max_memory_bytes=ctx.params["max_memory"],
-        max_overhead_pct=ctx.params["max_overhead"],
+        budget=Budget(
+            max_overhead_pct=ctx.params["max_overhead"],
+            max_memory_bytes=ctx.params["max_memory"],
+            sample_bytes=ctx.params["sample"],
+            sample_above=ctx.params["sample_above"],
+        ),
         max_depth=ctx.params["max_depth"],
         unwind=Unwind(ctx.params["unwind"]),
         limits=Limits(
@@ -164,7 +162,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         ),
         maps_only=ctx.params["maps_only"],
         overwrite=ctx.params["force"],
-        engine=EngineName(ctx.params["engine"]),
+        engine=ctx.params["engine"],
         inputs=ctx.params["inputs"],
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
         returns=Returns(ctx.params["returns"]),
@@ -188,23 +186,18 @@ def default_interval_s(duration_s: float | None) -> float:
     return _INTERVAL_S if duration_s is None else min(_INTERVAL_S, max(_MIN_INTERVAL_S, duration_s / _N_SNAPSHOTS))
 
 
-def _report(trace: Tracer, format_: str, top: object, by: str) -> int:
+def _report(recorded: Recorded, format_: str, top: object, by: str) -> int:
     """The report, made by a process of its own: the recorder stays small, and pandas is not its business."""
-    writer = trace.writer
-    if format_ == "none" or writer is None:
+    if format_ == "none":
         return 0
     arguments = ["report", "--format", format_, "--by", by]
     if top is not None:
         arguments += ["--top", str(top)]
-    if not writer.failed:
-        return _run_report(
-            [*arguments, str(trace.options.output.absolute())], f"nativeleak report {trace.options.output}"
-        )
-    if trace.recording is None:
-        raise NativeleakError("the report failed: nothing was recorded")
+    if recorded.content is None:
+        return _run_report([*arguments, str(recorded.path.absolute())], f"nativeleak report {recorded.path}")
     fd = os.memfd_create("nativeleak")
     with open(fd, "wb") as memory:
-        memory.write(trace.recording)
+        memory.write(recorded.content)
         memory.flush()
         return _run_report([*arguments, f"/proc/self/fd/{fd}"], "", pass_fds=[fd])
 

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from nativeleak import arch
 from nativeleak.doctor.checks import Check, CheckFunction, State
-from nativeleak.engines.bpf.budget.memory import ENTRY_OVERHEAD_BYTES, FIXED_MAP_BYTES
-from nativeleak.engines.bpf.kernel import abi, features, perf
+from nativeleak.engines.bpf.budget.memory import ENTRY_OVERHEAD_BYTES, fixed_map_bytes, read_possible_cpus
+from nativeleak.engines.bpf.kernel import abi, features
 from nativeleak.engines.bpf.kernel.loaders.bcc import has_bcc
 from nativeleak.engines.bpf.kernel.loaders.headers import find_headers
 from nativeleak.engines.bpf.kernel.loaders.libbpf import Libbpf, object_path
-from nativeleak.engines.bpf.kernel.programs import OPTIONAL_TRACEPOINTS, TRACEPOINTS, Limits
+from nativeleak.engines.bpf.kernel.mounts import Tracefs
+from nativeleak.engines.bpf.kernel.programs import Limits
+from nativeleak.engines.bpf.kernel.syscalls import OPTIONAL_TRACEPOINTS, TRACEPOINTS
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.process import procfs
 from nativeleak.process.residency import ResidencyReader
@@ -104,7 +106,7 @@ def check_seccomp() -> Iterator[Check]:
             "seccomp",
             State.OK,
             "a filter is on this process; it may refuse bpf() and perf_event_open()",
-            "if the tries below are refused in a container: --security-opt seccomp=unconfined, or --privileged",
+            "if the checks below fail in a container: --security-opt seccomp=unconfined, or --privileged",
         )
 
 
@@ -137,14 +139,14 @@ def _may_use_bpf() -> bool:
 
 def check_kernel() -> Iterator[Check]:
     """Release and machine; whether there are programs for it in this installation."""
-    detail = f"Linux {platform.release()} on {platform.machine()}"
+    detail = f"Linux {os.uname().release} on {arch.here().name}"
     try:
         object_path()
     except CannotTraceError as error:
         yield Check("kernel", State.FAIL, f"{detail}: {error.what}", error.remedy)
     else:
-        lacking = features.describe(features.missing_features())
-        yield Check("kernel", State.OK, f"{detail}, without {lacking}" if lacking else detail)
+        missing = features.describe(features.missing_features())
+        yield Check("kernel", State.OK, f"{detail}; it lacks {missing}" if missing else detail)
 
 
 def parse_lockdown(text: str) -> str:
@@ -172,7 +174,11 @@ def check_settings() -> Iterator[Check]:
     """Two settings that matter to those without capabilities only."""
     names = ("unprivileged_bpf_disabled", "perf_event_paranoid")
     values = ", ".join(f"{name} = {_read(f'/proc/sys/kernel/{name}') or 'unknown'}" for name in names)
-    effect = "do not matter with these rights" if _may_use_bpf() else "changing them is no way: tracing takes rights"
+    effect = (
+        "do not matter with these rights"
+        if _may_use_bpf()
+        else "these settings do not help: tracing needs capabilities"
+    )
     yield Check("kernel settings", State.OK, f"{values}: {effect}")
 
 
@@ -214,9 +220,9 @@ def check_uprobes() -> Iterator[Check]:
 
 
 def check_tracepoints() -> Iterator[Check]:
-    """Whether tracefs is to be had, and has the tracepoints that we attach to."""
+    """Whether tracefs is available, and has the tracepoints that we attach to."""
     try:
-        tracefs = perf.Tracefs()
+        tracefs = Tracefs()
     except OSError as error:
         detail = f"tracefs cannot be read ({error.strerror}): raw tracepoints serve instead, at every system call"
         remedy = "as root: mount -t tracefs tracefs /sys/kernel/tracing (for other users to read it: -o mode=755)"
@@ -228,12 +234,11 @@ def check_tracepoints() -> Iterator[Check]:
         tracefs.close()
 
 
-def _tracepoint_check(tracefs: perf.Tracefs) -> Check:
-    events = [event for _, event in TRACEPOINTS]
-    missing = [event for event in events if not _has_event(tracefs, event)]
+def _tracepoint_check(tracefs: Tracefs) -> Check:
+    missing = [event for event in TRACEPOINTS if not _has_event(tracefs, event)]
     where = "in a private mount of tracefs, the host has none" if tracefs.private else "in tracefs"
     if not missing:
-        return Check("tracepoints", State.OK, f"all {len(events)}, {where}")
+        return Check("tracepoints", State.OK, f"all {len(TRACEPOINTS)}, {where}")
     if OPTIONAL_TRACEPOINTS.issuperset(missing):
         detail = f"no {', '.join(missing)}: an OOM kill of the target is told as a kill"
         return Check("tracepoints", State.WARN, detail)
@@ -241,7 +246,7 @@ def _tracepoint_check(tracefs: perf.Tracefs) -> Check:
     return Check("tracepoints", State.FAIL, f"not to be read: {', '.join(missing)}", remedy)
 
 
-def _has_event(tracefs: perf.Tracefs, event: str) -> bool:
+def _has_event(tracefs: Tracefs, event: str) -> bool:
     try:
         return tracefs.event_id(event) >= 0
     except OSError:
@@ -263,8 +268,8 @@ def check_residency() -> Iterator[Check]:
 # Memory
 
 
-def map_bytes(limits: Limits) -> int:
-    """Kernel memory that the maps take when all are full, in bytes."""
+def map_bytes(limits: Limits, n_cpus: int) -> int:
+    """Kernel memory that the maps take when all are full, in bytes, where there may be so many processors."""
     hashes = (
         (limits.n_allocations, 8 + ctypes.sizeof(abi.Live)),
         (limits.n_sites, ctypes.sizeof(abi.SiteKeyStruct) + ctypes.sizeof(abi.Site)),
@@ -272,7 +277,8 @@ def map_bytes(limits: Limits) -> int:
         (limits.n_stacks, 8 + 4),
         (limits.n_new_stacks, 8 + ctypes.sizeof(abi.StackStruct)),
     )
-    return FIXED_MAP_BYTES + limits.ring_bytes + sum(n * (n_bytes + ENTRY_OVERHEAD_BYTES) for n, n_bytes in hashes)
+    hash_bytes = sum(n * (n_bytes + ENTRY_OVERHEAD_BYTES) for n, n_bytes in hashes)
+    return fixed_map_bytes(n_cpus) + limits.ring_bytes + hash_bytes
 
 
 def parse_available(meminfo: str) -> int:
@@ -289,7 +295,7 @@ def parse_available(meminfo: str) -> int:
 
 def check_memory() -> Iterator[Check]:
     """Free memory against what a trace may take at most."""
-    yield judge_memory(parse_available(_read("/proc/meminfo")), map_bytes(Limits()))
+    yield judge_memory(parse_available(_read("/proc/meminfo")), map_bytes(Limits(), read_possible_cpus()))
 
 
 def judge_memory(available_bytes: int, needed_bytes: int) -> Check:

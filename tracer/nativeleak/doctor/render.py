@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import platform
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from nativeleak import __version__
+from nativeleak import __version__, arch
 from nativeleak.doctor.checks import Check, Outcome, State, Verdict, judge
 from nativeleak.reports.names import printable
 
@@ -59,7 +59,7 @@ def render_json(checks: Sequence[Check], pid: int | None = None) -> str:
     document = {
         "schema": SCHEMA,
         "tool": {"version": __version__},
-        "host": {"kernel": platform.release(), "machine": platform.machine()},
+        "host": {"kernel": os.uname().release, "machine": arch.here().name},
         "pid": pid,
         "verdict": verdict.outcome.value,
         "summary": verdict.text,

@@ -5,10 +5,10 @@ Scope: looking only. Nothing is attached to the process, nothing is asked of it.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from nativeleak import arch
 from nativeleak.doctor.checks import Check, CheckFunction, State
 from nativeleak.doctor.trial import allocator_objects
 from nativeleak.engines.bpf.java import open_java
@@ -23,8 +23,6 @@ from nativeleak.symbols.debugfiles import debug_openers, find_debug_file, read_d
 from nativeleak.symbols.elf import ElfFile
 from nativeleak.symbols.source import ElfError
 
-_BREAKPOINT: Final = 0xCC
-"""What a probe puts in the place of an instruction's first byte on x86: int3."""
 _C_LIBRARIES: Final = ("libc.so", "libc-", "ld-musl", "libc.musl")
 _PT_GNU_EH_FRAME: Final = 0x6474E550
 """Source: elf.h."""
@@ -73,7 +71,7 @@ class _TargetChecks:
             )
 
     def check_other_tracers(self) -> Iterator[Check]:
-        if platform.machine() != "x86_64":
+        if not arch.here().breakpoint:
             return
         held = sorted(
             {
@@ -139,8 +137,8 @@ def _has_unwind_information(mapped: MappedObject) -> bool:
 
 def _cost_check(mapped: MappedObject, points: Sequence[ProbePoint]) -> Check:
     name = f"probe cost {mapped.name}"
-    if platform.machine() != "x86_64":
-        return Check(name, State.OK, f"not known on {platform.machine()}")
+    if not arch.here().decodes:
+        return Check(name, State.OK, f"not known on {arch.here().name}")
     slow = sorted(each.point.function for each in place(mapped.file_path, points) if not each.placement.emulated)
     if not slow:
         return Check(name, State.OK, "one trap a call: every probe sits on an instruction the kernel emulates")
@@ -149,13 +147,14 @@ def _cost_check(mapped: MappedObject, points: Sequence[ProbePoint]) -> Check:
 
 def _has_foreign_probe(pid: int, mapped: MappedObject, point: ProbePoint) -> bool:
     """Whether the target's memory has a breakpoint where the file has none."""
+    breakpoint_ = arch.here().breakpoint
     for start, end, file_offset in mapped.ranges:
         address = start + point.offset - file_offset
         if start <= address < end:
             with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory, open(mapped.file_path, "rb") as file:
                 memory.seek(address)
                 file.seek(point.offset)
-                return memory.read(1) == bytes([_BREAKPOINT]) != file.read(1)
+                return memory.read(len(breakpoint_)) == breakpoint_ != file.read(len(breakpoint_))
     return False
 
 

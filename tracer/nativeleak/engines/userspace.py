@@ -1,4 +1,4 @@
-"""What the engines without BPF have in common: a process they watch, its threads, its address space, snapshots.
+"""What the engines without BPF have in common: a process they trace, its threads, its address space, snapshots.
 
 An engine of this kind sees address space only, as a whole: what an allocator maps is the program's here, since nobody
 counts the blocks inside.
@@ -6,21 +6,31 @@ counts the blocks inside.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import resource
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final
 
-from nativeleak.errors import NativeleakError
+from nativeleak.engines.base import Progress, Row, Sink
+from nativeleak.engines.options import Budget
+from nativeleak.errors import NativeleakError, UsageError
+from nativeleak.frames.headline import headline_frame
 from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.ledger.map_sites import SiteId
-from nativeleak.model import COUNTERS, SiteTotals, Snapshot, Stack, TargetEnd, TargetInfo, ThreadInfo
+from nativeleak.model import COUNTERS, Coverage, Frame, SiteTotals, Snapshot, Stack, TargetEnd, TargetInfo, ThreadInfo
 from nativeleak.process import procfs
 from nativeleak.process.residency import ResidencyReader
+from nativeleak.units import format_bytes
 
+OTHER_THREADS: Final = "(threads beyond the limit)"
+_IDLE_S: Final = 0.25
+_GROWTH_BYTES: Final = 4 << 20
+"""What the recorder takes at least beside what it has resident when it begins: symbols, SQLite, some sites."""
 _MIN_SNAPSHOTS: Final = 20
 _MAX_SNAPSHOTS: Final = 2000
 _MAX_TOTALS: Final = 1 << 19
@@ -32,58 +42,12 @@ def most_snapshots(n_sites: int) -> int:
     return min(_MAX_SNAPSHOTS, max(_MIN_SNAPSHOTS, _MAX_TOTALS // max(1, n_sites)))
 
 
-class WatchEngine(Protocol):
-    """An engine that watches from user space.
-
-    Attributes:
-        backend: ``tool.backend`` of the report.
-        probes: What it sees: ``("mmap", "brk")``.
-        processes: The targets, by slot.
-        ended: Why it can watch no longer; empty while it can.
-    """
-
-    backend: str
-    probes: tuple[str, ...]
-    processes: list[TracedProcess]
-    ended: str
-
-    @property
-    def fds(self) -> Sequence[int]:
-        """Descriptors that become readable when there is something to do."""
-
-    def start(self) -> None:
-        """Begin to watch: from now on everything counts.
-
-        Raises:
-            NativeleakError: It cannot.
-        """
-
-    def elapsed_s(self) -> float:
-        """Seconds since ``start``."""
-
-    def work(self) -> None:
-        """What is due many times a second."""
-
-    def take_notes(self) -> list[tuple[str, str]]:
-        """(word, sentence) of what has happened, each once."""
-
-    def take_stacks(self) -> list[Stack]:
-        """Stacks seen for the first time since the last call."""
-
-    def snapshot(self) -> Snapshot:
-        """Everything as it is now."""
-
-    def stop(self) -> None:
-        """Watch no longer; what was seen can still be read."""
-
-    def close(self) -> None:
-        """Let go of everything; may be called again."""
-
-
 class ThreadTable:
     """Threads of all targets: tells apart two that had the same tid one after the other."""
 
     def __init__(self) -> None:
+        self.is_frozen = False
+        """Whether threads that are not known yet are told apart no longer."""
         self._threads: dict[int, ThreadInfo] = {}
         self._uid_of: dict[int, int] = {}
         self._changed: set[int] = set()
@@ -92,10 +56,16 @@ class ThreadTable:
         """Number of a thread; one that is not known yet gets this name."""
         # TID 0 stands for all threads of one process.
         uid = self._uid_of.get(tid or -1 - slot)
+        if uid is None and self.is_frozen and tid:
+            return self.uid(slot, 0, OTHER_THREADS)
         if uid is None:
             uid = self._uid_of[tid or -1 - slot] = len(self._threads) + 1
             self._set(ThreadInfo(uid, slot, tid, name or f"[thread {tid}]"))
         return uid
+
+    def name(self, uid: int) -> str:
+        """Last known name of a thread, by its number."""
+        return self._threads[uid].name if uid in self._threads else "?"
 
     def rename(self, tid: int, name: str) -> None:
         """A thread is called otherwise from now on; one that nobody has asked for is none."""
@@ -240,3 +210,127 @@ def snapshot_of(
         tracer_cpu_s=round(usage.ru_utime + usage.ru_stime + children.ru_utime + children.ru_stime, 3),
         tracer_max_rss_bytes=procfs.read_peak_rss(os.getpid()),
     )
+
+
+class UserspaceEngine(abc.ABC):
+    """The part of an engine without BPF that does not depend on how it observes; see ``Engine``.
+
+    Args:
+        targets: The processes.
+        sink: Gets stacks and notes.
+        coverage: What the engine can see.
+        budget: Of which the bound on memory counts here.
+
+    Attributes:
+        processes: The targets, by slot.
+        threads: Their threads.
+
+    Raises:
+        UsageError: The recorder itself does not fit into the bound on memory.
+    """
+
+    probes: tuple[str, ...] = ("mmap", "brk")
+    may_yield = False
+    """The target may wait for this process: for a pipe to be read, or for a lock of its address space."""
+    details: Sequence[str] = ()
+
+    def __init__(self, targets: Sequence[TargetInfo], sink: Sink, coverage: Coverage, budget: Budget) -> None:
+        _check_bound(budget.max_memory_bytes)
+        self.coverage = coverage
+        self.ended = ""
+        self.processes = [TracedProcess.live(info.slot, info) for info in targets]
+        self.threads = ThreadTable()
+        self._sink = sink
+        self._start_ns = 0
+        self._told_ends: set[int] = set()
+        self._is_frozen = False
+
+    @property
+    def targets(self) -> list[TargetInfo]:
+        """Facts of all targets."""
+        return [process.info for process in self.processes]
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the window opened."""
+        return (time.monotonic_ns() - self._start_ns) / 1e9 if self._start_ns else 0.0
+
+    def work(self) -> float:
+        """Hand on what is new."""
+        self._pass_on()
+        return _IDLE_S
+
+    def is_urgent(self) -> bool:
+        """No: nothing piles up."""
+        return False
+
+    def target_exited(self, slot: int) -> None:
+        """The process is gone; nobody says how."""
+        self.processes[slot].end(TargetEnd.EXITED)
+
+    def progress(self, n_rows: int) -> Progress:
+        """Sums of all address spaces, with the largest sites."""
+        held: Counter[tuple[int, SiteId]] = Counter()
+        counts: Counter[tuple[int, SiteId]] = Counter()
+        for process in self.processes:
+            for start, end, site in process.space.outstanding_ranges():
+                held[process.slot, site] += end - start
+                counts[process.slot, site] += 1
+        rows = (
+            Row(n_bytes, counts[slot, site], self.threads.name(site.thread_uid), self._site_name(slot, site.stack_key))
+            for (slot, site), n_bytes in held.most_common(n_rows)
+        )
+        return Progress(sum(process.read_rss() for process in self.processes), held.total(), rows=tuple(rows))
+
+    def memory_bytes(self) -> int:
+        """Of this process."""
+        return procfs.read_rss(os.getpid())
+
+    def freeze(self, near: str) -> None:
+        """Tell new threads and stacks apart no longer: what they map counts as that of one site."""
+        self._is_frozen = self.threads.is_frozen = True
+        self._sink.note("memory", f"the recorder takes {near}: new call sites are no longer told apart")
+
+    def _site_name(self, slot: int, stack_key: int) -> str:
+        """What a person calls a site."""
+        frames = self._frames(slot, stack_key)
+        frame = headline_frame(frames) or next(iter(frames), None)
+        return frame.function if frame is not None else "(no stack)"
+
+    @abc.abstractmethod
+    def _frames(self, slot: int, stack_key: int) -> Sequence[Frame]:
+        """Frames of a stack, leaf first; empty for an unknown one."""
+
+    @abc.abstractmethod
+    def _take_stacks(self) -> list[Stack]:
+        """Stacks seen for the first time since the last call."""
+
+    @abc.abstractmethod
+    def _take_notes(self) -> list[tuple[str, str]]:
+        """(word, sentence) of what has happened, each once."""
+
+    def _pass_on(self) -> None:
+        """Hand new stacks and notes to the sink, and say which targets have ended."""
+        for what, text in self._take_notes():
+            self._sink.note(what, text)
+        self._sink.add_stacks(self._take_stacks())
+        for process in self.processes:
+            text = _end_of(process.info)
+            if text and process.slot not in self._told_ends:
+                self._told_ends.add(process.slot)
+                self._sink.note("exit", text)
+
+
+def _check_bound(bound_bytes: int) -> None:
+    least_bytes = procfs.read_rss(os.getpid()) + _GROWTH_BYTES
+    if bound_bytes and bound_bytes < least_bytes:
+        raise UsageError(
+            f"--max-memory {format_bytes(bound_bytes)} is too little: the recorder takes {format_bytes(least_bytes)}",
+            f"give at least --max-memory {-(-least_bytes >> 20)}M",
+        )
+
+
+def _end_of(info: TargetInfo) -> str:
+    if info.end is TargetEnd.KILLED:
+        return f"PID {info.pid} was ended by signal {info.end_signal}"
+    return f"PID {info.pid} ended by itself" if info.end is TargetEnd.EXITED else ""

@@ -1,5 +1,6 @@
 """Frozen data that every other part speaks: frames, stacks, sites, snapshots. Standard library only."""
 
+from nativeleak.model.coverage import Coverage, StackCoverage
 from nativeleak.model.process import TargetEnd, TargetInfo, ThreadInfo
 from nativeleak.model.site import CERTAIN, N_SLICES, Kind, Owner, SiteKey, SiteTotals, Uncertainty, UnmapTotals
 from nativeleak.model.snapshot import COUNTERS, Level, Snapshot, TraceInfo, Window
@@ -9,6 +10,7 @@ __all__ = [
     "CERTAIN",
     "COUNTERS",
     "N_SLICES",
+    "Coverage",
     "Frame",
     "FrameKind",
     "FrameSource",
@@ -19,6 +21,7 @@ __all__ = [
     "SiteTotals",
     "Snapshot",
     "Stack",
+    "StackCoverage",
     "TargetEnd",
     "TargetInfo",
     "ThreadInfo",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from nativeleak.model.coverage import Coverage
 from nativeleak.model.process import TargetInfo, ThreadInfo
 from nativeleak.model.site import SiteTotals, UnmapTotals
 
@@ -62,6 +63,7 @@ class TraceInfo:
         backend: ``bpf-libbpf``, ``bpf-bcc``, ``strace`` or ``pmap``.
         probes: What was attached: ``("malloc", "mmap", "brk")``.
         options: Options as given, for the record: names as on the command line.
+        coverage: What the engine could see.
     """
 
     version: str
@@ -76,6 +78,7 @@ class TraceInfo:
     sample_bytes: int = 0
     slice_s: float = 0.0
     options: Mapping[str, str] = field(default_factory=dict)
+    coverage: Coverage = field(default_factory=Coverage)
 
 
 @dataclass(frozen=True, slots=True)

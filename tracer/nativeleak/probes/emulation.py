@@ -15,13 +15,14 @@ import ctypes
 import math
 import mmap
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
+
+from nativeleak import arch
 
 
 class InstructionClass(StrEnum):
@@ -135,7 +136,7 @@ def measure_emulated(attach: Attach) -> frozenset[InstructionClass]:
     Args:
         attach: Its program should do next to nothing: what it costs blurs the difference.
     """
-    if platform.machine() != "x86_64":
+    if not arch.here().decodes:
         return CONSERVATIVE
     page, slots, probed = _code_page()
     for folder in dict.fromkeys((*_FOLDERS, os.environ.get("TMPDIR", "/tmp"))):  # noqa: S108 - the file is O_EXCL

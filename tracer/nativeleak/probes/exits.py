@@ -20,9 +20,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
+from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.cut import UNLIMITED, Cut
 from nativeleak.probes.emulation import InstructionClass, classify
-from nativeleak.probes.families import CallKind
 from nativeleak.probes.flow import RETURNS_FIRST_ARGUMENT, FlowError, FlowReader, Function, Kind, Node
 from nativeleak.probes.registers import N_REGISTERS, RAX, RSP, WHOLE
 from nativeleak.probes.values import ZERO, Values, find_values
@@ -100,7 +100,7 @@ class Exits:
 def find_exits(
     reader: FlowReader,
     entry: int,
-    kind: CallKind,
+    kind: AllocCall,
     emulated: AbstractSet[InstructionClass],
     probed: Collection[int] = (),
 ) -> Exits:
@@ -115,7 +115,7 @@ def find_exits(
     """
     try:
         function = reader.read(entry, stop_at=frozenset(probed) - {entry})
-        values = find_values(function, needs_memory=kind is CallKind.POSIX_MEMALIGN)
+        values = find_values(function, needs_memory=kind is AllocCall.POSIX_MEMALIGN)
         return _Search(function, values, emulated, frozenset(probed)).run()
     except FlowError as error:
         return Exits(reason=error.what)

@@ -21,7 +21,7 @@ from nativeleak.digest import blake2b
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import InstructionClass
 from nativeleak.probes.exits import MAX_DEPTH_BYTES, UNSEEN, Exit, Exits, find_exits
-from nativeleak.probes.families import FREE_KINDS, OPERATORS, ProbePoint
+from nativeleak.probes.families import OPERATORS, ProbePoint
 from nativeleak.probes.placement import PlacedProbe
 from nativeleak.symbols.elf import ElfFile
 
@@ -71,7 +71,7 @@ class Plan:
         unseen: Functions that are not probed.
     """
 
-    placed: tuple[PlacedProbe, ...]
+    placed: tuple[PlacedProbe, ...] = ()
     at_exits: tuple[tuple[PlacedProbe, tuple[ExitPlace, ...]], ...] = ()
     unseen: tuple[Unseen, ...] = ()
 
@@ -105,7 +105,7 @@ def plan_returns(
     wanted = [each for each in placed if _ends_at_exits(each.point, returns)]
     if not wanted:
         return Plan(tuple(placed))
-    probed = [each.point for each in placed if each.point.kind not in FREE_KINDS]
+    probed = [each.point for each in placed if not each.point.spec.frees]
     found = _Found(path, [each.point for each in wanted], probed, emulated, cache)
     at_exits, unseen = [], []
     for each in wanted:
@@ -118,9 +118,7 @@ def plan_returns(
 
 
 def _ends_at_exits(point: ProbePoint, returns: Returns) -> bool:
-    if point.kind in FREE_KINDS:
-        return False
-    return returns is Returns.EXITS or point.function in OPERATORS
+    return not point.spec.frees and (returns is Returns.EXITS or point.function in OPERATORS)
 
 
 class _Found:

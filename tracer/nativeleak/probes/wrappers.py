@@ -7,9 +7,9 @@ a wrapper is in the link register.
 
 from __future__ import annotations
 
-import platform
 from typing import Final, NamedTuple
 
+from nativeleak import arch
 from nativeleak.symbols.elf import ElfFile
 from nativeleak.symbols.functions import function_symbols
 from nativeleak.symbols.source import ElfError
@@ -50,7 +50,7 @@ def parse_prologue(code: bytes) -> int:
 
 def find_wrappers(path: str) -> list[Wrapper]:
     """The wrappers with a frame in a C library; empty where it cannot be read."""
-    if platform.machine() != "x86_64":
+    if not arch.here().decodes:
         return []
     wrappers = []
     try:

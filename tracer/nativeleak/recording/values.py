@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 
-from nativeleak.model import Level, TraceInfo, Window
+from nativeleak.engines.registry import coverage_of
+from nativeleak.model import Coverage, Level, StackCoverage, TraceInfo, Window
 
 
 def trace_values(trace: TraceInfo) -> dict[str, str]:
@@ -23,6 +25,7 @@ def trace_values(trace: TraceInfo) -> dict[str, str]:
         "sample_bytes": str(trace.sample_bytes),
         "slice_s": repr(trace.slice_s),
         "options": json.dumps(dict(trace.options)),
+        "coverage": json.dumps(asdict(trace.coverage)),
     }
 
 
@@ -63,4 +66,18 @@ def parse_trace_values(values: Mapping[str, str]) -> TraceInfo:
         sample_bytes=int(values["sample_bytes"]),
         slice_s=float(values["slice_s"]),
         options={str(name): str(value) for name, value in json.loads(values["options"]).items()},
+        coverage=_parse_coverage(values["coverage"]) if "coverage" in values else coverage_of(values["backend"]),
+    )
+
+
+def _parse_coverage(text: str) -> Coverage:
+    """What ``trace_values`` wrote; recordings of before have no such row."""
+    facts = json.loads(text)
+    return Coverage(
+        stacks=StackCoverage(facts["stacks"]),
+        has_threads=bool(facts["has_threads"]),
+        has_blocks=bool(facts["has_blocks"]),
+        has_unmappers=bool(facts["has_unmappers"]),
+        not_available=str(facts["not_available"]),
+        hits=str(facts["hits"]),
     )

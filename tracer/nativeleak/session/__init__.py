@@ -1,1 +1,1 @@
-"""A trace goes on, whoever observes: its loop, its targets, its signals."""
+"""The loop of a trace, its targets and its signals, whichever engine observes."""

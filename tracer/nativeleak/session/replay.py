@@ -2,33 +2,117 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
+from nativeleak import __version__, arch
+from nativeleak.engines.options import TraceOptions
 from nativeleak.engines.pmap.recorded import RecordedPmap
 from nativeleak.engines.pmap.smaps import MAX_LINE, Listing, is_pmap_start, parse_pmap
+from nativeleak.engines.registry import coverage_of
 from nativeleak.engines.strace.recorded import RecordedStrace, looks_like_strace
 from nativeleak.errors import NativeleakError, UsageError
+from nativeleak.model import Snapshot, Stack, TraceInfo
+from nativeleak.process import procfs
 from nativeleak.process.namespaces import open_regular
-from nativeleak.session.fallback import Replay, Rerun, Teller
-from nativeleak.session.run import TraceOptions
+from nativeleak.recording.writer import RecordingWriter
+from nativeleak.session.reporter import Reporter
+from nativeleak.session.session import Recorded
 
 _HEAD_BYTES: Final = 1 << 16
 _MAX_PMAP_BYTES: Final = 1 << 30
 
 
-def open_inputs(options: TraceOptions, teller: Teller) -> Rerun:
+class RecordedSource(Protocol):
+    """Output of another program, read to its end.
+
+    Attributes:
+        backend: ``tool.backend`` of the report.
+        probes: What it saw.
+        started: When it began, seconds since 1970.
+        duration_s: From the first to the last of it.
+    """
+
+    backend: str
+    probes: tuple[str, ...]
+    started: float
+    duration_s: float
+
+    def take_notes(self) -> list[tuple[str, str]]:
+        """(word, sentence) of what was found, each once."""
+
+    def take_stacks(self) -> list[Stack]:
+        """Stacks seen for the first time since the last call."""
+
+    def snapshots(self, interval_s: float) -> Iterable[Snapshot]:
+        """Everything as it was, again and again; at least once."""
+
+
+class Replay:
+    """Makes a recording of output that another program has recorded.
+
+    Args:
+        options: ``output``, ``interval_s`` and ``overwrite`` are used.
+        source: The output.
+        reporter: Shows what is found.
+    """
+
+    def __init__(self, options: TraceOptions, source: RecordedSource, reporter: Reporter) -> None:
+        self._options, self._source, self._reporter = options, source, reporter
+
+    def run(self) -> Recorded:
+        """Read it all.
+
+        Raises:
+            NativeleakError: It is not what it was taken for.
+        """
+        output = self._options.output
+        with RecordingWriter(output, self._trace_info(), overwrite=self._options.overwrite) as writer:
+            last: Snapshot | None = None
+            try:
+                for last in self._source.snapshots(self._options.interval_s):
+                    writer.add_stacks(self._source.take_stacks())
+                    for what, text in self._source.take_notes():
+                        writer.add_event(last.elapsed_s, what, text)
+                        self._reporter.say(text)
+                    writer.write_snapshot(last)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    output.unlink()
+                raise
+            if last is None:
+                raise NativeleakError("reading the recorded output failed: there is nothing in it")
+            writer.finish("end of input", last.elapsed_s, last.targets)
+            return Recorded(output, writer.serialize() if writer.failed else None)
+
+    def _trace_info(self) -> TraceInfo:
+        return TraceInfo(
+            version=__version__,
+            started=self._source.started,
+            backend=self._source.backend,
+            kernel=platform.release(),
+            machine=arch.here().name,
+            boot_id=procfs.read_boot_id(),
+            probes=self._source.probes,
+            options=self._options.given,
+            coverage=coverage_of(self._source.backend),
+        )
+
+
+def open_inputs(options: TraceOptions, reporter: Reporter) -> Replay:
     """Read what other programs have recorded, strace's output or that of pmap, told apart by how it begins.
 
     Raises:
         NativeleakError: A file cannot be read, or is neither.
     """
-    return Rerun(options, _replay(options), teller)
+    return Replay(options, _source(options), reporter)
 
 
-def _replay(options: TraceOptions) -> Replay:
+def _source(options: TraceOptions) -> RecordedSource:
     if len(options.pids) > 1:
         raise UsageError("--input with several PIDs", "give one, or none: -p says which process of the output is meant")
     pid = options.pids[0] if options.pids else 0

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple, Self
 
+from nativeleak import arch
 from nativeleak.process.namespaces import open_regular
 from nativeleak.symbols.source import BytesSource, ElfError, FileSource, Source
 
@@ -39,7 +40,7 @@ _PHDR: Final = struct.Struct("<IIQQQQQQ")  # Elf64_Phdr
 _SHDR: Final = struct.Struct("<IIQQQQIIQQ")  # Elf64_Shdr
 _NHDR: Final = struct.Struct("<III")  # Elf64_Nhdr
 _DYN: Final = struct.Struct("<QQ")  # Elf64_Dyn
-_EM_X86_64, _EM_AARCH64, _EM_BPF = 62, 183, 247
+_EM_BPF: Final = 247
 _XNUM: Final = 0xFFFF  # PN_XNUM and SHN_XINDEX: the number did not fit the header and stands in section 0
 _NT_GNU_BUILD_ID: Final = 3
 _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ = 4, 5, 6, 10
@@ -253,8 +254,9 @@ class ElfFile:
         )
         if ident[:6] != b"\x7fELF\x02\x01":
             raise ElfError("reading an ELF file failed: not a 64-bit little-endian ELF file")
-        if machine not in (_EM_X86_64, _EM_AARCH64, _EM_BPF):
-            raise ElfError(f"reading an ELF file failed: machine {machine} is neither x86-64 nor aarch64")
+        if arch.by_elf(machine) is None and machine != _EM_BPF:
+            known = " nor ".join(each.label for each in arch.MACHINES)
+            raise ElfError(f"reading an ELF file failed: machine {machine} is neither {known}")
         self.machine: int = machine
         if shoff and (shnum == 0 or shstrndx == _XNUM or phnum == _XNUM):
             first = _SHDR.unpack(self.source.read(shoff, _SHDR.size))

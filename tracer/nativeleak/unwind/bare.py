@@ -375,7 +375,7 @@ def _at_depth(state: _State, depth: int) -> _State:
 def _rule(state: _State) -> int:
     if state.is_root:
         return rules.ROOT
-    rbp_rule, rbp_off = (rules.RBP_AT_CFA, -_WORD - state.saved) if state.saved else (rules.RBP_SAME, 0)
+    fp_rule, fp_off = (rules.FP_AT_CFA, -_WORD - state.saved) if state.saved else (rules.FP_SAME, 0)
     if state.depth is None:
-        return rules.pack_rule(rules.KIND_RBP, _WORD + state.saved, rbp_rule, rbp_off)
-    return rules.pack_rule(rules.KIND_RSP, _WORD + state.depth, rbp_rule, rbp_off)
+        return rules.pack_rule(rules.KIND_FP, _WORD + state.saved, fp_rule, fp_off)
+    return rules.pack_rule(rules.KIND_SP, _WORD + state.depth, fp_rule, fp_off)

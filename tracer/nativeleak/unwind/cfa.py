@@ -1,6 +1,6 @@
 """Call frame instructions: the programs of ``.eh_frame`` and ``.debug_frame``, run into rules.
 
-Scope: what is needed to go from a frame to its caller: the CFA, rbp and the return address. Rules of other registers
+Scope: what is needed to go from a frame to its caller: the CFA, fp and the return address. Rules of other registers
 are read over. The bytes come from the target's files: what cannot be read raises ``ElfError``, and the work is bounded
 by the length of the program.
 
@@ -16,15 +16,15 @@ from nativeleak.symbols.source import ElfError
 from nativeleak.unwind import rules
 from nativeleak.unwind.encoding import read_block, read_fixed, read_sleb, read_uleb
 from nativeleak.unwind.states import (
+    FP,
+    FP_LOST,
     RA_ELSEWHERE,
     RA_UNDEFINED,
-    RBP,
-    RBP_LOST,
     UNKNOWN,
     State,
     register_plus,
     rule_word,
-    saved_rbp,
+    saved_fp,
     special_cfa,
     with_register,
     with_saved,
@@ -101,7 +101,7 @@ class Machine:
     # One function with all state in locals: a method an instruction takes twice as long, and the table of libLLVM has
     # to be made in less than a second. What is frequent comes first. ``words`` is kept in step with all but the offset.
     def _execute(self, code: bytes, start: int, address: int) -> list[Row]:  # noqa: C901
-        register, offset, special, rbp, return_address = state = self._initial
+        register, offset, special, fp, return_address = state = self._initial
         words = self._words_of(state)
         code_factor, data_factor, is_signal, read_pointer = self._factors
         rows: list[Row] = []
@@ -119,29 +119,29 @@ class Machine:
                     offset, at = read_uleb(code, at - 1)
                 continue
             elif 0x80 < op < 0x90 and code[at] < 0x80:  # DW_CFA_offset, of the general registers
-                if op == 0x80 | RBP:
-                    rbp = saved_rbp(rules.RBP_AT_CFA, code[at] * data_factor)
-                    words = self._words_of((register, offset, special, rbp, return_address))
+                if op == 0x80 | FP:
+                    fp = saved_fp(rules.FP_AT_CFA, code[at] * data_factor)
+                    words = self._words_of((register, offset, special, fp, return_address))
                 at += 1
                 continue
             elif op == 0x0C and code[at] < 0x80 and code[at + 1] < 0x80:  # DW_CFA_def_cfa
                 register, offset, special = code[at], code[at + 1], 0
-                words = self._words_of((register, offset, special, rbp, return_address))
+                words = self._words_of((register, offset, special, fp, return_address))
                 at += 2
                 continue
             elif op == 0x0A:  # DW_CFA_remember_state
-                saved.append(((register, offset, special, rbp, return_address), words))
+                saved.append(((register, offset, special, fp, return_address), words))
                 continue
             elif op == 0x0B:  # DW_CFA_restore_state
                 if not saved:
                     raise ElfError("a state is restored that was not remembered")
-                (register, offset, special, rbp, return_address), words = saved.pop()
+                (register, offset, special, fp, return_address), words = saved.pop()
                 continue
             elif op == 0:
                 continue
             elif op == 0x0D and code[at] < 0x80:  # DW_CFA_def_cfa_register
                 register, special = code[at], 0
-                words = self._words_of((register, offset, special, rbp, return_address))
+                words = self._words_of((register, offset, special, fp, return_address))
                 at += 1
                 continue
             elif op == 0x01:  # DW_CFA_set_loc
@@ -152,9 +152,9 @@ class Machine:
                 delta, at = read_fixed(code, at, 1 << op - 2)
                 delta *= code_factor
             else:
-                state = (register, offset, special, rbp, return_address)
+                state = (register, offset, special, fp, return_address)
                 state, at = self._rare(op, state, code, at)
-                register, offset, special, rbp, return_address = state
+                register, offset, special, fp, return_address = state
                 words = self._words_of(state)
                 continue
             if delta <= 0:
@@ -163,13 +163,13 @@ class Machine:
                 continue
             word = words.get(offset)
             if word is None:
-                word = words[offset] = rule_word((register, offset, special, rbp, return_address), is_signal)
+                word = words[offset] = rule_word((register, offset, special, fp, return_address), is_signal)
             if word != last:
                 if location - row_start >= min_bytes or last in _ALWAYS_KEPT:
                     rows.append((row_start, location, last))
                 row_start, last = location, word
             location += delta
-        self._final = (register, offset, special, rbp, return_address)
+        self._final = (register, offset, special, fp, return_address)
         word = rule_word(self._final, is_signal)
         if word != last:
             if location - row_start >= min_bytes or last in _ALWAYS_KEPT:
@@ -180,8 +180,8 @@ class Machine:
 
     def _words_of(self, state: State) -> dict[int, int]:
         """The rules, by offset, of states that differ in nothing else: a place to note what ``rule_word`` says."""
-        register, _, special, rbp, return_address = state
-        key = register, special, rbp, return_address
+        register, _, special, fp, return_address = state
+        key = register, special, fp, return_address
         words = self._words.get(key)
         if words is None:
             words = self._words[key] = {}
@@ -222,7 +222,7 @@ class Machine:
         return self._on_restore(state, register, code, at)
 
     def _on_undefined(self, state: State, code: bytes, at: int) -> tuple[State, int]:
-        register, at = read_uleb(code, at)  # rbp is undefined in outermost functions only, where nothing needs it
+        register, at = read_uleb(code, at)  # fp is undefined in outermost functions only, where nothing needs it
         return with_register(state, register, 0, RA_UNDEFINED), at
 
     def _on_same_value(self, state: State, code: bytes, at: int) -> tuple[State, int]:
@@ -232,19 +232,19 @@ class Machine:
     def _on_register(self, state: State, code: bytes, at: int) -> tuple[State, int]:
         register, at = read_uleb(code, at)
         _, at = read_uleb(code, at)
-        return with_register(state, register, RBP_LOST, RA_ELSEWHERE), at
+        return with_register(state, register, FP_LOST, RA_ELSEWHERE), at
 
     def _on_expression(self, state: State, code: bytes, at: int) -> tuple[State, int]:
         register, at = read_uleb(code, at)
         expression, at = read_block(code, at)
         plain = register_plus(expression)
-        rbp = saved_rbp(rules.RBP_AT_RBP, plain[1]) if plain is not None and plain[0] == RBP else RBP_LOST
-        return with_register(state, register, rbp, RA_ELSEWHERE), at
+        fp = saved_fp(rules.FP_AT_FP, plain[1]) if plain is not None and plain[0] == FP else FP_LOST
+        return with_register(state, register, fp, RA_ELSEWHERE), at
 
     def _on_val_expression(self, state: State, code: bytes, at: int) -> tuple[State, int]:
         register, at = read_uleb(code, at)
         _, at = read_block(code, at)
-        return with_register(state, register, RBP_LOST, RA_ELSEWHERE), at
+        return with_register(state, register, FP_LOST, RA_ELSEWHERE), at
 
     def _on_def_cfa(self, state: State, code: bytes, at: int) -> tuple[State, int]:
         register, at = read_uleb(code, at)

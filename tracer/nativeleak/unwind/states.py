@@ -1,6 +1,6 @@
 """What call frame instructions have said of a frame, and the rule that it amounts to.
 
-Scope: the CFA, rbp and the return address; the few expressions that compilers, linkers and glibc write.
+Scope: the CFA, fp and the return address; the few expressions that compilers, linkers and glibc write.
 
 Source: DWARF 5, section 2.5, for the expressions. DWARF's numbers of the registers are in the psABI for x86-64, table
 "DWARF Register Number Mapping".
@@ -10,38 +10,40 @@ from __future__ import annotations
 
 from typing import Final
 
+from nativeleak.arch import X86_64
 from nativeleak.unwind import rules
 from nativeleak.unwind.encoding import read_sleb, read_uleb
 
-RBP: Final = 6
-RSP: Final = 7
-RETURN_ADDRESS: Final = 16
+# Tables are made for x86-64 only; so these are its numbers.
+FP: Final = X86_64.dwarf_fp
+SP: Final = X86_64.dwarf_sp
+RETURN_ADDRESS: Final = X86_64.dwarf_return_address
 
 # States of the return address.
 RA_AT_CFA_8, RA_UNDEFINED, RA_ELSEWHERE = range(3)
-RBP_LOST: Final = -1
-"""rbp was saved in a way that no rule can tell."""
+FP_LOST: Final = -1
+"""fp was saved in a way that no rule can tell."""
 
 # DW_OP_breg7 8; DW_OP_breg16 0; lit15; and; [litN]; ge; lit3; shl; plus: what linkers write for .plt.
 _PLT_HEAD, _PLT_TAIL = bytes.fromhex("7708 8000 3f1a"), bytes.fromhex("2a33 2422")
-# DW_OP_breg7 160; DW_OP_deref: rsp in the ucontext of a signal frame (glibc, sigaction.c).
+# DW_OP_breg7 160; DW_OP_deref: sp in the ucontext of a signal frame (glibc, sigaction.c).
 _SIGNAL_CFA: Final = bytes.fromhex("77a001 06")
 _OP_DEREF, _OP_PLUS_UCONST, _OP_LIT0, _OP_LIT31, _OP_BREG6 = 0x06, 0x23, 0x30, 0x4F, 0x76
 
 State = tuple[int, int, int, int, int]
-"""What the instructions have said so far: (register, offset, special, rbp, return address).
+"""What the instructions have said so far: (register, offset, special, fp, return address).
 
 The CFA is ``register`` (DWARF's number) plus ``offset``, unless ``special`` is not 0: then an expression gives it, and
-this is the kind and the off field of the rule's word. ``rbp`` is the two rbp fields of the word, or ``RBP_LOST``.
+this is the kind and the off field of the rule's word. ``fp`` is the two fp fields of the word, or ``FP_LOST``.
 """
 
 UNKNOWN: Final[State] = (-1, 0, 0, 0, RA_ELSEWHERE)
 
 
-def with_register(state: State, register: int, rbp: int, return_address: int) -> State:
-    """The state after a rule for one register was given: what it amounts to for rbp, for the return address."""
-    if register == RBP:
-        return (*state[:3], rbp, state[4])
+def with_register(state: State, register: int, fp: int, return_address: int) -> State:
+    """The state after a rule for one register was given: what it amounts to for fp, for the return address."""
+    if register == FP:
+        return (*state[:3], fp, state[4])
     if register == RETURN_ADDRESS:
         return (*state[:4], return_address)
     return state
@@ -49,38 +51,38 @@ def with_register(state: State, register: int, rbp: int, return_address: int) ->
 
 def with_saved(state: State, register: int, offset: int) -> State:
     """The state after a register was saved at CFA + offset."""
-    rbp = saved_rbp(rules.RBP_AT_CFA, offset)
-    return with_register(state, register, rbp, RA_AT_CFA_8 if offset == -8 else RA_ELSEWHERE)
+    fp = saved_fp(rules.FP_AT_CFA, offset)
+    return with_register(state, register, fp, RA_AT_CFA_8 if offset == -8 else RA_ELSEWHERE)
 
 
-def saved_rbp(rule: int, offset: int) -> int:
-    """The rbp fields of a rule's word."""
-    return rule << 8 | (offset & 0xFFFF) << 16 if -0x8000 <= offset < 0x8000 else RBP_LOST
+def saved_fp(rule: int, offset: int) -> int:
+    """The fp fields of a rule's word."""
+    return rule << 8 | (offset & 0xFFFF) << 16 if -0x8000 <= offset < 0x8000 else FP_LOST
 
 
 def rule_word(state: State, is_signal: bool) -> int:
     """The word of the rule that a state amounts to."""
-    register, offset, special, rbp, return_address = state
+    register, offset, special, fp, return_address = state
     if is_signal and special == rules.SIGNAL:
         return rules.SIGNAL
     if return_address == RA_UNDEFINED:
         return rules.ROOT
-    if return_address == RA_ELSEWHERE or rbp == RBP_LOST or special == rules.BAD:
+    if return_address == RA_ELSEWHERE or fp == FP_LOST or special == rules.BAD:
         return rules.BAD
     if special:
-        return special | rbp
-    if register not in (RSP, RBP):
+        return special | fp
+    if register not in (SP, FP):
         return rules.BAD
-    word = rules.pack_rule(rules.KIND_RSP if register == RSP else rules.KIND_RBP, offset)
-    return word if word == rules.BAD else word | rbp
+    word = rules.pack_rule(rules.KIND_SP if register == SP else rules.KIND_FP, offset)
+    return word if word == rules.BAD else word | fp
 
 
 def register_plus(expression: bytes) -> tuple[int, int] | None:
-    """(register, offset) of an expression that is rbp or rsp plus a constant and nothing else."""
+    """(register, offset) of an expression that is fp or sp plus a constant and nothing else."""
     if expression[:1] not in (b"\x76", b"\x77"):
         return None
     offset, end = read_sleb(expression, 1)
-    return (expression[0] - _OP_BREG6 + RBP, offset) if end == len(expression) else None
+    return (expression[0] - _OP_BREG6 + FP, offset) if end == len(expression) else None
 
 
 def special_cfa(expression: bytes, is_signal: bool) -> int:
@@ -93,9 +95,9 @@ def special_cfa(expression: bytes, is_signal: bool) -> int:
             return rules.pack_rule(rules.KIND_PLT, expression[head] - _OP_LIT0)
     elif expression[:1] == bytes([_OP_BREG6]):
         displacement, at = read_sleb(expression, 1)
-        off = rules.at_rbp_off(displacement, _addend(expression, at))
+        off = rules.at_fp_off(displacement, _addend(expression, at))
         if off is not None:
-            return rules.pack_rule(rules.KIND_AT_RBP, off)
+            return rules.pack_rule(rules.KIND_AT_FP, off)
     return rules.BAD
 
 

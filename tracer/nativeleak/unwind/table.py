@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nativeleak import arch
 from nativeleak.digest import blake2b
 from nativeleak.symbols.elf import PF_X, ElfFile
 from nativeleak.symbols.source import ElfError, Source
@@ -19,7 +20,6 @@ from nativeleak.unwind.calls import MIN_MARK_BYTES, CallFinder, call_site_rows
 from nativeleak.unwind.eh_frame import find_debug_frame, find_eh_frame, read_fdes
 from nativeleak.unwind.rows import Piece, Range, arrange, fill_gaps, full_rows
 
-EM_X86_64: Final = 62
 NO_CFI: Final = "it has no unwind information"
 
 _MAGIC: Final = b"NLUNWIND"
@@ -123,7 +123,8 @@ def decode(data: bytes) -> UnwindTable | None:
 
 
 def _build(elf: ElfFile, full: bool) -> UnwindTable:
-    if elf.machine != EM_X86_64:
+    machine = arch.by_elf(elf.machine)
+    if machine is None or not machine.has_tables:
         raise ElfError("tables are made for x86-64 only")
     text = text_ranges(elf)
     pieces = read_pieces(elf, text, 1 if full else MIN_MARK_BYTES)

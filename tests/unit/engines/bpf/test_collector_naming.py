@@ -24,9 +24,9 @@ class Store:
 
 
 def make(n: int) -> tuple[Collector, Store]:
-    collector = Collector(lambda _stacks: None, lambda _what, _text: None, lambda _frames: None)
     store = Store(n)
-    collector.bind(SimpleNamespace(stacks=store))
+    programs = SimpleNamespace(stacks=store)
+    collector = Collector(programs, lambda _stacks: None, lambda _what, _text: None, lambda _frames: None)
     return collector, store
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.raw import raw_stack
+from nativeleak.probes.calls import AllocCall
 
 
 def kernel_words(n: int, depth: int) -> list[int]:
@@ -40,5 +41,5 @@ def test_raw_stack_tells_how_each_frame_was_found():
 
 
 def test_cookie_has_every_part_in_its_place():
-    cookie = abi.cookie(abi.Call.FREE, 5, offset=9, pushed_bytes=8, arguments=(7, 6, 2))
+    cookie = abi.cookie(AllocCall.FREE, 5, offset=9, pushed_bytes=8, arguments=(7, 6, 2))
     assert cookie == 7 | 5 << 8 | 9 << 16 | 8 << 32 | 0x267 << 48

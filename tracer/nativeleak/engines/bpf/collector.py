@@ -64,25 +64,29 @@ class Collector:
     """State of a trace in user space.
 
     Args:
+        engine: The programs that events come from.
         on_stacks: Gets new stacks, named.
-        headline_frame: Picks the frame of a stack that tells a person most, for the live view.
         on_note: Gets (word, sentence) for the recording.
+        headline_frame: Picks the frame of a stack that tells a person most, for the live view.
+        max_unmap_sites: Threads and stacks that are told apart when they give address space back, of each target.
     """
 
     def __init__(
         self,
+        engine: Programs,
         on_stacks: Callable[[list[Stack]], None],
         on_note: Callable[[str, str], None],
         headline_frame: Callable[[Sequence[Frame]], Frame | None],
+        max_unmap_sites: int = MAX_SITES,
     ) -> None:
+        self.engine = engine
         self.heap = HeapLedger()
         self.targets: dict[int, TargetState] = {}
         self.generation = 0
         self.namer = StackNamer(headline_frame)
         self._on_stacks = on_stacks
-        self._max_unmap_sites = MAX_SITES
+        self._max_unmap_sites = max_unmap_sites
         self._on_note = on_note
-        self._engine: Programs | None = None
         self._threads: dict[int, ThreadInfo] = {0: ThreadInfo(0, 0, 0, OTHER_THREADS)}
         self._changed_threads: set[int] = {0}
         self._uid_of: dict[tuple[int, int], int] = {}
@@ -96,22 +100,6 @@ class Collector:
         self.is_sampled = False
         """Whether blocks were sampled at any time."""
         self._live_read_s = 0.0
-
-    def bind(self, engine: Programs, max_unmap_sites: int = MAX_SITES) -> None:
-        """The engine, which in turn needs ``on_event`` to be made.
-
-        Args:
-            max_unmap_sites: Threads and stacks that are told apart when they give address space back, of each target.
-        """
-        self._engine = engine
-        self._max_unmap_sites = max_unmap_sites
-
-    @property
-    def engine(self) -> Programs:
-        """The engine that events come from."""
-        if self._engine is None:
-            raise RuntimeError("no engine is bound")
-        return self._engine
 
     def add_target(self, slot: int, facts: TargetFacts, info: TargetInfo) -> TargetState:
         """Take a target in, before its window opens.

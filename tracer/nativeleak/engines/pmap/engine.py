@@ -13,14 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from nativeleak.engines.base import Sink
+from nativeleak.engines.options import TraceOptions
 from nativeleak.engines.pmap.blocks import HEADER_BYTES, find_blocks
 from nativeleak.engines.pmap.ledger import PmapLedger
 from nativeleak.engines.pmap.regions import StackPointer, Surroundings
 from nativeleak.engines.pmap.smaps import Mapping, parse_smaps
+from nativeleak.engines.registry import coverage_of
 from nativeleak.engines.strace.malloc_sizes import PAGE
-from nativeleak.engines.userspace import ThreadTable, TracedProcess, snapshot_of
+from nativeleak.engines.userspace import ThreadTable, TracedProcess, UserspaceEngine, snapshot_of
 from nativeleak.errors import CannotTraceError, NativeleakError
-from nativeleak.model import Snapshot, Stack, TargetEnd, TargetInfo
+from nativeleak.model import Frame, Snapshot, Stack, TargetEnd, TargetInfo
 from nativeleak.process import procfs
 from nativeleak.process.procfs import PTRACE_REMEDY, TargetGoneError
 from nativeleak.runtimes.hotspot.jvm import HotSpot
@@ -33,31 +36,27 @@ PAUSE_FACTOR: Final = 100
 _WORD: Final = 8
 
 
-class PmapEngine:
-    """Watches by smaps; see ``WatchEngine``.
+class PmapEngine(UserspaceEngine):
+    """Traces by readings of smaps; see ``Engine``.
 
     Args:
+        options: What to do.
         targets: The processes.
+        sink: Gets regions and notes.
 
     Raises:
         NativeleakError: smaps of one of them may not be read.
     """
 
-    backend = "pmap"
+    headline = "by pmap"
     probes: tuple[str, ...] = ("smaps",)
+    fds: Sequence[int] = ()
+    """None: nothing tells of a change."""
 
-    def __init__(self, targets: Sequence[TargetInfo]) -> None:
-        self.processes = [TracedProcess.live(info.slot, info) for info in targets]
-        self.ended = ""
-        self._threads = ThreadTable()
-        self._looks = [_Look(process, self._threads) for process in self.processes]
-        self._start_ns = 0
+    def __init__(self, options: TraceOptions, targets: Sequence[TargetInfo], sink: Sink) -> None:
+        super().__init__(targets, sink, coverage_of("pmap"), options.budget)
+        self._looks = [_Look(process, self.threads) for process in self.processes]
         self._notes: list[tuple[str, str]] = []
-
-    @property
-    def fds(self) -> Sequence[int]:
-        """None: nothing tells of a change."""
-        return ()
 
     def start(self) -> None:
         """Take for old what is mapped now."""
@@ -65,31 +64,32 @@ class PmapEngine:
             look.begin()
         self._start_ns = time.monotonic_ns()
 
-    def elapsed_s(self) -> float:
-        """Seconds since the start."""
-        return (time.monotonic_ns() - self._start_ns) / 1e9 if self._start_ns else 0.0
-
-    def work(self) -> None:
-        """Nothing: readings are made for snapshots."""
-
-    def take_notes(self) -> list[tuple[str, str]]:
-        """What has happened."""
+    def _take_notes(self) -> list[tuple[str, str]]:
         notes, self._notes = self._notes, []
         return notes
 
-    def take_stacks(self) -> list[Stack]:
-        """Regions seen for the first time."""
+    def _take_stacks(self) -> list[Stack]:
         return [stack for look in self._looks for stack in look.ledger.take_stacks()]
 
-    def snapshot(self) -> Snapshot:
+    def _frames(self, slot: int, stack_key: int) -> Sequence[Frame]:
+        return self._looks[slot].ledger.frames(stack_key)
+
+    def freeze(self, near: str) -> None:
+        """Tell new regions apart no longer."""
+        super().freeze(near)
+        for look in self._looks:
+            look.ledger.is_frozen = True
+
+    def snapshot(self, *, final: bool = False) -> Snapshot:
         """Everything as it is now, or as it was at the last reading where another would come too soon."""
-        if not self.ended:
+        if not final:
             for look in self._looks:
-                look.read(self.elapsed_s())
+                look.read(self.elapsed_s)
+            self._pass_on()
         return snapshot_of(
             self.processes,
-            self._threads,
-            self.elapsed_s(),
+            self.threads,
+            self.elapsed_s,
             {
                 "smaps_readings": sum(look.ledger.n_readings for look in self._looks),
                 "smaps_us": round(sum(look.spent_s for look in self._looks) * 1e6),
@@ -100,9 +100,9 @@ class PmapEngine:
     def stop(self) -> None:
         """Make a last reading, however soon."""
         for look in self._looks:
-            look.read(self.elapsed_s(), is_last=True)
+            look.read(self.elapsed_s, is_last=True)
             self._notes += look.notes()
-        self.ended = "stopped"
+        self._pass_on()
 
     def close(self) -> None:
         """Close all files."""

@@ -28,6 +28,7 @@ _READ_WRITE: Final = 3
 _MAP_ANONYMOUS: Final = 0x20
 _MIN_NOTE_BYTES: Final = 1 << 20
 _MAX_NOTES: Final = 20
+_BEYOND: Final = "memory beyond --max-memory"
 NOT_TOLD_APART: Final = "(threads not told apart)"
 
 FindBlocks = Callable[[int, int], Iterable[tuple[int, int]]]
@@ -44,11 +45,14 @@ class PmapLedger:
 
     def __init__(self, process: TracedProcess, threads: ThreadTable, find_blocks: FindBlocks | None = None) -> None:
         self.n_readings = 0
+        self.is_frozen = False
+        """Whether regions whose kind is not known yet are told apart no longer."""
         self._process = process
         self._threads = threads
         self._find_blocks = find_blocks
         self._ranges: list[Range] = []
         self._keys: dict[str, int] = {}
+        self._names: dict[int, Frame] = {}
         self._new: list[Stack] = []
         self._before: dict[str, tuple[int, int]] = {}
 
@@ -100,6 +104,10 @@ class PmapLedger:
         new, self._new = self._new, []
         return new
 
+    def frames(self, key: int) -> tuple[Frame, ...]:
+        """The frame that names a region; empty for an unknown one."""
+        return (self._names[key],) if key in self._names else ()
+
     def _parts(self, each: Range, around: Surroundings) -> Iterator[tuple[int, int, Region]]:
         """The new range, cut where something else begins: at mappings, and at blocks of malloc."""
         for start, end in _cut(each, around):
@@ -130,12 +138,14 @@ class PmapLedger:
 
     def _key(self, region: Region) -> int:
         key = self._keys.get(region.name)
+        if key is None and self.is_frozen:
+            region = Region(_BEYOND)
+            key = self._keys.get(region.name)
         if key is None:
             digest = blake2b(region.name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
             key = self._keys[region.name] = _U64.unpack(digest)[0] or 1
-            self._new.append(
-                Stack(key, (Frame(f"[{region.name}]", None, 0, 0, FrameKind.STUB, found=FrameSource.GAP),))
-            )
+            frame = self._names[key] = Frame(f"[{region.name}]", None, 0, 0, FrameKind.STUB, found=FrameSource.GAP)
+            self._new.append(Stack(key, (frame,)))
             if region.name.startswith(("JVM", "Java heap")):
                 self._process.space.reclassify_stack(key, Owner.JVM)
         return key

@@ -21,7 +21,7 @@ _COMM_LENGTH = 15
 
 
 class RecordedPmap:
-    """Some listings; see ``Replay``.
+    """Some listings; see ``RecordedSource``.
 
     Args:
         listings: (seconds since 1970, listing), in order of time.

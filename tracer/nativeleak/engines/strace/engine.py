@@ -6,72 +6,71 @@ walks a stack by ptrace at those that are. See docs/engines.md for figures.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
+from nativeleak.engines.base import Sink
+from nativeleak.engines.options import TraceOptions
+from nativeleak.engines.registry import coverage_of
 from nativeleak.engines.strace.ledger import StraceLedger, Target, new_thread
 from nativeleak.engines.strace.program import Strace, choose_options, find_strace
 from nativeleak.engines.strace.program_lines import LineSplitter
 from nativeleak.engines.strace.reader import Ended, StraceReader
 from nativeleak.engines.strace.stacks import StackNamer
-from nativeleak.engines.userspace import TracedProcess, snapshot_of
+from nativeleak.engines.userspace import TracedProcess, UserspaceEngine, snapshot_of
 from nativeleak.errors import CannotTraceError, NativeleakError
-from nativeleak.model import Snapshot, Stack, TargetEnd, TargetInfo
+from nativeleak.model import Frame, Snapshot, Stack, StackCoverage, TargetEnd, TargetInfo
 from nativeleak.process import procfs
 from nativeleak.symbols.resolver import Symbolizer
 
-DEFAULT_DURATION_S: Final = 60.0
-"""Of a trace without ``--duration``: what it costs the target is not to go on for as long as nobody looks."""
 _NAMES_EVERY_S: Final = 1.0
 _FOREIGN: Final = -1
 _MAX_KNOWN: Final = 1 << 20
 
 
-class StraceEngine:
-    """Traces by strace; see ``WatchEngine``.
+class StraceEngine(UserspaceEngine):
+    """Traces by strace; see ``Engine``.
 
     Args:
+        options: What to do.
         targets: The processes.
-
-    Attributes:
-        has_stacks: Whether this build of strace walks stacks.
+        sink: Gets stacks and notes.
 
     Raises:
         CannotTraceError: strace is not there, or does not work here.
     """
 
-    backend = "strace"
-    probes: tuple[str, ...] = ("mmap", "brk")
+    headline = "by strace"
 
-    def __init__(self, targets: Sequence[TargetInfo]) -> None:
+    def __init__(self, options: TraceOptions, targets: Sequence[TargetInfo], sink: Sink) -> None:
         self._path = find_strace()
         for info in targets:
             refuse_traced(info.pid)
         self._options = choose_options(self._path)
-        self.has_stacks = "-k" in self._options
-        self.processes = [TracedProcess.live(info.slot, info) for info in targets]
-        self.ended = ""
-        self._targets = [self._target(process) for process in self.processes]
+        has_stacks = "-k" in self._options
+        coverage = coverage_of("strace")
+        super().__init__(
+            targets, sink, coverage if has_stacks else replace(coverage, stacks=StackCoverage.NONE), options.budget
+        )
+        self._targets = [self._target(process, has_stacks=has_stacks) for process in self.processes]
         self._slot_of = {process.info.pid: process.slot for process in self.processes}
         self._by_clone: dict[int, int] = {}
         self._ledger = StraceLedger(self._target_of)
+        self.threads = self._ledger.threads
         self._reader = StraceReader()
         self._splitter = LineSplitter()
         self._strace: Strace | None = None
-        self._start_ns = 0
         self._names_read_s = 0.0
         self._notes: list[tuple[str, str]] = []
 
-    def _target(self, process: TracedProcess) -> Target:
+    @staticmethod
+    def _target(process: TracedProcess, *, has_stacks: bool) -> Target:
         pid = process.info.pid
-        namer = StackNamer(Symbolizer(pid), lambda: _maps(pid)) if self.has_stacks else StackNamer()
+        namer = StackNamer(Symbolizer(pid), lambda: _maps(pid)) if has_stacks else StackNamer()
         return Target(process, namer, lambda tid: _name(pid, tid), lambda address: _mapping_bytes(pid, address))
-
-    @property
-    def strace_pid(self) -> int:
-        """Process id of strace, 0 before the start."""
-        return self._strace.pid if self._strace is not None else 0
 
     @property
     def fds(self) -> Sequence[int]:
@@ -87,37 +86,52 @@ class StraceEngine:
         for process in self.processes:
             process.open_window()
 
-    def elapsed_s(self) -> float:
-        """Seconds since the start."""
-        return (time.monotonic_ns() - self._start_ns) / 1e9 if self._start_ns else 0.0
-
-    def work(self) -> None:
+    def work(self) -> float:
         """Read what strace has printed; look at names once a second."""
         assert self._strace is not None  # noqa: S101
-        if self.ended:
-            return
-        output = self._strace.read_output()
-        self._strace.read_errors()
+        output = b"" if self.ended else self._strace.read_output()
         if output is None:
             self._on_end()
-            return
-        self._take(output)
-        if self.elapsed_s() - self._names_read_s >= _NAMES_EVERY_S:
-            self._names_read_s = self.elapsed_s()
-            for target in self._targets:
-                self._ledger.read_names(target)
+        elif not self.ended:
+            self._strace.read_errors()
+            self._take(output)
+            if self.elapsed_s - self._names_read_s >= _NAMES_EVERY_S:
+                self._names_read_s = self.elapsed_s
+                for target in self._targets:
+                    self._ledger.read_names(target)
+        return super().work()
 
-    def take_notes(self) -> list[tuple[str, str]]:
-        """What has happened."""
+    def is_urgent(self) -> bool:
+        """Yes: strace waits when its pipe is full, and its targets with it."""
+        return True
+
+    def target_exited(self, slot: int) -> None:
+        """Nothing: strace prints how the process ended, and that is awaited."""
+
+    def _take_notes(self) -> list[tuple[str, str]]:
         notes, self._notes = self._notes + self._ledger.notes, []
         self._ledger.notes.clear()
         return notes
 
-    def take_stacks(self) -> list[Stack]:
-        """Stacks seen for the first time."""
+    def _take_stacks(self) -> list[Stack]:
         return [stack for target in self._targets for stack in target.namer.take_new()]
 
-    def snapshot(self) -> Snapshot:
+    def _frames(self, slot: int, stack_key: int) -> Sequence[Frame]:
+        return self._targets[slot].namer.frames(stack_key)
+
+    def memory_bytes(self) -> int:
+        """Of this process and of strace."""
+        with contextlib.suppress(NativeleakError):
+            return super().memory_bytes() + procfs.read_rss(self._strace.pid if self._strace is not None else 0)
+        return super().memory_bytes()
+
+    def freeze(self, near: str) -> None:
+        """Tell new threads and stacks apart no longer."""
+        super().freeze(near)
+        for target in self._targets:
+            target.namer.is_frozen = True
+
+    def snapshot(self, *, final: bool = False) -> Snapshot:  # noqa: ARG002 - none is dearer than another
         """Everything as it is now."""
         namers = [target.namer for target in self._targets]
         counters = {
@@ -132,7 +146,7 @@ class StraceEngine:
             name = f"stacks_ended_{stack.end.replace(' ', '_')}"
             ends[name] = ends.get(name, 0) + 1
         return snapshot_of(
-            self.processes, self._ledger.threads, self.elapsed_s(), counters | ends, events=self._ledger.n_calls
+            self.processes, self._ledger.threads, self.elapsed_s, counters | ends, events=self._ledger.n_calls
         )
 
     def stop(self) -> None:
@@ -141,6 +155,7 @@ class StraceEngine:
             self._strace.end(self._take)
             self._finish()
             self.ended = "stopped"
+        self._pass_on()
 
     def close(self) -> None:
         """End strace by force where it still runs, and close all files."""

@@ -29,7 +29,7 @@ _MAX_PARENTS: Final = 1 << 20
 
 
 class RecordedStrace:
-    """One file; see ``Replay``.
+    """One file; see ``RecordedSource``.
 
     Args:
         path: Where it is.

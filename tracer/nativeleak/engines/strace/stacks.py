@@ -78,6 +78,8 @@ class StackNamer:
         self.n_truncated = 0
         self.n_resolved = 0
         self.n_unresolved = 0
+        self.is_frozen = False
+        """Whether stacks that are not known yet are told apart no longer."""
         self._symbolizer = symbolizer
         self._read_maps = read_maps
         self._maps: Sequence[MapEntry] = ()
@@ -96,6 +98,8 @@ class StackNamer:
         known = self._keys.get((printed, mark))
         if known is not None:
             return known
+        if self.is_frozen:
+            return 0
         digest = blake2b("\n".join((mark, *printed)).encode("utf-8", "surrogateescape"), digest_size=8).digest()
         key = _U64.unpack(digest)[0] or 1
         self._keys[printed, mark] = key

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from nativeleak.arch import X86_64
 from nativeleak.errors import NativeleakError
 from nativeleak.process.jvm import find_libjvm
 from nativeleak.process.mapped import executable_objects, open_object
@@ -20,7 +21,6 @@ from nativeleak.symbols.elf import SYMBOL_BYTES, ElfFile, FileSource, SymbolArea
 
 _SHT_RELA: Final = 4
 _RELA_WORDS: Final = 6  # Elf64_Rela is three 8-byte numbers: r_offset, r_info (type in the lower half), r_addend
-_EM_X86_64: Final = 62
 # R_X86_64_DTPMOD64 and R_AARCH64_TLS_DTPMOD: the loader stores the module's number there (elf.h).
 _DTPMOD: Final = {62: 16, 183: 1028}
 _PT_TLS: Final = 7
@@ -111,7 +111,7 @@ def _read(elf: ElfFile, path: str, start: int, names: frozenset[str]) -> Libjvm:
     return Libjvm(
         path,
         bias,
-        elf.machine == _EM_X86_64,
+        elf.machine == X86_64.elf_machine,
         elf.symtab is None,
         found,
         slot + bias if slot else 0,

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 import pytest
 
-from nativeleak.engines.bpf.budget.memory import ENTRY_OVERHEAD_BYTES, limits_within
+from nativeleak.engines.bpf.budget.memory import (
+    ENTRY_OVERHEAD_BYTES,
+    fixed_map_bytes,
+    limits_within,
+    parse_cpus,
+    read_possible_cpus,
+)
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Limits
 from nativeleak.errors import UsageError
 
 RSS = 30 << 20
+N_CPUS = 2
 
 
 def taken(limits: Limits) -> int:
@@ -23,20 +31,43 @@ def taken(limits: Limits) -> int:
 
 @pytest.mark.parametrize("bound", [64 << 20, 100 << 20, 1 << 30])
 def test_limits_within_a_bound_fit_and_use_it(bound: int):
-    limits = limits_within(Limits(n_allocations=1 << 27, n_sites=1 << 22), bound, RSS)
+    limits = limits_within(Limits(n_allocations=1 << 27, n_sites=1 << 22), bound, RSS, N_CPUS)
     assert taken(limits) + RSS < bound
     assert limits.n_allocations >= 1000
-    larger = limits_within(Limits(n_allocations=1 << 27, n_sites=1 << 22), 2 * bound, RSS)
+    larger = limits_within(Limits(n_allocations=1 << 27, n_sites=1 << 22), 2 * bound, RSS, N_CPUS)
     assert larger.n_allocations > limits.n_allocations
     assert larger.n_sites > limits.n_sites
 
 
 def test_limits_that_were_asked_for_never_grow():
     asked = Limits(n_allocations=5000, n_sites=300, n_threads=77, n_stacks=999, n_new_stacks=400)
-    assert limits_within(asked, 8 << 30, RSS) == asked
+    assert limits_within(asked, 8 << 30, RSS, N_CPUS) == asked
 
 
 def test_bound_too_small_for_the_least_tables_is_refused_with_what_is_needed():
     with pytest.raises(UsageError, match="--max-memory 32 MiB is too little") as caught:
-        limits_within(Limits(), 32 << 20, RSS)
+        limits_within(Limits(), 32 << 20, RSS, N_CPUS)
     assert "give at least --max-memory" in str(caught.value.remedy)
+
+
+def test_bound_leaves_room_for_the_walks_of_every_processor():
+    asked, bound = Limits(n_allocations=1 << 27, n_sites=1 << 22), 100 << 20
+    few, many = limits_within(asked, bound, RSS, 2), limits_within(asked, bound, RSS, 128)
+    # Blocks alone get 55 % of what is left for tables.
+    assert taken(few) - taken(many) > 0.55 * (fixed_map_bytes(128) - fixed_map_bytes(2)) > 10 << 20
+    assert taken(many) + fixed_map_bytes(128) + RSS < bound
+
+
+@pytest.mark.parametrize(("text", "n"), [("0\n", 1), ("0-1\n", 2), ("0-15", 16), ("0-3,8,10-11", 7)])
+def test_parse_cpus_counts_what_is_listed(text: str, n: int):
+    assert parse_cpus(text) == n
+
+
+@pytest.mark.parametrize("text", ["", "all", "0-"])
+def test_parse_cpus_refuses_what_is_no_list(text: str):
+    with pytest.raises(ValueError):
+        parse_cpus(text)
+
+
+def test_read_possible_cpus_has_all_that_may_be_used_here():
+    assert read_possible_cpus() >= len(os.sched_getaffinity(0))

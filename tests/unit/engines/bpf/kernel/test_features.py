@@ -1,9 +1,14 @@
-"""What is done about a kernel whose BPF is without something: as far as no kernel is asked."""
+"""Features that a kernel may lack, as far as no kernel is asked."""
 
 from __future__ import annotations
 
-from nativeleak.engines.bpf.kernel import features
-from nativeleak.engines.bpf.kernel.abi import LACKS_NOTHING, Lack
+import errno
+import os
+
+import pytest
+
+from nativeleak.engines.bpf.kernel import bpf, features
+from nativeleak.engines.bpf.kernel.abi import MissingFeature
 from nativeleak.engines.bpf.kernel.instructions import ATOMIC_OPERATIONS, FETCHING, INSTRUCTION, JUMP_ALWAYS
 from nativeleak.engines.bpf.kernel.loaders.libbpf import object_path
 from nativeleak.symbols.elf import SHF_EXECINSTR, BytesSource, ElfFile
@@ -38,8 +43,39 @@ def test_object_without_fetching_differs_in_the_fetching_operations_alone() -> N
     assert all(patched[at] == content[at] for at in outside)
 
 
-def test_each_thing_that_is_lacking_is_said() -> None:
-    assert features.describe(LACKS_NOTHING) == ""
-    said = features.describe(Lack.ATOMICS | Lack.COOKIES | Lack.REGISTERS)
-    assert [version for version in ("5.12", "5.15") if version in said] == ["5.12", "5.15"]
-    assert said.count(";") == 2
+def test_describe_names_each_missing_feature_with_its_release() -> None:
+    assert features.describe(features.NOTHING_MISSING) == ""
+    assert features.describe(MissingFeature.COOKIES) == (
+        "cookies of probes (Linux 5.15): each probe has a program of its own in front"
+    )
+    every = MissingFeature.ATOMICS | MissingFeature.COOKIES | MissingFeature.REGISTERS
+    assert features.describe(every).split("; ") == [feature.describe() for feature in features.FEATURES]
+
+
+def test_rows_have_one_feature_for_each_flag() -> None:
+    assert [feature.flag for feature in features.FEATURES] == list(MissingFeature)
+    for feature in features.FEATURES:
+        assert len(feature.probe) % INSTRUCTION.size == 0
+        assert feature.probe
+
+
+@pytest.mark.parametrize("row", features.FEATURES, ids=lambda row: row.flag.name)
+def test_missing_features_is_the_flag_of_each_row_whose_program_is_refused(
+    row: features.Feature, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(_name: str, _kind: int, code: bytes, _attach_type: int, *, is_explained: bool) -> int:
+        assert not is_explained
+        if code.startswith(row.probe):
+            raise OSError(errno.EINVAL, "refused")
+        return os.open("/dev/null", os.O_RDONLY)
+
+    monkeypatch.setattr(bpf, "load_program", load)
+    assert features.missing_features.__wrapped__() == row.flag
+
+
+def test_missing_features_where_nothing_may_be_loaded_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **_options: object) -> int:
+        raise OSError(errno.EPERM, "refused")
+
+    monkeypatch.setattr(bpf, "load_program", refuse)
+    assert features.missing_features.__wrapped__() == features.NOTHING_MISSING

@@ -3,7 +3,7 @@
 The child is a copy of this process, so its C library is ours; the host's programs have the same, those of a container
 perhaps not. A target whose functions the kernel has to single-step is reckoned with what that costs in our library.
 Caveat: timings on a busy machine are rather high than low, and stacks are as shallow as ours. What a target's own
-stacks cost is measured while it is traced (``perf.run_statistics``).
+stacks cost is measured while it is traced (``bpf.run_statistics``).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from nativeleak.engines.bpf.budget.governor import Costs
-from nativeleak.engines.bpf.kernel import abi, perf
+from nativeleak.engines.bpf.kernel import abi, bpf
 from nativeleak.engines.bpf.kernel.programs import Programs
-from nativeleak.probes.families import FREE_KINDS
 from nativeleak.probes.placement import PlacedProbe, Placement
+from nativeleak.probes.returns import Plan
 
 _ROUNDS: Final = 5
 _PAIRS: Final = 100
@@ -73,7 +73,7 @@ def calibrate(engine: Programs, placed: Sequence[PlacedProbe], path: str) -> Cal
         engine.add_target(_SLOT, child.pid, abi.Target(max_depth=abi.MAX_FRAMES, unwind=abi.Unwind.FP))
         try:
             with engine.attached_for_now():
-                engine.attach_functions(_SLOT, child.pid, path, path, placed)
+                engine.attach_functions(_SLOT, child.pid, path, path, Plan(tuple(placed)))
                 engine.count_only(_SLOT)
                 counted_ns = child.time_pairs() - plain_ns
                 counting_ns = _run_ns(engine, child)
@@ -101,7 +101,7 @@ def calibrate(engine: Programs, placed: Sequence[PlacedProbe], path: str) -> Cal
 def _run_ns(engine: Programs, child: _Child) -> float:
     """What our programs take of a hit; 0.0 where the kernel does not say, and all of it counts as the trap then."""
     try:
-        statistics = perf.run_statistics()
+        statistics = bpf.run_statistics()
     except OSError:
         return 0.0
     try:
@@ -121,12 +121,12 @@ def _stepped_ns(engine: Programs, child: _Child, placed: Sequence[PlacedProbe], 
     at_entry = [
         probe._replace(placement=Placement(0, emulated=False, instruction=""))
         for probe in placed
-        if probe.point.kind in FREE_KINDS and probe.placement.offset
+        if probe.point.spec.frees and probe.placement.offset
     ]
     if not at_entry:
         return 0.0
     without_ns = child.time_pairs()
-    engine.attach_functions(_SLOT, child.pid, path, path, at_entry)
+    engine.attach_functions(_SLOT, child.pid, path, path, Plan(tuple(at_entry)))
     return max(0.0, child.time_pairs() - without_ns)
 
 

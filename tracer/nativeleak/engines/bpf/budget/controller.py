@@ -18,9 +18,10 @@ from typing import Final
 
 from nativeleak.engines.bpf.budget.governor import Governor, Load, Plan
 from nativeleak.engines.bpf.collector import Collector
-from nativeleak.engines.bpf.kernel import abi, perf
+from nativeleak.engines.bpf.kernel import abi, bpf
 from nativeleak.engines.bpf.kernel.groups import ALL_GROUPS, FREES_ONLY, Group
 from nativeleak.engines.bpf.kernel.programs import Programs
+from nativeleak.engines.options import Budget
 from nativeleak.errors import NativeleakError
 from nativeleak.model import Level, Window
 from nativeleak.process import procfs
@@ -57,11 +58,11 @@ Counts = dict[abi.Counter, int]
 
 
 class BudgetController:
-    """The watch of one trace.
+    """Keeps one trace inside its budget.
 
     Args:
+        budget: What the user allows.
         plan: What the user wants, where there is no governor.
-        sample_above: Blocks of this size or more are always kept; 0: as the rate.
         governor: None where nothing is known of what probes cost here.
         on_note: Gets (word, sentence) for the recording.
     """
@@ -70,13 +71,13 @@ class BudgetController:
         self,
         engine: Programs,
         collector: Collector,
+        budget: Budget,
         plan: Plan,
-        sample_above: int,
         governor: Governor | None,
         on_note: Callable[[str, str], None],
     ) -> None:
         self._engine, self._collector, self._governor = engine, collector, governor
-        self._plan, self._sample_above, self._on_note = plan, sample_above, on_note
+        self._plan, self._sample_above, self._on_note = plan, budget.sample_above, on_note
         self._is_partial = False
         self._statistics = -1
         self._n_looks = 0
@@ -198,7 +199,7 @@ class BudgetController:
         """Have the kernel measure our programs until the next look."""
         if self._governor is not None and self._statistics < 0:
             with contextlib.suppress(OSError):
-                self._statistics = perf.run_statistics()
+                self._statistics = bpf.run_statistics()
                 self._times = self._engine.program_times()
 
     def _run_ns(self) -> float | None:

@@ -1,7 +1,8 @@
 """Keeps a trace inside of its budget: decides how much of the allocator's work is watched.
 
-Scope: decisions alone. What a probe costs and how often it runs is measured elsewhere (``engines/bpf/budget/calibration.py``,
-``controller.py``), and time comes in as an argument, so that a test can play any load in no time.
+Scope: decisions alone. What a probe costs and how often it runs is measured elsewhere
+(``engines/bpf/budget/calibration.py``, ``controller.py``), and time comes in as an argument, so that a test can play
+any load in no time.
 
 The budget is a share of one core or of the CPU time that the targets use without us, whichever is less; but never less
 than a fifth of that share of one core, so that a target that sleeps most of the time is not watched less for nothing.

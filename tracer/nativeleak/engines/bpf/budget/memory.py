@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from nativeleak.engines.bpf.kernel import abi
@@ -17,9 +19,12 @@ _SITE_BYTES_HERE: Final = 4 << 10
 """What a site and its stack take in the recorder: its totals, slices, names and what the recording knows of it."""
 _RECORDER_BYTES: Final = 16 << 20
 """What the recorder grows by once it works: symbols, unwind tables under way, SQLite."""
-FIXED_MAP_BYTES: Final = 10 << 20
-"""Maps whose size does not depend on the limits: walks under way, mappings, counters, what is found without a search,
-unwind tables of some objects."""
+_FIXED_MAP_BYTES: Final = 10 << 20
+"""Maps whose size does not depend on the limits, on a machine with two processors: stack walks, mappings, counters,
+what is found without a search, unwind tables of some objects."""
+_FIXED_MAP_CPUS: Final = 2
+SCRATCH_BYTES: Final = 19768
+"""``struct scratch`` of scratch.bpf.h: the buffer of one stack walk, of which each processor has several."""
 _MIN_ALLOCATIONS: Final = 1000
 _MIN_SITES: Final = 256
 _MIN_THREADS: Final = 64
@@ -51,19 +56,50 @@ _TABLES: Final = (
 )
 
 
-def limits_within(limits: Limits, bound_bytes: int, rss_bytes: int) -> Limits:
+def fixed_map_bytes(n_cpus: int) -> int:
+    """What maps take whose size does not depend on the limits.
+
+    Args:
+        n_cpus: Processors that the machine may have: ``read_possible_cpus``.
+    """
+    return _FIXED_MAP_BYTES + (n_cpus - _FIXED_MAP_CPUS) * abi.SCRATCH_PER_CPU * SCRATCH_BYTES
+
+
+def parse_cpus(text: str) -> int:
+    """The number of processors in a list such as ``0-3,8``.
+
+    Raises:
+        ValueError: It is no such list.
+    """
+    ranges = [part.split("-") for part in text.strip().split(",")]
+    return sum(int(ends[-1]) - int(ends[0]) + 1 for ends in ranges)
+
+
+def read_possible_cpus() -> int:
+    """Processors that the kernel has per-CPU data for, whether they are there or not.
+
+    Source: Documentation/ABI/testing/sysfs-devices-system-cpu.
+    """
+    try:
+        return parse_cpus(Path("/sys/devices/system/cpu/possible").read_text())
+    except (OSError, ValueError):
+        return os.cpu_count() or 1
+
+
+def limits_within(limits: Limits, bound_bytes: int, rss_bytes: int, n_cpus: int) -> Limits:
     """Limits under which recorder and maps together stay inside a bound even when every table is full.
 
     Args:
         limits: What was asked for: no limit gets larger.
         bound_bytes: ``--max-memory``.
         rss_bytes: What the recorder has resident already.
+        n_cpus: Processors that the machine may have: ``read_possible_cpus``.
 
     Raises:
         UsageError: Not even the least tables fit.
     """
     # The ring is mapped twice here, and the kernel has it once.
-    given_bytes = rss_bytes + _RECORDER_BYTES + FIXED_MAP_BYTES + 3 * limits.ring_bytes
+    given_bytes = rss_bytes + _RECORDER_BYTES + fixed_map_bytes(n_cpus) + 3 * limits.ring_bytes
     least_bytes = given_bytes + sum(table.least * table.entry_bytes for table in _TABLES)
     if bound_bytes < least_bytes:
         raise UsageError(

@@ -1,6 +1,7 @@
 """Structures that user space shares with the BPF programs.
 
-Source: ``bpf/nativeleak.h``, field for field; the sizes are asserted on both sides.
+Source: ``bpf/nativeleak.h``, field for field. A unit test compares every offset, size and number of an enum with the
+type information of the compiled object.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 import ctypes
 from enum import IntEnum, IntFlag
 from typing import Final
+
+from nativeleak.arch import X86_64
+from nativeleak.probes.calls import AllocCall
 
 MAX_TARGETS: Final = 64
 SLICES: Final = 16
@@ -36,21 +40,6 @@ SLICE_SHIFT: Final = 10
 SLOT_SHIFT: Final = 56
 ADDRESS_MASK: Final = (1 << SLOT_SHIFT) - 1
 IN_ALLOCATOR: Final = 1
-
-
-class Call(IntEnum):
-    """``enum nl_alloc_call``: what the arguments and the result of an allocator function mean."""
-
-    NONE = 0
-    MALLOC = 1
-    CALLOC = 2
-    REALLOC = 3
-    REALLOCARRAY = 4
-    POSIX_MEMALIGN = 5
-    ALIGNED_ALLOC = 6
-    FREE = 7
-    DELETE = 8
-    NEW = 9
 
 
 class Counter(IntEnum):
@@ -141,15 +130,21 @@ class Unwind(IntEnum):
     TABLES = 1
 
 
-class Lack(IntFlag):
-    """``enum nl_lack``: what a kernel is without."""
+class MissingFeature(IntFlag):
+    """``enum nl_lack``: features that a kernel lacks; ``features.py`` has a row for each."""
 
     ATOMICS = 1
     COOKIES = 2
     REGISTERS = 4
 
 
-LACKS_NOTHING: Final = Lack(0)
+class WindowState(IntEnum):
+    """``enum nl_state``: what the programs do for a target."""
+
+    OFF = 0
+    ON = 1
+    COUNTING = 2
+    """Allocator probes count that they ran, and do nothing else."""
 
 
 class TargetFlag(IntFlag):
@@ -326,28 +321,12 @@ class Event(ctypes.Structure):
     )
 
 
-SIZES: Final = {
-    Target: 192,
-    Live: 32,
-    SiteKeyStruct: 16,
-    Site: 552,
-    StackStruct: 24,
-    Mappings: 65544,
-    Java: 280,
-    Event: 96,
-}
-
-for _struct, _size in SIZES.items():
-    if ctypes.sizeof(_struct) != _size:
-        raise AssertionError(f"{_struct.__name__} has {ctypes.sizeof(_struct)} bytes, bpf/nativeleak.h has {_size}")
-
-
 def cookie(
-    call: Call,
+    call: AllocCall,
     slot: int,
     offset: int = 0,
     pushed_bytes: int = 0,
-    arguments: tuple[int, int, int] = (7, 6, 2),
+    arguments: tuple[int, int, int] = X86_64.arguments,
     function: int = 0,
 ) -> int:
     """Cookie of a probe: ``NL_COOKIE_*``.
@@ -355,7 +334,7 @@ def cookie(
     Args:
         offset: Bytes from the function's first instruction to the probe.
         pushed_bytes: What the instructions before the probe have pushed.
-        arguments: Registers of arguments 1 to 3 at the probe, as x86-64 counts them.
+        arguments: Registers of arguments 1 to 3 at the probe, as x86-64 counts them; not used on other machines.
         function: Number among the target's functions whose return may be declined, below ``N_FUNCTIONS``; 0 for none.
     """
     registers = arguments[0] | arguments[1] << 4 | arguments[2] << 8

@@ -6,12 +6,13 @@ goes on to ours by a tail call. Such kernels do not preempt a program, so nobody
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from nativeleak.engines.bpf.kernel import perf
+from nativeleak.engines.bpf.kernel import bpf
 from nativeleak.engines.bpf.kernel.instructions import (
     R0,
     R1,
@@ -37,37 +38,63 @@ _PROG_ARRAY: Final = 3
 _U32: Final = struct.Struct("=I")
 
 
+class KeptCookies:
+    """Where the kernel keeps cookies: the programs as they are loaded.
+
+    Args:
+        program_fd: Descriptor of a loaded program.
+    """
+
+    def __init__(self, program_fd: Callable[[str], int]) -> None:
+        self.program_fd = program_fd
+
+    @contextlib.contextmanager
+    def at_probe(self, name: str, cookie: int) -> Iterator[tuple[int, int]]:
+        """The program itself, and its cookie."""
+        yield self.program_fd(name), cookie
+
+    def close(self) -> None:
+        """Nothing of its own is open."""
+
+
 class CookiePrograms:
-    """Makes them.
+    """Where it keeps none: makes the programs in front.
 
     Args:
         libbpf: The library, to make a map.
         cookies: Descriptor of the map ``cookies``.
-        programs: Those that ask for a cookie: name and descriptor.
+        program_fd: Descriptor of a loaded program.
+        asking: Those that ask for a cookie.
 
     Raises:
         OSError: The kernel refuses.
     """
 
-    def __init__(self, libbpf: Libbpf, cookies: int, programs: Mapping[str, int]) -> None:
+    def __init__(self, libbpf: Libbpf, cookies: int, program_fd: Callable[[str], int], asking: Sequence[str]) -> None:
+        self.program_fd = program_fd
         self._cookies = cookies
-        self._numbers = {name: number for number, name in enumerate(programs)}
-        self._array = libbpf.create_map("nl_programs", _PROG_ARRAY, 4, 4, len(programs), 0)
+        self._numbers = {name: number for number, name in enumerate(asking)}
+        self._array = libbpf.create_map("nl_programs", _PROG_ARRAY, 4, 4, len(asking), 0)
         array = BpfMap(libbpf, "nl_programs", self._array, 4, 4)
-        for name, fd in programs.items():
-            array.update(_U32.pack(self._numbers[name]), _U32.pack(fd))
+        for name, number in self._numbers.items():
+            array.update(_U32.pack(number), _U32.pack(program_fd(name)))
 
-    def make(self, program: str, cookie: int) -> int:
-        """Descriptor of a new program that goes on with a cookie to one that asks for it.
+    @contextlib.contextmanager
+    def at_probe(self, name: str, cookie: int) -> Iterator[tuple[int, int]]:
+        """A new program in front of one that asks for its cookie; the kernel has none to keep.
 
         Raises:
             OSError: The kernel refuses.
         """
-        return perf.load_program(f"nl_{program}", perf.PROG_KPROBE, self._code(self._numbers[program], cookie), 0)
-
-    def asks(self, program: str) -> bool:
-        """Whether a program asks for a cookie."""
-        return program in self._numbers
+        if name not in self._numbers:
+            yield self.program_fd(name), 0
+            return
+        code = self._code(self._numbers[name], cookie)
+        fd = bpf.load_program(f"nl_{name}", bpf.PROG_KPROBE, code, 0)
+        try:
+            yield fd, 0
+        finally:
+            os.close(fd)  # the probe keeps the program
 
     def close(self) -> None:
         """To be called when nothing is attached any more: a tail call needs the array's descriptor."""

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from nativeleak.engines.bpf.kernel import perf
+from nativeleak.engines.bpf.kernel.mounts import Tracefs
+from nativeleak.engines.bpf.kernel.system import close_fds
 
 _CONTROL: Final = "uprobe_events"
 _PREFIX: Final = "nativeleak_"
@@ -33,7 +35,7 @@ _begun: Final = time.monotonic_ns()
 
 
 def attach(
-    tracefs: perf.Tracefs, prog_fd: int, pid: int, path: str, offset: int, cookie: int, *, at_return: bool
+    tracefs: Tracefs, prog_fd: int, pid: int, path: str, offset: int, cookie: int, *, at_return: bool
 ) -> Callable[[], None]:
     """Attach one program to one place of a file in one process; returns what detaches it.
 
@@ -56,7 +58,7 @@ def attach(
     return functools.partial(_detach, control, name, fds)
 
 
-def can_define(tracefs: perf.Tracefs) -> bool:
+def can_define(tracefs: Tracefs) -> bool:
     """Whether probes can be defined here: by root, on a kernel that has them."""
     try:
         os.close(tracefs.open(_CONTROL, os.O_WRONLY | os.O_APPEND))
@@ -65,11 +67,11 @@ def can_define(tracefs: perf.Tracefs) -> bool:
     return True
 
 
-def remove_stale(tracefs: perf.Tracefs) -> int:
+def remove_stale(tracefs: Tracefs) -> int:
     """Remove the definitions that tracers have left behind which were killed; returns how many.
 
     Raises:
-        OSError: They may not be looked at, or the lock was not to be had.
+        OSError: They may not be looked at, or another tracer keeps the lock.
     """
     names = defined(tracefs)
     if not names:
@@ -87,7 +89,7 @@ def remove_stale(tracefs: perf.Tracefs) -> int:
     return n
 
 
-def defined(tracefs: perf.Tracefs) -> list[str]:
+def defined(tracefs: Tracefs) -> list[str]:
     """Definitions made by any nativeleak: ``GROUP/NAME``.
 
     Raises:
@@ -128,8 +130,7 @@ def _run(prog_fd: int, event: int, cookie: int, undo: Callable[[], None]) -> lis
 
 
 def _detach(control: int, name: str, fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
+    close_fds(fds)
     try:
         _remove(control, name)
     finally:
@@ -157,7 +158,7 @@ def _locked(control: int) -> Iterator[None]:
     """Keep other tracers from taking a definition for stale whose perf event is not open yet.
 
     Raises:
-        OSError: EAGAIN: the lock was not to be had.
+        OSError: EAGAIN: another tracer keeps the lock.
     """
     until_s = time.monotonic() + _WAIT_S
     while True:

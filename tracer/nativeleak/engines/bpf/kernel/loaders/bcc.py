@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from nativeleak import children
-from nativeleak.engines.bpf.kernel import abi, perf
+from nativeleak.engines.bpf.kernel import abi, bpf, syscalls, uprobes
+from nativeleak.engines.bpf.kernel.features import NOTHING_MISSING
 from nativeleak.engines.bpf.kernel.instructions import INSTRUCTION, LOAD_64, PSEUDO_MAP_FD
 from nativeleak.engines.bpf.kernel.loaders.bcc_compiler import LIBRARY
 from nativeleak.engines.bpf.kernel.loaders.headers import Headers, find_headers, stubs
@@ -159,9 +160,9 @@ class BccObject:
         notes: How they were made, a sentence each.
     """
 
-    def __init__(self, libbpf: Libbpf, lacks: abi.Lack = abi.LACKS_NOTHING) -> None:
-        """``lacks`` is what the kernel that they are for is without."""
-        self._libbpf, self._lacks = libbpf, lacks
+    def __init__(self, libbpf: Libbpf, missing: abi.MissingFeature = NOTHING_MISSING) -> None:
+        """``missing``: features that the kernel lacks which they are for."""
+        self._libbpf, self._missing = libbpf, missing
         self._flags: tuple[str, ...] = ()
         self._shapes = read_shapes(libbpf)
         self._sizes = {name: shape.n for name, shape in self._shapes.items()}
@@ -191,8 +192,8 @@ class BccObject:
             f"-DNL_PID_NS_DEVICE={device}",
             f"-DNL_PID_NS_INODE={inode}",
             f"-DNL_TICK_NS={tick_ns}",
-            f"-DNL_KERNEL_LACKS={int(self._lacks)}",
-            f"-DNL_N_CPUS={int(self._libbpf.lib.libbpf_num_possible_cpus())}",
+            f"-DNL_KERNEL_LACKS={int(self._missing)}",
+            f"-DNL_N_CPUS={self._libbpf.n_cpus}",
         )
 
     def load(self) -> None:
@@ -212,10 +213,10 @@ class BccObject:
             if name in self._left_out:
                 continue
             try:
-                self._programs[name] = perf.load_program(
+                self._programs[name] = bpf.load_program(
                     name, _program_kind(name), with_descriptors(instructions, numbers), self._attach_types.get(name, 0)
                 )
-            except perf.VerifierError as error:
+            except bpf.VerifierError as error:
                 self._libbpf.messages.append(f"{name}: {error.log}")
                 raise
 
@@ -237,7 +238,7 @@ class BccObject:
         Raises:
             OSError: ENOENT where the kernel has no such tracepoint.
         """
-        self._links.append(perf.attach_raw_tracepoint(self._programs[name], tracepoint))
+        self._links.append(bpf.attach_raw_tracepoint(self._programs[name], tracepoint))
 
     def detach_all(self) -> None:
         """Undo all attaches that were made here."""
@@ -251,14 +252,10 @@ class BccObject:
             fds.clear()
 
 
-_RAW: Final = ("on_rename", "on_exit", "on_exec", "on_raw_entry", "on_raw_exit")
-_UPROBES: Final = ("on_alloc_session", "on_alloc_entry", "on_alloc_return", "on_free")
-
-
 def _program_kind(name: str) -> int:
-    if name in _RAW:
-        return perf.PROG_RAW_TRACEPOINT
-    return perf.PROG_KPROBE if name in _UPROBES else perf.PROG_TRACEPOINT
+    if name in syscalls.RAW_PROGRAMS:
+        return bpf.PROG_RAW_TRACEPOINT
+    return bpf.PROG_KPROBE if name in uprobes.ALL_PROGRAMS else bpf.PROG_TRACEPOINT
 
 
 def _close_all(fds: list[int]) -> None:

@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from nativeleak import arch
+from nativeleak.arch import Machine
 from nativeleak.engines.bpf.kernel.btf import read_offsets
 from nativeleak.engines.bpf.kernel.loaders.headers import read_release
 
@@ -45,7 +47,6 @@ _FIELDS: Final = (
     ("mm_struct", "brk"),
     ("signal_struct", "group_exit_code"),
 )
-_MACHINES: Final = {"x86_64": "x86", "aarch64": "arm64"}
 
 _INTEGERS: Final = "\n".join(
     f"typedef {kind} __{sign}{bits};\ntypedef __{sign}{bits} {sign}{bits};"
@@ -87,13 +88,13 @@ _STUBS: Final = {
 """What BCC's own headers include of a kernel's; all that our sources need besides they bring along."""
 
 
-def write_stubs(folder: Path, machine: str) -> None:
+def write_stubs(folder: Path, machine: Machine) -> None:
     """Write a tree that BCC takes for the kernel's headers."""
     for name, text in _STUBS.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (folder / "arch" / _MACHINES[machine] / "include").mkdir(parents=True)
+    (folder / "arch" / machine.kernel_name / "include").mkdir(parents=True)
 
 
 def offset_flags() -> list[str]:
@@ -128,20 +129,19 @@ def compile_programs(source: Path, flags: list[str]) -> dict[str, bytes]:
     return programs
 
 
-def use_headers(room: Path, tree: str, generated: str, machine: str) -> list[str]:
+def use_headers(room: Path, tree: str, generated: str, machine: Machine) -> list[str]:
     """Have BCC see headers; flags of the compiler that belong to them.
 
     Args:
         room: An empty folder, for what has to be written.
         tree: As ``headers.Headers``.
         generated: The same.
-        machine: As ``uname -m``.
+        machine: The machine that they are for.
 
     Raises:
         RuntimeError: They are for another kernel.
         OSError: They cannot be read.
     """
-    arch = _MACHINES[machine]
     if tree.endswith(".tar.xz"):
         with tarfile.open(tree) as archive:
             archive.extractall(room, filter="data")
@@ -153,18 +153,22 @@ def use_headers(room: Path, tree: str, generated: str, machine: str) -> list[str
         write_stubs(room, machine)
         tree = str(room)
     os.environ["BCC_KERNEL_SOURCE"] = tree
-    folders = (f"arch/{arch}/include/generated/uapi", f"arch/{arch}/include/generated", "include")
+    folders = (
+        f"arch/{machine.kernel_name}/include/generated/uapi",
+        f"arch/{machine.kernel_name}/include/generated",
+        "include",
+    )
     return [f"-I{generated}/{folder}" for folder in (*folders, "include/generated/uapi")] if generated else []
 
 
 def main() -> int:
     """Arguments: the source, the headers' tree and what is generated (see ``use_headers``), then flags."""
     source, tree, generated, flags = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]
-    machine = platform.machine()
+    machine = arch.here()
     with tempfile.TemporaryDirectory(prefix="nativeleak-bcc-") as room:
         try:
             flags += use_headers(Path(room), tree, generated, machine)
-            flags += [f"-I{source.parent}", f"-D__TARGET_ARCH_{_MACHINES[machine]}", *offset_flags()]
+            flags += [f"-I{source.parent}", f"-D__TARGET_ARCH_{machine.kernel_name}", *offset_flags()]
             programs = compile_programs(source, flags)
         except (OSError, RuntimeError, tarfile.TarError, lzma.LZMAError) as error:
             print(error, file=sys.stderr)  # noqa: T201 - a program of its own

@@ -1,24 +1,23 @@
 """The system's libbpf by ctypes: load the prebuilt object, reach its maps, attach programs.
 
 No compiler, headers or Python binding is needed on the production host. Works with libbpf 1.0 and later; what newer
-kernels offer and libbpf 1.1 does not know is done in ``kernel.py``.
+kernels offer and libbpf 1.1 does not know is done in ``bpf.py``.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import mmap
 import os
-import platform
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from nativeleak.engines.bpf.kernel.abi import LACKS_NOTHING, Lack
-from nativeleak.engines.bpf.kernel.features import without_fetching
+from nativeleak import arch
+from nativeleak.engines.bpf.kernel.abi import MissingFeature
+from nativeleak.engines.bpf.kernel.features import NOTHING_MISSING, without_fetching
 from nativeleak.errors import CannotTraceError
 
 _LIBRARIES: Final = ("libbpf.so.1",)
@@ -69,9 +68,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
 }
 
 _PRINT_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, _P)
-_SAMPLE_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, _P, _P, ctypes.c_size_t)
 _ENOSPC_GROWTH: Final = 4
-_U64: Final = struct.Struct("=Q")
 _BPF_MAP_TYPE_ARRAY: Final = 2
 _BPF_F_INNER_MAP: Final = 1 << 12
 _CONSTANTS: Final = struct.Struct("=QQQQQ")
@@ -107,10 +104,10 @@ def object_path() -> Path:
     Raises:
         CannotTraceError: There is none for this architecture, or the package was not built.
     """
-    path = Path(__file__).parents[2] / f"nativeleak.{platform.machine()}.bpf.o"
+    path = Path(__file__).parents[2] / f"nativeleak.{arch.here().name}.bpf.o"
     if not path.exists():
         raise CannotTraceError(
-            f"no BPF object for {platform.machine()} in this installation: {path.name} is missing",
+            f"no BPF object for {arch.here().name} in this installation: {path.name} is missing",
             "reinstall nativeleak with clang and libbpf-dev present (in a checkout: scripts/setup)",
         )
     return path
@@ -144,6 +141,11 @@ class Libbpf:
         """As the library says: ``v1.1``."""
         return str(self.lib.libbpf_version_string().decode())
 
+    @property
+    def n_cpus(self) -> int:
+        """Processors that the machine may have, present or not: as many values has an element of a per-CPU map."""
+        return int(self.lib.libbpf_num_possible_cpus())
+
     def _keep_message(self, level: int, text: bytes, arguments: int) -> int:
         if level >= 2:  # LIBBPF_DEBUG
             return 0
@@ -161,7 +163,7 @@ class Libbpf:
         """
         options = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=flags)
         text = name.encode()[:15]
-        return _check(self.lib.bpf_map_create(kind, text, key_bytes, value_bytes, n, ctypes.byref(options)), name)
+        return check(self.lib.bpf_map_create(kind, text, key_bytes, value_bytes, n, ctypes.byref(options)), name)
 
     def create_table_map(self, n: int, words: bytes) -> int:
         """An array of n elements of 4 KiB for use inside of an array of maps, filled; returns its descriptor.
@@ -171,7 +173,7 @@ class Libbpf:
         """
         options = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=_BPF_F_INNER_MAP)
         element_bytes = len(words) // n
-        fd = _check(
+        fd = check(
             self.lib.bpf_map_create(_BPF_MAP_TYPE_ARRAY, b"nl_table", 4, element_bytes, n, ctypes.byref(options)),
             "unwind table",
         )
@@ -180,11 +182,16 @@ class Libbpf:
         result = self.lib.bpf_map_update_batch(fd, keys, words, ctypes.byref(count), ctypes.byref(batch))
         if result < 0:
             os.close(fd)
-            _check(result, "unwind table")
+            check(result, "unwind table")
         return fd
 
 
-def _check(result: int, what: str) -> int:
+def check(result: int, what: str) -> int:
+    """The result of a function of libbpf.
+
+    Raises:
+        OSError: It is an error.
+    """
     if result < 0:
         raise OSError(-result, f"{what}: {os.strerror(-result)}")
     return result
@@ -210,7 +217,7 @@ class BpfMap:
         result = self._lib.bpf_map_lookup_elem(self.fd, key, value)
         if result == -errno.ENOENT:
             return None
-        _check(result, f"lookup in {self.name}")
+        check(result, f"lookup in {self.name}")
         return value.raw
 
     def update(self, key: bytes, value: bytes) -> None:
@@ -221,14 +228,14 @@ class BpfMap:
         """
         if len(key) != self.key_size or len(value) % self.value_size:
             raise ValueError(f"{self.name}: key of {len(key)} and value of {len(value)} bytes")
-        _check(self._lib.bpf_map_update_elem(self.fd, key, value, 0), f"update of {self.name}")
+        check(self._lib.bpf_map_update_elem(self.fd, key, value, 0), f"update of {self.name}")
 
     def delete(self, key: bytes) -> bool:
         """Remove a key; False where it was not there."""
         result = self._lib.bpf_map_delete_elem(self.fd, key)
         if result == -errno.ENOENT:
             return False
-        _check(result, f"delete from {self.name}")
+        check(result, f"delete from {self.name}")
         return True
 
     def clear(self) -> None:
@@ -251,7 +258,7 @@ class BpfMap:
             numbers = keys[: n * self.key_size].tobytes()
             zeros = bytes(n * self.value_size)
             result = self._lib.bpf_map_update_batch(self.fd, numbers, zeros, ctypes.byref(count), ctypes.byref(options))
-            _check(result, f"update of {self.name}")
+            check(result, f"update of {self.name}")
 
     def batches(
         self, chunk: int = 4096, *, read: str = "bpf_map_lookup_batch"
@@ -286,7 +293,7 @@ class BpfMap:
                 values = ctypes.create_string_buffer(chunk * self.value_size)
                 continue
             if result not in (0, -errno.ENOENT):
-                _check(result, f"reading {self.name}")
+                check(result, f"reading {self.name}")
             if n.value:
                 yield memoryview(keys).cast("B"), memoryview(values).cast("B"), n.value
             if result == -errno.ENOENT:
@@ -313,55 +320,13 @@ class MapShape:
     flags: int
 
 
-class RingBuffer:
-    """Consumer of a ring buffer map."""
-
-    def __init__(self, libbpf: Libbpf, fd: int, on_sample: Callable[[int, int], None]) -> None:
-        """``on_sample`` gets address and size of each sample; it must not raise."""
-
-        def call(_context: int, data: int, size: int) -> int:
-            on_sample(data, size)
-            return 0
-
-        self._lib = libbpf.lib
-        self._function = _SAMPLE_FUNCTION(call)
-        self._ring = self._lib.ring_buffer__new(fd, ctypes.cast(self._function, _P), None, None)
-        if not self._ring:
-            error = ctypes.get_errno()
-            raise OSError(error, f"ring buffer: {os.strerror(error)}")
-        # Two pages: how far it was read, how far it was written. Source: kernel/bpf/ringbuf.c.
-        self._positions = mmap.mmap(fd, 2 * mmap.PAGESIZE, prot=mmap.PROT_READ)
-
-    @property
-    def waiting_bytes(self) -> int:
-        """What waits to be consumed, about."""
-        read, written = (_U64.unpack_from(self._positions, page * mmap.PAGESIZE)[0] for page in range(2))
-        return max(0, int(written - read))
-
-    @property
-    def epoll_fd(self) -> int:
-        """Descriptor that is readable when there are samples."""
-        return int(self._lib.ring_buffer__epoll_fd(self._ring))
-
-    def consume(self) -> int:
-        """Hand over what is there; returns how many samples."""
-        return _check(self._lib.ring_buffer__consume(self._ring), "ring buffer")
-
-    def close(self) -> None:
-        """Free the consumer; the map itself stays."""
-        if self._ring:
-            self._positions.close()
-            self._lib.ring_buffer__free(self._ring)
-            self._ring = None
-
-
 class BpfObject:
     """One object file, opened, adjusted, loaded. A context manager: what was loaded goes with it."""
 
-    def __init__(self, libbpf: Libbpf, path: Path, lacks: Lack = LACKS_NOTHING) -> None:
-        """``lacks`` is what the kernel that it is for is without."""
-        self._libbpf, self._lib, self._lacks = libbpf, libbpf.lib, lacks
-        if Lack.ATOMICS in lacks:
+    def __init__(self, libbpf: Libbpf, path: Path, missing: MissingFeature = NOTHING_MISSING) -> None:
+        """``missing``: features that the kernel lacks which it is for."""
+        self._libbpf, self._lib, self._missing = libbpf, libbpf.lib, missing
+        if MissingFeature.ATOMICS in missing:
             content = without_fetching(path.read_bytes())
             self._object = self._lib.bpf_object__open_mem(content, len(content), None)
         else:
@@ -399,15 +364,15 @@ class BpfObject:
 
     def set_autoload(self, name: str, *, load: bool) -> None:
         """Whether ``load`` takes this program along."""
-        _check(self._lib.bpf_program__set_autoload(self._program(name), load), name)
+        check(self._lib.bpf_program__set_autoload(self._program(name), load), name)
 
     def set_attach_type(self, name: str, attach_type: int) -> None:
         """The kind of link the program will be attached by; 0 for perf events."""
-        _check(self._lib.bpf_program__set_expected_attach_type(self._program(name), attach_type), name)
+        check(self._lib.bpf_program__set_expected_attach_type(self._program(name), attach_type), name)
 
     def set_max_entries(self, name: str, n: int) -> None:
         """Size of a map; before ``load``."""
-        _check(self._lib.bpf_map__set_max_entries(self._map(name), n), name)
+        check(self._lib.bpf_map__set_max_entries(self._map(name), n), name)
 
     def set_constants(self, pid_namespace: tuple[int, int], tick_ns: int) -> None:
         """What stands fast once the programs run; before ``load``.
@@ -420,8 +385,8 @@ class BpfObject:
         values = self._lib.bpf_map__initial_value(self._map(".rodata"), ctypes.byref(size))
         if not values or size.value != _CONSTANTS.size:
             raise LookupError(f"constants of {size.value} bytes")
-        n_cpus = int(self._lib.libbpf_num_possible_cpus())
-        ctypes.memmove(values, _CONSTANTS.pack(*pid_namespace, tick_ns, self._lacks, n_cpus), _CONSTANTS.size)
+        constants = _CONSTANTS.pack(*pid_namespace, tick_ns, self._missing, self._libbpf.n_cpus)
+        ctypes.memmove(values, constants, _CONSTANTS.size)
 
     def load(self) -> None:
         """Create the maps, verify and load the programs.
@@ -429,15 +394,15 @@ class BpfObject:
         Raises:
             OSError: The kernel refused; ``Libbpf.messages`` says why.
         """
-        _check(self._lib.bpf_object__load(self._object), "load of the BPF programs")
+        check(self._lib.bpf_object__load(self._object), "load of the BPF programs")
 
     def program_fd(self, name: str) -> int:
         """Descriptor of a loaded program."""
-        return _check(self._lib.bpf_program__fd(self._program(name)), name)
+        return check(self._lib.bpf_program__fd(self._program(name)), name)
 
     def map(self, name: str, key_size: int, value_size: int) -> BpfMap:
         """A map of the loaded object."""
-        return BpfMap(self._libbpf, name, _check(self._lib.bpf_map__fd(self._map(name)), name), key_size, value_size)
+        return BpfMap(self._libbpf, name, check(self._lib.bpf_map__fd(self._map(name)), name), key_size, value_size)
 
     def map_names(self) -> list[str]:
         """Names of all maps."""

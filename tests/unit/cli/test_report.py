@@ -14,8 +14,7 @@ from click.testing import CliRunner
 
 import recording_fixtures as fixtures
 from nativeleak.cli.report import report_command
-from nativeleak.errors import NativeleakError, RecordingError, UsageError
-from nativeleak.reports.output import write_file
+from nativeleak.errors import RecordingError, UsageError
 
 
 @pytest.fixture
@@ -77,19 +76,6 @@ def test_report_failing_leaves_the_old_output(gateway: Path, tmp_path: Path) -> 
     with pytest.raises(RecordingError):
         _run(gateway, "-o", tmp_path / "out")
     assert (tmp_path / "out").read_text() == "old"
-
-
-def test_write_file_refuses_a_symbolic_link(tmp_path: Path) -> None:
-    (tmp_path / "victim").write_text("precious")
-    (tmp_path / "out").symlink_to(tmp_path / "victim")
-    with pytest.raises(NativeleakError, match="symbolic link"):
-        write_file(tmp_path / "out", "text")
-    assert (tmp_path / "victim").read_text() == "precious"
-
-
-def test_write_file_missing_folder_says_so(tmp_path: Path) -> None:
-    with pytest.raises(NativeleakError, match="No such file or directory"):
-        write_file(tmp_path / "none" / "out", "text")
 
 
 _COMMAND = "from nativeleak.cli.report import report_command; report_command()"

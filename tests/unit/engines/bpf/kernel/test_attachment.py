@@ -1,0 +1,206 @@
+"""Which programs go where in each way of attaching, as far as no kernel is asked."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from nativeleak.engines.bpf.kernel import abi
+from nativeleak.engines.bpf.kernel.attachment import AllocatorProbes
+from nativeleak.engines.bpf.kernel.groups import FREES_ONLY, Close
+from nativeleak.engines.bpf.kernel.uprobes import (
+    AttachMode,
+    LoadedPrograms,
+    MultiLinks,
+    PerfEvents,
+    Place,
+    ProgramSource,
+    SessionLinks,
+    Step,
+    UprobeWay,
+    way_of,
+)
+from nativeleak.errors import CannotTraceError, MendableError
+from nativeleak.probes.calls import AllocCall
+from nativeleak.probes.families import ProbePoint
+from nativeleak.probes.placement import PlacedProbe, Placement
+
+WAYS: list[UprobeWay] = [way_of(mode, None) for mode in AttachMode]
+
+
+class NoPrograms:
+    """Loaded programs of a way that attaches nothing."""
+
+    def program_fd(self, name: str) -> int:
+        raise AssertionError(name)
+
+    @contextmanager
+    def at_probe(self, name: str, cookie: int) -> Iterator[tuple[int, int]]:
+        raise AssertionError((name, cookie))
+        yield
+
+
+class Recorder:
+    """A way that notes what it is to attach, with the steps of another."""
+
+    def __init__(self, like: UprobeWay, refuses: int = 0) -> None:
+        self._like, self._refuses = like, refuses
+        self.attached: list[tuple[Step, Sequence[Place]]] = []
+        self.detached: list[Step] = []
+
+    @property
+    def mode(self) -> AttachMode:
+        return self._like.mode
+
+    @property
+    def programs(self) -> Mapping[str, int]:
+        return self._like.programs
+
+    @property
+    def allocation_steps(self) -> Sequence[Step]:
+        return self._like.allocation_steps
+
+    @property
+    def declines_returns(self) -> bool:
+        return self._like.declines_returns
+
+    def check_kernel(self) -> None:
+        """Nothing to check."""
+
+    def check_loaded(self, loaded: LoadedPrograms) -> None:
+        """Nothing to check."""
+
+    def attach(self, loaded: ProgramSource, step: Step, pid: int, path: str, places: Sequence[Place]) -> list[Close]:
+        assert isinstance(loaded, NoPrograms)
+        assert (pid, path) == (17, "/lib/libc.so.6")
+        if self._refuses:
+            raise OSError(self._refuses, "refused")
+        self.attached.append((step, places))
+        return [lambda: self.detached.append(step)]
+
+
+def probe(call: AllocCall, start: int, offset: int = 0, pushed_bytes: int = 0) -> PlacedProbe:
+    placement = Placement(offset, emulated=True, instruction="", pushed_bytes=pushed_bytes)
+    return PlacedProbe(ProbePoint(call.spec.name, call, start), placement)
+
+
+PLACED = [
+    probe(AllocCall.REALLOC, 300),
+    probe(AllocCall.MALLOC, 100, offset=4),
+    probe(AllocCall.FREE, 200, offset=9, pushed_bytes=8),
+    probe(AllocCall.CALLOC, 400),
+]
+
+
+def attach(way: Recorder, placed: Sequence[PlacedProbe] = PLACED) -> AllocatorProbes:
+    probes = AllocatorProbes(way, NoPrograms())
+    probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", placed)
+    return probes
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.mode.name)
+def test_way_loads_the_programs_of_its_steps_and_no_others(way: UprobeWay) -> None:
+    assert set(way.programs) == {"on_free", *(step.program for step in way.allocation_steps)}
+    assert way.mode in AttachMode
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.mode.name)
+def test_way_entry_is_the_last_of_its_steps(way: UprobeWay) -> None:
+    assert [step.at_return for step in way.allocation_steps] in ([False], [True, False])
+
+
+def test_way_of_tracefs_without_a_mount_is_refused_as_forbidden() -> None:
+    with pytest.raises(OSError, match="no probes can be defined in tracefs") as caught:
+        way_of(AttachMode.TRACEFS, None).check_kernel()
+    assert caught.value.errno == errno.EPERM
+
+
+def test_attach_session_one_program_a_group_frees_first() -> None:
+    way = Recorder(SessionLinks())
+    attach(way)
+    assert [(step.program, [place.offset for place in places]) for step, places in way.attached] == [
+        ("on_free", [209]),
+        ("on_alloc_session", [300]),
+        ("on_alloc_session", [104, 400]),
+    ]
+
+
+@pytest.mark.parametrize("like", [MultiLinks(), PerfEvents()], ids=["multi", "perf"])
+def test_attach_entry_and_return_apart_returns_first(like: UprobeWay) -> None:
+    way = Recorder(like)
+    attach(way)
+    assert [(step, len(places)) for step, places in way.attached] == [
+        (Step("on_free"), 1),
+        (Step("on_alloc_return", at_return=True), 1),
+        (Step("on_alloc_entry"), 1),
+        (Step("on_alloc_return", at_return=True), 2),
+        (Step("on_alloc_entry"), 2),
+    ]
+
+
+def test_attach_cookies_say_what_the_probe_is_for() -> None:
+    way = Recorder(SessionLinks())
+    attach(way)
+    cookies = {place.offset: place.cookie for _, places in way.attached for place in places}
+    assert cookies == {
+        209: abi.cookie(AllocCall.FREE, 3, 9, 8),
+        300: abi.cookie(AllocCall.REALLOC, 3),
+        104: abi.cookie(AllocCall.MALLOC, 3, 4, function=1),
+        400: abi.cookie(AllocCall.CALLOC, 3, function=2),
+    }
+
+
+def test_attach_functions_are_numbered_through_all_objects_of_a_target_most_frequent_first() -> None:
+    way = Recorder(SessionLinks())
+    probes = AllocatorProbes(way, NoPrograms())
+    n = abi.N_FUNCTIONS + 3
+    some = [probe(AllocCall.POSIX_MEMALIGN, 10), probe(AllocCall.NEW, 20)]
+    probes.attach(0, 17, "/lib/libc.so.6", "libc.so.6", some)
+    probes.attach(0, 17, "/lib/libc.so.6", "libc.so.6", [probe(AllocCall.MALLOC, 100 + i) for i in range(n)])
+    probes.attach(1, 17, "/lib/libc.so.6", "libc.so.6", [probe(AllocCall.MALLOC, 7)])
+    numbers = [(place.offset, place.cookie >> 60) for _, places in way.attached for place in places]
+    assert numbers[:2] == [(10, 2), (20, 1)]
+    assert [number for _, number in numbers[2:-1]] == [*range(3, abi.N_FUNCTIONS), *[0] * 6]
+    assert numbers[-1] == (7, 1)
+
+
+def test_attach_way_that_cannot_decline_numbers_nothing() -> None:
+    way = Recorder(MultiLinks())
+    attach(way)
+    assert all(place.cookie >> 60 == 0 for _, places in way.attached for place in places)
+
+
+def test_attach_group_that_is_not_wanted_waits() -> None:
+    way = Recorder(SessionLinks())
+    probes = AllocatorProbes(way, NoPrograms())
+    probes.groups.want(FREES_ONLY)
+    probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", PLACED)
+    assert [places[0].offset for _, places in way.attached] == [209, 300]
+
+
+def test_detach_takes_everything_away_once() -> None:
+    way = Recorder(SessionLinks())
+    probes = attach(way)
+    probes.detach()
+    probes.detach()
+    assert len(way.detached) == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "remedy"),
+    [
+        (errno.EINVAL, MendableError, "ref_ctr_offset mismatch"),
+        (errno.EPERM, CannotTraceError, "CAP_SYS_PTRACE"),
+        (errno.ENOENT, CannotTraceError, "nativeleak doctor -p PID"),
+    ],
+)
+def test_attach_refused_error_names_the_object_and_the_remedy(
+    number: int, kind: type[CannotTraceError], remedy: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        attach(Recorder(SessionLinks(), refuses=number))
+    assert caught.value.what.startswith("probing the allocator functions of libc.so.6 failed: ")
+    assert remedy in caught.value.remedy

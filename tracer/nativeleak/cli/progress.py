@@ -1,0 +1,72 @@
+"""Progress as plain lines on stderr: one at the start, one a minute, and what happens."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final, Self
+
+from nativeleak.engines.base import Progress
+from nativeleak.reports.names import printable
+from nativeleak.session.reporter import Look
+from nativeleak.units import format_bytes, format_duration
+
+_LINE_EVERY_S: Final = 60.0
+
+
+class LineProgress:
+    """Progress as plain lines; see ``Reporter``."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self._quiet, self._verbose = quiet, verbose
+        self._next_s = _LINE_EVERY_S
+        self._duration_s: float | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def say(self, text: str) -> None:
+        """One line on stderr."""
+        if not self._quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """One line on stderr that is not to be missed: also where progress is not wanted."""
+        print(f"nativeleak: {printable(text)}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def note(self, text: str) -> None:
+        """One line on something that happened."""
+        self.say(text)
+
+    def attached(self, headline: str, details: Sequence[str], duration_s: float | None) -> None:
+        """The window is open."""
+        self._duration_s = duration_s
+        self.say(headline)
+        if self._verbose:
+            for detail in details:
+                self.say(detail)
+
+    def tick(self, elapsed_s: float, look: Look) -> None:
+        """Say how it goes, once a minute."""
+        if elapsed_s >= self._next_s:
+            self._next_s += _LINE_EVERY_S
+            self.say(progress_line(elapsed_s, self._duration_s, look(0)))
+
+
+def progress_line(elapsed_s: float, duration_s: float | None, progress: Progress) -> str:
+    """Elapsed and whole time, RSS, outstanding, in one line."""
+    held = f"outstanding {format_bytes(progress.outstanding_bytes)}"
+    if progress.outstanding_count is not None:
+        held += f" in {progress.outstanding_count:,} allocations"
+    if progress.n_sites is not None:
+        held += f" at {progress.n_sites:,} sites"
+    return f"{times(elapsed_s, duration_s)}, RSS {format_bytes(progress.rss_bytes)}, {held}"
+
+
+def times(elapsed_s: float, duration_s: float | None) -> str:
+    """Elapsed time, and of how much where that is known."""
+    elapsed = format_duration(int(elapsed_s))
+    return elapsed if duration_s is None else f"{elapsed} of {format_duration(duration_s)}"

@@ -1,0 +1,342 @@
+"""The engine that runs BPF programs in the kernel: check, load, attach, collect, detach, in this order."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from nativeleak import arch
+from nativeleak.engines.base import Progress, Row, Sink
+from nativeleak.engines.bpf.allocators import AllocatorProbes
+from nativeleak.engines.bpf.budget.calibration import Calibration
+from nativeleak.engines.bpf.budget.controller import BudgetController
+from nativeleak.engines.bpf.budget.governor import EXACT, Governor, Plan
+from nativeleak.engines.bpf.budget.memory import limits_within, read_possible_cpus
+from nativeleak.engines.bpf.collector import Collector
+from nativeleak.engines.bpf.java import open_java
+from nativeleak.engines.bpf.kernel import abi
+from nativeleak.engines.bpf.kernel.programs import Limits, Loader, Programs
+from nativeleak.engines.bpf.targets import TargetState
+from nativeleak.engines.options import TraceOptions, Unwind
+from nativeleak.engines.registry import coverage_of
+from nativeleak.errors import CannotTraceError, MendableError, NativeleakError
+from nativeleak.frames.headline import headline_frame
+from nativeleak.model import Level, Snapshot, TargetInfo, Window
+from nativeleak.probes.wrappers import find_wrappers
+from nativeleak.process import procfs
+from nativeleak.process.check import TargetFacts, check_target
+from nativeleak.process.mapped import executable_objects
+from nativeleak.process.pidns import read_inner_pid_namespace
+from nativeleak.unwind.tables import UnwindTables
+
+_IDLE_S: Final = 0.5
+_NAMING_S: Final = 0.02
+"""Longest time for names of new stacks between two looks at everything else."""
+_NAMING_SHARE: Final = 0.1
+"""Of the time, at most, that goes to names: a JVM that starts needs all cores, and makes most of its stacks then.
+
+With a budget no more than that.
+"""
+_SHOWN: Final = frozenset({"exec", "oom", "killed", "exit", "resync", "level", "memory"})
+"""Words of notes that the user reads at once."""
+
+
+class BpfEngine:
+    """Traces by BPF programs; see ``Engine``.
+
+    Args:
+        options: What to do.
+        targets: The processes.
+        sink: Gets stacks and notes.
+        loader: Whose programs.
+
+    Raises:
+        NativeleakError: The programs cannot be loaded, or the processes not be traced by them.
+    """
+
+    may_yield = True
+    ended = ""
+
+    def __init__(self, options: TraceOptions, targets: Sequence[TargetInfo], sink: Sink, loader: Loader) -> None:
+        self.probes: tuple[str, ...] = ("mmap", "brk") if options.maps_only else ("malloc", "mmap", "brk")
+        self.coverage = coverage_of(f"bpf-{loader}")
+        self._options, self._sink, self._loader = options, sink, loader
+        self._naming_from_s = 0.0
+        self._naming_share = min(_NAMING_SHARE, options.budget.max_overhead_pct / 100 or _NAMING_SHARE)
+        self._calibration: Calibration | None = None
+        self._controller: BudgetController | None = None
+        self._allocators: AllocatorProbes | None = None
+        self._windows: tuple[Window, ...] = ()
+        self._uses_tables = options.unwind is not Unwind.FP and arch.here().has_tables and loader is Loader.LIBBPF
+        facts = [_check(info.pid) for info in targets]
+        limits = _limits(options)
+        with contextlib.ExitStack() as stack:
+            self.programs = stack.enter_context(Programs(limits, self._on_event, options.modes, loader, options.calls))
+            # A caller of munmap takes a sixth of what a site does: inside a bound they get a part of the sites' share.
+            n_unmap_sites = limits.n_sites // 4 if options.budget.max_memory_bytes else limits.n_sites
+            self.collector = Collector(self.programs, sink.add_stacks, self._on_note, headline_frame, n_unmap_sites)
+            stack.callback(self.collector.close)
+            self.tables = UnwindTables(self.programs, self._on_note)
+            stack.callback(self.tables.close)
+            for info, each in zip(targets, facts, strict=True):
+                self.collector.add_target(info.slot, each, info)
+            self._resources = stack.pop_all()
+
+    # What the session reads
+
+    @property
+    def targets(self) -> list[TargetInfo]:
+        """Facts of all targets."""
+        return [state.info for state in self._states]
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the first window opened."""
+        return self.collector.elapsed_s()
+
+    @property
+    def headline(self) -> str:
+        """Objects whose allocator functions are probed."""
+        return ", ".join(sorted({name for info in self.targets for name in info.allocators})) or "mmap and brk only"
+
+    @property
+    def details(self) -> list[str]:
+        """How the probes are attached, and what the kernel lacks."""
+        return [f"allocator probes attached by {self.programs.mode.value}", *self.programs.notes]
+
+    @property
+    def fds(self) -> Sequence[int]:
+        """The ring buffer's."""
+        return (self.programs.epoll_fd,)
+
+    @property
+    def controller(self) -> BudgetController:
+        """Keeps the trace inside its budget; there is one once it has started."""
+        if self._controller is None:
+            raise RuntimeError("the engine has not started")
+        return self._controller
+
+    @property
+    def _states(self) -> list[TargetState]:
+        return list(self.collector.targets.values())
+
+    # The beginning
+
+    def start(self) -> None:
+        """Attach, measure what probes cost here, and open the windows."""
+        self._allocators = AllocatorProbes(self.programs, self._before_probing, self._on_note, self._options.returns)
+        for state in self._states:
+            target = abi.Target(
+                min_size=self._options.min_size,
+                max_size=self._options.max_size,
+                max_depth=min(self._options.max_depth, abi.MAX_FRAMES),
+                unwind=abi.Unwind.TABLES if self._uses_tables else abi.Unwind.FP,
+            )
+            _set_wrappers(target, state.facts.pid)
+            self.programs.add_target(state.slot, state.facts.pid, target)
+            if self._uses_tables:
+                self.tables.add_target(state.slot, state.facts.pid)
+                self._take_java(state)
+            self._probe_new_objects(state)
+            if not state.info.allocators and not self._options.maps_only:
+                raise _no_allocator(state)
+        self._calibration = self._allocators.calibrate()
+        self._controller = self._make_controller(self._allocators)
+        self._controller.count_before()
+        self.collector.start_counters()
+        for state in self._states:
+            self.collector.open_window(state)
+        self._controller.begin()
+        # Objects mapped while the probes were attached.
+        for state in self._states:
+            self._probe_new_objects(state)
+        for note in self.programs.notes:
+            self._on_note("engine", note)
+
+    def _before_probing(self, slot: int, key: tuple[str, int]) -> None:
+        """The first stacks of an object should go by its table."""
+        if self._uses_tables:
+            self.tables.finish(slot, key)
+
+    def _take_java(self, state: TargetState) -> None:
+        """Tell the kernel side where things lie in the target's JVM."""
+        if not state.facts.jvm:
+            return
+        state.java, why = open_java(state.facts.pid)
+        if state.java is not None:
+            self.programs.set_java(state.slot, state.java.struct())
+        if why:
+            self._on_note("java", f"not all of PID {state.facts.pid}'s Java frames can be shown: {why}")
+
+    def _probe_new_objects(self, state: TargetState) -> None:
+        state.new_code = False
+        if self._allocators is not None and not self._options.maps_only:
+            self._allocators.probe_new_objects(state)
+
+    def _make_controller(self, allocators: AllocatorProbes) -> BudgetController:
+        budget, governor = self._options.budget, None
+        plan = Plan(Level.SAMPLED, budget.sample_bytes) if budget.sample_bytes else EXACT
+        if self._options.maps_only:
+            plan = Plan(Level.SYSCALLS)
+        elif self._calibration is not None:
+            governor = Governor(budget.max_overhead_pct or math.inf, allocators.costs(self._calibration), plan)
+        return BudgetController(self.programs, self.collector, budget, plan, governor, self._on_note)
+
+    # Along the way
+
+    def work(self) -> float:
+        """Take in events, probe new code, name new stacks, make unwind tables, and look at the costs in between."""
+        controller, collector = self.controller, self.collector
+        self.programs.consume()
+        for state in self._states:
+            if state.new_code and not state.is_over:
+                state.symbolizer.refresh_maps()
+                self.tables.refresh(state.slot)
+                self._probe_new_objects(state)
+        self._name_new_stacks()
+        controller.look()  # each of these may take as long as a look is apart from a glance
+        for slot, addresses in collector.namer.interrupted.items():
+            self.tables.want_full(slot, addresses)
+        collector.namer.interrupted.clear()
+        self.tables.work()
+        controller.look()
+        collector.name_java_threads()
+        self._read_java_again()
+        collector.keep_slices()
+        controller.look()
+        return _IDLE_S
+
+    def is_urgent(self) -> bool:
+        """Whether events pile up in the ring buffer, or costs."""
+        return self.programs.is_filling or self.controller.is_burst()
+
+    def _name_new_stacks(self) -> None:
+        """Name new stacks, of many at once only a part: then the target has the machine to itself."""
+        started_s = time.monotonic()
+        if started_s < self._naming_from_s:
+            self.collector.look_at_code(within_s=_NAMING_S)
+            return
+        self.collector.name_new_stacks(within_s=_NAMING_S)
+        ended_s = time.monotonic()
+        self._naming_from_s = ended_s + (ended_s - started_s) * (1 / self._naming_share - 1)
+
+    def _read_java_again(self) -> None:
+        """Tell the walker of virtual threads where the JVM has only now made the code that tells of them."""
+        for state in self._states:
+            late = state.java.late_struct() if state.java is not None and not state.is_over else None
+            if late is not None:
+                self.programs.set_java(state.slot, late)
+
+    def target_exited(self, slot: int) -> None:
+        """The process is gone; how it ended is among the events."""
+        self.programs.consume()
+        self.collector.target_exited(self.collector.targets[slot])
+
+    def progress(self, n_rows: int) -> Progress:
+        """The kernel's totals as they are now."""
+        collector = self.collector
+        collector.read_heap()
+        n_bytes, count = collector.heap.outstanding()
+        return Progress(
+            rss_bytes=sum(collector.rss_bytes(state) for state in self._states),
+            outstanding_bytes=n_bytes,
+            outstanding_count=count,
+            n_sites=collector.heap.n_sites,
+            rows=tuple(
+                Row(site_bytes, site_count, *collector.headline(key))
+                for key, site_bytes, site_count in collector.heap.by_outstanding(n_rows)
+            ),
+        )
+
+    def memory_bytes(self) -> int:
+        """Of this process and the kernel's maps."""
+        return procfs.read_rss(os.getpid()) + self.programs.map_memory_bytes()
+
+    def freeze(self, near: str) -> None:
+        """Record no more allocations; the limits of the tables should have kept us from this."""
+        self.controller.freeze(
+            f"recorder and kernel tables take {near}: no more allocations are recorded, frees still are"
+        )
+
+    def snapshot(self, *, final: bool = False) -> Snapshot:
+        """Everything as it is now; the last one with exact ages where that takes no long time."""
+        snapshot = self.collector.snapshot(final=final)
+        hit_ns = self._calibration.hit_ns if self._calibration is not None else 0.0
+        windows = self._windows if final else self.controller.windows()
+        return replace(snapshot, probe_cost_ns=hit_ns, windows=windows)
+
+    # The end
+
+    def stop(self) -> None:
+        """Close the windows and take the probes away."""
+        for state in self._states:
+            self.programs.close_window(state.slot)
+        self._windows = self.controller.windows()
+        self.controller.close()
+        started_s = time.monotonic()
+        self.programs.detach()
+        self._on_note("engine", f"detached the allocator probes in {1000 * (time.monotonic() - started_s):.0f} ms")
+        self.programs.consume()
+
+    def close(self) -> None:
+        """Take everything out of the kernel, and close the targets' files."""
+        if self._controller is not None:
+            self._controller.close()
+        self._resources.close()
+
+    def _on_event(self, event: abi.Event) -> None:
+        self.collector.on_event(event)
+
+    def _on_note(self, what: str, text: str) -> None:
+        self._sink.note(what, text, is_shown=what in _SHOWN)
+
+
+def _limits(options: TraceOptions) -> Limits:
+    bound_bytes = options.budget.max_memory_bytes
+    return (
+        limits_within(options.limits, bound_bytes, procfs.read_rss(os.getpid()), read_possible_cpus())
+        if bound_bytes
+        else options.limits
+    )
+
+
+def _check(pid: int) -> TargetFacts:
+    """Facts of a process that BPF programs can trace.
+
+    From inside a container the kernel names the tasks of that very container only, not of those within it.
+
+    Raises:
+        NativeleakError: It is none.
+    """
+    facts = check_target(pid)
+    if not facts.same_pid_ns and read_inner_pid_namespace() is not None:
+        raise CannotTraceError(
+            f"trace of PID {facts.pid} failed: it is in a PID namespace within ours, which is not the host's",
+            "run nativeleak on the host, or in the target's own PID namespace",
+        )
+    return facts
+
+
+def _set_wrappers(target: abi.Target, pid: int) -> None:
+    """Tell the kernel side where the C library is, and which of its system call wrappers have a frame."""
+    for mapped in executable_objects(pid, procfs.read_maps(pid, executable_only=True)):
+        if mapped.name.startswith(("libc.so", "libc-", "ld-musl", "libc.musl")):
+            start, _, file_offset = mapped.ranges[0]
+            target.wrappers_start, target.wrappers_end = start, mapped.ranges[-1][1]
+            for entry, wrapper in zip(target.wrappers, find_wrappers(mapped.file_path), strict=False):
+                entry.start, entry.end = wrapper.start + start - file_offset, wrapper.end + start - file_offset
+                entry.frame_bytes = wrapper.frame_bytes
+            return
+
+
+def _no_allocator(state: TargetState) -> NativeleakError:
+    return MendableError(
+        f"trace of PID {state.facts.pid} ({state.facts.comm}) failed: no allocator functions found in its objects",
+        "a static program keeps their names only when it is not stripped. Add --maps-only to trace mmap and brk alone"
+        " (the right thing for Go), or run a build with symbols",
+    )
