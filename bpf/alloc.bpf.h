@@ -39,10 +39,10 @@ NL_MAP(cookies, PERCPU_ARRAY, u32, u64, 1, 0);
 
 /*
  * Book a block on its site and add it to the live set. `ctx` has the registers at the return of the allocator, or at one
- * of its exits: then those of its caller are the ones from the entry.
+ * of its exits: then those of its caller are the ones from the entry. `is_open`: NL_CALL_OPEN.
  */
 static __always_inline int record_block(struct pt_regs *ctx, struct nl_thread *thread, u64 address,
-					int at_exits)
+					int at_exits, u32 is_open)
 {
 	struct nl_site_key key = { .thread = thread->uid, .slot = thread->slot };
 	struct nl_live block = {
@@ -86,6 +86,12 @@ static __always_inline int record_block(struct pt_regs *ctx, struct nl_thread *t
 	/* Booked before it can be found, so that totals never show more freed than allocated. */
 	book_allocated(site, &block, generation);
 	error = put_block_here(address, thread->slot, &block);
+	if (error == -EEXIST && is_open) {
+		/* A call inside of this one has made the block, and is its site. */
+		unbook_allocated(site, &block, generation);
+		count(NL_NESTED);
+		return 0;
+	}
 	if (error == -EEXIST)
 		error = replace_block(&block, address, thread->slot, generation);
 	if (!error)
@@ -242,7 +248,7 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie, u64 ids,
 	if (at_exits)
 		forget_parked(slot, sp);
 	thread->probed = REG_IP(ctx);
-	thread->function = NL_COOKIE_FUNCTION(cookie);
+	thread->function = at_exits ? 0 : NL_COOKIE_FUNCTION(cookie);
 	if (thread->function)
 		thread->function += slot * NL_FUNCTIONS;
 	/* Skipped, but still in flight: calls inside it are part of it. */
@@ -276,7 +282,7 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie, u64 ids,
 	if (at_exits) {
 		thread->return_address = read_return_address(sp);
 		thread->fp = REG_FP(ctx);
-		call |= NL_CALL_AT_EXITS;
+		call |= NL_CALL_AT_EXITS | (NL_COOKIE_FUNCTION(cookie) ? NL_CALL_OPEN : 0);
 	}
 	thread->call = call;
 	return 1;
@@ -303,14 +309,16 @@ static __always_inline int end_call(struct pt_regs *ctx, struct nl_thread *threa
 {
 	struct nl_target *target;
 	u64 result;
-	u32 call = thread->call;
+	u32 call = thread->call, is_open = 0;
 
 	thread->call = NL_ALLOC_CALL_NONE;
 	target = active_target(thread->slot);
 	if (!target)
 		return 0;
-	if (at_exits)
-		call &= ~NL_CALL_AT_EXITS;
+	if (at_exits) {
+		is_open = call & NL_CALL_OPEN;
+		call &= ~(NL_CALL_AT_EXITS | NL_CALL_OPEN);
+	}
 	result = at_exits ? value : REG_RESULT(ctx);
 	if (call == NL_ALLOC_CALL_POSIX_MEMALIGN) {
 		if ((s32)result) {
@@ -327,7 +335,7 @@ static __always_inline int end_call(struct pt_regs *ctx, struct nl_thread *threa
 	}
 	if (thread->skipped)
 		return 0;
-	return record_block(ctx, thread, result, at_exits);
+	return record_block(ctx, thread, result, at_exits, is_open);
 }
 
 /* Handle the return of an allocating function. */

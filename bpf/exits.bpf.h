@@ -176,9 +176,12 @@ static __noinline int settle_call(struct pt_regs *ctx, struct nl_thread *thread,
 			drop_call(thread);
 			return 0;
 		}
-		found = find_frame(ctx, thread->slot, sp, thread->sp);
-		if (found == CLIMB_FOUND || (found == CLIMB_LOST && is_inside_call(thread, sp)))
-			return 1;
+		if (!(thread->call & NL_CALL_OPEN)) {
+			found = find_frame(ctx, thread->slot, sp, thread->sp);
+			if (found == CLIMB_FOUND ||
+			    (found == CLIMB_LOST && is_inside_call(thread, sp)))
+				return 1;
+		}
 	}
 	park_call(thread);
 	return 0;

@@ -56,7 +56,8 @@ enum nl_alloc_call {
 /*
  * Cookie of a probe. Bits 0-7: enum nl_alloc_call. 8-15: slot of the target. 16-31: bytes from the function's first
  * instruction to the probe. 32-47: bytes pushed by the instructions before the probe. 48-59: registers of the
- * arguments. 60-63: the function's number among those of the target whose returns may be declined, 0 for the others.
+ * arguments. 60-63: the function's number among those of the target whose returns may be declined, 0 for the others; of
+ * a function that ends at exits 1 for NL_CALL_OPEN.
  */
 #define NL_COOKIE_CALL(cookie) ((cookie)&0xff)
 #define NL_COOKIE_SLOT(cookie) (((cookie) >> 8) & 0xff)
@@ -68,6 +69,8 @@ enum nl_alloc_call {
 
 /* In nl_thread.call, with the kind: the end of the call is seen at the exits of its function. */
 #define NL_CALL_AT_EXITS 0x100u
+/* The same of a C++ operator that makes its blocks itself: calls inside it are the program's, for an exception say. */
+#define NL_CALL_OPEN 0x200u
 /* Calls inside of a call are at most so much deeper in the stack, where unwind tables do not tell it. */
 #define NL_NESTED_BYTES 0x10000
 

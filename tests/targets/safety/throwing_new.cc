@@ -91,7 +91,7 @@ SITE void keeps(int i)
 
 	TRUTH_CHECK(::operator new(bytes));
 	truth_add(TRUTH_HEAP(), static_cast<long>(bytes));
-	TRUTH_CHECK(new char[10007]);
+	TRUTH_CHECK(::operator new[](10007));
 	truth_add(TRUTH_HEAP(), 10007);
 	::operator delete(::operator new(59));
 	truth_add(TRUTH_HEAP(), 59);

@@ -26,6 +26,7 @@ from nativeleak.probes.emulation import InstructionClass, classify
 from nativeleak.probes.flow import RETURNS_FIRST_ARGUMENT, FlowError, FlowReader, Function, Kind, Node
 from nativeleak.probes.registers import N_REGISTERS, RAX, RSP, WHOLE
 from nativeleak.probes.values import ZERO, Values, find_values
+from nativeleak.symbols.source import ElfError
 
 MAX_DEPTH_BYTES: Final = 8 * 0xFFFF
 """An exit's distance from the return address, in words, has 16 bits in the cookie of its probe."""
@@ -83,12 +84,14 @@ class Exits:
         places: Its exits, in order of address.
         goes_on_in: Addresses of other probed functions that it ends in by a jump.
         is_wrapper: All that it returns comes from another probed function, or is 0.
+        calls_probed: It calls another probed function itself.
         reason: Why it has no exits; empty where it has.
     """
 
     places: tuple[Exit, ...] = ()
     goes_on_in: tuple[int, ...] = ()
     is_wrapper: bool = False
+    calls_probed: bool = False
     reason: str = ""
 
     @property
@@ -117,7 +120,7 @@ def find_exits(
         function = reader.read(entry, stop_at=frozenset(probed) - {entry})
         values = find_values(function, needs_memory=kind is AllocCall.POSIX_MEMALIGN)
         return _Search(function, values, emulated, frozenset(probed)).run()
-    except FlowError as error:
+    except (FlowError, ElfError) as error:
         return Exits(reason=error.what)
 
 
@@ -147,7 +150,12 @@ class _Search:
                 raise FlowError(f"it ends in a jump to {node.name or 'an unknown function'} at {node.vaddr:#x}")
         goes_on = {node.callee for node in self._nodes.values() if self._goes_on(node) and node.callee is not None}
         places = self._cut()
-        return Exits(tuple(sorted(places, key=lambda place: place.vaddr)), tuple(sorted(goes_on)), self._is_wrapper())
+        return Exits(
+            tuple(sorted(places, key=lambda place: place.vaddr)),
+            tuple(sorted(goes_on)),
+            self._is_wrapper(),
+            self._calls_probed(),
+        )
 
     def _goes_on(self, node: Node) -> bool:
         return node.kind is Kind.ESCAPE and node.callee in self._probed
@@ -195,6 +203,9 @@ class _Search:
                 work += node.successors
             work += node.pads
         return True
+
+    def _calls_probed(self) -> bool:
+        return any(node.kind is Kind.CALL and node.callee in self._probed for node in self._nodes.values())
 
     # The cut
 

@@ -30,7 +30,7 @@ _CHUNK_BYTES: Final = 512
 _MAX_TABLE: Final = 1024
 _LOOK_BACK: Final = 12
 
-_SLOT: Final = re.compile(r"qword ptr \[rip ([+-]) (0x[0-9a-f]+|\d+)\]")
+_SLOT: Final = re.compile(r"qword ptr \[rip(?: ([+-]) (0x[0-9a-f]+|\d+))?\]")
 _TARGET: Final = re.compile(r"0x[0-9a-f]+|\d+")
 
 
@@ -214,7 +214,7 @@ class FlowReader:
             match = _SLOT.fullmatch(operand)
             if match is None:
                 return None, ""
-            return self._image.callee_in_slot(end + int(match[1] + match[2], 0))
+            return self._image.callee_in_slot(_slot(match, end))
         stub = self._stub(target)
         return (target, self._image.name_at(target)) if stub is None else stub
 
@@ -230,7 +230,7 @@ class FlowReader:
             match = _SLOT.fullmatch(operand) if mnemonic.rpartition(" ")[2] == "jmp" else None
             if match is None:
                 return None
-            callee = self._image.callee_in_slot(address + size + int(match[1] + match[2], 0))
+            callee = self._image.callee_in_slot(_slot(match, address + size))
             return callee if callee.name or callee.vaddr is not None else None
         return None
 
@@ -276,6 +276,11 @@ class FlowReader:
             found.append(ends[start])
             start = ends[start].vaddr
         return found[::-1]
+
+
+def _slot(match: re.Match[str], end: int) -> int:
+    """Address of a word that an instruction names by its distance."""
+    return end + int((match[1] or "+") + (match[2] or "0"), 0)
 
 
 def _target(operand: str) -> int | None:

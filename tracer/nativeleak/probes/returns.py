@@ -49,6 +49,21 @@ class ExitPlace(NamedTuple):
     exit: Exit
 
 
+class SeenAtExits(NamedTuple):
+    """A function that is probed at its exits.
+
+    Attributes:
+        probe: Where its entry is.
+        exits: Its exits; one that several functions share comes with each.
+        is_open: It is a C++ operator that calls no probed function itself: calls inside of it are the program's, for
+            an exception or in a new_handler.
+    """
+
+    probe: PlacedProbe
+    exits: tuple[ExitPlace, ...]
+    is_open: bool
+
+
 class Unseen(NamedTuple):
     """A function that is not probed.
 
@@ -67,18 +82,18 @@ class Plan:
 
     Attributes:
         placed: Functions that free, and those whose return is probed.
-        at_exits: Functions that are seen at their exits, each with these; shared ones come with every function.
+        at_exits: Functions that are seen at their exits.
         unseen: Functions that are not probed.
     """
 
     placed: tuple[PlacedProbe, ...] = ()
-    at_exits: tuple[tuple[PlacedProbe, tuple[ExitPlace, ...]], ...] = ()
+    at_exits: tuple[SeenAtExits, ...] = ()
     unseen: tuple[Unseen, ...] = ()
 
     @property
     def functions(self) -> list[PlacedProbe]:
         """All functions that are probed."""
-        return [*self.placed, *(probe for probe, _ in self.at_exits)]
+        return [*self.placed, *(each.probe for each in self.at_exits)]
 
 
 def plan_returns(
@@ -113,7 +128,8 @@ def plan_returns(
         if reason:
             unseen.append(Unseen(each.point.function, reason))
         elif not (each.point.function in OPERATORS and found.is_passed_on(each.point.offset)):
-            at_exits.append((each, tuple(found.places(each.point.offset))))
+            is_open = each.point.function in OPERATORS and not found.calls_probed(each.point.offset)
+            at_exits.append(SeenAtExits(each, tuple(found.places(each.point.offset)), is_open))
     return Plan(tuple(by_probe), tuple(at_exits), tuple(unseen))
 
 
@@ -177,6 +193,10 @@ class _Found:
         ends = [self._offsets[vaddr] for vaddr in exits.goes_on_in]
         return exits.is_wrapper and all(end not in self._exits or self.is_passed_on(end) for end in ends)
 
+    def calls_probed(self, offset: int) -> bool:
+        """Whether a function, or one that it goes on in, calls a probed one."""
+        return any(self._exits[each].calls_probed for each in self._ends(offset))
+
     def places(self, offset: int) -> set[ExitPlace]:
         """Where a function is left, those included that it goes on in."""
         found = {place for each in self._ends(offset) for place in self._exits[each].places}
@@ -233,17 +253,20 @@ def _cache_key(
 
 
 def _to_row(exits: Exits) -> list[object]:
-    return [exits.reason, exits.is_wrapper, list(exits.goes_on_in), [list(astuple(each)) for each in exits.places]]
+    places = [list(astuple(each)) for each in exits.places]
+    return [exits.reason, exits.is_wrapper, exits.calls_probed, list(exits.goes_on_in), places]
 
 
 def _from_row(row: object) -> Exits | None:
     """None where the row is not what ``_to_row`` makes."""
     match row:
-        case [str(reason), bool(is_wrapper), [*goes_on], [*rows]] if all(isinstance(each, int) for each in goes_on):
+        case [str(reason), bool(is_wrapper), bool(calls), [*goes_on], [*rows]] if all(
+            isinstance(each, int) for each in goes_on
+        ):
             places = [_exit_of(each) for each in rows]
             if None not in places:
                 known = tuple(place for place in places if place is not None)
-                return Exits(known, tuple(int(str(each)) for each in goes_on), is_wrapper, reason)
+                return Exits(known, tuple(int(str(each)) for each in goes_on), is_wrapper, calls, reason)
     return None
 
 

@@ -81,7 +81,9 @@ class AllocatorProbes:
             }
         state.info = replace(state.info, allocators=(*state.info.allocators, mapped.name))
         slow = [probe.point.function for probe in placed if not probe.placement.emulated]
-        slow += [probe.point.function for probe, places in plan.at_exits if any(each.exit.is_costly for each in places)]
+        slow += [
+            each.probe.point.function for each in plan.at_exits if any(place.exit.is_costly for place in each.exits)
+        ]
         self._slow_kinds |= {probe.point.kind for probe in placed if not probe.placement.emulated}
         costs = f"; a second trap at each call of {', '.join(dict.fromkeys(slow))}" if slow else ""
         self._on_note("probes", f"probed {len(placed)} allocator functions of {mapped.path}{costs}")

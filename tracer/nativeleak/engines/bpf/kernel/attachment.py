@@ -134,11 +134,13 @@ def _exit_jobs(slot: int, plan: Plan) -> Iterator[tuple[Step, Group, list[Place]
     """
     taken: set[Place] = set()
     for group in (Group.REALLOCS, Group.ALLOCATIONS):
-        chosen = [each for each in plan.at_exits if each[0].point.spec.reallocates == (group is Group.REALLOCS)]
-        places = {Place(each.offset, _exit_cookie(slot, each.exit)) for _, exits in chosen for each in exits} - taken
+        chosen = [each for each in plan.at_exits if each.probe.point.spec.reallocates == (group is Group.REALLOCS)]
+        exits = {place for each in chosen for place in each.exits}
+        places = {Place(place.offset, _exit_cookie(slot, place.exit)) for place in exits} - taken
         taken |= places
         yield EXIT, group, sorted(places)
-        yield EXITS_ENTRY, group, [Place(probe.offset, _cookie(slot, probe, 0)) for probe, _ in chosen]
+        entries = [Place(each.probe.offset, _cookie(slot, each.probe, int(each.is_open))) for each in chosen]
+        yield EXITS_ENTRY, group, entries
 
 
 def _exit_cookie(slot: int, at: Exit) -> int:
