@@ -6,10 +6,12 @@ Scope: looking only. Nothing is attached to the process, nothing is asked of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from nativeleak import arch
 from nativeleak.doctor.checks import Check, CheckFunction, State
+from nativeleak.doctor.returns import check_returns
 from nativeleak.doctor.trial import allocator_objects
 from nativeleak.engines.bpf.java import open_java
 from nativeleak.errors import NativeleakError
@@ -34,6 +36,7 @@ def target_functions(facts: TargetFacts) -> list[tuple[str, CheckFunction]]:
     return [
         ("target", target.check_process),
         ("allocators", target.check_allocators),
+        ("returns", partial(check_returns, facts.pid)),
         ("other tracers", target.check_other_tracers),
         ("symbols", target.check_symbols),
         ("JVM", target.check_jvm),

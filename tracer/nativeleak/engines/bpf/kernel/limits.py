@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from nativeleak.engines.bpf import live_set, site_store
 from nativeleak.engines.bpf.kernel import abi
