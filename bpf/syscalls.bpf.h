@@ -106,6 +106,19 @@ static __always_inline struct nl_thread *enter_syscall(struct syscall_enter *ctx
 	return thread;
 }
 
+/*
+ * The same for a program whose first argument is a pointer to the saved registers. Not inlined: the arguments of the
+ * call would stay on the BPF stack below a walk, and all frames together have 512 bytes.
+ */
+static __noinline struct nl_thread *enter_by_registers(const u64 *ctx, u32 type, u32 n)
+{
+	struct syscall_enter call = {};
+
+	if (!active_target(current_slot()) || !read_args(&call, (void *)ctx[0]))
+		return 0;
+	return enter_syscall(&call, type, n);
+}
+
 /* Entry of a call that reports at its exit. */
 static __always_inline int keep_args(struct syscall_enter *ctx, u32 type, int n)
 {
@@ -308,19 +321,6 @@ static __always_inline int leave_syscall(void *ctx, s64 ret)
 	struct nl_thread *thread = leaving_thread();
 
 	return thread ? report_exit(ctx, ret, thread, thread->syscall) : 0;
-}
-
-/*
- * Entry of brk. Keeps the old break: /proc gives it by the page only, and the first call of a trace may move it by
- * less.
- */
-static __always_inline int enter_brk(struct syscall_enter *ctx)
-{
-	struct nl_thread *thread = enter_syscall(ctx, NL_EVENT_BRK, 1);
-
-	if (thread)
-		thread->syscall_args[1] = current_break();
-	return 0;
 }
 
 #endif /* NATIVELEAK_SYSCALLS_BPF_H */

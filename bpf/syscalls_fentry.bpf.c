@@ -11,30 +11,15 @@
 #include "common.bpf.h"
 #include "nativeleak.h"
 #include "syscalls.bpf.h"
-#include "targets.bpf.h"
 #include "task.bpf.h"
 
-/*
- * The thread that makes a call, with its arguments, if it is a target's. `ctx` has the arguments of the kernel's
- * function. Not inlined: the registers would stay on the BPF stack below a walk, and all frames together have 512
- * bytes.
- */
-static __noinline struct nl_thread *enter_fentry(const u64 *ctx, u32 kind, u32 n_args)
-{
-	struct syscall_enter call = {};
-
-	if (!active_target(current_slot()) || !read_args(&call, (void *)ctx[0]))
-		return 0;
-	return enter_syscall(&call, kind, n_args);
-}
-
-#define ON_BEGIN(name, kind, n_args)                                        \
-	SEC("fentry/" SYSCALL_FUNCTION(name))                               \
-	int on_##name##_begin(u64 *ctx)                                     \
-	{                                                                   \
-		struct nl_thread *thread = enter_fentry(ctx, kind, n_args); \
-                                                                            \
-		return thread ? report_begin(ctx, thread, kind) : 0;        \
+#define ON_BEGIN(name, kind, n_args)                                              \
+	SEC("fentry/" SYSCALL_FUNCTION(name))                                     \
+	int on_##name##_begin(u64 *ctx)                                           \
+	{                                                                         \
+		struct nl_thread *thread = enter_by_registers(ctx, kind, n_args); \
+                                                                                  \
+		return thread ? report_begin(ctx, thread, kind) : 0;              \
 	}
 
 /* The exit of a call of a known kind, so that only programs of calls with a stack contain the walk. */
@@ -53,12 +38,12 @@ static __always_inline int leave_fexit(u64 *ctx, u32 kind)
 	}
 
 /* A call that needs no program at its entry. */
-#define ON_WHOLE(name, kind, n_args)             \
-	SEC("fexit/" SYSCALL_FUNCTION(name))     \
-	int on_##name##_end(u64 *ctx)            \
-	{                                        \
-		enter_fentry(ctx, kind, n_args); \
-		return leave_fexit(ctx, kind);   \
+#define ON_WHOLE(name, kind, n_args)                   \
+	SEC("fexit/" SYSCALL_FUNCTION(name))           \
+	int on_##name##_end(u64 *ctx)                  \
+	{                                              \
+		enter_by_registers(ctx, kind, n_args); \
+		return leave_fexit(ctx, kind);         \
 	}
 
 ON_WHOLE(mmap, NL_EVENT_MMAP, 6)
@@ -76,7 +61,7 @@ ON_END(shmdt, NL_EVENT_SHMDT)
 SEC("fentry/" SYSCALL_FUNCTION(brk))
 int on_brk_begin(u64 *ctx)
 {
-	struct nl_thread *thread = enter_fentry(ctx, NL_EVENT_BRK, 1);
+	struct nl_thread *thread = enter_by_registers(ctx, NL_EVENT_BRK, 1);
 
 	if (thread)
 		thread->syscall_args[1] = current_break();

@@ -8,49 +8,60 @@
 #include "common.bpf.h"
 #include "nativeleak.h"
 #include "syscalls.bpf.h"
-#include "targets.bpf.h"
+#include "task.bpf.h"
 
 SEC("raw_tp/sys_enter")
 int on_raw_entry(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct syscall_enter call = {};
-	u64 nr = ctx->args[1];
+	struct nl_thread *thread;
+	u32 type, n, reports = 0;
 
-	switch (nr) {
+	switch (ctx->args[1]) {
 	case NR_MMAP:
+		type = NL_EVENT_MMAP;
+		n = 6;
+		break;
 	case NR_MPROTECT:
-	case NR_MUNMAP:
-	case NR_BRK:
-	case NR_MREMAP:
-	case NR_SHMGET:
-	case NR_SHMAT:
-	case NR_SHMDT:
 	case NR_PKEY_MPROTECT:
+		type = NL_EVENT_MPROTECT;
+		n = 3;
+		break;
+	case NR_SHMGET:
+		type = NL_EVENT_SHMGET;
+		n = 3;
+		break;
+	case NR_SHMAT:
+		type = NL_EVENT_SHMAT;
+		n = 3;
+		break;
+	case NR_BRK:
+		type = NL_EVENT_BRK;
+		n = 1;
+		break;
+	case NR_MUNMAP:
+		type = NL_EVENT_MUNMAP;
+		n = 2;
+		reports = 1;
+		break;
+	case NR_MREMAP:
+		type = NL_EVENT_MREMAP;
+		n = 5;
+		reports = 1;
+		break;
+	case NR_SHMDT:
+		type = NL_EVENT_SHMDT;
+		n = 1;
+		reports = 1;
 		break;
 	default:
 		return 0;
 	}
-	if (!active_target(current_slot()) || !read_args(&call, (void *)ctx->args[0]))
+	thread = enter_by_registers(ctx->args, type, n);
+	if (!thread)
 		return 0;
-	switch (nr) {
-	case NR_MMAP:
-		return keep_args(&call, NL_EVENT_MMAP, 6);
-	case NR_MPROTECT:
-	case NR_PKEY_MPROTECT:
-		return keep_args(&call, NL_EVENT_MPROTECT, 3);
-	case NR_SHMGET:
-		return keep_args(&call, NL_EVENT_SHMGET, 3);
-	case NR_SHMAT:
-		return keep_args(&call, NL_EVENT_SHMAT, 3);
-	case NR_MUNMAP:
-		return report_entry(&call, NL_EVENT_MUNMAP, 2);
-	case NR_MREMAP:
-		return report_entry(&call, NL_EVENT_MREMAP, 5);
-	case NR_SHMDT:
-		return report_entry(&call, NL_EVENT_SHMDT, 1);
-	default:
-		return enter_brk(&call);
-	}
+	if (type == NL_EVENT_BRK)
+		thread->syscall_args[1] = current_break();
+	return reports ? report_begin(ctx, thread, type) : 0;
 }
 
 SEC("raw_tp/sys_exit")

@@ -3,6 +3,7 @@
 #include "common.bpf.h"
 #include "nativeleak.h"
 #include "syscalls.bpf.h"
+#include "task.bpf.h"
 
 /* One program for all exits, because each program with a walk costs the verifier the same again. */
 SEC("tp/syscalls/sys_exit_mmap")
@@ -28,8 +29,13 @@ ON_ENTRY(shmget, NL_EVENT_SHMGET, 3, keep_args)
 ON_ENTRY(shmat, NL_EVENT_SHMAT, 3, keep_args)
 ON_ENTRY(shmdt, NL_EVENT_SHMDT, 1, report_entry)
 
+/* Keeps the old break: /proc gives it by the page only, and the first call of a trace may move it by less. */
 SEC("tp/syscalls/sys_enter_brk")
 int on_brk_entry(struct syscall_enter *ctx)
 {
-	return enter_brk(ctx);
+	struct nl_thread *thread = enter_syscall(ctx, NL_EVENT_BRK, 1);
+
+	if (thread)
+		thread->syscall_args[1] = current_break();
+	return 0;
 }

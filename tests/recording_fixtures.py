@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -178,3 +179,47 @@ def record(path: Path, write: Callable[[RecordingWriter], None], **facts: object
         write(writer)
         writer.finish("duration", 1.0)
     return open_recording(path)
+
+
+def write_of_backend(path: Path, backend: str) -> Path:
+    """A short recording as an engine of that backend writes it, with what such an engine cannot see left out."""
+    probes = ("malloc", "mmap", "brk") if backend.startswith("bpf-") else ("mmap", "brk")
+    with RecordingWriter(path, trace_info(backend=backend, probes=probes, slice_s=60.0)) as writer:
+        if backend != "pmap":
+            writer.add_stacks(STACKS)
+        for minute in range(4):
+            sites, unmapped, threads = gateway_sites(minute), gateway_unmapped(minute), THREADS
+            if backend == "strace":
+                sites = tuple(site for site in sites if site.key.kind is not Kind.HEAP)
+            elif backend == "pmap":
+                sites = tuple(
+                    map_site(0, key, (n_bytes + minute * MIB, 1), functions=())
+                    for key, n_bytes in ((77, 64 * MIB), (78, 128 * MIB))
+                )
+                unmapped, threads = (), ()
+            writer.write_snapshot(
+                snapshot(
+                    60.0 * (minute + 1),
+                    sites,
+                    threads=threads if minute == 0 else (),
+                    unmapped=unmapped,
+                    counters=counters(resolved_frames=40, unmatched_frees=211 if "malloc" in probes else 0),
+                    rss_bytes=3000 * MIB + minute * 50 * MIB,
+                    slice_s=60.0,
+                    probe_hits=1000 * (minute + 1),
+                    probe_cost_ns=1400.0 if backend.startswith("bpf-") else 0.0,
+                    target_cpu_s=55.0 * (minute + 1),
+                    tracer_cpu_s=0.21 * (minute + 1),
+                    tracer_max_rss_bytes=22 * MIB,
+                )
+            )
+        writer.finish("duration", 240.0)
+    return path
+
+
+BACKENDS = ("bpf-libbpf", "bpf-bcc", "strace", "pmap")
+
+if __name__ == "__main__":
+    # python tests/recording_fixtures.py FOLDER: one recording of each backend, as this state of the tool writes it.
+    for name in BACKENDS:
+        write_of_backend(Path(sys.argv[1]) / f"{name}.nlk", name)

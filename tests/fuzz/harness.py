@@ -39,6 +39,7 @@ class Parser:
         seeds: Sound inputs, which are then damaged.
         raises: The errors it documents.
         n_inputs: Damaged inputs in a short run.
+        damage: Makes a damaged input from sound ones.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Parser:
     seeds: Callable[[], Sequence[bytes]]
     raises: tuple[type[Exception], ...] = ()
     n_inputs: int = 1000
+    damage: Callable[[Sequence[bytes], random.Random], bytes] = mutated
 
 
 def kept_inputs(parser: Parser) -> list[bytes]:
@@ -97,7 +99,7 @@ def fuzz(parser: Parser, room: Path, *, seconds: float = 0.0, seed: int = 1) -> 
         for data in (b"", *inputs):
             try_input(parser, data, room)
         while time.monotonic() < until_s if seconds else n < parser.n_inputs:
-            try_input(parser, mutated(inputs, chance), room)
+            try_input(parser, parser.damage(inputs, chance), room)
             n += 1
     return n + 1 + len(inputs)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import recording_fixtures as made
 from fuzz.elves import debugdata_object, elf_seeds
 from fuzz.harness import Parser
+from fuzz.values import with_a_wrong_value
 from nativeleak.analysis.select import By, Metric, Selection
 from nativeleak.engines.options import TraceOptions
 from nativeleak.engines.pmap.ledger import PmapLedger
@@ -32,8 +33,8 @@ from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import place
 from nativeleak.process.procfs import parse_maps, parse_stat, parse_status
 from nativeleak.recording import Recording, open_recording
+from nativeleak.reports.formats import FORMAT_NAMES
 from nativeleak.reports.names import folded_text, printable
-from nativeleak.reports.render import Format, ReportOptions, render
 from nativeleak.runtimes.hotspot.streams import read_line_table
 from nativeleak.runtimes.hotspot.text import decode_modified_utf8, method_name
 from nativeleak.session.replay import Replay
@@ -48,6 +49,7 @@ from nativeleak.unwind.bare import disassemble, rows_of
 from nativeleak.unwind.eh_frame import FrameSection, find_eh_frame, read_fdes
 from nativeleak.unwind.pack import lookup
 from nativeleak.unwind.table import build_table, decode, encode
+from rendering import render
 from unit.unwind import objects
 
 ADDRESSES = (0, 1, 0x1000, 0x1010, 0x1FFF, 0x3000, 0x7F00_0000_0000, (1 << 64) - 1)
@@ -286,8 +288,8 @@ def use_replay(replay: RecordedStrace | RecordedPmap) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as room:
         path = record_replay(replay, Path(room, "replay.nlk"))
         with open_recording(path) as recording:
-            json.loads(render(recording, format=Format.JSON, options=ReportOptions()))
-            render(recording, format=Format.TEXT, options=ReportOptions())
+            json.loads(render(recording, "json"))
+            render(recording, "text")
 
 
 def record_replay(replay: RecordedStrace | RecordedPmap, path: Path) -> Path:
@@ -393,10 +395,10 @@ def recording_seeds() -> Sequence[bytes]:
 def use_recording(data: bytes) -> None:
     """Every format of a report, or the one error; never half of one."""
     with Recording.from_bytes(data) as recording:
-        for format_name in Format:
-            render(recording, format=format_name, options=ReportOptions())
+        for format_name in FORMAT_NAMES:
+            render(recording, format_name)
         by_thread = Selection(Metric.GROWTH, By.THREAD)
-        json.loads(render(recording, format=Format.JSON, options=ReportOptions(by_thread)))
+        json.loads(render(recording, "json", selection=by_thread))
 
 
 def fixed(*inputs: bytes) -> Callable[[], Sequence[bytes]]:
@@ -422,4 +424,5 @@ PARSERS = (
     Parser("hotspot_text", use_hotspot_text, fixed(*HOTSPOT_TEXT), n_inputs=1000),
     Parser("names", use_name, fixed(*NAMES), n_inputs=600),
     Parser("recording", use_recording, recording_seeds, (RecordingError,), 100),
+    Parser("recording_values", use_recording, recording_seeds, (RecordingError,), 200, with_a_wrong_value),
 )

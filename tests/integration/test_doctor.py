@@ -44,8 +44,8 @@ def test_doctor_as_root_counts_every_call_and_leaves_nothing():
     used = [way for way in ways if way["detail"].endswith("trace uses this")]
     assert len(used) == 1
     assert used[0]["state"] == "ok"
-    assert used[0]["detail"].startswith("202 of 202 calls of malloc and 202 of 202 of free counted")
-    assert checks["system calls"]["detail"] == "13 of 13 calls of mmap seen"
+    assert used[0]["detail"].startswith("202 of 202 malloc calls and 202 of 202 free calls counted")
+    assert checks["system calls"]["detail"] == "13 of 13 mmap calls seen"
     assert document["verdict"] in ("works", "restricted")
     # Those of another test that traces meanwhile go when it ends; what the doctor left behind would stay.
     left = our_programs() - before
@@ -145,5 +145,5 @@ def test_doctor_in_an_inner_pid_namespace_sees_every_call():
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0
-    assert "an inner one (a container)" in done.stdout
+    assert "not the host's (a container)" in done.stdout
     assert done.stdout.splitlines()[-1] == "trace will work"

@@ -170,7 +170,7 @@ def test_doctor_says_beforehand_what_auto_takes():
     lines = done.stdout.splitlines()
     assert lines[-2].split(None, 2)[:2] == ["warn", "engine"]
     assert "auto takes pmap: not libbpf (rights, " in lines[-2]
-    assert lines[-1].startswith("trace will work, but not by BPF (rights, ")
+    assert lines[-1].startswith("trace will work, but without BPF (rights, ")
     with Target("brk") as target:
         done = nativeleak("doctor", "-p", target.pid)
     assert done.stdout.splitlines()[-2].split() == ["ok", "engine", "auto", "takes", "libbpf"]

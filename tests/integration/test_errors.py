@@ -295,7 +295,7 @@ def fill(ballast):
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["--duration", "0"], "'--duration': a duration must be longer than nothing: '0'"),
+        (["--duration", "0"], "'--duration': a duration must be longer than zero: '0'"),
         (["--duration", "-5m"], "'--duration': not a duration: '-5m'"),
         (["--duration", "soon"], "'--duration': not a duration: 'soon'"),
         (["--duration", ""], "'--duration': not a duration: ''"),

@@ -128,7 +128,7 @@ def test_stacks_beyond_the_store_are_counted_and_their_bytes_kept():
     assert completeness["lost_stacks"] == len(lost) == 128 - limit
     assert len(named) == limit
     assert {row["outstanding_bytes"] for row in [*named, *lost]} == {BLOCK_BYTES}
-    assert f"{len(lost)} stacks found no room" in answer
+    assert f"{len(lost)} stacks were dropped (map full)" in answer
     assert "--max-new-stacks" in answer
 
 

@@ -192,7 +192,9 @@ def test_journals_beside_the_recording_cannot_be_made_by_others(tmp_path):
     os.chown(beside[1], 65534, 65534)
     done = nativeleak("report", output)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"nativeleak: reading {output} failed: trace.nlk-wal beside it is another user's")
+    assert done.stderr.startswith(
+        f"nativeleak: reading {output} failed: trace.nlk-wal beside it belongs to another user"
+    )
 
 
 def test_live_view_of_a_hostile_target_writes_only_its_own_control_sequences(library, tmp_path):

@@ -166,7 +166,7 @@ def test_tracer_killed_before_the_first_snapshot_says_so_in_the_report(tmp_path)
     done = nativeleak("report", recording)
     assert done.returncode == 0
     assert done.stdout.startswith(f"exits (PID {target.pid}): traced for 0s from ")
-    assert "Outstanding     not known: no snapshot was made yet" in done.stdout
+    assert "Outstanding     unknown: the recording ends before its first snapshot" in done.stdout
     report = read_report(recording)
     assert (report["target"]["pid"], report["window"]["snapshots"]) == (target.pid, 0)
 
@@ -444,3 +444,22 @@ def test_live_view_on_a_terminal_shows_the_sites_and_leaves_the_report(tmp_path)
     shown = ANSI.sub("", terminal.screen[terminal.screen.rindex("\x1b[?25h") :])
     assert "churn_keep" in shown
     assert "Threads that hold outstanding memory" in shown
+
+
+@pytest.mark.parametrize(
+    ("engine", "row"), [("strace", r"6 MiB\s+1\s+(maps|second)\s+maps_transparent_huge"), ("pmap", r"\s\d+\s.*\[.+\]")]
+)
+def test_live_view_of_an_engine_without_bpf_shows_its_sites(engine, row, tmp_path):
+    require_program("strace")
+    with Target("maps") as target:
+        options = ["--engine", engine, "--duration", "10m", "--interval", "0.2s", "-o", tmp_path / "live.nlk"]
+        terminal = Terminal("trace", "-p", target.pid, *options)
+        terminal.read_until("nativeleak: tracing")
+        truth = target.go()
+        n_bytes = sum(site["outstanding_bytes"] for site in truth["sites"] if site["kind"] == "map")
+        terminal.read_until(rf"of 10m 00s\s+RSS \S+ MiB\s+outstanding {n_bytes / (1 << 20):.1f} MiB\s+growth")
+        terminal.read_until(row)
+        terminal.type("\x03")
+        status = terminal.wait()
+        terminal.close()
+    assert status == 0

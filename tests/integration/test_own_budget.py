@@ -14,7 +14,7 @@ import pytest
 from nativeleak.engines.bpf.budget.memory import SCRATCH_BYTES, read_possible_cpus
 from nativeleak.engines.bpf.kernel.abi import SCRATCH_PER_CPU
 from stacks import await_snapshots
-from support import Target, Trace, nativeleak, require_program
+from support import Target, Trace, bpf_objects, nativeleak, require_program
 
 KEPT_BYTES = 1009
 LEAST_PRIORITY = 19
@@ -39,10 +39,7 @@ def test_memory_bound_holds_and_what_found_no_room_is_counted() -> None:
 def test_walks_take_what_the_memory_bound_leaves_for_them_on_each_processor() -> None:
     require_program("bpftool")
     with Target("phases") as target, Trace(target) as trace:
-        fdinfo = Path(f"/proc/{trace.process.pid}/fdinfo")
-        held = {
-            int(found[1]) for info in fdinfo.iterdir() if (found := re.search(r"map_id:\s+(\d+)", info.read_text()))
-        }
+        held = bpf_objects(trace.process.pid)["map"]
         shown = subprocess.run(["bpftool", "-j", "map", "show"], capture_output=True, text=True, check=True).stdout
         trace.stop()
     [scratch] = [each for each in json.loads(shown) if each["id"] in held and each.get("name") == "scratch"]
@@ -58,6 +55,40 @@ def test_memory_bound_that_holds_nothing_is_refused_before_anything_is_done(tmp_
         r"^nativeleak: --max-memory 8 MiB is too little: .*\n  give at least --max-memory \d+M", done.stderr
     )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("engine", ["strace", "pmap"])
+def test_memory_bound_of_an_engine_without_bpf_is_refused_where_the_recorder_does_not_fit(
+    engine: str, tmp_path: Path
+) -> None:
+    require_program("strace")
+    with Target("phases") as target:
+        options = ["--engine", engine, "--max-memory", "1M", "-o", tmp_path / "x.nlk"]
+        done = nativeleak("trace", "-p", target.pid, *options)
+    assert done.returncode == 2
+    assert re.search(
+        r"^nativeleak: --max-memory 1 MiB is too little: .*\n  give at least --max-memory \d+M", done.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_near_the_bound_of_strace_leaves_the_sums_exact(tmp_path: Path) -> None:
+    require_program("strace")
+    with Target("maps") as target:
+        options = ["--engine", "strace", "-o", tmp_path / "x.nlk", "--max-memory"]
+        refusal = nativeleak("trace", "-p", target.pid, *options, "1M").stderr
+        [least] = re.findall(r"give at least --max-memory (\d+)M", refusal)
+        # What the recorder itself needs: strace beside it brings both near to the bound from the first snapshot on.
+        options = ["--engine", "strace", "--max-memory", f"{least}M", "--interval", "0.1s"]
+        with Trace(target, options=options) as trace:
+            await_snapshots(trace, 2)
+            truth = target.go()
+            report = trace.stop()
+    assert "near to --max-memory" in trace.stderr
+    assert "new call sites are no longer told apart" in trace.stderr
+    wanted = sum(site["outstanding_bytes"] for site in truth["sites"] if site["kind"] == "map")
+    assert report["totals"]["map"]["outstanding_bytes"] == wanted
+    assert [row["frames"] for row in report["sites"] if row["kind"] == "map"] == [[]]
 
 
 def test_tracer_is_taken_by_the_oom_killer_before_its_target() -> None:

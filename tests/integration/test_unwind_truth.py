@@ -243,7 +243,8 @@ def test_no_unwind_information_at_all_is_told_of_each_stack():
     assert made.found == {}
     # The report names the module, and how much of the memory it makes doubtful.
     share = re.search(
-        r"callers above calls_gcc_no_tables are guesses, marked \[\?\], or missing: .*?; ([0-9.]+) % of the", text
+        r"callers above calls_gcc_no_tables are guesses \(marked \[\?\]\) or missing, because .*?; ([0-9.]+) % of the",
+        text,
     )
     assert share is not None, text
     n_doubtful = sum(

@@ -102,6 +102,7 @@ TARGETS = {
     "portable": Spec("portable.c"),
     "race": Spec("race.c"),
     "rename": Spec("rename.c"),
+    "restless": Spec("restless.c"),
     "script": Spec("script.c"),
     "spawns": Spec("spawns.c"),
     "static": Spec("portable.c", flags=(*FRAME_POINTERS, "-static")),

@@ -10,9 +10,9 @@ import signal
 import sys
 
 from nativeleak.cli.main import main
+from nativeleak.engines.bpf import engine
 from nativeleak.engines.bpf.budget import governor
 from nativeleak.model import Level
-from nativeleak.session import run
 
 
 class ScriptedGovernor(governor.Governor):
@@ -49,6 +49,6 @@ def _count(*_: object) -> None:
 if __name__ == "__main__":
     ScriptedGovernor.plans = [_parse(text) for text in sys.argv[1].split(",")]
     signal.signal(signal.SIGUSR1, _count)
-    run.Governor = ScriptedGovernor  # type: ignore[misc]
+    engine.Governor = ScriptedGovernor  # type: ignore[misc]
     sys.argv = ["nativeleak", *sys.argv[2:]]
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""What is closed when it is left."""
+"""A base class for context managers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Closing(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what is held; may be called again."""
+        """Release all resources; may be called again."""
 
     def __enter__(self) -> Self:
         return self

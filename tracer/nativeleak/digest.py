@@ -1,7 +1,7 @@
 """A digest for caches. Imports nothing of ours.
 
-``hashlib`` maps OpenSSL's libcrypto, 3.5 MB of it resident, into a recorder that must stay small; the module beneath it
-that has blake2 does without. It is in every CPython since 3.6.
+``hashlib`` loads OpenSSL's libcrypto, which takes 3.5 MB of resident memory; the recorder must stay small. The module
+below it has blake2 without OpenSSL, in every CPython since 3.6.
 """
 
 from __future__ import annotations

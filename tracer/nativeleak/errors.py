@@ -1,6 +1,6 @@
-"""Errors that a user can act on, with the exit status they end the program with.
+"""Errors that a user can act on, each with its exit status.
 
-Scope: every failure the tool foresees. Anything else is a bug and keeps its traceback under ``-v``.
+Scope: every expected failure. Anything else is a bug and keeps its traceback under ``-v``.
 Source of the statuses: the interface contract (0 report made, 1 run time, 2 usage, 3 machine or rights, 4 no target).
 """
 
@@ -14,11 +14,11 @@ EXIT_NO_TARGET = 4
 
 
 class NativeleakError(Exception):
-    """A failure that is reported in one line, followed by what to do about it.
+    """A failure that is reported on one line, followed by its remedy.
 
     Args:
         what: What failed, with its operand, and why: ``"trace of PID 12 failed: no such process"``.
-        remedy: What the user can do; empty when there is nothing to do.
+        remedy: What the user can do; empty if nothing can be done.
     """
 
     exit_status = EXIT_FAILURE
@@ -30,19 +30,19 @@ class NativeleakError(Exception):
 
 
 class UsageError(NativeleakError):
-    """An option or argument makes no sense."""
+    """An option or argument is wrong."""
 
     exit_status = EXIT_USAGE
 
 
 class CannotTraceError(NativeleakError):
-    """This machine, kernel or these rights cannot do what was asked."""
+    """This machine, this kernel or these rights cannot do what was asked."""
 
     exit_status = EXIT_CANNOT
 
 
 class MendableError(CannotTraceError):
-    """What stands in the way can be taken away by the user: no reason to take a worse engine without being asked."""
+    """The user can remove the obstacle, so ``auto`` does not fall back to another engine."""
 
 
 class NoTargetError(NativeleakError):
@@ -52,4 +52,4 @@ class NoTargetError(NativeleakError):
 
 
 class RecordingError(NativeleakError):
-    """A recording cannot be read: not one of ours, damaged, or from a newer version."""
+    """A recording cannot be read: it is damaged, written by a newer version, or no recording."""

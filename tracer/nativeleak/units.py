@@ -1,4 +1,4 @@
-"""Sizes, durations and counts: parsing what users type, printing what users read. Imports nothing of ours."""
+"""Sizes, durations and rates: parses user input and formats output. Imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DURATION: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+
 
 
 def parse_size(text: str) -> int:
-    """Bytes meant by ``4096``, ``64K``, ``16MiB``, ``1.5g``; K, M, G, T are powers of 1,024.
+    """Bytes for ``4096``, ``64K``, ``16MiB``, ``1.5g``; K, M, G, T are powers of 1,024.
 
     Raises:
         ValueError: The text is not a size.
@@ -23,7 +23,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds meant by ``90``, ``90s``, ``10m``, ``1h``, ``1h30m``.
+    """Seconds for ``90``, ``90s``, ``10m``, ``1h``, ``1h30m``.
 
     Raises:
         ValueError: The text is not a duration, or it is zero.
@@ -34,21 +34,21 @@ def parse_duration(text: str) -> float:
     days, hours, minutes, seconds = (float(group or 0) for group in match.groups())
     total_s = days * 86400 + hours * 3600 + minutes * 60 + seconds
     if total_s <= 0:
-        raise ValueError(f"a duration must be longer than nothing: {text!r}")
+        raise ValueError(f"a duration must be longer than zero: {text!r}")
     return total_s
 
 
 def parse_percent(text: str) -> float:
-    """Percent meant by ``2%``, ``2 %``, ``0.5``; 0.0 for ``off``.
+    """Percent for ``2%``, ``2 %``, ``0.5``; 0.0 for ``off``.
 
     Raises:
-        ValueError: The text is neither, or not above 0 and at most 100.
+        ValueError: The text is neither, or the number is not above 0 and at most 100.
     """
     if text.strip().lower() == "off":
         return 0.0
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", text.strip())
     if match is None or not 0 < float(match[1]) <= 100:
-        raise ValueError(f"not a share: {text!r} (write 2%, 0.5% or off)")
+        raise ValueError(f"not a percentage: {text!r} (write 2%, 0.5% or off)")
     return float(match[1])
 
 
@@ -63,7 +63,7 @@ def format_bytes(n_bytes: float) -> str:
 
 
 def format_rate(bytes_per_s: float) -> str:
-    """Bytes a second as ``+1.5 MiB/min``: by the unit of time in which a person can picture it."""
+    """Bytes per second as ``+1.5 MiB/min``, in the unit of time that gives at least 1 KiB."""
     sign = "+" if bytes_per_s > 0 else "-" if bytes_per_s < 0 else ""
     rate = abs(bytes_per_s)
     for factor, unit in ((1, "s"), (60, "min"), (3600, "h")):

@@ -11,7 +11,7 @@ from nativeleak.cli.main import run
     ("arguments", "first"),
     [
         (["--duration", "soon"], "nativeleak: Invalid value for '--duration': not a duration: 'soon' (write "),
-        (["--duration", "0"], "nativeleak: Invalid value for '--duration': a duration must be longer than nothing"),
+        (["--duration", "0"], "nativeleak: Invalid value for '--duration': a duration must be longer than zero"),
         (["--format", "xml"], "nativeleak: Invalid value for '--format': 'xml' is not one of "),
         (["out.nlk"], "nativeleak: Got unexpected extra argument (out.nlk)"),
     ],

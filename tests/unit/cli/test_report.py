@@ -110,7 +110,8 @@ def test_report_to_an_ascii_terminal_does_not_fail(tmp_path: Path) -> None:
 
 def test_recording_package_loads_no_pandas() -> None:
     code = (
-        "import sys, nativeleak.recording, nativeleak.cli.report; print({'pandas', 'numpy', 'rich'} & set(sys.modules))"
+        "import sys, nativeleak.recording, nativeleak.cli.report, nativeleak.reports.formats; "
+        "print({'pandas', 'numpy', 'rich'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

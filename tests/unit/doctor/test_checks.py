@@ -37,6 +37,6 @@ def test_judge_another_engine_for_the_process_is_a_restriction():
     engine = Check(ENGINE, State.WARN, "auto takes pmap: not libbpf (rights); not available: call stacks")
     verdict = judge([OK, FAIL, engine])
     assert (verdict.outcome, verdict.text) == (
-        Outcome.RESTRICTED, "trace will work, but not by BPF (rights): auto takes pmap",
+        Outcome.RESTRICTED, "trace will work, but without BPF (rights): auto takes pmap",
     )  # fmt: skip
     assert judge([OK, FAIL, replace(engine, name="engines")]).outcome is Outcome.IMPOSSIBLE

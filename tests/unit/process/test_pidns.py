@@ -41,5 +41,5 @@ def test_resolve_pids_given_twice_are_one():
 
 
 def test_resolve_pids_by_a_container_alone_is_wrong_usage():
-    with pytest.raises(UsageError, match="--ns-of 7 means nothing alone"):
+    with pytest.raises(UsageError, match="--ns-of 7 needs --ns-pid"):
         resolve_pids((), None, 7)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import recording_fixtures as fixtures
-from nativeleak.analysis.select import By, Metric, Selection
+from nativeleak.analysis.select import By, Metric
 from nativeleak.model import (
     Frame,
     FrameKind,
@@ -26,7 +26,8 @@ from nativeleak.model import (
     UnmapTotals,
 )
 from nativeleak.recording import Recording, RecordingWriter, open_recording
-from nativeleak.reports.render import Format, ReportOptions, render
+from nativeleak.reports.formats import WriteOptions
+from rendering import render, render_selected
 
 MIB = fixtures.MIB
 CHECK = runpy.run_path(str(Path(fixtures.__file__).parent / "tools" / "check_report.py"))["check"]
@@ -34,13 +35,12 @@ HOSTILE = "ev\x1b[31mil;na\nme\r\u202e<script>alert(1)</script>\x07\udcff"
 
 
 def _json(recording: Recording, **selection: Any) -> dict[str, Any]:
-    options = ReportOptions(Selection(**selection))
-    parsed: dict[str, Any] = json.loads(render(recording, format=Format.JSON, options=options))
+    parsed: dict[str, Any] = json.loads(render_selected(recording, "json", **selection))
     return parsed
 
 
 def _folded(recording: Recording, **selection: Any) -> list[str]:
-    return render(recording, format=Format.FOLDED, options=ReportOptions(Selection(**selection))).splitlines()
+    return render_selected(recording, "folded", **selection).splitlines()
 
 
 def test_json_keeps_the_contract_and_its_sums(tmp_path: Path) -> None:
@@ -139,10 +139,9 @@ def test_json_by_site_merges_threads(tmp_path: Path) -> None:
 
 def test_by_pool_names_the_pool_in_all_formats(tmp_path: Path) -> None:
     with open_recording(fixtures.write_gateway(tmp_path / "a.nlk")) as recording:
-        options = ReportOptions(Selection(by=By.POOL))
         report = _json(recording, by=By.POOL)
-        folded = render(recording, format=Format.FOLDED, options=options)
-        text = render(recording, format=Format.TEXT, options=options)
+        folded = render_selected(recording, "folded", by=By.POOL)
+        text = render_selected(recording, "text", by=By.POOL)
     site = report["sites"][0]
     assert report["by"] == "pool"
     assert (site["thread"], site["threads"]) == ({"tid": 0, "name": site["thread"]["name"]}, 1)
@@ -275,12 +274,12 @@ def test_render_without_a_snapshot_says_so_in_a_report(tmp_path: Path) -> None:
         pass
     with open_recording(tmp_path / "a.nlk") as recording:
         report = _json(recording)
-        text = render(recording, format=Format.TEXT, options=ReportOptions())
+        text = render(recording, "text")
         assert CHECK(report) == []
         assert (report["window"]["snapshots"], report["sites"]) == (0, [])
         assert report["target"]["pid"] == target.pid
         assert text.startswith(f"{target.comm} (PID {target.pid}): traced for ")
-        assert "no snapshot was made yet" in " ".join(text.split())
+        assert "the recording ends before its first snapshot" in " ".join(text.split())
         for by in By:
             assert _folded(recording, by=by) == []
 
@@ -356,21 +355,21 @@ def test_folded_hostile_names_keep_to_one_line_and_one_frame(tmp_path: Path) -> 
 @pytest.mark.parametrize("by", list(By))
 def test_text_hostile_names_reach_no_terminal(tmp_path: Path, by: By) -> None:
     with _hostile(tmp_path / "a.nlk") as recording:
-        text = render(recording, format=Format.TEXT, options=ReportOptions(Selection(by=by, thread="/evil|ev/")))
+        text = render_selected(recording, "text", by=by, thread="/evil|ev/")
     assert all(line.isprintable() for line in text.splitlines())
     assert "ev\\x1b[31mil;na\\x0ame" in text
 
 
 def test_text_hostile_names_do_not_colour_a_terminal(tmp_path: Path) -> None:
     with _hostile(tmp_path / "a.nlk") as recording:
-        text = render(recording, format=Format.TEXT, options=ReportOptions(colour=True, width=80))
+        text = render(recording, "text", WriteOptions(colour=True, width=80))
     assert "\x1b[31mil" not in text
     assert not set(re.sub(r"\x1b\[[0-9;]*m", "", text)) & set(map(chr, [*range(10), *range(11, 32), 0x202E]))
 
 
 def test_json_hostile_names_are_ascii_and_whole(tmp_path: Path) -> None:
     with _hostile(tmp_path / "a.nlk") as recording:
-        text = render(recording, format=Format.JSON, options=ReportOptions())
+        text = render(recording, "json")
     assert text.isascii()
     assert text[:-1].isprintable()
     assert json.loads(text)["sites"][0]["thread"]["name"] == HOSTILE.replace("\udcff", "\\udcff")

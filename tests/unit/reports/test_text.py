@@ -12,12 +12,13 @@ import recording_fixtures as fixtures
 from nativeleak.analysis.select import By, Metric, Selection
 from nativeleak.model import Owner, Stack, TargetEnd, UnmapTotals
 from nativeleak.recording import Recording, RecordingWriter, open_recording
-from nativeleak.reports.render import Format, ReportOptions, render
+from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.text_sites import stack_lines
+from rendering import render
 
 
 def _text(recording: Recording, max_frames: int | None = 40, **selection: Any) -> str:
-    return render(recording, format=Format.TEXT, options=ReportOptions(Selection(**selection), max_frames=max_frames))
+    return render(recording, "text", WriteOptions(max_frames=max_frames), Selection(**selection))
 
 
 def _gateway(path: Path, **changes: Any) -> str:
@@ -31,7 +32,7 @@ def test_text_begins_with_the_answer(tmp_path: Path) -> None:
     assert answer[1].splitlines() == [
         "Outstanding     803.1 MiB allocated during the trace and not freed by its end, of 811.2 MiB",
         "                allocated: heap 611.0 MiB in 3,111 blocks; mapped 192 MiB (96 MiB of it in memory);",
-        "                brk 132 KiB; of all this 128 MiB by the JVM for itself",
+        "                brk 132 KiB; 128 MiB of all this belongs to the JVM itself",
         "Growth          growing: +48 MiB/min, +2.8 GiB/h",
         "Held by         thread nioEventLoop-1-1 (TID 1860): 75.7 % of it, 608 MiB, the rest by 2 other",
         "                threads",
@@ -40,8 +41,8 @@ def test_text_begins_with_the_answer(tmp_path: Path) -> None:
         "Suspected leak  com.example.gateway.Codec.decode  Codec.java:41  (Java, interpreted) in thread",
         "                nioEventLoop-1-1: +48 MiB/min, +2.8 GiB/h, unless it is a cache that takes longer",
         "                than 12m 00s to fill",
-        "Resident        2.9 GiB at the first snapshot, 3.5 GiB at the last: +550 MiB; what all call sites",
-        "                together gained explains 96 % of that",
+        "Resident        2.9 GiB at the first snapshot, 3.5 GiB at the last: +550 MiB; call sites account for",
+        "                96 % of it",
     ]
 
 
@@ -49,7 +50,7 @@ def test_text_says_first_that_the_target_was_oom_killed_and_what_was_lost(tmp_pa
     text = _gateway(tmp_path / "a.nlk", end=TargetEnd.OOM_KILLED, lost_allocations=1009, lost_bytes=2 << 20)
     lines = " ".join(text.split("\n\n")[1].split())
     assert lines.startswith("ATTENTION java (PID 5687) was killed by the kernel's OOM killer during the trace")
-    assert "1,009 allocations (2 MiB) found no room and are in no total" in lines
+    assert "1,009 allocations (2 MiB) were dropped (map full) and are missing from the totals" in lines
     assert "--max-allocations" in lines
     assert lines.index("--max-allocations") < lines.index("Outstanding")
     assert "Nothing was lost" not in text
@@ -66,7 +67,7 @@ def test_text_recorder_killed_says_so(tmp_path: Path) -> None:
 def test_text_never_calls_outstanding_memory_leaked(tmp_path: Path) -> None:
     text = _gateway(tmp_path / "a.nlk", n_snapshots=3)
     assert not re.search(r"leak", text, re.IGNORECASE)
-    assert "undecided: 3 snapshots cannot tell; trace for longer" in text
+    assert "undecided: 3 snapshots cannot show growth; trace for longer" in text
 
 
 def test_text_shows_ten_sites_and_says_how_to_see_all(tmp_path: Path) -> None:
@@ -111,11 +112,11 @@ def test_text_what_the_jvm_holds_is_a_group_of_its_own(tmp_path: Path) -> None:
 def test_text_says_who_gave_mapped_memory_back(tmp_path: Path) -> None:
     """The program's callers only, the largest first."""
     lines = _gateway(tmp_path / "a.nlk").splitlines()
-    start = lines.index("Mapped memory given back, by the caller of munmap, mremap or shmdt")
+    start = lines.index("Unmapped memory, by the caller of munmap, mremap or shmdt")
     assert lines[start + 1 : start + 5] == [
-        "      returned       calls  by",
+        "      unmapped       calls  by",
         "        19 MiB           2  drop_index  libindex.so; thread nioEventLoop-1-1 (TID 1860); 17 MiB of it"
-        " mapped by other threads; 3 MiB besides that was reserved only",
+        " mapped by other threads; 3 MiB more that was only reserved",
         "       268 KiB          36  drop_index  libindex.so; thread java (TID 5687); 28 KiB of it older than the"
         " trace",
         "",
@@ -141,7 +142,7 @@ def test_text_who_gave_back_is_left_out_where_nothing_mapped_is_left(
     with fixtures.record(
         tmp_path / "a.nlk", lambda w: w.write_snapshot(fixtures.snapshot(1.0, [], unmapped=rows))
     ) as recording:
-        assert ("Mapped memory given back" in _text(recording)) is is_shown
+        assert ("Unmapped memory" in _text(recording)) is is_shown
 
 
 def test_text_nothing_allocated_says_so(tmp_path: Path) -> None:
@@ -179,4 +180,4 @@ def test_stack_lines_say_why_a_stack_is_not_whole() -> None:
     cut = Stack(1, (fixtures.native("malloc"),), truncated=True, end="depth")
     assert "--max-depth" in list(stack_lines(cut, 40))[-1][0]
     lost = Stack(1, (fixtures.native("malloc"),), end="no frame pointer")
-    assert list(stack_lines(lost, 40))[-1][0].endswith("the walk of the stack ended here: no frame pointer")
+    assert list(stack_lines(lost, 40))[-1][0].endswith("stack walk ended here: no frame pointer")

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import recording_fixtures as fixtures
-from nativeleak.analysis.select import Selection
 from nativeleak.model import CERTAIN, Level, Uncertainty, Window
 from nativeleak.recording import Recording, RecordingWriter
-from nativeleak.reports.render import Format, ReportOptions, render
+from rendering import render
 
 WINDOWS = (
     Window(0.0, 30.0, Level.EXACT, 0, 1009, 0.25, 20.0),
@@ -39,7 +38,7 @@ def test_windows_and_uncertainty_are_read_as_they_were_written(tmp_path: Path) -
 
 def test_json_has_windows_bounds_and_the_cost_of_all_windows(tmp_path: Path) -> None:
     with _recording(tmp_path) as recording:
-        report = json.loads(render(recording, format=Format.JSON, options=ReportOptions(Selection())))
+        report = json.loads(render(recording, "json"))
     assert [(w["from_s"], w["to_s"], w["level"], w["sample_bytes"]) for w in report["mode"]["windows"]] == [
         (0.0, 30.0, "exact", 0),
         (30.0, 45.5, "sampled", 524288),
@@ -60,10 +59,10 @@ def test_json_has_windows_bounds_and_the_cost_of_all_windows(tmp_path: Path) -> 
 
 def test_text_says_which_part_was_not_recorded_and_what_became_uncertain(tmp_path: Path) -> None:
     with _recording(tmp_path) as recording:
-        text = " ".join(render(recording, format=Format.TEXT, options=ReportOptions(Selection())).split())
-    assert "for 14s of 1m 00s heap allocations were not recorded" in text
+        text = " ".join(render(recording, "text").split())
+    assert "heap allocations were not recorded for 14s of 1m 00s" in text
     assert "0s to 30s every block, 30s to" in text
-    assert "1 MiB in 1,013 heap blocks were outstanding when frees were no longer watched" in text
-    assert "sampled, one block in about 512 KiB of them" in text
-    assert "95 % sure, from 100 blocks" in text
+    assert "1 MiB in 1,013 heap blocks were outstanding when frees were no longer traced" in text
+    assert "heap totals are estimates from samples, one block per 512 KiB on average" in text
+    assert "95 % confidence, from 100 blocks" in text
     assert "211 frees were of blocks that were not sampled" in text

@@ -50,7 +50,7 @@ def test_tables_mappings_without_room_are_told_of_once(capsys: pytest.CaptureFix
     assert len(store.mappings) == 3
     assert list(store.mappings) == sorted(store.mappings)
     (note,) = [text for word, text in notes if word == "limits"]
-    assert f"executable mappings of PID {os.getpid()} found no room" in note
+    assert f"executable mappings of PID {os.getpid()} were dropped (map full)" in note
 
 
 def test_tables_that_are_all_there_are_told_of_once_and_not_before() -> None:

@@ -1,1 +1,1 @@
-"""What a recording says: growth per site, grouping, filters."""
+"""Analyses a recording: growth per site, grouping, filters."""

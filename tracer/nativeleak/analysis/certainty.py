@@ -1,8 +1,8 @@
-"""Between which bounds a total lies that was estimated from samples.
+"""Confidence bounds of a total that was estimated from samples.
 
 The bounds are those of a score interval for a Poisson count: T estimated with variance V is as certain as a count of
-n = T^2 / V events of V / T each. Unlike T +- 1.96 sqrt(V) it holds for few samples too, whose own variance estimate is
-low just when the total is.
+n = T^2 / V events of V / T each. Unlike T +- 1.96 sqrt(V) it also holds for few samples, whose variance estimate is low
+exactly when the total is.
 
 Source: Wilson's argument (Journal of the American Statistical Association 22, 1927) applied to a Poisson count.
 """
@@ -16,15 +16,15 @@ from typing import Final
 from nativeleak.model import Uncertainty
 
 _Z95: Final = 1.959963984540054
-"""Of a normal distribution 95 % lie within so many standard deviations."""
+"""95 % of a normal distribution lie within this many standard deviations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certainty:
-    """95 % sure bounds of outstanding bytes and counts.
+    """95 % confidence bounds of outstanding bytes and counts.
 
     Attributes:
-        n_sampled: Blocks the estimate rests on, beside those kept for certain.
+        n_sampled: Sampled blocks behind the estimate, without blocks that are always kept.
         error_pct: Half the width of the bytes' bounds, as a share of the estimate; the larger half.
     """
 
@@ -35,7 +35,7 @@ class Certainty:
 
 
 def interval(total: float, variance: float) -> tuple[float, float]:
-    """95 % sure bounds of an estimated total; the total itself twice where nothing is uncertain."""
+    """95 % confidence bounds of an estimated total; twice the total itself if it is exact."""
     if variance <= 0 or total <= 0:
         return total, total
     unit = variance / total
@@ -45,7 +45,7 @@ def interval(total: float, variance: float) -> tuple[float, float]:
 
 
 def certainty(n_bytes: int, count: int, uncertainty: Uncertainty) -> Certainty | None:
-    """Bounds of a site's or a sum's outstanding memory; None where nothing of it was sampled."""
+    """Bounds of the outstanding memory of a site or sum; None if none of it was sampled."""
     if not uncertainty.n_sampled:
         return None
     low, high = interval(n_bytes, uncertainty.variance_bytes)

@@ -1,14 +1,14 @@
-"""How fast memory grows, with a stated confidence, and in one word whether it does.
+"""Growth of memory: its rate with a confidence interval, and a verdict in one word.
 
-The window is parted into eight equal parts; the slope is the mean of what the parts added, its 95 % interval that of
-Student's t over them. Parts do not overlap, so a busy curve does not make the interval narrower than it may be, which
-more snapshots do to a regression.
+The window is divided into eight equal parts. The slope is the mean growth of the parts, and its 95 % interval is that
+of Student's t over them. Parts do not overlap, so that noise does not make the interval too narrow, as more snapshots
+do in a regression.
 
-A rising curve alone is no growth without bound: a cache that fills looks the same. So "growing" also asks that the
-end of the window still rises and, where birth slices were recorded, that some of what was allocated at every time of
-the window is still held.
+A rising curve does not prove growth without bound, because a cache that fills looks the same. So "growing" also
+requires that the end of the window still rises and, if birth slices were recorded, that memory from every part of the
+window is still outstanding.
 
-Caveat: a cache that needs more than the whole window to fill cannot be told from a leak by anyone.
+Caveat: a cache that takes longer than the whole window to fill cannot be distinguished from a leak.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 
 N_PARTS: Final = 8
 MIN_SNAPSHOTS: Final = 4
-"""With fewer the verdict is "undecided"."""
+"""With fewer snapshots the verdict is "undecided"."""
 
 _T_975: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365)
 """97.5 % quantiles of Student's t for 1 to 7 degrees of freedom. Source: any table of the distribution."""
@@ -48,7 +48,7 @@ _MIN_SLICES_IN_USE: Final = 8
 
 
 class Verdict(StrEnum):
-    """What the course of a memory total says; the values are those of the JSON report."""
+    """Verdict on the course of a memory total; the values are those of the JSON report."""
 
     GROWING = "growing"
     STEADY = "steady"
@@ -72,11 +72,11 @@ class Curves:
 
     Attributes:
         elapsed_s: Time of each edge.
-        n_snapshots: Number of snapshots they were chosen from.
+        n_snapshots: Number of snapshots from which the edges were chosen.
         n_bytes: Outstanding bytes.
-        n_blocks: Outstanding allocations; empty where a curve does not consist of blocks.
-        slices: Bytes by birth slice, oldest first, at the end; empty where none were recorded.
-        slice_s: Width of a birth slice, seconds; 0.0 where none were recorded.
+        n_blocks: Outstanding allocations; empty if a curve does not consist of blocks.
+        slices: Bytes by birth slice, oldest first, at the end; empty if none were recorded.
+        slice_s: Width of a birth slice, seconds; 0.0 if none were recorded.
     """
 
     elapsed_s: Floats
@@ -87,7 +87,7 @@ class Curves:
     slice_s: float = 0.0
 
     def grouped(self, labels: Ints, n_groups: int) -> Curves:
-        """Sums of the curves with the same label; those labelled -1 are left out."""
+        """Sums of the curves with the same label; curves with label -1 are left out."""
         return Curves(
             self.elapsed_s,
             self.n_snapshots,
@@ -125,8 +125,8 @@ def site_curves(recording: Recording) -> Curves:
 def resident_estimate(recording: Recording) -> list[float]:
     """Bytes of resident memory that the sites account for, at every snapshot.
 
-    Resident bytes where the kernel told them, else outstanding bytes; what allocators mapped for themselves is left
-    out, since the blocks inside of it are counted.
+    Resident bytes if they were measured, else outstanding bytes. Memory that allocators mapped for themselves is left
+    out, because the blocks inside it are counted.
     """
     counts = np.array([site.owner is not Owner.ALLOCATOR for site in recording.sites], dtype=np.bool_)
     now = np.zeros(len(counts))
@@ -139,7 +139,7 @@ def resident_estimate(recording: Recording) -> list[float]:
 
 
 def course(elapsed_s: Sequence[float], n_bytes: Sequence[float]) -> Growth:
-    """Growth of one total that is no sum of blocks, such as resident memory."""
+    """Growth of one total that is not a sum of blocks, such as resident memory."""
     edges = part_edges(elapsed_s)
     rows = np.array([n_bytes], dtype=np.float64).reshape(1, -1)[:, edges]
     none = np.zeros((1, 0))
@@ -147,7 +147,7 @@ def course(elapsed_s: Sequence[float], n_bytes: Sequence[float]) -> Growth:
 
 
 def part_edges(elapsed_s: Sequence[float]) -> list[int]:
-    """Indices of the snapshots that part the window into at most eight parts of about equal length, none of none."""
+    """Indices of the snapshots that divide the window into at most eight parts of about equal length, none empty."""
     edges = list(range(len(elapsed_s)))
     if len(elapsed_s) > N_PARTS + 1:
         wanted = np.linspace(elapsed_s[0], elapsed_s[-1], N_PARTS + 1)
@@ -180,7 +180,7 @@ def measure(curves: Curves) -> list[Growth]:
 
 
 def _too_short(curves: Curves) -> list[Growth]:
-    """With one or two snapshots the interval spans all that can have happened: from losing all to gaining it anew."""
+    """With one or two snapshots the interval covers every possible course, from losing all to gaining all of it."""
     rows = curves.n_bytes
     if not rows.shape[1]:
         return [Growth(0.0, 0.0, 0.0, Verdict.UNDECIDED)] * len(rows)
@@ -200,7 +200,7 @@ def _mean_slopes(added: Floats, spans: Floats) -> tuple[Floats, Floats]:
     n_parts = len(spans)
     spread = (weights * (added / spans - slopes[:, None]) ** 2).sum(axis=1) * n_parts / (n_parts - 1)
     margins = _T_975[n_parts - 2] * np.sqrt(spread / n_parts)
-    # Equal parts differ by rounding only: an interval of 1e-12 bytes must not turn a flat curve into a rising one.
+    # Equal parts differ only by rounding: an interval of 1e-12 bytes must not make a flat curve rise.
     return slopes, np.where(margins < 1e-6, 0.0, margins)
 
 
@@ -211,10 +211,10 @@ def _rises_to_the_end(added: Floats) -> Bools:
 
 
 def _has_substance(curves: Curves, added: Floats) -> Bools:
-    """Enough blocks, born at all times; or one of few blocks that grew in every part of the window.
+    """Whether blocks of all ages are outstanding; for a curve of few blocks, whether it grew in every part.
 
-    Source: the rule by survivors, rss-ledger-and-verdicts.md 7.3; what it asks of the age of freed blocks is not
-    recorded.
+    Source: the rule by survivors, rss-ledger-and-verdicts.md 7.3, without its condition on the age of freed blocks,
+    which is not recorded.
     """
     n_rows = len(added)
     if not curves.n_blocks.shape[1]:

@@ -1,4 +1,4 @@
-"""Which sites a report shows, merged how and in which order: a chain of pure functions over the table of sites."""
+"""Selects, merges and orders the sites of a report: a chain of pure functions over the table of sites."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nativeleak.model import Stack
 
 
 class By(StrEnum):
-    """What makes one row of a report; the values are those of ``--by``."""
+    """Key of one row of a report; the values are those of ``--by``."""
 
     SITE = "site"
     THREAD = "thread"
@@ -29,7 +29,7 @@ class By(StrEnum):
 
 
 class Metric(StrEnum):
-    """What sites are ordered by; the values are those of ``--metric``."""
+    """Order of the sites; the values are those of ``--metric``."""
 
     OUTSTANDING = "outstanding"
     ALLOCATED = "allocated"
@@ -57,13 +57,13 @@ _NUMBERS: Final = re.compile(r"(?<![A-Za-z0-9])[0-9]+|[0-9]+$")
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What the user asked to see.
+    """Sites that the user asked for.
 
     Attributes:
-        thread: A tid, a glob on the thread's name, or ``/regex/``; None for all.
+        thread: A TID, a glob on the thread's name, or ``/regex/``; None for all.
         function: Regular expression that a frame's function must match somewhere; None for all.
-        min_bytes: Least metric of a row shown; bytes outstanding where the metric is none in bytes.
-        top: Most rows shown; None for all.
+        min_bytes: Lowest metric of a row; outstanding bytes if the metric is not in bytes.
+        top: Maximum number of rows; None for all.
     """
 
     metric: Metric = Metric.OUTSTANDING
@@ -75,20 +75,20 @@ class Selection:
 
     @property
     def is_filtered(self) -> bool:
-        """Whether rows may be left out."""
+        """Whether rows may be missing."""
         return self.thread is not None or self.function is not None or self.min_bytes > 0 or self.top is not None
 
 
 def pool_of(thread: str) -> str:
-    """Name of the pool that a thread belongs to: its own with numbers left out, ``reactor-http-epoll-*``."""
+    """Name of a thread's pool: the thread's name with * for its numbers, ``reactor-http-epoll-*``."""
     return _NUMBERS.sub("*", thread)
 
 
 def keep_threads(table: pd.DataFrame, thread: str | None) -> pd.DataFrame:
-    """The rows of the threads meant by ``Selection.thread``.
+    """The rows of the threads that ``Selection.thread`` matches.
 
     Raises:
-        UsageError: The regular expression is none.
+        UsageError: The regular expression is not valid.
     """
     if thread is None:
         return table
@@ -107,7 +107,7 @@ def keep_functions(table: pd.DataFrame, function: str | None, stack_of: Callable
     """The rows with a frame whose function matches ``Selection.function``.
 
     Raises:
-        UsageError: The regular expression is none.
+        UsageError: The regular expression is not valid.
     """
     if function is None:
         return table
@@ -118,7 +118,7 @@ def keep_functions(table: pd.DataFrame, function: str | None, stack_of: Callable
 
 
 def merge(table: pd.DataFrame, by: By, n_sites: int) -> tuple[pd.DataFrame, Ints]:
-    """The table with rows merged, and for each of all ``n_sites`` sites the number of its row, -1 for none."""
+    """The merged table, and for each of all ``n_sites`` sites the number of its row, -1 for no row."""
     labels: Ints = np.full(n_sites, -1, dtype=np.int64)
     positions = table.index.to_numpy()
     if by is By.SITE_AND_THREAD or table.empty:
@@ -147,7 +147,7 @@ def merge(table: pd.DataFrame, by: By, n_sites: int) -> tuple[pd.DataFrame, Ints
 
 
 def rank(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
-    """The rows to show, largest metric first. The index keeps saying which row of ``table`` each one is."""
+    """The rows to show, largest metric first. The index still gives each row's position in ``table``."""
     column = METRIC_COLUMNS[selection.metric]
     in_bytes = selection.metric in (Metric.OUTSTANDING, Metric.ALLOCATED, Metric.RESIDENT)
     if selection.min_bytes:

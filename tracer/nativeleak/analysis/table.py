@@ -27,7 +27,7 @@ TOTALS: Final = (
     "reserved_bytes",
 )
 UNCERTAINTIES: Final = ("n_sampled", "variance_bytes", "variance_count")
-"""Columns that add up too: blocks are sampled independently of each other."""
+"""Columns that also add up, because blocks are sampled independently."""
 
 ADDED: Final = (*TOTALS, *UNCERTAINTIES)
 """Columns that add up when rows are merged."""
@@ -60,7 +60,7 @@ def site_table(recording: Recording) -> pd.DataFrame:
 
 
 def unmap_table(recording: Recording) -> pd.DataFrame:
-    """Columns tid, thread and stack_key of ``Recording.unmapped``, in its order; * is who was not told apart."""
+    """Columns tid, thread and stack_key of ``Recording.unmapped``, in its order; thread * means all threads."""
     rows = recording.unmapped or ()
     known = [recording.threads.get(row.thread_uid) if row.thread_uid else None for row in rows]
     return pd.DataFrame(
@@ -73,5 +73,5 @@ def unmap_table(recording: Recording) -> pd.DataFrame:
 
 
 def thread_of(recording: Recording, uid: int) -> ThreadInfo:
-    """The thread with this uid, or one that stands for all that were not told apart."""
+    """The thread with this uid, or one that stands for all threads together."""
     return recording.threads.get(uid) or ThreadInfo(0, 0, 0, UNKNOWN_THREAD, alive=False)

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
-from nativeleak.cli.params import DURATION
+from nativeleak.cli.params import CONTEXT, DURATION
+from nativeleak.reports.formats import FORMAT_NAMES
 
 
 @click.command(
     "demo",
-    short_help="Trace a leaking program of our own, in under a minute.",
+    context_settings=CONTEXT,
+    short_help="Trace a leaking demo program, in under a minute.",
     epilog="""\b
 Examples:
   nativeleak demo
@@ -20,12 +22,14 @@ Examples:
   nativeleak demo --format folded | flamegraph.pl > demo.svg""",
 )
 @click.option("--duration", type=DURATION, default="10s", show_default=True, metavar="TIME", help="How long to trace.")
-@click.option("--format", "format_name", type=click.Choice(["text", "json", "folded"]), default="text",
-              show_default=True, help="Report at the end.")  # fmt: skip
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Keep the recording here.")
-@click.option("-v", "--verbose", is_flag=True, help="Tracebacks of errors.")
+@click.option("--format", "format_name", type=click.Choice(FORMAT_NAMES), default=FORMAT_NAMES[0],
+              show_default=True, help="Format of the report.")  # fmt: skip
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Keep the recording in this file."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Print tracebacks of errors.")
 def demo_command(duration: float, format_name: str, output: Path | None, *, verbose: bool) -> int:  # noqa: ARG001
-    """Start a program whose threads leak, trace it, and say what the report should show. Takes no compiler, no JDK."""
+    """Start a program whose threads leak, trace it, and print the true totals. Needs neither a compiler nor a JDK."""
     from nativeleak.demo.run import DemoOptions, run_demo
 
     def say(text: str) -> None:

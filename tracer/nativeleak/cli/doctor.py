@@ -1,4 +1,4 @@
-"""``nativeleak doctor``: what works here, what does not, how to fix it."""
+"""``nativeleak doctor``: checks the machine and a process for tracing."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import sys
 
 import click
 
-from nativeleak.cli.params import ns_pid_options, resolve_pids
+from nativeleak.cli.completion import complete_pids
+from nativeleak.cli.params import CONTEXT, ns_pid_options, resolve_pids
 
 
 @click.command(
     "doctor",
-    short_help="Say what works here, what does not, and how to fix it.",
+    context_settings=CONTEXT,
+    short_help="Check this machine: what works, and how to fix the rest.",
     epilog="""\b
 Examples:
-  nativeleak doctor               this machine and these rights
-  nativeleak doctor -p 4711       and this process
+  nativeleak doctor               check this machine and your rights
+  nativeleak doctor -p 4711       check process 4711 too
   nativeleak doctor --format json | jq .verdict
-Exit status: 0 trace can work, 3 it cannot, 4 there is no process PID.""",
+Exit status: 0 trace can work, 3 trace cannot work, 4 no process has that PID.""",
 )
-@click.option("-p", "--pid", type=int, metavar="PID", help="Look at this process too.")
+@click.option("-p", "--pid", type=int, metavar="PID", shell_complete=complete_pids, help="Check this process too.")
 @ns_pid_options
-@click.option("--format", "format_name", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("-v", "--verbose", is_flag=True, help="Tracebacks of errors.")
+@click.option("--format", "format_name", type=click.Choice(["text", "json"]), default="text", show_default=True,
+              help="Form of the output.")  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="Print tracebacks of errors.")
 def doctor_command(
     pid: int | None,
     ns_pid: int | None,
@@ -31,7 +34,7 @@ def doctor_command(
     *,
     verbose: bool,  # noqa: ARG001 - main looks for -v
 ) -> int:
-    """Try out what tracing takes, on a child process of its own; PID is only looked at, never probed."""
+    """Try every way of tracing on a child process of our own. The process PID is only read, never probed."""
     from nativeleak.doctor.checks import Outcome, judge
     from nativeleak.doctor.examine import examine
     from nativeleak.doctor.render import render_coloured, render_json, render_text

@@ -1,4 +1,4 @@
-"""Entry point: the verbs, and the one place where errors are printed."""
+"""Entry point: the verbs, and the only place that prints errors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from nativeleak import __version__
+from nativeleak.cli.params import CONTEXT
 from nativeleak.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, NativeleakError
 
 _VERBS = {
@@ -21,14 +22,14 @@ _VERBS = {
 
 
 class LazyGroup(click.Group):
-    """Imports a verb's module when the verb is used: the recorder must not carry what reports need."""
+    """Imports a verb's module when the verb is used, so that the recorder does not load what reports need."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Names of all verbs."""
         return list(_VERBS)
 
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb, imported now; None where there is none of that name."""
+        """The verb, imported now; None for an unknown name."""
         if cmd_name not in _VERBS:
             return None
         module_name, attribute = _VERBS[cmd_name]
@@ -39,24 +40,24 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=CONTEXT,
     epilog='Tab completion for bash: eval "$(_NATIVELEAK_COMPLETE=bash_source nativeleak)" (zsh and fish likewise).',
 )
 @click.version_option(__version__, prog_name="nativeleak")
 def cli() -> None:
     """Find what is eating a process's native memory, on a live production machine.
 
-    No restart, no flag, no agent; nothing is stopped.
+    No restart, no flag, no agent; the process keeps running.
 
     \b
-      nativeleak trace -p PID --duration 10m    record and report
-      nativeleak report FILE.nlk                the report again, in any form
-      nativeleak doctor -p PID                  what works here, and what to do about the rest
+      nativeleak trace -p PID --duration 10m    trace, then report
+      nativeleak report FILE.nlk                report again, in any format
+      nativeleak doctor -p PID                  check what works here, and how to fix the rest
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
 
 
 def print_error(error: NativeleakError) -> None:
-    """What failed on the first line, then what to do; names in it may be the target's own."""
+    """Print the failure on one line, then the remedy. Both may contain names that the target chose."""
     from nativeleak.reports.names import printable
 
     print(f"nativeleak: {printable(error.what)}", file=sys.stderr)  # noqa: T201
@@ -71,9 +72,9 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _open_closed_streams() -> None:
-    """Let /dev/null take the place of standard streams that the caller closed.
+    """Open /dev/null for each standard stream that the caller closed.
 
-    A file opened later would take the number of such a stream, and a child would write its messages into it.
+    Otherwise a file opened later gets the number of that stream, and a child writes its messages into the file.
     """
     closed = [fd for fd in range(3) if not _is_open(fd)]
     for fd in closed:
@@ -110,7 +111,7 @@ def run(args: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
-        # The reader of stdout has left: nothing more to say, and Python must not try to flush it.
+        # The reader of stdout has gone away. Python must not try to flush it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except NativeleakError as error:

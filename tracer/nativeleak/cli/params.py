@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
+from nativeleak.cli.grouped import WHAT, GroupedOption
 from nativeleak.errors import UsageError
 from nativeleak.process.pidns import find_ns_pid
 from nativeleak.units import parse_duration, parse_percent, parse_size
@@ -61,6 +62,9 @@ class OverheadType(click.ParamType):  # type: ignore[type-arg]  # generic since 
             self.fail(str(error), param, ctx)
 
 
+CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""Settings of every command, for click."""
+
 SIZE = SizeType()
 OVERHEAD = OverheadType()
 DURATION = DurationType()
@@ -69,26 +73,27 @@ _Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 def ns_pid_options(command: _Command) -> _Command:
-    """The options that name a process by the PID it has inside of a container."""
-    command = click.option("--ns-of", type=int, metavar="PID",
-                           help="Any process of the container that --ns-pid is meant in.")(command)  # fmt: skip
-    return click.option("--ns-pid", type=int, metavar="PID",
-                        help="The process that has this PID inside of a container.")(command)  # fmt: skip
+    """Options that name a process by its PID inside a container."""
+    of_container = click.option("--ns-of", type=int, metavar="PID", cls=GroupedOption, group=WHAT,
+                                help="Any process of the container that --ns-pid refers to.")  # fmt: skip
+    in_container = click.option("--ns-pid", type=int, metavar="PID", cls=GroupedOption, group=WHAT,
+                                help="The process with this PID inside a container.")  # fmt: skip
+    return in_container(of_container(command))
 
 
 def resolve_pids(pids: Sequence[int], ns_pid: int | None, ns_of: int | None) -> tuple[int, ...]:
-    """PIDs as our namespace has them, each once.
+    """PIDs in our PID namespace, each once.
 
     Args:
-        pids: Given so.
-        ns_pid: One in a namespace below ours.
-        ns_of: A process of that namespace, by our PID.
+        pids: PIDs in our namespace.
+        ns_pid: A PID in a namespace below ours.
+        ns_of: Any process of that namespace, by its PID in ours.
 
     Raises:
-        NativeleakError: There is none such, or there are several.
+        NativeleakError: No process, or several, have that PID there.
     """
     if ns_pid is None:
         if ns_of is not None:
-            raise UsageError(f"--ns-of {ns_of} means nothing alone", "give the PID inside of the container: --ns-pid")
+            raise UsageError(f"--ns-of {ns_of} needs --ns-pid", "give the PID inside the container: --ns-pid")
         return tuple(dict.fromkeys(pids))
     return tuple(dict.fromkeys((*pids, find_ns_pid(ns_pid, ns_of))))

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from nativeleak import children
+from nativeleak.cli.completion import complete_pids
+from nativeleak.cli.grouped import EVERYDAY, EXPERT, LIMITS, REPORT, WHAT, GroupedCommand, GroupedOption
 from nativeleak.cli.live import make_reporter
-from nativeleak.cli.params import DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
+from nativeleak.cli.params import CONTEXT, DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHooks
 from nativeleak.engines.options import Budget, TraceOptions, Unwind
 from nativeleak.engines.registry import AUTO, NAMES
 from nativeleak.errors import NativeleakError, UsageError
+<<<<<<< HEAD
 from nativeleak.probes.returns import Returns
+=======
+from nativeleak.reports.formats import FORMAT_NAMES, check_terminal, find_format
+>>>>>>> main
 from nativeleak.session.choose import run_trace
 from nativeleak.session.session import Recorded
 
-FORMATS = ("text", "json", "folded", "none")
 _MAX_DURATION_S = 366 * 86400.0
 _INTERVAL_S = 10.0
 _MIN_INTERVAL_S = 0.1
@@ -40,19 +47,54 @@ _CALLS = {
 }
 
 
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+def _check_format(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
+    """Refuse before the trace, not after it, a report that the terminal cannot show."""
+    if name != "none":
+        report = f"nativeleak report FILE.nlk --format {name} -o OUT"
+        remedy = f"redirect standard output, or use --format none and then: {report}"
+        check_terminal(find_format(name), is_terminal=sys.stdout.isatty(), remedy=remedy)
+    return name
+
+
+def option(group: str, *declarations: str, **facts: Any) -> Callable[[_Command], _Command]:
+    """An option of the help's group."""
+    return click.option(*declarations, cls=GroupedOption, group=group, **facts)
+
+
 @click.command(
     "trace",
+    context_settings=CONTEXT,
+    cls=GroupedCommand,
+    short_help="Trace a live process, then report its memory.",
     epilog="""\b
 Examples:
   nativeleak trace -p 4711 --duration 10m
   nativeleak trace -p 4711 --duration 1h -o leak.nlk --min-size 64K
   nativeleak trace -p 4711 --format folded | flamegraph.pl > leak.svg
-  nativeleak trace -p 4711 --engine pmap             which region grows; of one's own processes without root
-  nativeleak trace --input strace.txt                what strace -f -k -Y -ttt -e trace=%memory,%process has recorded
-Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
+  nativeleak trace -p 4711 --engine pmap             which region grows; works without root on your own processes
+  nativeleak trace --input strace.txt                output of strace -f -k -Y -ttt -e trace=%memory,%process
+Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
 )
-@click.option("-p", "--pid", "pids", type=int, multiple=True, metavar="PID", help="Process to trace.")
+@option(EVERYDAY, "-p", "--pid", "pids", type=int, multiple=True, metavar="PID", shell_complete=complete_pids,
+        help="Process to trace. Repeat for several.")  # fmt: skip
+@option(EVERYDAY, "--duration", type=DURATION, metavar="TIME",
+        help="How long to trace: 90s, 10m, 1h30m. [default: until Ctrl-C]")  # fmt: skip
+@option(EVERYDAY, "-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+        help="File of the recording. [default: nativeleak-PID-TIME.nlk]")  # fmt: skip
+@option(EVERYDAY, "--format", "format_", type=click.Choice([*FORMAT_NAMES, "none"]), default=FORMAT_NAMES[0],
+        show_default=True, callback=_check_format,
+        help="Format of the report at the end; none: no report.")  # fmt: skip
+@option(EVERYDAY, "--min-size", type=SIZE, default=0, metavar="SIZE",
+        help="Ignore smaller heap allocations. Saves memory, not overhead: the probe still runs.")  # fmt: skip
+@option(EVERYDAY, "--max-overhead", type=OVERHEAD, default=5.0, metavar="PERCENT",
+        help="CPU budget for the probes, as a percentage of one core or of the target's CPU time, whichever is lower. "
+        "When it would be exceeded, nativeleak samples allocations, then traces only frees, then only mmap. "
+        "`off` disables the limit. [default: 5%]")  # fmt: skip
 @ns_pid_options
+<<<<<<< HEAD
 @click.option("--duration", type=DURATION, metavar="TIME", help="How long: 90s, 10m, 1h30m. [default: until Ctrl-C]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Recording. "
               "[default: nativeleak-PID-TIME.nlk]")  # fmt: skip
@@ -106,9 +148,55 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C leaves at once.""",
               help="Stacks that can wait to be named.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("-v", "--verbose", is_flag=True, help="Say what is done; tracebacks of errors.")
+=======
+@option(WHAT, "--input", "inputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
+        help="Read recorded output of strace or pmap -x instead of tracing. Repeat for several pmap "
+        "listings.")  # fmt: skip
+@option(WHAT, "--maps-only", is_flag=True,
+        help="Trace only mmap and brk, without allocator probes (Go, stripped static programs).")  # fmt: skip
+@option(WHAT, "--max-size", type=SIZE, default=0, metavar="SIZE", help="Ignore larger heap allocations.")
+@option(WHAT, "--force", is_flag=True, help="Overwrite an existing recording.")
+@option(LIMITS, "--sample", type=SIZE, default=0, metavar="SIZE",
+        help="Record one heap block per SIZE bytes on average; totals become estimates. "
+        "[default: every block]")  # fmt: skip
+@option(LIMITS, "--sample-above", type=SIZE, default=0, metavar="SIZE",
+        help="Always record blocks of this size or more. [default: the SIZE of --sample]")  # fmt: skip
+@option(LIMITS, "--max-memory", type=SIZE, default=0, metavar="SIZE",
+        help="Memory limit for the tracer and its kernel maps together. Allocations that do not fit are reported as "
+        "lost. [default: set by the limits below]")  # fmt: skip
+@option(LIMITS, "--max-allocations", type=click.IntRange(1000, 1 << 27), default=1 << 20, show_default=True,
+        metavar="N", help="Maximum outstanding allocations.")  # fmt: skip
+@option(LIMITS, "--max-sites", type=click.IntRange(16, 1 << 22), default=1 << 16, show_default=True, metavar="N",
+        help="Maximum call sites (thread + stack); unmapping sites have the same limit.")  # fmt: skip
+@option(LIMITS, "--max-threads", type=click.IntRange(1, 1 << 22), default=1 << 15, show_default=True, metavar="N",
+        help="Maximum threads alive at a time.")  # fmt: skip
+@option(LIMITS, "--max-depth", type=click.IntRange(2, abi.MAX_FRAMES), default=127, show_default=True, metavar="N",
+        help="Maximum frames of a stack.")  # fmt: skip
+@option(LIMITS, "--interval", type=DURATION, metavar="TIME",
+        help="Time between snapshots. [default: 10s, or a 20th of a shorter --duration]")  # fmt: skip
+@option(REPORT, "--top", type=click.IntRange(1), default=None, metavar="N",
+        help="Number of sites in the text report. [default: 10]")  # fmt: skip
+@option(REPORT, "--by", type=click.Choice(["site", "thread", "site,thread", "pool"]), default="site,thread",
+        show_default=True, help="Rows of the report; see nativeleak report --help.")  # fmt: skip
+@option(REPORT, "--quiet", is_flag=True, help="Print no progress on stderr.")
+@option(REPORT, "-v", "--verbose", is_flag=True, help="Print details, and tracebacks of errors.")
+@option(EXPERT, "--engine", type=click.Choice(list(NAMES)), default=AUTO, show_default=True,
+        help="Tracing backend; `auto` picks the best available.")  # fmt: skip
+@option(EXPERT, "--unwind", type=click.Choice([str(u) for u in Unwind]), default="auto", show_default=True,
+        help="Walk native stacks by unwind tables or by frame pointers.")  # fmt: skip
+@option(EXPERT, "--attach", "attach", type=click.Choice(list(_MODES)), multiple=True,
+        help="Way to attach uprobes that may be tried. Repeat for several. [default: the best this kernel "
+        "has]")  # fmt: skip
+@option(EXPERT, "--syscalls", type=click.Choice(list(_CALLS)),
+        help="How to trace system calls. [default: the way that costs other programs least]")  # fmt: skip
+@option(EXPERT, "--ring-size", type=SIZE, default=2 << 20, metavar="SIZE",
+        help="Ring buffer size; a power of two. [default: 2M]")  # fmt: skip
+@option(EXPERT, "--max-new-stacks", type=click.IntRange(1, 1 << 20), default=1 << 14, show_default=True, metavar="N",
+        help="Maximum stacks waiting for symbol names.")  # fmt: skip
+>>>>>>> main
 @click.pass_context
 def trace_command(ctx: click.Context, /, **given: object) -> int:
-    """Trace where PID's native memory goes, and report what is outstanding by thread and call site."""
+    """Trace the native memory of a live process, then report outstanding memory by thread and call site."""
     options = _options(ctx, given)
     with make_reporter(quiet=bool(given["quiet"]), verbose=bool(given["verbose"])) as reporter:
         recorded = run_trace(options, reporter)

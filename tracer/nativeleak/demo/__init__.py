@@ -1,1 +1,1 @@
-"""The demonstration: a leaking program of our own, traced."""
+"""The demonstration: traces a leaking program of our own."""

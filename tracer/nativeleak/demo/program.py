@@ -1,7 +1,7 @@
-"""The program that ``nativeleak demo`` traces: threads with names that leak in known ways. Imports nothing of ours.
+"""The program that ``nativeleak demo`` traces: named threads that leak known amounts. Imports nothing of ours.
 
-Protocol, on stdin: ``go SECONDS`` lets the threads work for so long; ``truth`` ends their work and prints what they
-hold as one line of JSON; the end of stdin ends the program at once, whatever became of its parent.
+Protocol, on stdin: ``go SECONDS`` lets the threads work for that time; ``truth`` ends their work and prints their
+totals as one line of JSON; the end of stdin ends the program at once, also after its parent was killed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
 
 class Habit(NamedTuple):
-    """What one thread does.
+    """Behaviour of one thread.
 
     Attributes:
-        name: Of the thread, at most 15 bytes.
+        name: Name of the thread, at most 15 bytes.
         kind: ``heap`` or ``map``, as in reports.
         block_bytes: Size of each allocation.
-        pause_s: From one to the next.
-        leaks: Whether it keeps them.
+        pause_s: Time between allocations.
+        leaks: Whether it keeps what it allocates.
     """
 
     name: str
@@ -47,7 +47,7 @@ HABITS: Final = (
 
 
 class Libc:
-    """The few functions of the C library that the threads call."""
+    """The functions of the C library that the threads call."""
 
     def __init__(self) -> None:
         library = ctypes.CDLL(None, use_errno=True)
@@ -59,11 +59,11 @@ class Libc:
         self.prctl.argtypes = (ctypes.c_int, ctypes.c_char_p, *(ctypes.c_ulong,) * 3)
 
     def allocate(self, n_bytes: int) -> int:
-        """A block of the heap, all of it in memory."""
+        """Allocate a block of the heap and touch all of it."""
         return self._touch(self.malloc(n_bytes), n_bytes)
 
     def map(self, n_bytes: int) -> int:
-        """A mapping, all of it in memory."""
+        """Map memory and touch all of it."""
         address = self.mmap(None, n_bytes, _PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS, -1, 0)
         return self._touch(None if address == _MAP_FAILED else address, n_bytes)
 
@@ -76,7 +76,7 @@ class Libc:
 
 
 class Worker(threading.Thread):
-    """One thread with one habit; it waits for ``begin``."""
+    """A thread with one habit; it waits for ``begin``."""
 
     def __init__(self, habit: Habit, libc: Libc, stop: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -90,7 +90,7 @@ class Worker(threading.Thread):
         self._get: Callable[[int], int] = libc.map if habit.kind == "map" else libc.allocate
 
     def run(self) -> None:
-        """Take the name, wait, then work until the time is over."""
+        """Set the name, wait, then work until the time is over."""
         self._libc.prctl(_PR_SET_NAME, self.habit.name.encode(), 0, 0, 0)
         self.named.set()
         self.begin.wait()
@@ -102,7 +102,7 @@ class Worker(threading.Thread):
                 self._libc.free(address)
 
     def truth(self) -> dict[str, object]:
-        """What it did, and what it holds."""
+        """Allocations made and held."""
         n_held = self.n_done if self.habit.leaks else 0
         return {
             "thread": self.habit.name,

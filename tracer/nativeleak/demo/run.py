@@ -1,7 +1,7 @@
-"""The demonstration: a leaking program of our own, traced as any other, and what it says itself for comparison.
+"""The demonstration: traces a leaking program of our own, then prints its own totals to compare with the report.
 
-The program begins to leak once the trace has recorded its first snapshot, and is done before the last one, so that what
-it says it holds is what the report must show, to the byte.
+The program starts to leak after the trace has recorded its first snapshot, and stops before the last one. So the report
+must show the program's own totals to the byte.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nativeleak.units import format_bytes, format_duration
 
 N_SNAPSHOTS: Final = 10
 _WORK_SHARE: Final = 0.8
-"""Of the window; a tenth passes before the first snapshot, the rest is for a busy machine."""
+"""Share of the trace in which the program works: a tenth passes before the first snapshot, a tenth is reserve."""
 _MIN_INTERVAL_S: Final = 0.1
 _POLL_S: Final = 0.05
 _END_TIMEOUT_S: Final = 5.0
@@ -36,12 +36,12 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the command line asks for.
+    """Options of the demonstration.
 
     Attributes:
-        duration_s: How long to trace.
-        format_name: Of the report.
-        output: Where the recording stays; None: it goes with the demonstration.
+        duration_s: Length of the trace.
+        format_name: Format of the report.
+        output: File of the recording; None: it is deleted at the end.
     """
 
     duration_s: float = 10.0
@@ -50,10 +50,10 @@ class DemoOptions:
 
 
 class LeakingProgram(Closing):
-    """The child that leaks; a context manager: it ends with it, and with this process however that ends."""
+    """The leaking child process, as a context manager. It ends with the context, and with this process."""
 
     def __init__(self) -> None:
-        # A session of its own: Ctrl-C on the terminal is for the tracer.
+        # In a session of its own Ctrl-C on the terminal reaches only the tracer.
         self._process = children.start(
             children.python_script(program.__file__),
             stdin=subprocess.PIPE,
@@ -68,16 +68,16 @@ class LeakingProgram(Closing):
             raise
 
     def begin(self, work_s: float) -> None:
-        """Let its threads work for so many seconds."""
+        """Let its threads work for this time."""
         self._send(f"go {work_s}")
 
     def truth(self) -> dict[str, Any]:
-        """End its work; what its threads hold."""
+        """End its work; returns the totals of its threads."""
         self._send("truth")
         return self._answer()
 
     def close(self) -> None:
-        """End it."""
+        """End the program."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
@@ -94,13 +94,13 @@ class LeakingProgram(Closing):
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
-            raise NativeleakError("the demonstration failed: the leaking program has ended") from error
+            raise NativeleakError("the demonstration failed: the leaking program exited") from error
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None  # noqa: S101
         line = self._process.stdout.readline()
         if not line:
-            raise NativeleakError("the demonstration failed: the leaking program has ended")
+            raise NativeleakError("the demonstration failed: the leaking program exited")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -109,14 +109,14 @@ def run_demo(options: DemoOptions, say: Callable[[str], None]) -> int:
     """Trace the leaking program; the report goes to stdout.
 
     Args:
-        options: What to do.
-        say: Gets each line for the user.
+        options: Options of the demonstration.
+        say: Receives each line for the user.
 
     Returns:
         The exit status of ``trace``.
 
     Raises:
-        NativeleakError: The leaking program did not do its part.
+        NativeleakError: The leaking program exited too early.
     """
     say(announcement(options.duration_s))
     with contextlib.ExitStack() as stack:
@@ -133,19 +133,19 @@ def run_demo(options: DemoOptions, say: Callable[[str], None]) -> int:
         for line in comparison(program.truth()):
             say(line)
         if options.output is not None:
-            say(f"the recording is kept: nativeleak report {options.output}")
+            say(f"demo: the recording is in {options.output}; nativeleak report reads it")
     return 0
 
 
 def announcement(duration_s: float) -> str:
-    """What is going to happen, in one line."""
+    """One line that says what will happen."""
     habits = ", ".join(f"{habit.name} {_habit_text(habit)}" for habit in program.HABITS)
     return f"demo: tracing a program of our own for {format_duration(duration_s)}; its threads: {habits}"
 
 
 def comparison(truth: dict[str, Any]) -> list[str]:
-    """What the program says of itself, as lines to hold against the report."""
-    lines = ["demo: what the program says itself; the report should show the same:"]
+    """The program's own totals, as lines to compare with the report."""
+    lines = ["demo: the program's own totals; the report should show the same:"]
     for thread in truth["threads"]:
         n_bytes, count = thread["outstanding_bytes"], thread["outstanding_count"]
         allocated = f"{thread['allocated_count']:,} x {format_bytes(thread['block_bytes'])}"
@@ -157,7 +157,7 @@ def comparison(truth: dict[str, Any]) -> list[str]:
             held = "holds nothing"
         lines.append(f"demo:   thread {thread['thread']:{_name_width()}} {held}")
     if not truth["complete"]:
-        lines.append("demo: the trace ended before the threads did: they may hold a little more than was traced")
+        lines.append("demo: the trace ended before the threads, so they may hold a little more than the report shows")
     return lines
 
 
@@ -180,7 +180,7 @@ def _trace_command(options: DemoOptions, pid: int, recording: Path) -> Sequence[
 
 @contextlib.contextmanager
 def _signals_forwarded(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """What would end us ends the trace instead, in its report; a second one ends it at once."""
+    """Forward signals to the trace: the first ends it with its report, a second ends it at once."""
 
     def forward(number: int, _frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -198,7 +198,7 @@ def _signals_forwarded(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _wait_for_snapshot(recording: Path, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until the trace has its first snapshot: the window is open. False where the trace ends before."""
+    """Wait for the first snapshot of the trace. False if the trace ends before it."""
     while process.poll() is None:
         if _count_snapshots(recording):
             return True

@@ -1,1 +1,1 @@
-"""What works on this machine, what does not, and what to do about it: tried, not guessed."""
+"""Checks what works on this machine and how to fix the rest, by trying it."""

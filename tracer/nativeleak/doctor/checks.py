@@ -1,6 +1,6 @@
-"""One check's result, and what all results together mean for ``nativeleak trace``.
+"""Result of one check, and the verdict of all checks on ``nativeleak trace``.
 
-Scope: data and the verdict. A check that fails itself becomes a result too: a doctor must not fall ill.
+Scope: data and the verdict. A check that raises becomes a result too.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from enum import StrEnum
 from typing import Final
 
 ENGINE: Final = "engine"
-"""Name of the check that says which engine traces the process that was named."""
+"""Name of the check that says which engine would trace the given process."""
 
 
 class State(StrEnum):
-    """How a check went."""
+    """Result of a check."""
 
     OK = "ok"
     WARN = "warn"
@@ -23,7 +23,7 @@ class State(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What ``trace`` can do here; the values are those of the JSON form."""
+    """Whether ``trace`` works here; the values are those of the JSON form."""
 
     WORKS = "works"
     RESTRICTED = "restricted"
@@ -32,13 +32,13 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """One check.
 
     Attributes:
-        name: What, in a few words.
-        state: ``FAIL`` where tracing cannot work with it, ``WARN`` where something will be missing or cost more.
-        detail: What it means, in one line.
-        remedy: What to do; empty where there is nothing to do.
+        name: Subject of the check, in a few words.
+        state: ``FAIL`` if tracing cannot work, ``WARN`` if something will be missing or cost more.
+        detail: The finding, in one line.
+        remedy: What the user can do; empty where nothing can or need be done.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What all checks together say, for machines and as a sentence."""
+    """Verdict of all checks, for programs and as a sentence."""
 
     outcome: Outcome
     text: str
@@ -59,7 +59,7 @@ CheckFunction = Callable[[], Iterable[Check]]
 
 
 def run_checks(functions: Iterable[tuple[str, CheckFunction]]) -> list[Check]:
-    """The results of all functions; one that raises gives a warning under the name given with it."""
+    """Results of all functions; a function that raises gives a warning under its name."""
     checks: list[Check] = []
     for name, function in functions:
         try:
@@ -71,12 +71,12 @@ def run_checks(functions: Iterable[tuple[str, CheckFunction]]) -> list[Check]:
 
 
 def judge(checks: Sequence[Check]) -> Verdict:
-    """Whether ``trace`` will work, and which checks stand in its way."""
+    """Whether ``trace`` will work, and the checks that prevent it."""
     failed = [check.name for check in checks if check.state is State.FAIL]
     other = next((check.detail for check in checks if check.name == ENGINE and check.state is State.WARN), None)
     if failed and other is not None:
         taken = other.partition(":")[0]
-        return Verdict(Outcome.RESTRICTED, f"trace will work, but not by BPF ({', '.join(failed)}): {taken}")
+        return Verdict(Outcome.RESTRICTED, f"trace will work, but without BPF ({', '.join(failed)}): {taken}")
     if failed:
         return Verdict(Outcome.IMPOSSIBLE, f"trace cannot work here: {', '.join(failed)}")
     restricting = [check.name for check in checks if check.state is State.WARN]

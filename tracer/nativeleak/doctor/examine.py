@@ -1,4 +1,4 @@
-"""All checks in order: the machine, the trial, and the process where one is named."""
+"""All checks in order: the machine, the trial, and the process if one is given."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nativeleak.process.check import check_target
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was found.
+    """Results of all checks.
 
     Attributes:
         checks: In the order of the report.
-        refusal: Why there is nothing to trace: no such process, or no process; to be raised once the report is out.
+        refusal: Why the process cannot be examined; the caller raises it after printing the checks.
     """
 
     checks: list[Check]
@@ -28,9 +28,9 @@ class Findings:
 
 
 def examine(pid: int | None) -> Findings:
-    """Look at this machine, and at a process where ``pid`` is given. Nothing stays attached.
+    """Check this machine, and a process if ``pid`` is given. Nothing stays attached.
 
-    Takes some five seconds, most of them for the kernel to take probes away again.
+    Takes about five seconds, most of them while the kernel removes probes.
     """
     checks = run_checks([*machine_functions(), ("BPF programs", _try)])
     if pid is None:

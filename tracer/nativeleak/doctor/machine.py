@@ -1,7 +1,7 @@
-"""Checks of the machine and of our rights on it: what tracing takes, whoever is traced.
+"""Checks of the machine and of our rights: the requirements of tracing any process.
 
-Scope: what can be read or asked for cheaply. Whether tracing works is not concluded from it but tried (``trial.py``);
-these checks say why it does not.
+Scope: facts that are cheap to read. Whether tracing works is not derived from them but tried (``trial.py``); these
+checks explain a failure.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ CAPABILITIES: Final[Mapping[str, int]] = {
     "CAP_BPF": 39,
     "CAP_CHECKPOINT_RESTORE": 40,
 }
-"""Number of each capability that tracing may use. Source: include/uapi/linux/capability.h."""
+"""Numbers of the capabilities that tracing may use. Source: include/uapi/linux/capability.h."""
 
 INIT_NAMESPACES: Final[Mapping[str, str]] = {"pid": "pid:[4026531836]", "user": "user:[4026531837]"}
-"""What the links in /proc/PID/ns of the host's own say. Source: include/linux/proc_ns.h."""
+"""Targets of the links in /proc/PID/ns for the host's namespaces. Source: include/linux/proc_ns.h."""
 
 _RUN_AS_ROOT: Final = "run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
 
 
 def machine_functions() -> list[tuple[str, CheckFunction]]:
-    """All checks of the machine, with the name each goes by, in the order of the report."""
+    """All checks of the machine with their names, in the order of the report."""
     return [
         ("rights", check_rights),
         ("seccomp", check_seccomp),
@@ -67,21 +67,21 @@ def machine_functions() -> list[tuple[str, CheckFunction]]:
 
 
 def parse_capabilities(mask: int) -> frozenset[str]:
-    """Names of those ``CAPABILITIES`` that are in a capability mask (``CapEff`` of /proc/PID/status)."""
+    """Names of the ``CAPABILITIES`` in a capability mask (``CapEff`` of /proc/PID/status)."""
     return frozenset(name for name, number in CAPABILITIES.items() if mask >> number & 1)
 
 
 def check_rights() -> Iterator[Check]:
-    """Effective capabilities, and whether they count outside of our user namespace."""
+    """Effective capabilities, and whether they apply outside our user namespace."""
     held = _effective_capabilities()
     yield judge_rights(os.geteuid(), held, in_init_userns=_is_in_init_namespace("user"))
 
 
 def judge_rights(uid: int, held: frozenset[str], *, in_init_userns: bool) -> Check:
-    """What a user id and effective capabilities are good for."""
+    """Whether a user id and effective capabilities are enough for tracing."""
     who = "root" if uid == 0 else f"user {uid}"
     if not in_init_userns:
-        detail = f"{who} of a user namespace: its capabilities do not count for BPF"
+        detail = f"{who} of a user namespace: its capabilities do not apply to BPF"
         return Check("rights", State.FAIL, detail, "run as root of the host; a rootless container cannot trace")
     is_admin = "CAP_SYS_ADMIN" in held
     missing = [name for name in ("CAP_BPF", "CAP_PERFMON") if name not in held]
@@ -96,26 +96,28 @@ def judge_rights(uid: int, held: frozenset[str], *, in_init_userns: bool) -> Che
         limits.append("no CAP_CHECKPOINT_RESTORE: deleted libraries are not read")
     if limits:
         return Check("rights", State.WARN, f"{who}; {'; '.join(limits)}", _RUN_AS_ROOT)
-    return Check("rights", State.OK, f"{who}, with all capabilities that tracing takes")
+    return Check("rights", State.OK, f"{who}, with all capabilities that tracing needs")
 
 
 def check_seccomp() -> Iterator[Check]:
-    """A filter on our system calls: it may refuse what our capabilities allow."""
+    """A filter on our system calls may refuse what our capabilities allow."""
     if procfs.read_status(os.getpid()).get("Seccomp", "0") == "2":
         yield Check(
             "seccomp",
             State.OK,
-            "a filter is on this process; it may refuse bpf() and perf_event_open()",
+            "a seccomp filter is active; it may refuse bpf() and perf_event_open()",
             "if the checks below fail in a container: --security-opt seccomp=unconfined, or --privileged",
         )
 
 
 def check_pid_namespace() -> Iterator[Check]:
-    """From an inner one only its own processes can be told apart, not those of namespaces within it."""
+    """In a container only processes of its own PID namespace can be traced, not those of namespaces inside it."""
     if _is_in_init_namespace("pid"):
         yield Check("PID namespace", State.OK, "the host's own")
     else:
-        yield Check("PID namespace", State.OK, "an inner one (a container): processes of this very one can be traced")
+        yield Check(
+            "PID namespace", State.OK, "not the host's (a container): only processes of this namespace can be traced"
+        )
 
 
 def _effective_capabilities() -> frozenset[str]:
@@ -138,7 +140,7 @@ def _may_use_bpf() -> bool:
 
 
 def check_kernel() -> Iterator[Check]:
-    """Release and machine; whether there are programs for it in this installation."""
+    """Release and machine, and whether this installation has BPF programs for it."""
     detail = f"Linux {os.uname().release} on {arch.here().name}"
     try:
         object_path()
@@ -150,50 +152,50 @@ def check_kernel() -> Iterator[Check]:
 
 
 def parse_lockdown(text: str) -> str:
-    """The mode in force of ``none [integrity] confidentiality``: the one in brackets."""
+    """The active mode of ``none [integrity] confidentiality``: the one in brackets."""
     match = re.search(r"\[(\w+)\]", text)
     return match[1] if match else "unknown"
 
 
 def check_lockdown() -> Iterator[Check]:
-    """In confidentiality mode the kernel keeps its memory from BPF, and tracefs from everybody."""
+    """In confidentiality mode BPF cannot read kernel memory, and nobody can use tracefs."""
     text = _read("/sys/kernel/security/lockdown")
     mode = parse_lockdown(text) if text else "none"
     if mode != "confidentiality":
-        yield Check("lockdown", State.OK, mode if text else "none to be seen")
+        yield Check("lockdown", State.OK, mode if text else "not active")
         return
     yield Check(
         "lockdown",
         State.FAIL,
         "confidentiality: BPF programs may not read memory",
-        "start the kernel with lockdown=integrity or without lockdown=; Secure Boot may switch it on",
+        "start the kernel with lockdown=integrity or without lockdown=; Secure Boot may turn it on",
     )
 
 
 def check_settings() -> Iterator[Check]:
-    """Two settings that matter to those without capabilities only."""
+    """Two settings that affect only users without capabilities."""
     names = ("unprivileged_bpf_disabled", "perf_event_paranoid")
     values = ", ".join(f"{name} = {_read(f'/proc/sys/kernel/{name}') or 'unknown'}" for name in names)
     effect = (
-        "do not matter with these rights"
+        "they do not matter with these rights"
         if _may_use_bpf()
-        else "these settings do not help: tracing needs capabilities"
+        else "these settings do not help; tracing needs capabilities"
     )
     yield Check("kernel settings", State.OK, f"{values}: {effect}")
 
 
 def check_btf() -> Iterator[Check]:
-    """The kernel's type information, which fits the programs to this kernel."""
+    """The kernel's type information, which adapts the BPF programs to this kernel."""
     path = Path("/sys/kernel/btf/vmlinux")
     if os.access(path, os.R_OK):
         yield Check("BTF", State.OK, f"{path}, {format_bytes(path.stat().st_size)}")
     else:
-        detail = f"{path} is not there: the programs cannot be fitted to this kernel"
-        yield Check("BTF", State.WARN, detail, "take a kernel built with CONFIG_DEBUG_INFO_BTF=y, as distributions do")
+        detail = f"{path} does not exist: the BPF programs cannot be adapted to this kernel"
+        yield Check("BTF", State.WARN, detail, "use a kernel with CONFIG_DEBUG_INFO_BTF=y, as distributions ship it")
 
 
 def check_libbpf() -> Iterator[Check]:
-    """The library that loads the programs."""
+    """The library that loads the BPF programs."""
     try:
         yield Check("libbpf", State.OK, Libbpf().version)
     except CannotTraceError as error:
@@ -201,30 +203,29 @@ def check_libbpf() -> Iterator[Check]:
 
 
 def check_bcc() -> Iterator[Check]:
-    """What BCC would compile the programs with, where it is installed."""
+    """Kernel headers that BCC would compile the BPF programs with, if BCC is installed."""
     if has_bcc():
         yield Check("BCC", State.OK, f"would compile with {find_headers().said}")
 
 
 def check_uprobes() -> Iterator[Check]:
-    """The kernel's probes in user programs, as perf events; the newer ways of attaching do without."""
+    """Uprobes as perf events; newer ways to attach do not need them."""
     path = "/sys/bus/event_source/devices/uprobe/type"
     kind = _read(path)
     if kind:
         yield Check("uprobes", State.OK, f"perf event type {kind}")
     else:
-        remedy = (
-            "take a kernel built with CONFIG_UPROBE_EVENTS=y, unless the probes below do that are defined in tracefs"
-        )
-        yield Check("uprobes", State.WARN, f"{path} is not there", remedy)
+        remedy = "use a kernel with CONFIG_UPROBE_EVENTS=y, unless the tracefs probes below work"
+        yield Check("uprobes", State.WARN, f"{path} does not exist", remedy)
 
 
 def check_tracepoints() -> Iterator[Check]:
-    """Whether tracefs is available, and has the tracepoints that we attach to."""
+    """Whether tracefs can be read, and has the tracepoints that we attach to."""
     try:
         tracefs = Tracefs()
     except OSError as error:
-        detail = f"tracefs cannot be read ({error.strerror}): raw tracepoints serve instead, at every system call"
+        why = f"tracefs cannot be read ({error.strerror})"
+        detail = f"{why}: raw tracepoints are used instead, which run at every system call"
         remedy = "as root: mount -t tracefs tracefs /sys/kernel/tracing (for other users to read it: -o mode=755)"
         yield Check("tracepoints", State.WARN if _may_use_bpf() else State.FAIL, detail, remedy)
         return
@@ -240,10 +241,10 @@ def _tracepoint_check(tracefs: Tracefs) -> Check:
     if not missing:
         return Check("tracepoints", State.OK, f"all {len(TRACEPOINTS)}, {where}")
     if OPTIONAL_TRACEPOINTS.issuperset(missing):
-        detail = f"no {', '.join(missing)}: an OOM kill of the target is told as a kill"
+        detail = f"no {', '.join(missing)}: an OOM kill of the target is reported as a plain kill"
         return Check("tracepoints", State.WARN, detail)
-    remedy = "run as root, on a kernel built with CONFIG_FTRACE_SYSCALLS=y"
-    return Check("tracepoints", State.FAIL, f"not to be read: {', '.join(missing)}", remedy)
+    remedy = "run as root, on a kernel with CONFIG_FTRACE_SYSCALLS=y"
+    return Check("tracepoints", State.FAIL, f"cannot read: {', '.join(missing)}", remedy)
 
 
 def _has_event(tracefs: Tracefs, event: str) -> bool:
@@ -254,14 +255,14 @@ def _has_event(tracefs: Tracefs, event: str) -> bool:
 
 
 def check_residency() -> Iterator[Check]:
-    """How resident memory is asked for."""
+    """How resident memory is measured."""
     try:
         with ResidencyReader(os.getpid()) as reader:
             scans = reader.uses_scan
     except (NativeleakError, OSError) as error:
-        yield Check("residency", State.WARN, f"resident bytes cannot be told: {error}", _RUN_AS_ROOT)
+        yield Check("residency", State.WARN, f"resident bytes cannot be measured: {error}", _RUN_AS_ROOT)
         return
-    slow = "no PAGEMAP_SCAN: by /proc/PID/pagemap, slower, and pages that were only read count as resident"
+    slow = "by /proc/PID/pagemap, slower (no PAGEMAP_SCAN); pages that were only read count as resident"
     yield Check("residency", State.OK, "by PAGEMAP_SCAN" if scans else slow)
 
 
@@ -269,7 +270,7 @@ def check_residency() -> Iterator[Check]:
 
 
 def map_bytes(limits: Limits, n_cpus: int) -> int:
-    """Kernel memory that the maps take when all are full, in bytes, where there may be so many processors."""
+    """Kernel memory of all maps when they are full, in bytes, on a machine that may have so many processors."""
     hashes = (
         (limits.n_allocations, 8 + ctypes.sizeof(abi.Live)),
         (limits.n_sites, ctypes.sizeof(abi.SiteKeyStruct) + ctypes.sizeof(abi.Site)),
@@ -285,7 +286,7 @@ def parse_available(meminfo: str) -> int:
     """``MemAvailable`` of /proc/meminfo in bytes.
 
     Raises:
-        ValueError: It is not in the text.
+        ValueError: The text has no such line.
     """
     match = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo, re.MULTILINE)
     if match is None:
@@ -294,7 +295,7 @@ def parse_available(meminfo: str) -> int:
 
 
 def check_memory() -> Iterator[Check]:
-    """Free memory against what a trace may take at most."""
+    """Free memory, compared with the most that a trace may take."""
     yield judge_memory(parse_available(_read("/proc/meminfo")), map_bytes(Limits(), read_possible_cpus()))
 
 
@@ -302,7 +303,7 @@ def judge_memory(available_bytes: int, needed_bytes: int) -> Check:
     """A trace should never take more than half of what is free."""
     detail = (
         f"{format_bytes(available_bytes)} free; a trace takes up to {format_bytes(needed_bytes)} of kernel memory when"
-        " all its tables are full"
+        " all its maps are full"
     )
     if needed_bytes * 2 <= available_bytes:
         return Check("memory", State.OK, detail)
@@ -310,7 +311,7 @@ def judge_memory(available_bytes: int, needed_bytes: int) -> Check:
 
 
 def _read(path: str) -> str:
-    """A small file of the kernel; empty where it cannot be read."""
+    """A small file of the kernel; empty if it cannot be read."""
     try:
         return Path(path).read_text(encoding="ascii", errors="replace").strip()
     except OSError:

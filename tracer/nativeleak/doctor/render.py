@@ -1,4 +1,4 @@
-"""The doctor's results as lines for people and as JSON for programs (schema ``nativeleak.doctor/1``)."""
+"""Results of the doctor as text and as JSON (schema ``nativeleak.doctor/1``)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MARK_WIDTH: Final = 4
 
 
 def render_text(checks: Sequence[Check]) -> str:
-    """One line a check, its remedy indented below it, the verdict last; no control characters."""
+    """One line per check, its remedy indented below, the verdict last; no control characters."""
     width = _name_width(checks)
     lines = []
     for check in checks:

@@ -1,7 +1,7 @@
-"""The program that the doctor traces: a known number of calls, from two threads. Imports nothing of ours.
+"""The program that the doctor traces: two threads make a known number of calls. Imports nothing of ours.
 
-Protocol: prints ``ready``; each line on its stdin makes it do one round of ``N_CALLS`` calls of malloc and free in
-each of two threads and ``N_MAPS`` of mmap and munmap, then print ``done``; ends with its stdin.
+Protocol: it prints ``ready``. For each line on stdin it does one round and prints ``done``: ``N_CALLS`` calls of malloc
+and free in each of two threads, and ``N_MAPS`` calls of mmap and munmap. It exits at the end of stdin.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 N_THREADS: Final = 2
 N_CALLS: Final = 101
 BLOCK_BYTES: Final = 100_003
-"""A prime that no other caller asks for; below the 128 KiB from which glibc maps blocks."""
+"""A prime size that no other caller requests, below the 128 KiB from which glibc maps blocks."""
 N_MAPS: Final = 13
 MAP_BYTES: Final = 101 * 65_536
 """Whole pages on machines with pages of up to 64 KiB."""
@@ -48,7 +48,7 @@ def main() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for _ in sys.stdin:
-        # The others have to start while the probes are in place, and after: kernels differ in which threads they see.
+        # Threads start while the probes are in place: kernels differ in whether they see such threads.
         others = [threading.Thread(target=allocate_and_free, args=(libc,)) for _ in range(N_THREADS - 1)]
         for other in others:
             other.start()

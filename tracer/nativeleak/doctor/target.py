@@ -1,6 +1,6 @@
-"""Checks of one process: whether it can be traced, what of it would be probed, and how well its stacks can be named.
+"""Checks of one process: whether it can be traced, which functions would be probed, and how complete its stacks are.
 
-Scope: looking only. Nothing is attached to the process, nothing is asked of it.
+Scope: only reading. Nothing is attached to the process, and nothing is requested from it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PT_GNU_EH_FRAME: Final = 0x6474E550
 
 
 def target_functions(facts: TargetFacts) -> list[tuple[str, CheckFunction]]:
-    """All checks of one process, with the name each goes by, in the order of the report."""
+    """All checks of one process with their names, in the order of the report."""
     target = _TargetChecks(facts)
     return [
         ("target", target.check_process),
@@ -55,7 +55,7 @@ class _TargetChecks:
         yield Check("target", State.OK, detail)
         if not facts.same_pid_ns or not facts.same_mnt_ns:
             others = [n for n, same in (("PID", facts.same_pid_ns), ("mount", facts.same_mnt_ns)) if not same]
-            detail = f"{' and '.join(others)} namespace of its own; PID {facts.ns_pid} as it sees itself"
+            detail = f"in its own {' and '.join(others)} namespace; its PID there is {facts.ns_pid}"
             yield Check("namespaces", State.OK, detail)
 
     def check_allocators(self) -> Iterator[Check]:
@@ -70,7 +70,7 @@ class _TargetChecks:
                 "allocators",
                 State.WARN,
                 "no allocator functions in its objects: a stripped static program, or Go",
-                "trace it with --maps-only: mmap and brk alone; or run a build with symbols",
+                "trace only mmap and brk with --maps-only, or run a build with symbols",
             )
 
     def check_other_tracers(self) -> Iterator[Check]:
@@ -86,14 +86,19 @@ class _TargetChecks:
         )
         if held:
             detail = f"another tracer holds a probe on {', '.join(held)}"
-            yield Check("other tracers", State.WARN, detail, "end it, if attaching fails; together both cost more")
+            yield Check(
+                "other tracers",
+                State.WARN,
+                detail,
+                "stop that tracer if attaching fails; two probes on a function cost more than one",
+            )
 
     def check_symbols(self) -> Iterator[Check]:
         for mapped in executable_objects(self._pid, procfs.read_maps(self._pid)):
             is_libc = mapped.name.startswith(_C_LIBRARIES)
             if mapped.path != self._facts.exe and mapped.path != self._facts.jvm_libjvm_path and not is_libc:
                 continue
-            # The launcher of a JVM has hardly any code, and what callers use of a C library is in its dynamic table.
+            # The launcher of a JVM has hardly any code, and the dynamic table of a C library has all that callers use.
             matters = not is_libc and (mapped.path != self._facts.exe or not self._facts.jvm)
             yield _symbol_check(self._pid, mapped, matters=matters)
 
@@ -114,19 +119,19 @@ class _TargetChecks:
             yield Check("Java stacks", State.OK, f"compiled, inlined and interpreted; {n_threads} Java threads named")
 
     def _perf_map_remedy(self) -> str:
-        return f"names of compiled methods at least: jcmd {self._facts.ns_pid} Compiler.perfmap (JDK 17 and later)"
+        return f"for names of compiled methods run: jcmd {self._facts.ns_pid} Compiler.perfmap (JDK 17 and later)"
 
     def check_stacks(self) -> Iterator[Check]:
-        """Which of its objects carry no unwind information: callers above them are guesses."""
+        """Objects without unwind information: callers above their code are guesses."""
         without = sorted(
             mapped.name
             for mapped in executable_objects(self._pid, procfs.read_maps(self._pid))
             if not mapped.is_vdso and not _has_unwind_information(mapped)
         )
         if not without:
-            yield Check("stacks", State.OK, "all its objects carry unwind information: no frame pointers are needed")
+            yield Check("stacks", State.OK, "all its objects have unwind information; frame pointers are not needed")
             return
-        detail = f"no unwind information in {', '.join(without)}: callers above it are guessed, and marked"
+        detail = f"no unwind information in {', '.join(without)}: callers above it are guesses, marked [?]"
         yield Check("stacks", State.WARN, detail, "build with -fasynchronous-unwind-tables, or with frame pointers")
 
 
@@ -141,11 +146,11 @@ def _has_unwind_information(mapped: MappedObject) -> bool:
 def _cost_check(mapped: MappedObject, points: Sequence[ProbePoint]) -> Check:
     name = f"probe cost {mapped.name}"
     if not arch.here().decodes:
-        return Check(name, State.OK, f"not known on {arch.here().name}")
+        return Check(name, State.OK, f"unknown on {arch.here().name}")
     slow = sorted(each.point.function for each in place(mapped.file_path, points) if not each.placement.emulated)
     if not slow:
-        return Check(name, State.OK, "one trap a call: every probe sits on an instruction the kernel emulates")
-    return Check(name, State.OK, f"a second trap a call, some microseconds, in: {', '.join(slow)}")
+        return Check(name, State.OK, "one trap per call: the kernel emulates the instruction under every probe")
+    return Check(name, State.OK, f"two traps per call, which takes some microseconds more, in: {', '.join(slow)}")
 
 
 def _has_foreign_probe(pid: int, mapped: MappedObject, point: ProbePoint) -> bool:
@@ -172,7 +177,7 @@ def _symbol_check(pid: int, mapped: MappedObject, *, matters: bool) -> Check:
         return Check(name, State.WARN, f"cannot be read: {why}")
     if tables:
         return Check(name, State.OK, tables)
-    detail = f"only names in .dynsym ({exports}); its other functions stay unnamed"
+    detail = f"only names in .dynsym ({exports}); its other functions have no names"
     if not matters:
         return Check(name, State.OK, detail)
     remedy = "install its debug symbols (Debian: NAME-dbgsym or NAME-dbg; RHEL: debuginfo-install NAME)"
@@ -180,7 +185,7 @@ def _symbol_check(pid: int, mapped: MappedObject, *, matters: bool) -> Check:
 
 
 def _symbol_tables(pid: int, mapped: MappedObject, elf: ElfFile) -> str:
-    """Where all its functions are named; empty where they are not."""
+    """The table that names all functions; empty if none does."""
     if elf.symtab is not None:
         return f"all functions, in .symtab ({elf.symtab.n_symbols} symbols)"
     debug = find_debug_file(elf, mapped.path, debug_openers(pid))

@@ -1,8 +1,8 @@
-"""Tracing, tried out: our own programs are loaded and attached to a child of ours whose calls are known in number.
+"""Tries tracing: loads our BPF programs and attaches them to a child process that makes a known number of calls.
 
-Scope: every way of attaching, each by itself. That a kernel takes a program says little: Linux 6.6 to 6.9 attach
-multi links that then see one thread only. So the calls are counted. Nothing but the child is probed, and nothing stays
-attached; while a trial runs, a second or two, most of it for detaching, the system call tracepoints are on for the
+Scope: every way to attach, one at a time. A kernel that loads a program may still not run it: Linux 6.6 to 6.9 attach
+multi links that see only one thread. So the calls are counted. Only the child is probed, and nothing stays attached. A
+trial takes a second or two, most of it for detaching; during that time the system call tracepoints are active for the
 whole machine, as they are in a trace.
 """
 
@@ -41,9 +41,9 @@ _LIMITS: Final = Limits(
 _ANSWER_TIMEOUT_S: Final = 30.0
 _SLOT: Final = 0
 _PERF_FUNCTIONS: Final = ("malloc", "free")
-"""By perf events these are enough: each takes a tenth of a second to detach."""
+"""Functions to probe by perf events: each takes a tenth of a second to detach, and these are enough."""
 _TRY_ELSEWHERE: Final = (
-    "see what else is marked here; tracing takes a kernel with uprobes, BPF and its type information"
+    "see the other failed checks; tracing needs a kernel with uprobes, BPF and its type information (BTF)"
 )
 _ATTACH_OPTION: Final = {
     AttachMode.SESSION: "session",
@@ -56,18 +56,18 @@ _ONE_BY_ONE: Final = (AttachMode.PERF, AttachMode.TRACEFS)
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of one way of attaching.
+    """Result of one way to attach.
 
     Attributes:
-        mode: Which.
-        loaded: Whether the kernel took the programs: ``trace`` takes the first way for which it does.
-        n_allocated: Calls of malloc counted, of ``N_EXPECTED``.
-        n_freed: Calls of free counted, of ``N_EXPECTED``.
-        n_threads: Threads they were counted in.
-        n_maps: Calls of mmap seen, of ``subject.N_MAPS``.
-        error: Why it did not come that far.
+        mode: The way to attach.
+        loaded: Whether the kernel loaded the programs: ``trace`` uses the first way for which it does.
+        n_allocated: Calls of malloc that were counted, of ``N_EXPECTED``.
+        n_freed: Calls of free that were counted, of ``N_EXPECTED``.
+        n_threads: Threads in which they were counted.
+        n_maps: Calls of mmap that were seen, of ``subject.N_MAPS``.
+        error: Why the trial failed; empty if it ran to its end.
         remedy: What to do about the error.
-        denied: The error is one of rights.
+        denied: The error is a lack of rights.
     """
 
     mode: AttachMode
@@ -87,7 +87,7 @@ class Trial:
 
 
 class Subject(Closing):
-    """The child that is traced; a context manager."""
+    """The child process that is traced; a context manager."""
 
     def __init__(self) -> None:
         self.process = children.start(
@@ -104,7 +104,7 @@ class Subject(Closing):
             raise
 
     def do_round(self) -> None:
-        """Have it make its calls; they are made when this returns."""
+        """Let the child make its calls; returns when they are made."""
         assert self.process.stdin is not None  # noqa: S101
         self.process.stdin.write(b"go\n")
         self.process.stdin.flush()
@@ -115,10 +115,10 @@ class Subject(Closing):
         # One short line is one write, so that readline does not wait once there is anything.
         ready, _, _ = select.select([self.process.stdout], [], [], _ANSWER_TIMEOUT_S)
         if not ready or self.process.stdout.readline() != wanted:
-            raise NativeleakError("the child that was to be traced did not answer")
+            raise NativeleakError("the child process to be traced did not answer")
 
     def close(self) -> None:
-        """End it."""
+        """End the child."""
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
@@ -131,7 +131,7 @@ class Subject(Closing):
 
 
 def try_modes(modes: Sequence[AttachMode] = tuple(AttachMode)) -> list[Trial]:
-    """Try each way of attaching, best first; where our rights do not do for one, no other is tried.
+    """Try each way to attach, best first, until one fails for lack of rights.
 
     Raises:
         NativeleakError: The child could not be started.
@@ -146,7 +146,7 @@ def try_modes(modes: Sequence[AttachMode] = tuple(AttachMode)) -> list[Trial]:
 
 
 def try_mode(mode: AttachMode, child: Subject) -> Trial:
-    """Attach to the child in one way, have it make its calls, count them."""
+    """Attach to the child in one way, let it make its calls, count them."""
     n_maps = 0
 
     def on_event(event: abi.Event) -> None:
@@ -162,7 +162,7 @@ def try_mode(mode: AttachMode, child: Subject) -> Trial:
             child.do_round()
             engine.close_window(_SLOT)
             engine.consume()
-            # By key: a site that changes while it is read may come twice.
+            # By key: a site that changes during the read may appear twice.
             sites = {raw[:3]: abi.Site.from_buffer_copy(raw.value) for raw in engine.read_sites()}
             return Trial(
                 mode,
@@ -180,14 +180,14 @@ def _failed(mode: AttachMode, error: NativeleakError | OSError, *, loaded: bool)
     if isinstance(error, OSError):
         return Trial(mode, loaded, error=str(error))
     cause = error.__cause__
-    # Before they are loaded EACCES is what the verifier says of a program.
+    # While programs are being loaded, EACCES is a refusal by the verifier.
     rights = (errno.EPERM, errno.EACCES) if loaded else (errno.EPERM,)
     denied = isinstance(cause, OSError) and cause.errno in rights
     return Trial(mode, loaded, error=error.what, remedy=_own_remedy(error.remedy), denied=denied)
 
 
 def _own_remedy(remedy: str) -> str:
-    """An error's advice; where it sends people to the doctor, what libbpf said instead."""
+    """The remedy of an error; libbpf's message instead if the remedy is to run the doctor."""
     if "nativeleak doctor" not in remedy:
         return remedy
     _, found, message = remedy.partition("(libbpf: ")
@@ -195,7 +195,7 @@ def _own_remedy(remedy: str) -> str:
 
 
 def _attach(engine: Programs, mode: AttachMode, pid: int) -> None:
-    """Probe the child's allocators; only blocks of the size agreed on will count."""
+    """Probe the child's allocators; only blocks of the agreed size count."""
     target = abi.Target(min_size=subject.BLOCK_BYTES, max_size=subject.BLOCK_BYTES, max_depth=abi.MAX_FRAMES)
     engine.add_target(_SLOT, pid, target)
     n_points = 0
@@ -210,10 +210,10 @@ def _attach(engine: Programs, mode: AttachMode, pid: int) -> None:
 
 
 def allocator_objects(pid: int) -> Iterator[tuple[MappedObject, list[ProbePoint]]]:
-    """The mapped files of a process that define allocator functions, with what would be probed in each.
+    """Mapped files of a process that define allocator functions, with the functions that would be probed.
 
     Raises:
-        NativeleakError: The process is gone, or may not be looked into.
+        NativeleakError: The process has exited, or we may not read it.
     """
     for mapped in executable_objects(pid, procfs.read_maps(pid)):
         if mapped.is_vdso or not mapped.file_path:
@@ -227,7 +227,7 @@ def allocator_objects(pid: int) -> Iterator[tuple[MappedObject, list[ProbePoint]
 
 
 def trial_checks(trials: Sequence[Trial]) -> list[Check]:
-    """What the trials mean."""
+    """One check per trial, and one for system calls."""
     errors = {trial.error for trial in trials}
     if trials and not any(trial.works for trial in trials) and len(errors) == 1 and "" not in errors:
         return [Check("BPF programs", State.FAIL, trials[0].error, trials[0].remedy or _TRY_ELSEWHERE)]
@@ -250,15 +250,15 @@ def _mode_check(trial: Trial, used: Trial | None, working: Trial | None) -> Chec
         return Check(name, State.WARN, outcome, f"trace would use this: add --attach {_ATTACH_OPTION[working.mode]}")
     order = list(AttachMode)
     if used is not None and order.index(trial.mode) > order.index(used.mode):
-        return Check(name, State.OK, f"not needed, and does not work here: {outcome}")
-    remedy = f"nothing to do: trace uses {working.mode.value} instead, at a higher cost for each allocation"
-    return Check(name, State.WARN, f"not here: {outcome}", remedy)
+        return Check(name, State.OK, f"not needed; does not work here: {outcome}")
+    remedy = f"nothing to do: trace uses {working.mode.value} instead, at a higher cost per allocation"
+    return Check(name, State.WARN, f"not available here: {outcome}", remedy)
 
 
 def _outcome(trial: Trial) -> str:
     if trial.error:
         return trial.error
-    counted = f"{trial.n_allocated} of {N_EXPECTED} calls of malloc and {trial.n_freed} of {N_EXPECTED} of free counted"
+    counted = f"{trial.n_allocated} of {N_EXPECTED} malloc calls and {trial.n_freed} of {N_EXPECTED} free calls counted"
     if trial.works:
         return counted
     if not trial.n_allocated and not trial.n_freed:
@@ -269,12 +269,12 @@ def _outcome(trial: Trial) -> str:
 
 
 def _mapping_check(trial: Trial) -> Check:
-    detail = f"{trial.n_maps} of {subject.N_MAPS} calls of mmap seen"
+    detail = f"{trial.n_maps} of {subject.N_MAPS} mmap calls seen"
     if trial.n_maps == subject.N_MAPS:
         return Check("system calls", State.OK, detail)
     return Check(
         "system calls",
         State.WARN,
-        f"{detail}: memory that programs map themselves will be told wrong",
-        "another tracer may have switched the system call tracepoints off; end it and try again",
+        f"{detail}: memory that programs map themselves will be reported wrong",
+        "another tracer may have disabled the system call tracepoints; stop it and try again",
     )

@@ -1,4 +1,4 @@
-"""What the engines without BPF have in common: a process they trace, its threads, its address space, snapshots.
+"""The common part of the engines without BPF: processes, their threads, their address spaces, snapshots.
 
 An engine of this kind sees address space only, as a whole: what an allocator maps is the program's here, since nobody
 counts the blocks inside.
@@ -47,7 +47,7 @@ class ThreadTable:
 
     def __init__(self) -> None:
         self.is_frozen = False
-        """Whether threads that are not known yet are told apart no longer."""
+        """Whether unknown threads are no longer told apart."""
         self._threads: dict[int, ThreadInfo] = {}
         self._uid_of: dict[int, int] = {}
         self._changed: set[int] = set()
@@ -68,7 +68,7 @@ class ThreadTable:
         return self._threads[uid].name if uid in self._threads else "?"
 
     def rename(self, tid: int, name: str) -> None:
-        """A thread is called otherwise from now on; one that nobody has asked for is none."""
+        """A thread has another name from now on; an unknown thread has none."""
         uid = self._uid_of.get(tid or -1)
         if uid is not None and name and self._threads[uid].name != name:
             self._set(replace(self._threads[uid], name=name))
@@ -84,7 +84,7 @@ class ThreadTable:
         return [tid for tid, uid in self._uid_of.items() if tid > 0 and self._threads[uid].slot == slot]
 
     def take_changed(self) -> tuple[ThreadInfo, ...]:
-        """Those that are new or have changed since the last call."""
+        """Threads that are new or have changed since the last call."""
         changed = tuple(self._threads[uid] for uid in sorted(self._changed))
         self._changed.clear()
         return changed
@@ -130,12 +130,12 @@ class TracedProcess:
         return self.info.end is not TargetEnd.RUNNING
 
     def end(self, how: TargetEnd, signal_number: int = 0) -> None:
-        """It is gone, or no longer the same program."""
+        """The process is gone, or is another program now."""
         if not self.is_over:
             self.info = replace(self.info, end=how, end_signal=signal_number)
 
     def open_window(self) -> None:
-        """What is mapped now is from before.
+        """The window opens: present mappings are from before.
 
         Raises:
             NativeleakError: Its mappings cannot be read.
@@ -185,7 +185,7 @@ def snapshot_of(
     is_live: bool = True,
     sites: Iterable[SiteTotals] | None = None,
 ) -> Snapshot:
-    """What all engines of this kind know at one moment.
+    """All that an engine of this kind knows at one moment.
 
     Args:
         counters: Added to those that every snapshot carries.
@@ -265,7 +265,7 @@ class UserspaceEngine(abc.ABC):
         return False
 
     def target_exited(self, slot: int) -> None:
-        """The process is gone; nobody says how."""
+        """The process is gone; /proc does not say how it ended."""
         self.processes[slot].end(TargetEnd.EXITED)
 
     def progress(self, n_rows: int) -> Progress:
@@ -292,7 +292,7 @@ class UserspaceEngine(abc.ABC):
         self._sink.note("memory", f"the recorder takes {near}: new call sites are no longer told apart")
 
     def _site_name(self, slot: int, stack_key: int) -> str:
-        """What a person calls a site."""
+        """A name of a site for people."""
         frames = self._frames(slot, stack_key)
         frame = headline_frame(frames) or next(iter(frames), None)
         return frame.function if frame is not None else "(no stack)"
@@ -307,7 +307,7 @@ class UserspaceEngine(abc.ABC):
 
     @abc.abstractmethod
     def _take_notes(self) -> list[tuple[str, str]]:
-        """(word, sentence) of what has happened, each once."""
+        """(word, sentence) of events, each once."""
 
     def _pass_on(self) -> None:
         """Hand new stacks and notes to the sink, and say which targets have ended."""

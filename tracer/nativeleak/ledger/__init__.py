@@ -1,1 +1,1 @@
-"""What is outstanding: heap totals per site, and the interval map of address space."""
+"""Outstanding memory: heap totals per site, and the interval map of address space."""

@@ -1,15 +1,15 @@
-"""The address space of one target: which call mapped each page of it last, and what every site still holds.
+"""The address space of one target: the last call that mapped each page, and the outstanding memory of every site.
 
 Scope: events in, totals out; no I/O and no process id. Memory is counted by page state: accessible pages are
 outstanding at the call that mapped them last, PROT_NONE pages are reserved there. So HotSpot's commit (a mapping inside
 a reservation) and uncommit (a PROT_NONE mapping over it) cancel out without a rule of their own.
 
-Caveats: brk is counted to the byte, everything else in whole pages. Memory from before the attach and memory that only
-``resync`` has seen is in the map but at no site; moved by a mremap of the window it belongs to that call, like any
-other. Of two threads that unmap the same pages at once, the first is believed. Lengths of mappings in a hugetlbfs file
-are rounded to ordinary pages, their page size being unknown here. A call may fail half done: a mprotect that meets a
-hole has changed what lies before it, a mremap with MREMAP_FIXED may have unmapped the new place. Only ``resync`` puts
-these right.
+Caveats: brk is counted to the byte, everything else in whole pages. Memory from before the attach, and memory that only
+``resync`` has seen, is in the map but at no site; if a mremap moves it, it belongs to that call like any other. If two
+threads unmap the same pages at once, the first one counts. Lengths of mappings in a hugetlbfs file are rounded to
+ordinary pages, because their page size is unknown here. A failed call may have done half its work: a mprotect that
+meets a hole has changed the pages before it, a mremap with MREMAP_FIXED may have unmapped the new place. Only
+``resync`` corrects these.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ class AddressSpace:
 
     Args:
         page_bytes: Page size of the machine.
-        huge_page_bytes: What MAP_HUGETLB means without a size (``Hugepagesize`` in /proc/meminfo).
-        max_unmap_sites: Most rows of ``unmaps``.
+        huge_page_bytes: Page size of MAP_HUGETLB without a size (``Hugepagesize`` in /proc/meminfo).
+        max_unmap_sites: Maximum rows of ``unmaps``.
 
     Attributes:
-        unmaps: Who gave address space back.
+        unmaps: Callers that unmapped address space.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class AddressSpace:
         self.forget_all()
 
     def forget_all(self) -> None:
-        """Begin anew: after an exec nothing of the old address space is left. Owners of stacks are kept."""
+        """Start again after an exec, which leaves nothing of the old address space. Owners of stacks are kept."""
         self._map: IntervalMap[MapCall] = IntervalMap()
         self._sites: dict[SiteId, MapSite] = {}
         self._held = HeldRanges()
@@ -104,11 +104,11 @@ class AddressSpace:
         self._unknown = nobodys_call()
 
     def load_baseline(self, entries: Iterable[MapsEntry], break_start: int = 0) -> None:
-        """Enter what was mapped before the attach; call it once, before the first event.
+        """Enter all mappings from before the attach; call it once, before the first event.
 
         Args:
             entries: The whole of /proc/PID/maps.
-            break_start: Where the program break began, 0 if unknown: without a heap it still is there.
+            break_start: Start of the program break, 0 if unknown; needed while there is no heap.
         """
         entries = list(entries)
         self._break = break_start or None
@@ -117,36 +117,36 @@ class AddressSpace:
             self._enter(entry, entry.start, entry.end, self._before)
 
     def apply(self, event: MappingEvent) -> None:
-        """Take one event in."""
+        """Apply one event."""
         self._handlers[type(event)](event)
 
     def reclassify(self, site_id: SiteId, owner: Owner) -> None:
-        """Say on whose behalf a site maps, once its stack is known."""
+        """Set the owner of a site, once its stack is known."""
         if site_id in self._sites:
             self._sites[site_id].owner = owner
 
     def reclassify_stack(self, stack_key: int, owner: Owner) -> None:
-        """The same for all sites of a stack, also those to come; what an allocator mapped stays the allocator's."""
+        """Set the owner of all sites of a stack, also of future ones; an allocator's memory stays the allocator's."""
         self._owner_of_stack[stack_key] = owner
         for site_id, site in self._sites.items():
             if site_id.stack_key == stack_key and site_id.born is not Owner.ALLOCATOR:
                 site.owner = owner
 
     def forget_thread(self, tid: int) -> None:
-        """A thread has ended: its last removal can no longer fail."""
+        """Note that a thread has ended: its last removal can no longer fail."""
         self._settle(tid)
 
     # What is read
 
     @property
     def resync_unknown_bytes(self) -> int:
-        """Bytes still mapped that only a ``resync`` has seen: at no site."""
+        """Mapped bytes that only a ``resync`` has seen, which belong to no site."""
         site = self._unknown.site
         return site.allocated_bytes - site.freed_bytes + site.reserved_bytes
 
     @property
     def n_pieces(self) -> int:
-        """Pieces in the map: what its memory use goes with (some 250 bytes each)."""
+        """Pieces in the map, which take about 250 bytes each."""
         return len(self._map)
 
     def pieces(self) -> Iterator[SpacePiece]:
@@ -177,11 +177,11 @@ class AddressSpace:
         Args:
             slot: The target's, for the keys.
             now_s: Seconds since the trace began.
-            resident: Resident bytes, by range or by site; asked only for what ``outstanding_ranges`` yields.
+            resident: Resident bytes, by range or by site; called only for ranges of ``outstanding_ranges``.
 
         Returns:
-            One for each site. A thread and stack that mapped both inside and outside of an allocator gives two with the
-            same key and different owners.
+            One per site. A thread and stack that mapped both inside and outside an allocator give two, with the same
+            key and different owners.
         """
         oldest: dict[MapSite, float] = {}
         for _, _, call, accessible in self._map:
@@ -196,11 +196,11 @@ class AddressSpace:
         return totals
 
     def totals(self, kind: Kind, owner: Owner) -> SpaceTotals:
-        """Sums over the sites of a kind and owner; ``reserved_bytes`` of memory from before the window is in none."""
+        """Sums over the sites of a kind and owner; no site has ``reserved_bytes`` from before the window."""
         return sum_sites(site for site_id, site in self._sites.items() if site_id.kind is kind and site.owner is owner)
 
     def retire(self, slot: int, thread_uids: Collection[int]) -> list[SiteTotals]:
-        """Drop sites of ended threads of which nothing is mapped; the last totals of each are handed back."""
+        """Drop sites of ended threads that have nothing mapped; returns the last totals of each."""
         held = {call.site for call in self._held.calls()}
         gone = [
             site
@@ -212,10 +212,10 @@ class AddressSpace:
         return [site.totals(slot) for site in gone]
 
     def resync(self, entries: Iterable[MapsEntry]) -> Resync:
-        """Make the map agree with /proc/PID/maps, after events were lost.
+        """Correct the map from /proc/PID/maps, after events were lost.
 
-        A mapping that was replaced by another at the same place without our seeing it keeps its old owner. The entries
-        must have been read after the last event applied; events that come later may repeat what the entries show.
+        If another mapping replaced one at the same place unseen, the old owner stays. The entries must have been read
+        after the last applied event; later events may repeat what the entries show.
 
         Args:
             entries: The whole of /proc/PID/maps.
@@ -262,7 +262,7 @@ class AddressSpace:
         self._settle(event.tid)
 
     def _on_mremap(self, event: MremapExit) -> None:
-        """The new range takes over the protection and, outside of an allocator, the owner of the old one.
+        """Give the new range the protection and, outside an allocator, the owner of the old one.
 
         Only one mapping can grow, but several can be cut at once, and since Linux 6.17 moved. Holes between them stay
         holes, and what lies at the new place opposite to a hole stays there. Source: ``remap_move`` in mm/mremap.c.
@@ -299,7 +299,7 @@ class AddressSpace:
             self._place(piece[0], piece[1], [piece])
 
     def _book_shrinking(self, event: MremapExit, layout: Sequence[MapPiece]) -> None:
-        """What a mremap cuts off is given back by it; what it moves is not."""
+        """Book the range that a mremap cuts off as unmapped; a range that it moves is not."""
         cut = self._end(event.old_addr, event.new_length)
         if cut >= self._end(event.old_addr, event.old_length):
             return
@@ -334,7 +334,7 @@ class AddressSpace:
         self._place(event.addr, end, [(event.addr, end, call, True)])
 
     def _on_shmdt(self, event: ShmdtEntry) -> None:
-        """What was mapped over a part of the segment stays, as in the kernel."""
+        """Unmap a segment; memory mapped over a part of it stays, as in the kernel."""
         self._settle(event.tid)
         end, segment = self._segments.get(event.addr, (0, self._unknown))
         pieces = [piece for piece in self._map.overlapping(event.addr, end) if piece[2] is segment]
@@ -342,7 +342,7 @@ class AddressSpace:
             self._free(start, stop)
         self._held.hold(event.tid, pieces)
 
-    # The map and what is held
+    # The map and held ranges
 
     def _end(self, addr: int, length: int) -> int:
         return -(-(addr + length) // self._page) * self._page
@@ -358,25 +358,25 @@ class AddressSpace:
         return site
 
     def _take(self, start: int, end: int, new: Sequence[MapPiece] = ()) -> list[MapPiece]:
-        """Unmap a range and put new pieces there; what was unmapped."""
+        """Unmap a range and put new pieces there; returns the unmapped pieces."""
         pieces = self._map.splice(start, end, new)
         for p_start, p_end, call, accessible in pieces:
             call.remove(p_end - p_start, accessible)
         return pieces
 
     def _free(self, start: int, end: int) -> int:
-        """Unmap a range for good; bytes that were mapped in it."""
+        """Unmap a range for good; returns the bytes that were mapped in it."""
         return sum(p_end - p_start for p_start, p_end, _, _ in self._take(start, end))
 
     def _place(self, start: int, end: int, pieces: Sequence[MapPiece]) -> None:
-        """Map a range: what lay there is freed, and what was held there can never come back."""
+        """Map a range: earlier pieces there are freed, and held pieces there are lost for good."""
         self._held.supersede(start, end)
         self._take(start, end, pieces)
         for p_start, p_end, call, accessible in pieces:
             call.add(p_end - p_start, accessible)
 
     def _protect(self, start: int, end: int, accessible: bool) -> int:
-        """Give all of a range the same access; pieces that had another."""
+        """Give all of a range the same access; returns the pieces that had another."""
         pieces = self._map.overlapping(start, end)
         wrong = [piece for piece in pieces if piece[3] is not accessible]
         if wrong:
@@ -391,13 +391,13 @@ class AddressSpace:
         self._held.hold(tid, self._take(start, end))
 
     def _settle(self, tid: int) -> None:
-        """The last removal of a thread has succeeded: drop what it held."""
+        """Drop the held pieces of a thread, because its last removal has succeeded."""
         if tid in self._held:
             self._held.release(tid)
         self.unmaps.settle(tid)
 
     def _restore(self, tid: int) -> None:
-        """The last removal of a thread has failed, or left the old range: put back what nothing took the place of."""
+        """Restore what no mapping has replaced, after a thread's last removal failed or kept the old range."""
         self.unmaps.take_back(tid)
         for piece in self._held.release(tid):
             start, end, call, accessible = piece
@@ -407,7 +407,7 @@ class AddressSpace:
     # /proc/PID/maps
 
     def _enter(self, entry: MapsEntry, start: int, end: int, origin: MapCall) -> None:
-        """Map a range that no event told of."""
+        """Map a range that no event reported."""
         path = entry.path or ""
         call = origin
         if path.startswith(_SYSV):
@@ -418,7 +418,7 @@ class AddressSpace:
         self._place(start, end, [(start, end, call, is_accessible(entry))])
 
     def _find_break(self, entries: Iterable[MapsEntry]) -> None:
-        """The program break is at the end of the heap; what is known of it within the last page is kept."""
+        """Set the program break to the end of the heap; its known place within the last page is kept."""
         end = max((entry.end for entry in entries if entry.path == "[heap]"), default=None)
         if end is not None and (self._break is None or not end - self._page < self._break <= end):
             self._break = end

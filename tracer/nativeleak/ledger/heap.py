@@ -1,7 +1,7 @@
-"""Heap totals per site, as the kernel keeps them, made into snapshots.
+"""Heap totals per site, from the kernel's maps to snapshots.
 
-Sites whose thread has ended and of which nothing is outstanding are retired: their totals move into one sum, and the
-kernel's map has room again.
+Sites whose thread has ended and that have nothing outstanding are retired: their totals move into one sum, which frees
+their entries in the kernel's map.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _HEAD: Final = struct.Struct("=QQQQII")
 
 
 class SiteLabel(NamedTuple):
-    """What is known of a stack by its names: the allocator function called, and on whose behalf."""
+    """Facts from the names on a stack: the allocator function and the owner."""
 
     functions: tuple[str, ...]
     owner: Owner
@@ -41,7 +41,7 @@ class HeapLedger:
     """Bytes and count that ``write_off`` has taken out of what is outstanding."""
 
     def read(self, raw_sites: Iterable[tuple[int, int, int, bytes]], generation: int) -> None:
-        """Take in what the kernel holds: (slot, thread, stack, value) for each site."""
+        """Read the kernel's totals: (slot, thread, stack, value) for each site."""
         for slot, thread, stack, value in raw_sites:
             key = SiteKey(Kind.HEAP, slot, thread, stack)
             freed_bytes, freed_count, allocated_bytes, allocated_count, _, _ = _HEAD.unpack_from(value)
@@ -64,9 +64,9 @@ class HeapLedger:
         """All sites as they are now.
 
         Args:
-            label: Stack key -> what its names tell.
-            oldest_born_s: Exact birth times (seconds since the start) of the oldest outstanding blocks, where the live
-                set was read; without them an age is exact to the width of a birth slice, and rather too high.
+            label: Facts from the names on a stack, by stack key.
+            oldest_born_s: Exact birth times (seconds since the start) of the oldest outstanding blocks, if the live
+                set was read; else an age is at most the width of a birth slice too high.
         """
         return [
             self._totals(key, state, elapsed_s, generation, label, oldest_born_s) for key, state in self._sites.items()
@@ -98,9 +98,9 @@ class HeapLedger:
         )
 
     def write_off(self, generation: int) -> None:
-        """Nobody knows any more what of the outstanding is still there: it counts as freed, and is summed up apart.
+        """Count all outstanding memory as freed, with its own sum, because its frees are no longer traced.
 
-        To be called right after ``read``, with all blocks forgotten in the kernel.
+        Call it right after ``read``, when the kernel has dropped all blocks.
         """
         for state in self._sites.values():
             allocated_bytes, allocated_count, freed_bytes, freed_count = state.totals
@@ -124,18 +124,18 @@ class HeapLedger:
         return sums[0], sums[1], sums[2], sums[3]
 
     def by_outstanding(self, n: int) -> list[tuple[SiteKey, int, int]]:
-        """The n sites that hold most: key, bytes, count."""
+        """The n sites with the most outstanding bytes: key, bytes, count."""
         rows = [(key, s.totals[0] - s.totals[2], s.totals[1] - s.totals[3]) for key, s in self._sites.items()]
         rows.sort(key=lambda row: -row[1])
         return rows[:n]
 
     @property
     def n_sites(self) -> int:
-        """Sites that are kept."""
+        """Number of sites."""
         return len(self._sites)
 
     def retire(self, is_gone: Callable[[int], bool]) -> list[SiteKey]:
-        """Drop the sites of ended threads of which nothing is outstanding; returns them.
+        """Drop the sites of ended threads that have nothing outstanding; returns them.
 
         Args:
             is_gone: Thread uid -> whether the thread has ended.
@@ -152,7 +152,7 @@ class HeapLedger:
         return gone
 
     def retired(self) -> list[SiteTotals]:
-        """One sum a target over its retired sites."""
+        """One sum per target over its retired sites."""
         return [
             SiteTotals(SiteKey(Kind.HEAP, slot, 0, 0), sums[0], sums[1], sums[2], sums[3])
             for slot, sums in self._retired.items()

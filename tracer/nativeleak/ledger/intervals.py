@@ -1,7 +1,7 @@
 """A map from address ranges to values: sorted, disjoint pieces, each with an access bit.
 
-Scope: pure data structure, no meaning attached to the values. Every change is one ``splice``: a range is cut out, what
-lay there is handed back, and new pieces take its place.
+Scope: a pure data structure; the values have no meaning here. Every change is one ``splice``: it cuts a range out,
+returns the pieces in it, and puts new pieces in its place.
 
 Caveats: kept in chunks, because one flat list would move megabytes at each event of a program that leaks a million
 small mappings. New mappings mostly come at the low end of those before them, where a list is slowest.
@@ -67,7 +67,7 @@ class IntervalMap(Generic[V]):
         return found
 
     def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
-        """The ranges inside ``[start, end)`` in which there is no piece, in order of address."""
+        """The ranges inside ``[start, end)`` without a piece, in order of address."""
         found = []
         for p_start, p_end, _, _ in self.overlapping(start, end):
             if start < p_start:
@@ -86,7 +86,7 @@ class IntervalMap(Generic[V]):
             new: Pieces inside the range, disjoint, in order of address; gaps between them stay empty.
 
         Returns:
-            What lay in the range, cut to it, in order of address.
+            The pieces that were in the range, cut to it, in order of address.
         """
         if start >= end:
             return []
@@ -171,7 +171,7 @@ def _divide(old: list[Piece[V]], start: int, end: int) -> tuple[Piece[V] | None,
 
 
 def _merged(left: Piece[V] | None, new: Sequence[Piece[V]], right: Piece[V] | None) -> list[Piece[V]]:
-    """The pieces one after the other, equal neighbours made one."""
+    """The pieces in order, equal neighbours merged."""
     kept = [] if left is None else [left]
     for piece in new:
         _append(kept, piece)

@@ -1,6 +1,6 @@
-"""Who mapped what: sites, the calls made at them, and the sums both keep.
+"""Sites of mapped memory, the calls made at them, and the sums of both.
 
-Scope: accounting only; which addresses are concerned is the interval map's business. A call counts as outstanding
+Scope: only accounting; the interval map knows the addresses. A call counts as outstanding
 while one accessible byte of it is left, so counts change when its first byte comes or its last byte goes.
 """
 
@@ -17,8 +17,8 @@ class SiteId(NamedTuple):
     """Identity of a site within one address space.
 
     Attributes:
-        born: Owner as the event said. Part of the identity because stack 0 (no room for the stack) and stacks that end
-            after one frame stand for calls of the program and of an allocator alike.
+        born: Owner according to the event. Part of the identity, because stack 0 (stack map full) and stacks of one
+            frame can stand for calls of the program and of an allocator.
     """
 
     kind: Kind
@@ -36,7 +36,7 @@ class MapSite:
 
     Args:
         site_id: Its identity.
-        owner: On whose behalf it maps, as far as is known; None for memory from before the window, which is nobody's.
+        owner: Owner of its mappings, as far as known; None for memory from before the window, which has no owner.
     """
 
     __slots__ = (
@@ -63,11 +63,11 @@ class MapSite:
         self.file_bytes = 0
 
     def is_empty(self) -> bool:
-        """Whether nothing of it is mapped any more."""
+        """Whether none of it is mapped any more."""
         return self.allocated_bytes == self.freed_bytes and not self.reserved_bytes
 
     def totals(self, slot: int, oldest_s: float | None = None, resident_bytes: int | None = None) -> SiteTotals:
-        """The sums as the rest of the program speaks of them."""
+        """The sums as ``SiteTotals``."""
         return SiteTotals(
             key=self.site_id.site_key(slot),
             allocated_bytes=self.allocated_bytes,
@@ -86,8 +86,8 @@ class MapCall:
     """One successful call, or one origin of memory that no call of the window made.
 
     Args:
-        site: Where it was made.
-        time_s: When, seconds since the trace began.
+        site: Site of the call.
+        time_s: Seconds since the trace began.
         file_backed: Whether it mapped a file.
     """
 
@@ -100,7 +100,7 @@ class MapCall:
         self.live_bytes = 0
 
     def add(self, n_bytes: int, accessible: bool) -> None:
-        """Pages of this call are there now."""
+        """Add pages to this call."""
         site = self.site
         if not accessible:
             site.reserved_bytes += n_bytes
@@ -113,7 +113,7 @@ class MapCall:
             site.file_bytes += n_bytes
 
     def remove(self, n_bytes: int, accessible: bool) -> None:
-        """Pages of this call are gone."""
+        """Remove pages from this call."""
         site = self.site
         if not accessible:
             site.reserved_bytes -= n_bytes
@@ -126,7 +126,7 @@ class MapCall:
             site.file_bytes -= n_bytes
 
     def restore(self, n_bytes: int, accessible: bool) -> None:
-        """Take a ``remove`` back: the pages had never gone, so they were neither freed nor allocated anew."""
+        """Undo a ``remove``: the pages stayed, so they were neither freed nor allocated again."""
         site = self.site
         if not accessible:
             site.reserved_bytes += n_bytes
@@ -140,7 +140,7 @@ class MapCall:
 
 
 def nobodys_call() -> MapCall:
-    """Origin of memory that no call of the window mapped; its site is in no list."""
+    """Origin of memory that no call of the window mapped; no list has its site."""
     return MapCall(MapSite(SiteId(Kind.MAP, 0, 0, Owner.PROGRAM), None), 0.0)
 
 
@@ -162,12 +162,12 @@ class SpaceTotals:
 
     @property
     def outstanding_count(self) -> int:
-        """Calls of the window of which an accessible byte is left."""
+        """Calls of the window with an accessible byte left."""
         return self.allocated_count - self.freed_count
 
 
 class SpacePiece(NamedTuple):
-    """One range of the map as others may see it; ``site_id`` None means memory that no call of the window made."""
+    """One range of the map, for callers; ``site_id`` None means memory that no call of the window mapped."""
 
     start: int
     end: int
@@ -178,7 +178,7 @@ class SpacePiece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Resync:
-    """What a ``resync`` changed: bytes found mapped, bytes found gone, pieces whose access was wrong."""
+    """Changes by a ``resync``: bytes found mapped, bytes found unmapped, pieces with the wrong access."""
 
     added_bytes: int
     removed_bytes: int

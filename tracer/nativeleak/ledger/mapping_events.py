@@ -1,8 +1,8 @@
-"""What the kernel side tells about a target's address space, one object for each system call.
+"""Events of a target's address space from the kernel side, one object per system call.
 
-Scope: data only, and the lines of /proc/PID/maps as far as they matter beside it. Events arrive in the order in which
-they happened: a call that takes memory away is sent when it is entered, one that adds memory when it has succeeded, so
-that no address is ever given out twice in between. Addresses and lengths are as the program gave them, in bytes; times
+Scope: only data, and the lines of /proc/PID/maps that matter beside it. Events arrive in the order in which they
+happened: a call that removes memory is sent at its entry, a call that adds memory after it has succeeded, so that no
+address is handed out twice in between. Addresses and lengths are as the program gave them, in bytes; times
 are seconds since the trace began. Named tuples, not frozen dataclasses: thousands are made in a second, and they cost a
 third.
 """
@@ -23,8 +23,8 @@ class MmapExit(NamedTuple):
     """A mmap that succeeded.
 
     Attributes:
-        flags: As given; only MAP_HUGETLB matters here: whatever lies at ``addr`` is replaced, MAP_FIXED or not.
-        in_allocator: Made inside an allocator function: what the allocator keeps its blocks in.
+        flags: Flags of the call. Only MAP_HUGETLB matters: the mapping replaces any at ``addr``, MAP_FIXED or not.
+        in_allocator: The call was made inside an allocator function, for memory of the allocator.
     """
 
     tid: int
@@ -40,7 +40,7 @@ class MmapExit(NamedTuple):
 
 
 class Giver(NamedTuple):
-    """Who gives address space back; attributes as those of ``MmapExit``."""
+    """The caller that unmaps; attributes as those of ``MmapExit``."""
 
     thread_uid: int
     stack_key: int
@@ -51,7 +51,7 @@ class MunmapEntry(NamedTuple):
     """A munmap begins; if it succeeds nothing more is sent.
 
     Attributes:
-        giver: None where it is not known yet: ``RemovalExit`` may tell.
+        giver: None if it is not known yet; ``RemovalExit`` may have it.
     """
 
     tid: int
@@ -69,13 +69,13 @@ class MremapEntry(NamedTuple):
 
 
 class UnmapFailed(NamedTuple):
-    """The munmap, mremap or shmdt that the thread entered last has failed."""
+    """The last munmap, mremap or shmdt of the thread has failed."""
 
     tid: int
 
 
 class RemovalExit(NamedTuple):
-    """The munmap or shmdt that the thread entered last has succeeded, and it is known who called it."""
+    """The last munmap or shmdt of the thread has succeeded, and its caller is known."""
 
     tid: int
     function: str
@@ -107,10 +107,10 @@ class MprotectExit(NamedTuple):
 
 
 class BrkExit(NamedTuple):
-    """A brk returned; ``new_break`` is the program break from then on, also when the request was refused.
+    """A brk returned; ``new_break`` is the program break from then on, also if the kernel refused the request.
 
     Attributes:
-        old_break: What it was before, 0 if unknown: the end of the heap in /proc/PID/maps tells it to the page only.
+        old_break: The break before it, 0 if unknown: /proc/PID/maps shows the end of the heap only to the page.
     """
 
     tid: int
@@ -176,7 +176,7 @@ class MapsEntry(Protocol):
 
 
 def huge_page_bytes(flags: int, default_bytes: int) -> int:
-    """Size of the pages that mmap ``flags`` ask for: 0 for ordinary pages, ``default_bytes`` where none is named.
+    """Page size that mmap ``flags`` request: 0 for ordinary pages, ``default_bytes`` for huge pages without a size.
 
     Source: ``ksys_mmap_pgoff`` in mm/mmap.c, which rounds the length up to it.
     """
@@ -187,5 +187,5 @@ def huge_page_bytes(flags: int, default_bytes: int) -> int:
 
 
 def is_accessible(entry: MapsEntry) -> bool:
-    """Whether a line of maps says anything but PROT_NONE."""
+    """Whether a line of maps has any access, unlike PROT_NONE."""
     return entry.perms[:3] != "---"

@@ -1,7 +1,7 @@
-"""What the blocks kept by sampling say about the certainty of a site's totals.
+"""Variance of a site's totals, estimated from its sampled blocks.
 
-A kept block of probability p stands for 1 / p blocks. The sum over the kept ones is the Horvitz-Thompson estimate, and
-since blocks are kept independently of each other, the sum of (1 - p) / p^2 over the kept ones (times size^2 for bytes)
+A kept block of probability p stands for 1 / p blocks. The sum over the kept blocks is the Horvitz-Thompson estimate.
+Since blocks are kept independently of each other, the sum of (1 - p) / p^2 over the kept ones (times size^2 for bytes)
 is an unbiased estimate of its variance. It is summed over the live set when a snapshot is made: that set is small when
 sampled, and squares of bytes would not fit the kernel's 64 bits.
 """
@@ -22,12 +22,12 @@ _LOW_32: Final = (1 << 32) - 1
 
 @dataclass(slots=True)
 class LiveFacts:
-    """What a pass over the live set tells of each site.
+    """Facts of each site from one pass over the live set.
 
     Attributes:
         born: Birth of the oldest block, in units of 2^20 ns since its target's window opened.
-        uncertainty: Of sites with blocks that were kept by chance.
-        n_blocks: Blocks looked at.
+        uncertainty: Uncertainty of the sites with sampled blocks.
+        n_blocks: Blocks that were read.
     """
 
     born: dict[SiteKey, int] = field(default_factory=dict)
@@ -44,8 +44,8 @@ def read_live_set(chunks: Iterable[tuple[memoryview, memoryview, int]], slot_shi
     """Facts of all sites, in one pass.
 
     Args:
-        chunks: Keys (u64), values (``struct nl_live`` of ``bpf/nativeleak.h``), how many.
-        slot_shift: The target's slot is in the bits of a key from here on.
+        chunks: Keys (u64), values (``struct nl_live`` of ``bpf/nativeleak.h``), and their number.
+        slot_shift: First bit of the target's slot in a key.
     """
     facts = LiveFacts()
     oldest: dict[tuple[int, int, int], int] = {}

@@ -1,11 +1,10 @@
-"""Birth slices of a site: what is outstanding by the time it was allocated, in at most 16 equal slices of the window.
+"""Birth slices of a site: outstanding memory by time of allocation, in at most 16 equal slices of the window.
 
-The window's length is not known beforehand, so the slices' width doubles whenever they are used up (a *generation*).
-The kernel never moves anything: in generation g it adds to and subtracts from bank ``g & 1``, at the index that the
-birth time has under that generation's width. So each bank holds plain sums of differences, and it is here that they are
-carried over: what was folded before is merged in pairs, differences of the older bank (programs that were under way
-when the width changed) count for the pair they fall into. Every generation must be read at least once after it began,
-and before the next begins.
+The length of the window is unknown beforehand, so the width of the slices doubles when all are used (a *generation*).
+The kernel never moves data: in generation g it adds to and subtracts from bank ``g & 1``, at the index of the birth
+time under that generation's width. Each bank therefore holds sums of differences, which are folded here. Slices folded
+before are merged in pairs; differences of the older bank, from programs that ran while the width changed, count for
+their pair. Each generation must be read at least once after it began and before the next begins.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def generation_at(elapsed_s: float) -> int:
 
 
 class SiteSlices:
-    """Slices of one site, folded from what the kernel's two banks hold."""
+    """Slices of one site, folded from the kernel's two banks."""
 
     __slots__ = ("_folded", "_generation", "_seen")
 
@@ -48,11 +47,11 @@ class SiteSlices:
         self._seen = _ZERO
 
     def fold(self, banks: bytes, generation: int) -> None:
-        """Take in what the banks hold now.
+        """Fold the current contents of the banks.
 
         Args:
             banks: ``slices`` of ``struct nl_site``.
-            generation: What the kernel works under.
+            generation: The kernel's current generation.
         """
         while self._generation < generation:
             self._merge_pairs()
@@ -70,7 +69,7 @@ class SiteSlices:
         self._seen = banks
 
     def forget(self, generation: int) -> None:
-        """Nothing that was folded in so far is outstanding any more."""
+        """Drop all memory folded so far, because it is no longer outstanding."""
         while self._generation < generation:
             self._merge_pairs()
         self._folded = [0] * (2 * N_SLICES)
@@ -82,10 +81,10 @@ class SiteSlices:
         self._generation += 1
 
     def values(self) -> tuple[tuple[int, int], ...]:
-        """(bytes, count) by slice, oldest first. Clipped at nothing: the kernel's counters are read while they move."""
+        """(bytes, count) by slice, oldest first. Never negative: the kernel changes its counters during the read."""
         clipped = [value if value > 0 else 0 for value in self._folded]
         return tuple(zip(clipped[::2], clipped[1::2], strict=True))
 
     def oldest(self) -> int | None:
-        """Index of the oldest slice of which anything is outstanding."""
+        """Index of the oldest slice with outstanding memory."""
         return next((i for i in range(N_SLICES) if self._folded[2 * i + 1] > 0), None)

@@ -1,11 +1,11 @@
-"""Who gave address space back: by thread and stack, to the byte.
+"""Callers that unmapped address space: by thread and stack, to the byte.
 
-Scope: accounting only; which pieces of the map a call took away is the interval map's business. A call is booked when
-its pieces go, which may be at its entry, and taken back whole where it turns out to have failed.
+Scope: only accounting; the interval map knows the pieces. A call is booked when its pieces are removed, which may be at
+its entry, and undone as a whole if it fails.
 
-Caveats: what an allocator gives back is one row, whoever called it, and what the C library does for threads one row a
-stack, but for calls whose stack had no names yet. An allocator is told by the event, by its stack, or by what it gives
-back: memory that was mapped inside of its calls.
+Caveats: all unmapping by allocators is one row, and unmapping by the C library for threads is one row per stack, except
+for calls whose stack had no names yet. An allocator is recognised by the event, by its stack, or by the memory, which
+was mapped inside its calls.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nativeleak.ledger.mapping_events import Giver
 from nativeleak.model import Owner, UnmapTotals
 
 MAX_SITES: Final = 1 << 16
-"""Rows of a target unless told otherwise: as many as the kernel has sites by default."""
+"""Default rows of a target: as many as the kernel has sites by default."""
 
 _OTHERS: Final = (0, 0, Owner.PROGRAM)
 _ALLOCATOR: Final = (0, 0, Owner.ALLOCATOR)
@@ -28,7 +28,7 @@ _Key = tuple[int, int, Owner]
 
 
 class _Taken(NamedTuple):
-    """What one call took away. Sizes in bytes."""
+    """Memory that one call unmapped. Sizes in bytes."""
 
     freed: int
     other_threads: int
@@ -59,10 +59,10 @@ class Unmaps:
     """The rows of one target.
 
     Args:
-        max_sites: Rows; calls of any more are booked on one row for all of them.
+        max_sites: Maximum rows; further callers share one row.
 
     Attributes:
-        n_without_row: Calls that found no room for a row of their own.
+        n_without_row: Calls on the shared row (map full).
     """
 
     def __init__(self, max_sites: int = MAX_SITES) -> None:
@@ -74,18 +74,18 @@ class Unmaps:
         self._open: dict[int, tuple[_Row, _Taken, bool]] = {}
 
     def book(self, tid: int, function: str, giver: Giver, pieces: Iterable[Piece[MapCall]]) -> None:
-        """A call takes pieces of the map away; it may yet fail.
+        """Book a call that removes pieces of the map; it may still fail.
 
         Args:
-            tid: To take it back by: see ``take_back``.
-            pieces: What was mapped in its range.
+            tid: Thread of the call, for ``take_back``.
+            pieces: Mapped pieces in its range.
         """
         pieces = list(pieces)
         key = self._key(giver, pieces)
         row = self._rows.get(key)
         has_row = row is not None
         if row is None:
-            # The two rows that are for many always find room.
+            # The two shared rows are added even if the table is full.
             has_row = len(self._rows) < self._max_sites or key in (_OTHERS, _ALLOCATOR)
             row = self._add(key) if has_row else self._rows.get(_OTHERS) or self._add(_OTHERS)
         if function not in row.functions:
@@ -96,24 +96,24 @@ class Unmaps:
         self._open[tid] = row, taken, has_row
 
     def settle(self, tid: int) -> None:
-        """The last call of a thread has succeeded."""
+        """Confirm the last call of a thread, which has succeeded."""
         self._open.pop(tid, None)
 
     def take_back(self, tid: int) -> None:
-        """The last call of a thread, where it was booked, has failed: it gave nothing back."""
+        """Undo the last call of a thread, if it was booked, because it failed."""
         row, taken, has_row = self._open.pop(tid, (None, None, True))
         if row is not None and taken is not None:
             row.add(taken, -1)
             self.n_without_row -= not has_row
 
     def reclassify_stack(self, stack_key: int, owner: Owner) -> None:
-        """Say on whose behalf a stack gives back, also from now on."""
+        """Set the owner of a stack's calls, also of future ones."""
         self._owner_of_stack[stack_key] = owner
         for row in self._of_stack.get(stack_key, ()):
             row.owner = owner
 
     def totals(self, slot: int) -> list[UnmapTotals]:
-        """All rows at which a call has succeeded.
+        """All rows with a successful call.
 
         Args:
             slot: The target's.
@@ -142,7 +142,7 @@ class Unmaps:
         owner = self._owner_of_stack.get(giver.stack_key)
         if owner is Owner.ALLOCATOR:
             return _ALLOCATOR
-        # Of a hundred thousand threads that end each may unmap another's stack.
+        # Each of a hundred thousand ending threads may unmap another's stack.
         thread_uid = 0 if owner is Owner.C_LIBRARY else giver.thread_uid
         return thread_uid, giver.stack_key, Owner.PROGRAM
 

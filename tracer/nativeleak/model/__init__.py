@@ -1,4 +1,4 @@
-"""Frozen data that every other part speaks: frames, stacks, sites, snapshots. Standard library only."""
+"""Frozen data that all other packages share: frames, stacks, sites, snapshots. Standard library only."""
 
 from nativeleak.model.coverage import Coverage, StackCoverage
 from nativeleak.model.process import TargetEnd, TargetInfo, ThreadInfo

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class TargetEnd(StrEnum):
-    """What had become of the target when the trace ended; the values are those of the JSON report."""
+    """State of the target at the end of the trace; the values are those of the JSON report."""
 
     RUNNING = "running"
     EXITED = "exited"
@@ -22,12 +22,12 @@ class TargetInfo:
 
     Attributes:
         slot: Small number of the target within the trace, from 0.
-        pid: As the caller's PID namespace sees it.
+        pid: PID in the namespace of the tracer.
         comm: Name of the main thread when the trace began.
         exe: Path of the executable in the target's own mount namespace.
-        jvm_version: Version of the Java virtual machine, None where the target is none.
+        jvm_version: Version of the Java virtual machine; None if the target is no JVM.
         allocators: Names of the objects whose allocator functions were probed.
-        end: What had become of it at the last snapshot.
+        end: Its state at the last snapshot.
         end_signal: The signal that killed it, 0 for none.
     """
 
@@ -43,12 +43,12 @@ class TargetInfo:
 
 @dataclass(frozen=True, slots=True)
 class ThreadInfo:
-    """One thread; ``uid`` tells apart two threads that had the same tid one after the other.
+    """One thread. Two threads that had the same TID one after the other differ in ``uid``.
 
     Attributes:
         uid: Number of the thread within the trace, from 1; 0 stands for threads beyond the limit.
         slot: The target it belongs to.
-        tid: As the kernel says.
+        tid: The kernel's TID.
         name: Last known name, kept after the thread's end.
         alive: Whether it was alive at the last snapshot.
     """

@@ -7,11 +7,11 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 N_SLICES: Final = 16
-"""Birth slices a site's outstanding memory is kept in (``NL_SLICES`` in ``bpf/nativeleak.h``)."""
+"""Number of birth slices of a site's outstanding memory (``NL_SLICES`` in ``bpf/nativeleak.h``)."""
 
 
 class Kind(StrEnum):
-    """What handed out the memory; the values are those of the JSON report."""
+    """Origin of the memory; the values are those of the JSON report."""
 
     HEAP = "heap"
     MAP = "map"
@@ -19,13 +19,13 @@ class Kind(StrEnum):
 
 
 class Owner(StrEnum):
-    """On whose behalf address space was mapped."""
+    """Owner of mapped address space."""
 
     PROGRAM = "program"
     ALLOCATOR = "allocator"
     JVM = "jvm"
     C_LIBRARY = "c-library"
-    """The C library, for the stacks of threads. Said of who gives back only."""
+    """The C library, for the stacks of threads. Used for unmapping only."""
 
 
 class SiteKey(NamedTuple):
@@ -45,10 +45,10 @@ class SiteKey(NamedTuple):
 
 
 class Uncertainty(NamedTuple):
-    """What sampling leaves open about outstanding memory.
+    """Uncertainty of sampled outstanding memory.
 
     Attributes:
-        n_sampled: Outstanding blocks that were kept by chance.
+        n_sampled: Outstanding blocks that were sampled.
         variance_bytes: Estimated variance of the outstanding bytes.
         variance_count: Estimated variance of the number of outstanding blocks.
     """
@@ -63,16 +63,16 @@ CERTAIN: Final = Uncertainty()
 
 @dataclass(frozen=True, slots=True)
 class SiteTotals:
-    """What one call site had allocated, freed and kept at one moment since the trace began. Sizes in bytes.
+    """Totals of one call site at one moment, counted from the start of the trace. Sizes in bytes.
 
     ``allocated - freed == outstanding`` holds for bytes and counts of every kind. Address space without access
-    (PROT_NONE) is ``reserved_bytes`` and no part of the others.
+    (PROT_NONE) counts only as ``reserved_bytes``.
 
     Attributes:
-        resident_bytes: How much of the outstanding memory is in memory; None for heap.
-        oldest_s: Age of the oldest outstanding allocation; None where nothing is outstanding.
+        resident_bytes: Resident part of the outstanding memory; None for heap.
+        oldest_s: Age of the oldest outstanding allocation; None if nothing is outstanding.
         slices: (bytes, count) outstanding by birth slice, oldest first; empty for map and brk.
-        uncertainty: Where the site's blocks were sampled; else the totals are exact.
+        uncertainty: Uncertainty of sampled totals; ``CERTAIN`` if they are exact.
     """
 
     key: SiteKey
@@ -101,21 +101,21 @@ class SiteTotals:
 
 @dataclass(frozen=True, slots=True)
 class UnmapTotals:
-    """What one thread gave back of the address space at one stack, since the trace began. Sizes in bytes.
+    """Address space that one thread unmapped at one stack since the trace began. Sizes in bytes.
 
-    Calls that failed are not in it. A mapping that is replaced by another is not given back.
+    Failed calls do not count, nor do mappings that another mapping replaced.
 
     Attributes:
-        number: Of the stack and thread within the target, from 0; stays what it is.
-        thread_uid: The thread (``ThreadInfo.uid``); 0 for what an allocator does, and for all beyond a limit.
+        number: Number of the stack and thread within the target, from 0; it never changes.
+        thread_uid: The thread (``ThreadInfo.uid``); 0 for an allocator, and for all threads beyond a limit.
         stack_key: The stack (``Stack.key``); 0 likewise.
-        owner: On whose behalf it was given back.
+        owner: Owner of the unmapping call.
         functions: The calls: munmap, mremap that shrinks, shmdt.
-        n_calls: Calls that succeeded, also those in whose range there was nothing.
-        freed_bytes: Accessible memory that a call of the window had mapped: what is booked off at the sites of these.
+        n_calls: Successful calls, also those of an empty range.
+        freed_bytes: Accessible memory that a call of the window had mapped; it counts as freed at that call's site.
         other_threads_bytes: The part of ``freed_bytes`` that other threads had mapped.
         reserved_bytes: Address space without access (PROT_NONE) that a call of the window had mapped.
-        older_bytes: What was mapped before the trace, or by nobody knows whom.
+        older_bytes: Memory that was mapped before the trace, or by an unknown call.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""What is known at one moment of a trace, and the facts that hold for all of it."""
+"""State of a trace at one moment, and facts of the whole trace."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COUNTERS: Final = (
 
 
 class Level(StrEnum):
-    """How much of the allocator's work is watched; the values are those of the JSON report."""
+    """Level of detail at which allocator calls are traced; the values are those of the JSON report."""
 
     EXACT = "exact"
     SAMPLED = "sampled"
@@ -34,14 +34,14 @@ class Level(StrEnum):
 
 
 class Window(NamedTuple):
-    """A part of the trace that was watched in one way.
+    """A part of the trace at one level of detail.
 
     Attributes:
         from_s: Seconds since the trace began.
-        to_s: Its end; that of the latest window is the moment of the snapshot.
+        to_s: Its end; the latest window ends at the snapshot.
         sample_bytes: Mean bytes from one sample to the next at level ``sampled``, 0 at the others.
         probe_hits: Times an allocator probe ran in it.
-        cost_s: CPU seconds of the targets that these are estimated to have taken.
+        cost_s: CPU seconds of the targets that these hits took, estimated.
         target_cpu_s: CPU seconds that the targets used in it.
     """
 
@@ -62,7 +62,7 @@ class TraceInfo:
         started: Wall-clock start, seconds since 1970 (UTC).
         backend: ``bpf-libbpf``, ``bpf-bcc``, ``strace`` or ``pmap``.
         probes: What was attached: ``("malloc", "mmap", "brk")``.
-        options: Options as given, for the record: names as on the command line.
+        options: Options of the command line, by name.
         coverage: What the engine could see.
     """
 
@@ -87,10 +87,10 @@ class Snapshot:
 
     Attributes:
         elapsed_s: Seconds since the trace began.
-        targets: All targets, with what has become of them.
+        targets: All targets, with their states.
         threads: Threads that are new or have changed since the last snapshot.
         sites: Every site that ever had anything outstanding, or whose totals changed since the last snapshot.
-        retired: Totals of sites that were dropped because their thread is gone and nothing of theirs is
+        retired: Totals of sites that were dropped because their thread has ended and they have nothing
             outstanding; one per target, keyed with thread 0 and stack 0.
         counters: By name, absolute since the trace began; at least ``COUNTERS``.
         rss_bytes: Resident memory of the targets together, 0 when they are gone.
@@ -99,8 +99,8 @@ class Snapshot:
         probe_cost_ns: Estimated cost of one hit on this machine, 0.0 where it was not measured.
         tracer_cpu_s: CPU seconds the tracer has used.
         tracer_max_rss_bytes: Highest resident memory of the tracer.
-        windows: In which way each part of the trace was watched so far, oldest first.
-        unmapped: Who gave address space back, all that ever did.
+        windows: Level of detail of each part of the trace so far, oldest first.
+        unmapped: All callers that unmapped address space so far.
     """
 
     elapsed_s: float

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class FrameKind(StrEnum):
-    """How the code of a frame came to be; the values are those of the JSON report."""
+    """Origin of a frame's code; the values are those of the JSON report."""
 
     NATIVE = "native"
     JAVA_COMPILED = "java-compiled"
@@ -19,16 +19,16 @@ class FrameKind(StrEnum):
 
 
 class FrameSource(StrEnum):
-    """How the walk came to a frame."""
+    """How the stack walk found a frame."""
 
     EXACT = "exact"
     """By unwind information, or the leaf itself."""
     GUESS = "guess"
-    """By a frame pointer, where the callee has no unwind information: a caller may be missing or made up."""
+    """By a frame pointer, because the callee has no unwind information: a caller may be missing or wrong."""
     SIGNAL = "signal"
-    """A signal interrupted it, at a place its call-site table says nothing of: what is above may be wrong."""
+    """A signal interrupted it at a place that its call-site table does not cover: frames above may be wrong."""
     FP = "fp"
-    """By a frame pointer, as asked for."""
+    """By a frame pointer, because the user asked for it."""
     GAP = "gap"
     """Frames are missing between it and the one before."""
 
@@ -40,16 +40,16 @@ class Frame:
     Attributes:
         function: Demangled name; for an unresolved frame the printed form ``0x7f12 [libfoo.so+0x1a2b]``.
         module: File name (no folder) of the mapped object, or None for anonymous memory.
-        ip: Address in the target; 0 where there is none. For a caller it is the return address.
+        ip: Address in the target, 0 if unknown. For a caller it is the return address.
         offset: Bytes from the start of the function; for an unresolved frame, from the start of the module's address
             space.
-        kind: How the code came to be.
-        file: Source file, where known.
-        line: Source line, counted from 1, where known.
-        build_id: Hex build id of the module, for source lines at report time; empty where there is none.
+        kind: Origin of the code.
+        file: Source file, if known.
+        line: Source line, counted from 1, if known.
+        build_id: Hex build id of the module, for source lines at report time; empty if it has none.
         module_offset: The address as the module's own ELF addresses count it, for source lines at report time; of a
             caller it is the return address, so lines are looked up one byte before.
-        found: How the walk came to it.
+        found: How the walk found it.
     """
 
     function: str
@@ -64,7 +64,7 @@ class Frame:
     found: FrameSource = FrameSource.EXACT
 
     def __hash__(self) -> int:
-        """Of what tells most frames apart: a recording looks each frame of each new stack up by it."""
+        """Hash of the fields that differ most: a recording looks up each frame of each new stack by it."""
         return hash((self.function, self.ip, self.offset, self.line))
 
 

@@ -1,7 +1,7 @@
 """Allocator functions by name, and the kind of call that each is (``calls.py``).
 
-One table for every allocator: glibc, musl, jemalloc, tcmalloc, mimalloc, and a program that brings its own under the
-standard names. Names that stand for one address are probed once.
+One table for every allocator: glibc, musl, jemalloc, tcmalloc, mimalloc, and programs with their own allocator under
+the standard names. Several names of one address are probed once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ OWN_NAMES: Final[Mapping[str, AllocCall]] = {
     "mi_realloc": AllocCall.REALLOC,
     "mi_free": AllocCall.FREE,
 }
-"""Names of their own under which allocators offer the same."""
+"""Names under which allocators offer the same functions."""
 
 _NOTHROW: Final = "RKSt9nothrow_t"
 _ALIGNED: Final = "St11align_val_t"
@@ -78,8 +78,8 @@ class ProbePoint(NamedTuple):
 
     Attributes:
         function: Its name.
-        kind: What its arguments mean.
-        offset: Of its first instruction in the file, bytes.
+        kind: Meaning of its arguments.
+        offset: File offset of its first instruction, bytes.
     """
 
     function: str
@@ -93,7 +93,7 @@ class ProbePoint(NamedTuple):
 
 
 def choose_points(offsets: Mapping[str, int]) -> list[ProbePoint]:
-    """What to probe in an object that defines these functions; empty when it is no allocator.
+    """Functions to probe in an object; empty if it is no allocator.
 
     Args:
         offsets: Function name -> file offset, of the names in ``ALL_NAMES`` that the object defines.

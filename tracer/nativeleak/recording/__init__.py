@@ -1,6 +1,6 @@
 """The recording file: schema, writer, reader.
 
-The reader is imported when it is asked for: the recorder only writes, and must stay small.
+The reader is imported on first use, because the recorder only writes and must stay small.
 """
 
 from __future__ import annotations

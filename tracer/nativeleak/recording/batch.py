@@ -1,6 +1,6 @@
-"""What one transaction of the writer holds: the difference between what is known and what a snapshot says.
+"""Rows of one transaction of the writer: the difference between the recording and a snapshot.
 
-Encoding changes nothing, so that a batch whose transaction failed can be written again elsewhere.
+Encoding changes no state, so that a batch whose transaction failed can be written again elsewhere.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _TABLES: Final = {
 
 @dataclass(slots=True)
 class Known:
-    """What the recording holds already.
+    """Contents of the recording so far.
 
     Attributes:
         frames: Id in the recording.
@@ -56,7 +56,7 @@ class Known:
         targets: By slot.
         threads: By uid.
         retired: Last totals of dropped sites, by kind, slot and owner.
-        unmapped: Last totals of who gave address space back, by slot and number.
+        unmapped: Last totals of callers that unmapped, by slot and number.
         retiring_slots: Targets whose retired totals grew with the last snapshot.
         elapsed_s: Time of the last snapshot.
     """
@@ -73,7 +73,7 @@ class Known:
     elapsed_s: float = 0.0
 
     def learn(self, batch: Batch) -> None:
-        """Takes over a batch that is now in the recording."""
+        """Add a batch that is now in the recording."""
         self.frames.update(batch.new_frames)
         self.sites.update(batch.sites)
         self.targets.update(batch.targets)
@@ -87,7 +87,7 @@ class Known:
         self.elapsed_s = batch.elapsed_s
 
     def everything_again(self, batch: Batch) -> Batch:
-        """The batch, with all that is known put before it: for a recording that starts anew in memory."""
+        """All known rows followed by the batch, for a recording that starts again in memory."""
         whole = Batch(self.elapsed_s)
         whole.rows["frames"] = [_frame_row(number, frame) for frame, number in self.frames.items()]
         whole.rows["targets"] = [_target_row(target) for target in self.targets.values()]
@@ -105,7 +105,7 @@ class Known:
 
 @dataclass(slots=True)
 class Batch:
-    """Rows by table, and what ``Known`` learns once they are committed."""
+    """Rows by table, and the changes of ``Known`` once they are committed."""
 
     elapsed_s: float
     rows: dict[str, list[Row]] = field(default_factory=lambda: {table: [] for table in _TABLES})
@@ -143,7 +143,7 @@ def encode(
     """The rows that bring the recording from ``known`` to the snapshot.
 
     Args:
-        known: What is in the recording; left as it is.
+        known: Contents of the recording; not changed.
         snapshot: State to add; None to add only the rest.
         stacks: Stacks to add or to replace.
         events: Notes to add: seconds since the start, word, sentence.
@@ -233,7 +233,7 @@ def _encode_unmapped(known: Known, batch: Batch, snapshot: Snapshot) -> None:
 
 
 def _dropped_sites(known: Known, batch: Batch, snapshot: Snapshot) -> Iterator[SiteTotals]:
-    """Sites whose totals have moved to ``retired`` with this snapshot, with totals of nothing."""
+    """Sites whose totals moved to ``retired`` with this snapshot, each with empty totals."""
     for where, totals in batch.retired.items():
         before = known.retired.get(where)
         if totals.allocated_count > (before.allocated_count if before else 0):
@@ -251,12 +251,12 @@ def _dropped_sites(known: Known, batch: Batch, snapshot: Snapshot) -> Iterator[S
 
 
 def _text(text: str) -> str:
-    """A name as SQLite can store it: bytes that were no UTF-8 (lone surrogates) become escapes."""
+    """A name that SQLite can store: lone surrogates, which stand for invalid UTF-8, become escapes."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _changed(before: SiteTotals, site: SiteTotals) -> bool:
-    """Whether a stored site says something new; its age alone does not, since the time of birth is what is stored."""
+    """Whether a site differs from the stored one. Its age does not count, because the time of birth is stored."""
     return (
         before.allocated_count != site.allocated_count
         or before.freed_count != site.freed_count
@@ -272,9 +272,9 @@ def _changed(before: SiteTotals, site: SiteTotals) -> bool:
 
 
 def _storable(site: SiteTotals) -> SiteTotals:
-    """The totals as 64 bits can hold them, what is outstanding unchanged.
+    """Totals that fit 64 bits, with the same outstanding memory.
 
-    A target that maps and unmaps 64 TiB without touching it comes to more within a second.
+    A target that maps and unmaps 64 TiB without touching it exceeds 64 bits within a second.
     """
     excess = site.allocated_bytes - _MAX_TOTAL
     if excess <= 0 and site.reserved_bytes <= _MAX_TOTAL:

@@ -1,4 +1,4 @@
-"""Opens a recording's database and finds out what is wrong with one that cannot be opened."""
+"""Opens a recording's database, and explains why one cannot be opened."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nativeleak.recording.schema import APPLICATION_ID, FORMAT_VERSION, SQLITE_M
 
 _BUSY_TIMEOUT_S: Final = 10.0
 _MAX_VALUE_BYTES: Final = 128 << 20
-"""Of one value in a recording; the samples of a million sites take 44 MB."""
+"""Limit of one value in a recording; the samples of a million sites take 44 MB."""
 # Views, triggers, virtual tables and generated columns are programs that run when the tables are read; we write none.
 _PROGRAMS: Final = """
 SELECT count(*) FROM sqlite_master AS made, pragma_table_xinfo(made.name) AS place
@@ -31,7 +31,7 @@ def connect_file(path: Path) -> sqlite3.Connection:
     """A checked read-only connection to the recording at ``path``.
 
     Raises:
-        RecordingError: It is no recording that can be read.
+        RecordingError: The file is no readable recording.
         OSError: The file cannot be read.
     """
     try:
@@ -53,22 +53,22 @@ def connect_file(path: Path) -> sqlite3.Connection:
     if not cut_off and header != SQLITE_MAGIC:
         raise _not_a_recording(str(path), "the file is empty" if not header else "it is no SQLite file")
     db = checked(_connect_recovered(resolved, journal), str(path))
-    with contextlib.suppress(sqlite3.Error):  # what is wrong with the table, the reader finds out
+    with contextlib.suppress(sqlite3.Error):  # the reader finds errors in the table
         if db.execute(_ENDED).fetchone():
             return db
     return _of_now(db, str(path))
 
 
 def _of_now(db: sqlite3.Connection, name: str) -> sqlite3.Connection:
-    """What a recording without an end holds at this moment.
+    """A copy of an unfinished recording, as it is at this moment.
 
-    It may be growing: its tables are read one after the other, and would not fit each other.
+    Such a recording may be growing. The reader reads its tables one after another: they would be of different moments.
 
     Raises:
-        RecordingError: It cannot be read.
+        RecordingError: The recording cannot be read.
     """
     with contextlib.closing(db):
-        copy = sqlite3.connect("", isolation_level=None)  # in a file of SQLite's own, where memory is not enough
+        copy = sqlite3.connect("", isolation_level=None)  # in a temporary file of SQLite if memory is not enough
         try:
             db.backup(copy)
         except sqlite3.Error as error:
@@ -78,10 +78,10 @@ def _of_now(db: sqlite3.Connection, name: str) -> sqlite3.Connection:
 
 
 def _refuse_strangers(path: Path, resolved: Path) -> None:
-    """SQLite would take a journal that lies beside the recording for a part of it, whoever made it.
+    """Refuse a journal beside the recording that another user may have made: SQLite would apply it.
 
     Raises:
-        RecordingError: One belongs to another user than the recording, or is no regular file.
+        RecordingError: A journal belongs to another user than the recording, or is no regular file.
     """
     owner = path.stat().st_uid
     for suffix in ("-journal", "-wal", "-shm"):
@@ -90,7 +90,7 @@ def _refuse_strangers(path: Path, resolved: Path) -> None:
             facts = beside.lstat()
             if not stat.S_ISREG(facts.st_mode) or facts.st_uid not in (owner, 0):
                 raise RecordingError(
-                    f"reading {path} failed: {beside.name} beside it is another user's",
+                    f"reading {path} failed: {beside.name} beside it belongs to another user",
                     "Remove that file, or copy the recording alone to a folder of your own.",
                 )
 
@@ -99,7 +99,7 @@ def connect_bytes(data: bytes, name: str) -> sqlite3.Connection:
     """A checked connection to a recording in memory.
 
     Raises:
-        RecordingError: The bytes are no recording that can be read.
+        RecordingError: The bytes are no readable recording.
     """
     if not data.startswith(SQLITE_MAGIC):
         raise _not_a_recording(name, "it is no SQLite file")
@@ -114,10 +114,10 @@ def connect_bytes(data: bytes, name: str) -> sqlite3.Connection:
 
 
 def checked(db: sqlite3.Connection, name: str) -> sqlite3.Connection:
-    """The connection, once it has proved to be a sound recording of a known format; closed otherwise.
+    """The connection, after a check that it is an intact recording of a known format; closed otherwise.
 
     Raises:
-        RecordingError: It has not.
+        RecordingError: The check failed.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -150,7 +150,7 @@ def checked(db: sqlite3.Connection, name: str) -> sqlite3.Connection:
 
 
 def damaged(name: str, why: object) -> RecordingError:
-    """The error for a recording that does not hold what it should."""
+    """The error for a damaged recording."""
     return RecordingError(
         f"reading {name} failed: the recording is damaged: {why}",
         "Was it copied while it was written, or without the -journal file beside it? Copy it again, or trace again.",
@@ -158,7 +158,7 @@ def damaged(name: str, why: object) -> RecordingError:
 
 
 def _connect_recovered(path: Path, journal: Path) -> sqlite3.Connection:
-    """A connection, after SQLite has rolled back what a killed writer left half done."""
+    """A connection, after SQLite has rolled back an unfinished transaction of a killed writer."""
     for mode in ("ro", "rw"):  # a hot journal cannot be rolled back through a read-only connection
         db = sqlite3.connect(_uri(path, mode), uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
         try:
@@ -169,7 +169,7 @@ def _connect_recovered(path: Path, journal: Path) -> sqlite3.Connection:
                 continue
         except sqlite3.DatabaseError:
             pass
-        return db  # what is wrong with it, if anything, is found out by ``checked``
+        return db  # ``checked`` finds any other error
     with tempfile.TemporaryDirectory(prefix="nativeleak-") as folder:
         copy = Path(folder) / "recording"
         shutil.copyfile(path, copy)

@@ -1,11 +1,11 @@
-"""Reads a recording, whole or cut off, without changing what it says.
+"""Reads a recording, complete or cut off, without changing it.
 
-Scope: needs neither the target nor its machine nor root. A file whose writer was killed in the middle of a commit has
-a journal beside it; SQLite rolls it back, in a private copy where the folder cannot be written.
+Scope: needs neither the target nor its machine nor root. A writer that was killed during a commit leaves a journal
+beside the file; SQLite rolls it back, in a private copy if the folder is not writable.
 
-Caveat: a recording is input from elsewhere. It is checked before use, and whatever does not decode is reported as
-damage; names in it are handed on as they are, reports make them harmless. The file has no checksums: a single flipped
-bit inside a number goes unnoticed.
+Caveat: a recording is untrusted input. It is checked before use, and data that does not decode is reported as damage.
+Names are passed on unchanged; reports escape them. The file has no checksums, so a flipped bit inside a number goes
+unnoticed.
 """
 
 from __future__ import annotations
@@ -37,16 +37,17 @@ from nativeleak.model import (
     UnmapTotals,
 )
 from nativeleak.recording import opening
+from nativeleak.recording.columns import check_columns, parse_number, parse_texts
 from nativeleak.recording.schema import Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
 from nativeleak.recording.values import parse_trace_values, parse_windows
 
 _UNREADABLE: Final = (sqlite3.Error, ValueError, KeyError, TypeError, IndexError, AttributeError, MemoryError)
-"""What decoding a damaged file raises."""
+"""Exceptions that decoding a damaged file raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInfo:
-    """What a snapshot says of the whole trace; attributes as in ``model.Snapshot``."""
+    """Facts of one snapshot about the whole trace; attributes as in ``model.Snapshot``."""
 
     elapsed_s: float
     rss_bytes: int
@@ -81,15 +82,16 @@ class Recording:
         threads: By ``ThreadInfo.uid``.
         snapshots: In the order they were taken.
         events: In the order they were added.
-        end_reason: Why the trace ended; None where the recorder was killed before it could say.
-        recording_error: Why and when the file could no longer be written, None where it always could.
-        windows: In which way each part of the trace was watched; empty in recordings older than this.
+        end_reason: Why the trace ended; None if the recorder was killed.
+        recording_error: Why and when the file could no longer be written; None if it always could.
+        windows: Level of detail of each part of the trace; empty in recordings of versions without windows.
     """
 
     def __init__(self, db: sqlite3.Connection, name: str) -> None:
         self.name = name
         self._db = db
         with self._damage_reported():
+            check_columns(db)
             values = dict(db.execute("SELECT name, value FROM trace"))
             self.info = parse_trace_values(values)
             self.end_reason: str | None = values.get("end_reason")
@@ -107,13 +109,13 @@ class Recording:
         """A recording from ``RecordingWriter.serialize`` or from the bytes of a file.
 
         Raises:
-            RecordingError: The bytes are no recording that can be read.
+            RecordingError: The bytes are no readable recording.
         """
         return cls(opening.connect_bytes(data, name), name)
 
     @cached_property
     def sites(self) -> tuple[SiteTotals, ...]:
-        """Latest totals of all sites, in the order of ``Samples.site_id``; dropped ones have totals of nothing."""
+        """Latest totals of all sites, in the order of ``Samples.site_id``; dropped sites have empty totals."""
         with self._damage_reported():
             rows = self._db.execute("SELECT * FROM sites ORDER BY id").fetchall()
             if [row[0] for row in rows] != list(range(len(rows))):
@@ -122,7 +124,7 @@ class Recording:
             return tuple(_site(row, self.elapsed_s, uncertain.get(row[0], CERTAIN)) for row in rows)
 
     def _uncertainties(self) -> dict[int, Uncertainty]:
-        """By site id, of the sites that were sampled."""
+        """Uncertainty of the sampled sites, by site id."""
         if not self._has_table("sampling"):
             return {}
         rows = self._db.execute("SELECT site_id, n_sampled, variance_bytes, variance_count FROM sampling")
@@ -130,25 +132,25 @@ class Recording:
 
     @cached_property
     def retired(self) -> tuple[SiteTotals, ...]:
-        """Totals of sites that were dropped, by kind, target and owner; part of what was allocated and freed."""
+        """Totals of dropped sites, by kind, target and owner; they are part of all allocated and freed bytes."""
         with self._damage_reported():
             return tuple(map(_retired, self._db.execute("SELECT * FROM retired")))
 
     @cached_property
     def unmapped(self) -> tuple[UnmapTotals, ...] | None:
-        """Who gave address space back, by target and number; None in recordings older than this."""
+        """Callers that unmapped, by target and number; None in recordings of versions that did not record them."""
         with self._damage_reported():
             if not self._has_table("unmapped"):
                 return None
             return tuple(map(_unmapped, self._db.execute("SELECT * FROM unmapped ORDER BY slot, number")))
 
     def _has_table(self, name: str) -> bool:
-        """Tables came with time: an older recording lacks the younger ones."""
+        """Whether the recording has a table: an older recording lacks tables that were added later."""
         return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
 
     @property
     def last_snapshot(self) -> SnapshotInfo:
-        """The last snapshot; one of nothing where none was made yet."""
+        """The last snapshot; an empty one before the first."""
         return self.snapshots[-1] if self.snapshots else NO_SNAPSHOT
 
     @property
@@ -157,7 +159,7 @@ class Recording:
         return self.snapshots[-1].elapsed_s if self.snapshots else 0.0
 
     def stack(self, key: int) -> Stack | None:
-        """The stack with this key; None where it was lost."""
+        """The stack with this key; None if it was lost."""
         with self._damage_reported():
             row = self._db.execute(
                 "SELECT frames, truncated, end FROM stacks WHERE key = ?", (to_signed(key),)
@@ -230,7 +232,7 @@ Row = tuple[Any, ...]
 
 def _target(row: Row) -> TargetInfo:
     slot, pid, comm, exe, jvm_version, allocators, end, end_signal = row
-    return TargetInfo(slot, pid, comm, exe, jvm_version, tuple(json.loads(allocators)), TargetEnd(end), end_signal)
+    return TargetInfo(slot, pid, comm, exe, jvm_version, parse_texts(allocators), TargetEnd(end), end_signal)
 
 
 def _thread(row: Row) -> ThreadInfo:
@@ -239,7 +241,7 @@ def _thread(row: Row) -> ThreadInfo:
 
 
 def _snapshot(row: Row) -> SnapshotInfo:
-    counters = {str(name): int(value) for name, value in json.loads(row[9]).items()}
+    counters = {str(name): parse_number(value) for name, value in json.loads(row[9]).items()}
     elapsed_s, rss_bytes, slice_s, probe_hits, cost_ns, target_cpu_s, tracer_cpu_s, max_rss_bytes = row[1:9]
     return SnapshotInfo(
         elapsed_s, rss_bytes, slice_s, probe_hits, cost_ns, target_cpu_s, tracer_cpu_s, max_rss_bytes, counters
@@ -276,7 +278,7 @@ def _site(row: Row, end_s: float, uncertainty: Uncertainty) -> SiteTotals:
         None if born_s is None else max(0.0, end_s - born_s),
         unpack_slices(slices),
         Owner(owner),
-        tuple(json.loads(functions)),
+        parse_texts(functions),
         uncertainty,
     )
 
@@ -296,7 +298,7 @@ def _unmapped(row: Row) -> UnmapTotals:
         thread_uid,
         to_unsigned(stack_key),
         Owner(owner),
-        tuple(json.loads(functions)),
+        parse_texts(functions),
         n_calls,
         freed_bytes,
         other_threads_bytes,

@@ -1,8 +1,8 @@
-"""Layout of the recording: tables, numbers and the packing of columns. What writer and reader both know.
+"""Layout of the recording, shared by writer and reader: tables, numbers and packed columns.
 
-Totals of a site live in ``sites`` as they were last seen; how they came about lives in ``snapshots.samples``, one
-compressed blob a snapshot that holds only the sites whose totals changed since their last sample. SQLite integers
-are signed, so stack keys and addresses are stored as the signed number with the same 64 bits.
+``sites`` has the latest totals of each site. ``snapshots.samples`` has their history: one compressed blob per snapshot,
+only of the sites whose totals changed since their last sample. SQLite integers are signed, so stack keys and addresses
+are stored as the signed number with the same 64 bits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 APPLICATION_ID: Final = 0x4E4C4B31
-"""``PRAGMA application_id``: "NLK1", what ``file(1)`` and the reader know a recording by."""
+"""``PRAGMA application_id``: "NLK1", by which ``file(1)`` and the reader recognise a recording."""
 
 FORMAT_VERSION: Final = 1
 """``PRAGMA user_version``; raised whenever an older reader would misread the file."""
@@ -54,7 +54,7 @@ _NO_RESIDENT: Final = -1
 
 
 class Sample(NamedTuple):
-    """Totals of one site at one snapshot; ``resident_bytes`` is -1 where it was not measured."""
+    """Totals of one site at one snapshot; ``resident_bytes`` is -1 if it was not measured."""
 
     site_id: int
     allocated_bytes: int
@@ -94,7 +94,7 @@ def pack_samples(samples: Sequence[Sample]) -> bytes:
 
 
 def unpack_samples(blob: bytes, n_samples: int) -> Samples:
-    """What ``pack_samples`` packed.
+    """Inverse of ``pack_samples``.
 
     Raises:
         ValueError: The blob does not hold ``n_samples`` samples.
@@ -113,9 +113,9 @@ def unpack_samples(blob: bytes, n_samples: int) -> Samples:
 
 
 def pack_slices(slices: Iterable[tuple[int, int]]) -> bytes:
-    """Birth slices as pairs of u32, or of i64 where one does not fit, after a letter that says which; empty for none.
+    """Birth slices as pairs of u32, or of i64 if one does not fit, after a letter that says which; empty for no slices.
 
-    Not compressed: setting zlib up for these few bytes took most of the time of a snapshot.
+    Not compressed: initialising zlib for these few bytes took most of the time of a snapshot.
     """
     flat = list(chain.from_iterable(slices))
     if not flat:
@@ -125,7 +125,7 @@ def pack_slices(slices: Iterable[tuple[int, int]]) -> bytes:
 
 
 def unpack_slices(blob: bytes) -> tuple[tuple[int, int], ...]:
-    """What ``pack_slices`` packed.
+    """Inverse of ``pack_slices``.
 
     Raises:
         ValueError: The blob is damaged.
@@ -144,7 +144,7 @@ def pack_ids(ids: Iterable[int]) -> bytes:
 
 
 def unpack_ids(blob: bytes) -> array[int]:
-    """What ``pack_ids`` packed.
+    """Inverse of ``pack_ids``.
 
     Raises:
         ValueError: The length is not a multiple of four.

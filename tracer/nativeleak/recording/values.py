@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from nativeleak.engines.registry import coverage_of
 from nativeleak.model import Coverage, Level, StackCoverage, TraceInfo, Window
+from nativeleak.recording.columns import parse_number, parse_seconds, parse_texts
 
 
 def trace_values(trace: TraceInfo) -> dict[str, str]:
@@ -30,48 +31,56 @@ def trace_values(trace: TraceInfo) -> dict[str, str]:
 
 
 def pack_windows(windows: Iterable[Window]) -> str:
-    """Windows as they stand in a row of the ``trace`` table, which each snapshot writes anew."""
+    """Windows as one row of the ``trace`` table, which each snapshot replaces."""
     return json.dumps([list(window) for window in windows])
 
 
 def parse_windows(text: str) -> tuple[Window, ...]:
-    """What ``pack_windows`` wrote.
+    """Inverse of ``pack_windows``.
 
     Raises:
-        ValueError: It does not hold what it should.
+        ValueError: The text is damaged.
     """
     return tuple(
-        Window(float(row[0]), float(row[1]), Level(row[2]), int(row[3]), int(row[4]), float(row[5]), float(row[6]))
+        Window(
+            parse_seconds(row[0]),
+            parse_seconds(row[1]),
+            Level(row[2]),
+            parse_number(row[3]),
+            parse_number(row[4]),
+            parse_seconds(row[5]),
+            parse_seconds(row[6]),
+        )
         for row in json.loads(text)
     )
 
 
 def parse_trace_values(values: Mapping[str, str]) -> TraceInfo:
-    """What ``trace_values`` wrote.
+    """Inverse of ``trace_values``.
 
     Raises:
         KeyError: A row is missing.
-        ValueError: A row does not hold what it should.
+        ValueError: A row is damaged.
     """
     return TraceInfo(
         version=values["version"],
-        started=float(values["started"]),
+        started=parse_seconds(values["started"]),
         backend=values["backend"],
         kernel=values["kernel"],
         machine=values["machine"],
         boot_id=values["boot_id"],
-        probes=tuple(str(probe) for probe in json.loads(values["probes"])),
-        min_size=int(values["min_size"]),
-        max_size=int(values["max_size"]),
-        sample_bytes=int(values["sample_bytes"]),
-        slice_s=float(values["slice_s"]),
+        probes=parse_texts(values["probes"]),
+        min_size=parse_number(values["min_size"]),
+        max_size=parse_number(values["max_size"]),
+        sample_bytes=parse_number(values["sample_bytes"]),
+        slice_s=parse_seconds(values["slice_s"]),
         options={str(name): str(value) for name, value in json.loads(values["options"]).items()},
         coverage=_parse_coverage(values["coverage"]) if "coverage" in values else coverage_of(values["backend"]),
     )
 
 
 def _parse_coverage(text: str) -> Coverage:
-    """What ``trace_values`` wrote; recordings of before have no such row."""
+    """Inverse of ``trace_values`` for this row, which older recordings do not have."""
     facts = json.loads(text)
     return Coverage(
         stacks=StackCoverage(facts["stacks"]),

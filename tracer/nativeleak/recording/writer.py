@@ -1,12 +1,12 @@
 """Writes a recording while the trace runs.
 
-The file appears with its tables and what is known at the start in it. Then one transaction a snapshot, with a rollback
-journal: after a kill at any moment the file opens and holds everything up to the last snapshot. When the file can no
-longer be written (disk full, I/O error) the recording goes on in memory, so that the trace still ends in a report; see
-``RecordingWriter.failed``.
+The file appears with its tables and the facts known at the start. Each snapshot is one transaction with a rollback
+journal: after a kill at any moment the file opens and holds everything up to the last snapshot. If the file can no
+longer be written (disk full, I/O error), the recording continues in memory, so that the trace still ends in a report;
+see ``RecordingWriter.failed``.
 
-Caveat: a site that is missing from a snapshot keeps its totals, unless its thread is dead and the retired totals of
-its target grew with that snapshot or the one before; then its totals are taken to be among the retired ones.
+Caveat: a site that is missing from a snapshot keeps its totals. Only if its thread has ended and the retired totals of
+its target grew with that snapshot or the one before, its totals count as retired.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _NO_TMPFILE: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT
 _NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOENT, errno.EXDEV, errno.ENOSYS)
 _COMPANIONS: Final = ("-journal", "-wal", "-shm")
 _GUARDS: Final = ("-journal", "-wal")
-"""SQLite believes what files of these names hold, whoever made them, but takes an empty one for none: in a folder where
-others may make files we make them first, and keep them."""
+"""SQLite trusts files of these names, whoever made them, but ignores an empty one. In a folder where others may create
+files we create them first, and keep them."""
 
 
 class RecordingWriter:
@@ -45,7 +45,7 @@ class RecordingWriter:
     Args:
         path: The file to create; a symbolic link is refused.
         trace: Facts of the trace that are known at its start.
-        targets: Those that are known then.
+        targets: Targets that are known then.
         overwrite: Replace an existing regular file.
 
     Raises:
@@ -76,20 +76,20 @@ class RecordingWriter:
 
     @property
     def failed(self) -> str | None:
-        """Why and when writing the file ended; None while the file is written. The recording goes on in memory."""
+        """Why and when writing the file failed, after which the recording continues in memory; None if it has not."""
         return self._failed
 
     def add_stacks(self, stacks: Iterable[Stack]) -> None:
-        """Takes stacks, named or renamed; they are written with the next snapshot or ``flush``, or when they are many.
+        """Add stacks, new or renamed; they are written with the next snapshot or ``flush``, or when many are waiting.
 
-        Ten thousand deep ones take a hundred megabytes while they wait.
+        Ten thousand deep stacks take a hundred megabytes while they wait.
         """
         self._stacks.update((stack.key, stack) for stack in stacks)
         if len(self._stacks) >= _MAX_WAITING:
             self.flush()
 
     def add_event(self, elapsed_s: float, what: str, text: str) -> None:
-        """Takes a note about the trace, written with the next snapshot or ``flush``.
+        """Add a note about the trace, written with the next snapshot or ``flush``.
 
         Args:
             elapsed_s: Seconds since the trace began.
@@ -99,16 +99,16 @@ class RecordingWriter:
         self._events.append((elapsed_s, what, text))
 
     def write_snapshot(self, snapshot: Snapshot) -> None:
-        """Writes everything taken so far and the snapshot, in one transaction."""
+        """Write everything added so far and the snapshot, in one transaction."""
         self._write(encode(self._known, snapshot, self._stacks.values(), self._events), snapshot.elapsed_s)
 
     def flush(self) -> None:
-        """Writes stacks and events taken so far."""
+        """Write the stacks and events added so far."""
         if self._stacks or self._events:
             self._write(encode(self._known, None, self._stacks.values(), self._events), self._known.elapsed_s)
 
     def finish(self, reason: str, elapsed_s: float, targets: Sequence[TargetInfo] = ()) -> None:
-        """Marks the recording as complete; one without this mark was cut off.
+        """Mark the recording as complete; a recording without this mark was cut off.
 
         Args:
             reason: Why the trace ended: ``"duration"``, ``"interrupted"``, ``"target ended"``, ...
@@ -120,11 +120,11 @@ class RecordingWriter:
         self._write(batch, elapsed_s)
 
     def serialize(self) -> bytes:
-        """The database as it stands, for ``Recording.from_bytes``; also when it lives in memory."""
+        """The database as bytes for ``Recording.from_bytes``, also if it is in memory."""
         return _serialized(self._db)
 
     def close(self) -> None:
-        """Writes what is left and closes the file. What was kept in memory is gone after this."""
+        """Write what is left and close the file. Data kept in memory is gone after this."""
         try:
             self.flush()
         finally:
@@ -180,7 +180,7 @@ class RecordingWriter:
         try:
             file.backup(memory)
         except sqlite3.Error:
-            # The file cannot even be read: what is known here is written again, names of older stacks are lost.
+            # The file cannot even be read. Known rows are written again; names of older stacks are lost.
             memory.close()
             self._db = sqlite3.connect(":memory:", isolation_level=None)
             self._begin_recording(self._db)
@@ -222,7 +222,7 @@ def _serialized(db: sqlite3.Connection) -> bytes:
 
 
 def _create(path: Path, content: bytes, *, overwrite: bool) -> tuple[Path, ...]:
-    """Make the file, and its guards in a folder where others may make files; which are these."""
+    """Create the file, and its guards if others may create files in its folder; returns the guards."""
     with contextlib.suppress(FileNotFoundError):
         mode = path.lstat().st_mode
         if not stat.S_ISREG(mode):
@@ -256,7 +256,7 @@ def _create(path: Path, content: bytes, *, overwrite: bool) -> tuple[Path, ...]:
 
 
 def _appear(path: Path, content: bytes) -> bool:
-    """Make a file that has its content from the moment it is there; False where this file system cannot."""
+    """Create a file that has its content from the moment it appears; False if this file system cannot."""
     folder = os.open(path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:

@@ -1,14 +1,14 @@
-"""Turns a recording into the report that all formats print: the one place that counts.
+"""Counts what a report says, from a recording. No format counts anything itself.
 
-Caveat: memory that an allocator took from the kernel for itself (``Owner.ALLOCATOR``) is no memory of the program on
-top of the blocks inside of it; it is kept apart and in no total.
+Caveat: memory that an allocator took from the kernel for itself (``Owner.ALLOCATOR``) holds the blocks that are counted
+already. It is reported apart, and no total includes it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, Final
@@ -29,199 +29,29 @@ from nativeleak.model import (
     Level,
     Owner,
     Stack,
-    TargetInfo,
-    TraceInfo,
+    StackCoverage,
     Uncertainty,
-    UnmapTotals,
     Window,
 )
-from nativeleak.recording import Event, Recording
+from nativeleak.recording import Recording
+from nativeleak.reports.report import (
+    Answer,
+    Listing,
+    Overhead,
+    Report,
+    Resident,
+    SiteReport,
+    Sums,
+    ThreadReport,
+    Totals,
+    TraceFacts,
+    UnmapReport,
+)
 
-_NO_TABLE: Final = "no table"  # how the walk of a stack ended that came to code without unwind rules: Stack.end
-_WITHOUT_STACKS: Final = ("strace", "pmap")
-_MIN_EXPLAINED_BYTES: Final = 1 << 20
+_NO_TABLE: Final = "no table"
+"""``Stack.end`` of a walk that reached code without unwind rules."""
 
 LOST_STACK: Final = Stack(0, (Frame("[stack lost]", None, 0, 0, FrameKind.UNRESOLVED),), end="lost")
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Sums over sites; bytes and counts."""
-
-    outstanding_bytes: int = 0
-    outstanding_count: int = 0
-    allocated_bytes: int = 0
-    allocated_count: int = 0
-    freed_bytes: int = 0
-    freed_count: int = 0
-    resident_bytes: int = 0
-    reserved_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SiteReport:
-    """One row of the report: a call site, or several merged.
-
-    Attributes:
-        id: Text id of the stack, made of its functions and offsets.
-        tid: 0 where threads were merged or were not told apart.
-        resident_bytes: None where it was not measured.
-        oldest_s: Age of the oldest outstanding allocation; None where nothing is outstanding.
-        stack: Leaf first; without frames where stacks were merged.
-        certainty: Between which bounds the true totals lie; None where they are exact.
-    """
-
-    id: str
-    kind: Kind
-    owner: Owner
-    functions: tuple[str, ...]
-    pid: int
-    tid: int
-    thread: str
-    n_threads: int
-    n_stacks: int
-    totals: Totals
-    resident_bytes: int | None
-    oldest_s: float | None
-    growth: Growth
-    stack: Stack
-    certainty: Certainty | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UnmapReport:
-    """Who gave address space back: one thread at one stack, or an allocator.
-
-    Attributes:
-        id: Text id of the stack, as that of a site.
-        tid: 0 where threads were not told apart.
-        stack: Leaf first; without frames for an allocator.
-    """
-
-    id: str
-    totals: UnmapTotals
-    pid: int
-    tid: int
-    thread: str
-    stack: Stack
-
-    @property
-    def given_bytes(self) -> int:
-        """What it gave back, without address space that was reserved only."""
-        return self.totals.freed_bytes + self.totals.older_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadReport:
-    """What a thread's sites hold."""
-
-    tid: int
-    name: str
-    alive: bool
-    outstanding_bytes: int
-    outstanding_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Overhead:
-    """What the trace cost.
-
-    Attributes:
-        probe_cost_ns: One hit of a probe; 0.0 where it was not measured.
-        target_cpu_pct: Estimated share of the target's CPU time that went into probes.
-        cost_s: CPU seconds of the target that went into probes, estimated.
-        core_pct: The same as a share of one core.
-        kernel_bytes: Memory of the kernel that our maps take.
-    """
-
-    cost_s: float
-    core_pct: float
-    kernel_bytes: int
-    probe_hits: int
-    probe_cost_ns: float
-    target_cpu_pct: float
-    tracer_cpu_s: float
-    tracer_max_rss_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Resident:
-    """Resident memory of the targets, first and last known, and how much of the change the sites account for."""
-
-    first_bytes: int
-    last_bytes: int
-    explained_bytes: float
-    growth: Growth
-
-    @property
-    def explained_pct(self) -> float | None:
-        """Share of the growth, never below 0; None where memory did not grow by a MiB at least: noise then."""
-        grown = self.last_bytes - self.first_bytes
-        return max(0.0, 100 * self.explained_bytes / grown) if grown >= _MIN_EXPLAINED_BYTES else None
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All that a report says, whatever its format.
-
-    Attributes:
-        name: The recording's path.
-        end_reason: Why the trace ended; None where the recorder was killed.
-        totals: By kind, without what allocators mapped for themselves.
-        jvm: The part of ``totals`` that the JVM allocated and mapped for itself.
-        backing: What allocators took from the kernel for themselves.
-        growth: Of the sum of all outstanding memory.
-        resident: None where resident memory is unknown.
-        sites: The rows to show, in order.
-        n_sites: Rows there would be without ``--min`` and ``--top``.
-        program_sites: Those of the program alone, for readers who want the JVM's apart.
-        n_program_sites: The same of them.
-        jvm_sites: All rows of what the JVM allocated and mapped for itself.
-        guessed: Outstanding bytes at stacks with a guessed caller, by the module whose unwind information is missing.
-        top_path: The site that holds most, and what its stack holds over all threads; None without any.
-        fastest: The fastest of the growing sites; None without any.
-        threads: Those that hold anything or live, largest first.
-        counters: At least ``model.COUNTERS``.
-        windows: In which way each part of the trace was watched, oldest first; one at least.
-        certainty: Of all outstanding heap memory; None where it is exact.
-        unmapped: Who gave address space back, most first; None where it was not recorded.
-    """
-
-    name: str
-    info: TraceInfo
-    targets: tuple[TargetInfo, ...]
-    duration_s: float
-    n_snapshots: int
-    end_reason: str | None
-    recording_error: str | None
-    events: tuple[Event, ...]
-    selection: Selection
-    totals: Mapping[Kind, Totals]
-    jvm: Totals
-    backing: Totals
-    backing_sites: tuple[SiteReport, ...]
-    growth: Growth
-    resident: Resident | None
-    sites: tuple[SiteReport, ...]
-    n_sites: int
-    program_sites: tuple[SiteReport, ...]
-    n_program_sites: int
-    jvm_sites: tuple[SiteReport, ...]
-    n_growing: int
-    top_path: tuple[SiteReport, int] | None
-    fastest: SiteReport | None
-    threads: tuple[ThreadReport, ...]
-    counters: Mapping[str, int]
-    guessed: Mapping[str, int]
-    overhead: Overhead
-    windows: tuple[Window, ...] = ()
-    certainty: Certainty | None = None
-    unmapped: tuple[UnmapReport, ...] | None = None
-
-    @property
-    def sample_bytes(self) -> int:
-        """Mean bytes from one sample to the next, the most where that changed; 0 where every block was kept."""
-        return max([self.info.sample_bytes, *(window.sample_bytes for window in self.windows)])
 
 
 def build(recording: Recording, selection: Selection) -> Report:
@@ -236,7 +66,7 @@ def build(recording: Recording, selection: Selection) -> Report:
     everything = _with_growth(table, measure(curves))
     program = everything[everything["owner"] != Owner.ALLOCATOR.value]
     backing = everything[everything["owner"] == Owner.ALLOCATOR.value]
-    whole = curves.grouped(_labels(len(table), program), 1)
+    holding = program[_is_shown(program, Metric.OUTSTANDING)]
 
     chosen = keep_threads(program, selection.thread)
     chosen = keep_functions(chosen, selection.function, recording.stack)
@@ -244,47 +74,34 @@ def build(recording: Recording, selection: Selection) -> Report:
     rows = _with_growth(merged, measure(curves.grouped(labels, len(merged))))
     rows = rows[_is_shown(rows, selection.metric)]
     of_jvm = rows["owner"] == Owner.JVM.value
-    holding = program[_is_shown(program, Metric.OUTSTANDING)]
-    of_program = holding[holding["owner"] == Owner.PROGRAM.value]
-    growing = of_program[of_program["verdict"] == "growing"]
     return Report(
-        name=recording.name,
-        info=recording.info,
-        targets=recording.targets,
-        duration_s=recording.elapsed_s,
-        n_snapshots=len(recording.snapshots),
-        end_reason=recording.end_reason,
-        recording_error=recording.recording_error,
-        events=recording.events,
+        trace=_trace_facts(recording),
         selection=selection,
-        totals={kind: _kind_totals(recording, program, kind) for kind in Kind},
-        jvm=_sum(program[program["owner"] == Owner.JVM.value]),
-        backing=_sum(backing),
-        backing_sites=_site_reports(recording, backing[_is_shown(backing, Metric.OUTSTANDING)]),
-        growth=measure(whole)[0],
+        sums=Sums(
+            by_kind={kind: _kind_totals(recording, program, kind) for kind in Kind},
+            jvm=_sum(program[program["owner"] == Owner.JVM.value]),
+            backing=_sum(backing),
+            growth=measure(curves.grouped(_labels(len(table), program), 1))[0],
+            certainty=_certainty(program[program["kind"] == Kind.HEAP.value]),
+        ),
         resident=_resident(recording),
-        sites=_site_reports(recording, rank(rows, selection), selection.by),
-        n_sites=len(rows),
-        program_sites=_site_reports(recording, rank(rows[~of_jvm], selection), selection.by),
-        n_program_sites=int((~of_jvm).sum()),
+        sites=_listing(recording, rows, selection),
+        program=_listing(recording, rows[~of_jvm], selection),
         jvm_sites=_site_reports(recording, rows[of_jvm], selection.by),
-        n_growing=len(growing),
-        top_path=_top_path(recording, of_program),
-        fastest=_first(recording, growing, "slope_bytes_per_s"),
+        backing_sites=_site_reports(recording, backing[_is_shown(backing, Metric.OUTSTANDING)]),
+        answer=_answer(recording, holding[holding["owner"] == Owner.PROGRAM.value]),
         threads=_threads(recording, holding),
-        guessed=_guessed(recording, holding),
-        counters=dict.fromkeys(COUNTERS, 0) | dict(recording.last_snapshot.counters),
-        overhead=_overhead(recording),
-        windows=recording.windows or (_only_window(recording),),
-        certainty=_certainty(program[program["kind"] == Kind.HEAP.value]),
         unmapped=_unmapped(recording, selection),
+        counters=dict.fromkeys(COUNTERS, 0) | dict(recording.last_snapshot.counters),
+        guessed=_guessed(recording, holding),
+        overhead=_overhead(recording),
     )
 
 
 def stack_id(stack: Stack) -> str:
     """Text id of a stack: the same for the same functions and offsets, wherever the modules were loaded.
 
-    One without frames is known by its key.
+    The id of a stack without frames is its key.
     """
     if not stack.frames:
         return f"{stack.key:016x}"
@@ -328,7 +145,7 @@ def _sum(table: pd.DataFrame) -> Totals:
 
 
 def _certainty(table: pd.DataFrame) -> Certainty | None:
-    """Of the sum over some sites."""
+    """Bounds of the sum over some sites; None where it is exact."""
     uncertainty = Uncertainty(
         int(table["n_sampled"].sum()), float(table["variance_bytes"].sum()), float(table["variance_count"].sum())
     )
@@ -336,8 +153,22 @@ def _certainty(table: pd.DataFrame) -> Certainty | None:
     return certainty(totals.outstanding_bytes, totals.outstanding_count, uncertainty)
 
 
+def _trace_facts(recording: Recording) -> TraceFacts:
+    return TraceFacts(
+        name=recording.name,
+        info=recording.info,
+        targets=recording.targets,
+        duration_s=recording.elapsed_s,
+        n_snapshots=len(recording.snapshots),
+        end_reason=recording.end_reason,
+        recording_error=recording.recording_error,
+        events=recording.events,
+        windows=recording.windows or (_only_window(recording),),
+    )
+
+
 def _only_window(recording: Recording) -> Window:
-    """Of a recording from before there were several."""
+    """The whole trace as one window, for recordings of versions that wrote no windows."""
     last = recording.last_snapshot
     sample_bytes = recording.info.sample_bytes
     level = Level.SAMPLED if sample_bytes else Level.EXACT if "malloc" in recording.info.probes else Level.SYSCALLS
@@ -345,7 +176,7 @@ def _only_window(recording: Recording) -> Window:
 
 
 def _kind_totals(recording: Recording, program: pd.DataFrame, kind: Kind) -> Totals:
-    """Sums over the sites of a kind and those that were dropped, which hold nothing but have allocated."""
+    """Sums over the sites of a kind, with retired sites: those hold nothing but have allocated."""
     totals = _sum(program[program["kind"] == kind.value])
     retired = [site for site in recording.retired if site.key.kind is kind and site.owner is not Owner.ALLOCATOR]
     return replace(
@@ -397,12 +228,12 @@ def _stack(recording: Recording, key: int) -> Stack:
     known = recording.stack(key)
     if known is not None and known.frames:
         return known
-    return Stack(key, ()) if recording.info.backend in _WITHOUT_STACKS else LOST_STACK
+    return LOST_STACK if recording.info.coverage.stacks is StackCoverage.ALL else Stack(key, ())
 
 
 def _unmapped(recording: Recording, selection: Selection) -> tuple[UnmapReport, ...] | None:
-    """Those that the selection's thread and function leave: neither merged nor cut, since they are no sites."""
-    if recording.unmapped is None or recording.info.backend in _WITHOUT_STACKS:
+    """Callers that pass the selection's thread and function filters; they are no sites, so none is merged or cut."""
+    if recording.unmapped is None or not recording.info.coverage.has_unmappers:
         return None
     pids = {target.slot: target.pid for target in recording.targets}
     table = keep_threads(unmap_table(recording), selection.thread)
@@ -421,6 +252,19 @@ def _by_given(row: UnmapReport) -> tuple[int, ...]:
     return -row.given_bytes, -row.totals.reserved_bytes, -row.totals.n_calls, row.totals.slot, row.totals.number
 
 
+def _listing(recording: Recording, rows: pd.DataFrame, selection: Selection) -> Listing:
+    return Listing(_site_reports(recording, rank(rows, selection), selection.by), len(rows))
+
+
+def _answer(recording: Recording, of_program: pd.DataFrame) -> Answer:
+    growing = of_program[of_program["verdict"] == "growing"]
+    return Answer(
+        n_growing=len(growing),
+        top_path=_top_path(recording, of_program),
+        fastest=_first(recording, growing, "slope_bytes_per_s"),
+    )
+
+
 def _first(recording: Recording, rows: pd.DataFrame, column: str) -> SiteReport | None:
     return next(iter(_site_reports(recording, rows.sort_values(column, ascending=False).head(1))), None)
 
@@ -435,7 +279,7 @@ def _top_path(recording: Recording, holding: pd.DataFrame) -> tuple[SiteReport, 
 
 
 def _guessed(recording: Recording, holding: pd.DataFrame) -> dict[str, int]:
-    """Bytes at stacks whose walk had to guess or stop, by the module of the first frame without unwind information."""
+    """Bytes at stacks with a guessed or missing caller, by the module of the first frame without unwind information."""
     by_stack = holding.groupby("stack_key")["outstanding_bytes"].sum()
     guessed: dict[str, int] = {}
     for key, n_bytes in zip(by_stack.index.to_numpy(), by_stack.tolist(), strict=True):
@@ -451,7 +295,7 @@ def _guessed(recording: Recording, holding: pd.DataFrame) -> dict[str, int]:
 
 
 def _threads(recording: Recording, holding: pd.DataFrame) -> tuple[ThreadReport, ...]:
-    """One row a tid, which is all that the sites of a report name a thread by; the latest owner of a tid names it."""
+    """One row a TID: sites of a report know a thread by its TID only. Its last thread gives the name."""
     by_tid = holding.groupby("tid")
     sums = by_tid[["outstanding_bytes", "outstanding_count"]].sum()
     tids = [int(tid) for tid in sums.index.to_numpy()]
@@ -461,7 +305,7 @@ def _threads(recording: Recording, holding: pd.DataFrame) -> tuple[ThreadReport,
     rows = []
     for tid in latest.keys() | n_bytes.keys():
         thread = latest.get(tid)
-        # TID 0 stands for threads that found no room: no thread of its own.
+        # TID 0 stands for threads beyond the limit: it is no thread of its own.
         if tid in n_bytes or (thread is not None and thread.alive and tid):
             name, alive = (thread.name, thread.alive) if thread else (UNKNOWN_THREAD, False)
             rows.append(ThreadReport(int(tid), name, alive, int(n_bytes.get(tid, 0)), int(n_blocks.get(tid, 0))))
@@ -486,7 +330,7 @@ def _resident(recording: Recording) -> Resident | None:
 
 def _overhead(recording: Recording) -> Overhead:
     last = recording.last_snapshot
-    # Where there was a budget its windows say what was measured in each; else all hits cost the same.
+    # With a budget each window has a measured cost; without one every hit costs the same.
     in_probes_s = sum(window.cost_s for window in recording.windows) or last.probe_hits * last.probe_cost_ns / 1e9
     whole_s = last.target_cpu_s or last.elapsed_s
     return Overhead(

@@ -1,26 +1,28 @@
-"""Folded stacks, one line a site: what flamegraph.pl, inferno and speedscope take."""
+"""Folded stacks, one line a site: the input of flamegraph.pl, inferno and speedscope."""
 
 from __future__ import annotations
 
 from itertools import chain
+from typing import BinaryIO
 
 from nativeleak.analysis.select import Metric
-from nativeleak.reports.build import Report, SiteReport
+from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.names import folded_name, folded_text
+from nativeleak.reports.output import encode_text
+from nativeleak.reports.report import Report, SiteReport
 
 
-def format_folded(report: Report) -> str:
-    """Frames root first below the thread's name, joined by ``;``, a space, the metric. Sites of nothing are left out.
+def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
+    """Frames root first below the thread's name, joined by ``;``, a space, the metric. Sites without any are left out.
 
     Bytes, a count, or for growth bytes a minute; whole numbers only.
     """
-    lines = []
-    for site in report.sites:
+    del options
+    for site in report.sites.rows:
         value = metric_value(site, report.selection.metric)
         if value > 0:
             frames = map(folded_name, reversed(site.stack.frames))
-            lines.append(f"{';'.join(chain([folded_text(site.thread)], frames))} {value}\n")
-    return "".join(lines)
+            stream.write(encode_text(f"{';'.join(chain([folded_text(site.thread)], frames))} {value}\n"))
 
 
 def metric_value(site: SiteReport, metric: Metric) -> int:

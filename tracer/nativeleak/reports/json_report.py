@@ -1,35 +1,75 @@
-"""The JSON report, schema ``nativeleak.report/1``: keys that scripts and dashboards may rely on.
+"""The JSON report, schema ``nativeleak.report/1``: scripts and dashboards may rely on its keys.
 
-Source: interfaces.md, "JSON report"; keys beyond that page may change. With filters the totals are those of the whole
-trace, ``filtered`` is true and ``shown`` says how many of the sites are listed.
+Source: interfaces.md, "JSON report"; keys that are not on that page may change. With filters the totals are those of
+the whole trace, ``filtered`` is true and ``shown`` says how many of the sites are listed.
 """
 
 from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from nativeleak import __version__
 from nativeleak.analysis.certainty import Certainty
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import By
 from nativeleak.model import Frame, Kind, TargetInfo, Window
-from nativeleak.reports.build import Report, SiteReport, Totals, UnmapReport
+from nativeleak.reports.formats import WriteOptions
+from nativeleak.reports.output import encode_text
+from nativeleak.reports.report import (
+    Overhead,
+    Report,
+    Resident,
+    SiteReport,
+    ThreadReport,
+    Totals,
+    TraceFacts,
+    UnmapReport,
+)
 
 SCHEMA: Final = "nativeleak.report/1"
 
 Json = dict[str, Any]
 
 
-def format_json(report: Report) -> str:
-    """The report as one JSON object on one line, ASCII only: indenting costs five times the time of all the rest."""
-    return json.dumps(_report(report), allow_nan=False) + "\n"
+def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
+    """The report as one JSON object on one line, ASCII only: indenting takes five times as long as all the rest."""
+    del options
+    stream.write(encode_text(json.dumps(_report(report), allow_nan=False)))
+    stream.write(b"\n")
 
 
 def _report(report: Report) -> Json:
-    info, selection, overhead = report.info, report.selection, report.overhead
-    targets = [_target(target) for target in report.targets]
+    selection = report.selection
+    return {
+        **_trace(report.trace),
+        "totals": {
+            kind.value: _totals(totals) | _sampling(report.sums.certainty if kind is Kind.HEAP else None)
+            for kind, totals in report.sums.by_kind.items()
+        },
+        "growth": _growth(report.sums.growth),
+        "resident": _resident(report.resident),
+        "completeness": dict(report.counters) | _sampling_error(report.sums.certainty),
+        "overhead": _overhead(report.overhead),
+        "by": selection.by.value,
+        "metric": selection.metric.value,
+        "filtered": selection.is_filtered,
+        "shown": {"sites": len(report.sites.rows), "of": report.sites.n_all},
+        "recording": {"end_reason": report.trace.end_reason, "error": report.trace.recording_error},
+        "notes": [{"elapsed_s": e.elapsed_s, "what": e.what, "text": e.text} for e in report.trace.events],
+        "threads": [_thread(thread) for thread in report.threads],
+        "sites": [_site(site, selection.by) for site in report.sites.rows],
+        "allocator_backing": _totals(report.sums.backing)
+        | {"sites": [_site(site, By.SITE_AND_THREAD) for site in report.backing_sites]},
+        "unmapped": None if report.unmapped is None else [_unmapped(row) for row in report.unmapped],
+    }
+
+
+def _trace(trace: TraceFacts) -> Json:
+    """What was traced where, by what and how: the first keys of the report."""
+    info = trace.info
+    targets = [_target(target) for target in trace.targets]
     return {
         "schema": SCHEMA,
         "tool": {"version": info.version, "backend": info.backend, "reported_by": __version__},
@@ -38,62 +78,54 @@ def _report(report: Report) -> Json:
         "targets": targets,
         "window": {
             "started": datetime.fromtimestamp(info.started, UTC).isoformat(timespec="milliseconds"),
-            "duration_s": report.duration_s,
-            "snapshots": report.n_snapshots,
+            "duration_s": trace.duration_s,
+            "snapshots": trace.n_snapshots,
         },
         "mode": {
             "probes": list(info.probes),
-            "sample_bytes": report.sample_bytes,
+            "sample_bytes": trace.sample_bytes,
             "min_size": info.min_size,
             "max_size": info.max_size,
-            "sampled": report.sample_bytes > 0,
-            "windows": [_window(window) for window in report.windows],
+            "sampled": trace.sample_bytes > 0,
+            "windows": [_window(window) for window in trace.windows],
             "options": dict(info.options),
         },
-        "totals": {
-            kind.value: _totals(totals) | _sampling(report.certainty if kind is Kind.HEAP else None)
-            for kind, totals in report.totals.items()
-        },
-        "growth": _growth(report.growth),
-        "resident": report.resident
-        and {
-            "first_bytes": report.resident.first_bytes,
-            "last_bytes": report.resident.last_bytes,
-            "explained_bytes": round(report.resident.explained_bytes),
-            "explained_pct": None if (pct := report.resident.explained_pct) is None else round(pct, 1),
-            "growth": _growth(report.resident.growth),
-        },
-        "completeness": dict(report.counters) | _sampling_error(report),
-        "overhead": {
-            "probe_hits": overhead.probe_hits,
-            "probe_cost_ns": overhead.probe_cost_ns,
-            "estimated_cost_s": round(overhead.cost_s, 6),
-            "estimated_core_pct": round(overhead.core_pct, 4),
-            "estimated_target_cpu_pct": round(overhead.target_cpu_pct, 4),
-            "tracer_cpu_s": overhead.tracer_cpu_s,
-            "tracer_max_rss_bytes": overhead.tracer_max_rss_bytes,
-            "kernel_memory_bytes": overhead.kernel_bytes,
-        },
-        "by": selection.by.value,
-        "metric": selection.metric.value,
-        "filtered": selection.is_filtered,
-        "shown": {"sites": len(report.sites), "of": report.n_sites},
-        "recording": {"end_reason": report.end_reason, "error": report.recording_error},
-        "notes": [{"elapsed_s": e.elapsed_s, "what": e.what, "text": e.text} for e in report.events],
-        "threads": [
-            {
-                "tid": thread.tid,
-                "name": thread.name,
-                "alive": thread.alive,
-                "outstanding_bytes": thread.outstanding_bytes,
-                "outstanding_count": thread.outstanding_count,
-            }
-            for thread in report.threads
-        ],
-        "sites": [_site(site, selection.by) for site in report.sites],
-        "allocator_backing": _totals(report.backing)
-        | {"sites": [_site(site, By.SITE_AND_THREAD) for site in report.backing_sites]},
-        "unmapped": None if report.unmapped is None else [_unmapped(row) for row in report.unmapped],
+    }
+
+
+def _resident(resident: Resident | None) -> Json | None:
+    if resident is None:
+        return None
+    pct = resident.explained_pct
+    return {
+        "first_bytes": resident.first_bytes,
+        "last_bytes": resident.last_bytes,
+        "explained_bytes": round(resident.explained_bytes),
+        "explained_pct": None if pct is None else round(pct, 1),
+        "growth": _growth(resident.growth),
+    }
+
+
+def _overhead(overhead: Overhead) -> Json:
+    return {
+        "probe_hits": overhead.probe_hits,
+        "probe_cost_ns": overhead.probe_cost_ns,
+        "estimated_cost_s": round(overhead.cost_s, 6),
+        "estimated_core_pct": round(overhead.core_pct, 4),
+        "estimated_target_cpu_pct": round(overhead.target_cpu_pct, 4),
+        "tracer_cpu_s": overhead.tracer_cpu_s,
+        "tracer_max_rss_bytes": overhead.tracer_max_rss_bytes,
+        "kernel_memory_bytes": overhead.kernel_bytes,
+    }
+
+
+def _thread(thread: ThreadReport) -> Json:
+    return {
+        "tid": thread.tid,
+        "name": thread.name,
+        "alive": thread.alive,
+        "outstanding_bytes": thread.outstanding_bytes,
+        "outstanding_count": thread.outstanding_count,
     }
 
 
@@ -110,7 +142,7 @@ def _window(window: Window) -> Json:
 
 
 def _sampling(certainty: Certainty | None) -> Json:
-    """What an estimate rests on, and 95 % sure bounds of what is outstanding; nothing where totals are exact."""
+    """The samples behind an estimate, and 95 % bounds of outstanding memory; nothing where totals are exact."""
     if certainty is None:
         return {}
     return {
@@ -123,10 +155,10 @@ def _sampling(certainty: Certainty | None) -> Json:
     }
 
 
-def _sampling_error(report: Report) -> Json:
-    """Half the width of the bounds of all outstanding heap memory; 0 where it is exact."""
-    low, high = report.certainty.bytes95 if report.certainty else (0.0, 0.0)
-    least, most = report.certainty.count95 if report.certainty else (0.0, 0.0)
+def _sampling_error(certainty: Certainty | None) -> Json:
+    """Half the distance between the bounds of outstanding heap memory; 0 where it is exact."""
+    low, high = certainty.bytes95 if certainty else (0.0, 0.0)
+    least, most = certainty.count95 if certainty else (0.0, 0.0)
     return {"sampling_error_bytes": round((high - low) / 2), "sampling_error_count": round((most - least) / 2)}
 
 

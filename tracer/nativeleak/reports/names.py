@@ -1,7 +1,7 @@
-"""Names as they may be printed: whatever a traced process calls its threads and functions, it cannot steer a terminal.
+"""Makes names safe to print: no thread or function name of a traced process can control a terminal.
 
-Scope: control characters, line ends and bidirectional overrides become visible escapes. Angle brackets stay, C++ names
-consist of them; formats that are markup escape them themselves.
+Scope: control characters, line ends and bidirectional overrides become visible escapes. Angle brackets stay, because
+C++ names contain them; a markup format escapes them itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _KINDS: Final = {
 
 
 def printable(text: str) -> str:
-    """The text on one line, with everything that would not show as itself written as an escape."""
+    """The text on one line, every character that would not show as itself written as an escape."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escape(char) if unicodedata.category(char) in _UNPRINTABLE else char for char in text)
@@ -48,7 +48,7 @@ def folded_text(text: str) -> str:
 
 
 def place(frame: Frame) -> str:
-    """Where a frame's function is: module and source line, or how the code came to be; empty where unknown."""
+    """Module and source line of a frame, and how its code was made; empty where unknown."""
     parts = []
     if frame.kind is FrameKind.UNRESOLVED:
         return ""  # the name of an unresolved frame says its module already
@@ -56,7 +56,7 @@ def place(frame: Frame) -> str:
         parts.append(printable(frame.module))
     if frame.file:
         parts.append(printable(frame.file) + (f":{frame.line}" if frame.line else ""))
-    if frame.kind in _KINDS and frame.found is not FrameSource.GAP:  # a mark in brackets is nobody's code
+    if frame.kind in _KINDS and frame.found is not FrameSource.GAP:  # a mark in brackets is no code
         parts.append(f"({_KINDS[frame.kind]})")
     return "  ".join(parts)
 

@@ -1,19 +1,34 @@
-"""Puts a report where it was asked for: a file that is whole or not there, or standard output."""
+"""Puts a report where it was asked for: a file that is whole or not there, or standard output.
+
+Scope: bytes, of text and binary formats alike. Text comes as UTF-8; standard output gets it in its own encoding.
+"""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import os
 import stat
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from nativeleak.errors import NativeleakError
 
 
-def write_file(path: Path, text: str) -> None:
-    """Writes the text to ``path`` (mode 0600), replacing a regular file in one step.
+def encode_text(text: str) -> bytes:
+    """Text as every text format writes it: UTF-8, with an escape for what UTF-8 cannot hold."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+@contextlib.contextmanager
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """A stream into a new file (mode 0600) that takes the place of ``path`` in one step when the block ends well.
+
+    An error in the block leaves whatever was at ``path`` before.
 
     Raises:
         NativeleakError: ``path`` is a symbolic link or no regular file, or cannot be written.
@@ -28,8 +43,8 @@ def write_file(path: Path, text: str) -> None:
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
-        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        with open(descriptor, "wb") as file:
+            yield file
         Path(name).replace(path)
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -37,16 +52,42 @@ def write_file(path: Path, text: str) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def write_stdout(text: str) -> None:
-    """Writes the text to standard output; a reader that has gone away (``| head``) is no error.
+@contextlib.contextmanager
+def open_stdout(*, is_binary: bool = False) -> Iterator[BinaryIO]:
+    """A stream whose bytes go to standard output when the block ends well; after an error nothing is written.
+
+    A reader that has gone away (``| head``) is no error.
+
+    Args:
+        is_binary: The bytes are written as they are; else they are UTF-8 text, written in the encoding of
+            standard output.
 
     Raises:
         NativeleakError: Standard output cannot be written.
     """
+    kept = io.BytesIO()
+    yield kept
+    _write_stdout(kept.getbuffer(), is_binary=is_binary)
+
+
+def write_stdout(text: str) -> None:
+    """Write text to standard output, as ``open_stdout`` does.
+
+    Raises:
+        NativeleakError: Standard output cannot be written.
+    """
+    _write_stdout(memoryview(encode_text(text)), is_binary=False)
+
+
+def _write_stdout(data: memoryview, *, is_binary: bool) -> None:
+    encoding = codecs.lookup(sys.stdout.encoding or "utf-8").name
     try:
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
+        if is_binary or encoding == "utf-8":
+            sys.stdout.buffer.write(data)
+        else:
+            sys.stdout.buffer.write(str(data, "utf-8").encode(encoding, "backslashreplace"))
+        sys.stdout.buffer.flush()
     except BrokenPipeError:
         # Python flushes once more when it exits, and would complain then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

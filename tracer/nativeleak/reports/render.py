@@ -1,76 +1,33 @@
-"""One call from an open recording to the text of a report, for ``report`` and for the end of ``trace``."""
+"""One call from an open recording to a written report, for every format."""
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import Final
+from dataclasses import replace
+from typing import BinaryIO
 
 from nativeleak.analysis.select import Selection
 from nativeleak.recording import Recording
 from nativeleak.reports.build import build
-from nativeleak.reports.folded import format_folded
-from nativeleak.reports.json_report import format_json
-from nativeleak.reports.text import Line, text_lines
-
-DEFAULT_TOP: Final = 10
-"""Sites of a text report unless ``--top`` says otherwise; the other formats are complete."""
-
-DEFAULT_WIDTH: Final = 100
+from nativeleak.reports.formats import Format, WriteOptions
 
 
-class Format(StrEnum):
-    """Formats of a report; the values are those of ``--format``."""
+def write_report(
+    recording: Recording, stream: BinaryIO, format_: Format, selection: Selection, options: WriteOptions
+) -> None:
+    """Build the report and write it in a format.
 
-    TEXT = "text"
-    JSON = "json"
-    FOLDED = "folded"
-
-
-@dataclass(frozen=True, slots=True)
-class ReportOptions:
-    """What a report shows and how.
-
-    Attributes:
-        width: Columns of a text report.
-        colour: Whether a text report has the control codes of a terminal.
-        max_frames: Most frames a text report shows of one stack, None for all.
-    """
-
-    selection: Selection = field(default_factory=Selection)
-    width: int = DEFAULT_WIDTH
-    colour: bool = False
-    max_frames: int | None = 40
-
-
-def render(recording: Recording, *, format: Format, options: ReportOptions) -> str:  # noqa: A002 - the option's name
-    """The report as text, with a line end.
+    Args:
+        recording: Where the figures come from.
+        stream: Gets the report; the caller opens and closes it.
+        format_: One of ``formats.FORMATS``.
+        selection: The sites to show; without ``top`` the format's own default holds.
+        options: How the report is laid out.
 
     Raises:
         RecordingError: The recording is damaged.
         UsageError: A filter makes no sense.
+        OSError: The stream cannot be written.
     """
-    selection = options.selection
-    if format is Format.TEXT and selection.top is None:
-        selection = replace(selection, top=DEFAULT_TOP)
-    report = build(recording, selection)
-    match format:
-        case Format.JSON:
-            return format_json(report)
-        case Format.FOLDED:
-            return format_folded(report)
-        case Format.TEXT:
-            lines = list(text_lines(report, options.width, options.max_frames))
-            return _coloured(lines, options.width) if options.colour else "".join(f"{line.text}\n" for line in lines)
-
-
-def _coloured(lines: list[Line], width: int) -> str:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False)
-    with console.capture() as capture:
-        for line in lines:
-            console.print(Text(line.text, style=line.style), overflow="fold", soft_wrap=False)
-    return capture.get()
+    if selection.top is None:
+        selection = replace(selection, top=format_.default_top)
+    format_.load_writer()(build(recording, selection), stream, options)

@@ -1,35 +1,35 @@
 """The report for people: first the answer in a few lines, then the evidence.
 
-Scope: plain lines of text with a style each; ``render`` colours them for a terminal. Nothing in a line comes from the
-traced process unescaped.
+Scope: plain lines of text with a style each, coloured for a terminal. Names of the traced process are escaped.
 """
 
 from __future__ import annotations
 
+import io
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 from nativeleak.analysis.growth import Growth, Verdict
 from nativeleak.frames.headline import headline_frame
 from nativeleak.model import Kind
-from nativeleak.reports.build import Report, SiteReport
 from nativeleak.reports.completeness import Gap, gaps
+from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.names import place, printable
+from nativeleak.reports.output import encode_text
+from nativeleak.reports.report import Report, SiteReport
 from nativeleak.reports.text_sites import jvm_lines, site_lines
 from nativeleak.reports.text_unmapped import unmap_lines
 from nativeleak.units import format_bytes, format_duration
 
 _LABEL_WIDTH: Final = 16
 _NO_SNAPSHOT: Final = (
-    "not known: no snapshot was made yet when the recording was cut off; trace again, and for longer than the interval "
-    "between snapshots"
+    "unknown: the recording ends before its first snapshot; trace again, for longer than the interval between snapshots"
 )
 _MAX_THREADS: Final = 20
-_HITS: Final = {"strace": "system calls read", "pmap": "readings of all mappings"}
 _ROUTINE: Final = frozenset({"probes", "engine", "unwind", "level"})
-"""Events that belong to every trace, or are told in other words: they are in the JSON report."""
+"""Events of every trace, or that the report states in other words; all are in the JSON report."""
 
 
 class Line(NamedTuple):
@@ -37,6 +37,24 @@ class Line(NamedTuple):
 
     text: str
     style: str = ""
+
+
+def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
+    """The report as lines of text, coloured where the options ask for it."""
+    lines = list(text_lines(report, options.width, options.max_frames))
+    text = _coloured(lines, options.width) if options.colour else "".join(f"{line.text}\n" for line in lines)
+    stream.write(encode_text(text))
+
+
+def _coloured(lines: Sequence[Line], width: int) -> str:
+    from rich.console import Console  # only on a terminal: 14 MB
+    from rich.text import Text
+
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False)
+    with console.capture() as capture:
+        for line in lines:
+            console.print(Text(line.text, style=line.style), overflow="fold", soft_wrap=False)
+    return capture.get()
 
 
 def text_lines(report: Report, width: int, max_frames: int | None) -> Iterator[Line]:
@@ -58,19 +76,19 @@ def text_lines(report: Report, width: int, max_frames: int | None) -> Iterator[L
 
 
 def _answer(report: Report, width: int) -> Iterator[Line]:
-    started = datetime.fromtimestamp(report.info.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    who = ", ".join(f"{printable(target.comm)} (PID {target.pid})" for target in report.targets)
-    n_snapshots = _count(report.n_snapshots, "snapshot")
-    yield Line(f"{who}: traced for {format_duration(report.duration_s)} from {started}, {n_snapshots}", "bold")
+    started = datetime.fromtimestamp(report.trace.info.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    who = ", ".join(f"{printable(target.comm)} (PID {target.pid})" for target in report.trace.targets)
+    n_snapshots = _count(report.trace.n_snapshots, "snapshot")
+    yield Line(f"{who}: traced for {format_duration(report.trace.duration_s)} from {started}, {n_snapshots}", "bold")
     yield Line("")
     for gap in gaps(report):
         if gap.is_loss:
             yield from _labelled("ATTENTION", _sentence(gap), width, "bold red")
-    if not report.n_snapshots:
+    if not report.trace.n_snapshots:
         yield from _labelled("Outstanding", _NO_SNAPSHOT, width, "bold")
         return
     yield from _labelled("Outstanding", _outstanding(report), width, "bold")
-    yield from _labelled("Growth", _growth(report), width, _style(report.growth.verdict))
+    yield from _labelled("Growth", _growth(report), width, _style(report.sums.growth.verdict))
     for label, text in (
         ("Held by", _held_by(report)),
         ("Allocated in", _allocated_in(report)),
@@ -82,12 +100,12 @@ def _answer(report: Report, width: int) -> Iterator[Line]:
 
 
 def _outstanding(report: Report) -> str:
-    whole = sum(totals.outstanding_bytes for totals in report.totals.values())
-    allocated = sum(totals.allocated_bytes for totals in report.totals.values())
+    whole = report.sums.outstanding_bytes
+    allocated = report.sums.allocated_bytes
     if not allocated:
         return "nothing: no allocation was seen during the trace"
     parts = []
-    heap, mapped, brk = (report.totals[kind] for kind in Kind)
+    heap, mapped, brk = (report.sums.by_kind[kind] for kind in Kind)
     if heap.allocated_count:
         blocks = _count(heap.outstanding_count, "block")
         parts.append(f"heap {format_bytes(heap.outstanding_bytes)} in {blocks}")
@@ -96,8 +114,8 @@ def _outstanding(report: Report) -> str:
         parts.append(f"mapped {format_bytes(mapped.outstanding_bytes)} ({resident})")
     if brk.allocated_count:
         parts.append(f"brk {format_bytes(brk.outstanding_bytes)}")
-    if report.jvm.outstanding_bytes:
-        parts.append(f"of all this {format_bytes(report.jvm.outstanding_bytes)} by the JVM for itself")
+    if report.sums.jvm.outstanding_bytes:
+        parts.append(f"{format_bytes(report.sums.jvm.outstanding_bytes)} of all this belongs to the JVM itself")
     return (
         f"{format_bytes(whole)} allocated during the trace and not freed by its end, of {format_bytes(allocated)} "
         f"allocated: {'; '.join(parts)}"
@@ -105,9 +123,9 @@ def _outstanding(report: Report) -> str:
 
 
 def _growth(report: Report) -> str:
-    growth = report.growth
-    if growth.verdict is Verdict.UNDECIDED and report.n_snapshots < 4:
-        return f"undecided: {_count(report.n_snapshots, 'snapshot')} cannot tell; trace for longer"
+    growth = report.sums.growth
+    if growth.verdict is Verdict.UNDECIDED and report.trace.n_snapshots < 4:
+        return f"undecided: {_count(report.trace.n_snapshots, 'snapshot')} cannot show growth; trace for longer"
     return f"{_verdict(growth)}: {_rates(growth)}{_interval(growth)}"
 
 
@@ -121,7 +139,7 @@ def _interval(growth: Growth) -> str:
     low, high = growth.low_bytes_per_s, growth.high_bytes_per_s
     if low == high:
         return ""
-    return f" (95 % sure: between {_signed(low * 60)} and {_signed(high * 60)} a minute)"
+    return f" (95 % confidence: between {_signed(low * 60)} and {_signed(high * 60)} a minute)"
 
 
 def _verdict(growth: Growth) -> str:
@@ -129,13 +147,13 @@ def _verdict(growth: Growth) -> str:
         Verdict.GROWING: "growing",
         Verdict.STEADY: "steady",
         Verdict.SHRINKING: "shrinking",
-        Verdict.UNDECIDED: "undecided, neither growth nor its absence is certain",
+        Verdict.UNDECIDED: "undecided, growth is neither certain nor ruled out",
     }[growth.verdict]
 
 
 def _held_by(report: Report) -> str:
     holders = [thread for thread in report.threads if thread.outstanding_bytes]
-    if not holders or (len(holders) == 1 and not holders[0].tid):  # threads were not told apart
+    if not holders or (len(holders) == 1 and not holders[0].tid):  # the engine cannot see threads
         return ""
     top = holders[0]
     others = f", the rest by {_count(len(holders) - 1, 'other thread')}" if len(holders) > 1 else ""
@@ -146,19 +164,19 @@ def _held_by(report: Report) -> str:
 
 
 def _allocated_in(report: Report) -> str:
-    if report.top_path is None:
+    if report.answer.top_path is None:
         return ""
-    site, n_bytes = report.top_path
+    site, n_bytes = report.answer.top_path
     return f"{_function(site)}: {_share(report, n_bytes)} of it, {format_bytes(n_bytes)}"
 
 
 def _suspect(report: Report) -> str:
-    site = report.fastest
+    site = report.answer.fastest
     if site is None:
         return ""
-    more = f"; {_count(report.n_growing - 1, 'more site')} growing" if report.n_growing > 1 else ""
+    more = f"; {_count(report.answer.n_growing - 1, 'more site')} growing" if report.answer.n_growing > 1 else ""
     # No test can tell the two apart within one window: rss-ledger-and-verdicts.md 7.3, "Limits".
-    unless = f"unless it is a cache that takes longer than {format_duration(report.duration_s)} to fill"
+    unless = f"unless it is a cache that takes longer than {format_duration(report.trace.duration_s)} to fill"
     return f"{_function(site)} in thread {printable(site.thread)}: {_rates(site.growth)}, {unless}{more}"
 
 
@@ -179,7 +197,11 @@ def _resident(report: Report) -> str:
     course += f"last: {_signed(grown)}"
     if resident.explained_pct is None:
         return course
-    return f"{course}; what all call sites together gained explains {resident.explained_pct:.0f} % of that"
+    pct = round(resident.explained_pct)
+    if pct < 100:
+        return f"{course}; call sites account for {pct} % of it"
+    why = f" ({pct} %: some of that memory was already resident)" if pct > 100 else ""
+    return f"{course}; call sites account for all of it{why}"
 
 
 def _threads(report: Report) -> Iterator[Line]:
@@ -208,29 +230,29 @@ def _completeness(report: Report, width: int) -> Iterator[Line]:
         yield Line("  Nothing was lost: every allocation the probes saw is counted.")
     for gap in found:
         yield from _wrapped("  - " + _sentence(gap), "    ", width, "red" if gap.is_loss else "")
-    if report.backing.outstanding_bytes:
+    if report.sums.backing.outstanding_bytes:
         yield from _wrapped(
-            f"  - {format_bytes(report.backing.outstanding_bytes)} that allocators mapped for themselves is in no "
-            "total: the blocks inside of it are counted",
+            f"  - {format_bytes(report.sums.backing.outstanding_bytes)} that allocators mapped for themselves is not "
+            "in the totals, because the blocks inside it are counted",
             "    ",
             width,
         )
-    for event in (event for event in report.events if event.what not in _ROUTINE):
+    for event in (event for event in report.trace.events if event.what not in _ROUTINE):
         yield from _wrapped(f"  - at {format_duration(event.elapsed_s)}: {printable(event.text)}", "    ", width)
     yield Line("")
 
 
 def _overhead(report: Report, width: int) -> Iterator[Line]:
     cost = report.overhead
-    parts = [f"{cost.probe_hits:,} {_HITS.get(report.info.backend, 'probe hits')}"]
+    parts = [f"{cost.probe_hits:,} {printable(report.trace.info.coverage.hits)}"]
     if cost.probe_cost_ns:
         parts.append(
             f"about {cost.target_cpu_pct:.2g} % of the target's CPU time, {cost.core_pct:.2g} % of one core "
             f"(estimated; a hit with a shallow stack takes {cost.probe_cost_ns:,.0f} ns)"
         )
     parts.append(
-        f"the tracer itself used {cost.tracer_cpu_s:.1f} s of CPU and at most "
-        f"{format_bytes(cost.tracer_max_rss_bytes)} of memory, its maps {format_bytes(cost.kernel_bytes)} in the kernel"
+        f"the tracer used {cost.tracer_cpu_s:.1f} s of CPU time, at most "
+        f"{format_bytes(cost.tracer_max_rss_bytes)} of memory and {format_bytes(cost.kernel_bytes)} of kernel maps"
     )
     yield Line("Overhead of the trace", "bold")
     yield from _wrapped("  " + "; ".join(parts), "  ", width)
@@ -263,7 +285,7 @@ def _style(verdict: Verdict) -> str:
 
 
 def _share(report: Report, n_bytes: int) -> str:
-    whole = sum(totals.outstanding_bytes for totals in report.totals.values())
+    whole = report.sums.outstanding_bytes
     return f"{100 * n_bytes / whole:.1f} %" if whole else "-"
 
 

@@ -9,8 +9,8 @@ from typing import Final
 from nativeleak.analysis.growth import Growth, Verdict
 from nativeleak.analysis.select import By, Metric
 from nativeleak.model import Frame, FrameSource, Stack
-from nativeleak.reports.build import Report, SiteReport
 from nativeleak.reports.names import place, printable
+from nativeleak.reports.report import Report, SiteReport
 from nativeleak.runtimes.hotspot.purposes import jvm_purpose
 from nativeleak.units import format_bytes, format_duration
 
@@ -28,15 +28,15 @@ _LEGEND: Final = (
     "share       of all outstanding bytes",
     "outstanding allocated during the trace and not freed by its end; blocks: how many allocations",
     "mean block  outstanding / blocks; oldest: age of the oldest outstanding allocation",
-    "growth/min  bytes a minute over the trace; verdict: whether it is certain (95 %) and lasts",
-    "stacks      allocator first; each function was called by the one below it; [?]: a guess, see Completeness",
+    "growth/min  bytes per minute over the trace; verdict: whether growth is certain (95 %) and lasting",
+    "stacks      allocator first; each function was called by the one below it; [?] is a guess, see Completeness",
 )
 
 
 def site_lines(report: Report, max_frames: int | None) -> Iterator[Styled]:
     """The table of sites with their stacks and a legend; each line with its style."""
     yield _heading(report), "bold"
-    if not report.program_sites:
+    if not report.program.rows:
         yield "  none", ""
         yield "", ""
         return
@@ -46,7 +46,7 @@ def site_lines(report: Report, max_frames: int | None) -> Iterator[Styled]:
     extra = _extra_column(report.selection.metric)
     columns = "    #   share  outstanding      blocks  mean block   oldest     growth/min  verdict"
     yield (f"{columns:<92}{extra}" if extra else columns), "dim"
-    for number, site in enumerate(report.program_sites, 1):
+    for number, site in enumerate(report.program.rows, 1):
         yield from _site(report, number, site, max_frames)
         yield "", ""
 
@@ -58,13 +58,11 @@ def _heading(report: Report) -> str:
         By.THREAD: "Threads, all call sites together",
         By.POOL: "Call sites, threads of a pool together",
     }.get(selection.by, "Call sites")
-    shown, whole = len(report.program_sites), sum(totals.outstanding_bytes for totals in report.totals.values())
-    n_bytes = sum(site.totals.outstanding_bytes for site in report.program_sites)
+    shown, whole = len(report.program.rows), report.sums.outstanding_bytes
+    n_bytes = sum(site.totals.outstanding_bytes for site in report.program.rows)
     share = f", {100 * n_bytes / whole:.1f} % of what is outstanding" if whole else ""
     left_out = (
-        f" (--top {report.n_program_sites} shows all)"
-        if shown < report.n_program_sites and not selection.min_bytes
-        else ""
+        f" (--top {report.program.n_all} shows all)" if shown < report.program.n_all and not selection.min_bytes else ""
     )
     filters = [
         f"{option} {printable(str(value))}"
@@ -76,13 +74,11 @@ def _heading(report: Report) -> str:
         if value is not None
     ]
     only = f", only {' '.join(filters)}" if filters else ""
-    return (
-        f"{what} by {_METRIC_WORDS[selection.metric]}{only}: {shown:,} of {report.n_program_sites:,}{left_out}{share}"
-    )
+    return f"{what} by {_METRIC_WORDS[selection.metric]}{only}: {shown:,} of {report.program.n_all:,}{left_out}{share}"
 
 
 def jvm_lines(report: Report) -> Iterator[Styled]:
-    """What the JVM holds for itself, by what it is for: one line each, beneath the program's sites."""
+    """Memory that the JVM holds for itself, one line a purpose, below the program's sites."""
     if not report.jvm_sites:
         return
     sums: dict[str, list[int]] = {}
@@ -91,8 +87,8 @@ def jvm_lines(report: Report) -> Iterator[Styled]:
         row[0] += site.totals.outstanding_bytes
         row[1] += site.totals.outstanding_count
         row[2] += site.totals.reserved_bytes
-    whole = sum(totals.outstanding_bytes for totals in report.totals.values())
-    yield "Held by the JVM itself (not by the program's calls)", "bold"
+    whole = report.sums.outstanding_bytes
+    yield "Held by the JVM itself, not by the program's calls", "bold"
     yield "   share  outstanding      blocks     reserved  for", "dim"
     for purpose, (n_bytes, n_blocks, reserved) in sorted(sums.items(), key=lambda item: -item[1][0]):
         share = f"{100 * n_bytes / whole:.1f} %" if whole else "-"
@@ -105,7 +101,7 @@ def _extra_column(metric: Metric) -> str:
 
 
 def _site(report: Report, number: int, site: SiteReport, max_frames: int | None) -> Iterator[Styled]:
-    totals, whole = site.totals, sum(totals.outstanding_bytes for totals in report.totals.values())
+    totals, whole = site.totals, report.sums.outstanding_bytes
     share = f"{100 * totals.outstanding_bytes / whole:.1f} %" if whole else "-"
     mean = format_bytes(totals.outstanding_bytes // totals.outstanding_count) if totals.outstanding_count else "-"
     oldest = "-" if site.oldest_s is None else format_duration(site.oldest_s)
@@ -133,7 +129,7 @@ def _where(report: Report, site: SiteReport) -> str:
     else:
         who = f"thread {printable(site.thread)}" + (f" (TID {site.tid})" if site.tid else "")
     parts = [who, {"heap": "heap", "map": "mapped", "brk": "brk"}[site.kind.value]]
-    if len(report.targets) > 1:
+    if len(report.trace.targets) > 1:
         parts.insert(0, f"PID {site.pid}")
     if site.functions:
         parts[-1] += " by " + ", ".join(printable(name) for name in site.functions)
@@ -145,7 +141,7 @@ def _where(report: Report, site: SiteReport) -> str:
 
 
 def stack_lines(stack: Stack, max_frames: int | None) -> Iterator[Styled]:
-    """The frames, leaf first, recursion folded into one line, and where the stack is not whole, why."""
+    """The frames, leaf first, recursion folded into one line, then why the stack is incomplete if it is."""
     folded = _fold_recursion(stack.frames)
     shown = folded if max_frames is None or len(folded) <= max_frames else folded[: max_frames - 1] + folded[-1:]
     width = max((len(name) for name, _ in shown), default=0)
@@ -155,7 +151,7 @@ def stack_lines(stack: Stack, max_frames: int | None) -> Iterator[Styled]:
         yield f"        {name:<{min(width, 60)}}  {where}".rstrip(), ""
     if stack.frames and stack.end not in ("root", "lost"):
         remedy = " (trace with a larger --max-depth)" if stack.end == "depth" else ""
-        yield f"        ... the walk of the stack ended here: {printable(stack.end)}{remedy}", "dim"
+        yield f"        ... stack walk ended here: {printable(stack.end)}{remedy}", "dim"
 
 
 def _fold_recursion(frames: Sequence[Frame]) -> list[Styled]:
@@ -167,7 +163,7 @@ def _fold_recursion(frames: Sequence[Frame]) -> list[Styled]:
 
 
 def _marked_name(frame: Frame) -> str:
-    """The function, with a question mark where the walk is not sure of the frame."""
+    """The function, with a question mark where the frame is a guess."""
     name = printable(frame.function) or "[no name]"
     return f"{name}  [?]" if frame.found in (FrameSource.GUESS, FrameSource.SIGNAL) else name
 

@@ -1,7 +1,7 @@
-"""Who gave mapped memory back, in the text report: where a site that maps is held against, one line a caller.
+"""Callers that unmapped memory, in the text report: one line each, to compare with the sites that mapped it.
 
-Scope: shown where some of what was mapped is still there, or went from thread to thread; else it answers no question.
-All of it is in the JSON report.
+Scope: shown only where mapped memory is outstanding or one thread unmapped what another had mapped. The JSON report
+always has all callers.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import Final
 
 from nativeleak.frames.headline import headline_frame
 from nativeleak.model import Kind, Owner
-from nativeleak.reports.build import Report, UnmapReport
 from nativeleak.reports.names import place, printable
+from nativeleak.reports.report import Report, UnmapReport
 from nativeleak.units import format_bytes
 
 _MAX_ROWS: Final = 5
 
 
 def unmap_lines(report: Report) -> Iterator[tuple[str, str]]:
-    """The callers that gave most back, each line with its style; nothing where nobody would ask."""
+    """The callers that unmapped most, each line with its style; no line where the table would answer no question."""
     rows = [row for row in report.unmapped or () if row.totals.owner is Owner.PROGRAM and row.given_bytes]
-    is_asked = report.totals[Kind.MAP].outstanding_bytes or any(row.totals.other_threads_bytes for row in rows)
-    if not rows or not is_asked:
+    is_useful = report.sums.by_kind[Kind.MAP].outstanding_bytes or any(row.totals.other_threads_bytes for row in rows)
+    if not rows or not is_useful:
         return
-    yield "Mapped memory given back, by the caller of munmap, mremap or shmdt", "bold"
-    yield "      returned       calls  by", "dim"
+    yield "Unmapped memory, by the caller of munmap, mremap or shmdt", "bold"
+    yield "      unmapped       calls  by", "dim"
     for row in rows[:_MAX_ROWS]:
         yield f"  {format_bytes(row.given_bytes):>12} {row.totals.n_calls:>11,}  {_who(report, row)}", ""
     if len(rows) > _MAX_ROWS:
@@ -39,12 +39,12 @@ def _who(report: Report, row: UnmapReport) -> str:
     where = place(frame) if frame else ""
     parts = [printable(frame.function) + (f"  {where}" if where else "") if frame else "[no stack]"]
     parts.append(f"thread {printable(row.thread)}" + (f" (TID {row.tid})" if row.tid else ""))
-    if len(report.targets) > 1:
+    if len(report.trace.targets) > 1:
         parts.append(f"PID {row.pid}")
     for n_bytes, what in (
         (row.totals.other_threads_bytes, "of it mapped by other threads"),
         (row.totals.older_bytes, "of it older than the trace"),
-        (row.totals.reserved_bytes, "besides that was reserved only"),
+        (row.totals.reserved_bytes, "more that was only reserved"),
     ):
         if n_bytes:
             parts.append(f"{format_bytes(n_bytes)} {what}")

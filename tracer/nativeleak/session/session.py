@@ -37,7 +37,7 @@ from nativeleak.units import format_bytes, format_duration
 _TICK_S: Final = 0.05
 """Shortest time between two looks at what the engine has waiting: the ring buffer holds some 20,000 events."""
 _REST_S: Final = 0.2
-"""The same where little happens; what waits and what has been spent is glanced at each tick at first, then once."""
+"""The same where little happens. Urgent work is looked for at each tick at first, then once."""
 _IDLE_S: Final = 0.5
 _GARBAGE_THRESHOLDS: Final = (20_000, 50, 100)
 """The recorder's heap grows and has almost no reference cycles.
@@ -124,7 +124,7 @@ class Session:
                 self.has_begun = True
                 self._reporter.attached(self._headline(), engine.details, self.options.duration_s)
                 self._say_what_is_missing()
-                # Its own work is none of what the budget counts, but takes from the target where cores are scarce.
+                # The budget does not count the CPU time of this process, which the target lacks where cores are scarce.
                 with lowered_priority(wanted=engine.may_yield and bool(self.options.budget.max_overhead_pct)):
                     gc.freeze()
                     gc.set_threshold(*_GARBAGE_THRESHOLDS)

@@ -27,7 +27,7 @@ def interrupts(on_first: Callable[[], None], on_second: Callable[[], None] = lam
         n_signals += 1
         on_first()
         if n_signals > 1:
-            # At once: what observes hangs on this process, and the recording is whole up to its last snapshot.
+            # At once: the probes end with this process, and the recording is whole up to its last snapshot.
             on_second()
             os._exit(128 + number)
 

@@ -16,7 +16,7 @@ from nativeleak.process.check import check_target
 from nativeleak.process.jvm import read_jvm_version
 
 _GONE_S: Final = 0.2
-"""From the loss of its mappings to the end of a process."""
+"""A process ends at most so long after it has lost its mappings."""
 
 
 class Targets(Closing):
@@ -53,7 +53,7 @@ class Targets(Closing):
 
     @contextlib.contextmanager
     def told_if_gone(self) -> Iterator[None]:
-        """What fails within because a target has ended meanwhile fails for that reason.
+        """Report a failure within as the end of a target where one has ended meanwhile.
 
         A process that ends loses its mappings first: it looks as if it had no allocator.
 

@@ -1,7 +1,7 @@
-"""How much may be read and kept for naming one process, all its objects together.
+"""Limit of the bytes that are read and kept for the names of one process, for all its objects together.
 
-Scope: a sum with a limit. The files come from the target, which may map any number of them: limits on one file alone do
-not bound what they take together. A process of 500 objects, libLLVM among them, reads some 100 MB of symbol tables.
+Scope: a sum with a limit. The target may map any number of files, so limits per file do not bound their sum. A process
+with 500 objects, libLLVM among them, reads about 100 MB of symbol tables.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Final
 from nativeleak.symbols.source import ElfError
 
 MAX_READ_BYTES: Final = 2 << 30
-"""Of symbol tables and of files read for their checksums; half a minute's work."""
+"""Limit for symbol tables and files that are read for a checksum; half a minute's work."""
 MAX_KEPT_BYTES: Final = 256 << 20
-"""Of what stays in memory: indexes of symbol tables, unpacked ``.gnu_debugdata``."""
+"""Limit of bytes that stay in memory: indexes of symbol tables, unpacked ``.gnu_debugdata``."""
 
 
 class Budget:
-    """What may still be read and kept.
+    """Bytes that may still be read and kept.
 
     Args:
-        read_bytes: In all.
-        kept_bytes: In all.
+        read_bytes: Limit of all reads.
+        kept_bytes: Limit of all kept bytes.
     """
 
     def __init__(self, read_bytes: int = MAX_READ_BYTES, kept_bytes: int = MAX_KEPT_BYTES) -> None:
@@ -30,25 +30,25 @@ class Budget:
 
     @property
     def kept_bytes(self) -> int:
-        """What may still be kept, bytes."""
+        """Bytes that may still be kept."""
         return self._kept_bytes
 
     def read(self, n_bytes: int) -> None:
-        """Take note that so much is about to be read.
+        """Count bytes that are about to be read.
 
         Raises:
-            ElfError: It is more than is left; nothing may be read.
+            ElfError: They exceed the limit and must not be read.
         """
         if n_bytes > self._read_bytes:
-            raise ElfError("the files of this process have more symbols than are read")
+            raise ElfError("the symbols of this process exceed the limit for reading")
         self._read_bytes -= n_bytes
 
     def keep(self, n_bytes: int) -> None:
-        """Take note that so much is kept.
+        """Count bytes that are kept.
 
         Raises:
-            ElfError: It is more than is left; it may not be kept.
+            ElfError: They exceed the limit and must not be kept.
         """
         if n_bytes > self._kept_bytes:
-            raise ElfError("the files of this process have more symbols than are kept")
+            raise ElfError("the symbols of this process exceed the limit for memory")
         self._kept_bytes -= n_bytes

@@ -1,8 +1,7 @@
-"""Separate debug files of an object: by build id, by debug link, and the small one packed into the object itself.
+"""Separate debug files of an object: by build id, by debug link, and the small one inside the object itself.
 
-Scope: finding and opening, in the target's file system first and then in ours. A file is taken only if it belongs to
-the object: where the object has a build id the file must have the same, where it has none the checksum in the debug
-link must fit.
+Scope: finding and opening them, first in the target's file system, then in ours. The file must belong to the object: it
+must have the same build id, or, if the object has none, the checksum of the debug link.
 
 Source: "Debugging Information in Separate Files" and "MiniDebugInfo" in the GDB manual.
 """
@@ -22,7 +21,7 @@ from nativeleak.symbols.elf import BytesSource, ElfError, ElfFile, FileSource
 
 DEBUG_FOLDERS: Final = ("/usr/lib/debug",)
 MAX_DEBUGDATA_BYTES: Final = 64 << 20
-"""Size limit of an unpacked ``.gnu_debugdata``; what is used is a few MiB even for the largest libraries."""
+"""Size limit of an unpacked ``.gnu_debugdata``; the largest libraries need a few MiB."""
 
 _MAX_PACKED_BYTES: Final = 32 << 20
 _MAX_CHECKED_BYTES: Final = 1 << 30
@@ -33,7 +32,7 @@ Opener = Callable[[str], int]
 
 
 def debug_openers(pid: int) -> tuple[Opener, ...]:
-    """How to look for files: as the target sees them, then as we do."""
+    """Ways to open files: in the target's file system, then in ours."""
     return partial(open_in_root, pid), open_regular
 
 
@@ -48,13 +47,13 @@ def find_debug_file(
 
     Args:
         elf: The object.
-        path: Where the object lies as the target sees it.
+        path: Path of the object in the target's file system.
         openers: The file systems to look in, best first.
-        folders: Where debug files are collected.
-        budget: What may be read for all objects of the process.
+        folders: Folders of debug files.
+        budget: Limit for all objects of the process.
 
     Returns:
-        The debug file, open, for the caller to close; None where there is none that fits.
+        The open debug file, which the caller closes; None if no file matches.
     """
     for candidate in _candidates(elf, path, folders):
         for opener in openers:
@@ -69,10 +68,10 @@ def read_debugdata(elf: ElfFile, budget: Budget | None = None) -> ElfFile | None
 
     Args:
         elf: The object.
-        budget: What may be kept for all objects of the process.
+        budget: Limit for all objects of the process.
 
     Returns:
-        The unpacked file, in memory; None where there is none, it is damaged, or it is longer than
+        The unpacked file, in memory; None if it does not exist, is damaged, or is longer than
         ``MAX_DEBUGDATA_BYTES``.
     """
     try:
@@ -89,7 +88,7 @@ def read_debugdata(elf: ElfFile, budget: Budget | None = None) -> ElfFile | None
 
 
 def _candidates(elf: ElfFile, path: str, folders: Sequence[str]) -> Iterator[str]:
-    """Paths where the debug file may lie, best first."""
+    """Possible paths of the debug file, best first."""
     if len(elf.build_id) > 2:
         for folder in folders:
             yield f"{folder}/.build-id/{elf.build_id[:2]}/{elf.build_id[2:]}.debug"
@@ -124,7 +123,7 @@ def _belongs(elf: ElfFile, debug: ElfFile, budget: Budget) -> bool:
 
 
 def _crc32(elf: ElfFile, budget: Budget) -> int | None:
-    """Checksum of the whole file, None where it is too long to be read for that."""
+    """Checksum of the whole file; None if the file is too long."""
     size = elf.source.size
     if size > _MAX_CHECKED_BYTES:
         return None

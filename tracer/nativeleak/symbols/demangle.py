@@ -1,6 +1,6 @@
-"""Names as programmers write them: C++ and Rust, without what compilers add for themselves.
+"""Names as in the source: C++ and Rust, without additions of the compiler.
 
-Scope: one name at a time, never failing: what cannot be demangled is returned as it is.
+Scope: one name at a time. A name that cannot be demangled is returned unchanged; nothing raises.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Final
 
 import pycxxfilt
 
-# Copies of a function that a compiler makes for itself: GCC's clones, LLVM's promoted locals. A dot alone says
-# nothing: Go writes runtime.mallocgc.
+# Copies of a function by a compiler: GCC's clones, LLVM's promoted locals. A dot alone is no sign: Go writes
+# runtime.mallocgc.
 _CLONE: Final = re.compile(
     r"(?:\.(?:constprop|isra|part|lto_priv|llvm|localalias|specialized|__uniq)\.\d+|\.cold(?:\.\d+)?|\.localalias)+$"
 )
@@ -36,11 +36,11 @@ _MAX_CACHED: Final = 1024
 
 
 def demangle(name: str) -> str:
-    """The name of a function as its source has it; names that are not mangled come back unchanged.
+    """The name of a function as in its source; names that are not mangled come back unchanged.
 
-    Suffixes of clones are dropped, but for the part of a function that was moved away as unlikely, which is marked:
-    ``foo() [clone .cold]``. Control characters and lone surrogates are replaced, so that any name can be printed; of
-    more than 4,096 characters the rest is left out, which three dots say.
+    Suffixes of clones are dropped, except that of the unlikely part of a function: ``foo() [clone .cold]``. Control
+    characters and lone surrogates are replaced, so that any name can be printed. Three dots replace everything after
+    4,096 characters.
     """
     return _cached(name) if len(name) <= _MAX_CACHED else _shown(name)
 
@@ -59,7 +59,7 @@ def _shown(name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with ``?`` for what would upset a terminal or a database: control characters and lone surrogates."""
+    """The text with ``?`` for control characters and lone surrogates, which terminals and databases reject."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else "?" for each in text)
@@ -76,7 +76,7 @@ def _demangled(name: str) -> str:
 
 
 def _bound(name: str) -> int:
-    """How long the demangled name can become through references to its earlier parts, at most.
+    """Maximum length of the demangled name, given its references to earlier parts.
 
     References to C++ template arguments (``T_``), which do not nest, are not counted.
     """

@@ -1,8 +1,8 @@
 """ELF files: segments, sections, notes, symbol tables, and where in a file an address lies.
 
 Scope: 64-bit little-endian files (x86-64, aarch64), read only as far as naming addresses and placing probes needs. The
-files come from the target, so nothing in them is believed: every count and place is held against the size of the
-file, and whatever does not fit raises ``ElfError`` and nothing else.
+files come from the target and are not trusted: every count and offset is compared with the size of the file, and
+damage raises only ``ElfError``.
 
 Source: elf(5), the ELF gABI, glibc's elf/elf.h; for each structure the name is given where it is unpacked.
 """
@@ -33,7 +33,7 @@ SHT_GNU_VERSYM: Final = 0x6FFF_FFFF
 SHF_EXECINSTR: Final = 4
 SYMBOL_BYTES: Final = 24
 MAX_SYMBOLS: Final = 1 << 21
-"""Symbols read of one table; what is beyond stays unnamed. Sorting so many takes about 80 MB for a moment."""
+"""Maximum symbols read from one table; functions beyond have no names. Sorting them takes about 80 MB."""
 
 _EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")  # Elf64_Ehdr
 _PHDR: Final = struct.Struct("<IIQQQQQQ")  # Elf64_Phdr
@@ -79,11 +79,11 @@ class Section(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SymbolArea:
-    """Where a symbol table lies in the file; all of it is inside.
+    """Location of a symbol table, all of it inside the file.
 
     Attributes:
         offset: File offset of the first Elf64_Sym.
-        n_symbols: How many there are, at most ``MAX_SYMBOLS``.
+        n_symbols: Number of symbols, at most ``MAX_SYMBOLS``.
         strings_offset: File offset of the strings.
         strings_bytes: Their length.
         versions_offset: File offset of the symbol versions (``.gnu.version``), 0 for none.
@@ -100,10 +100,10 @@ class ElfFile:
     """One ELF file; a context manager, since it may hold a file open.
 
     Args:
-        source: Its bytes; closed with the object, and when it turns out to be no ELF file.
+        source: Its bytes; closed with the object, and if they are no ELF file.
 
     Raises:
-        ElfError: It is no 64-bit little-endian ELF file for x86-64 or aarch64, or its headers are damaged.
+        ElfError: The file is not a 64-bit little-endian ELF file for x86-64 or aarch64, or is damaged.
     """
 
     def __init__(self, source: Source) -> None:
@@ -120,7 +120,7 @@ class ElfFile:
 
         Raises:
             OSError: It cannot be opened.
-            ElfError: It is no ELF file that can be read.
+            ElfError: It is no readable ELF file.
         """
         return cls(FileSource(open_regular(path)))
 
@@ -136,7 +136,7 @@ class ElfFile:
 
     @cached_property
     def sections(self) -> tuple[Section, ...]:
-        """The section headers; empty where the file has none or the table lies outside of it."""
+        """The section headers; empty if the file has none or their table is outside the file."""
         offset, n_sections, names_index = self._section_table
         if not offset or not n_sections:
             return ()
@@ -156,10 +156,10 @@ class ElfFile:
         return next((each for each in self.sections if each.name == name and each.type != SHT_NOBITS), None)
 
     def section_data(self, name: str, max_bytes: int) -> bytes | None:
-        """The bytes of a section, None where there is none.
+        """The bytes of a section; None if the file has no such section.
 
         Raises:
-            ElfError: It lies outside of the file or is longer than ``max_bytes``.
+            ElfError: It is outside the file or longer than ``max_bytes``.
         """
         section = self.section(name)
         if section is None:
@@ -170,9 +170,9 @@ class ElfFile:
 
     @cached_property
     def build_id(self) -> str:
-        """The build id in hex; empty where there is none.
+        """The build id in hex; empty if the file has none.
 
-        Sections are asked before segments: in a separate debug file the segments point at bytes that are not there.
+        Sections come before segments, because segments of a separate debug file point at missing bytes.
         """
         places = [(each.offset, each.n_bytes) for each in self.sections if each.type == SHT_NOTE]
         places += [(each.offset, each.file_bytes) for each in self.segments if each.type == PT_NOTE]
@@ -190,7 +190,7 @@ class ElfFile:
 
     @cached_property
     def debug_link(self) -> tuple[str, int] | None:
-        """File name and CRC32 of the separate debug file (``.gnu_debuglink``), None where none is named."""
+        """File name and CRC32 of the separate debug file (``.gnu_debuglink``), None if the file names none."""
         try:
             data = self.section_data(".gnu_debuglink", 4096) or b""
         except ElfError:
@@ -203,7 +203,7 @@ class ElfFile:
 
     @cached_property
     def symtab(self) -> SymbolArea | None:
-        """The full symbol table, None where the file was stripped."""
+        """The full symbol table; None if the file was stripped."""
         return self._area_of_section(SHT_SYMTAB)
 
     @cached_property
@@ -218,24 +218,24 @@ class ElfFile:
             return None
 
     def name_at(self, area: SymbolArea, index: int) -> str:
-        """A string of a symbol table, at most 64 KiB; bytes that are no UTF-8 are replaced.
+        """A string of a symbol table, at most 64 KiB; invalid UTF-8 is replaced.
 
         Raises:
-            ElfError: It lies outside of the table, or the file was truncated.
+            ElfError: It is outside the table, or the file was truncated.
         """
         return self._string(area.strings_offset, area.strings_bytes, index)
 
     def vaddr_to_offset(self, vaddr: int) -> int | None:
-        """File offset of an address as the file counts them, None where no segment holds it."""
+        """File offset of a virtual address of the file; None if no segment contains it."""
         for segment in self.loads:
             if segment.vaddr <= vaddr < segment.vaddr + segment.file_bytes:
                 return vaddr - segment.vaddr + segment.offset
         return None
 
     def offset_to_vaddr(self, offset: int) -> int | None:
-        """The address of a file offset, None where no segment holds it; executable segments are asked first.
+        """The virtual address of a file offset; None if no segment contains it. Executable segments come first.
 
-        The kernel maps whole pages, so that the bytes around a segment are mapped with it and may be mapped twice.
+        The kernel maps whole pages, so the bytes around a segment are mapped with it and may be mapped twice.
         """
         for segment in self.loads:
             if segment.offset <= offset < segment.offset + segment.file_bytes:
@@ -284,7 +284,7 @@ class ElfFile:
         end = min(offset + n_bytes, self.source.size, offset + index + _MAX_NAME_BYTES)
         place, length = offset + index, _NAME_CHUNK
         if index < 0 or place >= end:
-            raise ElfError(f"reading a name failed: offset {index} lies outside of its string table")
+            raise ElfError(f"reading a name failed: offset {index} is outside its string table")
         while True:
             data = self.source.read(place, min(length, end - place))
             name, nul, _ = data.partition(b"\0")
@@ -339,7 +339,7 @@ class ElfFile:
         return tags
 
     def _count_dynamic(self, tags: dict[int, int], symbols: int, strings: int) -> int:
-        """Number of dynamic symbols, which no header tells: from a hash table, else from what follows the symbols."""
+        """Number of dynamic symbols, which no header contains: from a hash table, else from the table after them."""
         table = self.vaddr_to_offset(tags.get(_DT_HASH, -1))
         if table is not None:
             return int.from_bytes(self.source.read(table + 4, 4), "little")  # nchain
@@ -349,7 +349,7 @@ class ElfFile:
         return (strings - symbols) // SYMBOL_BYTES
 
     def _count_gnu_hash(self, table: int) -> int:
-        """Number of symbols that a DT_GNU_HASH table knows.
+        """Number of symbols in a DT_GNU_HASH table.
 
         The header is nbuckets, symoffset, bloom_size, bloom_shift; then come the 8-byte bloom words, the buckets and
         one chain word a symbol from symoffset on, of which bit 0 ends a chain. The longest bucket's chain ends last.
@@ -368,7 +368,7 @@ class ElfFile:
 
 
 def _notes(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
-    """(owner, type, content) of each note; ends at the first that does not fit."""
+    """(owner, type, content) of each note, up to the first that does not fit."""
     place = 0
     while place + _NHDR.size <= len(data):
         name_bytes, content_bytes, kind = _NHDR.unpack_from(data, place)

@@ -1,6 +1,6 @@
 """Functions of an ELF file by name: where allocator functions are, for probes and for checks.
 
-Scope: the other direction of ``symtab``. A function that a file only uses (undefined) is not in it.
+Scope: the inverse of ``symtab``. Functions that a file only uses (undefined symbols) are left out.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class FunctionSymbol(NamedTuple):
     """A function that a file defines.
 
     Attributes:
-        vaddr: Address as the file counts them; for an IFUNC that of the resolver, not of the function.
-        size: Length in bytes; 0 where the table does not say.
+        vaddr: Virtual address; of an IFUNC the address of its resolver, not of the function.
+        size: Length in bytes; 0 if the table does not have it.
         is_ifunc: The function is chosen when the program starts (STT_GNU_IFUNC).
     """
 
@@ -56,7 +56,7 @@ def find_function_offsets(path: str, names: Iterable[str]) -> dict[str, int]:
 
     Raises:
         OSError: The file cannot be opened.
-        ElfError: It is no ELF file that can be read.
+        ElfError: It is no readable ELF file.
     """
     with ElfFile.open(path) as elf:
         offsets = {

@@ -1,8 +1,8 @@
 """One mapped file with all the symbol tables that name its code.
 
-Scope: which tables there are and in which order they are asked. A full table (``.symtab``, the object's or that of its
-debug file) comes first; ``.gnu_debugdata`` holds what the dynamic table lacks; the dynamic table is asked last. Each is
-read when it is needed for the first time.
+Scope: the tables and the order in which they are searched. A full table (``.symtab`` of the object or of its debug
+file) comes first, then ``.gnu_debugdata``, which has functions that the dynamic table lacks, then the dynamic table.
+Each is read on first use.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nativeleak.symbols.elf import SYMBOL_BYTES, ElfError, ElfFile, SymbolArea
 from nativeleak.symbols.symtab import Symbol, SymbolTable
 
 _LABEL_BYTES: Final = 32
-"""So far a label without a size reaches where not all functions are named: a probe in malloc's first instructions."""
+"""Reach of a label without a size, if not all functions have names: enough for malloc's first instructions."""
 
 
 class SymbolizedObject:
@@ -24,10 +24,10 @@ class SymbolizedObject:
 
     Args:
         elf: The file; closed with the object.
-        path: Where it lies as the target sees it, for finding its debug file.
-        openers: The file systems to look in for its debug file, best first.
-        folders: Where debug files are collected.
-        budget: What may be read and kept for all objects of the process.
+        path: Its path in the target's file system, to find its debug file.
+        openers: The file systems to search for its debug file, best first.
+        folders: Folders of debug files.
+        budget: Limit for all objects of the process.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class SymbolizedObject:
         self._unread: list[Callable[[], SymbolTable | None]] = [first, self._dynsym]
 
     def lookup(self, vaddr: int) -> Symbol | None:
-        """The function at an address as the file counts them, None where no table names it.
+        """The function at a virtual address of the file; None if no table names it.
 
-        A function that is known to reach that far is preferred to a label before it, whichever table has it. Where only
-        exports are named a label tells of its beginning alone: what follows it may be code without a name.
+        A function whose size covers the address comes before a label without a size, in whichever table it is. If only
+        exports have names, a label counts only for its first bytes: the code after it may have no name.
         """
         label: Symbol | None = None
         for table in self._all_tables():

@@ -3,8 +3,8 @@
 Scope: reading the file and looking up addresses. Anybody may write to /tmp: a file that does not belong to the target's
 user or to root is not read, nor one behind a symbolic link.
 
-Source: tools/perf/Documentation/jit-interface.txt: lines of ``START SIZE NAME``, numbers in hex without 0x. Code is
-written when it is compiled, so that of two lines for one address the later holds.
+Source: tools/perf/Documentation/jit-interface.txt: lines of ``START SIZE NAME``, numbers in hex without 0x. A line
+is written when its code is compiled, so that the later of two lines for one address is valid.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Final
 from nativeleak.process.namespaces import open_in_root
 
 MAX_PERF_MAP_BYTES: Final = 64 << 20
-"""Of a longer file only the end is read, which holds what was compiled last."""
+"""Maximum bytes that are read, from the end of the file, which has the latest code."""
 MAX_PERF_MAP_LINES: Final = 1 << 18
-"""As many of the last lines are used: each takes 100 bytes for a moment, and the file is the target's to write."""
+"""Maximum lines, from the end: each takes 100 bytes for a moment, and the target may write any number."""
 
 # 200,000 lines take 0.8 s: a target that compiles all the time must not keep the tracer parsing all the time.
 _CHEAP_S: Final = 0.05
@@ -37,7 +37,7 @@ class PerfMapTable:
     """Code by address: pieces that do not overlap, each with the line that describes it.
 
     Args:
-        text: The text of the map; it is kept, since names are read from it when they are asked for.
+        text: The text of the map; it is kept, because names are read from it on demand.
     """
 
     def __init__(self, text: bytes) -> None:
@@ -57,7 +57,7 @@ class PerfMapTable:
         return len(self._starts)
 
     def lookup(self, ip: int) -> tuple[str, int] | None:
-        """Name of the code at an address and the offset from its start, None where none is known."""
+        """Name of the code at an address and the offset from its start; None if unknown."""
         index = bisect_right(self._starts, ip) - 1
         if index < 0 or ip >= self._ends[index]:
             return None
@@ -69,7 +69,7 @@ class PerfMapTable:
 
 
 def parse_perf_map(text: bytes) -> PerfMapTable:
-    """The table of a perf map; lines that make no sense are left out."""
+    """The table of a perf map; invalid lines are left out."""
     return PerfMapTable(text)
 
 
@@ -77,8 +77,8 @@ class PerfMap:
     """The perf map of one process, read again whenever it has changed.
 
     Args:
-        pid: The process, as we see it.
-        ns_pid: Its PID as it sees itself, which is in the name of the file.
+        pid: The process, by its PID in our namespace.
+        ns_pid: Its PID in its own namespace, which is in the name of the file.
         uid: The user it runs as.
     """
 
@@ -91,9 +91,9 @@ class PerfMap:
         self._rest_until_s = 0.0
 
     def refresh(self) -> bool:
-        """Read the file again if it has changed; what was read before stays when it is gone.
+        """Read the file again if it has changed; earlier names stay if the file is gone.
 
-        After a long file was parsed it is left alone for twenty times as long.
+        After parsing, the file is not read again for twenty times the parsing time.
 
         Returns:
             Whether it was read.
@@ -114,7 +114,7 @@ class PerfMap:
         return False
 
     def lookup(self, ip: int) -> tuple[str, int] | None:
-        """Name of the code at an address and the offset from its start, None where none is known."""
+        """Name of the code at an address and the offset from its start; None if unknown."""
         return self._table.lookup(ip)
 
     def _read(self, name: str, fd: int) -> bool:

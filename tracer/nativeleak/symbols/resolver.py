@@ -1,9 +1,8 @@
-"""Names for the instruction pointers of one process, while it lives and after.
+"""Names for the instruction pointers of one process, also after it has exited.
 
-Scope: one frame per instruction pointer; source lines and inlined frames are the report's business. Whatever happens to
-the target, an answer is given: at worst the frame is unresolved. Every mapped file is opened when it is first seen and
-kept open, so that names are found for a library that was unloaded or deleted, and after the target's end. Not safe for
-use by several threads at once.
+Scope: one frame per instruction pointer; the report adds source lines and inlined frames. Every address gives a frame,
+which may be unresolved. Each mapped file is opened when it is first seen and kept open, so that names are found for a
+library that was unloaded or deleted, and after the target's end. Not safe for use by several threads at once.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ from nativeleak.symbols.perfmap import PerfMap
 
 MAX_CACHED_FRAMES: Final = 65_536
 MAX_DEPARTED: Final = 4096
-"""Mappings remembered after they are gone, so that the memory of an unloaded library still gets its names."""
+"""Maximum unmapped mappings to remember, so that addresses of an unloaded library still get names."""
 MAX_EARLY_OBJECTS: Final = 512
-"""Files opened as soon as they are seen; those beyond are opened when an address of theirs is asked for."""
+"""Maximum files that are opened when first seen; further files are opened when an address needs them."""
 
 _MAX_VDSO_BYTES: Final = 1 << 20
 
@@ -44,8 +43,8 @@ class Symbolizer(Closing):
 
     Args:
         pid: The process.
-        debug_folders: Where separate debug files are collected, in the target's file system and in ours.
-        refresh_interval_s: How often, at most, an address that lies nowhere makes the mappings be read again.
+        debug_folders: Folders of separate debug files, in the target's file system and in ours.
+        refresh_interval_s: Minimum time between two reads of the mappings because of unknown addresses.
 
     Attributes:
         resolved_frames: Calls of ``resolve`` that found a name.
@@ -75,17 +74,17 @@ class Symbolizer(Closing):
         self.refresh_maps()
 
     def close(self) -> None:
-        """Close all files; frames resolved so far stay in the cache, others come out unresolved."""
+        """Close all files; frames resolved so far stay in the cache, others will be unresolved."""
         for each in self._objects.values():
             if each is not None:
                 each.close()
         self._objects = dict.fromkeys(self._objects)
 
     def refresh_maps(self) -> bool:
-        """Read the target's mappings again and open the files that are new; what was known stays known.
+        """Read the target's mappings again and open new files; earlier mappings are remembered.
 
         Returns:
-            Whether they could be read: False once the target is gone, also when its PID belongs to another process.
+            Whether they could be read: False after the target's end, also if another process has its PID.
         """
         self._refreshed_s = time.monotonic()
         try:
@@ -103,12 +102,12 @@ class Symbolizer(Closing):
         """The frame of an instruction pointer.
 
         Args:
-            ip: Where the thread was (``is_leaf``), or else the address that a call returns to: the function is then
-                looked up one byte before, for a call may be the last instruction of its function.
+            ip: The thread's instruction pointer (``is_leaf``), or a return address. A return address is looked up one
+                byte before, because a call may be the last instruction of its function.
             is_leaf: See ``ip``.
 
         Returns:
-            A frame whose ``offset`` and ``module_offset`` belong to ``ip`` itself. Where no function is found its kind
+            A frame whose ``offset`` and ``module_offset`` belong to ``ip`` itself. Without a function its kind
             is ``UNRESOLVED`` and ``offset`` equals ``module_offset``, or is 0 outside of files.
         """
         key = ip << 1 | is_leaf
@@ -126,7 +125,7 @@ class Symbolizer(Closing):
         return frame
 
     def _resolve(self, ip: int, address: int) -> tuple[Frame, bool]:
-        """The frame, and whether it will be the same when asked again."""
+        """The frame, and whether it is final."""
         entry = self._find(address)
         if entry is None:
             return _unresolved(ip, "[unmapped]"), False
@@ -177,7 +176,7 @@ class Symbolizer(Closing):
         return self._objects.get(key)
 
     def _make_room(self) -> None:
-        """Close the files that were opened first where too many are open; they are opened again when asked for."""
+        """Close the oldest files if too many are open; they are opened again when needed."""
         held = [key for key, each in self._objects.items() if each is not None]
         if len(held) < self._max_open:
             return
@@ -229,7 +228,7 @@ class Symbolizer(Closing):
 
 
 def _identity(pid: int) -> tuple[int | None, PerfMap | None]:
-    """Start of the process and its perf map; None for a process that is gone already."""
+    """Start time of the process and its perf map; None for a process that has exited."""
     try:
         status = read_status(pid)
         ns_pid = int((status.get("NSpid") or str(pid)).split()[-1])

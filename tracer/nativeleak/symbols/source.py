@@ -1,7 +1,7 @@
-"""Where the bytes of an ELF file come from: an open file, or memory.
+"""Bytes of an ELF file, from an open file or from memory.
 
-Files are read with pread(2) and not mapped: a mapped file that is truncated kills the reader with SIGBUS, and its pages
-would count as the recorder's memory.
+Files are read with pread(2), not mapped: truncating a mapped file kills its reader with SIGBUS, and its pages count as
+the recorder's memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from nativeleak.errors import NativeleakError
 
 
 class ElfError(NativeleakError):
-    """The file is no ELF file of ours, or it is damaged."""
+    """The file is no supported ELF file, or it is damaged."""
 
 
 class Source(Protocol):
@@ -27,11 +27,11 @@ class Source(Protocol):
         """Exactly ``n_bytes`` at ``offset``.
 
         Raises:
-            ElfError: They are not all there.
+            ElfError: The file is shorter.
         """
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Release all resources."""
 
 
 class FileSource:
@@ -45,7 +45,7 @@ class FileSource:
         """Exactly ``n_bytes`` at ``offset``.
 
         Raises:
-            ElfError: They are not all there.
+            ElfError: The file is shorter.
         """
         if offset < 0 or n_bytes < 0 or offset + n_bytes > self.size:
             raise _outside(offset, n_bytes, self.size)
@@ -75,15 +75,15 @@ class BytesSource:
         """Exactly ``n_bytes`` at ``offset``.
 
         Raises:
-            ElfError: They are not all there.
+            ElfError: The file is shorter.
         """
         if offset < 0 or n_bytes < 0 or offset + n_bytes > self.size:
             raise _outside(offset, n_bytes, self.size)
         return self._data[offset : offset + n_bytes]
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: memory needs no closing."""
 
 
 def _outside(offset: int, n_bytes: int, size: int) -> ElfError:
-    return ElfError(f"reading an ELF file failed: {n_bytes} bytes at {offset} lie outside of its {size} bytes")
+    return ElfError(f"reading an ELF file failed: {n_bytes} bytes at {offset} are outside its {size} bytes")

@@ -16,23 +16,23 @@ from nativeleak.symbols.elf import PF_X, SHF_EXECINSTR, SYMBOL_BYTES, ElfError, 
 
 _STT_NOTYPE, _STT_FUNC, _STT_GNU_IFUNC = 0, 2, 10
 _FUNCTION, _LABEL = 1, 2
-# What an st_info byte says about a symbol: 1 a function, 2 a label that is one if it lies in code, 0 neither.
+# Meaning of an st_info byte: 1 a function, 2 a label that is a function if it is in code, 0 neither.
 _KINDS: Final = bytes(
     _FUNCTION if info & 15 in (_STT_FUNC, _STT_GNU_IFUNC) else _LABEL if info & 15 == _STT_NOTYPE else 0
     for info in range(256)
 )
 _STB_LOCAL: Final = 0
 _LOOK_BACK: Final = 64
-"""Functions looked at before an address for one that still covers it (nested functions, labels inside of one)."""
+"""Functions to check before an address for one that covers it (nested functions, labels inside a function)."""
 
 
 class Symbol(NamedTuple):
-    """What was found at an address.
+    """The function at an address.
 
     Attributes:
-        name: As in the table, without a symbol version.
+        name: Name in the table, without a symbol version.
         offset: Bytes from the start of the function.
-        sized: The table gives the function's length and it covers the address; otherwise the next one bounds it.
+        sized: The table has the function's length, which covers the address; else the next function bounds it.
     """
 
     name: str
@@ -51,8 +51,8 @@ class SymbolTable:
     """Function symbols of one table of one file.
 
     Args:
-        elf: The file; must stay open as long as the table is asked.
-        area: Which of its tables.
+        elf: The file; it must stay open while the table is in use.
+        area: The table.
 
     Raises:
         ElfError: The file is damaged.
@@ -68,15 +68,15 @@ class SymbolTable:
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the table itself takes, bytes."""
+        """Memory of the table itself, bytes."""
         return len(self._starts) * (self._starts.itemsize + self._indexes.itemsize)
 
     def lookup(self, vaddr: int) -> Symbol | None:
-        """The function that an address belongs to, None where it belongs to none.
+        """The function at an address; None if no function covers it.
 
-        A function whose length is known has to cover the address; one without reaches up to the next function, within
-        its section. Of several names of a function a global one is preferred, then the one with the fewest leading
-        underscores, then the shortest.
+        A function with a length must cover the address; one without reaches to the next function in its section. Among
+        several names of a function a global one comes first, then the one with the fewest leading underscores, then the
+        shortest.
 
         Raises:
             ElfError: The file was changed since the table was read.
@@ -96,7 +96,7 @@ class SymbolTable:
         return label
 
     def _candidates(self, places: range, offset: int) -> Iterator[_Candidate]:
-        """The symbols at these places of the table that may cover ``offset``, which counts from their common start."""
+        """The symbols at these positions that may cover ``offset``, counted from their common start."""
         for place in places:
             at = self._area.offset + self._indexes[place] * SYMBOL_BYTES
             entry = self._elf.source.read(at, SYMBOL_BYTES)
@@ -121,7 +121,7 @@ class SymbolTable:
 
 
 def _functions(elf: ElfFile, area: SymbolArea) -> tuple[array.array[int], array.array[int]]:
-    """Addresses of the defined functions, ascending, and their places in the symbol table."""
+    """Addresses of the defined functions, ascending, and their positions in the symbol table."""
     table = elf.source.read(area.offset, area.n_symbols * SYMBOL_BYTES)
     # Elf64_Sym: st_name (4 bytes), st_info (1), st_other (1), st_shndx (2), st_value (8), st_size (8).
     kinds = table[4::SYMBOL_BYTES].translate(_KINDS)
@@ -138,7 +138,7 @@ def _functions(elf: ElfFile, area: SymbolArea) -> tuple[array.array[int], array.
 
 
 def _rank(name: str, info: int, size: int) -> tuple[int, int, int, int, str]:
-    """Lowest for the name that a person would use."""
+    """Sort key of a name: lowest for the name that a person would use."""
     is_mangled = name.startswith(("_Z", "_R"))
     n_underscores = 0 if is_mangled else len(name) - len(name.lstrip("_"))
     doubt = (size == 0) * 2 + (info & 15 == _STT_NOTYPE)

@@ -1,1 +1,1 @@
-"""Tables from which the BPF side unwinds native stacks: made from CFI, packed, kept by build id. x86-64 only."""
+"""Tables for unwinding native stacks in BPF: made from CFI, packed, cached by build id. x86-64 only."""

@@ -1,12 +1,12 @@
 """Rows for a C library without unwind information: read from its code, instruction by instruction.
 
-Scope: musl, which is built without CFI, as a library and inside of a static program. All that goes through it lost its
-caller: strdup, asprintf, fopen, the wrappers of mmap and mremap. What is followed is the stack pointer and the place
-where rbp was saved, along every branch from a function's entry. A function in which they cannot be told at each
-instruction gets no rows, and is walked by a guess as before; so is code that is reached through a table of jumps.
+Scope: musl, which is built without CFI, as a library and inside a static program. Without rows, stacks through it lose
+their callers: strdup, asprintf, fopen, the wrappers of mmap and mremap. The analysis follows the stack pointer and the
+place where rbp was saved, along every branch from a function's entry. A function in which one of them is unknown at
+some instruction gets no rows, and its callers stay guesses; so does code that is reached through a jump table.
 
-Only objects that define mmap, and have no CFI for it, are looked at: of other code without CFI (hand-written assembly,
-JIT compilers, Go) less is certain.
+Only objects that define mmap, and have no CFI for it, are read: other code without CFI (hand-written assembly, JIT
+compilers, Go) is less predictable.
 
 Source: Intel SDM volume 2, for what instructions do to rsp; psABI for x86-64, 3.2.2, for rbp being saved by callees.
 """
@@ -28,9 +28,9 @@ from nativeleak.unwind.rows import Piece, Range, arrange
 _SIGN: Final = "mmap"
 _MAX_STRINGS_BYTES: Final = 16 << 20
 _MAX_CODE_BYTES: Final = 4 << 20
-"""Of all functions together; musl has 0.4 MB, which take half a second."""
+"""Limit of all functions together; musl has 0.4 MB, which take half a second."""
 _MAX_FUNCTION_BYTES: Final = 64 << 10
-"""Of one; musl's longest has 10 KB."""
+"""Limit of one function; musl's longest has 10 KB."""
 _MAX_UNNAMED_BYTES: Final = 4 << 10
 _MAX_NAME_BYTES: Final = 256
 _SYMBOL: Final = struct.Struct("<IBBHQQ")  # Elf64_Sym
@@ -57,11 +57,11 @@ _NUMBER: Final = re.compile(r"-?(?:0x[0-9a-f]+|\d+)")
 
 
 class _State(NamedTuple):
-    """What holds before an instruction.
+    """State before an instruction.
 
     Attributes:
-        depth: Bytes from the stack pointer to the return address; None where they are not known, which needs a frame.
-        saved: The depth at which the caller's rbp lies, 0 while it is in rbp still.
+        depth: Bytes from the stack pointer to the return address; None if unknown, which requires a frame.
+        saved: The depth at which the caller's rbp is saved; 0 while it is still in rbp.
         is_framed: rbp points at that place.
         is_root: rbp was set to 0 without being saved: the outermost frame (psABI for x86-64, 3.4.1).
     """
@@ -79,11 +79,11 @@ _Line = tuple[int, str, str]
 
 
 class _LostError(Exception):
-    """From here on the stack pointer, or the caller's rbp, cannot be told."""
+    """The stack pointer or the caller's rbp is unknown from here on."""
 
 
 def is_c_library(elf: ElfFile) -> bool:
-    """Whether it may define mmap: a look at its names alone.
+    """Whether an object may define mmap, by its names alone.
 
     Raises:
         ElfError: Its symbols cannot be read.
@@ -92,12 +92,12 @@ def is_c_library(elf: ElfFile) -> bool:
 
 
 def bare_pieces(elf: ElfFile, text: Sequence[Range], pieces: Sequence[Piece]) -> list[Piece]:
-    """Rows of a C library's functions; none where it has unwind information, or is none.
+    """Rows of a C library's functions; empty if it has unwind information or is no C library.
 
     Args:
         elf: The object.
         text: Where its code is.
-        pieces: What its unwind information covers, in ascending order.
+        pieces: Ranges that its unwind information covers, in ascending order.
 
     Raises:
         ElfError: Its symbols cannot be read.
@@ -111,14 +111,14 @@ def bare_pieces(elf: ElfFile, text: Sequence[Range], pieces: Sequence[Piece]) ->
 
     if not any(name == _SIGN and not is_covered(vaddr) for name, vaddr, _ in functions):
         return []
-    # The cold part of a function is jumped into from its middle.
+    # A jump from the middle of a function enters its cold part.
     sizes = {vaddr: size for name, vaddr, size in functions if ".cold" not in name and not is_covered(vaddr)}
     fdes = _Reader(elf, text, sizes, is_covered).read()
     return arrange([*fdes, *_signal_fdes(elf, text)], text)
 
 
 def entry_pieces(elf: ElfFile, text: Sequence[Range]) -> list[Piece]:
-    """Where a program begins, if it marks its outermost frame: musl's ``_start`` has no CFI that would say so."""
+    """Entry of a program that marks its outermost frame; musl's ``_start`` has no CFI to mark it."""
     vaddr = int.from_bytes(elf.source.read(_ENTRY_OFFSET, _WORD), "little")
     offset = elf.vaddr_to_offset(vaddr)
     if not vaddr or offset is None or not elf.source.read(offset, _MAX_MARK_BYTES).startswith(_MARKS):
@@ -127,7 +127,7 @@ def entry_pieces(elf: ElfFile, text: Sequence[Range]) -> list[Piece]:
 
 
 def read_functions(elf: ElfFile) -> Iterator[tuple[str, int, int]]:
-    """(name, address, length) of each function; those of a library are the ones that it exports."""
+    """(name, address, length) of each function; of a library only exported functions."""
     area = elf.dynsym or elf.symtab
     strings = _read_names(elf, area)
     if area is None or not strings:
@@ -140,7 +140,7 @@ def read_functions(elf: ElfFile) -> Iterator[tuple[str, int, int]]:
 
 
 def _read_names(elf: ElfFile, area: SymbolArea | None) -> bytes:
-    """The names of a symbol table; none where mmap is not among them."""
+    """The names of a symbol table; empty if mmap is not among them."""
     if area is None or area.strings_bytes > _MAX_STRINGS_BYTES:
         return b""
     strings = elf.source.read(area.strings_offset, area.strings_bytes)
@@ -148,13 +148,13 @@ def _read_names(elf: ElfFile, area: SymbolArea | None) -> bytes:
 
 
 class _Reader:
-    """Reads functions, and those without a name that they call or whose address they take.
+    """Reads functions, and unnamed functions that they call or whose address they take.
 
     Args:
         elf: The object.
         text: Where its code is.
-        sizes: Address -> length of the functions that have a name.
-        is_covered: Whether there is unwind information at an address.
+        sizes: Lengths of the named functions by address.
+        is_covered: Whether unwind information covers an address.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class _Reader:
         self._seen = set(sizes)
 
     def read(self) -> list[Fde]:
-        """All of them, as far as their code can be followed; a limit bounds the work."""
+        """Read all functions whose code can be followed; a limit bounds the work."""
         fdes = []
         n_bytes = 0
         while self._todo and n_bytes < _MAX_CODE_BYTES:
@@ -213,7 +213,7 @@ def _addresses_in(lines: Mapping[int, _Line], vaddr: int) -> Iterator[int]:
 
 
 def _signal_fdes(elf: ElfFile, text: Sequence[Range]) -> Iterator[Fde]:
-    """What signal handlers return to. The walk looks for it one byte before, as for any return address."""
+    """Row of the code that signal handlers return to, from one byte before, as the walk looks it up."""
     for start, end in text:
         offset = elf.vaddr_to_offset(start)
         code = elf.source.read(offset, min(end - start, _MAX_CODE_BYTES)) if offset is not None else b""
@@ -225,7 +225,7 @@ def _signal_fdes(elf: ElfFile, text: Sequence[Range]) -> Iterator[Fde]:
 
 
 def rows_of(lines: Mapping[int, _Line], size: int) -> tuple[Row, ...]:
-    """The rows of one function, from its first byte to its last; none where not all of it can be told.
+    """The rows of one function, from its first byte to its last; empty if its state is unknown somewhere.
 
     Args:
         lines: Its instructions.
@@ -250,7 +250,7 @@ def rows_of(lines: Mapping[int, _Line], size: int) -> tuple[Row, ...]:
 
 
 def disassemble(code: bytes) -> dict[int, _Line]:
-    """The instructions by their offset, up to the first bytes that are none."""
+    """The instructions by offset, up to the first bytes that are no instruction."""
     import capstone  # 50 to 75 ms and 10 MB, in the child process that makes this table
 
     disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
@@ -264,7 +264,7 @@ def _follow(lines: Mapping[int, _Line]) -> dict[int, _State]:
     """The state before each instruction that can be reached from the first.
 
     Raises:
-        _LostError: At one of them it cannot be told, or differs by the way there.
+        _LostError: The state of one is unknown, or depends on the path to it.
     """
     end = max((at + line[0] for at, line in lines.items()), default=0)
     states: dict[int, _State] = {}
@@ -298,7 +298,7 @@ def _after(state: _State, mnemonic: str, operands: str) -> _State:
     """The state after an instruction that goes on to the next.
 
     Raises:
-        _LostError: It does something to rsp or rbp that is not followed.
+        _LostError: The instruction changes rsp or rbp in a way that is not followed.
     """
     target, _, source = operands.partition(", ")
     if mnemonic in _READERS or state.is_root:

@@ -1,8 +1,8 @@
 """Gets the table of an object: from the cache, made here, or made by a child process.
 
-Scope: small objects take milliseconds and are done at once. Large ones take up to a second and 100 MB, which the
-recorder has not: a child makes them, and the recorder's loop goes on until ``TableBuild.fileno`` is readable. So it
-does with a C library, whose code may have to be disassembled.
+Scope: small objects take milliseconds and are done at once. Large objects take up to a second and 100 MB, which is too
+much for the recorder: a child makes their tables, while the recorder's loop runs until ``TableBuild.fileno`` is
+readable. A child also makes the table of a C library, whose code may have to be disassembled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nativeleak.unwind.table import UnwindTable, build_table, decode, no_table, 
 MAX_HERE_BYTES: Final = 64 << 10
 """``.eh_frame`` up to this size is read here: 20 ms and under 1 MB. Longer ones left 3 MB and more in the recorder."""
 MAX_TEXT_HERE_BYTES: Final = 4 << 20
-"""Of code, which is searched for calls. What a linker makes has less of it where it has little CFI."""
+"""Limit of code, which is searched for calls; linkers write less code than this with little CFI."""
 
 _CHUNK: Final = 1 << 16
 _MAX_RESULT_BYTES: Final = 32 << 20
@@ -35,13 +35,13 @@ _END_TIMEOUT_S: Final = 5.0
 
 
 class TableBuild:
-    """A table in the making; a context manager, which ends what is not done.
+    """A table that is being made; a context manager, which ends an unfinished child.
 
     Args:
-        table: The table, if it is there already.
-        child: The process that makes it, else.
-        key: Where to keep the result.
-        cache: The cache to keep it in.
+        table: The table, if it is ready.
+        child: Otherwise the process that makes it.
+        key: Key of the result in the cache.
+        cache: The cache to store it in.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class TableBuild:
         return self._fd
 
     def poll(self) -> bool:
-        """Take what has come, without waiting; whether the table is there."""
+        """Read available output without waiting; returns whether the table is ready."""
         while self._table is None and self._child is not None:
             try:
                 data = os.read(self._fd, _CHUNK)
@@ -85,7 +85,7 @@ class TableBuild:
         return self._table is not None
 
     def result(self) -> UnwindTable:
-        """The table; waits for it. Not to be asked for after ``close``, unless it was there before."""
+        """The table; waits for it. After ``close`` only a table that was ready before."""
         if not self.poll():
             os.set_blocking(self._fd, True)
             self.poll()
@@ -93,7 +93,7 @@ class TableBuild:
         return self._table
 
     def close(self) -> None:
-        """Give back the descriptor; a child that is still at work is ended. May be called again."""
+        """Release the descriptor and end a child that still runs. May be called again."""
         if self._child is not None and self._child.stdout is not None:
             self._end_child(self._child, kill=self._table is None)
             self._child.stdout.close()
@@ -103,7 +103,7 @@ class TableBuild:
         self._fd = -1
 
     def _finish(self, child: subprocess.Popen[bytes]) -> None:
-        """The child has closed its end: see what it said."""
+        """Take the result of the child, which has closed its end."""
         status = self._end_child(child, kill=len(self._data) > _MAX_RESULT_BYTES)
         table = decode(bytes(self._data))
         self._data.clear()
@@ -119,7 +119,7 @@ class TableBuild:
 
     @staticmethod
     def _end_child(child: subprocess.Popen[bytes], *, kill: bool) -> int:
-        """Wait for its end, which has come or is near; its status."""
+        """Wait for the child, which is about to exit; returns its status."""
         if kill:
             child.kill()
         try:
@@ -138,13 +138,13 @@ def build(source: str | int, build_id: str = "", *, full: bool = False, cache: T
 def start_build(
     source: str | int, build_id: str = "", *, full: bool = False, cache: TableCache | None = None
 ) -> TableBuild:
-    """Begin to make the table of an object. What cannot be read gives a table that says why.
+    """Begin to make the table of an object. An unreadable object gives an empty table with the reason.
 
     Args:
-        source: Path of its file, or a descriptor, which stays the caller's.
-        build_id: Its build id in hex, as far as it is known; without one nothing is looked up or kept.
-        full: Answer for every address; else only for call sites.
-        cache: Where tables are kept, None for nowhere.
+        source: Path of its file, or a descriptor, which the caller closes.
+        build_id: Its build id in hex, empty if unknown; then the cache is not used.
+        full: Cover every address; else only call sites.
+        cache: Cache of tables; None for no cache.
     """
     try:
         fd = open_regular(source) if isinstance(source, str) else os.dup(source)
@@ -186,7 +186,7 @@ def _is_large(fd: int) -> bool:
 
 
 def _start_child(fd: int, full: bool) -> subprocess.Popen[bytes]:
-    """Start ``worker``; it finds our package and capstone, but nothing in the current folder, which may be anyone's."""
+    """Start ``worker``; it finds our package and capstone, but nothing in the current folder."""
     folders = []
     capstone = importlib.util.find_spec("capstone")
     if capstone is not None and capstone.origin is not None:

@@ -1,11 +1,11 @@
 """Tables kept on disk, so that the next trace need not make them again.
 
-Scope: one folder of our own, one file a table, bounded. Nothing in it is believed: a file that is not ours, that others
-may write to, or whose digest does not fit is passed over and written anew. No failure is an error to the caller;
-without a cache tables are made each time.
+Scope: one folder of our own, one file per table, bounded. No file is trusted: one that is not ours, that others may
+write to, or whose digest is wrong is ignored and replaced. No failure is an error for the caller; without a cache
+tables are made each time.
 
-The key is more than the build id. Anyone can make a file with libc's build id and with other CFI; by its owner and its
-size it cannot take the place of the real one, which belongs to root.
+The key is more than the build id. Anyone can make a file with libc's build id and other CFI. Owner and size keep it
+from replacing the real one, which belongs to root.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class CacheKey(NamedTuple):
-    """Which table of which file.
+    """Key of a table.
 
     Attributes:
         build_id: Build id in hex.
         owner: The user the file belongs to.
         n_bytes: Length of the file.
-        full: Whether the table answers for every address.
+        full: Whether the table covers every address.
     """
 
     build_id: str
@@ -47,7 +47,7 @@ class CacheKey(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name of the table's file; empty where the build id is none, and nothing can be kept."""
+        """Name of the table's file; empty for an invalid build id, whose table is not stored."""
         if not _BUILD_ID.fullmatch(self.build_id):
             return ""
         kind = "full" if self.full else "calls"
@@ -55,7 +55,7 @@ class CacheKey(NamedTuple):
 
 
 def default_folder() -> Path:
-    """Where tables are kept: below XDG_CACHE_HOME where that is set, else in /var/cache for root, else in the home."""
+    """Folder of the tables: below XDG_CACHE_HOME if that is set, else in /var/cache for root, else in the home."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     if given.startswith("/"):
         return Path(given) / "nativeleak" / "unwind"
@@ -65,12 +65,12 @@ def default_folder() -> Path:
 
 
 class TableCache:
-    """Tables in a folder, least recently used ones thrown away.
+    """Tables in a folder; the least recently used ones are removed.
 
     Args:
-        folder: Made when the first table is stored, for us alone.
-        max_files: Tables kept at most.
-        max_bytes: Bytes they may take together.
+        folder: Created with the first table, readable only by us.
+        max_files: Maximum number of tables.
+        max_bytes: Maximum bytes of all tables.
     """
 
     def __init__(self, folder: Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
@@ -79,7 +79,7 @@ class TableCache:
         self._max_bytes = max_bytes
 
     def load(self, key: CacheKey) -> UnwindTable | None:
-        """The table of a key, None where there is none that can be trusted."""
+        """The table of a key; None if no trusted file has it."""
         if not key.name:
             return None
         try:
@@ -93,7 +93,7 @@ class TableCache:
         return table
 
     def store(self, key: CacheKey, table: UnwindTable) -> None:
-        """Keep a table; what is used least makes room for it."""
+        """Store a table, and remove the least recently used ones if a limit is exceeded."""
         if not key.name or table.build_id != key.build_id or table.full != key.full:
             return
         with contextlib.suppress(OSError):
@@ -104,10 +104,10 @@ class TableCache:
 
     @contextlib.contextmanager
     def _open_folder(self) -> Iterator[int]:
-        """The folder's descriptor; every file is reached through it, so that the folder cannot be exchanged meanwhile.
+        """The folder's descriptor. Every file is opened through it, so that nobody can replace the folder meanwhile.
 
         Raises:
-            OSError: There is none, or it is not ours alone to write to.
+            OSError: The folder does not exist, or others may write to it.
         """
         fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -118,7 +118,7 @@ class TableCache:
             os.close(fd)
 
     def _make_room(self, folder: int, newest: str) -> None:
-        """Remove what was used least until both limits hold; files that we did not name are left alone."""
+        """Remove the least recently used tables until both limits hold; files of other names stay."""
         found = []
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -144,7 +144,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _read(folder: int, name: str) -> bytes | None:
-    """The bytes of a file that nobody else can have written; its time is set to now, which is when it was last used."""
+    """The bytes of a file that only we can have written; sets its time, which records its last use, to now."""
     fd = os.open(name, os.O_RDONLY | _OPEN, dir_fd=folder)
     with open(fd, "rb") as file:
         status = os.fstat(fd)
@@ -155,7 +155,7 @@ def _read(folder: int, name: str) -> bytes | None:
 
 
 def _write(folder: int, name: str, data: bytes) -> None:
-    """Write a file at once: readers see the old one or all of the new one."""
+    """Write a file atomically: readers see the old one or all of the new one."""
     temporary = f"{name}.{os.urandom(8).hex()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=folder)
     try:

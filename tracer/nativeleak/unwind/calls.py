@@ -1,12 +1,12 @@
-"""Call-site tables: only rows that a walk along return addresses can ask for.
+"""Call-site tables: only rows that a walk along return addresses looks up.
 
 Such a walk looks up ``return address - 1``, the last byte of a call, and for a system call the last byte of
-``syscall``; the allocator's own entry is left by its return address. A row in which no such byte lies is never asked
-for and is left out: its range falls to the row before. That makes tables 7 to 47 times smaller.
+``syscall``; at the allocator's entry the walk begins with the return address. A row without such a byte is never used
+and is left out: its range joins the row before. That makes tables 7 to 47 times smaller.
 
-Scope: which bytes may end a call is told from the bytes alone, without disassembling. It finds too many (data, the
-middle of instructions), which costs a row and no more. Rows change on instruction boundaries only, so that a call lies
-in one row from its opcode to its end; prefixes (REX, notrack, addr32) need not be looked at.
+Scope: the bytes alone decide whether a call may end there, without disassembling. This finds too many calls (in data,
+in the middle of instructions), each of which costs only a row. Rows change on instruction boundaries only, so that a
+call lies in one row from its opcode to its end; prefixes (REX, notrack, addr32) need not be looked at.
 
 Source: Intel SDM volume 2, CALL (E8 cd, FF /2), SYSCALL (0F 05), tables 2-2 and 2-3 for the length of FF /2.
 """
@@ -47,9 +47,9 @@ _ALWAYS_KEPT: Final = (rules.SIGNAL, rules.ROOT)
 
 
 class CallFinder:
-    """Tells in which ranges of an object's text a call or system call may end.
+    """Finds ranges of an object's text in which a call or system call may end.
 
-    Asked for ascending addresses it reads the text once, a window at a time.
+    For ascending addresses it reads the text once, one window at a time.
 
     Args:
         elf: The object; its file must stay open.
@@ -64,7 +64,7 @@ class CallFinder:
         self._start = self._end = 0
 
     def window(self, start: int, end: int) -> tuple[bytes, int]:
-        """Code that holds a range, and its address; of a range that is too long, only the beginning.
+        """Code around a range, and its address; only the beginning of a range that is too long.
 
         Raises:
             ElfError: The file was truncated.
@@ -115,14 +115,14 @@ class CallFinder:
 
 
 def call_site_rows(pieces: Iterable[Piece], text: Sequence[Range], finder: CallFinder) -> RowList:
-    """The rows that a walk can ask for.
+    """The rows that a walk can look up.
 
-    Beside those with a call: signal frames and roots, which are reached without one, and the gaps before them.
+    These are rows with a call; signal frames and roots, which no call reaches; and the gaps before them.
 
     Args:
         pieces: The functions; rows of less than ``MIN_MARK_BYTES`` may be missing, but for signal frames and roots.
         text: Where code is.
-        finder: Tells where calls are.
+        finder: Finds calls.
 
     Raises:
         ElfError: The file was truncated.
@@ -168,7 +168,7 @@ def _put_calls(made: RowList, piece: Piece, finder: CallFinder) -> None:
 
 
 def _is_gap_kept(finder: CallFinder, text: Sequence[Range], start: int, piece: Piece) -> bool:
-    """Whether the gap from ``start`` to a function has to be told."""
+    """Whether the gap from ``start`` to a function needs a row."""
     end = piece[0]
     if end - start >= MIN_GAP_BYTES and finder.any_in(start, end):
         return True

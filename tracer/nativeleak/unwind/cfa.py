@@ -43,7 +43,7 @@ Narrow rows may be missing; else each begins where the one before ends.
 
 
 class Factors(NamedTuple):
-    """What a CIE says of the programs that belong to it.
+    """Facts of a CIE for its programs.
 
     Attributes:
         code: Factor of advances.
@@ -62,9 +62,9 @@ class Machine:
     """Runs programs of one CIE.
 
     Args:
-        factors: What the CIE says.
+        factors: Facts of the CIE.
         initial: The CIE's own instructions.
-        min_bytes: Rows of fewer bytes are left out, but for signal frames and roots.
+        min_bytes: Shorter rows are left out, except signal frames and roots.
 
     Raises:
         ElfError: The CIE's own instructions cannot be read.
@@ -76,7 +76,7 @@ class Machine:
         self._words: dict[tuple[int, int, int, int], dict[int, int]] = {}
         self._initial = self._final = UNKNOWN
         self.has_set_loc = False
-        """The last program contained an absolute address: its rows hold for no other function."""
+        """The last program contained an absolute address, so its rows are valid for no other function."""
         if len(self.run(initial, 0, 0)) > 1:
             raise ElfError("a CIE advances its location")
         self._initial = self._final

@@ -35,7 +35,7 @@ FORMAT_VERSION: Final = 2
 CHUNK_WORDS: Final = 1024
 HEADER_WORDS: Final = 6
 PAGE_SHIFTS: Final = (16, 14, 12, 10)
-"""Tried one after the other until no page has too many rows."""
+"""Page sizes to try, until no page has too many rows."""
 MAX_PAGE_ROWS: Final = 1000
 MAX_RULES: Final = 1 << 16
 MAX_PAGES: Final = 1 << 19
@@ -48,7 +48,7 @@ _SEARCH_STEPS: Final = tuple(1 << bit for bit in reversed(range(_COUNT_BITS)))
 
 
 class PackError(ElfError):
-    """The rows are more than the format can hold."""
+    """The rows do not fit the format."""
 
 
 class Packed(NamedTuple):
@@ -56,7 +56,7 @@ class Packed(NamedTuple):
 
     Attributes:
         words: The array, a multiple of 4,096 bytes.
-        n_rows: Rows that were packed, without those repeated at the beginning of pages.
+        n_rows: Packed rows, without those repeated at the beginning of pages.
         n_rules: Distinct rules, ``rules.NONE`` included.
     """
 
@@ -79,7 +79,7 @@ def pack(rows: RowList, text_end: int) -> Packed:
     first, last = rows.starts[0] >> shift, max(rows.starts[-1], text_end - 1) >> shift
     n_pages = last - first + 1
     if n_pages > MAX_PAGES or last >> 32:
-        raise PackError(f"its code spans {n_pages} pages, at most {MAX_PAGES} can be told")
+        raise PackError(f"its code spans {n_pages} pages, at most {MAX_PAGES} fit")
     numbers = _number(rows)
     rules_at = HEADER_WORDS + n_pages + 1 & ~1
     words = array.array("I", (n_pages, first, shift, rules_at, len(numbers), FORMAT_VERSION))
@@ -92,7 +92,7 @@ def pack(rows: RowList, text_end: int) -> Packed:
 
 
 def lookup(words: bytes, vaddr: int) -> int:
-    """The rule at an address, as the BPF side finds it; ``rules.NONE`` where there is none.
+    """The rule at an address, as the BPF side finds it; ``rules.NONE`` if no rule covers it.
 
     Args:
         words: A packed table.
@@ -146,7 +146,7 @@ def _number(rows: RowList) -> dict[int, int]:
     """Rules and their numbers, from 0."""
     numbers = {word: number for number, word in enumerate(dict.fromkeys([rules.NONE, *rows.words]))}
     if len(numbers) > MAX_RULES:
-        raise PackError(f"{len(numbers)} distinct rules, at most {MAX_RULES} can be told")
+        raise PackError(f"{len(numbers)} distinct rules, at most {MAX_RULES} fit")
     return numbers
 
 

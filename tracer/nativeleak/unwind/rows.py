@@ -1,6 +1,6 @@
 """Rows of a whole object: the functions put in order, gaps between them filled, equal neighbours joined.
 
-Scope: pure arithmetic on addresses. ``calls.py`` does the same and leaves out what no walk asks for.
+Scope: pure arithmetic on addresses. ``calls.py`` does the same but leaves out rows that no walk looks up.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class RowList:
         self.starts = array.array("Q")
         self.words = array.array("Q")
         self.last = rules.NONE
-        """Rule of the last row, NONE where there is no row yet."""
+        """Rule of the last row; NONE before the first row."""
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def put(self, start: int, word: int) -> None:
-        """Append a row unless the rule goes on."""
+        """Append a row unless it has the rule of the last one."""
         if word != self.last:
             self.starts.append(start)
             self.words.append(word)
@@ -49,8 +49,8 @@ class RowList:
 def arrange(fdes: Iterable[Fde], text: Sequence[Range]) -> list[Piece]:
     """The functions in ascending order, without overlap, cut to the text.
 
-    Where two overlap the one that begins later holds, as in the binary search of every unwinder. What begins at
-    address 0 was thrown away by the linker.
+    Of two that overlap the later one counts, as in the binary search of every unwinder. The linker has removed
+    functions at address 0.
 
     Args:
         fdes: The functions; an end at or before the start makes one vanish.
@@ -71,7 +71,7 @@ def arrange(fdes: Iterable[Fde], text: Sequence[Range]) -> list[Piece]:
 
 
 def fill_gaps(pieces: Sequence[Piece], others: Iterable[Piece]) -> list[Piece]:
-    """``pieces``, and of ``others`` what lies between them; both ascending and disjoint, and so is the result."""
+    """``pieces``, and the parts of ``others`` between them; arguments and result are ascending and disjoint."""
     merged: list[Piece] = []
     index = 0
     for start, end, base, rows in others:

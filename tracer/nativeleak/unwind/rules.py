@@ -2,9 +2,9 @@
 
 Here fp is the frame pointer (rbp on x86-64) and sp the stack pointer (rsp).
 
-Scope: the 64-bit word in which the BPF side is handed a rule. Little end first: bits 0-7 kind, 8-15 where fp was
+Scope: the 64-bit word of a rule, as the BPF side reads it. Little end first: bits 0-7 kind, 8-15 where fp was
 saved, 16-31 offset of that place (signed), 32-63 offset of the CFA (signed). The return address lies at CFA - 8: a
-frame for which that does not hold is not expressible. The BPF side has the same numbers; a change of any of them is a
+frame without that property cannot be expressed. The BPF side has the same numbers; a change of any of them is a
 change of ``pack.FORMAT_VERSION``.
 """
 
@@ -51,7 +51,7 @@ class Rule(NamedTuple):
 
 
 def pack_rule(kind: int, off: int = 0, fp_rule: int = FP_SAME, fp_off: int = 0) -> int:
-    """The word of a rule; ``BAD`` where an offset does not fit its field."""
+    """The word of a rule; ``BAD`` if an offset does not fit its field."""
     if not -0x8000_0000 <= off < 0x8000_0000 or not -0x8000 <= fp_off < 0x8000:
         return BAD
     return kind | fp_rule << 8 | (fp_off & 0xFFFF) << 16 | (off & 0xFFFF_FFFF) << 32
@@ -63,7 +63,7 @@ def unpack_rule(word: int) -> Rule:
 
 
 def at_fp_off(displacement: int, addend: int) -> int | None:
-    """The off field of ``KIND_AT_FP``: displacement in the low 16 bits, addend above; None where they do not fit.
+    """The off field of ``KIND_AT_FP``: displacement in the low 16 bits, addend above; None if they do not fit.
 
     Args:
         displacement: Offset from fp to the saved address, signed 16 bits.

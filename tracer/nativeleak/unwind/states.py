@@ -1,4 +1,4 @@
-"""What call frame instructions have said of a frame, and the rule that it amounts to.
+"""State of a frame after call frame instructions, and the rule that follows from it.
 
 Scope: the CFA, fp and the return address; the few expressions that compilers, linkers and glibc write.
 
@@ -61,7 +61,7 @@ def saved_fp(rule: int, offset: int) -> int:
 
 
 def rule_word(state: State, is_signal: bool) -> int:
-    """The word of the rule that a state amounts to."""
+    """The word of the rule for a state."""
     register, offset, special, fp, return_address = state
     if is_signal and special == rules.SIGNAL:
         return rules.SIGNAL

@@ -1,6 +1,6 @@
 """The unwind table of one object: made from its file, and as bytes that can be kept and passed on.
 
-Scope: an object for which no table can be made is an answer, not an error: the table is empty and ``reason`` says why.
+Scope: an object without a possible table is no error: its table is empty, and ``reason`` says why.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class UnwindTable:
     """Unwind rules of one object.
 
     Attributes:
-        build_id: Build id in hex, empty where the object has none.
-        words: The packed table (``pack.py``), empty where there is none.
+        build_id: Build id in hex, empty if the object has none.
+        words: The packed table (``pack.py``), empty without one.
         n_rows: Rows in it.
         n_rules: Distinct rules in it.
-        full: It answers for every address, not only for call sites.
-        reason: Why there is no table, as what follows "libx.so:"; empty where there is one.
+        full: It covers every address, not only call sites.
+        reason: Why there is no table, as it follows "libx.so:"; empty with a table.
         text_end: First address after the code, as the file counts them.
     """
 
@@ -59,7 +59,7 @@ def build_table(source: Source, *, full: bool = False) -> UnwindTable:
 
     Args:
         source: Its file, or an image of the vdso; closed with the call.
-        full: Answer for every address; else only for call sites.
+        full: Cover every address; else only call sites.
     """
     try:
         elf = ElfFile(source)
@@ -75,7 +75,7 @@ def build_table(source: Source, *, full: bool = False) -> UnwindTable:
 
 
 def no_table(reason: str, *, build_id: str = "", full: bool = False) -> UnwindTable:
-    """An empty table that says why it is."""
+    """An empty table with its reason."""
     return UnwindTable(build_id, b"", 0, 0, full, reason, 0)
 
 
@@ -99,7 +99,7 @@ def encode(table: UnwindTable) -> bytes:
 
 
 def decode(data: bytes) -> UnwindTable | None:
-    """The table of ``encode``; None where the bytes are damaged or of another version."""
+    """Inverse of ``encode``; None if the bytes are damaged or of another version."""
     if len(data) < _HEADER.size + _DIGEST_BYTES:
         return None
     header, digest, body = data[: _HEADER.size], data[_HEADER.size :][:_DIGEST_BYTES], data[_HEADER.size :]
@@ -135,17 +135,17 @@ def _build(elf: ElfFile, full: bool) -> UnwindTable:
         raise ElfError(NO_CFI)
     rows = full_rows(pieces, text) if full else call_site_rows(pieces, text, CallFinder(elf, text))
     if not rows:
-        raise ElfError("no code of it calls anything")
+        raise ElfError("its code has no calls")
     text_end = text[-1][1]
     packed = pack.pack(rows, text_end)
     return UnwindTable(elf.build_id, packed.words, packed.n_rows, packed.n_rules, full, "", text_end)
 
 
 def text_ranges(elf: ElfFile) -> list[Range]:
-    """Where the file says that code is, ascending and disjoint.
+    """Executable segments of the file, ascending and disjoint.
 
     Raises:
-        ElfError: There is more than a linker makes.
+        ElfError: The file has more than a linker writes.
     """
     segments = sorted((each.vaddr, each.vaddr + each.file_bytes) for each in elf.loads if each.flags & PF_X)
     if len(segments) > _MAX_TEXTS:
@@ -160,7 +160,7 @@ def text_ranges(elf: ElfFile) -> list[Range]:
 
 
 def read_pieces(elf: ElfFile, text: Sequence[Range], min_row_bytes: int = 1) -> list[Piece]:
-    """The object's CFI in ascending order: ``.eh_frame``, and ``.debug_frame`` where the first has gaps.
+    """The object's CFI in ascending order: ``.eh_frame``, and ``.debug_frame`` in gaps of the first.
 
     Args:
         elf: The object.
@@ -168,7 +168,7 @@ def read_pieces(elf: ElfFile, text: Sequence[Range], min_row_bytes: int = 1) -> 
         min_row_bytes: Shorter rows are left out, but for signal frames and roots.
 
     Raises:
-        ElfError: There is ``.eh_frame`` that cannot be read, or only ``.debug_frame`` and that cannot.
+        ElfError: ``.eh_frame`` cannot be read, or only ``.debug_frame`` exists and cannot be read.
     """
     section = find_eh_frame(elf)
     pieces = arrange([] if section is None else read_fdes(section, min_row_bytes), text)

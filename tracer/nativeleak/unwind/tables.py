@@ -1,8 +1,8 @@
 """Unwind tables of the traced processes: which objects are mapped where, their tables built and put into the kernel.
 
-Tables are made once for an object, whoever maps it, in this order: what the first stacks need (C library, C++ library,
-the executable) before anything is attached, the rest afterwards, one at a time, the large ones in a process of their
-own. Until an object has its table its frames are guessed by frame pointers, and marked.
+The table of an object is made once for all processes. The tables that the first stacks need (C library, C++ library,
+executable) are made before anything is attached, the others afterwards, one at a time, large ones in a child process.
+Until an object has its table, its callers are guesses by frame pointers and marked as such.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nativeleak.unwind.table import UnwindTable, build_table
 NO_TABLE: Final = 0xFFFFFFFF
 _FIRST: Final = ("libc.so", "libc-", "libstdc++", "libc++", "ld-linux", "ld-musl", "libc.musl")
 _WORK_S: Final = 0.05
-"""Longest time of one go at tables that are ready, but for the last of them."""
+"""Time limit of one round of taking over ready tables; the last table may exceed it."""
 _MAX_VDSO_BYTES: Final = 1 << 20
 _PF_X: Final = 1
 _FULL_FLAG: Final = 1 << 16
@@ -41,22 +41,22 @@ MappingRow = tuple[int, int, int, int]
 
 
 class TableStore(Protocol):
-    """Where tables and mappings go: the BPF engine."""
+    """Receiver of tables and mappings: the BPF engine."""
 
     def add_table(self, words: bytes) -> int:
-        """Keep a table; returns its index."""
+        """Store a table; returns its index."""
 
     @property
     def max_mappings(self) -> int:
-        """How many executable mappings of a target can be told of."""
+        """Maximum executable mappings of a target."""
 
     def set_mappings(self, slot: int, mappings: Sequence[tuple[int, int, int, int]]) -> None:
-        """Say where code is mapped: (start, end, bias, table), in order of address; ``max_mappings`` at most."""
+        """Set where code is mapped: (start, end, bias, table), in order of address; ``max_mappings`` at most."""
 
 
 @dataclass(slots=True)
 class _Object:
-    """One file, or the vdso: its table once there is one, and what is needed to place it."""
+    """One file, or the vdso: its table, once it exists, and its segments."""
 
     name: str
     loads: tuple[tuple[int, int, int], ...] = ()
@@ -71,7 +71,7 @@ class _Object:
 
 @dataclass(slots=True)
 class _Job:
-    """A table to be made; the file is open already, so that it is still there when its turn comes, or -1."""
+    """A table to be made. Its file is open already, or -1, so that it cannot vanish before its turn."""
 
     pid: int
     mapped: MappedObject
@@ -82,7 +82,7 @@ class _Job:
 
 @dataclass(slots=True)
 class ProcessMappings:
-    """What is mapped executable into one target."""
+    """Executable mappings of one target."""
 
     slot: int
     pid: int
@@ -95,8 +95,8 @@ class UnwindTables:
     """Tables of all targets of a trace.
 
     Args:
-        store: Where they go.
-        on_note: Gets (word, sentence) for the recording: objects without unwind information.
+        store: Receives them.
+        on_note: Receives (word, sentence) for the recording, such as objects without unwind information.
     """
 
     def __init__(self, store: TableStore, on_note: Callable[[str, str], None]) -> None:
@@ -112,19 +112,19 @@ class UnwindTables:
 
     @property
     def is_busy(self) -> bool:
-        """Whether objects are still without the table they will have."""
+        """Whether tables are still being made."""
         return bool(self._jobs)
 
     @property
     def without_tables(self) -> dict[str, str]:
-        """Objects that have none: name -> why."""
+        """Reasons of objects without a table, by name."""
         return {obj.name: obj.reason for obj in self._objects.values() if obj.is_built and obj.index == NO_TABLE}
 
     def add_target(self, slot: int, pid: int) -> None:
-        """Take a process in: its most needed tables are in the kernel when this returns.
+        """Add a process; its most needed tables are in the kernel when this returns.
 
         Raises:
-            NoTargetError: It is gone.
+            NoTargetError: The process has exited.
         """
         self._targets[slot] = ProcessMappings(slot, pid)
         maps = read_maps(pid, executable_only=True)
@@ -134,7 +134,7 @@ class UnwindTables:
         self._write(self._targets[slot])
 
     def finish(self, slot: int, key: ObjectKey) -> None:
-        """The table of one object is in the kernel when this returns: every stack will begin in it."""
+        """Put the table of an object into the kernel now, because every stack will begin in it."""
         jobs = [job for job in self._jobs if job.mapped.key == key]
         if jobs:
             self._finish_now(jobs)
@@ -147,7 +147,7 @@ class UnwindTables:
                 self._finish(job, self._build_now(job))
 
     def refresh(self, slot: int) -> None:
-        """Look at a process's mappings anew: code was mapped."""
+        """Read a process's mappings again, after code was mapped."""
         target = self._targets.get(slot)
         if target is None:
             return
@@ -156,9 +156,9 @@ class UnwindTables:
             self._write(target)
 
     def work(self) -> None:
-        """Go on with what is to be built: take over what is ready, and begin the next. Never waits.
+        """Take over tables that are ready, and begin the next. Never waits.
 
-        What is in the cache is ready at once: all of it is taken in one go, within limits.
+        Cached tables are ready at once; one round takes all of them, within limits.
         """
         until_s = time.monotonic() + _WORK_S
         n_finished = 0
@@ -169,10 +169,10 @@ class UnwindTables:
                 self._write(target)
         if self._objects and not self._jobs and not self._has_told:
             self._has_told = True
-            self._on_note("unwind", f"{len(self._objects)} objects have their unwind tables, or have none")
+            self._on_note("unwind", f"all {len(self._objects)} objects have their unwind tables, if one can be made")
 
     def _work_on(self, job: _Job) -> bool:
-        """Begin what has not begun, and take it over where it is ready; whether it was."""
+        """Begin a table if it has not begun, and take it over if it is ready; returns whether it was."""
         if job.fd < 0 and not self._open(job):
             self._jobs.pop(0)
             return True
@@ -187,7 +187,7 @@ class UnwindTables:
         return True
 
     def want_full(self, slot: int, addresses: Iterable[int]) -> None:
-        """A signal interrupted code here: from now on its objects need tables that are good at any address."""
+        """Request full tables for the code that a signal interrupted, because the walk enters it at any address."""
         target = self._targets.get(slot)
         if target is None:
             return
@@ -201,7 +201,7 @@ class UnwindTables:
                 self._queue(target.pid, mapped, full=True)
 
     def close(self) -> None:
-        """Give up what is being built."""
+        """Stop making tables."""
         for job in self._jobs:
             if job.build is not None:
                 job.build.close()
@@ -222,7 +222,7 @@ class UnwindTables:
                     self._queue(target.pid, mapped, full=False)
 
     def _take_vdso(self, pid: int, mapped: MappedObject) -> None:
-        """The kernel's own code in every process: small, and in no file."""
+        """Add the vdso, the kernel's code in every process: it is small and in no file."""
         obj = self._objects[mapped.key]
         obj.is_built = True
         start, end, _ = mapped.ranges[0]
@@ -244,7 +244,7 @@ class UnwindTables:
             self._jobs.append(job)
 
     def _open(self, job: _Job) -> bool:
-        """Open the file of a job and see where its code is; whether there is something to be built."""
+        """Open the file of a job and find its code; returns whether a table can be made."""
         obj = self._objects[job.mapped.key]
         try:
             job.fd = open_object(job.pid, job.mapped)
@@ -275,13 +275,13 @@ class UnwindTables:
         obj.is_built = True
         if not table.words:
             obj.reason = table.reason or "no unwind information"
-            self._on_note("unwind", f"{obj.name} has no unwind information ({obj.reason}): its callers are guessed")
+            self._on_note("unwind", f"{obj.name} has no unwind information ({obj.reason}): its callers are guesses")
             return
         try:
             index = self._store.add_table(_marked(table))
         except OSError as error:
             obj.reason = str(error)
-            self._on_note("unwind", f"the unwind table of {obj.name} found no room: {error}")
+            self._on_note("unwind", f"the unwind table of {obj.name} was dropped: {error}")
             return
         if table.full:
             obj.full_index = index
@@ -300,8 +300,8 @@ class UnwindTables:
         if n_left_out > target.n_left_out:
             self._on_note(
                 "limits",
-                f"{n_left_out:,} of {len(target.written):,} executable mappings of PID {target.pid} found no room: "
-                "stacks end where they come to one of these",
+                f"{n_left_out:,} of {len(target.written):,} executable mappings of PID {target.pid} were dropped "
+                "(map full): stacks end at code in them",
             )
         target.n_left_out = max(n_left_out, target.n_left_out)
 
@@ -318,7 +318,7 @@ class UnwindTables:
 
 
 def most_needed(rows: Sequence[MappingRow], n: int) -> Sequence[MappingRow]:
-    """``n`` of the mappings, in order of address: rather those of objects with few of them, and with tables."""
+    """``n`` of the mappings, in order of address; objects with tables and with few mappings come first."""
     if len(rows) <= n:
         return rows
     n_of_table = Counter(row[3] for row in rows)
@@ -331,7 +331,7 @@ def _loads(elf: ElfFile) -> tuple[tuple[int, int, int], ...]:
 
 
 def _marked(table: UnwindTable) -> bytes:
-    """The words, with the flag that tells the kernel side that any address may be asked for."""
+    """The words, with the flag for the kernel side that the table covers every address."""
     if not table.full:
         return table.words
     words = bytearray(table.words)

@@ -1,4 +1,4 @@
-"""Whether a return address can be one: a call instruction must end there.
+"""Checks return addresses: a call instruction must end there.
 
 Scope: the machines of ``arch.py``. Each address is read once from the target's memory; a process that is gone confirms
 nothing and refutes nothing.
@@ -29,13 +29,13 @@ class ReturnAddresses:
             self._fd = -1
 
     def close(self) -> None:
-        """Close the target's memory; every address is believed from then on."""
+        """Close the target's memory; every address is accepted from then on."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def is_plausible(self, address: int) -> bool:
-        """Whether a call may return here; True where the code cannot be read."""
+        """Whether a call may return here; True if the code cannot be read."""
         known = self._known.get(address)
         if known is None:
             code = self._read(address - CALL_BYTES, CALL_BYTES)
@@ -45,7 +45,7 @@ class ReturnAddresses:
         return known
 
     def is_signal_return(self, address: int) -> bool:
-        """Whether a signal handler returns here: no call is before it. False where the code cannot be read."""
+        """Whether a signal handler returns here: no call is before it. False if the code cannot be read."""
         known = self._signal_returns.get(address)
         if known is None:
             code = self._read(address, SIGNAL_RETURN_BYTES)

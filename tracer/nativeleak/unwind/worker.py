@@ -1,8 +1,8 @@
 """The child process that makes the table of a large object: ``python -m nativeleak.unwind.worker FD calls|full``.
 
-Scope: the file is open as descriptor FD; the table goes to standard output. The child has limits of its own and is the
-first to go when memory runs out: reading the CFI of 100 MB of code takes about 100 MB for a second, and the machine
-may be one that has none left.
+Scope: the file is open as descriptor FD; the table goes to standard output. The child has its own limits and is
+the preferred victim of the OOM killer: reading the CFI of 100 MB of code takes about 100 MB for a second, and the
+machine may be short of memory.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ from nativeleak.process.pidns import read_inner_pid_namespace
 from nativeleak.unwind.tables import UnwindTables
 
 _IDLE_S: Final = 0.5
+_CONSUME_S: Final = 0.05
+"""Longest time for events between two looks at everything else; a target may make them without pause."""
 _NAMING_S: Final = 0.02
 """Longest time for names of new stacks between two looks at everything else."""
 _NAMING_SHARE: Final = 0.1
@@ -192,7 +194,7 @@ class BpfEngine:
     def work(self) -> float:
         """Take in events, probe new code, name new stacks, make unwind tables, and look at the costs in between."""
         controller, collector = self.controller, self.collector
-        self.programs.consume()
+        self.programs.consume(_CONSUME_S)
         for state in self._states:
             if state.new_code and not state.is_over:
                 state.symbolizer.refresh_maps()

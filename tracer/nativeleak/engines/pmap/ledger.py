@@ -46,7 +46,7 @@ class PmapLedger:
     def __init__(self, process: TracedProcess, threads: ThreadTable, find_blocks: FindBlocks | None = None) -> None:
         self.n_readings = 0
         self.is_frozen = False
-        """Whether regions whose kind is not known yet are told apart no longer."""
+        """Whether regions of an unknown kind are no longer told apart."""
         self._process = process
         self._threads = threads
         self._find_blocks = find_blocks

@@ -79,7 +79,7 @@ class StackNamer:
         self.n_resolved = 0
         self.n_unresolved = 0
         self.is_frozen = False
-        """Whether stacks that are not known yet are told apart no longer."""
+        """Whether unknown stacks are no longer told apart."""
         self._symbolizer = symbolizer
         self._read_maps = read_maps
         self._maps: Sequence[MapEntry] = ()

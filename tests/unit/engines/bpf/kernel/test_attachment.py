@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from nativeleak.engines.bpf.kernel import abi
-from nativeleak.engines.bpf.kernel.attachment import AllocatorProbes
+from nativeleak.engines.bpf.kernel.attachment import FunctionProbes
 from nativeleak.engines.bpf.kernel.groups import FREES_ONLY, Close
 from nativeleak.engines.bpf.kernel.uprobes import (
     AttachMode,
@@ -97,9 +97,15 @@ PLACED = [
 ]
 
 
+<<<<<<< HEAD
 def attach(way: Recorder, placed: Sequence[PlacedProbe] = PLACED) -> AllocatorProbes:
     probes = AllocatorProbes(way, NoPrograms())
     probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", Plan(tuple(placed)))
+=======
+def attach(way: Recorder, placed: Sequence[PlacedProbe] = PLACED) -> FunctionProbes:
+    probes = FunctionProbes(way, NoPrograms())
+    probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", placed)
+>>>>>>> main
     return probes
 
 
@@ -158,7 +164,7 @@ def test_attach_cookies_say_what_the_probe_is_for() -> None:
 
 def test_attach_functions_are_numbered_through_all_objects_of_a_target_most_frequent_first() -> None:
     way = Recorder(SessionLinks())
-    probes = AllocatorProbes(way, NoPrograms())
+    probes = FunctionProbes(way, NoPrograms())
     n = abi.N_FUNCTIONS + 3
     many = tuple(probe(AllocCall.MALLOC, 100 + i) for i in range(n))
     some = [probe(AllocCall.POSIX_MEMALIGN, 10), probe(AllocCall.NEW, 20)]
@@ -213,7 +219,7 @@ def test_attach_way_that_cannot_decline_numbers_nothing() -> None:
 
 def test_attach_group_that_is_not_wanted_waits() -> None:
     way = Recorder(SessionLinks())
-    probes = AllocatorProbes(way, NoPrograms())
+    probes = FunctionProbes(way, NoPrograms())
     probes.groups.want(FREES_ONLY)
     probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", Plan(tuple(PLACED)))
     assert [places[0].offset for _, places in way.attached] == [209, 300]

@@ -1,4 +1,4 @@
-"""How the targets are watched, moment by moment: measures, lets the governor decide, does as it says, keeps account.
+"""Keeps a trace inside its budget: measures the load, lets the governor decide, applies the level, keeps account.
 
 What this changes about the ledger when allocations are not trapped (``governor.py`` has the levels):
 
@@ -30,15 +30,15 @@ from nativeleak.units import format_bytes
 LOOK_S: Final = 0.5
 """Between two looks at the load."""
 GLANCE_S: Final = 0.02
-"""Between two glances at the same: what has cost by then what a look would not allow for its whole time has to stop."""
+"""Between two glances at the load, which only find a burst: costs that exceed those of a whole look already."""
 _COUNTED_S: Final = 0.1
-"""How long hits are only counted before the window opens."""
+"""Hits are counted for so long before the window opens, and nothing else is done."""
 _MOST_HIT_S: Final = 50e-6
-"""A hit costs less by any means: single-stepped, with a deep stack."""
+"""Upper bound of the cost of a hit: single-stepped, with a deep stack."""
 _TIMED_EVERY: Final = 10
-"""Looks of which one also has the kernel say how long our programs run."""
+"""One look in so many also asks the kernel how long our programs run."""
 _MAX_WINDOWS: Final = 10_000
-"""Windows kept; of more, the last one goes on whatever its level."""
+"""Windows that are kept. Beyond, the last one goes on whatever its level."""
 _GROUPS: Final = {
     Level.EXACT: ALL_GROUPS,
     Level.SAMPLED: ALL_GROUPS,
@@ -96,7 +96,7 @@ class BudgetController:
     # The beginning
 
     def count_before(self) -> None:
-        """Count for a moment what there is to see, and begin with what that allows. No window may be open."""
+        """Count hits for a moment, and begin at the level that they allow. No window may be open."""
         if self._governor is not None and self._governor.is_bounded:
             slots = [state.slot for state in self._collector.targets.values()]
             for slot in slots:
@@ -121,7 +121,7 @@ class BudgetController:
     # Along the way
 
     def look(self) -> None:
-        """To be called often: every ``LOOK_S`` it looks at the load, and goes over to another level where it has to."""
+        """Look at the load each ``LOOK_S``, and change the level where the governor says so. To be called often."""
         now_s = self._collector.elapsed_s()
         if now_s - self._looked_s < LOOK_S and not self.is_burst():
             return
@@ -131,7 +131,7 @@ class BudgetController:
             self._go(plan, now_s)
 
     def is_burst(self) -> bool:
-        """Whether more has been spent since the last look than that look would let pass: then it is time for one.
+        """Whether the costs since the last look exceed those of a whole look already: then it is time for one.
 
         To be asked as often as one likes; the answer is that of the last time where that was just now.
         """
@@ -166,13 +166,13 @@ class BudgetController:
         return (*self._windows, self._window(self._looked_s))
 
     def close(self) -> None:
-        """Have the kernel measure no more."""
+        """Let the kernel measure no longer."""
         if self._statistics >= 0:
             os.close(self._statistics)
             self._statistics = -1
 
     def _measure(self, now_s: float) -> Load:
-        """What has happened since the last look, taken into the account of the window."""
+        """The load since the last look; it is added to the account of the window."""
         passed_s = max(now_s - self._looked_s, 1e-6)
         counts, cpu_s = self._engine.read_counters(), self._read_cpu_s()
         run_ns = self._run_ns()
@@ -188,7 +188,7 @@ class BudgetController:
         return load
 
     def _timed_ns(self) -> float | None:
-        """What a hit of our programs took since the kernel was asked to say; None where it was not asked."""
+        """Mean time of a hit of our programs while the kernel measured it; None where it did not."""
         if self._statistics < 0:
             return None
         times = self._engine.program_times()
@@ -196,14 +196,14 @@ class BudgetController:
         return (times[0] - self._times[0]) / n_hits if n_hits > 0 else None
 
     def _begin_timing(self) -> None:
-        """Have the kernel measure our programs until the next look."""
+        """Let the kernel measure our programs until the next look."""
         if self._governor is not None and self._statistics < 0:
             with contextlib.suppress(OSError):
                 self._statistics = bpf.run_statistics()
                 self._times = self._engine.program_times()
 
     def _run_ns(self) -> float | None:
-        """What a hit of our programs took since the last look, where the kernel was asked to say; asks now and then."""
+        """Mean time of a hit since the last look where the kernel measured it; now and then begins to measure."""
         run_ns = self._timed_ns()
         was_timed = self._statistics >= 0
         self.close()

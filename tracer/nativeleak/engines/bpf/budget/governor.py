@@ -1,4 +1,4 @@
-"""Keeps a trace inside of its budget: decides how much of the allocator's work is watched.
+"""Keeps a trace inside its budget: decides how much of the allocator's work is traced.
 
 Scope: decisions alone. What a probe costs and how often it runs is measured elsewhere
 (``engines/bpf/budget/calibration.py``, ``controller.py``), and time comes in as an argument, so that a test can play
@@ -38,7 +38,7 @@ _MAX_HOLD_S: Final = 320.0
 _WRONG_S: Final = 10.0
 """A step up was wrong when a step down follows within this time."""
 _NOT_WAITED_FOR: Final = 2.0
-"""A look at so many times the budget is not waited out for another."""
+"""Above this multiple of the budget, step down at once instead of waiting for a second sample."""
 _STEADY_S: Final = 60.0
 """After so long without a step down the hold is what it was at first."""
 

@@ -25,7 +25,7 @@ EXIT: Final = Step("on_alloc_exit")
 EXITS_ENTRY: Final = Step("on_exits_entry")
 
 
-class AllocatorProbes:
+class FunctionProbes:
     """Probes of one trace.
 
     Args:

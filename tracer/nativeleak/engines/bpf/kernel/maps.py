@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import math
 import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
@@ -176,13 +177,16 @@ class EventReader:
         """Whether more events wait than may be left waiting."""
         return self._ring.waiting_bytes > self._filling_bytes
 
-    def consume(self) -> int:
+    def consume(self, within_s: float = math.inf) -> int:
         """Hand the waiting events to ``on_event``; returns how many.
+
+        Args:
+            within_s: After this time the rest waits for the next call.
 
         Raises:
             BaseException: What ``on_event`` raised.
         """
-        n = self._ring.consume()
+        n = self._ring.consume(within_s)
         if self._error is not None:
             error, self._error = self._error, None
             raise error

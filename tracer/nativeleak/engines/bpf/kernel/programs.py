@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -19,7 +20,7 @@ from typing import Final, NamedTuple
 from nativeleak.closing import Closing
 from nativeleak.engines.bpf.kernel import abi, bpf, features, tracefs, uprobes
 from nativeleak.engines.bpf.kernel import syscalls as syscall_ways
-from nativeleak.engines.bpf.kernel.attachment import AllocatorProbes, close_later
+from nativeleak.engines.bpf.kernel.attachment import FunctionProbes, close_later
 from nativeleak.engines.bpf.kernel.clock import read_tick_ns
 from nativeleak.engines.bpf.kernel.cookies import CookiePrograms, KeptCookies
 from nativeleak.engines.bpf.kernel.failures import NoLinksError, load_error
@@ -212,7 +213,7 @@ class Programs(Closing):
             self._take_maps(libbpf, limits, on_event, stack)
             source = ladder.program_source(loaded)
             stack.callback(source.close)
-            self._probes = AllocatorProbes(self._way, source)
+            self._probes = FunctionProbes(self._way, source)
             self.groups = self._probes.groups
             stack.callback(self.detach)
             self._background_fds += syscall_ways.attach_process_events(self._object, mount, self.notes)
@@ -239,12 +240,18 @@ class Programs(Closing):
 
     # Probes
 
+<<<<<<< HEAD
     def attach_functions(self, slot: int, pid: int, path: str, name: str, plan: Plan) -> None:
         """Probe functions of one mapped object in one process: ``AllocatorProbes.attach``."""
         self._probes.attach(slot, pid, path, name, plan)
+=======
+    def attach_functions(self, slot: int, pid: int, path: str, name: str, placed: Sequence[PlacedProbe]) -> None:
+        """Probe functions of one mapped object in one process: ``FunctionProbes.attach``."""
+        self._probes.attach(slot, pid, path, name, placed)
+>>>>>>> main
 
     def attached_to_ourselves(self, path: str, offsets: Sequence[int]) -> AbstractContextManager[None]:
-        """Probes in code of our own: ``AllocatorProbes.attached_to_ourselves``."""
+        """Probes in code of our own: ``FunctionProbes.attached_to_ourselves``."""
         return self._probes.attached_to_ourselves(path, offsets)
 
     def attached_for_now(self) -> AbstractContextManager[None]:
@@ -319,9 +326,9 @@ class Programs(Closing):
         """Whether more events wait than may be left waiting."""
         return self._events.is_filling
 
-    def consume(self) -> int:
-        """Hand the waiting events to ``on_event``; returns how many."""
-        return self._events.consume()
+    def consume(self, within_s: float = math.inf) -> int:
+        """Hand the waiting events to ``on_event``, as far as it goes in this time; returns how many."""
+        return self._events.consume(within_s)
 
     def read_sites(self) -> Iterator[RawSite]:
         """All sites; a site that changes meanwhile may come twice."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import math
 import mmap
 import os
 import struct
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -13,6 +16,8 @@ from nativeleak.engines.bpf.kernel.loaders.libbpf import Libbpf, check
 
 _SAMPLE_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _U64: Final = struct.Struct("=Q")
+_CHECKED_EVERY: Final = 64
+"""Samples between two looks at the clock and the positions."""
 
 
 class RingBuffer:
@@ -23,9 +28,13 @@ class RingBuffer:
 
         def call(_context: int, data: int, size: int) -> int:
             on_sample(data, size)
-            return 0
+            self._n_consumed += 1
+            return -errno.ECANCELED if self._n_consumed % _CHECKED_EVERY == 0 and self._is_enough() else 0
 
         self._lib = libbpf.lib
+        self._n_consumed = 0
+        self._until_byte = 0
+        self._until_s = math.inf
         self._function = _SAMPLE_FUNCTION(call)
         self._ring = self._lib.ring_buffer__new(fd, ctypes.cast(self._function, ctypes.c_void_p), None, None)
         if not self._ring:
@@ -37,17 +46,37 @@ class RingBuffer:
     @property
     def waiting_bytes(self) -> int:
         """What waits to be consumed, about."""
-        read, written = (_U64.unpack_from(self._positions, page * mmap.PAGESIZE)[0] for page in range(2))
-        return max(0, int(written - read))
+        return max(0, self._written() - self._consumed())
 
     @property
     def epoll_fd(self) -> int:
         """Descriptor that is readable when there are samples."""
         return int(self._lib.ring_buffer__epoll_fd(self._ring))
 
-    def consume(self) -> int:
-        """Hand over what is there; returns how many samples."""
-        return check(self._lib.ring_buffer__consume(self._ring), "ring buffer")
+    def consume(self, within_s: float = math.inf) -> int:
+        """Hand over what waits at this moment; returns how many samples.
+
+        Samples that come meanwhile wait for the next call: a target that never pauses must not keep the reader here.
+
+        Args:
+            within_s: After this time the rest waits too.
+        """
+        self._n_consumed = 0
+        self._until_byte = self._written()
+        self._until_s = time.monotonic() + within_s
+        result = self._lib.ring_buffer__consume(self._ring)
+        if result != -errno.ECANCELED:
+            check(result, "ring buffer")
+        return self._n_consumed
+
+    def _is_enough(self) -> bool:
+        return self._consumed() >= self._until_byte or time.monotonic() > self._until_s
+
+    def _consumed(self) -> int:
+        return int(_U64.unpack_from(self._positions, 0)[0])
+
+    def _written(self) -> int:
+        return int(_U64.unpack_from(self._positions, mmap.PAGESIZE)[0])
 
     def close(self) -> None:
         """Free the consumer; the map itself stays."""

@@ -22,6 +22,7 @@ from typing import Final
 
 from nativeleak.engines.bpf.kernel import perf
 from nativeleak.engines.bpf.kernel.mounts import Tracefs
+from nativeleak.engines.bpf.kernel.shielded import shielded
 from nativeleak.engines.bpf.kernel.system import close_fds
 
 _CONTROL: Final = "uprobe_events"
@@ -47,11 +48,11 @@ def attach(
         with _locked(control):
             name = _define(control, path, offset, at_return=at_return)
             try:
-                event = perf.open_tracepoint_of(pid, tracefs.event_id(name))
+                event_id = tracefs.event_id(name)
+                fds = shielded(lambda: _run(prog_fd, perf.open_tracepoint_of(pid, event_id), cookie))
             except OSError:
                 _remove(control, name)
                 raise
-        fds = _run(prog_fd, event, cookie, functools.partial(_remove, control, name))
     except OSError:
         os.close(control)
         raise
@@ -120,12 +121,11 @@ def _define(control: int, path: str, offset: int, *, at_return: bool) -> str:
     return name
 
 
-def _run(prog_fd: int, event: int, cookie: int, undo: Callable[[], None]) -> list[int]:
+def _run(prog_fd: int, event: int, cookie: int) -> list[int]:
     try:
         return perf.run_at_event(prog_fd, event, cookie)
     except OSError:
-        os.close(event)
-        undo()
+        os.close(event)  # the definition cannot be removed before
         raise
 
 

@@ -20,6 +20,7 @@ from nativeleak.engines.bpf.kernel import bpf, perf, tracefs
 from nativeleak.engines.bpf.kernel.failures import NoLinksError
 from nativeleak.engines.bpf.kernel.groups import Close, close_together
 from nativeleak.engines.bpf.kernel.mounts import Tracefs
+from nativeleak.engines.bpf.kernel.shielded import shielded
 from nativeleak.engines.bpf.kernel.system import close_fds
 
 _AT_EXITS: Final = ("on_exits_entry", "on_alloc_exit")
@@ -134,7 +135,8 @@ class _Links(ABC):
         """Make one link."""
         offsets, cookies = [place.offset for place in places], [place.cookie for place in places]
         program_fd, attach_type = loaded.program_fd(step.program), self.programs[step.program]
-        fd = bpf.link_uprobes(program_fd, attach_type, path, offsets, cookies, pid, at_return=step.at_return)
+        link = functools.partial(bpf.link_uprobes, program_fd, attach_type, path, offsets, cookies, pid)
+        (fd,) = shielded(lambda: [link(at_return=step.at_return)])
         return [functools.partial(os.close, fd)]
 
 
@@ -197,8 +199,8 @@ class PerfEvents(_Events):
             raise OSError(errno.ENODEV, "this kernel has no perf events that are probes in user programs")
 
     def _attach_event(self, prog_fd: int, pid: int, path: str, place: Place, *, at_return: bool) -> Close:
-        fds = perf.attach_uprobe(prog_fd, pid, path, place.offset, place.cookie, at_return=at_return)
-        return functools.partial(close_fds, fds)
+        attach = functools.partial(perf.attach_uprobe, prog_fd, pid, path, place.offset, place.cookie)
+        return functools.partial(close_fds, shielded(lambda: attach(at_return=at_return)))
 
 
 class TracefsEvents(_Events):

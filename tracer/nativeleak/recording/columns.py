@@ -1,0 +1,178 @@
+"""Checks that every column of a recording holds what belongs there.
+
+SQLite keeps a value of any type in any column, so that a damaged or made-up file may hold a text where a number of
+bytes belongs. One query a table finds such values before they are used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Mapping
+from typing import Final
+
+_MOST: Final = (1 << 63) - 1
+"""The largest number that SQLite keeps; totals beyond it are recorded as it."""
+_MOST_S: Final = 1e10
+"""Seconds; no point of time or span is as long: 317 years."""
+
+_NUMBER: Final = f"typeof({{c}}) = 'integer' AND {{c}} BETWEEN 0 AND {_MOST}"
+_SMALL: Final = f"typeof({{c}}) = 'integer' AND {{c}} BETWEEN 0 AND {(1 << 32) - 1}"
+_WORD: Final = "typeof({c}) = 'integer'"
+"""64 bits that stand for an unsigned number: an address, the key of a stack."""
+_SECONDS: Final = f"typeof({{c}}) IN ('real', 'integer') AND abs({{c}}) <= {_MOST_S}"
+_REAL: Final = "typeof({c}) IN ('real', 'integer') AND abs({c}) <= 1e300"
+_TEXT: Final = "typeof({c}) = 'text'"
+_BLOB: Final = "typeof({c}) = 'blob'"
+
+
+def _or_null(condition: str) -> str:
+    return f"({{c}} IS NULL OR ({condition}))"
+
+
+_CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    "trace": {"name": _TEXT, "value": _TEXT},
+    "targets": {
+        "slot": _SMALL,
+        "pid": _SMALL,
+        "comm": _TEXT,
+        "exe": _TEXT,
+        "jvm_version": _or_null(_TEXT),
+        "allocators": _TEXT,
+        "end": _TEXT,
+        "end_signal": _SMALL,
+    },
+    "threads": {"uid": _NUMBER, "slot": _SMALL, "tid": _SMALL, "name": _TEXT, "alive": _SMALL},
+    "frames": {
+        "id": _NUMBER,
+        "function": _TEXT,
+        "module": _or_null(_TEXT),
+        "ip": _WORD,
+        "offset": _WORD,
+        "kind": _TEXT,
+        "file": _or_null(_TEXT),
+        "line": _or_null(_SMALL),
+        "build_id": _TEXT,
+        "module_offset": _WORD,
+        "found": _TEXT,
+    },
+    "stacks": {"key": _WORD, "frames": _BLOB, "truncated": _SMALL, "end": _TEXT},
+    "sites": {
+        "id": _NUMBER,
+        "kind": _TEXT,
+        "slot": _SMALL,
+        "thread_uid": _NUMBER,
+        "stack_key": _WORD,
+        "owner": _TEXT,
+        "functions": _TEXT,
+        "allocated_bytes": _NUMBER,
+        "allocated_count": _NUMBER,
+        "freed_bytes": _NUMBER,
+        "freed_count": _NUMBER,
+        "resident_bytes": _or_null(_NUMBER),
+        "reserved_bytes": _NUMBER,
+        "born_s": _or_null(_SECONDS),
+        "slices": _BLOB,
+    },
+    "sampling": {"site_id": _NUMBER, "n_sampled": _NUMBER, "variance_bytes": _REAL, "variance_count": _REAL},
+    "retired": {
+        "kind": _TEXT,
+        "slot": _SMALL,
+        "owner": _TEXT,
+        "allocated_bytes": _NUMBER,
+        "allocated_count": _NUMBER,
+        "freed_bytes": _NUMBER,
+        "freed_count": _NUMBER,
+    },
+    "unmapped": {
+        "slot": _SMALL,
+        "number": _NUMBER,
+        "thread_uid": _NUMBER,
+        "stack_key": _WORD,
+        "owner": _TEXT,
+        "functions": _TEXT,
+        "n_calls": _NUMBER,
+        "freed_bytes": _NUMBER,
+        "other_threads_bytes": _NUMBER,
+        "reserved_bytes": _NUMBER,
+        "older_bytes": _NUMBER,
+    },
+    "snapshots": {
+        "id": _NUMBER,
+        "elapsed_s": _SECONDS,
+        "rss_bytes": _NUMBER,
+        "slice_s": _SECONDS,
+        "probe_hits": _NUMBER,
+        "probe_cost_ns": _REAL,
+        "target_cpu_s": _SECONDS,
+        "tracer_cpu_s": _SECONDS,
+        "tracer_max_rss_bytes": _NUMBER,
+        "counters": _TEXT,
+        "n_samples": _NUMBER,
+        "samples": _BLOB,
+    },
+    "events": {"id": _NUMBER, "elapsed_s": _SECONDS, "what": _TEXT, "text": _TEXT},
+}
+
+
+def check_columns(db: sqlite3.Connection) -> None:
+    """Look through all tables; those and the columns that an older recording lacks are passed over.
+
+    Raises:
+        ValueError: A column holds what does not belong there; the message names it.
+        sqlite3.Error: The file cannot be read.
+    """
+    for table, conditions in _CONDITIONS.items():
+        there = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+        checks = {name: condition.format(c=f'"{name}"') for name, condition in conditions.items() if name in there}
+        if not checks:
+            continue
+        wrong = " OR ".join(f"NOT coalesce({condition}, 0)" for condition in checks.values())
+        if db.execute(f"SELECT 1 FROM {table} WHERE {wrong} LIMIT 1").fetchone() is not None:
+            raise ValueError(f"{table}.{_first_wrong(db, table, checks)} holds a value that does not belong there")
+
+
+def _first_wrong(db: sqlite3.Connection, table: str, checks: Mapping[str, str]) -> str:
+    for name, condition in checks.items():
+        if db.execute(f"SELECT 1 FROM {table} WHERE NOT coalesce({condition}, 0) LIMIT 1").fetchone() is not None:
+            return name
+    return "?"
+
+
+def parse_texts(text: str) -> tuple[str, ...]:
+    """A JSON array of texts.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    values = json.loads(text)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError("no list of texts")
+    return tuple(values)
+
+
+def parse_seconds(value: str | float) -> float:
+    """A number of seconds.
+
+    Raises:
+        ValueError: It is none, or beyond all reason.
+        TypeError: It is none.
+    """
+    seconds = float(value)
+    if not math.isfinite(seconds) or abs(seconds) > _MOST_S:
+        raise ValueError(f"{seconds} seconds")
+    return seconds
+
+
+def parse_number(value: str | int) -> int:
+    """A number of bytes or calls.
+
+    Raises:
+        ValueError: It is none, negative, or beyond all reason.
+        TypeError: It is none.
+    """
+    number = int(value)
+    if not 0 <= number <= _MOST:
+        raise ValueError(f"the number {number}")
+    return number

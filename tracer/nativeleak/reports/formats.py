@@ -1,0 +1,118 @@
+"""The formats of a report: the one list of them, read by ``--format`` of every verb.
+
+Scope: names and facts only. A format's writer is named here and imported when a report is made: importing this module
+loads neither pandas nor any writer.
+
+A new format is a module with ``write(report, stream, options)`` and one row in ``FORMATS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+
+from nativeleak.errors import UsageError
+
+if TYPE_CHECKING:
+    from nativeleak.reports.report import Report
+
+DEFAULT_WIDTH: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """How a report is laid out; a format ignores what it has no use for.
+
+    Attributes:
+        width: Columns of a text report.
+        colour: Whether a text report has the control codes of a terminal.
+        max_frames: Most frames a text report shows of one stack, None for all.
+    """
+
+    width: int = DEFAULT_WIDTH
+    colour: bool = False
+    max_frames: int | None = 40
+
+
+class Writer(Protocol):
+    """Writes a report in one format."""
+
+    def __call__(self, report: Report, stream: BinaryIO, options: WriteOptions) -> None:
+        """Write the whole report; the caller opens and closes the stream. Text is UTF-8 and ends with a line end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One format.
+
+    Attributes:
+        name: Value of ``--format``.
+        suffix: Ending of a file of this format, with the dot.
+        writer: Its ``Writer`` as ``module:function``.
+        is_binary: A terminal cannot show it.
+        container: Noun of what holds exactly one report; empty where reports of several recordings may follow each
+            other, each under a heading.
+        default_top: Sites shown where ``--top`` is not given; None for all.
+    """
+
+    name: str
+    suffix: str
+    writer: str
+    is_binary: bool = False
+    container: str = ""
+    default_top: int | None = None
+
+    def load_writer(self) -> Writer:
+        """Import the writer: with it come pandas and numpy."""
+        module, _, function = self.writer.partition(":")
+        writer: Writer = getattr(import_module(module), function)
+        return writer
+
+
+FORMATS: Final = (
+    Format("text", ".txt", "nativeleak.reports.text:write", default_top=10),
+    Format("json", ".json", "nativeleak.reports.json_report:write", container="JSON object"),
+    Format("folded", ".folded", "nativeleak.reports.folded:write"),
+)
+"""All formats; the first is the default."""
+
+FORMAT_NAMES: Final = tuple(format_.name for format_ in FORMATS)
+
+
+def find_format(name: str) -> Format:
+    """The format of that name.
+
+    Raises:
+        KeyError: No format has that name.
+    """
+    return {format_.name: format_ for format_ in FORMATS}[name]
+
+
+def check_several(format_: Format, files: Sequence[object]) -> None:
+    """Refuse several recordings for a format that holds one report.
+
+    Raises:
+        UsageError: There are several files, and the format holds one report.
+    """
+    if len(files) > 1 and format_.container:
+        raise UsageError(
+            f"report --format {format_.name} failed: several recordings do not fit into one {format_.container}",
+            "Run nativeleak report once for each recording.",
+        )
+
+
+def check_terminal(format_: Format, *, is_terminal: bool, remedy: str) -> None:
+    """Refuse to write bytes that are no text to a terminal.
+
+    Args:
+        format_: The format that was asked for.
+        is_terminal: Whether the report would go to a terminal.
+        remedy: How to write it to a file instead.
+
+    Raises:
+        UsageError: The format is binary, and the report would go to a terminal.
+    """
+    if is_terminal and format_.is_binary:
+        raise UsageError(f"a report in format {format_.name} is binary: a terminal cannot show it", remedy)

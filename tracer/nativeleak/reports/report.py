@@ -1,0 +1,249 @@
+"""What a report says, whatever its format: plain data, made by ``build`` and printed by the formats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from nativeleak.analysis.certainty import Certainty
+from nativeleak.analysis.growth import Growth
+from nativeleak.analysis.select import Selection
+from nativeleak.model import Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Window
+from nativeleak.recording import Event
+
+_MIN_EXPLAINED_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over sites; bytes and counts."""
+
+    outstanding_bytes: int = 0
+    outstanding_count: int = 0
+    allocated_bytes: int = 0
+    allocated_count: int = 0
+    freed_bytes: int = 0
+    freed_count: int = 0
+    resident_bytes: int = 0
+    reserved_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SiteReport:
+    """One row of the report: a call site, or several merged.
+
+    Attributes:
+        id: Text id of the stack, made of its functions and offsets.
+        tid: 0 where threads were merged or the engine cannot see threads.
+        resident_bytes: None where it was not measured.
+        oldest_s: Age of the oldest outstanding allocation; None where nothing is outstanding.
+        stack: Leaf first; without frames where stacks were merged.
+        certainty: Bounds of the true totals; None where they are exact.
+    """
+
+    id: str
+    kind: Kind
+    owner: Owner
+    functions: tuple[str, ...]
+    pid: int
+    tid: int
+    thread: str
+    n_threads: int
+    n_stacks: int
+    totals: Totals
+    resident_bytes: int | None
+    oldest_s: float | None
+    growth: Growth
+    stack: Stack
+    certainty: Certainty | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnmapReport:
+    """A caller that unmapped memory: one thread at one stack, or an allocator.
+
+    Attributes:
+        id: Text id of the stack, as that of a site.
+        tid: 0 where the engine cannot see threads.
+        stack: Leaf first; without frames for an allocator.
+    """
+
+    id: str
+    totals: UnmapTotals
+    pid: int
+    tid: int
+    thread: str
+    stack: Stack
+
+    @property
+    def given_bytes(self) -> int:
+        """Unmapped bytes, without address space that was only reserved."""
+        return self.totals.freed_bytes + self.totals.older_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadReport:
+    """Outstanding memory of one thread's sites."""
+
+    tid: int
+    name: str
+    alive: bool
+    outstanding_bytes: int
+    outstanding_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """Cost of the trace.
+
+    Attributes:
+        cost_s: CPU seconds of the target that the probes took, estimated.
+        core_pct: The same as a share of one core.
+        kernel_bytes: Memory of the tracer's maps in the kernel.
+        probe_hits: Times a probe ran; for an engine without probes, what ``Coverage.hits`` names.
+        probe_cost_ns: One hit of a probe; 0.0 where it was not measured.
+        target_cpu_pct: Estimated share of the target's CPU time that the probes took.
+    """
+
+    cost_s: float
+    core_pct: float
+    kernel_bytes: int
+    probe_hits: int
+    probe_cost_ns: float
+    target_cpu_pct: float
+    tracer_cpu_s: float
+    tracer_max_rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """Resident memory of the targets, first and last known, and how much of the change the sites account for."""
+
+    first_bytes: int
+    last_bytes: int
+    explained_bytes: float
+    growth: Growth
+
+    @property
+    def explained_pct(self) -> float | None:
+        """Share of the growth, never below 0; None where growth is below one MiB, which is noise."""
+        grown = self.last_bytes - self.first_bytes
+        return max(0.0, 100 * self.explained_bytes / grown) if grown >= _MIN_EXPLAINED_BYTES else None
+
+
+@dataclass(frozen=True, slots=True)
+class TraceFacts:
+    """The trace that the report is about.
+
+    Attributes:
+        name: The recording's path.
+        duration_s: From the start to the last snapshot.
+        end_reason: Why the trace ended; None where the recorder was killed.
+        recording_error: Why and when the file could no longer be written; None where it always could.
+        events: In the order they were added.
+        windows: One for each level of detail that the trace went through, oldest first; at least one.
+    """
+
+    name: str
+    info: TraceInfo
+    targets: tuple[TargetInfo, ...]
+    duration_s: float
+    n_snapshots: int
+    end_reason: str | None
+    recording_error: str | None
+    events: tuple[Event, ...]
+    windows: tuple[Window, ...]
+
+    @property
+    def sample_bytes(self) -> int:
+        """Mean bytes from one sample to the next, the highest if it changed; 0 where every block was kept."""
+        return max([self.info.sample_bytes, *(window.sample_bytes for window in self.windows)])
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Totals over all sites, whatever the selection.
+
+    Attributes:
+        by_kind: Without what allocators mapped for themselves.
+        jvm: The part of ``by_kind`` that the JVM allocated and mapped for itself.
+        backing: Memory that allocators took from the kernel for themselves.
+        growth: Of the sum of all outstanding memory.
+        certainty: Of all outstanding heap memory; None where it is exact.
+    """
+
+    by_kind: Mapping[Kind, Totals]
+    jvm: Totals
+    backing: Totals
+    growth: Growth
+    certainty: Certainty | None = None
+
+    @property
+    def outstanding_bytes(self) -> int:
+        """Outstanding bytes of all kinds."""
+        return sum(totals.outstanding_bytes for totals in self.by_kind.values())
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Allocated bytes of all kinds."""
+        return sum(totals.allocated_bytes for totals in self.by_kind.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Rows to show, in order.
+
+    Attributes:
+        n_all: Number of rows without ``--min`` and ``--top``.
+    """
+
+    rows: tuple[SiteReport, ...]
+    n_all: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The sites that answer "what leaks?".
+
+    Attributes:
+        n_growing: Sites of the program that grow.
+        top_path: The site that holds most, and what its stack holds over all threads; None without any.
+        fastest: The fastest of the growing sites; None without any.
+    """
+
+    n_growing: int
+    top_path: tuple[SiteReport, int] | None
+    fastest: SiteReport | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that a report says.
+
+    Attributes:
+        resident: None where resident memory is unknown.
+        sites: The selected sites.
+        program: The selected sites of the program, for readers who want the JVM's apart.
+        jvm_sites: All selected sites that the JVM allocated and mapped for itself.
+        backing_sites: Sites where allocators took memory from the kernel for themselves; not selected.
+        threads: Threads that are alive or hold outstanding memory, largest first.
+        unmapped: Callers that unmapped memory, most first; None where the engine cannot see them.
+        counters: At least ``model.COUNTERS``.
+        guessed: Outstanding bytes at stacks with a guessed caller, by the module whose unwind information is missing.
+    """
+
+    trace: TraceFacts
+    selection: Selection
+    sums: Sums
+    resident: Resident | None
+    sites: Listing
+    program: Listing
+    jvm_sites: tuple[SiteReport, ...]
+    backing_sites: tuple[SiteReport, ...]
+    answer: Answer
+    threads: tuple[ThreadReport, ...]
+    unmapped: tuple[UnmapReport, ...] | None
+    counters: Mapping[str, int]
+    guessed: Mapping[str, int]
+    overhead: Overhead
