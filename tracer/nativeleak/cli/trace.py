@@ -22,11 +22,8 @@ from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHo
 from nativeleak.engines.options import Budget, TraceOptions, Unwind
 from nativeleak.engines.registry import AUTO, NAMES
 from nativeleak.errors import NativeleakError, UsageError
-<<<<<<< HEAD
 from nativeleak.probes.returns import Returns
-=======
 from nativeleak.reports.formats import FORMAT_NAMES, check_terminal, find_format
->>>>>>> main
 from nativeleak.session.choose import run_trace
 from nativeleak.session.session import Recorded
 
@@ -94,61 +91,6 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
         "When it would be exceeded, nativeleak samples allocations, then traces only frees, then only mmap. "
         "`off` disables the limit. [default: 5%]")  # fmt: skip
 @ns_pid_options
-<<<<<<< HEAD
-@click.option("--duration", type=DURATION, metavar="TIME", help="How long: 90s, 10m, 1h30m. [default: until Ctrl-C]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Recording. "
-              "[default: nativeleak-PID-TIME.nlk]")  # fmt: skip
-@click.option("--force", is_flag=True, help="Replace an existing recording.")
-@click.option("--interval", type=DURATION, metavar="TIME",
-              help="Between two snapshots. [default: 10s, or a 20th of a shorter --duration]")  # fmt: skip
-@click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True,
-              help="Report at the end.")  # fmt: skip
-@click.option("--top", type=click.IntRange(1), default=None, metavar="N", help="Sites in the text report.")
-@click.option("--by", type=click.Choice(["site", "thread", "site,thread", "pool"]), default="site,thread",
-              show_default=True, help="Rows of the report, as of nativeleak report.")  # fmt: skip
-@click.option("--min-size", type=SIZE, default=0, metavar="SIZE", help="Skip smaller heap allocations.")
-@click.option("--max-size", type=SIZE, default=0, metavar="SIZE", help="Skip larger heap allocations.")
-@click.option("--sample", type=SIZE, default=0, metavar="SIZE",
-              help="Keep one heap block in about SIZE bytes: totals are estimates. [default: all]")  # fmt: skip
-@click.option("--sample-above", type=SIZE, default=0, metavar="SIZE",
-              help="Blocks of this size or more are always kept. [default: that of --sample]")  # fmt: skip
-@click.option("--max-overhead", type=OVERHEAD, default=5.0, metavar="PERCENT",
-              help="What the probes may take, of one core or of the target's own CPU time, whichever is less: "
-              "more is avoided by sampling, then by watching less; `off`: no limit. [default: 5%]")  # fmt: skip
-@click.option("--max-allocations", type=click.IntRange(1000, 1 << 27), default=1 << 20, show_default=True,
-              metavar="N", help="Outstanding allocations that can be kept at a time.")  # fmt: skip
-@click.option("--max-memory", type=SIZE, default=0, metavar="SIZE",
-              help="Of the recorder and its tables in the kernel together: what finds no room is counted as lost. "
-              "[default: as the other limits allow]")  # fmt: skip
-@click.option("--max-sites", type=click.IntRange(16, 1 << 22), default=1 << 16, show_default=True, metavar="N",
-              help="Call sites (thread and stack) that can be kept; as many that give mapped memory back.")  # fmt: skip
-@click.option("--max-threads", type=click.IntRange(1, 1 << 22), default=1 << 15, show_default=True, metavar="N",
-              help="Threads alive at one time that can be kept.")  # fmt: skip
-@click.option("--unwind", type=click.Choice([str(u) for u in Unwind]), default="auto", show_default=True,
-              help="Native stacks by unwind tables or by frame pointers.")  # fmt: skip
-@click.option("--max-depth", type=click.IntRange(2, abi.MAX_FRAMES), default=127, show_default=True,
-              metavar="N", help="Frames of a stack.")  # fmt: skip
-@click.option(
-    "--maps-only", is_flag=True, help="No allocator probes: only mmap and brk (Go, stripped static programs)."
-)
-@click.option("--engine", type=click.Choice(NAMES), default=AUTO, show_default=True,
-              help="Who observes: the best that works here, or this one alone.")  # fmt: skip
-@click.option("--input", "inputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
-              help="Read what strace or pmap -x have recorded instead of tracing; again for more of pmap.")  # fmt: skip
-@click.option("--returns", type=click.Choice([each.value for each in Returns]), default=Returns.AUTO.value,
-              show_default=True, help="How the ends of allocator calls are seen: by return probes, or at the exits of "
-              "functions, which leaves the target's stack as it is: docs/returns.md.")  # fmt: skip
-@click.option("--attach", "attach", type=click.Choice(list(_MODES)), multiple=True,
-              help="Ways to attach that may be tried. [default: the best that the kernel has]")  # fmt: skip
-@click.option("--syscalls", type=click.Choice(list(_CALLS)),
-              help="How system calls are seen. [default: the way that costs other programs least]")  # fmt: skip
-@click.option("--ring-size", type=SIZE, default=2 << 20, metavar="SIZE", help="Events that can wait to be read; "
-              "a power of two. [default: 2M]")  # fmt: skip
-@click.option("--max-new-stacks", type=click.IntRange(1, 1 << 20), default=1 << 14, show_default=True, metavar="N",
-              help="Stacks that can wait to be named.")  # fmt: skip
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@click.option("-v", "--verbose", is_flag=True, help="Say what is done; tracebacks of errors.")
-=======
 @option(WHAT, "--input", "inputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
         help="Read recorded output of strace or pmap -x instead of tracing. Repeat for several pmap "
         "listings.")  # fmt: skip
@@ -184,6 +126,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
         help="Tracing backend; `auto` picks the best available.")  # fmt: skip
 @option(EXPERT, "--unwind", type=click.Choice([str(u) for u in Unwind]), default="auto", show_default=True,
         help="Walk native stacks by unwind tables or by frame pointers.")  # fmt: skip
+@option(EXPERT, "--returns", type=click.Choice([each.value for each in Returns]), default=Returns.AUTO.value,
+        show_default=True, help="See allocator calls end by return probes, or at the exits of the functions, which "
+        "leaves the target's stack as it is: docs/returns.md.")  # fmt: skip
 @option(EXPERT, "--attach", "attach", type=click.Choice(list(_MODES)), multiple=True,
         help="Way to attach uprobes that may be tried. Repeat for several. [default: the best this kernel "
         "has]")  # fmt: skip
@@ -193,7 +138,6 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
         help="Ring buffer size; a power of two. [default: 2M]")  # fmt: skip
 @option(EXPERT, "--max-new-stacks", type=click.IntRange(1, 1 << 20), default=1 << 14, show_default=True, metavar="N",
         help="Maximum stacks waiting for symbol names.")  # fmt: skip
->>>>>>> main
 @click.pass_context
 def trace_command(ctx: click.Context, /, **given: object) -> int:
     """Trace the native memory of a live process, then report outstanding memory by thread and call site."""

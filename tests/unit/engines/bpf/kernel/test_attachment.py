@@ -97,15 +97,9 @@ PLACED = [
 ]
 
 
-<<<<<<< HEAD
-def attach(way: Recorder, placed: Sequence[PlacedProbe] = PLACED) -> AllocatorProbes:
-    probes = AllocatorProbes(way, NoPrograms())
-    probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", Plan(tuple(placed)))
-=======
 def attach(way: Recorder, placed: Sequence[PlacedProbe] = PLACED) -> FunctionProbes:
     probes = FunctionProbes(way, NoPrograms())
-    probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", placed)
->>>>>>> main
+    probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", Plan(tuple(placed)))
     return probes
 
 
@@ -193,7 +187,7 @@ def test_attach_functions_seen_at_their_exits_exits_first_shared_ones_once() -> 
             seen_at_exits(AllocCall.REALLOC, 600, 620, 520),
         ),
     )
-    AllocatorProbes(way, NoPrograms()).attach(3, 17, "/lib/libc.so.6", "libc.so.6", plan)
+    FunctionProbes(way, NoPrograms()).attach(3, 17, "/lib/libc.so.6", "libc.so.6", plan)
     assert [(step.program, [place.offset for place in places]) for step, places in way.attached] == [
         ("on_free", [200]),
         ("on_alloc_exit", [520, 620]),

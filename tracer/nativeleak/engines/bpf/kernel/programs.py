@@ -240,15 +240,9 @@ class Programs(Closing):
 
     # Probes
 
-<<<<<<< HEAD
     def attach_functions(self, slot: int, pid: int, path: str, name: str, plan: Plan) -> None:
-        """Probe functions of one mapped object in one process: ``AllocatorProbes.attach``."""
-        self._probes.attach(slot, pid, path, name, plan)
-=======
-    def attach_functions(self, slot: int, pid: int, path: str, name: str, placed: Sequence[PlacedProbe]) -> None:
         """Probe functions of one mapped object in one process: ``FunctionProbes.attach``."""
-        self._probes.attach(slot, pid, path, name, placed)
->>>>>>> main
+        self._probes.attach(slot, pid, path, name, plan)
 
     def attached_to_ourselves(self, path: str, offsets: Sequence[int]) -> AbstractContextManager[None]:
         """Probes in code of our own: ``FunctionProbes.attached_to_ourselves``."""
