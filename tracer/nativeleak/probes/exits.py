@@ -73,7 +73,7 @@ class Exit:
     @property
     def is_costly(self) -> bool:
         """Whether calls that call nothing else are single-stepped here."""
-        return self.is_hot and not self.emulated
+        return self.is_hot and not self.emulated and self.register != UNSEEN
 
 
 @dataclass(frozen=True, slots=True)

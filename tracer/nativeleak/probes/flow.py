@@ -22,8 +22,8 @@ from nativeleak.probes.landing import LandingPads
 from nativeleak.probes.registers import BY_NAME, RDI
 from nativeleak.probes.returning import Returning, constant, never_returns
 
-MAX_INSTRUCTIONS: Final = 20_000
-"""Of one function with all that it jumps to; mimalloc's and jemalloc's longest have 4,000."""
+MAX_INSTRUCTIONS: Final = 10_000
+"""Of one function with all that it jumps to; the longest seen, jemalloc's realloc, has 4,500."""
 RETURNS_FIRST_ARGUMENT: Final = frozenset({"memset", "memcpy", "memmove"})
 """Functions that are known to: what a jump to one gives back is in rdi before it (C11, 7.24)."""
 _CHUNK_BYTES: Final = 512
@@ -130,8 +130,6 @@ class FlowReader:
             if vaddr in function.nodes:
                 continue
             for node in self._run(function, vaddr):
-                if len(function.nodes) >= MAX_INSTRUCTIONS:
-                    raise FlowError(f"it has more than {MAX_INSTRUCTIONS} instructions")
                 function.nodes[node.vaddr] = node
                 work.extend(each for each in (*node.successors, *node.pads) if each not in function.nodes)
         _check_overlaps(function)
@@ -148,6 +146,8 @@ class FlowReader:
             for instruction in self._detailed.disasm(code, vaddr):
                 if instruction.address in function.nodes:
                     return nodes
+                if len(function.nodes) + len(nodes) >= MAX_INSTRUCTIONS:
+                    raise FlowError(f"it has more than {MAX_INSTRUCTIONS} instructions")
                 node = self._node(function, instruction, nodes)
                 nodes.append(node)
                 at = node.end

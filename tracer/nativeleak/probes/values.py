@@ -46,6 +46,8 @@ _COMPUTES: Final = (
 """Instructions that write what their operands and the disassembler's tables say, and nothing else."""
 _KEEPS_FLAGS: Final = frozenset({"mov", "lea", "movzx", "movsx", "movsxd", "nop", "push", "pop", "movabs"})
 _LOOK_BACK: Final = 6
+_MAX_ROUNDS: Final = 64
+"""Through all instructions, until nothing changes; allocators take 3 to 5."""
 _NOT_KEPT: Final = frozenset(range(N_REGISTERS)) - {RBX, RSP, RBP, 12, 13, 14, 15}
 """Registers that a call may overwrite."""
 
@@ -122,9 +124,11 @@ def find_values(function: Function, *, needs_memory: bool = False) -> Values:
         for vaddr, node in function.nodes.items()
         if node.kind is Kind.BRANCH and (edge := _zero_edge(function, node, predecessors)) is not None
     }
-    is_changed = True
+    is_changed, n_rounds = True, 0
     while is_changed:
-        is_changed = False
+        is_changed, n_rounds = False, n_rounds + 1
+        if n_rounds > _MAX_ROUNDS:
+            raise FlowError(f"its loops are nested too deeply: {_MAX_ROUNDS} rounds are not enough")
         for vaddr in order:
             found = _before(function.nodes[vaddr], effects[vaddr], places, edges, zero_edges, needs_memory=needs_memory)
             if found is not None and places.get(vaddr) != found:
