@@ -19,6 +19,7 @@ from nativeleak.probes.placement import place
 from nativeleak.probes.returns import Plan, Returns, plan_returns
 from nativeleak.process import procfs
 from nativeleak.process.mapped import MappedObject, executable_objects
+from nativeleak.symbols.demangle import demangle
 from nativeleak.symbols.functions import find_function_offsets
 from nativeleak.symbols.source import ElfError
 
@@ -67,7 +68,7 @@ class AllocatorProbes:
         except (ElfError, OSError):
             return
         for function, reason in plan.unseen:
-            self._on_note("unseen", f"{function} of {mapped.path} is not seen: {reason}")
+            self._on_note("unseen", f"{demangle(function)} of {mapped.path} is not seen: {reason}")
         placed = plan.functions
         if not placed:
             return

@@ -44,7 +44,7 @@ _NAMING_SHARE: Final = 0.1
 
 With a budget no more than that.
 """
-_SHOWN: Final = frozenset({"exec", "oom", "killed", "exit", "resync", "level", "memory"})
+_SHOWN: Final = frozenset({"exec", "oom", "killed", "exit", "resync", "level", "memory", "unseen"})
 """Words of notes that the user reads at once."""
 
 
