@@ -63,7 +63,7 @@ def test_text_function_that_is_not_seen_is_named_first(tmp_path: Path) -> None:
 
     with fixtures.record(tmp_path / "a.nlk", write) as recording:
         lines = " ".join(_text(recording).split("\n\n")[1].split())
-    assert lines.startswith("ATTENTION _Znwm of /srv/app is not seen: it never returns: what it allocates is in no total")
+    assert lines.startswith("ATTENTION _Znwm of /srv/app is not seen: it never returns: what it allocates")
 
 
 def test_text_recorder_killed_says_so(tmp_path: Path) -> None:
