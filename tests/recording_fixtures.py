@@ -12,6 +12,7 @@ from nativeleak.model import (
     FrameKind,
     Kind,
     Owner,
+    RuntimeInfo,
     SiteKey,
     SiteTotals,
     Snapshot,
@@ -44,7 +45,11 @@ def trace_info(**changes: object) -> TraceInfo:
 
 
 def target(slot: int = 0, pid: int = 5687, **changes: object) -> TargetInfo:
-    facts: dict[str, object] = {"comm": "java", "exe": "/usr/lib/jvm/bin/java", "jvm_version": "17.0.21"}
+    facts: dict[str, object] = {
+        "comm": "java",
+        "exe": "/usr/lib/jvm/bin/java",
+        "runtime": RuntimeInfo("hotspot", "17.0.21"),
+    }
     return TargetInfo(slot, pid, **(facts | changes))  # type: ignore[arg-type]
 
 
@@ -130,7 +135,7 @@ def gateway_sites(minute: int) -> tuple[SiteTotals, ...]:
         heap_site(3, 11, (1009, 1)),
         map_site(1, 13, (64 * MIB, 2)),
         map_site(1, 15, (32 * MIB, 1), owner=Owner.ALLOCATOR),
-        map_site(1, 16, (128 * MIB, 1), owner=Owner.JVM, reserved_bytes=1024 * MIB),
+        map_site(1, 16, (128 * MIB, 1), owner=Owner.RUNTIME, reserved_bytes=1024 * MIB),
         brk_site(1, 14, (132 * 1024, 1)),
     )
 

@@ -25,7 +25,8 @@ from nativeleak.engines.pmap.smaps import Mapping, is_pmap_start, parse_pmap, pa
 from nativeleak.engines.strace.lines import MAX_LINE
 from nativeleak.engines.strace.program_lines import LineSplitter
 from nativeleak.engines.strace.recorded import RecordedStrace, looks_like_strace
-from nativeleak.engines.userspace import ThreadTable, TracedProcess
+from nativeleak.engines.threads import ThreadTable
+from nativeleak.engines.userspace import TracedProcess
 from nativeleak.errors import NativeleakError, RecordingError
 from nativeleak.model import Kind, TargetInfo
 from nativeleak.probes.cache import PlacementCache
@@ -41,6 +42,7 @@ from nativeleak.process.procfs import parse_maps, parse_stat, parse_status
 from nativeleak.recording import Recording, open_recording
 from nativeleak.reports.formats import FORMAT_NAMES
 from nativeleak.reports.names import folded_text, printable
+from nativeleak.runtimes.hotspot.spec import HOTSPOT
 from nativeleak.runtimes.hotspot.streams import read_line_table
 from nativeleak.runtimes.hotspot.text import decode_modified_utf8, method_name
 from nativeleak.session.replay import Replay
@@ -353,8 +355,8 @@ def use_smaps(data: bytes) -> None:
     process = TracedProcess(0, TargetInfo(0, 1, "java", ""))
     stacks = [StackPointer(mapping.start + 8, 7, "\x1b[2J") for mapping in mappings[::3]]
     ledger = PmapLedger(process, ThreadTable())
-    ledger.begin(Surroundings(mappings[::2], is_jvm=True))
-    around = Surroundings(mappings, stacks, is_jvm=True)
+    ledger.begin(Surroundings(mappings[::2], runtime=HOTSPOT))
+    around = Surroundings(mappings, stacks, runtime=HOTSPOT)
     ledger.take(mappings, lambda: around, 1.0)
     ledger.growth_notes(around)
     use_snapshot_of(process)

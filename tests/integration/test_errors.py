@@ -300,7 +300,7 @@ def fill(ballast):
         (["--duration", "soon"], "'--duration': not a duration: 'soon'"),
         (["--duration", ""], "'--duration': not a duration: ''"),
         (["--duration", "1e3"], "'--duration': not a duration: '1e3'"),
-        (["--duration", "500d"], "--duration of 500 days: longer than a year makes no sense"),
+        (["--duration", "500d"], "--duration of 500 days: at most one year"),
         (["--interval", "0.01s"], "--interval of 0.01 s is too short"),
         (["--min-size", "12q"], "'--min-size': not a size: '12q'"),
         (["--min-size", "-1"], "'--min-size': not a size: '-1'"),

@@ -73,7 +73,7 @@ def test_events_beyond_the_ring_are_counted_and_the_map_is_read_again(ring_bytes
     assert completeness["resync_unknown_bytes"] == completeness["lost_events"] * MAP_BYTES
     assert row["outstanding_count"] <= ring_bytes // EVENT_BYTES
     assert "ATTENTION" in answer
-    assert f"{completeness['lost_events']:,} events of mapped memory were lost" in answer
+    assert f"{completeness['lost_events']:,} mapping events were dropped (ring buffer full)" in answer
     assert "--ring-size" in answer
 
 

@@ -24,8 +24,9 @@ from nativeleak.runtimes.hotspot.memory import UnreadableError
 from nativeleak.runtimes.hotspot.methods import MethodReader
 from nativeleak.runtimes.hotspot.names import STALE, UNREADABLE, JavaNamer
 from nativeleak.runtimes.hotspot.nmethods import NmethodReader
+from nativeleak.runtimes.hotspot.runtime import HotSpotRuntime
 from nativeleak.runtimes.hotspot.threadlist import read_thread_list
-from nativeleak.runtimes.hotspot.threads import ThreadNamer, read_java_threads
+from nativeleak.runtimes.hotspot.threads import ThreadNamer
 from support import ROOT, Target, java_launcher
 from targets.jdks import DEBIAN, RELEASES
 
@@ -304,7 +305,7 @@ def test_reading_after_the_end_fails_softly(start):
         vm.refresh()
         assert [frame.function for frame in namer.compiled(blob, 7, 1)] == [UNREADABLE]
         assert namer.interpreted(blob, blob).function == UNREADABLE
-        assert read_java_threads(vm) == {}
+        assert HotSpotRuntime(vm).thread_names() == {}
         assert not read_walker_config(vm).can_walk_java
 
 

@@ -13,7 +13,8 @@ from nativeleak.engines.pmap.engine import PmapEngine
 from nativeleak.engines.strace.ledger import StraceLedger, Target
 from nativeleak.engines.strace.reader import StraceReader
 from nativeleak.engines.strace.stacks import StackNamer
-from nativeleak.engines.userspace import OTHER_THREADS, ThreadTable, TracedProcess
+from nativeleak.engines.threads import OTHER_THREADS, ThreadTable
+from nativeleak.engines.userspace import TracedProcess
 from nativeleak.errors import UsageError
 from nativeleak.model import TargetEnd, TargetInfo
 from nativeleak.process import procfs

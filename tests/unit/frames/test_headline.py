@@ -6,7 +6,11 @@ import pytest
 
 import recording_fixtures as fixtures
 from nativeleak.frames.headline import headline_frame, is_allocator
+from nativeleak.frames.tables import RuntimeFrames
 from nativeleak.model import Frame, FrameKind
+from nativeleak.runtimes.hotspot.spec import HOTSPOT
+
+TABLES = (HOTSPOT.frames,)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +42,7 @@ from nativeleak.model import Frame, FrameKind
     ],
 )
 def test_is_allocator_knows_wrappers(function: str) -> None:
-    assert is_allocator(function)
+    assert is_allocator(function, TABLES)
 
 
 @pytest.mark.parametrize(
@@ -53,11 +57,11 @@ def test_is_allocator_knows_wrappers(function: str) -> None:
     ],
 )
 def test_is_allocator_leaves_the_program_alone(function: str) -> None:
-    assert not is_allocator(function)
+    assert not is_allocator(function, TABLES)
 
 
 def test_telling_frame_of_a_java_stack_is_the_first_real_caller() -> None:
-    frame = headline_frame(fixtures.STACKS[0].frames)
+    frame = headline_frame(fixtures.STACKS[0].frames, TABLES)
     assert frame is not None
     assert frame.function == "com.example.gateway.Codec.decode"
 
@@ -65,10 +69,16 @@ def test_telling_frame_of_a_java_stack_is_the_first_real_caller() -> None:
 def test_telling_frame_passes_over_frames_without_a_name() -> None:
     unknown = Frame("0x7f12 [a.so+0x12]", "a.so", 0x7F12, 0x12, FrameKind.UNRESOLVED)
     named = fixtures.native("parse", "app")
-    assert headline_frame([fixtures.native("malloc"), unknown, named]) == named
-    assert headline_frame([fixtures.native("malloc"), fixtures.native("os::malloc"), unknown]) == fixtures.native(
-        "os::malloc"
-    )
-    assert headline_frame([unknown]) == unknown
-    assert headline_frame([fixtures.native("malloc")]) == fixtures.native("malloc")
-    assert headline_frame([]) is None
+    assert headline_frame([fixtures.native("malloc"), unknown, named], TABLES) == named
+    os_malloc = fixtures.native("os::malloc")
+    assert headline_frame([fixtures.native("malloc"), os_malloc, unknown], TABLES) == os_malloc
+    assert headline_frame([unknown], TABLES) == unknown
+    assert headline_frame([fixtures.native("malloc")], TABLES) == fixtures.native("malloc")
+    assert headline_frame([], TABLES) is None
+
+
+def test_headline_frame_knows_the_allocators_of_the_runtimes_given():
+    made_up = RuntimeFrames("libmadeup.so", allocators=r"mu_alloc\w*")
+    frames = [fixtures.native("malloc"), fixtures.native("mu_alloc_object"), fixtures.native("work")]
+    assert headline_frame(frames, (made_up,)) == frames[2]
+    assert headline_frame(frames, TABLES) == frames[1]

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from nativeleak.frames.owners import owner_of_stack, unmapper_of_stack
+from nativeleak.frames.owners import owner_of_stack, purpose_of_stack, unmapper_of_stack
+from nativeleak.frames.tables import RuntimeFrames
 from nativeleak.model import Frame, Owner
+from nativeleak.runtimes.hotspot.spec import HOTSPOT
 
 C = "libc.so.6"
+MADE_UP = RuntimeFrames(
+    "libmadeup.so", ("mu_request",), purposes=(("code", re.compile(r"^mu_jit")), ("heap", re.compile(r"^mu_")))
+)
+TABLES = (HOTSPOT.frames, MADE_UP)
 
 
 def frames(text):
@@ -26,15 +34,43 @@ def frames(text):
         ("__unmapself@ld-musl-x86_64.so.1 pthread_exit@ld-musl-x86_64.so.1", Owner.C_LIBRARY),
         (f"munmap@{C} work@app pthread_join@{C} main@app", Owner.PROGRAM),
         (f"munmap@{C} _dl_unmap@ld-linux-x86-64.so.2 dlclose@{C} work@app main@app", Owner.PROGRAM),
-        (f"munmap@{C} os::release_memory@libjvm.so start_thread@{C}", Owner.JVM),
+        (f"munmap@{C} os::release_memory@libjvm.so start_thread@{C}", Owner.RUNTIME),
         (f"munmap@{C} Java_sun_nio_ch_unmap0@libnio.so", Owner.PROGRAM),
         (f"munmap@{C}", Owner.PROGRAM),
         ("pthread_pool_trim@app main@app", Owner.PROGRAM),
     ],
 )
 def test_giver_of_stack_is_who_called_the_c_library(stack, owner):
-    assert unmapper_of_stack(frames(stack)) is owner
+    assert unmapper_of_stack(frames(stack), TABLES) is owner
 
 
 def test_owner_of_stack_of_a_new_threads_stack_is_the_program():
-    assert owner_of_stack(frames(f"mmap@{C} pthread_create@{C} work@app main@app")) is Owner.PROGRAM
+    assert owner_of_stack(frames(f"mmap@{C} pthread_create@{C} work@app main@app"), TABLES) is Owner.PROGRAM
+
+
+@pytest.mark.parametrize(
+    ("stack", "owner"),
+    [
+        (f"mmap@{C} os::reserve_memory@libjvm.so start_thread@{C}", Owner.RUNTIME),
+        (f"malloc@{C} os::malloc@libjvm.so Unsafe_AllocateMemory0@libjvm.so", Owner.PROGRAM),
+        (f"malloc@{C} mu_grow@libmadeup.so main@app", Owner.RUNTIME),
+        (f"malloc@{C} mu_request_bytes@libmadeup.so mu_run@libmadeup.so", Owner.PROGRAM),
+        (f"malloc@{C} work@app mu_run@libmadeup.so", Owner.PROGRAM),
+        (f"malloc@{C} mu_grow@libmadeup.so Unsafe_AllocateMemory0@libjvm.so", Owner.RUNTIME),
+    ],
+)
+def test_owner_of_stack_is_the_runtime_for_what_its_library_asks_unasked(stack, owner):
+    assert owner_of_stack(frames(stack), TABLES) is owner
+
+
+@pytest.mark.parametrize(
+    ("stack", "purpose"),
+    [
+        (f"malloc@{C} mu_grow@libmadeup.so mu_jit@libmadeup.so", "code"),
+        (f"malloc@{C} mu_grow@libmadeup.so", "heap"),
+        (f"mmap@{C} CodeHeap::expand@libjvm.so", "code cache"),
+        (f"mmap@{C} other@libjvm.so", "other"),
+    ],
+)
+def test_purpose_of_stack_is_the_first_of_its_runtimes_table(stack, purpose):
+    assert purpose_of_stack(frames(stack), TABLES) == purpose

@@ -333,22 +333,22 @@ def test_reclassify_moves_a_site_to_the_jvm():
     pages = Pages()
     pages.mmap(10, 13, stack=1)
     pages.mmap(30, 17, stack=2)
-    pages.space.reclassify(SiteId(Kind.MAP, 1, 1, Owner.PROGRAM), Owner.JVM)
+    pages.space.reclassify(SiteId(Kind.MAP, 1, 1, Owner.PROGRAM), Owner.RUNTIME)
     pages.mmap(50, 7, stack=1)
-    assert pages.total(Owner.JVM) == (20, 2, 0)
+    assert pages.total(Owner.RUNTIME) == (20, 2, 0)
     assert pages.total() == (17, 1, 0)
-    pages.space.reclassify(SiteId(Kind.MAP, 9, 9, Owner.PROGRAM), Owner.JVM)
-    assert pages.total(Owner.JVM) == (20, 2, 0)
+    pages.space.reclassify(SiteId(Kind.MAP, 9, 9, Owner.PROGRAM), Owner.RUNTIME)
+    assert pages.total(Owner.RUNTIME) == (20, 2, 0)
 
 
 def test_reclassify_stack_covers_other_threads_and_later_ones_but_not_the_allocator():
     pages = Pages()
     pages.mmap(10, 13, stack=1, uid=1)
     pages.mmap(30, 17, stack=1, uid=2, allocator=True)
-    pages.space.reclassify_stack(1, Owner.JVM)
+    pages.space.reclassify_stack(1, Owner.RUNTIME)
     pages.mmap(50, 7, stack=1, uid=3)
     pages.mmap(60, 5, stack=1, uid=4, allocator=True)
-    assert pages.total(Owner.JVM) == (20, 2, 0)
+    assert pages.total(Owner.RUNTIME) == (20, 2, 0)
     assert pages.total(Owner.ALLOCATOR) == (22, 2, 0)
 
 

@@ -92,13 +92,13 @@ def test_reclassified_stack_has_its_owner_before_and_after():
     pages.mmap(10, 23)
     pages.munmap(10, 3, stack=GIVES)
     pages.space.unmaps.reclassify_stack(GIVES, Owner.C_LIBRARY)
-    pages.space.unmaps.reclassify_stack(OTHER, Owner.JVM)
+    pages.space.unmaps.reclassify_stack(OTHER, Owner.RUNTIME)
     pages.munmap(13, 5, stack=GIVES)
     pages.munmap(18, 7, uid=2, stack=GIVES)
     pages.munmap(25, 2, stack=OTHER)
     rows = [(row.thread_uid, row.owner, row.freed_bytes // PAGE) for row in pages.space.unmaps.totals(0)]
     # Once it is known to be the C library's, threads are not told apart.
-    assert rows == [(1, Owner.C_LIBRARY, 3), (0, Owner.C_LIBRARY, 12), (1, Owner.JVM, 2)]
+    assert rows == [(1, Owner.C_LIBRARY, 3), (0, Owner.C_LIBRARY, 12), (1, Owner.RUNTIME, 2)]
 
 
 def test_mremap_gives_back_what_it_cuts_off_and_not_what_it_moves():

@@ -45,8 +45,6 @@ def test_check_target_ordinary_process_gives_its_facts(child: tuple[int, int]) -
         comm=Path(f"/proc/{pid}/comm").read_text().strip(),
         exe=str(Path(f"/proc/{pid}/exe").readlink()),
         start_ticks=procfs.read_start_ticks(pid),
-        jvm=False,
-        jvm_libjvm_path=None,
         ns_pid=check.read_ns_pid(pid),
         same_mnt_ns=True,
         same_pid_ns=True,

@@ -18,8 +18,8 @@ import pytest
 import recording_fixtures as fixtures
 from nativeleak.engines.registry import coverage_of
 from nativeleak.errors import RecordingError
-from nativeleak.model import Coverage, StackCoverage
-from nativeleak.recording import Recording, open_recording, opening
+from nativeleak.model import Coverage, RuntimeInfo, StackCoverage
+from nativeleak.recording import Recording, RecordingWriter, open_recording, opening
 
 
 def test_open_missing_file_says_so(tmp_path: Path) -> None:
@@ -96,6 +96,28 @@ def test_open_recording_from_before_callers_of_munmap_has_none(tmp_path: Path) -
     with open_recording(path) as recording:
         assert recording.unmapped is None
         assert len(recording.sites) == 8
+
+
+def test_open_recording_from_before_runtimes_had_a_table_knows_the_jvm(tmp_path: Path) -> None:
+    path = fixtures.write_gateway(tmp_path / "a.nlk")
+    with open_recording(path) as recording:
+        targets = recording.targets
+    assert targets[0].runtime == RuntimeInfo("hotspot", "17.0.21")
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE runtimes")
+    with open_recording(path) as recording:
+        assert recording.targets == targets
+
+
+def test_open_recording_of_a_runtime_that_is_unknown_here_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.nlk"
+    runtime = RuntimeInfo("made-up", "1009")
+    with RecordingWriter(path, fixtures.trace_info(), targets=[fixtures.target(runtime=runtime)]) as writer:
+        writer.finish("duration", 1.0)
+    with open_recording(path) as recording:
+        assert recording.targets[0].runtime == runtime
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT jvm_version FROM targets").fetchall() == [(None,)]
 
 
 @pytest.mark.parametrize("backend", ["bpf-bcc", "pmap"])

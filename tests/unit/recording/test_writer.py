@@ -217,13 +217,13 @@ def test_writer_keeps_the_latest_of_who_gave_back(tmp_path: Path) -> None:
 
 
 def test_writer_who_gave_back_beyond_64_bits_is_stored(tmp_path: Path) -> None:
-    row = UnmapTotals(0, 0, 1, (1 << 64) - 1, Owner.JVM, ("munmap",), 3, 1 << 66, 1 << 65, 1 << 66, 1 << 66)
+    row = UnmapTotals(0, 0, 1, (1 << 64) - 1, Owner.RUNTIME, ("munmap",), 3, 1 << 66, 1 << 65, 1 << 66, 1 << 66)
     with RecordingWriter(tmp_path / "a.nlk", fixtures.trace_info()) as writer:
         writer.write_snapshot(fixtures.snapshot(1.0, [], unmapped=(row,)))
         assert writer.failed is None
     with open_recording(tmp_path / "a.nlk") as recording:
         most = 1 << 62
-        assert recording.unmapped == (UnmapTotals(0, 0, 1, row.stack_key, Owner.JVM, ("munmap",), 3, *[most] * 4),)
+        assert recording.unmapped == (UnmapTotals(0, 0, 1, row.stack_key, Owner.RUNTIME, ("munmap",), 3, *[most] * 4),)
 
 
 def test_writer_interrupted_commit_is_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

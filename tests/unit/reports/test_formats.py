@@ -52,6 +52,7 @@ def test_json_keeps_the_contract_and_its_sums(tmp_path: Path) -> None:
         "comm": "java",
         "exe": "/usr/lib/jvm/bin/java",
         "jvm": {"version": "17.0.21"},
+        "runtime": {"name": "hotspot", "version": "17.0.21"},
         "end": "oom-killed",
         "end_signal": 0,
         "allocators": [],

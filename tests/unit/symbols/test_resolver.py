@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from nativeleak.model.stack import Frame, FrameKind
+from nativeleak.runtimes.registry import jit_kind
 from nativeleak.symbols import resolver
 from nativeleak.symbols.elf import ElfFile
 from nativeleak.symbols.functions import function_symbols
@@ -179,7 +180,7 @@ def test_resolve_jit_code_is_named_by_the_perf_map(
     child.ask(f"kept.append(mmap.mmap(-1, 4096, flags={flags}, prot=7))")
     start = int(child.ask("ctypes.addressof(ctypes.c_char.from_buffer(kept[-1]))"))
     path = Path(f"/tmp/perf-{child.pid}.map")
-    with Symbolizer(child.pid, refresh_interval_s=0.0) as symbolizer:
+    with Symbolizer(child.pid, refresh_interval_s=0.0, jit_kind=jit_kind) as symbolizer:
         assert symbolizer.resolve(start + 0x20, False).function == f"0x{start + 0x20:x} [anon]"
         try:
             path.write_text(f"{start:x} 20 Lcom/example/Leak;::run\n")

@@ -1,4 +1,4 @@
-"""The live view of a trace on a terminal, on stderr: drawn anew every second, with rich."""
+"""The live view of a trace on a terminal, on stderr: redrawn every second, with rich."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _N_TOP: Final = 8
 
 
 class LiveView(LineProgress):
-    """A view that is gone when the trace ends; see ``Reporter``."""
+    """A view that disappears when the trace ends; see ``Reporter``."""
 
     def __init__(self, *, verbose: bool = False) -> None:
         super().__init__(verbose=verbose)
@@ -107,7 +107,7 @@ def _table(progress: Progress) -> Table:
 
 
 def make_reporter(*, quiet: bool, verbose: bool) -> LineProgress:
-    """The live view where stderr is a terminal, lines elsewhere, nothing with ``quiet``."""
+    """The live view if stderr is a terminal, lines otherwise, nothing with ``quiet``."""
     if quiet or not sys.stderr.isatty():
         return LineProgress(quiet=quiet, verbose=verbose)
     return LiveView(verbose=verbose)

@@ -1,4 +1,4 @@
-"""Progress as plain lines on stderr: one at the start, one a minute, and what happens."""
+"""Progress as plain lines on stderr: one at the start, one a minute, and one per event."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class LineProgress:
             self.warn(text)
 
     def warn(self, text: str) -> None:
-        """One line on stderr that is not to be missed: also where progress is not wanted."""
+        """One important line on stderr, printed also with ``quiet``."""
         print(f"nativeleak: {printable(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
     def note(self, text: str) -> None:
-        """One line on something that happened."""
+        """One line on an event."""
         self.say(text)
 
     def attached(self, headline: str, details: Sequence[str], duration_s: float | None) -> None:
@@ -50,7 +50,7 @@ class LineProgress:
                 self.say(detail)
 
     def tick(self, elapsed_s: float, look: Look) -> None:
-        """Say how it goes, once a minute."""
+        """Print progress, once a minute."""
         if elapsed_s >= self._next_s:
             self._next_s += _LINE_EVERY_S
             self.say(progress_line(elapsed_s, self._duration_s, look(0)))
@@ -67,6 +67,6 @@ def progress_line(elapsed_s: float, duration_s: float | None, progress: Progress
 
 
 def times(elapsed_s: float, duration_s: float | None) -> str:
-    """Elapsed time, and of how much where that is known."""
+    """Elapsed time, and the whole duration if it is known."""
     elapsed = format_duration(int(elapsed_s))
     return elapsed if duration_s is None else f"{elapsed} of {format_duration(duration_s)}"

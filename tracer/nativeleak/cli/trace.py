@@ -156,12 +156,12 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
     duration_s = ctx.params["duration"]
     interval_s = ctx.params["interval"] or default_interval_s(duration_s)
     if duration_s is not None and duration_s > _MAX_DURATION_S:
-        raise UsageError(f"--duration of {duration_s / 86400:.0f} days: longer than a year makes no sense")
+        raise UsageError(f"--duration of {duration_s / 86400:.0f} days: at most one year")
     if interval_s < _MIN_INTERVAL_S:
         raise UsageError(f"--interval of {interval_s} s is too short", "give at least 100 ms: --interval 0.1s")
     if ctx.params["max_size"] and ctx.params["max_size"] < ctx.params["min_size"]:
         raise UsageError(
-            f"--max-size {ctx.params['max_size']} is less than --min-size {ctx.params['min_size']}: nothing is left"
+            f"--max-size {ctx.params['max_size']} is less than --min-size {ctx.params['min_size']}: no block fits"
         )
     _check_sampling(ctx.params["sample"], ctx.params["sample_above"])
     output = ctx.params["output"] or Path(
@@ -210,16 +210,16 @@ def _check_sampling(sample_bytes: int, sample_above: int) -> None:
             "512K is a good start; 0 keeps every block",
         )
     if sample_above and not sample_bytes:
-        raise UsageError("--sample-above without --sample: every block is kept already")
+        raise UsageError("--sample-above needs --sample: without it every block is recorded")
 
 
 def default_interval_s(duration_s: float | None) -> float:
-    """Seconds between snapshots: 10, or less where a short trace would have too few to tell growth."""
+    """Seconds between snapshots: 10, or less if a short trace would have too few to show growth."""
     return _INTERVAL_S if duration_s is None else min(_INTERVAL_S, max(_MIN_INTERVAL_S, duration_s / _N_SNAPSHOTS))
 
 
 def _report(recorded: Recorded, format_: str, top: object, by: str) -> int:
-    """The report, made by a process of its own: the recorder stays small, and pandas is not its business."""
+    """Make the report in a process of its own, so that the recorder never loads pandas."""
     if format_ == "none":
         return 0
     arguments = ["report", "--format", format_, "--by", by]
@@ -238,15 +238,15 @@ def _run_report(arguments: Sequence[str], again: str, pass_fds: Sequence[int] = 
     """Run the report in a process of its own.
 
     Args:
-        arguments: Of nativeleak.
-        again: The command that makes the report later; empty where the recording goes with this process.
-        pass_fds: Descriptors that it inherits.
+        arguments: Arguments of nativeleak.
+        again: The command that makes the report later; empty if the recording ends with this process.
+        pass_fds: Descriptors that the process inherits.
 
     Returns:
-        Its exit status.
+        The exit status of the process.
 
     Raises:
-        NativeleakError: A signal ended it, such as that of the OOM killer.
+        NativeleakError: A signal killed the process, such as that of the OOM killer.
     """
     status: int = children.run(children.python_module("nativeleak", *arguments), pass_fds=pass_fds).returncode
     if status >= 0:

@@ -13,14 +13,14 @@ from nativeleak import arch
 from nativeleak.doctor.checks import Check, CheckFunction, State
 from nativeleak.doctor.returns import check_returns
 from nativeleak.doctor.trial import allocator_objects
-from nativeleak.engines.bpf.java import open_java
 from nativeleak.errors import NativeleakError
 from nativeleak.probes.families import ProbePoint
 from nativeleak.probes.placement import place
 from nativeleak.process import procfs
 from nativeleak.process.check import TargetFacts
-from nativeleak.process.jvm import read_jvm_version
 from nativeleak.process.mapped import MappedObject, executable_objects
+from nativeleak.runtimes.base import RuntimeSpec
+from nativeleak.runtimes.registry import find_runtime, open_runtime
 from nativeleak.symbols.debugfiles import debug_openers, find_debug_file, read_debugdata
 from nativeleak.symbols.elf import ElfFile
 from nativeleak.symbols.source import ElfError
@@ -39,7 +39,7 @@ def target_functions(facts: TargetFacts) -> list[tuple[str, CheckFunction]]:
         ("returns", partial(check_returns, facts.pid)),
         ("other tracers", target.check_other_tracers),
         ("symbols", target.check_symbols),
-        ("JVM", target.check_jvm),
+        ("runtime", target.check_runtime),
         ("stacks", target.check_stacks),
     ]
 
@@ -94,32 +94,35 @@ class _TargetChecks:
             )
 
     def check_symbols(self) -> Iterator[Check]:
-        for mapped in executable_objects(self._pid, procfs.read_maps(self._pid)):
+        maps = procfs.read_maps(self._pid)
+        _, library = _runtime_of(maps)
+        for mapped in executable_objects(self._pid, maps):
             is_libc = mapped.name.startswith(_C_LIBRARIES)
-            if mapped.path != self._facts.exe and mapped.path != self._facts.jvm_libjvm_path and not is_libc:
+            if mapped.path not in (self._facts.exe, library) and not is_libc:
                 continue
-            # The launcher of a JVM has hardly any code, and the dynamic table of a C library has all that callers use.
-            matters = not is_libc and (mapped.path != self._facts.exe or not self._facts.jvm)
+            # A runtime's launcher has hardly any code, and the dynamic table of a C library has all that callers use.
+            matters = not is_libc and (mapped.path != self._facts.exe or not library)
             yield _symbol_check(self._pid, mapped, matters=matters)
 
-    def check_jvm(self) -> Iterator[Check]:
-        if not self._facts.jvm:
+    def check_runtime(self) -> Iterator[Check]:
+        maps = procfs.read_maps(self._pid)
+        spec, library = _runtime_of(maps)
+        if spec is None:
             return
-        version = read_jvm_version(self._pid, procfs.read_maps(self._pid))
-        yield Check("JVM", State.OK, f"version {version}, {self._facts.jvm_libjvm_path}")
-        java, why = open_java(self._pid)
-        if java is None:
-            yield Check("Java stacks", State.WARN, f"Java frames cannot be shown: {why}", self._perf_map_remedy())
+        words = spec.words
+        yield Check(words.title, State.OK, f"version {spec.read_version(self._pid, maps)}, {library}")
+        name, frames = f"{words.language} stacks", f"{words.language} frames"
+        runtime, why = open_runtime(self._pid, spec)
+        if runtime is None:
+            remedy = words.remedy.format(pid=self._facts.ns_pid)
+            yield Check(name, State.WARN, f"{frames} cannot be shown: {why}", remedy)
             return
-        n_threads = len(java.read_names())
-        java.close()
+        n_threads = len(runtime.thread_names())
+        runtime.close()
         if why:
-            yield Check("Java stacks", State.WARN, f"not all Java frames can be shown: {why}")
+            yield Check(name, State.WARN, f"not all {frames} can be shown: {why}")
         else:
-            yield Check("Java stacks", State.OK, f"compiled, inlined and interpreted; {n_threads} Java threads named")
-
-    def _perf_map_remedy(self) -> str:
-        return f"for names of compiled methods run: jcmd {self._facts.ns_pid} Compiler.perfmap (JDK 17 and later)"
+            yield Check(name, State.OK, f"{words.whole}; {n_threads} {words.language} threads named")
 
     def check_stacks(self) -> Iterator[Check]:
         """Objects without unwind information: callers above their code are guesses."""
@@ -133,6 +136,13 @@ class _TargetChecks:
             return
         detail = f"no unwind information in {', '.join(without)}: callers above it are guesses, marked [?]"
         yield Check("stacks", State.WARN, detail, "build with -fasynchronous-unwind-tables, or with frame pointers")
+
+
+def _runtime_of(maps: Sequence[procfs.MapEntry]) -> tuple[RuntimeSpec | None, str]:
+    """The runtime of a process and the path of its library; None and nothing where it has none."""
+    spec = find_runtime(maps)
+    library = spec.find_library(maps) if spec is not None else None
+    return spec, library.path if library is not None else ""
 
 
 def _has_unwind_information(mapped: MappedObject) -> bool:

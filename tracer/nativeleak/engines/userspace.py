@@ -18,16 +18,17 @@ from typing import Final
 
 from nativeleak.engines.base import Progress, Row, Sink
 from nativeleak.engines.options import Budget
+from nativeleak.engines.resident import resident_by_site
+from nativeleak.engines.threads import ThreadTable
 from nativeleak.errors import NativeleakError, UsageError
-from nativeleak.frames.headline import headline_frame
 from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.ledger.map_sites import SiteId
-from nativeleak.model import COUNTERS, Coverage, Frame, SiteTotals, Snapshot, Stack, TargetEnd, TargetInfo, ThreadInfo
+from nativeleak.model import COUNTERS, Coverage, Frame, SiteTotals, Snapshot, Stack, TargetEnd, TargetInfo
 from nativeleak.process import procfs
 from nativeleak.process.residency import ResidencyReader
+from nativeleak.runtimes.frames import headline_frame
 from nativeleak.units import format_bytes
 
-OTHER_THREADS: Final = "(threads beyond the limit)"
 _IDLE_S: Final = 0.25
 _GROWTH_BYTES: Final = 4 << 20
 """What the recorder takes at least beside what it has resident when it begins: symbols, SQLite, some sites."""
@@ -40,58 +41,6 @@ _MAX_TOTALS: Final = 1 << 19
 def most_snapshots(n_sites: int) -> int:
     """How many snapshots may be made of recorded output that shows this many sites, whatever times it claims."""
     return min(_MAX_SNAPSHOTS, max(_MIN_SNAPSHOTS, _MAX_TOTALS // max(1, n_sites)))
-
-
-class ThreadTable:
-    """Threads of all targets: tells apart two that had the same tid one after the other."""
-
-    def __init__(self) -> None:
-        self.is_frozen = False
-        """Whether unknown threads are no longer told apart."""
-        self._threads: dict[int, ThreadInfo] = {}
-        self._uid_of: dict[int, int] = {}
-        self._changed: set[int] = set()
-
-    def uid(self, slot: int, tid: int, name: str = "") -> int:
-        """Number of a thread; one that is not known yet gets this name."""
-        # TID 0 stands for all threads of one process.
-        uid = self._uid_of.get(tid or -1 - slot)
-        if uid is None and self.is_frozen and tid:
-            return self.uid(slot, 0, OTHER_THREADS)
-        if uid is None:
-            uid = self._uid_of[tid or -1 - slot] = len(self._threads) + 1
-            self._set(ThreadInfo(uid, slot, tid, name or f"[thread {tid}]"))
-        return uid
-
-    def name(self, uid: int) -> str:
-        """Last known name of a thread, by its number."""
-        return self._threads[uid].name if uid in self._threads else "?"
-
-    def rename(self, tid: int, name: str) -> None:
-        """A thread has another name from now on; an unknown thread has none."""
-        uid = self._uid_of.get(tid or -1)
-        if uid is not None and name and self._threads[uid].name != name:
-            self._set(replace(self._threads[uid], name=name))
-
-    def end(self, tid: int) -> None:
-        """A thread has ended."""
-        uid = self._uid_of.pop(tid or -1, None)
-        if uid is not None:
-            self._set(replace(self._threads[uid], alive=False))
-
-    def tids(self, slot: int) -> list[int]:
-        """Threads of a target that are alive as far as is known."""
-        return [tid for tid, uid in self._uid_of.items() if tid > 0 and self._threads[uid].slot == slot]
-
-    def take_changed(self) -> tuple[ThreadInfo, ...]:
-        """Threads that are new or have changed since the last call."""
-        changed = tuple(self._threads[uid] for uid in sorted(self._changed))
-        self._changed.clear()
-        return changed
-
-    def _set(self, thread: ThreadInfo) -> None:
-        self._threads[thread.uid] = thread
-        self._changed.add(thread.uid)
 
 
 @dataclass(slots=True)
@@ -159,13 +108,7 @@ class TracedProcess:
 
     def sites(self, now_s: float) -> list[SiteTotals]:
         """Totals of all its sites."""
-        resident: dict[SiteId, int] | None = None
-        if self.residency is not None and not self.is_over:
-            resident = {}
-            ranges = list(self.space.outstanding_ranges())
-            sizes = self.residency.resident_bytes([(start, end) for start, end, _ in ranges])
-            for (_, _, site_id), n_bytes in zip(ranges, sizes, strict=True):
-                resident[site_id] = resident.get(site_id, 0) + n_bytes
+        resident = resident_by_site(self.space, self.residency if not self.is_over else None)
         return self.space.site_totals(self.slot, now_s, resident)
 
     def close(self) -> None:
@@ -243,7 +186,6 @@ class UserspaceEngine(abc.ABC):
         self._sink = sink
         self._start_ns = 0
         self._told_ends: set[int] = set()
-        self._is_frozen = False
 
     @property
     def targets(self) -> list[TargetInfo]:
@@ -288,7 +230,7 @@ class UserspaceEngine(abc.ABC):
 
     def freeze(self, near: str) -> None:
         """Tell new threads and stacks apart no longer: what they map counts as that of one site."""
-        self._is_frozen = self.threads.is_frozen = True
+        self.threads.is_frozen = True
         self._sink.note("memory", f"the recorder takes {near}: new call sites are no longer told apart")
 
     def _site_name(self, slot: int, stack_key: int) -> str:

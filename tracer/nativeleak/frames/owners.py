@@ -1,4 +1,4 @@
-"""What a stack tells by its names: on whose behalf memory was taken, of the program or of its run-time system."""
+"""On whose behalf memory was taken or given back, read from the names on a stack."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from nativeleak.frames.tables import RuntimeFrames
 from nativeleak.model import Frame, Owner
 
-_LIBJVM: Final = "libjvm.so"
 _C_LIBRARY: Final = ("libc.", "libc-", "ld-", "libpthread")
-"""What the names of its files begin with."""
-_JAVA_REQUESTS: Final = ("Unsafe_AllocateMemory", "Unsafe_ReallocateMemory")
-"""Functions of libjvm by which Java code asks for memory: what they allocate belongs to the program."""
+"""Beginnings of the names of its files."""
 THREAD_ROOTS: Final = frozenset(
     {
         "_start",
@@ -31,7 +29,7 @@ _THREADS: Final = re.compile(
 """Functions of C libraries that run when a thread begins or ends."""
 
 
-def unmapper_of_stack(frames: Sequence[Frame]) -> Owner:
+def unmapper_of_stack(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]) -> Owner:
     """On whose behalf address space was given back.
 
     The C library's own is what it does for a thread that begins or ends: it keeps their stacks, and unmaps them
@@ -39,32 +37,51 @@ def unmapper_of_stack(frames: Sequence[Frame]) -> Owner:
 
     Args:
         frames: Leaf first.
+        runtimes: All that are known.
     """
     for frame in frames[1:]:
         if _THREADS.match(frame.function):
             return Owner.C_LIBRARY
         if frame.module is None or not frame.module.startswith(_C_LIBRARY):
             break
-    return owner_of_stack(frames)
+    return owner_of_stack(frames, runtimes)
 
 
-def owner_of_stack(frames: Sequence[Frame]) -> Owner:
+def owner_of_stack(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]) -> Owner:
     """On whose behalf memory was taken.
 
-    The JVM's own memory is what libjvm asked for without Java code asking it to: libjvm called the C library, and none
-    of its functions there serves a request for memory.
+    A runtime's own memory is what its library asked for without the program's asking: the library called the C
+    library, and none of its functions there serves a request of the program.
 
     Args:
         frames: Leaf first.
+        runtimes: All that are known.
     """
-    above_library = False
+    runtime: RuntimeFrames | None = None
     for frame in frames:
         module = frame.module
-        if not above_library and module is not None and module.startswith(_C_LIBRARY):
-            continue
-        if module != _LIBJVM:
+        if runtime is None:
+            if module is not None and module.startswith(_C_LIBRARY):
+                continue
+            runtime = next((each for each in runtimes if each.library == module), None)
+        if runtime is None or module != runtime.library:
             break
-        if frame.function.startswith(_JAVA_REQUESTS):
+        if frame.function.startswith(runtime.requests):
             return Owner.PROGRAM
-        above_library = True
-    return Owner.JVM if above_library else Owner.PROGRAM
+    return Owner.RUNTIME if runtime is not None else Owner.PROGRAM
+
+
+def purpose_of_stack(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]) -> str:
+    """What a runtime uses the memory of a stack for.
+
+    The first purpose, in the order of its table, that any function on the stack shows.
+
+    Args:
+        frames: Leaf first, of a site that the runtime owns.
+        runtimes: All that are known.
+    """
+    functions = [frame.function for frame in frames]
+    for purpose, pattern in (each for runtime in runtimes for each in runtime.purposes):
+        if any(pattern.search(function) for function in functions):
+            return purpose
+    return "other"

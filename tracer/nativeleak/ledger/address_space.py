@@ -52,7 +52,7 @@ from nativeleak.ledger.unmaps import MAX_SITES, Unmaps
 from nativeleak.model import Kind, Owner, SiteTotals
 
 _HUGE_PAGE_BYTES: Final = 2 << 20
-_OUTSTANDING: Final = (Owner.PROGRAM, Owner.JVM)
+_OUTSTANDING: Final = (Owner.PROGRAM, Owner.RUNTIME)
 _SYSV: Final = "/SYSV"
 """Start of the path of every System V segment. Source: ``newseg`` in ipc/shm.c."""
 
@@ -61,6 +61,8 @@ Resident = Callable[[int, int], int] | Mapping[SiteId, int]
 
 class AddressSpace:
     """The interval map of one target, fed with its events in order.
+
+    It is larger than other classes because it is one idea: each method changes or reads the same intervals.
 
     Args:
         page_bytes: Page size of the machine.
@@ -156,7 +158,7 @@ class AddressSpace:
             yield SpacePiece(start, end, site_id, accessible, call.file_backed)
 
     def outstanding_ranges(self) -> Iterator[tuple[int, int, SiteId]]:
-        """Outstanding memory of the program and the JVM, ``(start, end, site)``; neighbours of a site are merged."""
+        """Outstanding memory of program and runtime, ``(start, end, site)``; neighbours of a site are merged."""
         start = end = 0
         site = self._before.site
         for p_start, p_end, call, accessible in self._map:

@@ -1,7 +1,7 @@
 """Frozen data that all other packages share: frames, stacks, sites, snapshots. Standard library only."""
 
 from nativeleak.model.coverage import Coverage, StackCoverage
-from nativeleak.model.process import TargetEnd, TargetInfo, ThreadInfo
+from nativeleak.model.process import RuntimeInfo, TargetEnd, TargetInfo, ThreadInfo
 from nativeleak.model.site import CERTAIN, N_SLICES, Kind, Owner, SiteKey, SiteTotals, Uncertainty, UnmapTotals
 from nativeleak.model.snapshot import COUNTERS, Level, Snapshot, TraceInfo, Window
 from nativeleak.model.stack import Frame, FrameKind, FrameSource, Stack
@@ -17,6 +17,7 @@ __all__ = [
     "Kind",
     "Level",
     "Owner",
+    "RuntimeInfo",
     "SiteKey",
     "SiteTotals",
     "Snapshot",

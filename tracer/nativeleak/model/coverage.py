@@ -1,4 +1,4 @@
-"""What an engine can see of a process: facts that a report states without knowing the engine."""
+"""Facts that an engine can see of a process. A report states them without knowing the engine."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from enum import StrEnum
 
 
 class StackCoverage(StrEnum):
-    """Which call sites have a call stack."""
+    """Call sites that have a call stack."""
 
     ALL = "all"
-    """Every site: one without a stack has lost it."""
+    """Every site; a site without a stack has lost it."""
     SOME = "some"
-    """Where the engine could walk one: a site without a stack is nothing unusual."""
+    """Sites whose stack the engine could walk; sites without a stack are normal."""
     NONE = "none"
     """No site: the single frame in brackets names the region of memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What the engine of a recording could see.
+    """Coverage of a recording by its engine.
 
     Attributes:
-        stacks: Which sites have a call stack.
-        has_threads: Whether sites are told apart by thread.
+        stacks: Sites that have a call stack.
+        has_threads: Whether sites of different threads are separate.
         has_blocks: Whether single allocations are counted, and not only address space.
-        has_unmappers: Whether the sites that gave address space back are known.
-        not_available: What a report lacks that one by the best engine has, as a list in words; empty: nothing.
-        hits: What ``probe_hits`` counts, in the plural.
+        has_unmappers: Whether callers that unmapped memory are known.
+        not_available: Facts that only a better engine gives, as a list in words; empty for the best engine.
+        hits: Unit of ``probe_hits``, in the plural.
     """
 
     stacks: StackCoverage = StackCoverage.ALL

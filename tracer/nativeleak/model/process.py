@@ -17,6 +17,19 @@ class TargetEnd(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """The runtime of managed code that a process has.
+
+    Attributes:
+        name: As in ``runtimes/registry.py``: ``hotspot`` for a Java virtual machine.
+        version: As it says itself, ``"unknown"`` where it does not.
+    """
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class TargetInfo:
     """One traced process.
 
@@ -25,7 +38,7 @@ class TargetInfo:
         pid: PID in the namespace of the tracer.
         comm: Name of the main thread when the trace began.
         exe: Path of the executable in the target's own mount namespace.
-        jvm_version: Version of the Java virtual machine; None if the target is no JVM.
+        runtime: Its runtime of managed code, None where it has none.
         allocators: Names of the objects whose allocator functions were probed.
         end: Its state at the last snapshot.
         end_signal: The signal that killed it, 0 for none.
@@ -35,7 +48,7 @@ class TargetInfo:
     pid: int
     comm: str
     exe: str
-    jvm_version: str | None = None
+    runtime: RuntimeInfo | None = None
     allocators: tuple[str, ...] = ()
     end: TargetEnd = TargetEnd.RUNNING
     end_signal: int = 0

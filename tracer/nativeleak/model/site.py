@@ -19,11 +19,12 @@ class Kind(StrEnum):
 
 
 class Owner(StrEnum):
-    """Owner of mapped address space."""
+    """Owner of mapped address space; the values are those of the JSON report."""
 
     PROGRAM = "program"
     ALLOCATOR = "allocator"
-    JVM = "jvm"
+    RUNTIME = "jvm"
+    """The target's runtime of managed code, for itself; the value is from when the JVM was the only one."""
     C_LIBRARY = "c-library"
     """The C library, for the stacks of threads. Used for unmapping only."""
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError, UsageError
 from nativeleak.process import procfs
-from nativeleak.process.jvm import find_libjvm
-from nativeleak.process.procfs import PTRACE_REMEDY, MapEntry, TargetGoneError
+from nativeleak.process.procfs import PTRACE_REMEDY, TargetGoneError
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +23,6 @@ class TargetFacts:
         comm: Name of the main thread.
         exe: Path of the executable as the target sees it.
         start_ticks: Clock ticks from boot to its start; with ``pid`` its identity.
-        jvm: Whether a Java virtual machine is mapped.
-        jvm_libjvm_path: Path of libjvm.so as the target sees it, None where there is none.
         ns_pid: The PID in the target's own (innermost) PID namespace.
         same_mnt_ns: Whether it shares our mount namespace.
         same_pid_ns: Whether it shares our PID namespace.
@@ -35,8 +32,6 @@ class TargetFacts:
     comm: str
     exe: str
     start_ticks: int
-    jvm: bool
-    jvm_libjvm_path: str | None
     ns_pid: int
     same_mnt_ns: bool
     same_pid_ns: bool
@@ -61,7 +56,8 @@ def check_target(pid: int, *, any_width: bool = False) -> TargetFacts:
     try:
         status = procfs.read_status(pid)
         _refuse_what_is_no_process(pid, status)
-        return _facts(pid, status, _readable_maps(pid, any_width=any_width))
+        _refuse_unreadable(pid, any_width=any_width)
+        return _facts(pid, status)
     except TargetGoneError as gone:
         raise _missing(pid) from gone
 
@@ -115,7 +111,7 @@ def _refuse_what_is_no_process(pid: int, status: dict[str, str]) -> None:
         )
 
 
-def _readable_maps(pid: int, *, any_width: bool = False) -> list[MapEntry]:
+def _refuse_unreadable(pid: int, *, any_width: bool) -> None:
     try:
         maps = procfs.read_maps(pid)
         n_bits = procfs.read_elf_class(pid)
@@ -133,18 +129,14 @@ def _readable_maps(pid: int, *, any_width: bool = False) -> list[MapEntry]:
         )
     if not maps:
         raise TargetGoneError(f"reading /proc/{pid}/maps failed: process {pid} is gone")
-    return maps
 
 
-def _facts(pid: int, status: dict[str, str], maps: list[MapEntry]) -> TargetFacts:
-    libjvm = find_libjvm(maps)
+def _facts(pid: int, status: dict[str, str]) -> TargetFacts:
     return TargetFacts(
         pid=pid,
         comm=procfs.read_comm(pid),
         exe=procfs.read_exe(pid),
         start_ticks=procfs.read_start_ticks(pid),
-        jvm=libjvm is not None,
-        jvm_libjvm_path=libjvm.path if libjvm is not None else None,
         ns_pid=_ns_pid(pid, status),
         same_mnt_ns=_same_namespace(pid, "mnt"),
         same_pid_ns=_same_namespace(pid, "pid"),

@@ -23,7 +23,7 @@ from nativeleak.model import (
     ThreadInfo,
     UnmapTotals,
 )
-from nativeleak.recording.schema import Sample, pack_ids, pack_samples, pack_slices, to_signed
+from nativeleak.recording.schema import JVM, Sample, pack_ids, pack_samples, pack_slices, to_signed
 from nativeleak.recording.values import pack_windows
 
 Row = tuple[Any, ...]
@@ -33,6 +33,7 @@ _MAX_TOTAL: Final = 1 << 62
 _TABLES: Final = {
     "trace": 2,
     "targets": 8,
+    "runtimes": 3,
     "threads": 5,
     "frames": 11,
     "stacks": 4,
@@ -91,6 +92,7 @@ class Known:
         whole = Batch(self.elapsed_s)
         whole.rows["frames"] = [_frame_row(number, frame) for frame, number in self.frames.items()]
         whole.rows["targets"] = [_target_row(target) for target in self.targets.values()]
+        whole.rows["runtimes"] = _runtime_rows(self.targets.values())
         whole.rows["threads"] = [_thread_row(thread) for thread in self.threads.values()]
         whole.rows["retired"] = [_retired_row(totals) for totals in self.retired.values()]
         whole.rows["unmapped"] = [_unmapped_row(totals) for totals in self.unmapped.values()]
@@ -158,6 +160,7 @@ def encode(
         if known.targets.get(target.slot) != target:
             batch.targets[target.slot] = target
     batch.rows["targets"] = [_target_row(target) for target in batch.targets.values()]
+    batch.rows["runtimes"] = _runtime_rows(batch.targets.values())
     if snapshot is not None:
         batch.threads = {thread.uid: thread for thread in snapshot.threads if known.threads.get(thread.uid) != thread}
         batch.rows["threads"] = [_thread_row(thread) for thread in batch.threads.values()]
@@ -337,11 +340,19 @@ def _target_row(target: TargetInfo) -> Row:
         target.pid,
         _text(target.comm),
         _text(target.exe),
-        target.jvm_version,
+        target.runtime.version if target.runtime is not None and target.runtime.name == JVM else None,
         json.dumps(list(target.allocators)),
         target.end,
         target.end_signal,
     )
+
+
+def _runtime_rows(targets: Iterable[TargetInfo]) -> list[Row]:
+    return [
+        (target.slot, target.runtime.name, _text(target.runtime.version))
+        for target in targets
+        if target.runtime is not None
+    ]
 
 
 def _thread_row(thread: ThreadInfo) -> Row:

@@ -31,7 +31,7 @@ def _or_null(condition: str) -> str:
     return f"({{c}} IS NULL OR ({condition}))"
 
 
-_CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
+CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "trace": {"name": _TEXT, "value": _TEXT},
     "targets": {
         "slot": _SMALL,
@@ -43,6 +43,7 @@ _CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "end": _TEXT,
         "end_signal": _SMALL,
     },
+    "runtimes": {"slot": _SMALL, "name": _TEXT, "version": _TEXT},
     "threads": {"uid": _NUMBER, "slot": _SMALL, "tid": _SMALL, "name": _TEXT, "alive": _SMALL},
     "frames": {
         "id": _NUMBER,
@@ -123,7 +124,7 @@ def check_columns(db: sqlite3.Connection) -> None:
         ValueError: A column holds what does not belong there; the message names it.
         sqlite3.Error: The file cannot be read.
     """
-    for table, conditions in _CONDITIONS.items():
+    for table, conditions in CONDITIONS.items():
         there = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
         checks = {name: condition.format(c=f'"{name}"') for name, condition in conditions.items() if name in there}
         if not checks:

@@ -27,6 +27,7 @@ from nativeleak.model import (
     FrameSource,
     Kind,
     Owner,
+    RuntimeInfo,
     SiteKey,
     SiteTotals,
     Stack,
@@ -38,7 +39,7 @@ from nativeleak.model import (
 )
 from nativeleak.recording import opening
 from nativeleak.recording.columns import check_columns, parse_number, parse_texts
-from nativeleak.recording.schema import Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
+from nativeleak.recording.schema import JVM, Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
 from nativeleak.recording.values import parse_trace_values, parse_windows
 
 _UNREADABLE: Final = (sqlite3.Error, ValueError, KeyError, TypeError, IndexError, AttributeError, MemoryError)
@@ -97,12 +98,22 @@ class Recording:
             self.end_reason: str | None = values.get("end_reason")
             self.recording_error: str | None = values.get("recording_error")
             self.windows = parse_windows(values.get("windows", "[]"))
-            self.targets = tuple(map(_target, db.execute("SELECT * FROM targets ORDER BY slot")))
+            runtimes = self._runtimes()
+            self.targets = tuple(
+                _target(row, runtimes.get(row[0])) for row in db.execute("SELECT * FROM targets ORDER BY slot")
+            )
             self.threads = {row[0]: _thread(row) for row in db.execute("SELECT * FROM threads")}
             self.snapshots = tuple(map(_snapshot, db.execute("SELECT * FROM snapshots ORDER BY id")))
             self.events = tuple(
                 Event(*row) for row in db.execute("SELECT elapsed_s, what, text FROM events ORDER BY id")
             )
+
+    def _runtimes(self) -> dict[int, RuntimeInfo]:
+        """By slot; empty in recordings older than their table."""
+        if not self._has_table("runtimes"):
+            return {}
+        rows = self._db.execute("SELECT slot, name, version FROM runtimes")
+        return {slot: RuntimeInfo(str(name), str(version)) for slot, name, version in rows}
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "recording in memory") -> Self:
@@ -230,9 +241,11 @@ def open_recording(path: Path) -> Recording:
 Row = tuple[Any, ...]
 
 
-def _target(row: Row) -> TargetInfo:
+def _target(row: Row, runtime: RuntimeInfo | None) -> TargetInfo:
     slot, pid, comm, exe, jvm_version, allocators, end, end_signal = row
-    return TargetInfo(slot, pid, comm, exe, jvm_version, parse_texts(allocators), TargetEnd(end), end_signal)
+    if runtime is None and jvm_version is not None:
+        runtime = RuntimeInfo(JVM, jvm_version)
+    return TargetInfo(slot, pid, comm, exe, runtime, parse_texts(allocators), TargetEnd(end), end_signal)
 
 
 def _thread(row: Row) -> ThreadInfo:

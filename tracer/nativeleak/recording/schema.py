@@ -27,6 +27,7 @@ TABLES: Final = """
 CREATE TABLE trace (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE targets (slot INTEGER PRIMARY KEY, pid INTEGER, comm TEXT, exe TEXT, jvm_version TEXT, allocators TEXT,
     end TEXT, end_signal INTEGER);
+CREATE TABLE runtimes (slot INTEGER PRIMARY KEY, name TEXT, version TEXT);
 CREATE TABLE threads (uid INTEGER PRIMARY KEY, slot INTEGER, tid INTEGER, name TEXT, alive INTEGER);
 CREATE TABLE frames (id INTEGER PRIMARY KEY, function TEXT, module TEXT, ip INTEGER, offset INTEGER, kind TEXT,
     file TEXT, line INTEGER, build_id TEXT, module_offset INTEGER, found TEXT);
@@ -45,6 +46,9 @@ CREATE TABLE snapshots (id INTEGER PRIMARY KEY, elapsed_s REAL, rss_bytes INTEGE
     n_samples INTEGER, samples BLOB);
 CREATE TABLE events (id INTEGER PRIMARY KEY, elapsed_s REAL, what TEXT, text TEXT);
 """
+
+JVM: Final = "hotspot"
+"""The runtime whose version stands in ``targets.jvm_version`` too, its only place before the table ``runtimes``."""
 
 _ZLIB_LEVEL: Final = 1
 _ID_BYTES: Final = 4

@@ -35,8 +35,8 @@ _NO_TMPFILE: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT
 _NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOENT, errno.EXDEV, errno.ENOSYS)
 _COMPANIONS: Final = ("-journal", "-wal", "-shm")
 _GUARDS: Final = ("-journal", "-wal")
-"""SQLite trusts files of these names, whoever made them, but ignores an empty one. In a folder where others may create
-files we create them first, and keep them."""
+"""SQLite trusts files of these names, also those of other users, but ignores an empty one. In a folder where others may
+create files we create them first, and keep them."""
 
 
 class RecordingWriter:

@@ -73,13 +73,13 @@ def build(recording: Recording, selection: Selection) -> Report:
     merged, labels = merge(chosen, selection.by, len(table))
     rows = _with_growth(merged, measure(curves.grouped(labels, len(merged))))
     rows = rows[_is_shown(rows, selection.metric)]
-    of_jvm = rows["owner"] == Owner.JVM.value
+    of_jvm = rows["owner"] == Owner.RUNTIME.value
     return Report(
         trace=_trace_facts(recording),
         selection=selection,
         sums=Sums(
             by_kind={kind: _kind_totals(recording, program, kind) for kind in Kind},
-            jvm=_sum(program[program["owner"] == Owner.JVM.value]),
+            jvm=_sum(program[program["owner"] == Owner.RUNTIME.value]),
             backing=_sum(backing),
             growth=measure(curves.grouped(_labels(len(table), program), 1))[0],
             certainty=_certainty(program[program["kind"] == Kind.HEAP.value]),

@@ -107,7 +107,7 @@ def check_terminal(format_: Format, *, is_terminal: bool, remedy: str) -> None:
     """Refuse to write bytes that are no text to a terminal.
 
     Args:
-        format_: The format that was asked for.
+        format_: The format of the report.
         is_terminal: Whether the report would go to a terminal.
         remedy: How to write it to a file instead.
 

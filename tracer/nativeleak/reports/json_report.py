@@ -163,11 +163,13 @@ def _sampling_error(certainty: Certainty | None) -> Json:
 
 
 def _target(target: TargetInfo) -> Json:
+    runtime = target.runtime
     return {
         "pid": target.pid,
         "comm": target.comm,
         "exe": target.exe,
-        "jvm": None if target.jvm_version is None else {"version": target.jvm_version},
+        "jvm": {"version": runtime.version} if runtime is not None and runtime.name == "hotspot" else None,
+        "runtime": {"name": runtime.name, "version": runtime.version} if runtime is not None else None,
         "end": target.end.value,
         "end_signal": target.end_signal,
         "allocators": list(target.allocators),

@@ -1,4 +1,4 @@
-"""Puts a report where it was asked for: a file that is whole or not there, or standard output.
+"""Writes a report to its destination: a file that is whole or not there, or standard output.
 
 Scope: bytes, of text and binary formats alike. Text comes as UTF-8; standard output gets it in its own encoding.
 """

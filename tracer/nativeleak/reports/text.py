@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import BinaryIO, Final, NamedTuple
 
 from nativeleak.analysis.growth import Growth, Verdict
-from nativeleak.frames.headline import headline_frame
 from nativeleak.model import Kind
 from nativeleak.reports.completeness import Gap, gaps
 from nativeleak.reports.formats import WriteOptions
@@ -21,6 +20,7 @@ from nativeleak.reports.output import encode_text
 from nativeleak.reports.report import Report, SiteReport
 from nativeleak.reports.text_sites import jvm_lines, site_lines
 from nativeleak.reports.text_unmapped import unmap_lines
+from nativeleak.runtimes.frames import headline_frame
 from nativeleak.units import format_bytes, format_duration
 
 _LABEL_WIDTH: Final = 16

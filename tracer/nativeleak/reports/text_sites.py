@@ -11,7 +11,7 @@ from nativeleak.analysis.select import By, Metric
 from nativeleak.model import Frame, FrameSource, Stack
 from nativeleak.reports.names import place, printable
 from nativeleak.reports.report import Report, SiteReport
-from nativeleak.runtimes.hotspot.purposes import jvm_purpose
+from nativeleak.runtimes.frames import purpose_of_stack
 from nativeleak.units import format_bytes, format_duration
 
 Styled = tuple[str, str]
@@ -83,7 +83,7 @@ def jvm_lines(report: Report) -> Iterator[Styled]:
         return
     sums: dict[str, list[int]] = {}
     for site in report.jvm_sites:
-        row = sums.setdefault(jvm_purpose(site.stack.frames), [0, 0, 0])
+        row = sums.setdefault(purpose_of_stack(site.stack.frames), [0, 0, 0])
         row[0] += site.totals.outstanding_bytes
         row[1] += site.totals.outstanding_count
         row[2] += site.totals.reserved_bytes

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from nativeleak.frames.headline import headline_frame
 from nativeleak.model import Kind, Owner
 from nativeleak.reports.names import place, printable
 from nativeleak.reports.report import Report, UnmapReport
+from nativeleak.runtimes.frames import headline_frame
 from nativeleak.units import format_bytes
 
 _MAX_ROWS: Final = 5

@@ -13,7 +13,7 @@ from nativeleak.errors import NativeleakError, NoTargetError
 from nativeleak.model import TargetInfo
 from nativeleak.process import procfs
 from nativeleak.process.check import check_target
-from nativeleak.process.jvm import read_jvm_version
+from nativeleak.runtimes.registry import identify
 
 _GONE_S: Final = 0.2
 """A process ends at most so long after it has lost its mappings."""
@@ -48,8 +48,7 @@ class Targets(Closing):
             self.slots[os.pidfd_open(pid)] = slot
         except ProcessLookupError as error:
             raise NoTargetError(f"trace of PID {pid} failed: no such process") from error
-        version = read_jvm_version(pid, procfs.read_maps(pid)) if facts.jvm else None
-        return TargetInfo(slot, pid, facts.comm, facts.exe, version)
+        return TargetInfo(slot, pid, facts.comm, facts.exe, identify(pid, procfs.read_maps(pid)))
 
     @contextlib.contextmanager
     def told_if_gone(self) -> Iterator[None]:

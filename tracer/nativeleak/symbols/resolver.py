@@ -12,13 +12,12 @@ import os
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from nativeleak.closing import Closing
 from nativeleak.errors import NativeleakError
 from nativeleak.model.stack import Frame, FrameKind
-from nativeleak.process.jvm import find_libjvm
 from nativeleak.process.mapped import VDSO, MappedObject, executable_objects, open_object
 from nativeleak.process.namespaces import max_open_files
 from nativeleak.process.procfs import MapEntry, read_maps, read_start_ticks, read_status
@@ -45,6 +44,7 @@ class Symbolizer(Closing):
         pid: The process.
         debug_folders: Folders of separate debug files, in the target's file system and in ours.
         refresh_interval_s: Minimum time between two reads of the mappings because of unknown addresses.
+        jit_kind: Mappings -> kind of the frames that the process's perf map names.
 
     Attributes:
         resolved_frames: Calls of ``resolve`` that found a name.
@@ -52,7 +52,12 @@ class Symbolizer(Closing):
     """
 
     def __init__(
-        self, pid: int, *, debug_folders: Sequence[str] = DEBUG_FOLDERS, refresh_interval_s: float = 1.0
+        self,
+        pid: int,
+        *,
+        debug_folders: Sequence[str] = DEBUG_FOLDERS,
+        refresh_interval_s: float = 1.0,
+        jit_kind: Callable[[Sequence[MapEntry]], FrameKind] = lambda _maps: FrameKind.NATIVE,
     ) -> None:
         self.resolved_frames = 0
         self.unresolved_frames = 0
@@ -67,7 +72,7 @@ class Symbolizer(Closing):
         self._objects: dict[tuple[str, int], SymbolizedObject | None] = {}
         self._closed: set[tuple[str, int]] = set()
         self._cache: dict[int, Frame] = {}
-        self._is_jvm = False
+        self._jit_kind, self._find_jit_kind = FrameKind.NATIVE, jit_kind
         self._max_open = max_open_files() // 4  # some have a debug file, and others need descriptors too
         self._max_early = min(MAX_EARLY_OBJECTS, self._max_open)
         self._start_ticks, self._perf_map = _identity(pid)
@@ -161,7 +166,8 @@ class Symbolizer(Closing):
             self._cache.clear()
         self._maps = maps
         self._starts = [each.start for each in maps]
-        self._is_jvm = self._is_jvm or find_libjvm(maps) is not None
+        if self._jit_kind is FrameKind.NATIVE:
+            self._jit_kind = self._find_jit_kind(maps)
         known = self._objects.keys() | self._closed
         unknown = [each for each in maps if (each.dev, each.inode) not in known]
         for mapped in executable_objects(self._pid, unknown):
@@ -218,8 +224,7 @@ class Symbolizer(Closing):
         if found is None:
             return None
         name, offset = found
-        kind = FrameKind.JAVA_COMPILED if self._is_jvm else FrameKind.NATIVE
-        return Frame(printable(name), None, ip, offset + ip - address, kind)
+        return Frame(printable(name), None, ip, offset + ip - address, self._jit_kind)
 
     def _refresh_perf_map(self) -> None:
         self._perf_map_read_s = time.monotonic()

@@ -53,14 +53,14 @@ Fde = tuple[int, int, tuple[Row, ...]]
 
 @dataclass(slots=True)
 class FrameSection:
-    """Bytes of CFI and how they are to be read.
+    """Bytes of CFI and their format.
 
     Attributes:
         data: The bytes.
         vaddr: Their address; 0 for ``.debug_frame``, which is not mapped.
         is_debug: They are ``.debug_frame``.
-        data_base: What DW_EH_PE_datarel counts from.
-        n_fdes: How many FDEs there are; None where the section's end tells.
+        data_base: Base of DW_EH_PE_datarel.
+        n_fdes: Number of FDEs; None if the section ends after the last.
     """
 
     data: bytes
@@ -72,11 +72,11 @@ class FrameSection:
 
 @dataclass(slots=True)
 class _Cie:
-    """What is common to many functions.
+    """A CIE: facts that many functions share.
 
     Attributes:
-        encoding: How their addresses are written.
-        has_lengths: Each FDE says how long its augmentation data is ('z').
+        encoding: Encoding of their addresses.
+        has_lengths: Each FDE has the length of its augmentation data ('z').
         machine: Runs their programs.
         known: The rows of programs that were run before.
     """
@@ -88,10 +88,10 @@ class _Cie:
 
 
 def find_eh_frame(elf: ElfFile) -> FrameSection | None:
-    """``.eh_frame`` by its section, else by the segment that points at it; None where there is none.
+    """``.eh_frame`` by its section, else by the segment that points at it; None if the file has none.
 
     Raises:
-        ElfError: It lies outside of the file or is too long.
+        ElfError: It is outside the file or too long.
     """
     section = elf.section(".eh_frame")
     if section is not None:
@@ -105,10 +105,10 @@ def find_eh_frame(elf: ElfFile) -> FrameSection | None:
 
 
 def find_debug_frame(elf: ElfFile) -> FrameSection | None:
-    """``.debug_frame``, unpacked; None where there is none.
+    """``.debug_frame``, unpacked; None if the file has none.
 
     Raises:
-        ElfError: It lies outside of the file, is too long, or is packed in a way that cannot be read.
+        ElfError: It is outside the file, too long, or compressed in an unknown way.
     """
     section = elf.section(".debug_frame")
     if section is not None:
@@ -125,7 +125,7 @@ def find_debug_frame(elf: ElfFile) -> FrameSection | None:
 
 
 def n_frame_bytes(elf: ElfFile) -> int:
-    """Bytes of CFI for guessing the work, as they are when unpacked; 0 where no section tells."""
+    """Unpacked bytes of CFI, to estimate the work; 0 without a section."""
     total = 0
     for each in elf.sections:
         if each.name == ".eh_frame" and each.type != SHT_NOBITS:
@@ -137,14 +137,14 @@ def n_frame_bytes(elf: ElfFile) -> int:
 
 
 def read_fdes(section: FrameSection, min_row_bytes: int = 1) -> list[Fde]:
-    """All functions of a section, in the order in which they stand there.
+    """All functions of a section, in its order.
 
     Args:
         section: The bytes.
-        min_row_bytes: Shorter rows are left out, but for signal frames and roots.
+        min_row_bytes: Shorter rows are left out, except signal frames and roots.
 
     Raises:
-        ElfError: A record cannot be read; the text names its place.
+        ElfError: A record cannot be read; the text has its address.
     """
     reader = _Reader(section, min_row_bytes)
     try:
@@ -199,9 +199,9 @@ class _Reader:
         """A function.
 
         Args:
-            cie: What it belongs to.
-            end: Where its record ends.
-            first: Its address, if that is pc-relative and of 4 bytes, as nearly always.
+            cie: Its CIE.
+            end: End of its record.
+            first: Its address, if it is pc-relative and of 4 bytes, as it nearly always is.
             n_bytes: Its length in that case.
         """
         data, at = self._data, self.place + 8
@@ -275,7 +275,7 @@ class _Reader:
         return _Cie(encoding, bool(augmentation), Machine(factors, data[at:end], self._min_bytes))
 
     def _read_augmentation(self, augmentation: str, at: int, end: int) -> int:
-        """How the functions' addresses are written."""
+        """Encoding of the functions' addresses."""
         data, encoding = self._data, ABSOLUTE
         for letter in augmentation[1:]:
             if letter == "R":
@@ -292,7 +292,7 @@ class _Reader:
 
 
 def _by_header(elf: ElfFile, vaddr: int) -> FrameSection | None:
-    """What ``.eh_frame_hdr`` at an address points at.
+    """The section that ``.eh_frame_hdr`` at an address points at.
 
     Its first bytes are: version, encoding of the pointer, of the number of FDEs, of the table; then pointer and number.
     """

@@ -1,4 +1,4 @@
-"""Numbers as DWARF writes them, and the encoded pointers of ``.eh_frame`` and ``.eh_frame_hdr`` (DW_EH_PE_*).
+"""Numbers in DWARF's formats, and the encoded pointers of ``.eh_frame`` and ``.eh_frame_hdr`` (DW_EH_PE_*).
 
 Source: DWARF 5, section 7.6; LSB Core specification, "DWARF Exception Header Encoding".
 """
@@ -33,8 +33,8 @@ def read_uleb(data: bytes, at: int) -> tuple[int, int]:
     """An unsigned LEB128 number and the place after it.
 
     Raises:
-        ElfError: It is longer than 64 bits need.
-        IndexError: It runs over the end of ``data``.
+        ElfError: It has more than 64 bits.
+        IndexError: It reaches beyond the end of ``data``.
     """
     value = shift = 0
     for place in range(at, at + _MAX_LEB_BYTES):
@@ -50,8 +50,8 @@ def read_sleb(data: bytes, at: int) -> tuple[int, int]:
     """A signed LEB128 number and the place after it.
 
     Raises:
-        ElfError: It is longer than 64 bits need.
-        IndexError: It runs over the end of ``data``.
+        ElfError: It has more than 64 bits.
+        IndexError: It reaches beyond the end of ``data``.
     """
     value, end = read_uleb(data, at)
     n_bits = 7 * (end - at)
@@ -107,13 +107,13 @@ def read_pointer(data: bytes, at: int, encoding: int, address: int, data_base: i
 
     Args:
         data: The bytes.
-        at: Where the pointer begins in them.
-        encoding: How it is written.
+        at: Position of the pointer in them.
+        encoding: Its encoding.
         address: Address of the place ``at``.
-        data_base: What DW_EH_PE_datarel counts from, None where that is not known.
+        data_base: Base of DW_EH_PE_datarel; None if unknown.
 
     Raises:
-        ElfError: The encoding is not one that is used here, or the pointer is cut off.
+        ElfError: The encoding is not supported, or the pointer is cut off.
     """
     value, end = read_value(data, at, encoding)
     relation = encoding & 0xF0

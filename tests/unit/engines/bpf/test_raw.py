@@ -7,6 +7,7 @@ import pytest
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.raw import raw_stack
 from nativeleak.probes.calls import AllocCall
+from nativeleak.runtimes.hotspot.walker import JavaFrame
 
 
 def kernel_words(n: int, depth: int) -> list[int]:
@@ -31,12 +32,12 @@ def test_raw_stack_keeps_both_ends_in_order(n, depth):
 
 
 def test_raw_stack_tells_how_each_frame_was_found():
-    words = [0x1000, 0, 0x2000 | abi.FrameSource.GUESS << 56, 0, 0x3000 | abi.FrameSource.COMPILED << 56, 7 << 32 | 5]
+    words = [0x1000, 0, 0x2000 | abi.FrameSource.GUESS << 56, 0, 0x3000 | JavaFrame.COMPILED << 56, 7 << 32 | 5]
     frames = raw_stack(1, abi.StackStruct(n=3, depth=127, end=abi.End.NO_TABLE), words).frames
     assert [(f.ip, f.found, f.extra) for f in frames] == [
         (0x1000, abi.FrameSource.EXACT, 0),
         (0x2000, abi.FrameSource.GUESS, 0),
-        (0x3000, abi.FrameSource.COMPILED, 7 << 32 | 5),
+        (0x3000, JavaFrame.COMPILED, 7 << 32 | 5),
     ]
 
 

@@ -15,16 +15,19 @@ from nativeleak.engines.pmap.regions import (
     ANONYMOUS,
     ARENA_BYTES,
     HEAP,
-    JVM_STRUCTURES,
+    Region,
     StackPointer,
     Surroundings,
     blocks_by_size,
     malloc_region,
 )
 from nativeleak.engines.pmap.smaps import Mapping, is_pmap_start, parse_pmap, parse_smaps
-from nativeleak.engines.userspace import ThreadTable, TracedProcess
+from nativeleak.engines.threads import ThreadTable
+from nativeleak.engines.userspace import TracedProcess
 from nativeleak.errors import NativeleakError
 from nativeleak.model import Owner, TargetInfo
+from nativeleak.runtimes.base import OwnedRange
+from nativeleak.runtimes.hotspot.spec import HOTSPOT
 
 PAGE = 4096
 CHUNK = (16 << 20) + PAGE
@@ -132,18 +135,20 @@ def test_regions_are_told_by_what_is_around_them():
         Mapping(reserved + 2000 * PAGE, reserved + 2001 * PAGE, "rw-p", "[stack]"),
     ]
     stacks = [StackPointer(stack + 2000 * PAGE, 77, "worker")]
-    owned = [(reserved + 999 * PAGE, reserved + 1003 * PAGE, "Java heap")]
-    around = Surroundings(mappings, stacks, owned, is_jvm=True)
+    owned = [OwnedRange(reserved + 999 * PAGE, reserved + 1003 * PAGE, "Java heap")]
+    around = Surroundings(mappings, stacks, owned, HOTSPOT)
     names = {address: around.region(address) for address in (m.start for m in mappings)}
-    assert names[0x1000] == (HEAP, 0)
-    assert names[0x3000] == ("file libc.so.6", 0)
-    assert names[arena] == ("glibc arena", 0)
-    assert names[stack] == ("stack of thread worker", 77)
-    assert names[reserved] == (JVM_STRUCTURES, 0)
-    assert names[reserved + 999 * PAGE] == ("Java heap", 0)
-    assert around.region(reserved + 1004 * PAGE) == (ANONYMOUS, 0)
-    assert names[reserved + 2000 * PAGE] == ("stack of the main thread", 0)
-    assert around.region(0) == (ANONYMOUS, 0)
+    unknown = Region(ANONYMOUS, is_certain=False)
+    assert names[0x1000] == Region(HEAP)
+    assert names[0x3000] == Region("file libc.so.6")
+    assert names[arena] == Region("glibc arena")
+    assert names[stack] == Region("stack of thread worker", 77)
+    assert names[reserved] == Region(HOTSPOT.memory.structures, is_runtime=True, is_certain=False)
+    assert names[reserved + 999 * PAGE] == Region("Java heap", is_runtime=True)
+    assert around.region(reserved + 1004 * PAGE) == unknown
+    assert names[reserved + 2000 * PAGE] == Region("stack of the main thread")
+    assert around.region(0) == unknown
+    assert Surroundings(mappings).region(reserved) == unknown
 
 
 def test_arena_cut_by_mprotect_is_still_one():

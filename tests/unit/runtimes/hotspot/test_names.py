@@ -13,7 +13,7 @@ from nativeleak.runtimes.hotspot.layout import WalkerConfig, read_walker_config
 from nativeleak.runtimes.hotspot.methods import MethodReader, symbol_mask
 from nativeleak.runtimes.hotspot.names import STALE, UNREADABLE, JavaNamer
 from nativeleak.runtimes.hotspot.oops import _SCHEMES
-from nativeleak.runtimes.hotspot.threads import read_java_threads
+from nativeleak.runtimes.hotspot.runtime import HotSpotRuntime
 from unit.runtimes.hotspot.fakes import HEAP, N_SEGMENTS, NEW_FIELDS, OLD_FIELDS, SHIFT, FakeJvm, Noise, Space, fake_vm
 from unit.runtimes.hotspot.test_streams import pack_lines, write_unsigned5
 
@@ -234,7 +234,7 @@ def test_random_memory_never_fails_nor_hangs(seed, is_new):
         assert frames
         assert all(frame.function for frame in frames)
         assert namer.interpreted(HEAP + place, place).function
-    assert read_java_threads(vm) == {}
+    assert HotSpotRuntime(vm).thread_names() == {}
     assert isinstance(read_walker_config(vm), WalkerConfig)
     assert time.monotonic() - begin < 10
 

@@ -6,36 +6,31 @@ target lives, and makes a snapshot when asked.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import math
-import os
-import resource
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.engines.bpf.mapping import to_mapping_event
-from nativeleak.engines.bpf.naming import StackNamer
+from nativeleak.engines.bpf.naming import Named, StackNamer
+from nativeleak.engines.bpf.naming_queue import NamingQueue
+from nativeleak.engines.bpf.runtimes import TargetRuntimes
+from nativeleak.engines.bpf.snapshot import Moment, SnapshotBuilder
 from nativeleak.engines.bpf.targets import TargetState
+from nativeleak.engines.threads import OVERFLOW, ThreadTable
 from nativeleak.errors import NativeleakError
 from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.ledger.heap import HeapLedger
-from nativeleak.ledger.sampling import LiveFacts, born_seconds, read_live_set
-from nativeleak.ledger.slices import generation_at, slice_seconds
+from nativeleak.ledger.slices import generation_at
 from nativeleak.ledger.unmaps import MAX_SITES
 from nativeleak.model import (
-    CERTAIN,
     Frame,
-    Kind,
     Level,
     Owner,
     SiteKey,
-    SiteTotals,
     Snapshot,
     Stack,
     TargetEnd,
@@ -45,16 +40,12 @@ from nativeleak.model import (
 from nativeleak.process import procfs
 from nativeleak.process.check import TargetFacts
 from nativeleak.process.residency import ResidencyReader
+from nativeleak.runtimes.base import RuntimeSpec
+from nativeleak.runtimes.registry import RUNTIMES
 from nativeleak.symbols.resolver import Symbolizer
 from nativeleak.unwind.verify import ReturnAddresses
 
-OTHER_THREADS: Final = "(threads beyond the limit)"
-_MAX_EXACT_AGES: Final = 2_000_000
-"""Outstanding blocks up to which the last snapshot reads the live set for exact ages: about half a second a million."""
-_MAX_LIVE_READ_S: Final = 0.2
-"""A live set that takes longer to read is read for the last snapshot only."""
 _PROT_EXEC: Final = 4
-_NAMED_TOGETHER: Final = 64
 _NAMING_S: Final = 0.05
 _LAST_NAMING_S: Final = 20.0
 """Longest time for names of new stacks before a snapshot, and before the last one."""
@@ -69,6 +60,7 @@ class Collector:
         on_note: Gets (word, sentence) for the recording.
         headline_frame: Picks the frame of a stack that tells a person most, for the live view.
         max_unmap_sites: Threads and stacks that are told apart when they give address space back, of each target.
+        runtimes: Kinds of runtimes that targets may have.
     """
 
     def __init__(
@@ -78,6 +70,7 @@ class Collector:
         on_note: Callable[[str, str], None],
         headline_frame: Callable[[Sequence[Frame]], Frame | None],
         max_unmap_sites: int = MAX_SITES,
+        runtimes: Sequence[RuntimeSpec] = RUNTIMES,
     ) -> None:
         self.engine = engine
         self.heap = HeapLedger()
@@ -87,19 +80,16 @@ class Collector:
         self._on_stacks = on_stacks
         self._max_unmap_sites = max_unmap_sites
         self._on_note = on_note
-        self._threads: dict[int, ThreadInfo] = {0: ThreadInfo(0, 0, 0, OTHER_THREADS)}
-        self._changed_threads: set[int] = {0}
-        self._uid_of: dict[tuple[int, int], int] = {}
-        self._new_keys: dict[int, None] = {}
-        self._unseen_code: deque[int] = deque()
+        self._threads = ThreadTable()
+        self._threads.take(OVERFLOW)
+        self.runtimes = TargetRuntimes(self.targets, self._threads, runtimes, on_note)
+        self._queue = NamingQueue()
+        self._in_allocator: set[int] = set()
         self._lost_events_seen = 0
-        self._counters: dict[abi.Counter, int] = {}
-        self._counters_before: dict[abi.Counter, int] = {}
-        self._map_retired: dict[tuple[int, Kind, Owner], SiteTotals] = {}
+        self._snapshots = SnapshotBuilder(self.targets, self._threads, self.heap, self.namer)
         self.level = Level.EXACT
         self.is_sampled = False
         """Whether blocks were sampled at any time."""
-        self._live_read_s = 0.0
 
     def add_target(self, slot: int, facts: TargetFacts, info: TargetInfo) -> TargetState:
         """Take a target in, before its window opens.
@@ -114,8 +104,8 @@ class Collector:
             residency = None
         returns = ReturnAddresses(facts.pid)
         space = AddressSpace(max_unmap_sites=self._max_unmap_sites)
-        state = TargetState(slot, facts, Symbolizer(facts.pid), space, residency, returns, info)
-        state.thread_names = procfs.read_threads(facts.pid)
+        symbolizer = Symbolizer(facts.pid, jit_kind=self.runtimes.jit_kind)
+        state = TargetState(slot, facts, symbolizer, space, residency, returns, info)
         self.targets[slot] = state
         return state
 
@@ -130,7 +120,7 @@ class Collector:
 
     def start_counters(self) -> None:
         """Count from now on: what the engine did before the windows open is not the targets'."""
-        self._counters_before = self.engine.read_counters()
+        self._snapshots.start_counters(self.engine)
 
     def set_level(self, level: Level) -> None:
         """How the allocator is watched from now on."""
@@ -157,9 +147,7 @@ class Collector:
             return
         kind = event.type
         if kind == abi.EventType.STACK:
-            self._new_keys[event.stack] = None
-            if state.java is not None:
-                self._unseen_code.append(event.stack)
+            self._queue.add(event.stack, has_runtime=state.runtime is not None)
         elif kind == abi.EventType.THREAD:
             self._on_thread(state, event)
         elif kind == abi.EventType.THREAD_EXIT:
@@ -189,47 +177,25 @@ class Collector:
             return False
         if not self.namer.is_known(event.stack):
             self._name([event.stack])
-        return self.namer.is_in_allocator(event.stack)
+        return event.stack in self._in_allocator
 
     def _on_thread(self, state: TargetState, event: abi.Event) -> None:
-        name = _comm(event)
-        state.thread_names[event.tid] = name
-        uid = event.thread or self._uid_of.get((state.slot, event.tid), 0)
+        uid = event.thread or self._threads.find(state.slot, event.tid)
         state.renamed = self._threads.get(uid) if uid else None
         if uid:
-            self._uid_of[state.slot, event.tid] = uid
-            self._set_thread(ThreadInfo(uid, state.slot, event.tid, name))
+            self._threads.take(ThreadInfo(uid, state.slot, event.tid, _comm(event)))
 
     def _on_thread_exit(self, state: TargetState, event: abi.Event) -> None:
-        uid = self._uid_of.pop((state.slot, event.tid), 0) or event.thread
-        if uid:
-            self._set_thread(ThreadInfo(uid, state.slot, event.tid, _comm(event), alive=False))
-            if state.java is not None and event.tid in state.java.names:
-                self._set_thread(replace(self._threads[uid], name=state.java.names.pop(event.tid)))
-        state.thread_names.pop(event.tid, None)
+        name = state.runtime_names.pop(event.tid, "") or _comm(event)
+        self._threads.end(state.slot, event.tid, event.thread, name)
         state.space.forget_thread(event.tid)
         if event.tid == state.facts.pid and event.ret & 0x7F:
             state.info = replace(state.info, end_signal=event.ret & 0x7F)
 
-    def name_java_threads(self) -> None:
-        """Give Java threads their full names, while they live; looks at most once a second."""
-        for state in self.targets.values():
-            if state.java is None or state.is_over:
-                continue
-            names = state.java.read_names()
-            for (slot, tid), uid in self._uid_of.items():
-                if slot == state.slot and tid in names and self._threads[uid].name != names[tid]:
-                    self._set_thread(replace(self._threads[uid], name=names[tid]))
-
-    def _set_thread(self, thread: ThreadInfo) -> None:
-        if self._threads.get(thread.uid) != thread:
-            self._threads[thread.uid] = thread
-            self._changed_threads.add(thread.uid)
-
     def _on_exec(self, state: TargetState) -> None:
         # The kernel renames the thread before it reports the exec: what the old program did it did by its old name.
         if state.renamed is not None:
-            self._set_thread(state.renamed)
+            self._threads.take(state.renamed)
         state.info = replace(state.info, end=TargetEnd.EXEC)
         self._on_note("exec", f"PID {state.facts.pid} replaced itself by another program: the window ends there")
 
@@ -255,59 +221,55 @@ class Collector:
 
         Args:
             sweep: Look through the kernel's store too, for stacks whose event was lost.
-            within_s: When this time is over the rest waits for the next call: a JVM that loads its classes makes
+            within_s: When this time is over the rest waits for the next call: a runtime that loads its code makes
                 thousands of new stacks, deep ones, and nothing else may wait for all of their names.
         """
         if sweep:
-            self._new_keys.update(dict.fromkeys(self.engine.stacks.new_keys()))
-        end_s = time.monotonic() + within_s
-        n_named = 0
-        while self._new_keys and time.monotonic() < end_s:
-            keys = list(itertools.islice(self._new_keys, _NAMED_TOGETHER))
-            n_named += self._name(keys)
-            for key in keys:
-                del self._new_keys[key]
-        if not self._new_keys:
-            self._unseen_code.clear()
-        return n_named
+            self._queue.add_all(self.engine.stacks.new_keys())
+        return sum(self._name(keys) for keys in self._queue.batches(within_s))
 
     def look_at_code(self, within_s: float) -> None:
-        """Name the Java code on stacks that wait for their turn, oldest first; those left over wait for the next call.
+        """Let runtimes look at their code on stacks that wait for their turn, oldest first; the rest waits.
 
         Args:
             within_s: About how long it may take.
         """
-        if not self._unseen_code:
-            return
-        for state in self.targets.values():
-            if state.java is not None:
-                state.java.begin_naming()
-        until_s = time.monotonic() + within_s
-        while self._unseen_code and time.monotonic() < until_s:
-            key = self._unseen_code.popleft()
-            if key not in self._new_keys:
-                continue
+        has_begun = False
+        for key in self._queue.unseen_code(within_s):
+            if not has_begun:
+                has_begun = True
+                self.runtimes.begin_naming(self.targets)
             peeked = self.engine.stacks.peek(key)
-            owner = self.targets.get(peeked[0]) if peeked is not None else None
-            if peeked is not None and owner is not None and owner.java is not None:
-                owner.java.look_at(peeked[1])
+            if peeked is not None:
+                self.runtimes.look_at(*peeked)
 
     @property
     def n_unnamed(self) -> int:
         """Stacks that wait for their names."""
-        return len(self._new_keys)
+        return len(self._queue)
 
     def _name(self, keys: Sequence[int]) -> int:
         """Name some stacks together: what is read of the target for one is believed for all of them."""
         raw = [stack for stack in map(self.engine.stacks.fetch, keys) if stack is not None]
-        for slot in {stack.slot for stack in raw}:
-            state = self.targets.get(slot)
-            if state is not None and state.java is not None:
-                state.java.begin_naming()
-        named = [self.namer.name(self.targets[stack.slot], stack) for stack in raw if stack.slot in self.targets]
-        if named:
-            self._on_stacks(named)
-        return len(named)
+        self.runtimes.begin_naming({stack.slot for stack in raw})
+        named = [(self.targets[each.slot], each) for each in raw if each.slot in self.targets]
+        stacks = [self._apply(state, self.namer.name(state, each)) for state, each in named]
+        if stacks:
+            self._on_stacks(stacks)
+        return len(stacks)
+
+    def _apply(self, state: TargetState, named: Named) -> Stack:
+        """Tell the address space whose a stack is."""
+        key = named.stack.key
+        if named.in_allocator:
+            self._in_allocator.add(key)
+        if named.unmapper is not Owner.PROGRAM:
+            state.space.unmaps.reclassify_stack(key, named.unmapper)
+        for backing in named.backing:
+            state.space.reclassify_stack(backing, Owner.ALLOCATOR)
+        if named.owner is not Owner.PROGRAM:
+            state.space.reclassify_stack(key, named.owner)
+        return named.stack
 
     def headline(self, key: SiteKey) -> tuple[str, str]:
         """Thread name and most telling function of a site, for the live view."""
@@ -344,101 +306,22 @@ class Collector:
         """
         started_ns = time.monotonic_ns()
         self.name_new_stacks(sweep=True, within_s=_LAST_NAMING_S if final else _NAMING_S)
-        self.name_java_threads()
-        counters = self.engine.read_counters()
-        counters[abi.Counter.LOST_EVENTS] += self.engine.n_missed_calls()
-        self._counters = {counter: value - self._counters_before.get(counter, 0) for counter, value in counters.items()}
-        self._resync_after_loss()
+        self.runtimes.name_threads()
+        counters = self._snapshots.read_counters(self.engine)
+        self._resync_after_loss(counters[abi.Counter.LOST_EVENTS])
         elapsed_s = self.elapsed_s()
         self.read_heap()
-        self._retire()
-        live = self._read_live(final=final)
-        ages = self._births(live) if live is not None else None
-        sites = self.heap.snapshot(elapsed_s, self.generation, self.namer.label, ages)
-        if live is not None and live.uncertainty:
-            sites = [replace(site, uncertainty=live.uncertainty.get(site.key, CERTAIN)) for site in sites]
-        for state in self.targets.values():
-            sites.extend(self._map_sites(state, elapsed_s))
-        changed, self._changed_threads = self._changed_threads, set()
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return Snapshot(
-            elapsed_s=elapsed_s,
-            targets=tuple(state.info for state in self.targets.values()),
-            threads=tuple(self._threads[uid] for uid in sorted(changed)),
-            sites=tuple(sites),
-            retired=(*self.heap.retired(), *self._map_retired.values()),
-            counters=self._named_counters() | {"snapshot_us": (time.monotonic_ns() - started_ns) // 1000},
-            rss_bytes=sum(self.rss_bytes(state) for state in self.targets.values()),
-            slice_s=slice_seconds(self.generation),
-            probe_hits=self._probe_hits(),
-            target_cpu_s=sum(self._cpu_s(state) for state in self.targets.values()),
-            tracer_cpu_s=round(usage.ru_utime + usage.ru_stime, 3),
-            tracer_max_rss_bytes=procfs.read_peak_rss(os.getpid()),
-            unmapped=tuple(row for state in self.targets.values() for row in state.space.unmaps.totals(state.slot)),
+        moment = Moment(
+            started_ns, elapsed_s, self.generation, counters, self.n_unnamed, is_sampled=self.is_sampled, is_final=final
         )
+        return self._snapshots.build(self.engine, moment)
 
     @staticmethod
     def rss_bytes(state: TargetState) -> int:
         """Resident memory of a target, 0 once it is gone."""
-        try:
-            return 0 if state.is_over else procfs.read_rss(state.facts.pid)
-        except NativeleakError:
-            return 0
+        return state.read_rss()
 
-    @staticmethod
-    def _cpu_s(state: TargetState) -> float:
-        """CPU seconds of a target since its window opened; after its end those of the last look."""
-        with contextlib.suppress(NativeleakError):
-            state.cpu_s = procfs.read_cpu_s(state.facts.pid) - state.cpu_before_s
-        return state.cpu_s
-
-    def _map_sites(self, state: TargetState, elapsed_s: float) -> Iterable[SiteTotals]:
-        ranges = list(state.space.outstanding_ranges())
-        resident: dict[object, int] | None = None
-        if state.residency is not None and not state.is_over:
-            resident = {}
-            sizes = state.residency.resident_bytes([(start, end) for start, end, _ in ranges])
-            for (_, _, site_id), n_bytes in zip(ranges, sizes, strict=True):
-                resident[site_id] = resident.get(site_id, 0) + n_bytes
-        return state.space.site_totals(state.slot, elapsed_s, resident)  # type: ignore[arg-type]
-
-    def _read_live(self, *, final: bool) -> LiveFacts | None:
-        """What the live set tells: ages for the last snapshot, and what sampling leaves open for all of them.
-
-        None where it is not worth the time.
-        """
-        if self.is_sampled:
-            if not final and self._live_read_s > _MAX_LIVE_READ_S:
-                return None
-        elif not final or self.heap.outstanding()[1] > _MAX_EXACT_AGES:
-            return None
-        started_s = time.monotonic()
-        facts = read_live_set(self.engine.read_live(), abi.SLOT_SHIFT)
-        self._live_read_s = time.monotonic() - started_s
-        return facts
-
-    def _births(self, live: LiveFacts) -> dict[SiteKey, float]:
-        """Birth of the oldest outstanding block of each site, seconds since the first window opened."""
-        first = min((state.start_ns for state in self.targets.values()), default=0)
-        return {
-            key: born_seconds(born) + (self.targets[key.slot].start_ns - first) / 1e9
-            for key, born in live.born.items()
-            if key.slot in self.targets
-        }
-
-    def _retire(self) -> None:
-        gone = {uid for uid, thread in self._threads.items() if not thread.alive}
-        if not gone:
-            return
-        for key in self.heap.retire(gone.__contains__):
-            self.engine.delete_site(key.slot, key.thread_uid, key.stack_key)
-        for state in self.targets.values():
-            for totals in state.space.retire(state.slot, gone):
-                where = (state.slot, totals.key.kind, totals.owner)
-                self._map_retired[where] = _add(self._map_retired.get(where), totals)
-
-    def _resync_after_loss(self) -> None:
-        lost = self._counters[abi.Counter.LOST_EVENTS]
+    def _resync_after_loss(self, lost: int) -> None:
         if lost == self._lost_events_seen:
             return
         self._lost_events_seen = lost
@@ -455,44 +338,10 @@ class Collector:
                 f" ({change.added_bytes} bytes more, {change.removed_bytes} less than known)",
             )
 
-    def _named_counters(self) -> dict[str, int]:
-        counters = {c.name.lower(): value for c, value in self._counters.items() if c is not abi.Counter.NUMBERED}
-        counters["truncated_stacks"] = self.namer.n_truncated
-        counters["unnamed_stacks"] = self.n_unnamed
-        counters |= {f"stacks_ended_{end.replace(' ', '_')}": n for end, n in self.namer.ends.items() if end != "root"}
-        symbolizers = [state.symbolizer for state in self.targets.values()]
-        namers = [state.java.namer for state in self.targets.values() if state.java is not None]
-        counters["resolved_frames"] = sum(s.resolved_frames for s in symbolizers) + sum(n.n_named for n in namers)
-        counters["unresolved_frames"] = sum(s.unresolved_frames for s in symbolizers)
-        counters["unresolved_frames"] += sum(n.n_stale + n.n_unreadable for n in namers)
-        counters["stale_java_frames"] = sum(n.n_stale for n in namers)
-        counters["unmap_sites_full"] = sum(s.space.unmaps.n_without_row for s in self.targets.values())
-        counters["resync_unknown_bytes"] = sum(s.space.resync_unknown_bytes for s in self.targets.values())
-        counters["uncertain_bytes"], counters["uncertain_allocations"] = self.heap.written_off
-        counters["kernel_map_bytes"] = self.engine.map_memory_bytes()
-        return counters
-
-    def _probe_hits(self) -> int:
-        """Times an allocator probe has run, entry and return apart."""
-        c = self._counters
-        return 2 * c[abi.Counter.CALLS] - c[abi.Counter.DECLINED] + c[abi.Counter.FREES]
-
     def close(self) -> None:
         """Close the files of all targets."""
         for state in self.targets.values():
             state.close()
-
-
-def _add(before: SiteTotals | None, totals: SiteTotals) -> SiteTotals:
-    if before is None:
-        before = SiteTotals(SiteKey(totals.key.kind, totals.key.slot, 0, 0), owner=totals.owner)
-    return replace(
-        before,
-        allocated_bytes=before.allocated_bytes + totals.allocated_bytes,
-        allocated_count=before.allocated_count + totals.allocated_count,
-        freed_bytes=before.freed_bytes + totals.freed_bytes,
-        freed_count=before.freed_count + totals.freed_count,
-    )
 
 
 def _comm(event: abi.Event) -> str:

@@ -18,20 +18,19 @@ from nativeleak.engines.bpf.budget.controller import BudgetController
 from nativeleak.engines.bpf.budget.governor import EXACT, Governor, Plan
 from nativeleak.engines.bpf.budget.memory import limits_within, read_possible_cpus
 from nativeleak.engines.bpf.collector import Collector
-from nativeleak.engines.bpf.java import open_java
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Limits, Loader, Programs
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.engines.options import TraceOptions, Unwind
 from nativeleak.engines.registry import coverage_of
 from nativeleak.errors import CannotTraceError, MendableError, NativeleakError
-from nativeleak.frames.headline import headline_frame
 from nativeleak.model import Level, Snapshot, TargetInfo, Window
 from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.process import procfs
 from nativeleak.process.check import TargetFacts, check_target
 from nativeleak.process.mapped import executable_objects
 from nativeleak.process.pidns import read_inner_pid_namespace
+from nativeleak.runtimes.frames import headline_frame
 from nativeleak.unwind.tables import UnwindTables
 
 _IDLE_S: Final = 0.5
@@ -143,7 +142,7 @@ class BpfEngine:
             self.programs.add_target(state.slot, state.facts.pid, target)
             if self._uses_tables:
                 self.tables.add_target(state.slot, state.facts.pid)
-                self._take_java(state)
+                self.collector.runtimes.take(state, self.programs)
             self._probe_new_objects(state)
             if not state.info.allocators and not self._options.maps_only:
                 raise _no_allocator(state)
@@ -164,16 +163,6 @@ class BpfEngine:
         """The first stacks of an object should go by its table."""
         if self._uses_tables:
             self.tables.finish(slot, key)
-
-    def _take_java(self, state: TargetState) -> None:
-        """Tell the kernel side where things lie in the target's JVM."""
-        if not state.facts.jvm:
-            return
-        state.java, why = open_java(state.facts.pid)
-        if state.java is not None:
-            self.programs.set_java(state.slot, state.java.struct())
-        if why:
-            self._on_note("java", f"not all of PID {state.facts.pid}'s Java frames can be shown: {why}")
 
     def _probe_new_objects(self, state: TargetState) -> None:
         state.new_code = False
@@ -207,8 +196,8 @@ class BpfEngine:
         collector.namer.interrupted.clear()
         self.tables.work()
         controller.look()
-        collector.name_java_threads()
-        self._read_java_again()
+        collector.runtimes.name_threads()
+        collector.runtimes.complete(self.programs)
         collector.keep_slices()
         controller.look()
         return _IDLE_S
@@ -226,13 +215,6 @@ class BpfEngine:
         self.collector.name_new_stacks(within_s=_NAMING_S)
         ended_s = time.monotonic()
         self._naming_from_s = ended_s + (ended_s - started_s) * (1 / self._naming_share - 1)
-
-    def _read_java_again(self) -> None:
-        """Tell the walker of virtual threads where the JVM has only now made the code that tells of them."""
-        for state in self._states:
-            late = state.java.late_struct() if state.java is not None and not state.is_over else None
-            if late is not None:
-                self.programs.set_java(state.slot, late)
 
     def target_exited(self, slot: int) -> None:
         """The process is gone; how it ended is among the events."""

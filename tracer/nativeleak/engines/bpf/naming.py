@@ -9,14 +9,15 @@ from typing import Final, NamedTuple
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.raw import RawStack
 from nativeleak.engines.bpf.targets import TargetState
-from nativeleak.frames.owners import THREAD_ROOTS, owner_of_stack, unmapper_of_stack
+from nativeleak.frames.owners import THREAD_ROOTS
 from nativeleak.ledger.heap import SiteLabel
 from nativeleak.model import Frame, FrameKind, FrameSource, Owner, Stack
+from nativeleak.runtimes.frames import owner_of_stack, unmapper_of_stack
 
 _SIGNAL_RETURN: Final = "__restore_rt"
 """Where a signal handler returns to; C libraries without local symbols have no name for it."""
 _UNKNOWN_STACK: Final = SiteLabel((), Owner.PROGRAM)
-_FOUND: Final = {
+_FOUND: Final[dict[int, FrameSource]] = {
     abi.FrameSource.EXACT: FrameSource.EXACT,
     abi.FrameSource.GUESS: FrameSource.GUESS,
     abi.FrameSource.SIGNAL: FrameSource.SIGNAL,
@@ -44,6 +45,24 @@ class StackFacts(NamedTuple):
     headline: str
 
 
+class Named(NamedTuple):
+    """A stack with its names, and what they tell.
+
+    Attributes:
+        stack: For the recording.
+        owner: On whose behalf memory is taken at it.
+        unmapper: On whose behalf address space is given back at it.
+        in_allocator: An allocator function is on it, below its leaf.
+        backing: Keys of stacks named before, which turn out to be an allocator's own.
+    """
+
+    stack: Stack
+    owner: Owner
+    unmapper: Owner
+    in_allocator: bool
+    backing: tuple[int, ...] = ()
+
+
 class StackNamer:
     """Names stacks, and remembers of each what the totals need.
 
@@ -58,8 +77,7 @@ class StackNamer:
         """Slot -> addresses that a signal interrupted, where the tables of call sites say nothing; to be emptied."""
         self.allocator_watched = True
         """Allocator calls are seen: what is mapped inside of one is told from what the program maps."""
-        self._in_allocator: set[int] = set()
-        self._telling_frame = headline_frame
+        self._headline_frame = headline_frame
         self._stacks: dict[int, StackFacts] = {}
         self._backing_stacks: set[int] = set()
         self._mapping_stacks: set[int] = set()
@@ -70,19 +88,14 @@ class StackNamer:
         """A mapping was made at this stack; to be called before the stack is named."""
         (self._backing_stacks if in_allocator else self._mapping_stacks).add(stack_key)
 
-    def name(self, state: TargetState, raw: RawStack) -> Stack:
-        """The stack with names, its owner told to the address space."""
+    def name(self, state: TargetState, raw: RawStack) -> Named:
+        """The stack with names; what they tell of it is the caller's to use."""
         frames, is_whole = self._frames(state, raw)
-        giver = unmapper_of_stack(frames)
-        if any(frame.ip - frame.offset in state.leaf_names for frame in frames[1:]):
-            self._in_allocator.add(raw.key)
-            giver = Owner.ALLOCATOR
-        if giver is not Owner.PROGRAM:
-            state.space.unmaps.reclassify_stack(raw.key, giver)
-        owner = owner_of_stack(frames)
-        telling = self._telling_frame(frames)
-        if self.allocator_watched and self._is_backing(state, raw):
-            owner = Owner.ALLOCATOR
+        in_allocator = any(frame.ip - frame.offset in state.leaf_names for frame in frames[1:])
+        unmapper = Owner.ALLOCATOR if in_allocator else unmapper_of_stack(frames)
+        is_backing, backing = self._find_backing(raw) if self.allocator_watched else (False, ())
+        owner = Owner.ALLOCATOR if is_backing else owner_of_stack(frames)
+        headline = self._headline_frame(frames)
         end = _ENDS[raw.end] if is_whole else "no call before a return address"
         if raw.end is abi.End.NO_FP and frames and frames[-1].function in THREAD_ROOTS:
             end = "root"
@@ -90,10 +103,8 @@ class StackNamer:
         self.n_truncated += truncated
         function = frames[0].function if frames else "?"
         self.ends[end] = self.ends.get(end, 0) + 1
-        self._stacks[raw.key] = StackFacts(SiteLabel((function,), owner), telling.function if telling else "?")
-        if owner is not Owner.PROGRAM:
-            state.space.reclassify_stack(raw.key, owner)
-        return Stack(raw.key, frames, truncated, end)
+        self._stacks[raw.key] = StackFacts(SiteLabel((function,), owner), headline.function if headline else "?")
+        return Named(Stack(raw.key, frames, truncated, end), owner, unmapper, in_allocator, backing)
 
     def _frames(self, state: TargetState, raw: RawStack) -> tuple[tuple[Frame, ...], bool]:
         """Frames with their names, and False where they were cut because a return address cannot be one."""
@@ -104,54 +115,51 @@ class StackNamer:
             if raw.n_left_out and i == raw.n_head:
                 text = f"... {raw.n_left_out} frames left out (--max-depth)"
                 frames.append(Frame(text, None, 0, 0, FrameKind.STUB, found=FrameSource.GAP))
-            in_java = state.java.frames(raw_frame) if state.java is not None else None
-            if in_java is not None:
-                frames.extend(in_java)
+            managed = state.runtime.frames(raw_frame) if state.runtime is not None else None
+            if managed is not None:
+                frames.extend(managed)
                 continue
-            is_leaf = i == 0 or found is abi.FrameSource.SIGNAL or after_signal
+            is_leaf = i == 0 or found == abi.FrameSource.SIGNAL or after_signal
             after_signal = not is_leaf and state.returns.is_signal_return(ip)
             # The root's return address may be made up: the walk itself has looked at that one.
             is_root = i == len(raw.frames) - 1 and raw.end is abi.End.ROOT
             if not (is_leaf or is_root or after_signal) and not state.returns.is_plausible(ip):
                 return tuple(frames), False
-            if found is abi.FrameSource.SIGNAL:
+            if found == abi.FrameSource.SIGNAL:
                 self.interrupted.setdefault(raw.slot, set()).add(ip)
             frame = state.symbolizer.resolve(ip, is_leaf=is_leaf or after_signal)
             if after_signal and frame.kind is FrameKind.UNRESOLVED:
                 frame = replace(frame, function=_SIGNAL_RETURN, kind=FrameKind.NATIVE)
             if i == 0 and ip in state.leaf_names:
                 frame = replace(frame, function=state.leaf_names[ip])
-            frames.append(frame if found is abi.FrameSource.EXACT else replace(frame, found=_FOUND[found]))
+            frames.append(frame if found == abi.FrameSource.EXACT else replace(frame, found=_FOUND[found]))
         return tuple(frames), True
 
-    def _is_backing(self, state: TargetState, raw: RawStack) -> bool:
+    def _find_backing(self, raw: RawStack) -> tuple[bool, tuple[int, ...]]:
         """Whether a mapping was made by allocator code, although no allocator call was seen in flight.
 
         free has no return probe, so what it maps inside looks like the program's: a thread whose first call is a free
         makes its arena there. The places that map are the same as inside malloc, and those are known.
+
+        Returns:
+            With it the keys of stacks that were named before this was known of their caller.
         """
         caller = (raw.slot, raw.frames[1].ip) if len(raw.frames) > 1 else None
         if caller is None:
-            return False
+            return False, ()
         if raw.key in self._backing_stacks:
             self._backing_callers.add(caller)
-            for key in self._mapping_callers.pop(caller, ()):
-                state.space.reclassify_stack(key, Owner.ALLOCATOR)
             # The same stack again, in a call whose return was declined, is the allocator's too.
-            return True
+            return True, tuple(self._mapping_callers.pop(caller, ()))
         if caller in self._backing_callers:
-            return True
+            return True, ()
         if raw.key in self._mapping_stacks:
             self._mapping_callers.setdefault(caller, []).append(raw.key)
-        return False
+        return False, ()
 
     def is_known(self, stack_key: int) -> bool:
         """Whether the stack has its names."""
         return stack_key in self._stacks
-
-    def is_in_allocator(self, stack_key: int) -> bool:
-        """Whether an allocator function is on the stack, below its leaf."""
-        return stack_key in self._in_allocator
 
     def label(self, stack_key: int) -> SiteLabel:
         """The allocator function of a stack and its owner."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from nativeleak.engines.bpf.kernel import abi
-
-_FOUND: Final = {int(found): found for found in abi.FrameSource}
+from nativeleak.runtimes.base import RawFrame, raw_frame
 
 
 class RawSite(NamedTuple):
@@ -17,14 +16,6 @@ class RawSite(NamedTuple):
     thread: int
     stack: int
     value: bytes
-
-
-class RawFrame(NamedTuple):
-    """One frame as the kernel found it."""
-
-    ip: int
-    found: abi.FrameSource
-    extra: int
 
 
 class RawStack(NamedTuple):
@@ -46,10 +37,7 @@ class RawStack(NamedTuple):
 
 def raw_stack(key: int, facts: abi.StackStruct, words: Sequence[int]) -> RawStack:
     """A stack from its facts and the words of the frames that were kept: address and second word of each."""
-    frames = [
-        RawFrame(word & abi.ADDRESS_MASK, _FOUND[word >> abi.FOUND_SHIFT], extra)
-        for word, extra in zip(words[::2], words[1::2], strict=True)
-    ]
+    frames = [raw_frame(word, extra) for word, extra in zip(words[::2], words[1::2], strict=True)]
     n_left_out = facts.n - len(frames)
     n_head = facts.depth - facts.depth // 2
     if n_left_out:

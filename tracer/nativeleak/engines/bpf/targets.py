@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nativeleak.engines.bpf.java import JavaTarget
+from nativeleak.errors import NativeleakError
 from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.model import TargetEnd, TargetInfo, ThreadInfo
+from nativeleak.process import procfs
 from nativeleak.process.check import TargetFacts
 from nativeleak.process.residency import ResidencyReader
+from nativeleak.runtimes.base import Runtime
 from nativeleak.symbols.resolver import Symbolizer
 from nativeleak.unwind.verify import ReturnAddresses
 
@@ -18,7 +22,10 @@ class TargetState:
     """State of one target.
 
     Attributes:
-        java: Its JVM, where it is one whose frames can be shown.
+        runtime: Its runtime of managed code, where it has one whose frames can be shown.
+        config_map: Map of the kernel side that takes what the walker has to know of the runtime.
+        names_read: What the runtime said last of the names of its threads.
+        runtime_names: Names of threads that the runtime has given, by TID; of those that have not ended yet.
         start_ns: When its window opened, CLOCK_MONOTONIC; 0 before.
         renamed: The thread that was renamed last, by its old name.
         new_code: Code was mapped since its objects were looked at.
@@ -36,11 +43,13 @@ class TargetState:
     residency: ResidencyReader | None
     returns: ReturnAddresses
     info: TargetInfo
-    java: JavaTarget | None = None
+    runtime: Runtime | None = None
+    config_map: str = ""
     start_ns: int = 0
     oom_killed: bool = False
     new_code: bool = False
-    thread_names: dict[int, str] = field(default_factory=dict)
+    names_read: Mapping[int, str] | None = None
+    runtime_names: dict[int, str] = field(default_factory=dict)
     renamed: ThreadInfo | None = None
     leaf_names: dict[int, str] = field(default_factory=dict)
     segments: dict[int, int] = field(default_factory=dict)
@@ -53,11 +62,24 @@ class TargetState:
         """Whether its window is closed for good."""
         return self.info.end is not TargetEnd.RUNNING
 
+    def read_rss(self) -> int:
+        """Resident bytes, 0 once it is gone."""
+        try:
+            return 0 if self.is_over else procfs.read_rss(self.facts.pid)
+        except NativeleakError:
+            return 0
+
+    def read_cpu(self) -> float:
+        """CPU seconds since its window opened; after its end those of the last look."""
+        with contextlib.suppress(NativeleakError):
+            self.cpu_s = procfs.read_cpu_s(self.facts.pid) - self.cpu_before_s
+        return self.cpu_s
+
     def close(self) -> None:
         """Close its files."""
         self.symbolizer.close()
         self.returns.close()
-        if self.java is not None:
-            self.java.close()
+        if self.runtime is not None:
+            self.runtime.close()
         if self.residency is not None:
             self.residency.close()

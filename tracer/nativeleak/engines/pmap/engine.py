@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import abc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -21,19 +22,16 @@ from nativeleak.engines.pmap.regions import StackPointer, Surroundings
 from nativeleak.engines.pmap.smaps import Mapping, parse_smaps
 from nativeleak.engines.registry import coverage_of
 from nativeleak.engines.strace.malloc_sizes import PAGE
-from nativeleak.engines.userspace import ThreadTable, TracedProcess, UserspaceEngine, snapshot_of
+from nativeleak.engines.threads import ThreadTable
+from nativeleak.engines.userspace import TracedProcess, UserspaceEngine, snapshot_of
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.model import Frame, Snapshot, Stack, TargetEnd, TargetInfo
 from nativeleak.process import procfs
 from nativeleak.process.procfs import PTRACE_REMEDY, TargetGoneError
-from nativeleak.runtimes.hotspot.jvm import HotSpot
-from nativeleak.runtimes.hotspot.layout import read_walker_config
-from nativeleak.runtimes.hotspot.memory import UnreadableError
-from nativeleak.runtimes.hotspot.threads import read_java_threads
+from nativeleak.runtimes.registry import open_runtime, spec_of
 
 PAUSE_FACTOR: Final = 100
 """Times its own duration that a reading is not repeated for."""
-_WORD: Final = 8
 
 
 class PmapEngine(UserspaceEngine):
@@ -121,8 +119,9 @@ class _Look:
         self._pid = process.info.pid
         self._mem = _open_memory(self._pid)
         self.ledger = PmapLedger(process, threads, self._blocks if self._mem is not None else None)
-        self._vm = _open_jvm(self._pid) if process.info.jvm_version else None
-        self._owned = _jvm_memory(self._vm)
+        self._spec = spec_of(process.info.runtime)
+        self._runtime = open_runtime(self._pid, self._spec)[0] if self._spec is not None else None
+        self._owned = self._runtime.memory() if self._runtime is not None else ()
         self._next_s = 0.0
         self._mappings: list[Mapping] = []
         read_smaps(self._pid)
@@ -156,8 +155,8 @@ class _Look:
         if self._mem is not None:
             os.close(self._mem)
             self._mem = None
-        if self._vm is not None:
-            self._vm.close()
+        if self._runtime is not None:
+            self._runtime.close()
 
     def _read(self) -> list[Mapping]:
         started_s = time.monotonic()
@@ -167,11 +166,10 @@ class _Look:
             self.spent_s += time.monotonic() - started_s
 
     def _surroundings(self) -> Surroundings:
-        is_jvm = self.process.info.jvm_version is not None
         if self.process.is_over:
-            return Surroundings(self._mappings, is_jvm=is_jvm)
-        stacks = read_stack_pointers(self._pid, _jvm_threads(self._vm))
-        return Surroundings(self._mappings, stacks, self._owned, is_jvm)
+            return Surroundings(self._mappings, runtime=self._spec)
+        stacks = read_stack_pointers(self._pid, self._runtime.thread_names() if self._runtime is not None else {})
+        return Surroundings(self._mappings, stacks, self._owned, self._spec)
 
     def _blocks(self, start: int, end: int) -> list[tuple[int, int]]:
         return list(find_blocks(start, end, self._read_header))
@@ -217,7 +215,7 @@ def parse_stack_pointer(text: str) -> int:
         return 0
 
 
-def read_stack_pointers(pid: int, names: dict[int, str]) -> list[StackPointer]:
+def read_stack_pointers(pid: int, names: abc.Mapping[int, str]) -> list[StackPointer]:
     """Where the threads are in their stacks, in order of address; those that run just now are left out.
 
     Args:
@@ -244,34 +242,3 @@ def _open_memory(pid: int) -> int | None:
         return os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
-
-
-def _open_jvm(pid: int) -> HotSpot | None:
-    try:
-        return HotSpot.open(pid)
-    except (UnreadableError, NativeleakError, OSError):
-        return None
-
-
-def _jvm_memory(vm: HotSpot | None) -> list[tuple[int, int, str]]:
-    """What a JVM says of its Java heap and its code, as (start, end, name): reserved once and for all at its start."""
-    owned: list[tuple[int, int, str]] = []
-    if vm is None:
-        return owned
-    try:
-        heap, reserved = vm.pointer("Universe::_collectedHeap"), vm.structs.field("CollectedHeap::_reserved")
-        if heap is not None and reserved is not None:
-            start = vm.memory.u64(heap + reserved)
-            owned.append((start, start + _WORD * vm.memory.u64(heap + reserved + _WORD), "Java heap"))
-        owned += [(low, high, "JVM: compiled code") for low, high, _ in read_walker_config(vm).heaps]
-    except (UnreadableError, NativeleakError, OSError):
-        return owned
-    return owned
-
-
-def _jvm_threads(vm: HotSpot | None) -> dict[int, str]:
-    """Names of the Java threads in full, by tid."""
-    try:
-        return read_java_threads(vm) if vm is not None else {}
-    except (UnreadableError, NativeleakError, OSError):
-        return {}

@@ -10,15 +10,14 @@ from typing import Final
 from nativeleak.digest import blake2b
 from nativeleak.engines.pmap.differences import Range, ranges_of, without
 from nativeleak.engines.pmap.regions import (
-    ANONYMOUS,
-    JVM_STRUCTURES,
     Region,
     Surroundings,
     blocks_by_size,
     malloc_region,
 )
 from nativeleak.engines.pmap.smaps import Mapping
-from nativeleak.engines.userspace import ThreadTable, TracedProcess
+from nativeleak.engines.threads import ThreadTable
+from nativeleak.engines.userspace import TracedProcess
 from nativeleak.ledger.mapping_events import MmapExit, MunmapEntry
 from nativeleak.model import Frame, FrameKind, FrameSource, Owner, Stack
 from nativeleak.units import format_bytes
@@ -112,7 +111,7 @@ class PmapLedger:
         """The new range, cut where something else begins: at mappings, and at blocks of malloc."""
         for start, end in _cut(each, around):
             region = around.region(start)
-            if region.name not in (ANONYMOUS, JVM_STRUCTURES):
+            if region.is_certain:
                 yield start, end, region
                 continue
             for block_start, block_end in self._blocks(start, end):
@@ -146,8 +145,8 @@ class PmapLedger:
             key = self._keys[region.name] = _U64.unpack(digest)[0] or 1
             frame = self._names[key] = Frame(f"[{region.name}]", None, 0, 0, FrameKind.STUB, found=FrameSource.GAP)
             self._new.append(Stack(key, (frame,)))
-            if region.name.startswith(("JVM", "Java heap")):
-                self._process.space.reclassify_stack(key, Owner.JVM)
+            if region.is_runtime:
+                self._process.space.reclassify_stack(key, Owner.RUNTIME)
         return key
 
     def _sums(self, around: Surroundings) -> dict[str, tuple[int, int]]:

@@ -13,9 +13,12 @@ from dataclasses import replace
 from nativeleak.engines.pmap.ledger import PmapLedger
 from nativeleak.engines.pmap.regions import Surroundings
 from nativeleak.engines.pmap.smaps import Listing, Mapping
-from nativeleak.engines.userspace import ThreadTable, TracedProcess, most_snapshots, snapshot_of
+from nativeleak.engines.threads import ThreadTable
+from nativeleak.engines.userspace import TracedProcess, most_snapshots, snapshot_of
 from nativeleak.errors import NativeleakError
-from nativeleak.model import SiteTotals, Snapshot, Stack, TargetInfo
+from nativeleak.model import RuntimeInfo, SiteTotals, Snapshot, Stack, TargetInfo
+from nativeleak.runtimes.base import UNKNOWN_VERSION, RuntimeSpec
+from nativeleak.runtimes.registry import RUNTIMES
 
 _COMM_LENGTH = 15
 
@@ -46,8 +49,9 @@ class RecordedPmap:
         self.duration_s = self._listings[-1][0] - self.started
         command = self._listings[0][1].command
         comm = command.split()[0].rsplit("/", 1)[-1][:_COMM_LENGTH] if command.split() else "?"
-        self._is_jvm = any(m.path.endswith("libjvm.so") for m in self._listings[0][1].mappings)
-        self._process = TracedProcess(0, TargetInfo(0, wanted, comm, "", "unknown" if self._is_jvm else None))
+        self._runtime = _runtime_in(self._listings[0][1].mappings)
+        info = RuntimeInfo(self._runtime.name, UNKNOWN_VERSION) if self._runtime is not None else None
+        self._process = TracedProcess(0, TargetInfo(0, wanted, comm, "", info))
         self._threads = ThreadTable()
         self._ledger = PmapLedger(self._process, self._threads)
         self._notes: list[tuple[str, str]] = []
@@ -69,15 +73,15 @@ class RecordedPmap:
         first = self._listings[0][1].mappings
         if len(self._listings) == 1:
             self._notes.append(("input", "one listing only: what is mapped is shown, growth takes two"))
-            self._ledger.begin(Surroundings([], is_jvm=self._is_jvm))
-            self._ledger.take(first, lambda: Surroundings(first, is_jvm=self._is_jvm), 0.0)
+            self._ledger.begin(Surroundings([], runtime=self._runtime))
+            self._ledger.take(first, lambda: Surroundings(first, runtime=self._runtime), 0.0)
             yield self._snapshot(0.0, first)
             return
-        self._ledger.begin(Surroundings(first, is_jvm=self._is_jvm))
+        self._ledger.begin(Surroundings(first, runtime=self._runtime))
         n_names = len({mapping.path for _, listing in self._listings for mapping in listing.mappings})
         every = -(-len(self._listings) // most_snapshots(n_names))
         for i, (at_s, listing) in enumerate(self._listings[1:], start=2):
-            around = Surroundings(listing.mappings, is_jvm=self._is_jvm)
+            around = Surroundings(listing.mappings, runtime=self._runtime)
             self._ledger.take(listing.mappings, lambda around=around: around, at_s - self.started)  # type: ignore[misc]
             if listing is self._listings[-1][1]:
                 self._notes += self._ledger.growth_notes(around)
@@ -104,6 +108,10 @@ class RecordedPmap:
             return space.site_totals(0, elapsed_s)
         starts = [mapping.start for mapping in mappings]
         return space.site_totals(0, elapsed_s, lambda start, end: _resident(start, end, mappings, starts))
+
+
+def _runtime_in(mappings: Sequence[Mapping]) -> RuntimeSpec | None:
+    return next((spec for spec in RUNTIMES if any(spec.is_library(m.path) for m in mappings)), None)
 
 
 def _resident(start: int, end: int, mappings: Sequence[Mapping], starts: Sequence[int]) -> int:

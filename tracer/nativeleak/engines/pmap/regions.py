@@ -1,7 +1,7 @@
-"""What a range of memory is, told from the mappings around it, the threads' stack pointers and the JVM's own words.
+"""What a range of memory is, told from the mappings around it, the threads' stack pointers, and the process's runtime.
 
 Source of the rules: glibc, malloc/arena.c (``HEAP_MAX_SIZE``: a heap of an arena begins at a multiple of 64 MiB, mapped
-without access and opened as it grows); HotSpot, which keeps what it has not committed as PROT_NONE beside what it has.
+without access and opened as it grows); of runtimes, their rows in ``runtimes/registry.py``.
 """
 
 from __future__ import annotations
@@ -13,21 +13,33 @@ from typing import Final, NamedTuple
 
 from nativeleak.engines.pmap.smaps import Mapping
 from nativeleak.engines.strace.malloc_sizes import MIN_BYTES, PAGE, block_bytes
+from nativeleak.runtimes.base import OwnedRange, RuntimeSpec
+from nativeleak.runtimes.registry import RUNTIMES
 from nativeleak.units import format_bytes
 
 ARENA_BYTES: Final = 64 << 20
 HEAP: Final = "heap of the program break"
 ANONYMOUS: Final = "anonymous memory"
-JVM_STRUCTURES: Final = "JVM: metaspace, GC and other structures"
 _MAX_BLOCKS: Final = 64
 _MIN_GUESS: Final = 1 << 20
 
 
 class Region(NamedTuple):
-    """What a range is; ``tid`` is the thread whose stack it is, 0 for anything else."""
+    """What a range is.
+
+    Attributes:
+        tid: The thread whose stack it is, 0 for anything else.
+        is_runtime: It is the runtime's own memory.
+        is_certain: Blocks of malloc are not looked for in it.
+    """
 
     name: str
     tid: int = 0
+    is_runtime: bool = False
+    is_certain: bool = True
+
+
+_UNKNOWN: Final = Region(ANONYMOUS, is_certain=False)
 
 
 class StackPointer(NamedTuple):
@@ -45,16 +57,16 @@ class Surroundings:
     Attributes:
         mappings: In order of address, those without access too.
         stacks: In order of address.
-        owned: (start, end, name) of what the JVM says it has.
-        is_jvm: Whether the process is a HotSpot JVM.
+        owned: What the process's runtime says it has.
+        runtime: Its runtime, None where it has none.
         starts: Of the mappings.
         runs: For each mapping the first of those that lie before it without a gap, all of them anonymous.
     """
 
     mappings: Sequence[Mapping]
     stacks: Sequence[StackPointer] = ()
-    owned: Sequence[tuple[int, int, str]] = ()
-    is_jvm: bool = False
+    owned: Sequence[OwnedRange] = ()
+    runtime: RuntimeSpec | None = None
     starts: list[int] = field(default_factory=list)
     runs: list[int] = field(default_factory=list)
 
@@ -68,21 +80,22 @@ class Surroundings:
         """What the memory at an address is."""
         index = bisect_right(self.starts, address) - 1
         if index < 0 or address >= self.mappings[index].end:
-            return Region(ANONYMOUS)
+            return _UNKNOWN
         mapping = self.mappings[index]
         for start, end, name in self.owned:
             if start <= address < end:
-                return Region(name)
+                return Region(name, is_runtime=True)
         if not mapping.is_anonymous:
-            return Region(_named(mapping.path))
+            return _named(mapping.path)
         stack = self._stack_in(mapping)
         if stack is not None:
             return Region(f"stack of thread {stack.name}", stack.tid)
         if self._is_arena(index):
             return Region("glibc arena")
-        if self.is_jvm and self._is_reservation(index):
-            return Region(JVM_STRUCTURES)
-        return Region(ANONYMOUS)
+        structures = self.runtime.memory.structures if self.runtime is not None else ""
+        if structures and self._is_reservation(index):
+            return Region(structures, is_runtime=True, is_certain=False)
+        return _UNKNOWN
 
     def _stack_in(self, mapping: Mapping) -> StackPointer | None:
         at = bisect_right(self.stacks, (mapping.start, -1, ""))
@@ -123,17 +136,17 @@ def _touch(left: Mapping, right: Mapping) -> bool:
     return left.end == right.start and left.is_anonymous and right.is_anonymous
 
 
-def _named(path: str) -> str:
+def _named(path: str) -> Region:
     if path == "[heap]":
-        return HEAP
+        return Region(HEAP)
     if path == "[stack]":
-        return "stack of the main thread"
+        return Region("stack of the main thread")
     if path.startswith("/SYSV"):
-        return "System V shared memory"
-    name = path.rsplit("/", 1)[-1]
-    if path.startswith("/memfd:java_heap"):
-        return "Java heap (ZGC)"
-    return path if path.startswith("[") else f"file {name}"
+        return Region("System V shared memory")
+    for beginning, name in (each for spec in RUNTIMES for each in spec.memory.files):
+        if path.startswith(beginning):
+            return Region(name, is_runtime=True)
+    return Region(path if path.startswith("[") else f"file {path.rsplit('/', 1)[-1]}")
 
 
 def malloc_region(n_bytes: int) -> str:

@@ -24,6 +24,7 @@ from nativeleak.engines.userspace import TracedProcess, UserspaceEngine, snapsho
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.model import Frame, Snapshot, Stack, StackCoverage, TargetEnd, TargetInfo
 from nativeleak.process import procfs
+from nativeleak.runtimes.registry import jit_kind
 from nativeleak.symbols.resolver import Symbolizer
 
 _NAMES_EVERY_S: Final = 1.0
@@ -69,7 +70,7 @@ class StraceEngine(UserspaceEngine):
     @staticmethod
     def _target(process: TracedProcess, *, has_stacks: bool) -> Target:
         pid = process.info.pid
-        namer = StackNamer(Symbolizer(pid), lambda: _maps(pid)) if has_stacks else StackNamer()
+        namer = StackNamer(Symbolizer(pid, jit_kind=jit_kind), lambda: _maps(pid)) if has_stacks else StackNamer()
         return Target(process, namer, lambda tid: _name(pid, tid), lambda address: _mapping_bytes(pid, address))
 
     @property

@@ -17,8 +17,8 @@ from nativeleak.engines.strace.arguments import CLONE, MAP, MREMAP, PROT, parse_
 from nativeleak.engines.strace.malloc_sizes import malloc_mark
 from nativeleak.engines.strace.reader import Ended, Entered, Left, Mode, Named, Step, Superseded
 from nativeleak.engines.strace.stacks import StackNamer
-from nativeleak.engines.userspace import ThreadTable, TracedProcess
-from nativeleak.frames.owners import owner_of_stack
+from nativeleak.engines.threads import ThreadTable
+from nativeleak.engines.userspace import TracedProcess
 from nativeleak.ledger.mapping_events import (
     BrkExit,
     MmapExit,
@@ -31,6 +31,7 @@ from nativeleak.ledger.mapping_events import (
     UnmapFailed,
 )
 from nativeleak.model import Owner, TargetEnd
+from nativeleak.runtimes.frames import owner_of_stack
 
 _PR_SET_NAME: Final = ("PR_SET_NAME", "0xf", "15")
 _FORKS: Final = frozenset({"fork", "vfork", "clone", "clone2", "clone3"})
@@ -51,7 +52,7 @@ class Target:
         segment_bytes: Gives the length of what is mapped at an address, for a shared segment from before the window.
         is_from_start: The output may begin with the program's own start.
         segments: Shared memory made in the window: id -> bytes.
-        jvm_stacks: Keys of stacks in which the JVM maps for itself.
+        runtime_stacks: Keys of stacks in which the target's runtime maps for itself.
     """
 
     process: TracedProcess
@@ -60,7 +61,7 @@ class Target:
     segment_bytes: Callable[[int], int] = lambda _address: 0
     is_from_start: bool = False
     segments: dict[int, int] = field(default_factory=dict)
-    jvm_stacks: set[int] = field(default_factory=set)
+    runtime_stacks: set[int] = field(default_factory=set)
 
 
 class StraceLedger:
@@ -110,7 +111,7 @@ class StraceLedger:
         elif isinstance(step, Ended):
             self._on_ended(target, step)
         elif isinstance(step, Named):
-            self._rename(step.tid, step.comm)
+            self._rename(target, step.tid, step.comm)
         elif isinstance(step, Mode):
             self._on_mode(target, step)
         else:
@@ -120,7 +121,7 @@ class StraceLedger:
     def read_names(self, target: Target) -> None:
         """Look at the names of the target's threads anew: strace is not told of one that another thread gives."""
         for tid in self.threads.tids(target.process.slot):
-            self.threads.rename(tid, target.read_name(tid))
+            self.threads.rename(target.process.slot, tid, target.read_name(tid))
 
     # Steps
 
@@ -192,10 +193,10 @@ class StraceLedger:
         elif not step.failed:
             self._exec(target)
 
-    def _on_prctl(self, _target: Target, step: Left) -> None:
+    def _on_prctl(self, target: Target, step: Left) -> None:
         if step.args[0].split()[0] in _PR_SET_NAME and not step.failed:
             name = step.args[1].removesuffix("...").strip('"')
-            self._rename(step.tid, lines.unescape(name)[:15])
+            self._rename(target, step.tid, lines.unescape(name)[:15])
 
     # Threads and processes
 
@@ -206,18 +207,18 @@ class StraceLedger:
         thread = self.threads.uid(slot, step.tid, name)
         key = target.namer.key(step.frames, mark)
         owner = owner_of_stack([frame for frame in target.namer.frames(key) if frame.module is not None])
-        if owner is Owner.JVM and key not in target.jvm_stacks:
-            target.jvm_stacks.add(key)
+        if owner is Owner.RUNTIME and key not in target.runtime_stacks:
+            target.runtime_stacks.add(key)
             target.process.space.reclassify_stack(key, owner)
         return thread, key, False, step.time_s
 
-    def _rename(self, tid: int, name: str) -> None:
-        self.threads.rename(tid, name)
+    def _rename(self, target: Target, tid: int, name: str) -> None:
+        self.threads.rename(target.process.slot, tid, name)
         self._names[tid] = name
 
     def _on_ended(self, target: Target, step: Ended) -> None:
         target.process.space.forget_thread(step.tid)
-        self.threads.end(step.tid)
+        self.threads.end(target.process.slot, step.tid)
         self._names.pop(step.tid, None)
         if step.tid != target.process.info.pid:
             return

@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 
 from nativeleak.arch import X86_64
 from nativeleak.errors import NativeleakError
-from nativeleak.process.jvm import find_libjvm
 from nativeleak.process.mapped import executable_objects, open_object
 from nativeleak.process.procfs import PAGE_BYTES, read_maps
 from nativeleak.runtimes.hotspot.memory import UnreadableError
+from nativeleak.runtimes.hotspot.version import find_libjvm
 from nativeleak.symbols.elf import SYMBOL_BYTES, ElfFile, FileSource, SymbolArea
 
 _SHT_RELA: Final = 4

@@ -72,14 +72,6 @@ class ThreadNamer:
         return self._strings.read_at(handle, self._name) if handle else None
 
 
-def read_java_threads(vm: HotSpot) -> dict[int, str]:
-    """Names of the Java threads alive, by tid as our PID namespace counts; empty where they cannot be read."""
-    try:
-        return ThreadNamer(vm).read()
-    except UnreadableError:
-        return {}
-
-
 def _translated(pid: int, names: dict[int, str]) -> dict[int, str]:
     """The names by the tids that we see, where the target counts its threads in a PID namespace of its own."""
     try:

@@ -14,14 +14,16 @@ from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.btf import Member, Record, parse_enums, parse_records
 from nativeleak.engines.bpf.kernel.loaders.libbpf import object_path
 from nativeleak.probes.calls import CALLS, AllocCall
+from nativeleak.runtimes.base import FOUND_GAP
+from nativeleak.runtimes.hotspot import walker
 from nativeleak.symbols.elf import ElfFile
 from nativeleak.unwind import rules
 
 OBJECTS = sorted(object_path().parent.glob("nativeleak.*.bpf.o"))
 STRUCTS: dict[str, type[ctypes.Structure]] = {
     "nl_event": abi.Event,
-    "nl_java": abi.Java,
-    "nl_java_heap": abi.JavaHeap,
+    "nl_java": walker.Java,
+    "nl_java_heap": walker.JavaHeap,
     "nl_live": abi.Live,
     "nl_mapping": abi.Mapping,
     "nl_mappings": abi.Mappings,
@@ -39,7 +41,6 @@ ENUMS: dict[str, tuple[str, type[IntEnum | IntFlag]]] = {
     "nl_counter": ("NL_", abi.Counter),
     "nl_end": ("NL_END_", abi.End),
     "nl_event_type": ("NL_EVENT_", abi.EventType),
-    "nl_found": ("NL_FOUND_", abi.FrameSource),
     "nl_lack": ("NL_LACKS_", abi.MissingFeature),
     "nl_state": ("NL_", abi.WindowState),
     "nl_target_flag": ("NL_TARGET_", abi.TargetFlag),
@@ -87,11 +88,16 @@ def test_objects_of_both_machines_are_compared() -> None:
     assert [path.name for path in OBJECTS] == ["nativeleak.aarch64.bpf.o", "nativeleak.x86_64.bpf.o"]
 
 
-def test_tables_name_every_structure_and_enum_of_abi() -> None:
-    defined = {each for each in vars(abi).values() if isinstance(each, type) and each.__module__ == abi.__name__}
+def test_tables_name_every_structure_and_enum_of_both_sides() -> None:
+    defined = {
+        each
+        for module in (abi, walker)
+        for each in vars(module).values()
+        if isinstance(each, type) and each.__module__ == module.__name__
+    }
     assert {each for each in defined if issubclass(each, ctypes.Structure)} == set(STRUCTS.values())
     enums = {each for each in defined if issubclass(each, IntEnum | IntFlag)}
-    assert enums | {AllocCall} == {each for _, each in ENUMS.values()}
+    assert enums | {AllocCall} == {each for _, each in ENUMS.values()} | {abi.FrameSource, walker.JavaFrame}
 
 
 @pytest.mark.parametrize("name", STRUCTS)
@@ -104,6 +110,12 @@ def test_enum_has_every_number_of_c(btf: bytes, name: str) -> None:
     prefix, ours = ENUMS[name]
     constants = {constant: value for constant, value in parse_enums(btf)[name].items() if constant != "NL_N_COUNTERS"}
     assert constants == {f"{prefix}{each.name}": each.value for each in ours}
+
+
+def test_frame_sources_are_those_of_native_code_and_of_the_runtimes(btf: bytes) -> None:
+    ours = [*abi.FrameSource, *walker.JavaFrame]
+    assert parse_enums(btf)["nl_found"] == {f"NL_FOUND_{each.name}": each.value for each in ours}
+    assert abi.FrameSource.GAP == FOUND_GAP
 
 
 def test_rules_have_the_numbers_of_c(btf: bytes) -> None:

@@ -23,9 +23,7 @@ MAX_TABLES: Final = 4096
 CHUNK_BYTES: Final = 4096
 """Unwind tables are arrays of elements of this size."""
 NO_TABLE: Final = 0xFFFFFFFF
-FOUND_SHIFT: Final = 56
 N_WRAPPERS: Final = 4
-N_JAVA_HEAPS: Final = 4
 SCRATCH_PER_CPU: Final = 8
 N_FUNCTIONS: Final = 16
 """Functions of a target whose return may be declined, and 0 for all others."""
@@ -94,18 +92,13 @@ class EventType(IntEnum):
 
 
 class FrameSource(IntEnum):
-    """``enum nl_found``: how a frame was found."""
+    """``enum nl_found``: how a native frame was found. From 16 on the codes are those of ``runtimes/``."""
 
     EXACT = 0
     GUESS = 1
     SIGNAL = 2
     FP = 3
     GAP = 4
-    COMPILED = 16
-    INTERPRETED = 17
-    ENTRY = 18
-    BARRIER = 19
-    NO_BLOB = 20
 
 
 class End(IntEnum):
@@ -170,56 +163,6 @@ class Mappings(ctypes.Structure):
     """``struct nl_mappings``."""
 
     _fields_ = (("n", ctypes.c_uint32), ("pad", ctypes.c_uint32), ("mappings", Mapping * MAX_MAPPINGS))
-
-
-class JavaHeap(ctypes.Structure):
-    """``struct nl_java_heap``."""
-
-    _fields_ = (("low", ctypes.c_uint64), ("high", ctypes.c_uint64), ("segments", ctypes.c_uint64))
-
-
-class Java(ctypes.Structure):
-    """``struct nl_java``."""
-
-    _fields_ = (
-        ("code_low", ctypes.c_uint64),
-        ("code_high", ctypes.c_uint64),
-        ("heaps", JavaHeap * N_JAVA_HEAPS),
-        ("interpreter_low", ctypes.c_uint64),
-        ("interpreter_high", ctypes.c_uint64),
-        ("call_stub_return", ctypes.c_uint64),
-        ("return_barrier", ctypes.c_uint64),
-        ("tls_offset", ctypes.c_uint64),
-        ("tls_module", ctypes.c_uint32),
-        ("dtv_stride", ctypes.c_uint32),
-        ("segment_shift", ctypes.c_uint32),
-        ("heap_block_bytes", ctypes.c_uint32),
-        ("blob_frame_size", ctypes.c_uint32),
-        ("nmethod_compile_id", ctypes.c_uint32),
-        ("call_wrapper_offset", ctypes.c_int32),
-        ("call_wrapper_anchor", ctypes.c_uint32),
-        ("anchor_sp", ctypes.c_uint32),
-        ("anchor_pc", ctypes.c_uint32),
-        ("anchor_fp", ctypes.c_uint32),
-        ("thread_anchor", ctypes.c_uint32),
-        ("cont_entry", ctypes.c_uint32),
-        ("cont_entry_bytes", ctypes.c_uint32),
-        ("deopt_handler", ctypes.c_uint32),
-        ("deopt_mh_handler", ctypes.c_uint32),
-        ("deopt_handler_bytes", ctypes.c_uint32),
-        ("orig_pc", ctypes.c_uint32),
-        ("archive_low", ctypes.c_uint64),
-        ("archive_high", ctypes.c_uint64),
-        ("symbol_mask", ctypes.c_uint64),
-        ("symbol_length", ctypes.c_uint32),
-        ("symbol_body", ctypes.c_uint32),
-        ("method_const", ctypes.c_uint32),
-        ("const_pool", ctypes.c_uint32),
-        ("const_name", ctypes.c_uint32),
-        ("pool_holder", ctypes.c_uint32),
-        ("pool_bytes", ctypes.c_uint32),
-        ("class_name", ctypes.c_uint32),
-    )
 
 
 class Wrapper(ctypes.Structure):

@@ -38,6 +38,7 @@ from nativeleak.engines.bpf.stack_store import StackStore
 from nativeleak.errors import CannotTraceError
 from nativeleak.probes.returns import Plan
 from nativeleak.process.pidns import read_inner_pid_namespace
+from nativeleak.runtimes.registry import RUNTIMES
 
 __all__ = ["AttachMode", "Limits", "Loader", "Programs", "SyscallHooks"]
 
@@ -232,7 +233,9 @@ class Programs(Closing):
         )
         self._targets, self._threads = TargetTable(take), ThreadTable(take)
         self._tables = TableStore(libbpf, take)
-        self._javas = take("javas", 4, ctypes.sizeof(abi.Java))
+        self._runtimes = {
+            spec.config_map: take(spec.config_map, 4, spec.config_bytes) for spec in RUNTIMES if spec.config_map
+        }
         self._counters = CounterTable(take, libbpf.n_cpus)
         self._all_maps = [take(name, 0, 0) for name in self._object.map_names()]
         self._events = EventReader(libbpf, take, limits.ring_bytes, on_event)
@@ -304,9 +307,9 @@ class Programs(Closing):
         """Say where code is mapped in a target: ``TargetTable.set_mappings``."""
         self._targets.set_mappings(slot, mappings)
 
-    def set_java(self, slot: int, java: abi.Java) -> None:
-        """Say where things lie in the JVM that a target is."""
-        self._javas.update(U32.pack(slot), bytes(java))
+    def set_runtime(self, slot: int, config_map: str, config: bytes) -> None:
+        """Give the walker what it has to know of a target's runtime: ``Runtime.walker_config`` for its map."""
+        self._runtimes[config_map].update(U32.pack(slot), config)
 
     # Reading
 

@@ -11,6 +11,7 @@ import pytest
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.loaders.bcc import map_names, read_shapes, source_path, with_descriptors
 from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfObject, Libbpf, object_path
+from nativeleak.runtimes.hotspot.walker import Java
 
 ARRAY, HASH, PERCPU_ARRAY, RINGBUF = 2, 1, 6, 27
 ALLOCATED_ON_USE = 1
@@ -36,7 +37,7 @@ SHAPES = {
     "stack_frames": (HASH, 16, abi.CHUNK_FRAMES * abi.FRAME_BYTES, ALLOCATED_ON_USE),
     "known_stacks": (HASH, 8, 4, ALLOCATED_ON_USE),
     "mappings": (ARRAY, 4, ctypes.sizeof(abi.Mappings), 0),
-    "javas": (ARRAY, 4, ctypes.sizeof(abi.Java), 0),
+    "javas": (ARRAY, 4, ctypes.sizeof(Java), 0),
     "tables": (ARRAY, 4, 4, 0),
 }
 """Maps that user space reads or writes: kind, bytes of key and value, flags."""

@@ -27,6 +27,7 @@ from nativeleak.engines.bpf.kernel.loaders.bcc_compiler import LIBRARY
 from nativeleak.engines.bpf.kernel.loaders.headers import Headers, find_headers, stubs
 from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap, BpfObject, Libbpf, MapShape, object_path
 from nativeleak.errors import CannotTraceError
+from nativeleak.runtimes.registry import RUNTIMES
 
 _ARRAY: Final = 2
 """``BPF_MAP_TYPE_ARRAY``."""
@@ -37,7 +38,8 @@ _RUN: Final = "run_"
 
 _DECLARED: Final = re.compile(r"^NL_(?:MAP|RINGBUF)\((\w+),", re.MULTILINE)
 """A map where the sources declare it; bpf/common.bpf.h."""
-_OF_TABLES: Final = ("javas", "methods", "mappings", "cached_rules")
+_OF_RUNTIMES: Final = tuple(spec.config_map for spec in RUNTIMES if spec.config_map)
+_OF_TABLES: Final = (*_OF_RUNTIMES, "methods", "mappings", "cached_rules")
 """Maps of the walk by unwind tables, which no program here uses: one element each."""
 _TABLES: Final = MapShape(_ARRAY, 4, 4, 1, 0)
 """In the place of the array of unwind tables."""
@@ -203,7 +205,10 @@ class BccObject:
             OSError: The kernel refused; ``Libbpf.messages`` says why.
         """
         made = compiled(*self._flags)
-        self.notes = [f"BCC has compiled the programs with {made.headers.said}"]
+        self.notes = [
+            f"BCC has compiled the programs with {made.headers.said}",
+            "BCC's programs walk stacks by frame pointers only, and not through Java frames",
+        ]
         for name, shape in self._shapes.items():
             self._maps[name] = self._libbpf.create_map(
                 name, shape.kind, shape.key_bytes, shape.value_bytes, self._sizes[name], shape.flags

@@ -1,13 +1,24 @@
-"""What the JVM uses its own native memory for, told by the functions of libjvm on the stack."""
+"""Names that HotSpot and the Java class library bring to stacks."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Final
 
-from nativeleak.model import Frame
+from nativeleak.frames.tables import RuntimeFrames
 
+LIBRARY: Final = "libjvm.so"
+
+_REQUESTS: Final = ("Unsafe_AllocateMemory", "Unsafe_ReallocateMemory")
+_ALLOCATORS: Final = r"""
+    os::(?:malloc|realloc|strdup|reserve_memory|commit_memory|pd_\w+|Linux::\w+).*
+    | (?:Allocate|Reallocate)Heap.* | resource_allocate_bytes.* | (?:Chunk|Arena|CHeapObj|ArrayAllocator)\b.*
+    | Unsafe_(?:Re)?[aA]llocateMemory0?.*
+    | (?:jdk[./]internal|sun)[./]misc[./]Unsafe[.:]+(?:re)?allocateMemory0?.*
+    | java[./]nio[./](?:DirectByteBuffer[.:]+<init>|ByteBuffer[.:]+allocateDirect|Bits[.:]+\w+).*
+    | Java_java_util_zip_\w+ | java[./]util[./]zip[./](?:Deflater|Inflater)[.:]+\S+
+    | io[./]netty[./](?:buffer[./]|util[./]internal[./]PlatformDependent)\S+
+    """
 _PURPOSES: Final = (
     ("Java heap", r"ReservedHeapSpace|Universe::|G1PageBasedVirtualSpace|G1RegionToSpaceMapper|MutableSpace::|ZPhysical"
                   r"|ShenandoahHeap::|PSVirtualSpace|VirtualSpace::expand_by|ZPageAllocator"),
@@ -20,17 +31,10 @@ _PURPOSES: Final = (
                           r"|Concurrent|Mark|RefProc|BarrierSet|DirtyCard|SATB)\w*::|VM_G1|VM_Collect|VM_GC"),
     ("threads", r"Thread::|ObjectMonitor|Handle"),
 )  # fmt: skip
-_PATTERNS: Final = tuple((purpose, re.compile(pattern)) for purpose, pattern in _PURPOSES)
 
-
-def jvm_purpose(frames: Sequence[Frame]) -> str:
-    """What the memory of a stack is for: the first purpose, in the order of the table, that any of its functions tells.
-
-    Args:
-        frames: Leaf first, of a site that the JVM owns.
-    """
-    functions = [frame.function for frame in frames]
-    for purpose, pattern in _PATTERNS:
-        if any(pattern.search(function) for function in functions):
-            return purpose
-    return "other"
+FRAMES: Final = RuntimeFrames(
+    library=LIBRARY,
+    requests=_REQUESTS,
+    allocators=_ALLOCATORS,
+    purposes=tuple((purpose, re.compile(pattern)) for purpose, pattern in _PURPOSES),
+)

@@ -14,8 +14,8 @@ from typing import Final
 from nativeleak.process.mapped import map_file
 from nativeleak.process.namespaces import open_in_root, open_regular
 from nativeleak.process.procfs import MapEntry
-
-UNKNOWN_VERSION: Final = "unknown"
+from nativeleak.runtimes.base import UNKNOWN_VERSION
+from nativeleak.runtimes.hotspot.frames import LIBRARY
 
 _RELEASE_LINE: Final = re.compile(rb'^JAVA_VERSION="([^"\n]{1,64})"', re.MULTILINE)
 # A name in hsperfdata ends in NULs up to the data's alignment (PerfDataEntry in perfMemory.hpp).
@@ -28,21 +28,26 @@ _CHUNK: Final = 1 << 20
 _OVERLAP: Final = 128  # longer than any match of _BUILT_VERSION
 
 
+def is_libjvm(path: str) -> bool:
+    """Whether a mapped file of this path is the library that is HotSpot."""
+    return path.rsplit("/", 1)[-1] == LIBRARY
+
+
 def find_libjvm(maps: Iterable[MapEntry]) -> MapEntry | None:
     """The first mapping of a libjvm.so, None where the target is no JVM."""
-    return next((entry for entry in maps if entry.inode and entry.path.endswith("/libjvm.so")), None)
+    return next((entry for entry in maps if entry.inode and is_libjvm(entry.path)), None)
 
 
-def read_jvm_version(pid: int, maps: Iterable[MapEntry]) -> str | None:
+def read_version(pid: int, maps: Iterable[MapEntry]) -> str:
     """Version of the Java virtual machine mapped into the target, such as ``17.0.15``.
 
     Returns:
-        None where no libjvm.so is mapped; ``"unknown"`` where it is and no source tells its version.
+        ``"unknown"`` where no source tells it.
     """
     entries = list(maps)
     libjvm = find_libjvm(entries)
     if libjvm is None:
-        return None
+        return UNKNOWN_VERSION
     return _from_release(pid, libjvm) or _from_perf_data(pid, entries) or _from_libjvm(pid, libjvm) or UNKNOWN_VERSION
 
 
