@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
 
+from nativeleak.arch import X86_64
 from nativeleak.errors import NativeleakError
 from nativeleak.probes.image import Image
 from nativeleak.probes.landing import LandingPads
@@ -107,9 +108,10 @@ class FlowReader:
         import capstone  # 50 to 75 ms and 10 MB, needed only for an object that is not in the cache
 
         self._image = image
-        self._detailed = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        kind = [getattr(capstone, name) for name in X86_64.capstone]
+        self._detailed = capstone.Cs(*kind)
         self._detailed.detail = True
-        self._plain = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        self._plain = capstone.Cs(*kind)
         self._pads = LandingPads(image)
         self._returning = Returning(image, self._plain, self._pads, self._callee)
 

@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from nativeleak.arch import X86_64
 from nativeleak.digest import blake2b
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import InstructionClass
@@ -26,7 +27,6 @@ from nativeleak.probes.placement import PlacedProbe
 from nativeleak.symbols.elf import ElfFile
 
 _VERSION: Final = 1
-_EM_X86_64: Final = 62  # elf.h
 
 
 class Returns(StrEnum):
@@ -212,7 +212,7 @@ def _find(
     cache: PlacementCache | None,
 ) -> list[Exits]:
     """The exits of functions, in their order."""
-    if elf.machine != _EM_X86_64:
+    if elf.machine != X86_64.elf_machine:
         return [Exits(reason="exits are found in code for x86-64 only")] * len(points)
     key = _cache_key(path, elf.build_id, points, probed, emulated)
     rows = cache.find(key) if cache is not None and key else None
