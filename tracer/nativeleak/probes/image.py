@@ -19,8 +19,8 @@ _RELA: Final = struct.Struct("<QQq")  # Elf64_Rela
 _SYMBOL: Final = struct.Struct("<IBBHQQ")  # Elf64_Sym
 _STT_FUNC, _STT_GNU_IFUNC = 2, 10
 _STB_LOCAL: Final = 0
-_MAX_SYMBOLS: Final = 1 << 18
-"""Of one table; of more none is known by its address."""
+_MAX_SYMBOLS: Final = 1 << 16
+"""Of one table; of more none is known by its address: so many take 12 MB for as long as the object is analysed."""
 _DYN: Final = struct.Struct("<QQ")  # Elf64_Dyn
 _DT_PLTRELSZ, _DT_RELA, _DT_RELASZ, _DT_JMPREL = 2, 7, 8, 23
 _GLOB_DAT, _JUMP_SLOT, _RELATIVE, _64, _IRELATIVE = 6, 7, 8, 1, 37

@@ -6,7 +6,9 @@ Source: LSB Core specification, "Exception Frames"; Itanium C++ ABI: Exception H
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Final
 
@@ -39,11 +41,11 @@ class LandingPads:
         Raises:
             ElfError: The tables are damaged.
         """
-        starts, records = self._functions
-        place = bisect_right(starts, vaddr) - 1
+        base, starts, records = self._functions
+        place = bisect_right(starts, vaddr - base) - 1
         if place < 0:
             return ()
-        record = records[place]
+        record = base + records[place]
         if record not in self._sites:
             try:
                 self._sites[record] = self._read_function(record)
@@ -53,13 +55,13 @@ class LandingPads:
 
     def is_end(self, vaddr: int) -> bool:
         """Whether a function ends before this address: a call whose last instruction is there does not come back."""
-        starts, records = self._functions
-        place = bisect_left(starts, vaddr) - 1
+        base, starts, records = self._functions
+        place = bisect_left(starts, vaddr - base) - 1
         if place < 0:
             return False
-        if place + 1 < len(starts) and starts[place + 1] == vaddr:
+        if place + 1 < len(starts) and starts[place + 1] == vaddr - base:
             return True
-        record = records[place]
+        record = base + records[place]
         if record not in self._ends:
             try:
                 self._ends[record] = self._read_range(record)[1]
@@ -68,21 +70,22 @@ class LandingPads:
         return vaddr == self._ends[record]
 
     @cached_property
-    def _functions(self) -> tuple[list[int], list[int]]:
-        """Addresses of functions in ascending order, and of their records (FDEs)."""
+    def _functions(self) -> tuple[int, Sequence[int], Sequence[int]]:
+        """(base, starts, records): functions in ascending order and their records (FDEs), counted from the base."""
         header = next((each for each in self._image.elf.segments if each.type == PT_GNU_EH_FRAME), None)
         if header is None or header.file_bytes > _MAX_TABLE_BYTES:
-            return [], []
+            return 0, (), ()
         data = self._image.read_data(header.vaddr, header.file_bytes)
         # version, encodings of: the pointer to .eh_frame, the count, the table. Linkers write 4 bytes, data-relative.
         if len(data) < 12 or data[0] != 1 or data[2] != 0x03 or data[3] != 0x3B:
-            return [], []
+            return 0, (), ()
         _, at = read_pointer(data, 4, data[1], header.vaddr + 4, header.vaddr)
         n, at = read_value(data, at, data[2])
         if at + 8 * n > len(data):
             raise ElfError(".eh_frame_hdr is cut off")
-        words = memoryview(data[at : at + 8 * n]).cast("i")
-        return [header.vaddr + word for word in words[0::2]], [header.vaddr + word for word in words[1::2]]
+        # Not as lists: a large program has a million functions.
+        words = array("i", data[at : at + 8 * n])
+        return header.vaddr, words[0::2], words[1::2]
 
     def _read_record(self, vaddr: int) -> bytes:
         size = int.from_bytes(self._image.read_data(vaddr, 4), "little")
