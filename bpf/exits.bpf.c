@@ -9,24 +9,42 @@
 #include "targets.bpf.h"
 #include "threads.bpf.h"
 
-/* The call of the running thread that comes to an exit with this cookie, in flight or parked; 0 if it is not followed. */
-static __always_inline struct nl_thread *find_call(struct pt_regs *ctx, u64 cookie, u64 ids,
-						   u64 *parked_key)
+/*
+ * Put the call that comes to an exit with this cookie in flight again, if it was parked; by whichever thread it runs in
+ * now. Returns that thread, or 0 if the call is not followed.
+ */
+static __noinline struct nl_thread *unpark_call(struct pt_regs *ctx, u64 cookie, u64 ids)
 {
-	u64 sp = REG_SP(ctx) + 8 * NL_EXIT_WORDS(cookie);
-	u32 slot = NL_COOKIE_SLOT(cookie), *any;
-	struct nl_thread *thread = find_thread((u32)ids);
-	struct nl_target *target;
+	u32 slot = NL_COOKIE_SLOT(cookie), *any = bpf_map_lookup_elem(&has_parked, &slot);
+	u64 key = block_key(REG_SP(ctx) + 8 * NL_EXIT_WORDS(cookie), slot);
+	struct nl_target *target = bpf_map_lookup_elem(&targets, &slot);
+	struct nl_thread *call, *thread;
 
-	if (thread && thread->call & NL_CALL_AT_EXITS && thread->sp == sp)
-		return thread;
-	any = bpf_map_lookup_elem(&has_parked, &slot);
-	target = bpf_map_lookup_elem(&targets, &slot);
 	/* A forked child has the same addresses, but it is not the target. */
 	if (!any || !*(volatile u32 *)any || !target || target->tgid != ids >> 32)
 		return 0;
-	*parked_key = block_key(sp, slot);
-	return bpf_map_lookup_elem(&parked, parked_key);
+	call = bpf_map_lookup_elem(&parked, &key);
+	thread = call ? thread_of(ids, slot) : 0;
+	if (!thread)
+		return 0;
+	if (thread->call & NL_CALL_AT_EXITS)
+		park_call(thread);
+	else if (thread->call != NL_ALLOC_CALL_NONE)
+		abandon_call(thread);
+	thread->call = call->call;
+	thread->held = call->held;
+	thread->skipped = call->skipped;
+	thread->sp = call->sp;
+	thread->ip = call->ip;
+	thread->size = call->size;
+	thread->pointer = call->pointer;
+	thread->return_address = call->return_address;
+	thread->weight = call->weight;
+	thread->function = call->function;
+	thread->old = call->old;
+	thread->fp = call->fp;
+	bpf_map_delete_elem(&parked, &key);
+	return thread;
 }
 
 SEC("uprobe")
@@ -39,20 +57,22 @@ int on_exits_entry(struct pt_regs *ctx)
 SEC("uprobe")
 int on_alloc_exit(struct pt_regs *ctx)
 {
-	u64 cookie = cookie_of(ctx), parked_key = 0;
+	u64 cookie = cookie_of(ctx), ids;
 	u32 number = NL_EXIT_REGISTER(cookie);
-	struct nl_thread *call;
+	struct nl_thread *thread;
 
 	if (NL_EXIT_HAS_CONDITION(cookie) && !holds_condition(ctx, NL_EXIT_CONDITION(cookie)))
 		return 0;
-	call = find_call(ctx, cookie, current_ids(), &parked_key);
-	if (!call)
+	ids = current_ids();
+	thread = find_thread((u32)ids);
+	if (!thread || !(thread->call & NL_CALL_AT_EXITS) ||
+	    thread->sp != REG_SP(ctx) + 8 * NL_EXIT_WORDS(cookie))
+		thread = unpark_call(ctx, cookie, ids);
+	if (!thread)
 		return 0;
-	if (number == NL_EXIT_UNSEEN)
-		abandon_call(call);
-	else
-		end_call(ctx, call, 1, number < NL_EXIT_ZERO ? register_of(ctx, number) : 0);
-	if (parked_key)
-		bpf_map_delete_elem(&parked, &parked_key);
-	return 0;
+	if (number == NL_EXIT_UNSEEN) {
+		abandon_call(thread);
+		return 0;
+	}
+	return end_call(ctx, thread, 1, number < NL_EXIT_ZERO ? register_of(ctx, number) : 0);
 }

@@ -30,10 +30,10 @@ NL_MAP(parked, LRU_HASH, u64, struct nl_thread, 1 << 10, 0);
 /* slot -> has a call ever been parked? Mostly none has, and the map above need not be asked. Nothing is deleted. */
 NL_MAP(has_parked, ARRAY, u32, u32, NL_MAX_TARGETS, 0);
 
-/* Frames that are looked at for the call in flight: CLIMB_ROUNDS * NL_STEPS. */
-#define CLIMB_ROUNDS 16
+/* Frames that are looked at for the call in flight: it is the caller, or near it. */
+#define CLIMB_STEPS 24
 
-enum climbed { CLIMB_ON, CLIMB_FOUND, CLIMB_PASSED, CLIMB_LOST };
+enum climbed { CLIMB_FOUND, CLIMB_PASSED, CLIMB_LOST };
 
 static __always_inline u64 read_return_address(u64 sp)
 {
@@ -43,35 +43,30 @@ static __always_inline u64 read_return_address(u64 sp)
 	return word;
 }
 
-#ifndef NATIVELEAK_BCC
-/* Some frames up, to the one whose return address is at `sp`. Returns enum climbed. */
-NL_GLOBAL int climb_some(u32 index, u64 sp)
+#if HAS_UNWIND_TABLES && !defined(NATIVELEAK_BCC)
+/*
+ * Go up to the frame whose return address is at `sp`. Allocators do not call Java, whose frames would need more than the
+ * 512 bytes of stack that the kernel gives to all functions under way.
+ */
+NL_GLOBAL int climb(u32 index, u64 sp)
 {
 	struct scratch *scr = bpf_map_lookup_elem(&scratch, &index);
 
 	if (!scr)
 		return CLIMB_LOST;
-	for (u32 i = 0; i < NL_STEPS; i++) {
-		int result = step_known(scr);
+	for (u32 i = 0; i < CLIMB_STEPS; i++) {
+		int result;
 
-		if (result < 0 || (result && step(index)))
+		if (is_managed(scr, scr->pc))
+			return CLIMB_PASSED;
+		result = step_known(scr);
+		if (result < 0 || (result && step_native(index)))
 			return scr->end == NL_END_ROOT ? CLIMB_PASSED : CLIMB_LOST;
 		/* A signal has interrupted what is above: its handler's calls are calls of the program. */
 		if (scr->exact)
 			return CLIMB_PASSED;
 		if (scr->sp > sp)
 			return scr->sp == RETURN_SP(sp) ? CLIMB_FOUND : CLIMB_PASSED;
-	}
-	return CLIMB_ON;
-}
-
-NL_GLOBAL int climb(u32 index, u64 sp)
-{
-	for (u32 i = 0; i < CLIMB_ROUNDS; i++) {
-		int result = climb_some(index, sp);
-
-		if (result != CLIMB_ON)
-			return result;
 	}
 	return CLIMB_LOST;
 }
