@@ -6,10 +6,12 @@ Scope: only reading. Nothing is attached to the process, and nothing is requeste
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from nativeleak import arch
 from nativeleak.doctor.checks import Check, CheckFunction, State
+from nativeleak.doctor.returns import check_returns
 from nativeleak.doctor.trial import allocator_objects
 from nativeleak.errors import NativeleakError
 from nativeleak.probes.families import ProbePoint
@@ -34,6 +36,7 @@ def target_functions(facts: TargetFacts) -> list[tuple[str, CheckFunction]]:
     return [
         ("target", target.check_process),
         ("allocators", target.check_allocators),
+        ("returns", partial(check_returns, facts.pid)),
         ("other tracers", target.check_other_tracers),
         ("symbols", target.check_symbols),
         ("runtime", target.check_runtime),

@@ -15,9 +15,11 @@ from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
 from nativeleak.probes.families import ALL_NAMES, choose_points
-from nativeleak.probes.placement import PlacedProbe, place
+from nativeleak.probes.placement import place
+from nativeleak.probes.returns import Plan, Returns, plan_returns
 from nativeleak.process import procfs
 from nativeleak.process.mapped import MappedObject, executable_objects
+from nativeleak.symbols.demangle import demangle
 from nativeleak.symbols.functions import find_function_offsets
 from nativeleak.symbols.source import ElfError
 
@@ -29,6 +31,7 @@ class AllocatorProbes:
         programs: What is attached.
         before_probing: Called with the slot and the key of an object before its probes are attached.
         on_note: Gets (word, sentence) for the recording.
+        returns: How the ends of calls are seen.
     """
 
     def __init__(
@@ -36,8 +39,10 @@ class AllocatorProbes:
         programs: Programs,
         before_probing: Callable[[int, tuple[str, int]], None],
         on_note: Callable[[str, str], None],
+        returns: Returns = Returns.AUTO,
     ) -> None:
         self._programs, self._before_probing, self._on_note = programs, before_probing, on_note
+        self._returns = returns
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._slow_kinds: set[AllocCall] = set()
         try:
@@ -59,13 +64,16 @@ class AllocatorProbes:
 
     def _probe_object(self, state: TargetState, mapped: MappedObject) -> None:
         try:
-            placed = self._place(mapped.file_path) if mapped.file_path else []
+            plan = self._plan(mapped.file_path, self._returns) if mapped.file_path else Plan()
         except (ElfError, OSError):
             return
+        for function, reason in plan.unseen:
+            self._on_note("unseen", f"{demangle(function)} of {mapped.path} is not seen: {reason}")
+        placed = plan.functions
         if not placed:
             return
         self._before_probing(state.slot, mapped.key)
-        self._programs.attach_functions(state.slot, state.facts.pid, mapped.file_path, mapped.path, placed)
+        self._programs.attach_functions(state.slot, state.facts.pid, mapped.file_path, mapped.path, plan)
         for start, end, offset in mapped.ranges:
             state.leaf_names |= {
                 start + probe.point.offset - offset: probe.point.function
@@ -74,20 +82,27 @@ class AllocatorProbes:
             }
         state.info = replace(state.info, allocators=(*state.info.allocators, mapped.name))
         slow = [probe.point.function for probe in placed if not probe.placement.emulated]
+        slow += [
+            each.probe.point.function for each in plan.at_exits if any(place.exit.is_costly for place in each.exits)
+        ]
         self._slow_kinds |= {probe.point.kind for probe in placed if not probe.placement.emulated}
-        costs = f"; a second trap at each call of {', '.join(slow)}" if slow else ""
+        costs = f"; a second trap at each call of {', '.join(dict.fromkeys(slow))}" if slow else ""
         self._on_note("probes", f"probed {len(placed)} allocator functions of {mapped.path}{costs}")
 
-    def _place(self, path: str) -> list[PlacedProbe]:
+    def _plan(self, path: str, returns: Returns) -> Plan:
         points = choose_points(find_function_offsets(path, ALL_NAMES))
-        return place(path, points, self._emulated, moved_arguments=True, cache=PlacementCache()) if points else []
+        if not points:
+            return Plan()
+        cache = PlacementCache()
+        placed = place(path, points, self._emulated, moved_arguments=True, cache=cache)
+        return plan_returns(path, placed, returns, self._emulated, cache)
 
     def calibrate(self) -> Calibration | None:
         """What probes cost here; None where it cannot be measured, and then nothing is kept inside a budget."""
         for mapped in executable_objects(os.getpid(), procfs.read_maps(os.getpid())):
             try:
-                placed = self._place(mapped.file_path) if mapped.file_path else []
-                pair = [probe for probe in placed if probe.point.function in ("malloc", "free")]
+                plan = self._plan(mapped.file_path, Returns.PROBES) if mapped.file_path else Plan()
+                pair = [probe for probe in plan.placed if probe.point.function in ("malloc", "free")]
                 if pair:
                     return calibrate(self._programs, pair, mapped.file_path)
             except (ElfError, OSError, CannotTraceError):

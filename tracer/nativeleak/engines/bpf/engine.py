@@ -43,7 +43,7 @@ _NAMING_SHARE: Final = 0.1
 
 With a budget no more than that.
 """
-_SHOWN: Final = frozenset({"exec", "oom", "killed", "exit", "resync", "level", "memory"})
+_SHOWN: Final = frozenset({"exec", "oom", "killed", "exit", "resync", "level", "memory", "unseen"})
 """Words of notes that the user reads at once."""
 
 
@@ -130,7 +130,7 @@ class BpfEngine:
 
     def start(self) -> None:
         """Attach, measure what probes cost here, and open the windows."""
-        self._allocators = AllocatorProbes(self.programs, self._before_probing, self._on_note)
+        self._allocators = AllocatorProbes(self.programs, self._before_probing, self._on_note, self._options.returns)
         for state in self._states:
             target = abi.Target(
                 min_size=self._options.min_size,
