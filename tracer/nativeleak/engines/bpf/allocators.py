@@ -101,9 +101,9 @@ class AllocatorProbes:
         """What probes cost here; None where it cannot be measured, and then nothing is kept inside a budget."""
         for mapped in executable_objects(os.getpid(), procfs.read_maps(os.getpid())):
             try:
-                plan = self._plan(mapped.file_path, Returns.PROBES) if mapped.file_path else Plan()
-                pair = [probe for probe in plan.placed if probe.point.function in ("malloc", "free")]
-                if pair:
+                plan = self._plan(mapped.file_path, self._returns) if mapped.file_path else Plan()
+                pair = plan.only(("malloc", "free"))
+                if pair.functions:
                     return calibrate(self._programs, pair, mapped.file_path)
             except (ElfError, OSError, CannotTraceError):
                 continue
