@@ -94,6 +94,7 @@ TARGETS = {
     "portable": Spec("portable.c"),
     "race": Spec("race.c"),
     "rename": Spec("rename.c"),
+    "reloads": Spec("reloads.c", needs=("liballoc2.so",)),
     "restless": Spec("restless.c"),
     "script": Spec("script.c"),
     "spawns": Spec("spawns.c"),
@@ -210,7 +211,13 @@ def _build_java(spec: Spec) -> Path:
 
 
 def _is_current(result: Path, spec: Spec) -> bool:
-    sources = [HERE / spec.source, HERE / "truth.h", Path(__file__), *(BIN / needed for needed in spec.needs)]
+    sources = [
+        HERE / spec.source,
+        HERE / "truth.h",
+        HERE / "checked.h",
+        Path(__file__),
+        *(BIN / needed for needed in spec.needs),
+    ]
     if spec.compiler == "javac":
         sources += (HERE / spec.source).parent.glob("*.java")
     return result.exists() and result.stat().st_mtime >= max(source.stat().st_mtime for source in sources)

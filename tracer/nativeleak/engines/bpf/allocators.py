@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from nativeleak.engines.bpf.budget.calibration import Calibration, calibrate
 from nativeleak.engines.bpf.budget.governor import Costs
@@ -17,13 +19,20 @@ from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
 from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import PlacedProbe, place
 from nativeleak.process import procfs
-from nativeleak.process.mapped import MappedObject, executable_objects
+from nativeleak.process.mapped import MappedObject, executable_objects, open_object
 from nativeleak.symbols.functions import find_function_offsets
 from nativeleak.symbols.source import ElfError
+
+_GONE: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.ENXIO, errno.EIO})
+"""Errors of an attach to what is no longer there."""
+_TRIES: Final = 3
+"""Of an object that is mapped elsewhere each time it is looked at."""
 
 
 class AllocatorProbes:
     """The probes of one trace in allocator functions.
+
+    Each probed file stays open: probes can be attached to it again when the target has it mapped elsewhere, or nowhere.
 
     Args:
         programs: What is attached.
@@ -40,39 +49,83 @@ class AllocatorProbes:
         self._programs, self._before_probing, self._on_note = programs, before_probing, on_note
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._slow_kinds: set[AllocCall] = set()
+        self._unmapped: set[tuple[int, str]] = set()
+        self._files: list[int] = []
         try:
             self._emulated = measure_emulated(programs.attached_to_ourselves)
         except OSError:
             self._emulated = CONSERVATIVE
 
     def probe_new_objects(self, state: TargetState) -> None:
-        """Probe every mapped object that defines allocator functions and is not probed yet."""
-        try:
-            maps = procfs.read_maps(state.facts.pid, executable_only=True)
-        except NoTargetError:
-            return
-        for mapped in executable_objects(state.facts.pid, maps):
-            if mapped.is_vdso or (state.slot, mapped.key) in self._probed:
-                continue
-            self._probed.add((state.slot, mapped.key))
-            self._probe_object(state, mapped)
+        """Probe every mapped object that defines allocator functions and is not probed yet.
 
-    def _probe_object(self, state: TargetState, mapped: MappedObject) -> None:
+        Raises:
+            CannotTraceError: The kernel refuses the probes of an object that is still mapped.
+        """
+        for _ in range(_TRIES):
+            try:
+                objects = executable_objects(state.facts.pid, procfs.read_maps(state.facts.pid, executable_only=True))
+            except NoTargetError:
+                return
+            new = [each for each in objects if not each.is_vdso and (state.slot, each.key) not in self._probed]
+            was_whole = True
+            for mapped in new:
+                self._probed.add((state.slot, mapped.key))
+                if not self._probe_object(state, mapped):
+                    self._probed.discard((state.slot, mapped.key))
+                    was_whole = False
+            if was_whole:
+                return
+
+    def _probe_object(self, state: TargetState, mapped: MappedObject) -> bool:
+        """Probe one object; False where it was unmapped meanwhile."""
         try:
-            placed = self._place(mapped.file_path) if mapped.file_path else []
+            fd = open_object(state.facts.pid, mapped)
+        except OSError:
+            return self._is_mapped(state, mapped)
+        path = f"/proc/self/fd/{fd}"
+        try:
+            placed = self._place(path)
         except (ElfError, OSError):
-            return
+            placed = []
         if not placed:
-            return
+            os.close(fd)
+            return True
+        self._files.append(fd)
         self._before_probing(state.slot, mapped.key)
-        self._programs.attach_functions(state.slot, state.facts.pid, mapped.file_path, mapped.path, placed)
+        try:
+            self._programs.attach_functions(state.slot, state.facts.pid, path, mapped.path, placed)
+        except CannotTraceError as error:
+            is_gone = isinstance(error.__cause__, OSError) and error.__cause__.errno in _GONE
+            if is_gone and not self._is_mapped(state, mapped):
+                return False
+            raise
+        self._take(state, mapped, placed)
+        return True
+
+    def _is_mapped(self, state: TargetState, mapped: MappedObject) -> bool:
+        """Whether an object is still where it was seen; notes once that it is not."""
+        try:
+            objects = executable_objects(state.facts.pid, procfs.read_maps(state.facts.pid, executable_only=True))
+        except NoTargetError:
+            return True  # the end of the target says more
+        if any(each.key == mapped.key and each.ranges == mapped.ranges for each in objects):
+            return True
+        if (state.slot, mapped.path) not in self._unmapped:
+            self._unmapped.add((state.slot, mapped.path))
+            self._on_note("probes", f"{mapped.name} was unmapped before it could be probed")
+        return False
+
+    def _take(self, state: TargetState, mapped: MappedObject, placed: list[PlacedProbe]) -> None:
+        """Keep what others read of an object that is probed now."""
         for start, end, offset in mapped.ranges:
             state.leaf_names |= {
                 start + probe.point.offset - offset: probe.point.function
                 for probe in placed
                 if offset <= probe.point.offset < offset + end - start
             }
-        state.info = replace(state.info, allocators=(*state.info.allocators, mapped.name))
+        if mapped.name not in state.info.allocators:
+            state.info = replace(state.info, allocators=(*state.info.allocators, mapped.name))
         slow = [probe.point.function for probe in placed if not probe.placement.emulated]
         self._slow_kinds |= {probe.point.kind for probe in placed if not probe.placement.emulated}
         costs = f"; a second trap at each call of {', '.join(slow)}" if slow else ""
@@ -99,3 +152,8 @@ class AllocatorProbes:
         return calibration.of(
             calls_stepped=AllocCall.MALLOC in self._slow_kinds, frees_stepped=AllocCall.FREE in self._slow_kinds
         )
+
+    def close(self) -> None:
+        """Close the probed files."""
+        while self._files:
+            os.close(self._files.pop())

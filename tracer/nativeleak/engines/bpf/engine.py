@@ -272,6 +272,8 @@ class BpfEngine:
         if self._controller is not None:
             self._controller.close()
         self._resources.close()
+        if self._allocators is not None:
+            self._allocators.close()
 
     def _on_event(self, event: abi.Event) -> None:
         self.collector.on_event(event)
