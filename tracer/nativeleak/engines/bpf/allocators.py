@@ -12,6 +12,7 @@ from nativeleak.engines.bpf.budget.calibration import Calibration, calibrate
 from nativeleak.engines.bpf.budget.governor import Costs
 from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.engines.bpf.targets import TargetState
+from nativeleak.engines.bpf.vanished import VanishedProbes
 from nativeleak.errors import CannotTraceError, NoTargetError
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.calls import AllocCall
@@ -36,6 +37,8 @@ class AllocatorProbes:
 
     Args:
         programs: What is attached.
+        vanished: Told what is probed where.
+        elapsed_s: Seconds since the first window opened.
         before_probing: Called with the slot and the key of an object before its probes are attached.
         on_note: Gets (word, sentence) for the recording.
     """
@@ -43,10 +46,13 @@ class AllocatorProbes:
     def __init__(
         self,
         programs: Programs,
+        vanished: VanishedProbes,
+        elapsed_s: Callable[[], float],
         before_probing: Callable[[int, tuple[str, int]], None],
         on_note: Callable[[str, str], None],
     ) -> None:
         self._programs, self._before_probing, self._on_note = programs, before_probing, on_note
+        self._vanished, self._elapsed_s = vanished, elapsed_s
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._slow_kinds: set[AllocCall] = set()
         self._unmapped: set[tuple[int, str]] = set()
@@ -67,6 +73,7 @@ class AllocatorProbes:
                 objects = executable_objects(state.facts.pid, procfs.read_maps(state.facts.pid, executable_only=True))
             except NoTargetError:
                 return
+            self._vanished.see(state.slot, objects)
             new = [each for each in objects if not each.is_vdso and (state.slot, each.key) not in self._probed]
             was_whole = True
             for mapped in new:
@@ -101,6 +108,7 @@ class AllocatorProbes:
                 return False
             raise
         self._take(state, mapped, placed)
+        self._vanished.add(state.slot, state.facts.pid, mapped, path, fd, placed, self._elapsed_s())
         return True
 
     def _is_mapped(self, state: TargetState, mapped: MappedObject) -> bool:

@@ -21,6 +21,7 @@ from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Limits, Loader, Programs
 from nativeleak.engines.bpf.targets import TargetState
+from nativeleak.engines.bpf.vanished import LOST, VanishedProbes
 from nativeleak.engines.options import TraceOptions, Unwind
 from nativeleak.engines.registry import coverage_of
 from nativeleak.errors import CannotTraceError, MendableError, NativeleakError
@@ -43,7 +44,7 @@ _NAMING_SHARE: Final = 0.1
 
 With a budget no more than that.
 """
-_SHOWN: Final = frozenset({"exec", "oom", "killed", "exit", "resync", "level", "memory"})
+_SHOWN: Final = frozenset({LOST, "exec", "oom", "killed", "exit", "resync", "level", "memory"})
 """Words of notes that the user reads at once."""
 
 
@@ -82,6 +83,8 @@ class BpfEngine:
             n_unmap_sites = limits.n_sites // 4 if options.budget.max_memory_bytes else limits.n_sites
             self.collector = Collector(self.programs, sink.add_stacks, self._on_note, headline_frame, n_unmap_sites)
             stack.callback(self.collector.close)
+            self._vanished = VanishedProbes(self.programs.groups, self._on_note)
+            stack.callback(self._vanished.close)
             self.tables = UnwindTables(self.programs, self._on_note)
             stack.callback(self.tables.close)
             for info, each in zip(targets, facts, strict=True):
@@ -130,7 +133,9 @@ class BpfEngine:
 
     def start(self) -> None:
         """Attach, measure what probes cost here, and open the windows."""
-        self._allocators = AllocatorProbes(self.programs, self._before_probing, self._on_note)
+        self._allocators = AllocatorProbes(
+            self.programs, self._vanished, self.collector.elapsed_s, self._before_probing, self._on_note
+        )
         for state in self._states:
             target = abi.Target(
                 min_size=self._options.min_size,
@@ -249,15 +254,22 @@ class BpfEngine:
 
     def snapshot(self, *, final: bool = False) -> Snapshot:
         """Everything as it is now; the last one with exact ages where that takes no long time."""
+        if not final:
+            self._look_for_vanished()
         snapshot = self.collector.snapshot(final=final)
         hit_ns = self._calibration.hit_ns if self._calibration is not None else 0.0
         windows = self._windows if final else self.controller.windows()
-        return replace(snapshot, probe_cost_ns=hit_ns, windows=windows)
+        counters = {**snapshot.counters, "probes_lost": self._vanished.n_lost}
+        return replace(snapshot, counters=counters, probe_cost_ns=hit_ns, windows=windows)
+
+    def _look_for_vanished(self) -> None:
+        self._vanished.look(self.elapsed_s, [state.slot for state in self._states if not state.is_over])
 
     # The end
 
     def stop(self) -> None:
         """Close the windows and take the probes away."""
+        self._look_for_vanished()
         for state in self._states:
             self.programs.close_window(state.slot)
         self._windows = self.controller.windows()
