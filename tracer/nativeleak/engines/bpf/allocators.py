@@ -6,13 +6,14 @@ import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from nativeleak.engines.bpf.budget.calibration import Calibration, calibrate
 from nativeleak.engines.bpf.budget.governor import Costs
+from nativeleak.engines.bpf.filter_trial import survives_filter
 from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.engines.bpf.targets import TargetState
-from nativeleak.engines.bpf.vanished import VanishedProbes
+from nativeleak.engines.bpf.vanished import LOST, VanishedProbes
 from nativeleak.errors import CannotTraceError, NoTargetError
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.calls import AllocCall
@@ -20,12 +21,16 @@ from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
 from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import PlacedProbe, place
 from nativeleak.process import procfs
+from nativeleak.process.hazards import is_patched, read_code
 from nativeleak.process.mapped import MappedObject, executable_objects, open_object
 from nativeleak.symbols.functions import find_function_offsets
 from nativeleak.symbols.source import ElfError
 
+_T = TypeVar("_T")
 _GONE: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.ENXIO, errno.EIO})
 """Errors of an attach to what is no longer there."""
+_INSTRUCTION_BYTES: Final = 16
+"""No instruction is longer."""
 _TRIES: Final = 3
 """Of an object that is mapped elsewhere each time it is looked at."""
 
@@ -95,6 +100,7 @@ class AllocatorProbes:
             placed = self._place(path)
         except (ElfError, OSError):
             placed = []
+        placed = self._leave_out_patched(state, mapped, fd, placed)
         if not placed:
             os.close(fd)
             return True
@@ -110,6 +116,16 @@ class AllocatorProbes:
         self._take(state, mapped, placed)
         self._vanished.add(state.slot, state.facts.pid, mapped, path, fd, placed, self._elapsed_s())
         return True
+
+    def _leave_out_patched(
+        self, state: TargetState, mapped: MappedObject, fd: int, placed: list[PlacedProbe]
+    ) -> list[PlacedProbe]:
+        """The probes of functions whose code is that of the file; notes the others."""
+        patched = sorted({p.point.function for p in placed if _is_patched(state.facts.pid, mapped, fd, p)})
+        if patched:
+            text = f"the code of {', '.join(patched)} in {mapped.name} was changed in memory (a detour, Frida)"
+            self._on_note(LOST, f"{text}: not probed, and calls of it are missing")
+        return [probe for probe in placed if probe.point.function not in patched]
 
     def _is_mapped(self, state: TargetState, mapped: MappedObject) -> bool:
         """Whether an object is still where it was seen; notes once that it is not."""
@@ -145,12 +161,20 @@ class AllocatorProbes:
 
     def calibrate(self) -> Calibration | None:
         """What probes cost here; None where it cannot be measured, and then nothing is kept inside a budget."""
+        return self._try_on_ourselves(calibrate)
+
+    def survives_filter(self) -> bool:
+        """Whether a process under a seccomp filter survives our probes on this kernel; False if it cannot be tried."""
+        return bool(self._try_on_ourselves(survives_filter))
+
+    def _try_on_ourselves(self, attempt: Callable[[Programs, list[PlacedProbe], str], _T]) -> _T | None:
+        """Something with the probes of malloc and free in our own C library; None where it cannot be done."""
         for mapped in executable_objects(os.getpid(), procfs.read_maps(os.getpid())):
             try:
                 placed = self._place(mapped.file_path) if mapped.file_path else []
                 pair = [probe for probe in placed if probe.point.function in ("malloc", "free")]
                 if pair:
-                    return calibrate(self._programs, pair, mapped.file_path)
+                    return attempt(self._programs, pair, mapped.file_path)
             except (ElfError, OSError, CannotTraceError):
                 continue
         return None
@@ -165,3 +189,13 @@ class AllocatorProbes:
         """Close the probed files."""
         while self._files:
             os.close(self._files.pop())
+
+
+def _is_patched(pid: int, mapped: MappedObject, fd: int, probe: PlacedProbe) -> bool:
+    """Whether the code of a function, from its entry through its probed instruction, is not that of the file."""
+    n_bytes = probe.placement.offset + _INSTRUCTION_BYTES
+    for start, end, offset in mapped.ranges:
+        if offset <= probe.point.offset < offset + end - start:
+            code = read_code(pid, start + probe.point.offset - offset, n_bytes)
+            return is_patched(code, os.pread(fd, n_bytes, probe.point.offset))
+    return False

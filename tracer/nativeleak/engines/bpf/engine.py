@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -18,6 +18,7 @@ from nativeleak.engines.bpf.budget.controller import BudgetController
 from nativeleak.engines.bpf.budget.governor import EXACT, Governor, Plan
 from nativeleak.engines.bpf.budget.memory import limits_within, read_possible_cpus
 from nativeleak.engines.bpf.collector import Collector
+from nativeleak.engines.bpf.debuggers import debugged, wait_for_debuggers
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Limits, Loader, Programs
 from nativeleak.engines.bpf.targets import TargetState
@@ -27,7 +28,7 @@ from nativeleak.engines.registry import coverage_of
 from nativeleak.errors import CannotTraceError, MendableError, NativeleakError
 from nativeleak.model import Level, Snapshot, TargetInfo, Window
 from nativeleak.probes.wrappers import find_wrappers
-from nativeleak.process import procfs
+from nativeleak.process import hazards, procfs
 from nativeleak.process.check import TargetFacts, check_target
 from nativeleak.process.mapped import executable_objects
 from nativeleak.process.pidns import read_inner_pid_namespace
@@ -44,7 +45,7 @@ _NAMING_SHARE: Final = 0.1
 
 With a budget no more than that.
 """
-_SHOWN: Final = frozenset({LOST, "exec", "oom", "killed", "exit", "resync", "level", "memory"})
+_SHOWN: Final = frozenset({LOST, "debugger", "exec", "oom", "killed", "exit", "resync", "level", "memory"})
 """Words of notes that the user reads at once."""
 
 
@@ -74,8 +75,11 @@ class BpfEngine:
         self._controller: BudgetController | None = None
         self._allocators: AllocatorProbes | None = None
         self._windows: tuple[Window, ...] = ()
+        self._has_waited = False
         self._uses_tables = options.unwind is not Unwind.FP and arch.here().has_tables and loader is Loader.LIBBPF
         facts = [_check(info.pid) for info in targets]
+        if not options.maps_only:
+            _refuse_hazards(info.pid for info in targets)
         limits = _limits(options)
         with contextlib.ExitStack() as stack:
             self.programs = stack.enter_context(Programs(limits, self._on_event, options.modes, loader, options.calls))
@@ -136,6 +140,7 @@ class BpfEngine:
         self._allocators = AllocatorProbes(
             self.programs, self._vanished, self.collector.elapsed_s, self._before_probing, self._on_note
         )
+        self._refuse_filtered(self._allocators)
         for state in self._states:
             target = abi.Target(
                 min_size=self._options.min_size,
@@ -164,6 +169,18 @@ class BpfEngine:
         for note in self.programs.notes:
             self._on_note("engine", note)
 
+    def _refuse_filtered(self, allocators: AllocatorProbes) -> None:
+        """Refuse targets under a seccomp filter where such a filter denies return probes.
+
+        Raises:
+            CannotTraceError: There is one.
+        """
+        if self._options.maps_only or arch.here() is not arch.X86_64:
+            return
+        filtered = [state.facts.pid for state in self._states if hazards.has_filter(state.facts.pid)]
+        if filtered and not allocators.survives_filter():
+            raise hazards.filter_hazard().refusal(filtered[0])
+
     def _before_probing(self, slot: int, key: tuple[str, int]) -> None:
         """The first stacks of an object should go by its table."""
         if self._uses_tables:
@@ -181,7 +198,9 @@ class BpfEngine:
             plan = Plan(Level.SYSCALLS)
         elif self._calibration is not None:
             governor = Governor(budget.max_overhead_pct or math.inf, allocators.costs(self._calibration), plan)
-        return BudgetController(self.programs, self.collector, budget, plan, governor, self._on_note)
+        return BudgetController(
+            self.programs, self.collector, budget, plan, governor, self._on_note, self._has_debugger
+        )
 
     # Along the way
 
@@ -274,13 +293,27 @@ class BpfEngine:
             self.programs.close_window(state.slot)
         self._windows = self.controller.windows()
         self.controller.close()
+        self._wait_for_debuggers()
         started_s = time.monotonic()
         self.programs.detach()
         self._on_note("engine", f"detached the allocator probes in {1000 * (time.monotonic() - started_s):.0f} ms")
         self.programs.consume()
 
+    def _wait_for_debuggers(self) -> None:
+        """Once, before the probes go."""
+        if self._allocators is not None and not self._has_waited and not self._options.maps_only:
+            self._has_waited = True
+            wait_for_debuggers(self._running_pids(), self._on_note)
+
+    def _has_debugger(self) -> bool:
+        return bool(debugged(self._running_pids()))
+
+    def _running_pids(self) -> list[int]:
+        return [state.facts.pid for state in self._states if not state.is_over]
+
     def close(self) -> None:
         """Take everything out of the kernel, and close the targets' files."""
+        self._wait_for_debuggers()
         if self._controller is not None:
             self._controller.close()
         self._resources.close()
@@ -318,6 +351,18 @@ def _check(pid: int) -> TargetFacts:
             "run nativeleak on the host, or in the target's own PID namespace",
         )
     return facts
+
+
+def _refuse_hazards(pids: Iterable[int]) -> None:
+    """Refuse processes that probes in allocator functions may end.
+
+    Raises:
+        CannotTraceError: There is one.
+    """
+    for pid in pids:
+        hazard = hazards.find_hazard(pid)
+        if hazard is not None:
+            raise hazard.refusal(pid)
 
 
 def _set_wrappers(target: abi.Target, pid: int) -> None:
