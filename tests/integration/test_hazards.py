@@ -124,6 +124,7 @@ def test_process_with_syscall_user_dispatch_is_refused_and_lives():
         doctor = nativeleak("doctor", "-p", target.pid)
         assert_alive(target)
     assert "syscall user dispatch" in doctor.stdout
+    assert "trace cannot work here: hazards, engine" in doctor.stdout
 
 
 def test_process_under_a_seccomp_filter_is_traced_or_refused_and_lives():

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from nativeleak import arch
-from nativeleak.doctor.checks import Check, CheckFunction, State
+from nativeleak.doctor.checks import HAZARDS, Check, CheckFunction, State
 from nativeleak.doctor.trial import allocator_objects
 from nativeleak.errors import NativeleakError
 from nativeleak.probes.families import ProbePoint
@@ -35,7 +35,7 @@ def target_functions(facts: TargetFacts) -> list[tuple[str, CheckFunction]]:
     target = _TargetChecks(facts)
     return [
         ("target", target.check_process),
-        ("hazards", target.check_hazards),
+        (HAZARDS, target.check_hazards),
         ("allocators", target.check_allocators),
         ("other tracers", target.check_other_tracers),
         ("symbols", target.check_symbols),
@@ -61,7 +61,7 @@ class _TargetChecks:
     def check_hazards(self) -> Iterator[Check]:
         hazard = find_hazard(self._pid)
         if hazard is not None:
-            yield Check("hazards", State.FAIL, hazard.why, hazard.remedy)
+            yield Check(HAZARDS, State.FAIL, hazard.why, hazard.remedy)
         if has_filter(self._pid):
             detail = "runs under a seccomp filter; trace tries a return probe under one on a child of its own first"
             yield Check("seccomp", State.OK, detail)
