@@ -18,6 +18,7 @@ from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Limits, Programs
 from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import PlacedProbe, place
+from nativeleak.probes.returns import Plan
 from nativeleak.process import procfs
 from nativeleak.process.mapped import executable_objects
 from nativeleak.symbols.functions import find_function_offsets
@@ -44,7 +45,7 @@ def measure(pid: int, probes: list[tuple[str, str, list[PlacedProbe]]]) -> tuple
         engine.add_target(0, pid, abi.Target(max_depth=abi.MAX_FRAMES, unwind=abi.Unwind.FP))
         start_s = time.perf_counter()
         for path, name, placed in probes:
-            engine.attach_functions(0, pid, path, name, placed)
+            engine.attach_functions(0, pid, path, name, Plan(tuple(placed)))
         attached_s = time.perf_counter()
         engine.detach()
         return 1e3 * (attached_s - start_s), 1e3 * (time.perf_counter() - attached_s)

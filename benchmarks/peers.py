@@ -166,6 +166,8 @@ TRACERS = (
     Tracer("nativeleak", ours()),
     Tracer("nativeleak --unwind fp", ours("--unwind", "fp")),
     Tracer("nativeleak --sample 512K", ours("--sample", "512K")),
+    Tracer("nativeleak --returns exits", ours("--returns", "exits")),
+    Tracer("exits, --sample 512K", ours("--returns", "exits", "--sample", "512K")),
     Tracer("nativeleak governed", ours("--max-overhead", "5%")),
     Tracer("memleak-bpfcc", peer(memleak), programs=("memleak-bpfcc",)),
     Tracer("bpftrace", peer(bpftrace), programs=("bpftrace",)),

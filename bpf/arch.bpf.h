@@ -68,6 +68,41 @@ static __always_inline struct arguments arguments_of(struct pt_regs *regs, u64 c
 	return args;
 }
 
+/* Does the condition of a branch hold? By its number in the opcode: Intel SDM vol. 2, appendix B. */
+static __always_inline int holds_condition(const struct pt_regs *regs, u32 condition)
+{
+	u64 flags = regs->flags;
+	u32 carry = flags & 1, parity = flags >> 2 & 1, zero = flags >> 6 & 1;
+	u32 less = (flags >> 7 ^ flags >> 11) & 1, holds;
+
+	switch (condition >> 1) {
+	case 0:
+		holds = flags >> 11 & 1;
+		break;
+	case 1:
+		holds = carry;
+		break;
+	case 2:
+		holds = zero;
+		break;
+	case 3:
+		holds = carry | zero;
+		break;
+	case 4:
+		holds = flags >> 7 & 1;
+		break;
+	case 5:
+		holds = parity;
+		break;
+	case 6:
+		holds = less;
+		break;
+	default:
+		holds = less | zero;
+	}
+	return holds != (condition & 1);
+}
+
 static __always_inline u64 link_register(const struct pt_regs *regs)
 {
 	(void)regs;
@@ -172,6 +207,21 @@ static __always_inline struct arguments arguments_of(struct pt_regs *regs, u64 c
 
 	(void)cookie;
 	return args;
+}
+
+/* Exits of functions are found in code for x86-64 only. */
+static __always_inline u64 register_of(struct pt_regs *regs, u32 number)
+{
+	(void)regs;
+	(void)number;
+	return 0;
+}
+
+static __always_inline int holds_condition(const struct pt_regs *regs, u32 condition)
+{
+	(void)regs;
+	(void)condition;
+	return 0;
 }
 
 static __always_inline u64 link_register(const struct pt_regs *regs)

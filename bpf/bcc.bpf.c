@@ -5,6 +5,7 @@
  */
 #define NATIVELEAK_BCC
 #include "alloc.bpf.c"
+#include "exits.bpf.c"
 #include "process.bpf.c"
 #include "syscalls_tracepoint.bpf.c"
 #include "syscalls_raw.bpf.c"
@@ -22,6 +23,16 @@ int run_on_alloc_return(struct pt_regs *ctx)
 int run_on_alloc_session(struct pt_regs *ctx)
 {
 	return on_alloc_session(ctx);
+}
+
+int run_on_exits_entry(struct pt_regs *ctx)
+{
+	return on_exits_entry(ctx);
+}
+
+int run_on_alloc_exit(struct pt_regs *ctx)
+{
+	return on_alloc_exit(ctx);
 }
 
 int run_on_free(struct pt_regs *ctx)

@@ -12,6 +12,19 @@
 #include "targets.bpf.h"
 
 /*
+ * Is the return address of a call that ends at exits where it was at the entry? Another tracer's return probe on the same
+ * function may have put the kernel's trampoline there. Yes if the word cannot be read.
+ */
+static __always_inline int keeps_return_address(const struct nl_thread *thread)
+{
+	u64 word;
+
+	if (bpf_probe_read_user(&word, sizeof(word), (void *)thread->sp))
+		return 1;
+	return word == thread->return_address || (word && !(word & 0xfff));
+}
+
+/*
  * Does code with this stack pointer belong to the allocator call in flight? longjmp may have left that call without a
  * return, and other calls have then overwritten its frame.
  */
@@ -19,7 +32,10 @@ static __always_inline int is_inside_call(const struct nl_thread *thread, u64 sp
 {
 	if (thread->call == NL_ALLOC_CALL_NONE || sp > thread->sp)
 		return 0;
-	return is_return_pending(thread->sp);
+	if (!(thread->call & NL_CALL_AT_EXITS))
+		return is_return_pending(thread->sp);
+	/* So far away it is another stack, a fiber's. */
+	return thread->sp - sp <= NL_NESTED_BYTES && keeps_return_address(thread);
 }
 
 /* Put the block that a realloc held back into the live set. If the map has filled up meanwhile, the block is lost. */

@@ -56,7 +56,8 @@ enum nl_alloc_call {
 /*
  * Cookie of a probe. Bits 0-7: enum nl_alloc_call. 8-15: slot of the target. 16-31: bytes from the function's first
  * instruction to the probe. 32-47: bytes pushed by the instructions before the probe. 48-59: registers of the
- * arguments. 60-63: the function's number among those of the target whose returns may be declined, 0 for the others.
+ * arguments. 60-63: the function's number among those of the target whose returns may be declined, 0 for the others; of
+ * a function that ends at exits 1 for NL_CALL_OPEN.
  */
 #define NL_COOKIE_CALL(cookie) ((cookie)&0xff)
 #define NL_COOKIE_SLOT(cookie) (((cookie) >> 8) & 0xff)
@@ -65,6 +66,25 @@ enum nl_alloc_call {
 #define NL_COOKIE_FUNCTION(cookie) ((cookie) >> 60)
 /* Register of argument 1 to 3 by x86-64 number, in case the code before the probe has moved it. */
 #define NL_COOKIE_REGISTER(cookie, argument) (((cookie) >> (44 + 4 * (argument))) & 0xf)
+
+/* In nl_thread.call, with the kind: the end of the call is seen at the exits of its function. */
+#define NL_CALL_AT_EXITS 0x100u
+/* The same of a C++ operator that makes its blocks itself: calls inside it are the program's, for an exception say. */
+#define NL_CALL_OPEN 0x200u
+/* Calls inside of a call are at most so much deeper in the stack, where unwind tables do not tell it. */
+#define NL_NESTED_BYTES 0x10000
+
+/*
+ * Cookie of a probe at an exit. Bits 8-15: slot of the target. 16-31: words from the stack pointer to the return
+ * address. 32-36: register that holds the result, by x86-64 number, or one of the two below. 40-43: condition of a
+ * branch, as in its opcode, that has to hold. 44: there is one.
+ */
+#define NL_EXIT_WORDS(cookie) (((cookie) >> 16) & 0xffff)
+#define NL_EXIT_REGISTER(cookie) (((cookie) >> 32) & 0x1f)
+#define NL_EXIT_CONDITION(cookie) (((cookie) >> 40) & 0xf)
+#define NL_EXIT_HAS_CONDITION(cookie) (((cookie) >> 44) & 1)
+#define NL_EXIT_ZERO 16 /* the function returns 0 */
+#define NL_EXIT_UNSEEN 17 /* another function returns in its place, and what is not known */
 
 enum nl_counter {
 	NL_LOST_ALLOCATIONS, /* live set or thread table full */
@@ -406,7 +426,7 @@ struct nl_thread {
 	__u64 ip; /* address of the function: the leaf frame */
 	__u64 size;
 	__u64 pointer; /* realloc: the old block; posix_memalign: where the new block is stored */
-	__u64 return_address; /* arm64 only */
+	__u64 return_address; /* arm64; x86-64: of a call that ends at exits */
 	struct nl_weight weight; /* of the block that this call makes */
 	__u64 until_sample; /* bytes */
 	__u64 sample_rate; /* rate for which until_sample was drawn */
@@ -419,6 +439,7 @@ struct nl_thread {
 	__u64 syscall_args[6];
 	__u64 taken; /* in thread_cache: the entry has an owner */
 	__u64 probed; /* address of the probe that ran last; no call returns to it */
+	__u64 fp; /* frame pointer at the entry, of a call that ends at exits */
 };
 
 struct nl_event {
@@ -445,7 +466,7 @@ _Static_assert(sizeof(struct nl_stack) == 24, "nl_stack");
 _Static_assert(sizeof(struct nl_chunk) == 1024, "nl_chunk");
 _Static_assert(sizeof(struct nl_mappings) == 8 + 32 * NL_MAX_MAPPINGS, "nl_mappings");
 _Static_assert(sizeof(struct nl_java) == 280, "nl_java");
-_Static_assert(sizeof(struct nl_thread) == 208, "nl_thread");
+_Static_assert(sizeof(struct nl_thread) == 216, "nl_thread");
 _Static_assert(sizeof(struct nl_event) == 96, "nl_event");
 
 #endif /* NATIVELEAK_H */

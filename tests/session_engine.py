@@ -33,13 +33,13 @@ class MadeUpEngine:
 
     Attributes:
         on_start, on_work, on_snapshot: Called there, and may raise.
+        ends_after: Snapshots after which it can observe no longer.
         calls: Names of the methods called, in order, a run of the same once.
     """
 
     probes = ("made-up",)
     coverage = Coverage(StackCoverage.ALL, has_blocks=False, hits="guesses")
     may_yield = False
-    ended = ""
     headline = "by imagination"
     details = ("made up for a test",)
     fds: Sequence[int] = ()
@@ -47,12 +47,14 @@ class MadeUpEngine:
     on_work: Callable[[], None] = staticmethod(lambda: None)
     on_snapshot: Callable[[], None] = staticmethod(lambda: None)
     memory = 0
+    ends_after = 1 << 30
     urgent = False
     idle_s = 60.0
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.n_snapshots = 0
+        self.ended = ""
         self.targets: list[TargetInfo] = []
         self._started_s = 0.0
 
@@ -73,6 +75,8 @@ class MadeUpEngine:
     def work(self) -> float:
         self._called("work")
         self.on_work()
+        if self.n_snapshots >= self.ends_after:
+            self.ended = "enough"
         return self.idle_s
 
     def is_urgent(self) -> bool:

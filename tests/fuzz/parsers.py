@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import recording_fixtures as made
 from fuzz.elves import debugdata_object, elf_seeds
@@ -29,9 +30,14 @@ from nativeleak.engines.userspace import TracedProcess
 from nativeleak.errors import NativeleakError, RecordingError
 from nativeleak.model import Kind, TargetInfo
 from nativeleak.probes.cache import PlacementCache
+from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE
+from nativeleak.probes.exits import UNSEEN, find_exits
 from nativeleak.probes.families import ALL_NAMES, choose_points
+from nativeleak.probes.flow import FlowReader
+from nativeleak.probes.image import Callee
 from nativeleak.probes.placement import place
+from nativeleak.probes.returns import Returns, plan_returns
 from nativeleak.process.procfs import parse_maps, parse_stat, parse_status
 from nativeleak.recording import Recording, open_recording
 from nativeleak.reports.formats import FORMAT_NAMES
@@ -122,13 +128,50 @@ def use_table(data: bytes) -> None:
         assert decode(encode(table)) is not None
 
 
+EXITS_CODE = bytes.fromhex(
+    "534889fbe80a0000004885c074034889185bc3c34c8b1f4939f374074889374c89d8c3e8ebffffff4889f0c383ff02771d488d151c00000048"
+    "6304ba4801d0ffe04889f0eb0731c0eb034889d0c331c0c30f1f00edfffffff2fffffff6ffffff4883ec18e8aaffffff4889442408e8a0ffff"
+    "ff488b442408eb004883c418c3554889e54883e4c0e887ffffffeb00c9c353c3"
+)
+
+
 def use_placement(data: bytes) -> None:
     """Where probes go in a damaged library."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
         points = choose_points(find_function_offsets(file.name, ALL_NAMES))
-        place(file.name, points, CONSERVATIVE, moved_arguments=True)
+        placed = place(file.name, points, CONSERVATIVE, moved_arguments=True)
+        plan = plan_returns(file.name, placed, Returns.EXITS, CONSERVATIVE)
+        assert len(plan.functions) + len(plan.unseen) <= len(placed)
+
+
+class CodeImage:
+    """Code at address 0, as ``probes.image.Image`` has it."""
+
+    elf = SimpleNamespace(segments=())
+
+    def __init__(self, code: bytes) -> None:
+        self._code = code
+
+    def read_code(self, vaddr: int, n_bytes: int) -> bytes:
+        return self._code[vaddr : vaddr + n_bytes] if vaddr >= 0 else b""
+
+    read_data = read_code
+
+    def name_at(self, vaddr: int) -> str:
+        return "memset" if vaddr == 64 else ""
+
+    def callee_in_slot(self, vaddr: int) -> Callee:
+        return Callee(None, "abort" if vaddr % 3 else "")
+
+
+def use_exits(data: bytes) -> None:
+    """The exits of damaged code: none, with a reason, or places in it."""
+    for kind in (AllocCall.MALLOC, AllocCall.POSIX_MEMALIGN):
+        exits = find_exits(FlowReader(CodeImage(data)), 0, kind, CONSERVATIVE, {48})  # type: ignore[arg-type]
+        assert bool(exits.reason) or exits.places or exits.goes_on_in
+        assert all(0 <= place.vaddr < len(data) and 0 <= place.register <= UNSEEN for place in exits.places)
 
 
 @cache
@@ -413,6 +456,7 @@ PARSERS = (
     Parser("debugdata", use_debugdata, packed_seeds, (ElfError,), 300),
     Parser("table", use_table, elf_seeds, n_inputs=400),
     Parser("placement", use_placement, elf_seeds, (ElfError, OSError), 300),
+    Parser("exits", use_exits, fixed(*CODE, EXITS_CODE), n_inputs=600),
     Parser("eh_frame", use_eh_frame, frame_seeds, n_inputs=1500),
     Parser("code", use_code, fixed(*CODE), n_inputs=1000),
     Parser("kept_table", use_kept_table, table_seeds, n_inputs=500),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from nativeleak.process.kernel_log import count_leaked_uprobes
 from stacks import read_snapshot_count
 from support import TRACEFS, Report, Target, Trace, Truth, eventually
 
@@ -47,3 +49,11 @@ def tracefs_state(request: pytest.FixtureRequest) -> str:
     """A key of ``TRACEFS``: the test runs with tracefs mounted and without, whatever this machine has."""
     state: str = request.param
     return state
+
+
+@pytest.fixture
+def no_probe_leaks() -> Iterator[None]:
+    """The test leaves no probe that the kernel cannot remove: its place would be taken until the machine restarts."""
+    before = count_leaked_uprobes() or 0
+    yield
+    assert (count_leaked_uprobes() or 0) <= before

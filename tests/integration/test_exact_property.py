@@ -267,8 +267,8 @@ class Comparison:
         for site in self.collector.snapshot().sites:
             if site.owner is Owner.ALLOCATOR:
                 continue
-            tid = self.collector._threads[site.key.thread_uid].tid
-            where = (self.thread_of.get(tid), self.functions.get(site.key.stack_key))
+            thread = self.collector._threads.get(site.key.thread_uid)
+            where = (self.thread_of.get(thread.tid), self.functions.get(site.key.stack_key))
             sums = found[site.key.kind][where]
             for i, name in enumerate(("outstanding_bytes", "outstanding_count")):
                 sums[i] += getattr(site, name)
@@ -327,7 +327,7 @@ class Comparison:
             self.n_sites += len(gained)
             assert gained == {where: sums for where, sums in wanted[kind].items() if any(sums)}, (kind, made)
         assert self.known() == self.mapped(), made
-        counters = self.collector._named_counters()
+        counters = self.collector.snapshot().counters
         for name in ("lost_allocations", "lost_events", "unmatched_frees", "overwritten", "abandoned", "bad_pointer"):
             assert counters[name] == 0, (name, made)
 

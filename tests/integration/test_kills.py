@@ -9,11 +9,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
+
+import pytest
 
 from support import START_TIMEOUT_S, Target, bpf_objects, bpf_objects_alive, eventually, nativeleak
 from tools.check_report import check
+
+pytestmark = pytest.mark.usefixtures("no_probe_leaks")
 
 N = int(os.environ.get("NATIVELEAK_TEST_KILLS", "3"))
 LATEST_S = 1.0
@@ -36,7 +40,7 @@ def wait_for_moment(
     moment_s: float, tracer: subprocess.Popen[bytes], recording: Path, *, attached: bool
 ) -> dict[str, set[int]]:
     """Wait for a moment after the file was made, or after the tracer attached; the BPF objects that it held last."""
-    ids: dict[str, set[int]] = {"prog": set(), "link": set()}
+    ids: defaultdict[str, set[int]] = defaultdict(set)
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while not recording.exists() and tracer.poll() is None:
         assert time.monotonic() < deadline_s, f"no recording, seed {SEED}"

@@ -24,6 +24,9 @@ COMMON = ("-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-fno-builtin"
 FRAME_POINTERS = ("-fno-omit-frame-pointer", "-fno-optimize-sibling-calls")
 NO_FRAME_POINTERS = ("-fomit-frame-pointer", "-fno-optimize-sibling-calls")
 NAMES = ("-rdynamic",)
+THROWING = ("-std=c++17", *FRAME_POINTERS, *NAMES)
+OVER_JEMALLOC = ("-Wl,-u,mallocx,--allow-multiple-definition", "-l:libjemalloc.a", "-Wl,--no-as-needed", "-lm")
+"""jemalloc in the program itself, but for its C++ operators where the program has its own."""
 RUST = ("--edition=2021", "-g", "-Dwarnings")
 JAVA = ("--release", "11", "-g", "-nowarn", "-sourcepath", str(HERE / "java"))
 JDK = Path(os.path.realpath(shutil.which("javac") or "javac")).parent.parent
@@ -72,7 +75,10 @@ TARGETS = {
     "dlclose": Spec("dlclose.c", needs=("liballoc2.so",)),
     "dlopen_alloc": Spec("dlopen_alloc.c", needs=("liballoc2.so",)),
     "execs": Spec("execs.c"),
+    "exit_calls": Spec("exit_calls.cc", compiler="g++", flags=("-std=c++17", *FRAME_POINTERS, *NAMES)),
+    "exit_calls_musl": Spec("exit_calls.cc", compiler="musl-gcc", flags=("-x", "c", *FRAME_POINTERS)),
     "exits": Spec("exits.c"),
+    "fibers": Spec("safety/fibers.c"),
     "forks": Spec("forks.c"),
     "grows": Spec("grows.c"),
     "hostile": Spec("hostile.c"),
@@ -89,7 +95,9 @@ TARGETS = {
     "musl": Spec("portable.c", compiler="musl-gcc"),
     "musl_static": Spec("portable.c", compiler="musl-gcc", flags=(*FRAME_POINTERS, "-static")),
     "oddcalls": Spec("oddcalls.c"),
+    "other_stack": Spec("safety/other_stack.c"),
     "own": Spec("own.c"),
+    "own_backtrace": Spec("safety/own_backtrace.c"),
     "phases": Spec("phases.c"),
     "pairs": Spec("unwind/pairs.c", flags=(*FRAME_POINTERS, *NAMES)),
     "pairs_nofp": Spec("unwind/pairs.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
@@ -104,6 +112,8 @@ TARGETS = {
     "static": Spec("portable.c", flags=(*FRAME_POINTERS, "-static")),
     "static_stripped": Spec("portable.c", flags=(*FRAME_POINTERS, "-static", "-s")),
     "storm": Spec("storm.c"),
+    "throwing_new": Spec("safety/throwing_new.cc", compiler="g++", flags=THROWING),
+    "throwing_new_quota": Spec("safety/throwing_new.cc", compiler="g++", flags=(*THROWING, "-DQUOTA", *OVER_JEMALLOC)),
     "throws": Spec("throws.cc", compiler="g++", flags=("-std=c++17", *FRAME_POINTERS, *NAMES)),
     "Leaker": Spec("Leaker.java", compiler="javac", flags=JAVA),
     "Churn": Spec("Churn.java", compiler="javac", flags=JAVA),
@@ -214,13 +224,8 @@ def _build_java(spec: Spec) -> Path:
 
 
 def _is_current(result: Path, spec: Spec) -> bool:
-    sources = [
-        HERE / spec.source,
-        HERE / "truth.h",
-        HERE / "checked.h",
-        Path(__file__),
-        *(BIN / needed for needed in spec.needs),
-    ]
+    sources = [HERE / spec.source, HERE / "truth.h", Path(__file__), *(BIN / needed for needed in spec.needs)]
+    sources += (HERE / spec.source).parent.glob("*.h")
     if spec.compiler == "javac":
         sources += (HERE / spec.source).parent.glob("*.java")
     return result.exists() and result.stat().st_mtime >= max(source.stat().st_mtime for source in sources)

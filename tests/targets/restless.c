@@ -7,7 +7,7 @@
  *
  * A site `restless_kept` keeps one block for each `go`.
  *
- * usage: restless names|maps [THREADS=3]
+ * usage: restless names|maps [THREADS=2]
  */
 #include "truth.h"
 #include <sys/mman.h>
@@ -63,7 +63,7 @@ static void *map_for_ever(void *argument)
 
 int main(int argc, char **argv)
 {
-	long n_threads = truth_argument(argc, argv, 2, 3);
+	long n_threads = truth_argument(argc, argv, 2, 2);
 	void *(*work)(void *) = argc > 1 && !strcmp(argv[1], "maps") ? map_for_ever :
 								       rename_for_ever;
 

@@ -56,6 +56,16 @@ def test_text_says_first_that_the_target_was_oom_killed_and_what_was_lost(tmp_pa
     assert "Nothing was lost" not in text
 
 
+def test_text_function_that_is_not_seen_is_named_first(tmp_path: Path) -> None:
+    def write(writer: RecordingWriter) -> None:
+        writer.add_event(0.0, "unseen", "_Znwm of /srv/app is not seen: it never returns")
+        writer.write_snapshot(fixtures.snapshot(1.0, []))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        lines = " ".join(_text(recording).split("\n\n")[1].split())
+    assert lines.startswith("ATTENTION _Znwm of /srv/app is not seen: it never returns: what it allocates")
+
+
 def test_text_recorder_killed_says_so(tmp_path: Path) -> None:
     writer = RecordingWriter(tmp_path / "a.nlk", fixtures.trace_info())
     writer.write_snapshot(fixtures.snapshot(60.0, fixtures.gateway_sites(0), threads=fixtures.THREADS))

@@ -22,6 +22,7 @@ from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHo
 from nativeleak.engines.options import Budget, TraceOptions, Unwind
 from nativeleak.engines.registry import AUTO, NAMES
 from nativeleak.errors import NativeleakError, UsageError
+from nativeleak.probes.returns import Returns
 from nativeleak.reports.formats import FORMAT_NAMES, check_terminal, find_format
 from nativeleak.session.choose import run_trace
 from nativeleak.session.session import Recorded
@@ -125,6 +126,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
         help="Tracing backend; `auto` picks the best available.")  # fmt: skip
 @option(EXPERT, "--unwind", type=click.Choice([str(u) for u in Unwind]), default="auto", show_default=True,
         help="Walk native stacks by unwind tables or by frame pointers.")  # fmt: skip
+@option(EXPERT, "--returns", type=click.Choice([each.value for each in Returns]), default=Returns.AUTO.value,
+        show_default=True, help="See allocator calls end by return probes, or at the exits of the functions, which "
+        "leaves the target's stack as it is: docs/returns.md.")  # fmt: skip
 @option(EXPERT, "--attach", "attach", type=click.Choice(list(_MODES)), multiple=True,
         help="Way to attach uprobes that may be tried. Repeat for several. [default: the best this kernel "
         "has]")  # fmt: skip
@@ -193,6 +197,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         engine=ctx.params["engine"],
         inputs=ctx.params["inputs"],
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
+        returns=Returns(ctx.params["returns"]),
         calls=_CALLS.get(ctx.params["syscalls"], tuple(SyscallHooks)),
         given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
     )

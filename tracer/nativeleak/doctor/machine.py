@@ -15,6 +15,7 @@ from typing import Final
 
 from nativeleak import arch
 from nativeleak.doctor.checks import Check, CheckFunction, State
+from nativeleak.doctor.leftovers import check_leaked_uprobes
 from nativeleak.engines.bpf.budget.memory import ENTRY_OVERHEAD_BYTES, fixed_map_bytes, read_possible_cpus
 from nativeleak.engines.bpf.kernel import abi, features
 from nativeleak.engines.bpf.kernel.loaders.bcc import has_bcc
@@ -57,6 +58,7 @@ def machine_functions() -> list[tuple[str, CheckFunction]]:
         ("libbpf", check_libbpf),
         ("BCC", check_bcc),
         ("uprobes", check_uprobes),
+        ("leaked uprobes", check_leaked_uprobes),
         ("tracepoints", check_tracepoints),
         ("residency", check_residency),
         ("memory", check_memory),

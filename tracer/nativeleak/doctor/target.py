@@ -7,10 +7,12 @@ SIGSYS without a seccomp filter is stopped for some microseconds (``process/disp
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from nativeleak import arch
 from nativeleak.doctor.checks import HAZARDS, Check, CheckFunction, State
+from nativeleak.doctor.returns import check_returns
 from nativeleak.doctor.trial import allocator_objects
 from nativeleak.errors import NativeleakError
 from nativeleak.probes.families import ProbePoint
@@ -37,6 +39,7 @@ def target_functions(facts: TargetFacts) -> list[tuple[str, CheckFunction]]:
         ("target", target.check_process),
         (HAZARDS, target.check_hazards),
         ("allocators", target.check_allocators),
+        ("returns", partial(check_returns, facts.pid)),
         ("other tracers", target.check_other_tracers),
         ("symbols", target.check_symbols),
         ("runtime", target.check_runtime),

@@ -24,8 +24,10 @@ from nativeleak.doctor.checks import Check, State
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, Programs
 from nativeleak.errors import CannotTraceError, NativeleakError
+from nativeleak.probes.emulation import CONSERVATIVE
 from nativeleak.probes.families import ALL_NAMES, ProbePoint, choose_points
 from nativeleak.probes.placement import place
+from nativeleak.probes.returns import Returns, plan_returns
 from nativeleak.process import procfs
 from nativeleak.process.mapped import MappedObject, executable_objects
 from nativeleak.symbols.functions import find_function_offsets
@@ -199,7 +201,9 @@ def _attach(engine: Programs, mode: AttachMode, pid: int) -> None:
     n_points = 0
     for mapped, points in allocator_objects(pid):
         chosen = [p for p in points if p.function in _PERF_FUNCTIONS] if mode in _ONE_BY_ONE else points
-        engine.attach_functions(_SLOT, pid, mapped.file_path, mapped.path, place(mapped.file_path, chosen))
+        placed = place(mapped.file_path, chosen)
+        plan = plan_returns(mapped.file_path, placed, Returns.AUTO, CONSERVATIVE)
+        engine.attach_functions(_SLOT, pid, mapped.file_path, mapped.path, plan)
         n_points += len(chosen)
     if not n_points:
         raise CannotTraceError("no allocator functions were found in a Python process")

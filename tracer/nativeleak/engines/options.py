@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHooks
 from nativeleak.engines.registry import AUTO
+from nativeleak.probes.returns import Returns
 
 
 class Unwind(StrEnum):
@@ -51,6 +52,7 @@ class TraceOptions:
         given: Options as given, for the recording.
         engine: A value of ``--engine``.
         inputs: Output of other programs to read instead of tracing.
+        returns: How the ends of allocator calls are seen.
     """
 
     pids: tuple[int, ...]
@@ -70,3 +72,4 @@ class TraceOptions:
     given: dict[str, str] = field(default_factory=dict)
     engine: str = AUTO
     inputs: tuple[Path, ...] = ()
+    returns: Returns = Returns.AUTO

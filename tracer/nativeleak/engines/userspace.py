@@ -186,7 +186,6 @@ class UserspaceEngine(abc.ABC):
         self._sink = sink
         self._start_ns = 0
         self._told_ends: set[int] = set()
-        self._is_frozen = False
 
     @property
     def targets(self) -> list[TargetInfo]:
@@ -231,7 +230,7 @@ class UserspaceEngine(abc.ABC):
 
     def freeze(self, near: str) -> None:
         """Tell new threads and stacks apart no longer: what they map counts as that of one site."""
-        self._is_frozen = self.threads.is_frozen = True
+        self.threads.is_frozen = True
         self._sink.note("memory", f"the recorder takes {near}: new call sites are no longer told apart")
 
     def _site_name(self, slot: int, stack_key: int) -> str:

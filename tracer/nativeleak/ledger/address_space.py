@@ -62,6 +62,8 @@ Resident = Callable[[int, int], int] | Mapping[SiteId, int]
 class AddressSpace:
     """The interval map of one target, fed with its events in order.
 
+    It is larger than other classes because it is one idea: each method changes or reads the same intervals.
+
     Args:
         page_bytes: Page size of the machine.
         huge_page_bytes: Page size of MAP_HUGETLB without a size (``Hugepagesize`` in /proc/meminfo).

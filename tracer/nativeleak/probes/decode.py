@@ -13,18 +13,9 @@ from itertools import pairwise
 from typing import Any, Final
 
 from nativeleak.arch import X86_64
+from nativeleak.probes.registers import BY_NAME
 
 _ONLY_READING: Final = frozenset({"test", "cmp", "bt", "nop", "endbr64"})
-
-_NAMES_BY_WIDTH: Final = (
-    "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15",
-    "eax ecx edx ebx esp ebp esi edi r8d r9d r10d r11d r12d r13d r14d r15d",
-    "ax cx dx bx sp bp si di r8w r9w r10w r11w r12w r13w r14w r15w",
-    "al cl dl bl spl bpl sil dil r8b r9b r10b r11b r12b r13b r14b r15b",
-    "ah ch dh bh",
-)
-_REGISTERS: Final = {name: n for names in _NAMES_BY_WIDTH for n, name in enumerate(names.split())}
-REGISTERS_64: Final = {name: n for n, name in enumerate(_NAMES_BY_WIDTH[0].split())}
 
 ReadOutside = Callable[[int, int], bytes]
 """``read(distance, n_bytes)``: code at a distance from the function's first instruction; fewer bytes where it ends."""
@@ -67,14 +58,14 @@ def written_registers(instruction: Any) -> set[int] | None:
     from capstone import CS_AC_WRITE
     from capstone.x86 import X86_OP_MEM, X86_OP_REG
 
-    written = {_REGISTERS.get(instruction.reg_name(register), -1) for register in instruction.regs_access()[1]}
+    written = {BY_NAME.get(instruction.reg_name(register), -1) for register in instruction.regs_access()[1]}
     only_reads = instruction.mnemonic in _ONLY_READING
     for place, operand in enumerate(instruction.operands):
         is_target = not only_reads and (place == 0 or operand.access & CS_AC_WRITE)
         if is_target and operand.type == X86_OP_MEM:
             return None
         if is_target and operand.type == X86_OP_REG:
-            written.add(_REGISTERS.get(instruction.reg_name(operand.reg), -1))
+            written.add(BY_NAME.get(instruction.reg_name(operand.reg), -1))
     return written - {-1}
 
 

@@ -17,10 +17,10 @@ from typing import Any, Final, NamedTuple
 
 from nativeleak.arch import X86_64
 from nativeleak.probes.calls import CallSpec
-from nativeleak.probes.decode import REGISTERS_64, decode, writes_flags, written_registers
+from nativeleak.probes.decode import decode, writes_flags, written_registers
 from nativeleak.probes.emulation import InstructionClass, classify
+from nativeleak.probes.registers import RBP, RSP, WHOLE
 
-_RSP, _RBP = REGISTERS_64["rsp"], REGISTERS_64["rbp"]
 MAX_OFFSET: Final = 255
 """Bytes from the entry to the last place that is looked at."""
 MAX_PUSHED_BYTES: Final = 255 * 8
@@ -140,12 +140,12 @@ def _step(state: _State, instruction: Any, *, is_free: bool) -> bool:
     if mnemonic not in _HARMLESS:
         return False
     written = written_registers(instruction)
-    if written is None or not written.isdisjoint((_RSP, _RBP)):
+    if written is None or not written.isdisjoint((RSP, RBP)):
         return False
     if writes_flags(instruction):
         names = [name.strip() for name in instruction.op_str.split(",")]
         state.flags_test_null = (
-            mnemonic == "test" and names[0] == names[1] and REGISTERS_64.get(names[0], -1) in state.holders[0]
+            mnemonic == "test" and names[0] == names[1] and WHOLE.get(names[0], -1) in state.holders[0]
         )
     _move(state, instruction, written)
     return True
@@ -154,9 +154,9 @@ def _step(state: _State, instruction: Any, *, is_free: bool) -> bool:
 def _move(state: _State, instruction: Any, written: set[int]) -> None:
     """Forget what is overwritten; a whole register copied to another holds what that one held."""
     names = [name.strip() for name in instruction.op_str.split(",")]
-    is_copy = instruction.mnemonic == "mov" and len(names) == 2 and set(names) <= REGISTERS_64.keys()
+    is_copy = instruction.mnemonic == "mov" and len(names) == 2 and set(names) <= WHOLE.keys()
     for holders in state.holders:
-        is_held = is_copy and REGISTERS_64[names[1]] in holders
+        is_held = is_copy and WHOLE[names[1]] in holders
         holders -= written
         if is_held:
-            holders.add(REGISTERS_64[names[0]])
+            holders.add(WHOLE[names[0]])

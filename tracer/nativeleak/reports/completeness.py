@@ -63,7 +63,14 @@ _MAX_BLIND: Final = 5
 
 def gaps(report: Report) -> list[Gap]:
     """All gaps of a report, worst first."""
-    return [*_ends(report), *_blind(report), *_lost(report.counters), *_unwatched(report), *_imprecise(report)]
+    return [
+        *_ends(report),
+        *_blind(report),
+        *_lost(report.counters),
+        *_unseen(report),
+        *_unwatched(report),
+        *_imprecise(report),
+    ]
 
 
 def _ends(report: Report) -> list[Gap]:
@@ -131,6 +138,15 @@ def _lost(counters: Mapping[str, int]) -> list[Gap]:
         if n_lost := counters.get(name, 0):
             found.append(Gap(text.format(f"{n_lost:,}"), remedy, is_loss=True))
     return found
+
+
+def _unseen(report: Report) -> list[Gap]:
+    """Functions that could not be probed without harm."""
+    return [
+        Gap(f"{printable(event.text)}: what it allocates is in no total", is_loss=True)
+        for event in report.trace.events
+        if event.what == "unseen"
+    ]
 
 
 def _unwatched(report: Report) -> list[Gap]:

@@ -20,9 +20,11 @@ from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
 from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import PlacedProbe, place
+from nativeleak.probes.returns import Plan, Returns, plan_returns
 from nativeleak.process import procfs
 from nativeleak.process.hazards import is_patched, read_code
 from nativeleak.process.mapped import MappedObject, executable_objects, open_object
+from nativeleak.symbols.demangle import demangle
 from nativeleak.symbols.functions import find_function_offsets
 from nativeleak.symbols.source import ElfError
 
@@ -46,6 +48,7 @@ class AllocatorProbes:
         elapsed_s: Seconds since the first window opened.
         before_probing: Called with the slot and the key of an object before its probes are attached.
         on_note: Gets (word, sentence) for the recording.
+        returns: How the ends of calls are seen.
     """
 
     def __init__(
@@ -55,9 +58,11 @@ class AllocatorProbes:
         elapsed_s: Callable[[], float],
         before_probing: Callable[[int, tuple[str, int]], None],
         on_note: Callable[[str, str], None],
+        returns: Returns = Returns.AUTO,
     ) -> None:
         self._programs, self._before_probing, self._on_note = programs, before_probing, on_note
         self._vanished, self._elapsed_s = vanished, elapsed_s
+        self._returns = returns
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._slow_kinds: set[AllocCall] = set()
         self._unmapped: set[tuple[int, str]] = set()
@@ -97,35 +102,41 @@ class AllocatorProbes:
             return self._is_mapped(state, mapped)
         path = f"/proc/self/fd/{fd}"
         try:
-            placed = self._place(path)
+            plan = self._plan(path, self._returns)
         except (ElfError, OSError):
-            placed = []
-        placed = self._leave_out_patched(state, mapped, fd, placed)
+            plan = Plan()
+        for function, reason in plan.unseen:
+            self._on_note("unseen", f"{demangle(function)} of {mapped.path} is not seen: {reason}")
+        plan = self._leave_out_patched(state, mapped, fd, plan)
+        placed = plan.functions
         if not placed:
             os.close(fd)
             return True
         self._files.append(fd)
         self._before_probing(state.slot, mapped.key)
         try:
-            self._programs.attach_functions(state.slot, state.facts.pid, path, mapped.path, placed)
+            self._programs.attach_functions(state.slot, state.facts.pid, path, mapped.path, plan)
         except CannotTraceError as error:
             is_gone = isinstance(error.__cause__, OSError) and error.__cause__.errno in _GONE
             if is_gone and not self._is_mapped(state, mapped):
                 return False
             raise
-        self._take(state, mapped, placed)
-        self._vanished.add(state.slot, state.facts.pid, mapped, path, fd, placed, self._elapsed_s())
+        self._take(state, mapped, plan)
+        self._vanished.add(state.slot, state.facts.pid, mapped, path, fd, _all_places(plan), self._elapsed_s())
         return True
 
-    def _leave_out_patched(
-        self, state: TargetState, mapped: MappedObject, fd: int, placed: list[PlacedProbe]
-    ) -> list[PlacedProbe]:
-        """The probes of functions whose code is that of the file; notes the others."""
-        patched = sorted({p.point.function for p in placed if _is_patched(state.facts.pid, mapped, fd, p)})
-        if patched:
-            text = f"the code of {', '.join(patched)} in {mapped.name} was changed in memory (a detour, Frida)"
-            self._on_note(LOST, f"{text}: not probed, and calls of it are missing")
-        return [probe for probe in placed if probe.point.function not in patched]
+    def _leave_out_patched(self, state: TargetState, mapped: MappedObject, fd: int, plan: Plan) -> Plan:
+        """The functions whose code is that of the file; notes the others."""
+        patched = {p.point.function for p in plan.functions if _is_patched(state.facts.pid, mapped, fd, p)}
+        if not patched:
+            return plan
+        text = f"the code of {', '.join(sorted(patched))} in {mapped.name} was changed in memory (a detour, Frida)"
+        self._on_note(LOST, f"{text}: not probed, and calls of it are missing")
+        return replace(
+            plan,
+            placed=tuple(probe for probe in plan.placed if probe.point.function not in patched),
+            at_exits=tuple(each for each in plan.at_exits if each.probe.point.function not in patched),
+        )
 
     def _is_mapped(self, state: TargetState, mapped: MappedObject) -> bool:
         """Whether an object is still where it was seen; notes once that it is not."""
@@ -140,8 +151,9 @@ class AllocatorProbes:
             self._on_note("probes", f"{mapped.name} was unmapped before it could be probed")
         return False
 
-    def _take(self, state: TargetState, mapped: MappedObject, placed: list[PlacedProbe]) -> None:
+    def _take(self, state: TargetState, mapped: MappedObject, plan: Plan) -> None:
         """Keep what others read of an object that is probed now."""
+        placed = plan.functions
         for start, end, offset in mapped.ranges:
             state.leaf_names |= {
                 start + probe.point.offset - offset: probe.point.function
@@ -151,13 +163,20 @@ class AllocatorProbes:
         if mapped.name not in state.info.allocators:
             state.info = replace(state.info, allocators=(*state.info.allocators, mapped.name))
         slow = [probe.point.function for probe in placed if not probe.placement.emulated]
+        slow += [
+            each.probe.point.function for each in plan.at_exits if any(place.exit.is_costly for place in each.exits)
+        ]
         self._slow_kinds |= {probe.point.kind for probe in placed if not probe.placement.emulated}
-        costs = f"; a second trap at each call of {', '.join(slow)}" if slow else ""
+        costs = f"; a second trap at each call of {', '.join(dict.fromkeys(slow))}" if slow else ""
         self._on_note("probes", f"probed {len(placed)} allocator functions of {mapped.path}{costs}")
 
-    def _place(self, path: str) -> list[PlacedProbe]:
+    def _plan(self, path: str, returns: Returns) -> Plan:
         points = choose_points(find_function_offsets(path, ALL_NAMES))
-        return place(path, points, self._emulated, moved_arguments=True, cache=PlacementCache()) if points else []
+        if not points:
+            return Plan()
+        cache = PlacementCache()
+        placed = place(path, points, self._emulated, moved_arguments=True, cache=cache)
+        return plan_returns(path, placed, returns, self._emulated, cache)
 
     def calibrate(self) -> Calibration | None:
         """What probes cost here; None where it cannot be measured, and then nothing is kept inside a budget."""
@@ -171,8 +190,8 @@ class AllocatorProbes:
         """Something with the probes of malloc and free in our own C library; None where it cannot be done."""
         for mapped in executable_objects(os.getpid(), procfs.read_maps(os.getpid())):
             try:
-                placed = self._place(mapped.file_path) if mapped.file_path else []
-                pair = [probe for probe in placed if probe.point.function in ("malloc", "free")]
+                plan = self._plan(mapped.file_path, Returns.PROBES) if mapped.file_path else Plan()
+                pair = [probe for probe in plan.placed if probe.point.function in ("malloc", "free")]
                 if pair:
                     return attempt(self._programs, pair, mapped.file_path)
             except (ElfError, OSError, CannotTraceError):
@@ -189,6 +208,16 @@ class AllocatorProbes:
         """Close the probed files."""
         while self._files:
             os.close(self._files.pop())
+
+
+def _all_places(plan: Plan) -> list[PlacedProbe]:
+    """A probe for each probed instruction: those of a plan's functions, and their exits."""
+    found = {probe.offset: probe for probe in plan.functions}
+    for each in plan.at_exits:
+        at_start = replace(each.probe.placement, offset=0)
+        for place_ in each.exits:
+            found.setdefault(place_.offset, PlacedProbe(each.probe.point._replace(offset=place_.offset), at_start))
+    return list(found.values())
 
 
 def _is_patched(pid: int, mapped: MappedObject, fd: int, probe: PlacedProbe) -> bool:

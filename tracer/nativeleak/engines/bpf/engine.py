@@ -45,7 +45,7 @@ _NAMING_SHARE: Final = 0.1
 
 With a budget no more than that.
 """
-_SHOWN: Final = frozenset({LOST, "debugger", "exec", "oom", "killed", "exit", "resync", "level", "memory"})
+_SHOWN: Final = frozenset({LOST, "debugger", "exec", "oom", "killed", "exit", "resync", "level", "memory", "unseen"})
 """Words of notes that the user reads at once."""
 
 
@@ -138,7 +138,12 @@ class BpfEngine:
     def start(self) -> None:
         """Attach, measure what probes cost here, and open the windows."""
         self._allocators = AllocatorProbes(
-            self.programs, self._vanished, self.collector.elapsed_s, self._before_probing, self._on_note
+            self.programs,
+            self._vanished,
+            self.collector.elapsed_s,
+            self._before_probing,
+            self._on_note,
+            self._options.returns,
         )
         self._refuse_filtered(self._allocators)
         for state in self._states:

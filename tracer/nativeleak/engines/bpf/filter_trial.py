@@ -19,6 +19,7 @@ from typing import Final
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.probes.placement import PlacedProbe
+from nativeleak.probes.returns import Plan
 
 _SLOT: Final = abi.MAX_TARGETS - 1
 """The command line takes one target less."""
@@ -72,7 +73,7 @@ def survives_filter(programs: Programs, placed: Sequence[PlacedProbe], path: str
         programs.add_target(_SLOT, pid, abi.Target(max_depth=abi.MAX_FRAMES, unwind=abi.Unwind.FP))
         try:
             with programs.attached_for_now():
-                programs.attach_functions(_SLOT, pid, path, path, placed)
+                programs.attach_functions(_SLOT, pid, path, path, Plan(tuple(placed)))
                 programs.open_window(_SLOT, time.monotonic_ns())
                 os.write(commands, b"g")
                 _, status = os.waitpid(pid, 0)

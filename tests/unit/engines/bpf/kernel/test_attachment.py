@@ -25,8 +25,10 @@ from nativeleak.engines.bpf.kernel.uprobes import (
 )
 from nativeleak.errors import CannotTraceError, MendableError
 from nativeleak.probes.calls import AllocCall
+from nativeleak.probes.exits import Exit
 from nativeleak.probes.families import ProbePoint
 from nativeleak.probes.placement import PlacedProbe, Placement
+from nativeleak.probes.returns import ExitPlace, Plan, SeenAtExits
 
 WAYS: list[UprobeWay] = [way_of(mode, None) for mode in AttachMode]
 
@@ -97,13 +99,14 @@ PLACED = [
 
 def attach(way: Recorder, placed: Sequence[PlacedProbe] = PLACED) -> FunctionProbes:
     probes = FunctionProbes(way, NoPrograms())
-    probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", placed)
+    probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", Plan(tuple(placed)))
     return probes
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.mode.name)
 def test_way_loads_the_programs_of_its_steps_and_no_others(way: UprobeWay) -> None:
-    assert set(way.programs) == {"on_free", *(step.program for step in way.allocation_steps)}
+    own = {"on_free", *(step.program for step in way.allocation_steps)}
+    assert set(way.programs) == own | {"on_exits_entry", "on_alloc_exit"}
     assert way.mode in AttachMode
 
 
@@ -157,14 +160,49 @@ def test_attach_functions_are_numbered_through_all_objects_of_a_target_most_freq
     way = Recorder(SessionLinks())
     probes = FunctionProbes(way, NoPrograms())
     n = abi.N_FUNCTIONS + 3
+    many = tuple(probe(AllocCall.MALLOC, 100 + i) for i in range(n))
     some = [probe(AllocCall.POSIX_MEMALIGN, 10), probe(AllocCall.NEW, 20)]
-    probes.attach(0, 17, "/lib/libc.so.6", "libc.so.6", some)
-    probes.attach(0, 17, "/lib/libc.so.6", "libc.so.6", [probe(AllocCall.MALLOC, 100 + i) for i in range(n)])
-    probes.attach(1, 17, "/lib/libc.so.6", "libc.so.6", [probe(AllocCall.MALLOC, 7)])
+    probes.attach(0, 17, "/lib/libc.so.6", "libc.so.6", Plan(tuple(some)))
+    probes.attach(0, 17, "/lib/libc.so.6", "libc.so.6", Plan(many))
+    probes.attach(1, 17, "/lib/libc.so.6", "libc.so.6", Plan((probe(AllocCall.MALLOC, 7),)))
     numbers = [(place.offset, place.cookie >> 60) for _, places in way.attached for place in places]
     assert numbers[:2] == [(10, 2), (20, 1)]
     assert [number for _, number in numbers[2:-1]] == [*range(3, abi.N_FUNCTIONS), *[0] * 6]
     assert numbers[-1] == (7, 1)
+
+
+def seen_at_exits(call: AllocCall, start: int, *exits: int, is_open: bool = False) -> SeenAtExits:
+    places = tuple(
+        ExitPlace(at, Exit(at + 0x1000, 12, 40, None, emulated=True, is_hot=True, instruction="jne")) for at in exits
+    )
+    return SeenAtExits(probe(call, start), places, is_open)
+
+
+def test_attach_functions_seen_at_their_exits_exits_first_shared_ones_once() -> None:
+    way = Recorder(SessionLinks())
+    plan = Plan(
+        (probe(AllocCall.FREE, 200),),
+        (
+            seen_at_exits(AllocCall.NEW, 500, 510, 520, is_open=True),
+            seen_at_exits(AllocCall.REALLOC, 600, 620, 520),
+        ),
+    )
+    FunctionProbes(way, NoPrograms()).attach(3, 17, "/lib/libc.so.6", "libc.so.6", plan)
+    assert [(step.program, [place.offset for place in places]) for step, places in way.attached] == [
+        ("on_free", [200]),
+        ("on_alloc_exit", [520, 620]),
+        ("on_exits_entry", [600]),
+        ("on_alloc_exit", [510]),
+        ("on_exits_entry", [500]),
+    ]
+    cookies = {place.offset: place.cookie for _, places in way.attached for place in places}
+    assert cookies[510] == abi.exit_cookie(3, 40, 12, None) == 3 << 8 | 5 << 16 | 12 << 32
+    assert (cookies[500] >> 60, cookies[600] >> 60) == (1, 0)
+
+
+def test_exit_cookie_condition_of_a_branch_is_marked() -> None:
+    assert abi.exit_cookie(0, 0, 0, 0) == 1 << 44
+    assert abi.exit_cookie(0, 0, 0, 15) == 31 << 40
 
 
 def test_attach_way_that_cannot_decline_numbers_nothing() -> None:
@@ -177,7 +215,7 @@ def test_attach_group_that_is_not_wanted_waits() -> None:
     way = Recorder(SessionLinks())
     probes = FunctionProbes(way, NoPrograms())
     probes.groups.want(FREES_ONLY)
-    probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", PLACED)
+    probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", Plan(tuple(PLACED)))
     assert [places[0].offset for _, places in way.attached] == [209, 300]
 
 
@@ -210,7 +248,7 @@ def test_attach_refused_in_the_middle_takes_back_what_was_attached() -> None:
     way = Recorder(MultiLinks(), refuses=errno.ENOENT, after=3)
     probes = FunctionProbes(way, NoPrograms())
     with pytest.raises(CannotTraceError):
-        probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", PLACED)
+        probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", Plan(tuple(PLACED)))
     assert len(way.attached) == 3
     assert sorted(way.detached) == sorted(step for step, _ in way.attached)
     assert len(probes.groups) == 0

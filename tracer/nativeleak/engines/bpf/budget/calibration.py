@@ -21,6 +21,7 @@ from nativeleak.engines.bpf.budget.governor import Costs
 from nativeleak.engines.bpf.kernel import abi, bpf
 from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.probes.placement import PlacedProbe, Placement
+from nativeleak.probes.returns import Plan
 
 _ROUNDS: Final = 5
 _PAIRS: Final = 100
@@ -72,7 +73,7 @@ def calibrate(engine: Programs, placed: Sequence[PlacedProbe], path: str) -> Cal
         engine.add_target(_SLOT, child.pid, abi.Target(max_depth=abi.MAX_FRAMES, unwind=abi.Unwind.FP))
         try:
             with engine.attached_for_now():
-                engine.attach_functions(_SLOT, child.pid, path, path, placed)
+                engine.attach_functions(_SLOT, child.pid, path, path, Plan(tuple(placed)))
                 engine.count_only(_SLOT)
                 counted_ns = child.time_pairs() - plain_ns
                 counting_ns = _run_ns(engine, child)
@@ -125,7 +126,7 @@ def _stepped_ns(engine: Programs, child: _Child, placed: Sequence[PlacedProbe], 
     if not at_entry:
         return 0.0
     without_ns = child.time_pairs()
-    engine.attach_functions(_SLOT, child.pid, path, path, at_entry)
+    engine.attach_functions(_SLOT, child.pid, path, path, Plan(tuple(at_entry)))
     return max(0.0, child.time_pairs() - without_ns)
 
 

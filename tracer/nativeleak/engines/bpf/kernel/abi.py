@@ -284,7 +284,20 @@ def cookie(
     return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32 | registers << 48 | function << 60
 
 
-THREAD_BYTES: Final = 208
+def exit_cookie(slot: int, depth_bytes: int, register: int, condition: int | None) -> int:
+    """Cookie of a probe at an exit: ``NL_EXIT_*``.
+
+    Args:
+        slot: Of the target.
+        depth_bytes: From the stack pointer to the return address, a multiple of 8.
+        register: As ``probes.exits.Exit`` has it.
+        condition: Of a branch, None where the place always is an exit.
+    """
+    conditional = 0 if condition is None else condition << 40 | 1 << 44
+    return slot << 8 | depth_bytes // 8 << 16 | register << 32 | conditional
+
+
+THREAD_BYTES: Final = 216
 """Size of ``struct nl_thread``."""
 THREAD_TID_AT: Final = 92
 """Where the tid is in it; user space reads nothing else of it."""

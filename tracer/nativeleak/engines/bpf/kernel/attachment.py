@@ -16,9 +16,13 @@ from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.failures import attach_error
 from nativeleak.engines.bpf.kernel.groups import Close, Group, ProbeGroups, close_together
 from nativeleak.engines.bpf.kernel.uprobes import Place, ProgramSource, Step, UprobeWay
+from nativeleak.probes.exits import Exit
 from nativeleak.probes.placement import PlacedProbe
+from nativeleak.probes.returns import Plan
 
 FREE: Final = Step("on_free")
+EXIT: Final = Step("on_alloc_exit")
+EXITS_ENTRY: Final = Step("on_exits_entry")
 
 
 class FunctionProbes:
@@ -34,21 +38,26 @@ class FunctionProbes:
         self._n_functions: dict[int, int] = {}
         self.groups = ProbeGroups()
 
-    def attach(self, slot: int, pid: int, path: str, name: str, placed: Sequence[PlacedProbe]) -> None:
+    def attach(self, slot: int, pid: int, path: str, name: str, plan: Plan) -> None:
         """Probe functions of one mapped object in one process.
 
         Args:
             path: Where the object's file can be opened, by this process.
             name: What to call it in an error.
-            placed: Which functions, and where in them.
+            plan: Which functions, where in them, and how their ends are seen.
 
         Raises:
             CannotTraceError: The kernel refuses; the error says what may be the matter. None of them is attached then.
         """
-        numbers, n_before = self._number_functions(slot, placed), len(self.groups)
+        numbers, n_before = self._number_functions(slot, plan.placed), len(self.groups)
+        jobs = [
+            (step, group, [Place(p.offset, _cookie(slot, p, numbers.get(p.offset, 0))) for p in probes])
+            for step, group, probes in self._jobs(plan.placed)
+        ]
+        # Frees stay first.
+        jobs[1:1] = _exit_jobs(slot, plan)
         try:
-            for step, group, probes in self._jobs(placed):
-                places = [Place(p.offset, _cookie(slot, p, numbers.get(p.offset, 0))) for p in probes]
+            for step, group, places in jobs:
                 if places:
                     attach = functools.partial(self._way.attach, self._loaded, step, pid, path, places)
                     self.groups.add(group, attach, owner=(slot, path))
@@ -122,6 +131,27 @@ def close_later(closes: Sequence[Close]) -> None:
 def _close_all(closes: Sequence[Close]) -> None:
     for close in closes:
         close()
+
+
+def _exit_jobs(slot: int, plan: Plan) -> Iterator[tuple[Step, Group, list[Place]]]:
+    """What to attach to functions that are seen at their exits; an exit that several have is probed once.
+
+    Those of realloc come first, since they stay where others are taken away. Exits come before entries: an entry
+    without its exits would be a call that never ends.
+    """
+    taken: set[Place] = set()
+    for group in (Group.REALLOCS, Group.ALLOCATIONS):
+        chosen = [each for each in plan.at_exits if each.probe.point.spec.reallocates == (group is Group.REALLOCS)]
+        exits = {place for each in chosen for place in each.exits}
+        places = {Place(place.offset, _exit_cookie(slot, place.exit)) for place in exits} - taken
+        taken |= places
+        yield EXIT, group, sorted(places)
+        entries = [Place(each.probe.offset, _cookie(slot, each.probe, int(each.is_open))) for each in chosen]
+        yield EXITS_ENTRY, group, entries
+
+
+def _exit_cookie(slot: int, at: Exit) -> int:
+    return abi.exit_cookie(slot, at.depth_bytes, at.register, at.condition)
 
 
 def _cookie(slot: int, probe: PlacedProbe, function: int) -> int:

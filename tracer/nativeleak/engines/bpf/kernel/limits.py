@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from nativeleak.engines.bpf import live_set, site_store
 from nativeleak.engines.bpf.kernel import abi
@@ -32,6 +33,11 @@ class Limits:
     ring_bytes: int = 2 << 20
 
 
+_N_PARKED: Final = 1 << 10
+_N_PARKED_PER_CPU: Final = 1 << 8
+"""Older kernels set 128 elements of an LRU map aside for each CPU, and drop others to do so."""
+
+
 def map_sizes(limits: Limits, n_cpus: int, *, has_atomics: bool, has_exchange: bool) -> dict[str, int]:
     """Elements of each map whose size is not fixed.
 
@@ -54,4 +60,5 @@ def map_sizes(limits: Limits, n_cpus: int, *, has_atomics: bool, has_exchange: b
         "stack_frames": 2 * limits.n_new_stacks,
         "scratch": n_cpus * abi.SCRATCH_PER_CPU,
         "mappings": 2 * limits.n_targets,
+        "parked": max(_N_PARKED, _N_PARKED_PER_CPU * n_cpus),
     }

@@ -36,7 +36,7 @@ from nativeleak.engines.bpf.raw import RawSite
 from nativeleak.engines.bpf.site_store import SiteStore
 from nativeleak.engines.bpf.stack_store import StackStore
 from nativeleak.errors import CannotTraceError
-from nativeleak.probes.placement import PlacedProbe
+from nativeleak.probes.returns import Plan
 from nativeleak.process.pidns import read_inner_pid_namespace
 from nativeleak.runtimes.registry import RUNTIMES
 
@@ -243,9 +243,9 @@ class Programs(Closing):
 
     # Probes
 
-    def attach_functions(self, slot: int, pid: int, path: str, name: str, placed: Sequence[PlacedProbe]) -> None:
+    def attach_functions(self, slot: int, pid: int, path: str, name: str, plan: Plan) -> None:
         """Probe functions of one mapped object in one process: ``FunctionProbes.attach``."""
-        self._probes.attach(slot, pid, path, name, placed)
+        self._probes.attach(slot, pid, path, name, plan)
 
     def attached_to_ourselves(self, path: str, offsets: Sequence[int]) -> AbstractContextManager[None]:
         """Probes in code of our own: ``FunctionProbes.attached_to_ourselves``."""

@@ -23,11 +23,12 @@ from nativeleak.engines.bpf.kernel.mounts import Tracefs
 from nativeleak.engines.bpf.kernel.shielded import shielded
 from nativeleak.engines.bpf.kernel.system import close_fds
 
-ALL_PROGRAMS: Final = ("on_alloc_session", "on_alloc_entry", "on_alloc_return", "on_free")
+_AT_EXITS: Final = ("on_exits_entry", "on_alloc_exit")
+_APART: Final = ("on_alloc_entry", "on_alloc_return", "on_free", *_AT_EXITS)
+ALL_PROGRAMS: Final = ("on_alloc_session", *_APART)
 """Allocator programs, of all ways."""
-ASK_FOR_COOKIE: Final = ("on_alloc_entry", "on_free")
+ASK_FOR_COOKIE: Final = ("on_alloc_entry", "on_free", *_AT_EXITS)
 """Programs that ask for the cookie of their probe, of the ways that kernels without cookies have."""
-_APART: Final = ("on_alloc_entry", "on_alloc_return", "on_free")
 
 
 class AttachMode(StrEnum):
@@ -145,7 +146,7 @@ class SessionLinks(_Links):
     mode = AttachMode.SESSION
     programs: ClassVar[Mapping[str, int]] = {
         "on_alloc_session": bpf.ATTACH_UPROBE_SESSION,
-        "on_free": bpf.ATTACH_UPROBE_MULTI,
+        **dict.fromkeys(("on_free", *_AT_EXITS), bpf.ATTACH_UPROBE_MULTI),
     }
     allocation_steps: Final = (Step("on_alloc_session"),)
     declines_returns: Final = True

@@ -205,7 +205,10 @@ class BccObject:
             OSError: The kernel refused; ``Libbpf.messages`` says why.
         """
         made = compiled(*self._flags)
-        self.notes = [f"BCC has compiled the programs with {made.headers.said}"]
+        self.notes = [
+            f"BCC has compiled the programs with {made.headers.said}",
+            "BCC's programs walk stacks by frame pointers only, and not through Java frames",
+        ]
         for name, shape in self._shapes.items():
             self._maps[name] = self._libbpf.create_map(
                 name, shape.kind, shape.key_bytes, shape.value_bytes, self._sizes[name], shape.flags

@@ -1,0 +1,92 @@
+"""--returns exits: every figure as exact as by return probes, and targets that return probes would end or disturb."""
+
+from __future__ import annotations
+
+import pytest
+
+from support import Target, Trace, mismatches, preload, strangers, sums, totals
+from tools.check_report import check
+
+EXITS = ("--returns", "exits")
+
+
+def exact(target, *options, complete=True):
+    """Trace a target by its exits; all that its truth says is in the report. Returns both."""
+    with Trace(target, options=[*EXITS, *options]) as trace:
+        truth = target.go()
+        report = trace.stop()
+        everything = trace.all_sites()
+    assert check(report) == []
+    assert mismatches(report, truth) == []
+    assert mismatches(everything, truth) == []
+    assert [line for line in strangers(report, truth) if line.startswith("heap")] == []
+    if complete:
+        assert totals(report, "heap") == sums(truth, "heap")
+    lost = {name: n for name, n in report["completeness"].items() if n and name.startswith("lost")}
+    assert lost == {}
+    return truth, report
+
+
+@pytest.mark.parametrize("allocator", ["", "jemalloc", "tcmalloc", "mimalloc"])
+def test_every_allocator_is_exact(allocator):
+    with Target("portable", env=preload(allocator) if allocator else None) as target:
+        _, report = exact(target)
+    assert report["completeness"]["abandoned"] == 0
+
+
+@pytest.mark.parametrize("name", ["musl", "musl_static", "static"])
+def test_libc_linked_in_any_way_is_exact(name):
+    with Target(name) as target:
+        exact(target)
+
+
+@pytest.mark.parametrize("mode", ["session", "multi", "perf", "tracefs"])
+def test_every_way_to_attach_is_exact(mode):
+    with Target("mixed") as target:
+        exact(target, "--attach", mode, complete=False)
+
+
+def test_blocks_freed_by_other_threads_are_exact():
+    with Target("race", 10007) as target:
+        exact(target, complete=False)
+
+
+@pytest.mark.parametrize("step", [1 << 20, 1 << 15])
+def test_fibers_that_yield_inside_of_malloc_are_exact(step):
+    with Target("fibers", step) as target:
+        _, report = exact(target)
+        assert target.process.poll() is None
+    assert report["completeness"]["abandoned"] == 0
+    assert report["completeness"]["failed"] == 0
+
+
+@pytest.mark.parametrize("where", ["high", "low"])
+def test_handler_on_another_stack_inside_of_malloc_is_exact(where):
+    with Target("other_stack", where) as target:
+        exact(target)
+        assert target.process.poll() is None
+
+
+def test_own_backtrace_inside_of_malloc_is_whole():
+    with Target("own_backtrace") as target:
+        truth, _ = exact(target)
+    assert (truth["whole"], truth["cut"]) == (1009, 0)
+
+
+@pytest.mark.parametrize(("name", "argument"), [("fibers", 1 << 20), ("other_stack", "high")])
+def test_targets_live_inside_a_budget(name, argument):
+    with Target(name, argument) as target, Trace(target, options=[*EXITS, "--max-overhead", "5%"]) as trace:
+        target.go()
+        trace.stop()
+        target.close()
+        assert target.process.returncode == 0
+
+
+def test_sampled_totals_come_near_the_truth():
+    n_pairs = 20_000
+    with Target("rate") as target, Trace(target, options=[*EXITS, "--sample", "4K"]) as trace:
+        target.ask(f"1 {n_pairs} 0")
+        report = trace.stop()
+    assert report["completeness"]["unsampled"] > n_pairs / 2
+    # Some 2,500 blocks are kept: 2 % is one standard deviation.
+    assert report["totals"]["heap"]["allocated_count"] == pytest.approx(n_pairs, rel=0.15)
