@@ -128,9 +128,8 @@ def _run(arguments: Sequence[str], again: str, bound_bytes: int = 0, pass_fds: S
     memory = "; it needs some 100 MiB of memory" if -status == signal.SIGKILL else ""
     if bound_bytes:
         memory = f"; it may take no more than --max-memory {format_bytes(bound_bytes)}"
-    raise NativeleakError(
-        f"the report failed: its process was ended by {name}{memory}", _elsewhere(again) if again else ""
-    )
+    remedy = f"the recording is whole; make the report from it, here or on another machine: {again}" if again else ""
+    raise NativeleakError(f"the report failed: its process was ended by {name}{memory}", remedy)
 
 
 def _limiting(bound_bytes: int) -> Callable[[], None]:

@@ -100,8 +100,8 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
 @option(LIMITS, "--sample-above", type=SIZE, default=0, metavar="SIZE",
         help="Always record blocks of this size or more. [default: the SIZE of --sample]")  # fmt: skip
 @option(LIMITS, "--max-memory", type=SIZE, default=0, metavar="SIZE",
-        help="Memory limit for the tracer and its kernel maps together. Allocations that do not fit are reported as "
-        "lost. [default: set by the limits below]")  # fmt: skip
+        help="Memory limit for the tracer and its kernel maps together, and for the report at the end. Allocations "
+        "that do not fit are reported as lost. [default: set by the limits below]")  # fmt: skip
 @option(LIMITS, "--max-allocations", type=click.IntRange(1000, 1 << 27), default=1 << 20, show_default=True,
         metavar="N", help="Maximum outstanding allocations.")  # fmt: skip
 @option(LIMITS, "--max-sites", type=click.IntRange(16, 1 << 22), default=1 << 16, show_default=True, metavar="N",
