@@ -103,6 +103,7 @@ TARGETS = {
     "pairs_nofp": Spec("unwind/pairs.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
     "portable": Spec("portable.c"),
     "race": Spec("race.c"),
+    "ram": Spec("ram.c"),
     "rename": Spec("rename.c"),
     "reloads": Spec("reloads.c", needs=("liballoc2.so",)),
     "restless": Spec("restless.c"),

@@ -16,7 +16,7 @@ from nativeleak.engines.bpf.allocators import AllocatorProbes
 from nativeleak.engines.bpf.budget.calibration import Calibration
 from nativeleak.engines.bpf.budget.controller import BudgetController
 from nativeleak.engines.bpf.budget.governor import EXACT, Governor, Plan
-from nativeleak.engines.bpf.budget.memory import limits_within, read_possible_cpus
+from nativeleak.engines.bpf.budget.memory import limits_in_group, limits_within, read_possible_cpus
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.debuggers import debugged, wait_for_debuggers
 from nativeleak.engines.bpf.kernel import abi
@@ -29,9 +29,11 @@ from nativeleak.errors import CannotTraceError, MendableError, NativeleakError
 from nativeleak.model import Level, Snapshot, TargetInfo, Window
 from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.process import hazards, procfs
+from nativeleak.process.cgroups import tightest_shared_group
 from nativeleak.process.check import TargetFacts, check_target
 from nativeleak.process.mapped import executable_objects
 from nativeleak.process.pidns import read_inner_pid_namespace
+from nativeleak.process.shortage import describe_room
 from nativeleak.runtimes.frames import headline_frame
 from nativeleak.unwind.tables import UnwindTables
 
@@ -80,11 +82,12 @@ class BpfEngine:
         facts = [_check(info.pid) for info in targets]
         if not options.maps_only:
             _refuse_hazards(info.pid for info in targets)
-        limits = _limits(options)
+        limits, self._room_note = _limits(options)
         with contextlib.ExitStack() as stack:
             self.programs = stack.enter_context(Programs(limits, self._on_event, options.modes, loader, options.calls))
             # A caller of munmap takes a sixth of what a site does: inside a bound they get a part of the sites' share.
-            n_unmap_sites = limits.n_sites // 4 if options.budget.max_memory_bytes else limits.n_sites
+            is_bounded = bool(options.budget.max_memory_bytes or self._room_note)
+            n_unmap_sites = limits.n_sites // 4 if is_bounded else limits.n_sites
             self.collector = Collector(self.programs, sink.add_stacks, self._on_note, headline_frame, n_unmap_sites)
             stack.callback(self.collector.close)
             self._vanished = VanishedProbes(self.programs.groups, self._on_note)
@@ -173,6 +176,8 @@ class BpfEngine:
             self._probe_new_objects(state)
         for note in self.programs.notes:
             self._on_note("engine", note)
+        if self._room_note:
+            self._on_note("memory", self._room_note)
 
     def _refuse_filtered(self, allocators: AllocatorProbes) -> None:
         """Refuse targets under a seccomp filter where such a filter denies return probes.
@@ -332,12 +337,24 @@ class BpfEngine:
         self._sink.note(what, text, is_shown=what in _SHOWN)
 
 
-def _limits(options: TraceOptions) -> Limits:
-    bound_bytes = options.budget.max_memory_bytes
-    return (
-        limits_within(options.limits, bound_bytes, procfs.read_rss(os.getpid()), read_possible_cpus())
-        if bound_bytes
-        else options.limits
+def _limits(options: TraceOptions) -> tuple[Limits, str]:
+    """Sizes of the maps inside ``--max-memory`` and a memory group shared with a target; what to say of the latter.
+
+    Raises:
+        NativeleakError: Not even the smallest fit.
+    """
+    limits, bound_bytes, n_cpus = options.limits, options.budget.max_memory_bytes, read_possible_cpus()
+    if bound_bytes:
+        limits = limits_within(limits, bound_bytes, procfs.read_rss(os.getpid()), n_cpus)
+    group = tightest_shared_group(options.pids)
+    if group is None:
+        return limits, ""
+    fitting = limits_in_group(limits, group, n_cpus)
+    if fitting == limits:
+        return limits, ""
+    return fitting, (
+        f"{describe_room(group)}, which the target shares: kernel maps hold at most {fitting.n_allocations}"
+        f" allocations and {fitting.n_sites} sites"
     )
 
 

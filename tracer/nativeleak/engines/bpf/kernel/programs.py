@@ -43,6 +43,9 @@ from nativeleak.runtimes.registry import RUNTIMES
 __all__ = ["AttachMode", "Limits", "Loader", "Programs", "SyscallHooks"]
 
 
+_FOR_EVERY_WAY: Final = (errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
 class Loader(StrEnum):
     """Who makes the programs fit this kernel. Only libbpf's can walk by unwind tables and through Java frames."""
 
@@ -98,7 +101,8 @@ class _Ladder:
                 except OSError as error:
                     failure = error
             # EACCES is the verifier's: it refused one program, not us. Those of another way may pass.
-            if failure is not None and failure.errno == errno.EPERM:
+            # What this process lacks, it lacks for every way.
+            if failure is not None and failure.errno in _FOR_EVERY_WAY:
                 break
         raise self._error(failure) from failure
 

@@ -117,14 +117,16 @@ class Libbpf:
     """The library, its functions typed, its messages kept for error reports."""
 
     def __init__(self) -> None:
+        failures: list[OSError] = []
         for name in _LIBRARIES:
             try:
                 library = ctypes.CDLL(name, use_errno=True)
                 break
-            except OSError:
-                continue
+            except OSError as error:
+                failures.append(error)
         else:
-            raise CannotTraceError("libbpf.so.1 was not found on this machine", "apt-get install libbpf1 libelf1")
+            missing = CannotTraceError("libbpf.so.1 was not found on this machine", "apt-get install libbpf1 libelf1")
+            raise missing from failures[0]
         for function, (result, arguments) in _FUNCTIONS.items():
             entry = getattr(library, function)
             entry.restype, entry.argtypes = result, arguments
