@@ -93,6 +93,7 @@ TARGETS = {
     "pairs_nofp": Spec("unwind/pairs.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
     "portable": Spec("portable.c"),
     "race": Spec("race.c"),
+    "random_paths": Spec("random_paths.c"),
     "rename": Spec("rename.c"),
     "restless": Spec("restless.c"),
     "script": Spec("script.c"),

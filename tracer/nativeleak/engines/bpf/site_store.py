@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from nativeleak.engines.bpf.kernel import abi
@@ -23,6 +23,7 @@ _CACHE_BATCH: Final = 1 << 8
 _TAKEN: Final = struct.pack("=Q", 1)
 _FREE: Final = bytes(8)
 _WORD: Final = (1 << 64) - 1
+_ZERO_INDEX: Final = bytes(4)
 
 MAP_NAMES: Final = ("site_cache_used", "site_cache_keys", "site_cache")
 
@@ -50,6 +51,7 @@ class SiteStore:
         self._keys = take("site_cache_keys", 4, _KEY.size)
         self._cache = take("site_cache", 4, _SITE_BYTES)
         self._rest = take("sites", _KEY.size, _SITE_BYTES)
+        self._marked = take("marked_sites", 4, ctypes.sizeof(abi.MarkedSites))
 
     def add_others(self, slot: int) -> None:
         """Make the site for what finds no room, or no stack."""
@@ -69,8 +71,25 @@ class SiteStore:
                 if stack:
                     yield RawSite(slot, thread, stack, bytes(values[i * _SITE_BYTES : (i + 1) * _SITE_BYTES]))
 
+    def mark(self, sites: Sequence[tuple[int, int, int, int]], run: Callable[[], None]) -> None:
+        """Change ``check`` of sites where they are: (slot, thread, stack, new value).
+
+        Args:
+            run: Runs the program ``on_retire``.
+        """
+        for start in range(0, len(sites), abi.RETIRING_SITES):
+            part = sites[start : start + abi.RETIRING_SITES]
+            marked = abi.MarkedSites(n=len(part))
+            for entry, (slot, thread, stack, check) in zip(marked.sites, part, strict=False):
+                entry.key.stack, entry.key.thread, entry.key.slot, entry.check = stack, thread, slot, check
+            self._marked.update(_ZERO_INDEX, bytes(marked))
+            run()
+
     def delete(self, slot: int, thread: int, stack: int) -> None:
-        """Drop a site of which nothing is outstanding and whose thread is gone."""
+        """Drop a site of which nothing is outstanding and on which nothing is booked any more.
+
+        Its thread is gone, or it is marked with ``abi.RETIRING`` and the programs of that moment have ended.
+        """
         key = _KEY.pack(stack, thread, slot)
         place = _INDEX.pack(cache_index(slot, thread, stack))
         if self._keys.lookup(place) != key:

@@ -39,7 +39,7 @@ class Kernel(Protocol):
         """Chunks of the live set: keys, values, how many."""
 
     def delete_site(self, slot: int, thread: int, stack: int) -> None:
-        """Drop a site of which nothing is outstanding and whose thread is gone."""
+        """Drop a site of which nothing is outstanding."""
 
     def map_memory_bytes(self) -> int:
         """Kernel memory that the maps take."""
@@ -121,6 +121,7 @@ class SnapshotBuilder:
             target_cpu_s=sum(state.read_cpu() for state in states),
             tracer_cpu_s=round(usage.ru_utime + usage.ru_stime, 3),
             tracer_max_rss_bytes=procfs.read_peak_rss(os.getpid()),
+            dropped=self._heap.take_dropped(),
             unmapped=tuple(row for state in states for row in state.space.unmaps.totals(state.slot)),
         )
 
@@ -183,6 +184,7 @@ class SnapshotBuilder:
         counters["unmap_sites_full"] = sum(s.space.unmaps.n_without_row for s in states)
         counters["resync_unknown_bytes"] = sum(s.space.resync_unknown_bytes for s in states)
         counters["uncertain_bytes"], counters["uncertain_allocations"] = self._heap.written_off
+        counters["sites_retired"] = self._heap.n_retired
         counters["kernel_map_bytes"] = kernel.map_memory_bytes()
         return counters
 

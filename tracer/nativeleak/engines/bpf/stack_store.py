@@ -29,11 +29,19 @@ class StackStore:
 
     def fetch(self, key: int) -> RawStack | None:
         """Take one new stack out of the kernel's store; None when it was taken before."""
+        return self._take(key, is_kept=True)
+
+    def drop(self, key: int) -> RawStack | None:
+        """Take one new stack out as ``fetch`` does, but let it come again with the next site that has it."""
+        return self._take(key, is_kept=False)
+
+    def _take(self, key: int, *, is_kept: bool) -> RawStack | None:
         value = self._stacks.lookup(_U64.pack(key))
         if value is None:
             return None
         facts = abi.StackStruct.from_buffer_copy(value)
-        self._know(key, facts.check)
+        if is_kept:
+            self._know(key, facts.check)
         self._stacks.delete(_U64.pack(key))
         n_kept = min(facts.n, facts.depth)
         words: list[int] = []

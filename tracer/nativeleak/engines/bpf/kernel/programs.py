@@ -332,8 +332,16 @@ class Programs(Closing):
         return self._sites.read()
 
     def delete_site(self, slot: int, thread: int, stack: int) -> None:
-        """Drop a site of which nothing is outstanding and whose thread is gone."""
+        """Drop a site of which nothing is outstanding: ``SiteStore.delete``."""
         self._sites.delete(slot, thread, stack)
+
+    def mark_sites(self, sites: Sequence[tuple[int, int, int, int]]) -> None:
+        """Change ``check`` of sites: (slot, thread, stack, new value)."""
+        self._sites.mark(sites, lambda: bpf.run_program(self._object.program_fd("on_retire")))
+
+    def wait_for_programs(self) -> None:
+        """Wait until every program that is running now has ended: ``bpf.wait_for_programs``."""
+        bpf.wait_for_programs()
 
     def read_live(self) -> Iterator[tuple[memoryview, memoryview, int]]:
         """Chunks of the live set: keys (u64), values (``struct nl_live``), how many."""
