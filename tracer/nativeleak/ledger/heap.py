@@ -39,6 +39,8 @@ class _SiteState:
     """Nothing has changed between the last two reads."""
     is_shown: bool = False
     """It was in a snapshot."""
+    row: SiteTotals | None = None
+    """As the last snapshot has shown it, until something changes; its age is that of then."""
 
     @property
     def is_empty(self) -> bool:
@@ -56,9 +58,10 @@ class HeapLedger:
     n_retired: int = 0
     """Sites of threads that are alive that were retired."""
     hides_empty: bool = False
-    """Leave sites that have nothing outstanding out of snapshots, unless they were in one: their totals count as retired.
+    """Leave sites that have nothing outstanding out of snapshots, unless they were in one.
 
-    Where a process makes sites without end, each of them would stay in the recording.
+    Their totals count as retired then. Where a process makes sites without end, each of them
+    would stay in the recording.
     """
     written_off: tuple[int, int] = (0, 0)
     """Bytes and count that ``write_off`` has taken out of what is outstanding."""
@@ -73,9 +76,12 @@ class HeapLedger:
             state = self._sites.get(key)
             if state is None:
                 state = self._sites[key] = _SiteState(SiteSlices(generation), check=check)
-            state.slices.fold(value[_HEAD.size :], generation)
             off_bytes, off_count = state.written_off
             totals = (allocated_bytes, allocated_count, freed_bytes + off_bytes, freed_count + off_count)
+            if totals != state.totals or not state.is_quiet or state.slices.generation != generation:
+                # Slices change after totals: they are read once more when the totals stand still.
+                state.slices.fold(value[_HEAD.size :], generation)
+                state.row = None
             state.is_quiet, state.totals = totals == state.totals, totals
 
     def snapshot(
@@ -85,7 +91,7 @@ class HeapLedger:
         label: Callable[[int], SiteLabel],
         oldest_born_s: Mapping[SiteKey, float] | None = None,
     ) -> list[SiteTotals]:
-        """All sites as they are now.
+        """All sites as they are now; the age of one that has not changed is that of the snapshot before.
 
         Args:
             label: Facts from the names on a stack, by stack key.
@@ -100,7 +106,9 @@ class HeapLedger:
                 continue
             state.is_shown = True
             shown_as = _without_twin(key)
-            row = self._totals(shown_as, state, elapsed_s, generation, label, oldest_born_s)
+            row = state.row
+            if row is None or oldest_born_s is not None or (row.functions, row.owner) != label(key.stack_key):
+                row = state.row = self._totals(shown_as, state, elapsed_s, generation, label, oldest_born_s)
             rows[shown_as] = _merge(rows[shown_as], row) if shown_as in rows else row
         return list(rows.values())
 
@@ -139,6 +147,7 @@ class HeapLedger:
             n_bytes, count = allocated_bytes - freed_bytes, allocated_count - freed_count
             state.written_off = (state.written_off[0] + n_bytes, state.written_off[1] + count)
             state.totals = (allocated_bytes, allocated_count, allocated_bytes, allocated_count)
+            state.row = None
             state.slices.forget(generation)
             self.written_off = (self.written_off[0] + n_bytes, self.written_off[1] + count)
 
@@ -189,9 +198,7 @@ class HeapLedger:
         return {
             key: state.check
             for key, state in self._sites.items()
-            if key.thread_uid
-            and state.is_empty
-            and key._replace(thread_uid=key.thread_uid ^ TWIN) not in self._sites
+            if key.thread_uid and state.is_empty and key._replace(thread_uid=key.thread_uid ^ TWIN) not in self._sites
         }
 
     def retire_quiet(self, keys: Iterable[SiteKey]) -> list[SiteKey]:
@@ -221,7 +228,10 @@ class HeapLedger:
         for part in (self._retired, self._hidden):
             for slot, totals in part.items():
                 _add(sums, slot, totals)
-        return [SiteTotals(SiteKey(Kind.HEAP, slot, 0, 0), *totals) for slot, totals in sums.items()]
+        return [
+            SiteTotals(SiteKey(Kind.HEAP, slot, 0, 0), each[0], each[1], each[2], each[3])
+            for slot, each in sums.items()
+        ]
 
 
 def _add(sums: dict[int, list[int]], slot: int, totals: Sequence[int]) -> None:

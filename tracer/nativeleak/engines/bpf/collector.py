@@ -51,7 +51,7 @@ from nativeleak.unwind.verify import ReturnAddresses
 _PROT_EXEC: Final = 4
 _NAMING_S: Final = 0.05
 _LAST_NAMING_S: Final = 20.0
-_LAST_NAMING_PRESSED_S: Final = 2.0
+_LAST_NAMING_PRESSED_S: Final = 0.25
 """Longest time for names of new stacks before a snapshot, before the last one, and before the last one of a trace that
 had more call sites than room: those of the largest come first."""
 

@@ -9,6 +9,7 @@ only when its totals have stood still between the mark and the end of all progra
 from __future__ import annotations
 
 import errno
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
@@ -17,6 +18,7 @@ from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.limits import Limits
 from nativeleak.engines.bpf.naming_queue import NamingQueue
 from nativeleak.engines.bpf.raw import RawStack
+from nativeleak.engines.bpf.stack_store import DroppedStack
 from nativeleak.ledger.heap import HeapLedger
 from nativeleak.model import SiteKey
 
@@ -24,19 +26,25 @@ _FILLING: Final = 0.75
 """Share of a table from which on sites give way."""
 _LOOKING_SHARE: Final = 0.25
 """Of the time, at most, that goes to looks between snapshots."""
+_AT_ONCE: Final = 4096
+"""Sites that one look retires, at most: about a tenth of a second."""
 _NAMED_FIRST: Final = 256
 """Stacks of the largest sites that come first when names are given."""
 
 
-class _Stacks(Protocol):
-    def drop(self, key: int) -> RawStack | None:
-        """Take a new stack out of the kernel's store."""
+class NewStacks(Protocol):
+    """The kernel's store of new stacks."""
+
+    def drop(self, keys: Sequence[int]) -> Mapping[int, DroppedStack]:
+        """Take new stacks out."""
 
 
 class RetiringKernel(Protocol):
     """What the retirement asks of the loaded programs."""
 
-    stacks: _Stacks
+    @property
+    def stacks(self) -> NewStacks:
+        """The kernel's store of new stacks."""
 
     def mark_sites(self, sites: Sequence[tuple[int, int, int, int]]) -> None:
         """Change ``check`` of sites: (slot, thread, stack, new value)."""
@@ -44,8 +52,8 @@ class RetiringKernel(Protocol):
     def wait_for_programs(self) -> None:
         """Wait until every program that is running now has ended."""
 
-    def delete_site(self, slot: int, thread: int, stack: int) -> None:
-        """Drop a site."""
+    def delete_sites(self, sites: Sequence[tuple[int, int, int]]) -> None:
+        """Drop sites: (slot, thread, stack)."""
 
 
 class SiteRetirement:
@@ -79,7 +87,7 @@ class SiteRetirement:
         self._n_new = 0
         self._look_from_s = 0.0
         self._can_wait = True
-        self._doubtful: dict[int, RawStack] = {}
+        self._doubtful: dict[int, DroppedStack] = {}
 
     def saw_new_stack(self) -> None:
         """The kernel side has stored a new stack, and so made a new site."""
@@ -118,7 +126,8 @@ class SiteRetirement:
 
     def _mark(self) -> dict[SiteKey, int]:
         """Mark what was empty when it was last read; returns it when nothing more is booked there."""
-        empty = {key: check for key, check in self._heap.empty_sites().items() if check != abi.RETIRING}
+        checks = ((key, check) for key, check in self._heap.empty_sites().items() if check != abi.RETIRING)
+        empty = dict(itertools.islice(checks, _AT_ONCE))
         if not empty:
             return {}
         self._kernel.mark_sites([(*_place(key), abi.RETIRING) for key in empty])
@@ -142,23 +151,21 @@ class SiteRetirement:
             return
         gone = set(self._heap.retire_quiet(marked))
         self._unmark({key: check for key, check in marked.items() if key not in gone})
-        for key in {key.stack_key for key in gone} - self._heap.stacks():
-            if self._queue.discard(key) and (stack := self._kernel.stacks.drop(key)) is not None:
-                self._doubtful[key] = stack
-        for key in gone:
-            self._kernel.delete_site(*_place(key))
+        unused = {key.stack_key for key in gone} - self._heap.stacks()
+        self._doubtful.update(self._kernel.stacks.drop([key for key in unused if self._queue.discard(key)]))
+        self._kernel.delete_sites([_place(key) for key in gone])
         self._queue.put_first(key.stack_key for key, _, _ in self._heap.by_outstanding(_NAMED_FIRST))
 
     def _stacks_with_a_site(self, *, has_waited: bool) -> list[RawStack]:
         """Stacks that were taken out while a new site was made for them, which has not stored them again.
 
         Args:
-            has_waited: All programs have ended that could have seen the stacks in the store: the others may be forgotten.
+            has_waited: All programs have ended that could have seen the stacks in the store; the others are forgotten.
         """
         if not self._doubtful:
             return []
         wanted = self._heap.stacks() & self._doubtful.keys()
-        again = [self._doubtful.pop(key) for key in wanted]
+        again = [self._doubtful.pop(key).parsed() for key in wanted]
         if has_waited:
             self._doubtful.clear()
         return again
