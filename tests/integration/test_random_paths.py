@@ -97,7 +97,7 @@ def test_snapshots_are_short(rounds):
 def test_storm_of_paths_leaves_the_totals_exact_and_the_duration_holds():
     with Target("random_paths", N_STORM) as target, traced(target, "--duration", f"{DURATION_S}s") as trace:
         target.go()
-        eventually(lambda: counters(trace).get("sites_retired", 0) > MAX_SITES / 2, "sites are retired")
+        eventually(lambda: counters(trace).get("sites_retired", 0) > 0, "sites are retired")
         target.ask(f"leak {N_LATE}")
         truth = target.ask(f"paths {N_PATHS}")
         report = trace.wait()

@@ -18,6 +18,8 @@ _N_BANKS: Final = 2
 _BANKS: Final = struct.Struct(f"={_N_BANKS * N_SLICES * 2}q")
 BANKS_BYTES: Final = _BANKS.size
 _ZERO: Final = bytes(BANKS_BYTES)
+_NOTHING: Final = (0, 0)
+"""One object for all empty slices: most of a site's are, and each would take 56 bytes."""
 
 BORN_SHIFT: Final = 20
 SLICE_SHIFT: Final = 10
@@ -83,7 +85,8 @@ class SiteSlices:
     def values(self) -> tuple[tuple[int, int], ...]:
         """(bytes, count) by slice, oldest first. Never negative: the kernel changes its counters during the read."""
         clipped = [value if value > 0 else 0 for value in self._folded]
-        return tuple(zip(clipped[::2], clipped[1::2], strict=True))
+        pairs = zip(clipped[::2], clipped[1::2], strict=True)
+        return tuple(pair if pair != _NOTHING else _NOTHING for pair in pairs)
 
     def oldest(self) -> int | None:
         """Index of the oldest slice with outstanding memory."""
