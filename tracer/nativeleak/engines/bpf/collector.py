@@ -51,7 +51,7 @@ from nativeleak.unwind.verify import ReturnAddresses
 _PROT_EXEC: Final = 4
 _NAMING_S: Final = 0.05
 _LAST_NAMING_S: Final = 20.0
-_LAST_NAMING_PRESSED_S: Final = 0.25
+_LAST_NAMING_PRESSED_S: Final = 0.1
 """Longest time for names of new stacks before a snapshot, before the last one, and before the last one of a trace that
 had more call sites than room: those of the largest come first."""
 
@@ -329,9 +329,11 @@ class Collector:
         """
         started_ns = time.monotonic_ns()
         elapsed_s = self.elapsed_s()
-        self._look_at_sites(is_last=final)
         within_s = _NAMING_S
-        if final:
+        if not final:
+            self._retirement.read()
+        else:
+            self._look_at_sites(is_last=True)
             within_s = _LAST_NAMING_PRESSED_S if self._retirement.is_pressed else _LAST_NAMING_S
         self.name_new_stacks(sweep=True, within_s=within_s)
         self.runtimes.name_threads()

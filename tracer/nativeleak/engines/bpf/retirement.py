@@ -102,6 +102,11 @@ class SiteRetirement:
         """Whether a look is needed before the next snapshot."""
         return self._can_wait and self.is_filling and self._clock() >= self._look_from_s
 
+    def read(self) -> None:
+        """Read the totals, and retire nothing: a snapshot is to be short."""
+        self._n_new = 0
+        self._read()
+
     def look(self, *, is_last: bool = False) -> list[RawStack]:
         """Read the totals, and retire sites where their room is needed.
 
@@ -116,8 +121,7 @@ class SiteRetirement:
         if self._can_wait and (self.is_filling or (is_last and self.is_pressed)):
             self.is_pressed = self._heap.hides_empty = True
             marked = self._mark()
-        self._n_new = 0
-        self._read()
+        self.read()
         again = self._stacks_with_a_site(has_waited=bool(marked))
         self._retire(marked)
         ended_s = self._clock()
