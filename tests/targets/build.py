@@ -104,6 +104,7 @@ TARGETS = {
     "portable": Spec("portable.c"),
     "race": Spec("race.c"),
     "ram": Spec("ram.c"),
+    "random_paths": Spec("random_paths.c"),
     "rename": Spec("rename.c"),
     "reloads": Spec("reloads.c", needs=("liballoc2.so",)),
     "restless": Spec("restless.c"),

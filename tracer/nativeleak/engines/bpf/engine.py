@@ -88,7 +88,9 @@ class BpfEngine:
             # A caller of munmap takes a sixth of what a site does: inside a bound they get a part of the sites' share.
             is_bounded = bool(options.budget.max_memory_bytes or self._room_note)
             n_unmap_sites = limits.n_sites // 4 if is_bounded else limits.n_sites
-            self.collector = Collector(self.programs, sink.add_stacks, self._on_note, headline_frame, n_unmap_sites)
+            self.collector = Collector(
+                self.programs, sink.add_stacks, self._on_note, headline_frame, n_unmap_sites, limits=limits
+            )
             stack.callback(self.collector.close)
             self._vanished = VanishedProbes(self.programs.groups, self._on_note)
             stack.callback(self._vanished.close)
@@ -223,6 +225,7 @@ class BpfEngine:
                 state.symbolizer.refresh_maps()
                 self.tables.refresh(state.slot)
                 self._probe_new_objects(state)
+        collector.keep_room()
         self._name_new_stacks()
         controller.look()  # each of these may take as long as a look is apart from a glance
         for slot, addresses in collector.namer.interrupted.items():
