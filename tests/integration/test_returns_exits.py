@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support import Target, Trace, mismatches, preload, strangers, sums, totals
+from support import Target, Trace, mismatches, nativeleak, preload, strangers, sums, totals
 from tools.check_report import check
 
 EXITS = ("--returns", "exits")
@@ -90,3 +90,13 @@ def test_sampled_totals_come_near_the_truth():
     assert report["completeness"]["unsampled"] > n_pairs / 2
     # Some 2,500 blocks are kept: 2 % is one standard deviation.
     assert report["totals"]["heap"]["allocated_count"] == pytest.approx(n_pairs, rel=0.15)
+
+
+def test_doctor_says_when_exits_are_needed():
+    with Target("fibers") as target:
+        done = nativeleak("doctor", "-p", target.pid)
+    assert "uses swapcontext" in done.stdout
+    assert "trace it with --returns exits" in " ".join(done.stdout.split())
+    with Target("portable") as target:
+        done = nativeleak("doctor", "-p", target.pid)
+    assert "nothing speaks against return probes" in " ".join(done.stdout.split())

@@ -33,7 +33,8 @@ static unsigned n_kept;
 static int new_aborts;
 static uint64_t state = 88172645463325252ull;
 
-static const size_t impossible[] = { SIZE_MAX, SIZE_MAX - 4096, SIZE_MAX / 2 + 1, PTRDIFF_MAX, 1ull << 47, 1ull << 46 };
+static const size_t impossible[] = { SIZE_MAX,	  SIZE_MAX - 4096, SIZE_MAX / 2 + 1,
+				     PTRDIFF_MAX, 1ull << 47,	   1ull << 46 };
 
 static uint64_t next(void)
 {
@@ -65,17 +66,18 @@ static void *find(const char *name)
 	void *function = dlsym(RTLD_DEFAULT, name);
 	Dl_info of_malloc, of_this;
 
-	if (!function || !dladdr(dlsym(RTLD_DEFAULT, "malloc"), &of_malloc) || !dladdr(function, &of_this))
+	if (!function || !dladdr(dlsym(RTLD_DEFAULT, "malloc"), &of_malloc) ||
+	    !dladdr(function, &of_this))
 		return 0;
 	return of_this.dli_fbase == of_malloc.dli_fbase ? function : 0;
 }
 
-#define CALL(type, name, expression)                       \
-	do {                                               \
-		type call;                                 \
-		*(void **)&call = find(name);              \
-		if (call)                                  \
-			keep(expression);                  \
+#define CALL(type, name, expression)          \
+	do {                                  \
+		type call;                    \
+		*(void **)&call = find(name); \
+		if (call)                     \
+			keep(expression);     \
 	} while (0)
 
 static void *by_posix(posix_call call, size_t alignment, size_t size)
@@ -131,12 +133,12 @@ static void call_c(size_t size, size_t alignment)
 }
 
 #ifdef __cplusplus
-#define NEW(type, name, expression)                        \
-	do {                                               \
-		try {                                      \
-			CALL(type, name, expression);      \
-		} catch (...) {                            \
-		}                                          \
+#define NEW(type, name, expression)                   \
+	do {                                          \
+		try {                                 \
+			CALL(type, name, expression); \
+		} catch (...) {                       \
+		}                                     \
 	} while (0)
 
 typedef void *(*nothrow_call)(size_t, const std::nothrow_t &);
@@ -153,8 +155,10 @@ static void call_cxx(size_t size, size_t alignment)
 	NEW(nothrow_call, "_ZnamRKSt9nothrow_t", call(size, std::nothrow));
 	NEW(pair_call, "_ZnwmSt11align_val_t", call(size, alignment));
 	NEW(pair_call, "_ZnamSt11align_val_t", call(size, alignment));
-	NEW(nothrow_pair, "_ZnwmSt11align_val_tRKSt9nothrow_t", call(size, alignment, std::nothrow));
-	NEW(nothrow_pair, "_ZnamSt11align_val_tRKSt9nothrow_t", call(size, alignment, std::nothrow));
+	NEW(nothrow_pair, "_ZnwmSt11align_val_tRKSt9nothrow_t",
+	    call(size, alignment, std::nothrow));
+	NEW(nothrow_pair, "_ZnamSt11align_val_tRKSt9nothrow_t",
+	    call(size, alignment, std::nothrow));
 }
 
 static int n_handled;
@@ -194,8 +198,7 @@ static void work(int n)
 {
 	static const size_t alignments[] = { 8, 16, 64, 512, 4096, 65536 };
 
-	for (int i = 0; i < n; i++)
-	{
+	for (int i = 0; i < n; i++) {
 		size_t size = some_size(), alignment = alignments[next() % 6];
 
 		call_all(size, alignment);

@@ -72,7 +72,8 @@ static void work(int number)
 int main(int argc, char **argv)
 {
 	size_t step = (size_t)truth_argument(argc, argv, 1, 1 << 20);
-	char *stacks = mmap(NULL, N_FIBERS * step, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *stacks = mmap(NULL, N_FIBERS * step, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	volatile int started = 0;
 
 	TRUTH_CHECK(stacks != MAP_FAILED);

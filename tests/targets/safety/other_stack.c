@@ -63,7 +63,8 @@ static void *work(void *stack)
 int main(int argc, char **argv)
 {
 	struct sigaction action = { .sa_handler = handle, .sa_flags = SA_ONSTACK };
-	char *stacks = mmap(NULL, 4 * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *stacks = mmap(NULL, 4 * STACK_BYTES, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	pthread_attr_t attributes;
 	pthread_t thread;
 
@@ -71,7 +72,9 @@ int main(int argc, char **argv)
 	own_pid = getpid();
 	TRUTH_CHECK(stacks != MAP_FAILED && !sigaction(SIGUSR1, &action, NULL));
 	pthread_attr_init(&attributes);
-	pthread_attr_setstack(&attributes, at_high ? stacks : stacks + 2 * STACK_BYTES, STACK_BYTES);
-	TRUTH_CHECK(!pthread_create(&thread, &attributes, work, at_high ? stacks + 2 * STACK_BYTES : stacks));
+	pthread_attr_setstack(&attributes, at_high ? stacks : stacks + 2 * STACK_BYTES,
+			      STACK_BYTES);
+	TRUTH_CHECK(!pthread_create(&thread, &attributes, work,
+				    at_high ? stacks + 2 * STACK_BYTES : stacks));
 	pthread_join(thread, NULL);
 }

@@ -16,7 +16,8 @@
 static volatile std::size_t too_much = 2ul << 30, absurd = PTRDIFF_MAX;
 static int n_caught;
 
-struct Custom {};
+struct Custom {
+};
 
 #ifdef QUOTA
 static std::size_t used, quota = SIZE_MAX;

@@ -11,7 +11,7 @@ from nativeleak.probes import families
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import CONSERVATIVE
 from nativeleak.probes.placement import PlacedProbe, place
-from nativeleak.probes.returns import Returns, plan_returns
+from nativeleak.probes.returns import Plan, Returns, plan_returns
 from nativeleak.symbols.functions import find_function_offsets
 from support import require
 
@@ -48,6 +48,16 @@ def test_plan_jump_to_another_operator_has_the_exits_of_that_one() -> None:
     plan = plan_returns(path, placed_in(path), Returns.AUTO, CONSERVATIVE)
     exits = {each.probe.point.function: set(each.exits) for each in plan.at_exits}
     assert exits["_Znam"] == exits["_Znwm"] != set()
+
+
+@pytest.mark.parametrize("returns", list(Returns))
+def test_plan_only_some_functions_keep_their_way(returns: Returns) -> None:
+    path = library("libjemalloc.so.2")
+    plan = plan_returns(path, placed_in(path), returns, CONSERVATIVE)
+    some = plan.only(("free", "malloc", "_Znwm"))
+    assert {probe.point.function for probe in some.functions} == {"free", "malloc", "_Znwm"}
+    assert set(some.at_exits) == {e for e in plan.at_exits if e.probe.point.function in ("malloc", "_Znwm")}
+    assert plan.only(()) == Plan()
 
 
 def test_plan_is_kept_by_build_id_and_thrown_away_with_the_file(tmp_path: Path) -> None:

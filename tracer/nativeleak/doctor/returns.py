@@ -13,6 +13,7 @@ from typing import Final
 from nativeleak import arch
 from nativeleak.doctor.checks import Check, State
 from nativeleak.doctor.trial import allocator_objects
+from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import CONSERVATIVE
 from nativeleak.probes.placement import place
 from nativeleak.probes.returns import Plan, Returns, plan_returns
@@ -39,7 +40,8 @@ def check_returns(pid: int) -> Iterator[Check]:
     n_functions, unseen = 0, []
     for mapped, points in allocator_objects(pid):
         try:
-            plan = plan_returns(mapped.file_path, place(mapped.file_path, points), Returns.EXITS, CONSERVATIVE)
+            placed = place(mapped.file_path, points)
+            plan = plan_returns(mapped.file_path, placed, Returns.EXITS, CONSERVATIVE, PlacementCache())
         except (ElfError, OSError):
             continue
         n_functions += len(plan.at_exits)

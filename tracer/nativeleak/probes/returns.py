@@ -10,7 +10,7 @@ Scope: x86-64. On other machines no exits are known, and ``operator new`` of an 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import astuple, dataclass
 from enum import StrEnum
@@ -94,6 +94,12 @@ class Plan:
     def functions(self) -> list[PlacedProbe]:
         """All functions that are probed."""
         return [*self.placed, *(each.probe for each in self.at_exits)]
+
+    def only(self, names: Collection[str]) -> Plan:
+        """The same for functions of these names alone."""
+        placed = tuple(each for each in self.placed if each.point.function in names)
+        at_exits = tuple(each for each in self.at_exits if each.probe.point.function in names)
+        return Plan(placed, at_exits, tuple(each for each in self.unseen if each.function in names))
 
 
 def plan_returns(

@@ -186,13 +186,13 @@ class AllocatorProbes:
         """Whether a process under a seccomp filter survives our probes on this kernel; False if it cannot be tried."""
         return bool(self._try_on_ourselves(survives_filter))
 
-    def _try_on_ourselves(self, attempt: Callable[[Programs, list[PlacedProbe], str], _T]) -> _T | None:
+    def _try_on_ourselves(self, attempt: Callable[[Programs, Plan, str], _T]) -> _T | None:
         """Something with the probes of malloc and free in our own C library; None where it cannot be done."""
         for mapped in executable_objects(os.getpid(), procfs.read_maps(os.getpid())):
             try:
-                plan = self._plan(mapped.file_path, Returns.PROBES) if mapped.file_path else Plan()
-                pair = [probe for probe in plan.placed if probe.point.function in ("malloc", "free")]
-                if pair:
+                plan = self._plan(mapped.file_path, self._returns) if mapped.file_path else Plan()
+                pair = plan.only(("malloc", "free"))
+                if pair.functions:
                     return attempt(self._programs, pair, mapped.file_path)
             except (ElfError, OSError, CannotTraceError):
                 continue

@@ -40,6 +40,8 @@ from nativeleak.unwind.tables import UnwindTables
 _IDLE_S: Final = 0.5
 _CONSUME_S: Final = 0.05
 """Longest time for events between two looks at everything else; a target may make them without pause."""
+_SNAPSHOT_CONSUME_S: Final = 0.2
+"""The same before a snapshot, which holds what has happened up to now; a full ring buffer takes about as long."""
 _NAMING_S: Final = 0.02
 """Longest time for names of new stacks between two looks at everything else."""
 _NAMING_SHARE: Final = 0.1
@@ -286,6 +288,7 @@ class BpfEngine:
 
     def snapshot(self, *, final: bool = False) -> Snapshot:
         """Everything as it is now; the last one with exact ages where that takes no long time."""
+        self.programs.consume(_SNAPSHOT_CONSUME_S)
         if not final:
             self._look_for_vanished()
         snapshot = self.collector.snapshot(final=final)

@@ -13,12 +13,10 @@ import os
 import resource
 import struct
 import time
-from collections.abc import Sequence
 from typing import Final
 
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Programs
-from nativeleak.probes.placement import PlacedProbe
 from nativeleak.probes.returns import Plan
 
 _SLOT: Final = abi.MAX_TARGETS - 1
@@ -50,13 +48,13 @@ class _FilterProgram(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-def survives_filter(programs: Programs, placed: Sequence[PlacedProbe], path: str) -> bool:
+def survives_filter(programs: Programs, plan: Plan, path: str) -> bool:
     """Whether a child that denies unknown system calls lives on after a return probe.
 
     To be called before any window is open: the child's calls count in the counters.
 
     Args:
-        placed: Where malloc and free of our own C library are.
+        plan: Malloc and free of our own C library, and how their ends are seen.
         path: That library.
 
     Raises:
@@ -73,7 +71,7 @@ def survives_filter(programs: Programs, placed: Sequence[PlacedProbe], path: str
         programs.add_target(_SLOT, pid, abi.Target(max_depth=abi.MAX_FRAMES, unwind=abi.Unwind.FP))
         try:
             with programs.attached_for_now():
-                programs.attach_functions(_SLOT, pid, path, path, Plan(tuple(placed)))
+                programs.attach_functions(_SLOT, pid, path, path, plan)
                 programs.open_window(_SLOT, time.monotonic_ns())
                 os.write(commands, b"g")
                 _, status = os.waitpid(pid, 0)

@@ -55,13 +55,14 @@ class Calibration:
         )
 
 
-def calibrate(engine: Programs, placed: Sequence[PlacedProbe], path: str) -> Calibration:
+def calibrate(engine: Programs, pair: Plan, path: str) -> Calibration:
     """Measure, in some 50 ms. Everything a target's call goes through is done for real.
 
     To be called before any window is open: the child's calls count in the counters.
 
     Args:
-        placed: Where malloc and free of our own C library are.
+        pair: How malloc and free of our own C library are probed. An exit is hit also when the return is not wanted:
+            its cost is a part of that of the entry.
         path: That library.
 
     Raises:
@@ -73,7 +74,7 @@ def calibrate(engine: Programs, placed: Sequence[PlacedProbe], path: str) -> Cal
         engine.add_target(_SLOT, child.pid, abi.Target(max_depth=abi.MAX_FRAMES, unwind=abi.Unwind.FP))
         try:
             with engine.attached_for_now():
-                engine.attach_functions(_SLOT, child.pid, path, path, Plan(tuple(placed)))
+                engine.attach_functions(_SLOT, child.pid, path, path, pair)
                 engine.count_only(_SLOT)
                 counted_ns = child.time_pairs() - plain_ns
                 counting_ns = _run_ns(engine, child)
@@ -81,7 +82,7 @@ def calibrate(engine: Programs, placed: Sequence[PlacedProbe], path: str) -> Cal
                 traced_ns = child.time_pairs() - plain_ns
                 run_ns = _run_ns(engine, child)
                 engine.close_window(_SLOT)
-                stepped_ns = _stepped_ns(engine, child, placed, path)
+                stepped_ns = _stepped_ns(engine, child, pair.placed, path)
         finally:
             engine.forget_target(_SLOT)
     # What a program that only counts takes is no part of the trap.
