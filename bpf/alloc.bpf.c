@@ -44,6 +44,14 @@ int on_alloc_session(struct pt_regs *ctx)
 	return !enter_call(ctx, bpf_get_attach_cookie(ctx), ids, thread, 0);
 }
 
+/* See mark_sites. */
+SEC("raw_tp")
+int on_retire(void *ctx)
+{
+	(void)ctx;
+	return mark_sites();
+}
+
 SEC("uprobe")
 int on_free(struct pt_regs *ctx)
 {

@@ -40,6 +40,11 @@ int run_on_free(struct pt_regs *ctx)
 	return on_free(ctx);
 }
 
+int run_on_retire(void *ctx)
+{
+	return on_retire(ctx);
+}
+
 int run_on_syscall_exit(struct syscall_exit *ctx)
 {
 	return on_syscall_exit(ctx);

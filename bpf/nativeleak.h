@@ -369,6 +369,26 @@ struct nl_site_key {
 	__u32 slot;
 };
 
+/*
+ * `check` of a site that user space is about to delete: its thread books on the twin of the site instead, whose thread
+ * has NL_TWIN set.
+ */
+#define NL_RETIRING 0x52455449
+#define NL_TWIN (1U << 31)
+/* Sites that one run of on_retire marks. */
+#define NL_RETIRING_SITES 256
+
+struct nl_marked_site {
+	struct nl_site_key key;
+	__u32 check; /* what `check` of the site becomes */
+	__u32 pad;
+};
+
+struct nl_marked_sites {
+	__u64 n;
+	struct nl_marked_site sites[NL_RETIRING_SITES];
+};
+
 struct nl_slice {
 	__s64 bytes;
 	__s64 count;
@@ -462,6 +482,7 @@ _Static_assert(sizeof(struct nl_target) == 96 + NL_WRAPPERS * 24, "nl_target");
 _Static_assert(sizeof(struct nl_live) == 32, "nl_live");
 _Static_assert(sizeof(struct nl_site_key) == 16, "nl_site_key");
 _Static_assert(sizeof(struct nl_site) == 40 + NL_BANKS * NL_SLICES * 16, "nl_site");
+_Static_assert(sizeof(struct nl_marked_sites) == 8 + 24 * NL_RETIRING_SITES, "nl_marked_sites");
 _Static_assert(sizeof(struct nl_stack) == 24, "nl_stack");
 _Static_assert(sizeof(struct nl_chunk) == 1024, "nl_chunk");
 _Static_assert(sizeof(struct nl_mappings) == 8 + 32 * NL_MAX_MAPPINGS, "nl_mappings");

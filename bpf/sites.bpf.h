@@ -24,10 +24,13 @@ NL_MAP(site_cache_keys, ARRAY, u32, struct nl_site_key, 1 + (1 << NL_SITE_CACHE_
 NL_MAP(site_cache, ARRAY, u32, struct nl_site, 1 + (1 << NL_SITE_CACHE_BITS), 0);
 
 /*
- * Site -> totals, for sites whose cache entry is taken by another. Deleted by user space when the thread is gone and
- * nothing is outstanding. Full: the block is booked on the site {0, 0, slot}, which user space adds at the start.
+ * Site -> totals, for sites whose cache entry is taken by another. Deleted by user space when nothing is outstanding,
+ * and the thread is gone or the map nearly full (see on_retire). Full: the block is booked on the site {0, 0, slot}, which user space adds at the start.
  */
 NL_MAP(sites, HASH, struct nl_site_key, struct nl_site, 1 << 16, BPF_F_NO_PREALLOC);
+
+/* [0]: sites whose `check` on_retire changes. Written by user space before it runs that program. */
+NL_MAP(marked_sites, ARRAY, u32, struct nl_marked_sites, 1, 0);
 
 /* [0]: all zero. The value of a new site, which is too large for the BPF stack. */
 NL_MAP(empty_site, ARRAY, u32, struct nl_site, 1, 0);
@@ -136,6 +139,26 @@ static __noinline struct nl_site *make_site(struct nl_site_key *key, struct scra
 	return bpf_map_lookup_elem(&sites, key);
 }
 
+/*
+ * Totals of a thread and stack where the site has another second hash: it is being retired, it has just been deleted,
+ * or two stacks have the same key.
+ */
+static __noinline struct nl_site *other_site(struct nl_site_key *key, struct scratch *scr)
+{
+	struct nl_site *site = find_site(key);
+
+	if (!site)
+		return make_site(key, scr);
+	if (site->check == NL_RETIRING) {
+		key->thread |= NL_TWIN;
+		site = find_site(key);
+		return site ? site : make_site(key, scr);
+	}
+	if (site->check != scr->check)
+		count(NL_STACK_COLLISIONS);
+	return site;
+}
+
 /* Totals of a thread and stack; makes the site if it is new. */
 static __always_inline struct nl_site *site_of(struct nl_site_key *key, struct scratch *scr)
 {
@@ -144,8 +167,34 @@ static __always_inline struct nl_site *site_of(struct nl_site_key *key, struct s
 	if (!site)
 		return make_site(key, scr);
 	if (site->check != scr->check)
-		count(NL_STACK_COLLISIONS);
+		return other_site(key, scr);
 	return site;
+}
+
+/*
+ * Mark sites that user space wants to delete, or take the marks back. User space runs this program; it is attached to
+ * nothing. A site that is marked gets no more blocks. When all programs that were running at that moment have ended,
+ * its totals stand still, and user space deletes it if nothing is outstanding.
+ */
+static __always_inline int mark_sites(void)
+{
+	u32 zero = 0;
+	struct nl_marked_sites *marked = bpf_map_lookup_elem(&marked_sites, &zero);
+
+	if (!marked)
+		return 0;
+	for (u32 i = 0; i < NL_RETIRING_SITES; i++) {
+		struct nl_site_key key;
+		struct nl_site *site;
+
+		if (i >= marked->n)
+			break;
+		key = marked->sites[i].key;
+		site = find_site(&key);
+		if (site)
+			site->check = marked->sites[i].check;
+	}
+	return 0;
 }
 
 #endif /* NATIVELEAK_SITES_BPF_H */

@@ -28,6 +28,10 @@ class MadeUpMap:
     def delete(self, key: bytes) -> bool:
         return self.rows.pop(key, None) is not None
 
+    def delete_many(self, keys: list[bytes]) -> None:
+        for key in keys:
+            self.delete(key)
+
     def clear(self) -> None:
         self.rows.clear()
 

@@ -66,3 +66,24 @@ def test_text_says_which_part_was_not_recorded_and_what_became_uncertain(tmp_pat
     assert "heap totals are estimates from samples, one block per 512 KiB on average" in text
     assert "95 % confidence, from 100 blocks" in text
     assert "211 frees were of blocks that were not sampled" in text
+
+
+def test_times_without_probes_are_the_first_losses_and_many_are_summed_up(tmp_path: Path) -> None:
+    def write(writer: RecordingWriter) -> None:
+        for i in range(8):
+            writer.add_event(
+                float(i), "blind", f"3 probes of malloc in libc.so.6 were gone between {i}.0 s and {i}.5 s"
+            )
+        site = fixtures.heap_site(1, 11, (4096, 2))
+        writer.write_snapshot(fixtures.snapshot(30.0, (site,), counters=fixtures.counters(probes_lost=24)))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        text = " ".join(render(recording, "text").split())
+        report = json.loads(render(recording, "json"))
+    head = text.partition("Threads that hold")[0]
+    assert "were gone between 4.0 s and 4.5 s" in head
+    assert "were gone between 5.0 s" not in text
+    assert "probes were gone from the target 3 more times, 24 probes in all" in head
+    assert "Nothing was lost" not in text
+    assert report["completeness"]["probes_lost"] == 24
+    assert sum(note["what"] == "blind" for note in report["notes"]) == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,6 +119,36 @@ def test_auto_falls_where_the_engine_cannot_start_not_when_it_has_begun(row, whe
         with pytest.raises(CannotTraceError, match="lost"):
             row.trace()
     assert len(row.opened) == n_opened
+
+
+@pytest.mark.parametrize("engine", ["auto", "libbpf"])
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "many"), OSError(errno.ENFILE, "all"), MemoryError()])
+def test_auto_does_not_fall_for_want_of_our_own_descriptors_or_memory(row, engine, error):
+    row.fails = {"libbpf": error}
+    with pytest.raises(MendableError, match="tracing failed: ") as caught:
+        row.trace(engine)
+    assert caught.value.exit_status == 3
+    assert row.opened == ["libbpf"]
+
+
+def test_auto_does_not_fall_where_a_shortage_is_behind_the_engines_own_error(row):
+    error = CannotTraceError("libbpf.so.1 was not found")
+    error.__cause__ = OSError("libbpf.so.1: cannot open shared object file: Too many open files")
+    row.fails = {"libbpf": error}
+    with pytest.raises(MendableError, match="too many open files: this process may have"):
+        row.trace()
+    assert row.opened == ["libbpf"]
+
+
+def test_shortage_while_an_engine_works_is_one_of_run_time(row):
+    def fail():
+        raise OSError(errno.EMFILE, "many")
+
+    row.engines["libbpf"].on_work = fail
+    with pytest.raises(NativeleakError, match="tracing failed: too many open files") as caught:
+        row.trace()
+    assert caught.value.exit_status == 1
+    assert row.opened == ["libbpf"]
 
 
 @pytest.mark.parametrize("engine", NAMES)

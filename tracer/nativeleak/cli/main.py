@@ -12,6 +12,7 @@ import click
 from nativeleak import __version__
 from nativeleak.cli.params import CONTEXT
 from nativeleak.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, NativeleakError
+from nativeleak.process.shortage import shortage_behind
 
 _VERBS = {
     "trace": ("nativeleak.cli.trace", "trace_command"),
@@ -122,10 +123,24 @@ def run(args: list[str]) -> int:
     except Exception as error:
         if verbose:
             raise
+        if (shortage := _shortage(error, args[0])) is not None:
+            print_error(shortage)
+            return EXIT_FAILURE
         print_error(
             NativeleakError(f"{type(error).__name__}: {error}", "this is a bug; run again with -v for the traceback")
         )
         return EXIT_FAILURE
+
+
+def _shortage(error: Exception, verb: str) -> NativeleakError | None:
+    """The lack of descriptors or memory behind an error; None for any other error."""
+    found = shortage_behind(error)
+    if found is None:
+        return None
+    lack, remedy = found
+    if verb == "report":
+        remedy += "\nor make the report from the recording elsewhere: nativeleak report FILE"
+    return NativeleakError(f"{verb} failed: {lack}", remedy)
 
 
 def _usage_error(error: click.ClickException) -> int:

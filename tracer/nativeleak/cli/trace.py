@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from nativeleak import children
 from nativeleak.cli.completion import complete_pids
+from nativeleak.cli.final_report import ReportOptions, report_on
 from nativeleak.cli.grouped import EVERYDAY, EXPERT, LIMITS, REPORT, WHAT, GroupedCommand, GroupedOption
 from nativeleak.cli.live import make_reporter
 from nativeleak.cli.params import CONTEXT, DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
@@ -21,11 +19,10 @@ from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHooks
 from nativeleak.engines.options import Budget, TraceOptions, Unwind
 from nativeleak.engines.registry import AUTO, NAMES
-from nativeleak.errors import NativeleakError, UsageError
+from nativeleak.errors import UsageError
 from nativeleak.probes.returns import Returns
 from nativeleak.reports.formats import FORMAT_NAMES, check_terminal, find_format
 from nativeleak.session.choose import run_trace
-from nativeleak.session.session import Recorded
 
 _MAX_DURATION_S = 366 * 86400.0
 _INTERVAL_S = 10.0
@@ -104,8 +101,8 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
 @option(LIMITS, "--sample-above", type=SIZE, default=0, metavar="SIZE",
         help="Always record blocks of this size or more. [default: the SIZE of --sample]")  # fmt: skip
 @option(LIMITS, "--max-memory", type=SIZE, default=0, metavar="SIZE",
-        help="Memory limit for the tracer and its kernel maps together. Allocations that do not fit are reported as "
-        "lost. [default: set by the limits below]")  # fmt: skip
+        help="Memory limit for the tracer and its kernel maps together, and for the report at the end. Allocations "
+        "that do not fit are reported as lost. [default: set by the limits below]")  # fmt: skip
 @option(LIMITS, "--max-allocations", type=click.IntRange(1000, 1 << 27), default=1 << 20, show_default=True,
         metavar="N", help="Maximum outstanding allocations.")  # fmt: skip
 @option(LIMITS, "--max-sites", type=click.IntRange(16, 1 << 22), default=1 << 16, show_default=True, metavar="N",
@@ -144,7 +141,9 @@ def trace_command(ctx: click.Context, /, **given: object) -> int:
     options = _options(ctx, given)
     with make_reporter(quiet=bool(given["quiet"]), verbose=bool(given["verbose"])) as reporter:
         recorded = run_trace(options, reporter)
-    return _report(recorded, str(given["format_"]), given["top"], str(given["by"]))
+    if given["format_"] == "none":
+        return 0
+    return report_on(recorded, options, ReportOptions(str(given["format_"]), given["top"], str(given["by"])))
 
 
 def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
@@ -216,42 +215,3 @@ def _check_sampling(sample_bytes: int, sample_above: int) -> None:
 def default_interval_s(duration_s: float | None) -> float:
     """Seconds between snapshots: 10, or less if a short trace would have too few to show growth."""
     return _INTERVAL_S if duration_s is None else min(_INTERVAL_S, max(_MIN_INTERVAL_S, duration_s / _N_SNAPSHOTS))
-
-
-def _report(recorded: Recorded, format_: str, top: object, by: str) -> int:
-    """Make the report in a process of its own, so that the recorder never loads pandas."""
-    if format_ == "none":
-        return 0
-    arguments = ["report", "--format", format_, "--by", by]
-    if top is not None:
-        arguments += ["--top", str(top)]
-    if recorded.content is None:
-        return _run_report([*arguments, str(recorded.path.absolute())], f"nativeleak report {recorded.path}")
-    fd = os.memfd_create("nativeleak")
-    with open(fd, "wb") as memory:
-        memory.write(recorded.content)
-        memory.flush()
-        return _run_report([*arguments, f"/proc/self/fd/{fd}"], "", pass_fds=[fd])
-
-
-def _run_report(arguments: Sequence[str], again: str, pass_fds: Sequence[int] = ()) -> int:
-    """Run the report in a process of its own.
-
-    Args:
-        arguments: Arguments of nativeleak.
-        again: The command that makes the report later; empty if the recording ends with this process.
-        pass_fds: Descriptors that the process inherits.
-
-    Returns:
-        The exit status of the process.
-
-    Raises:
-        NativeleakError: A signal killed the process, such as that of the OOM killer.
-    """
-    status: int = children.run(children.python_module("nativeleak", *arguments), pass_fds=pass_fds).returncode
-    if status >= 0:
-        return status
-    name = signal.strsignal(-status) or f"signal {-status}"
-    memory = "; it needs some 100 MiB of memory" if -status == signal.SIGKILL else ""
-    remedy = f"the recording is whole; make the report from it, here or on another machine: {again}" if again else ""
-    raise NativeleakError(f"the report failed: its process was ended by {name}{memory}", remedy)

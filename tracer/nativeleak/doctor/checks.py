@@ -13,6 +13,9 @@ from typing import Final
 ENGINE: Final = "engine"
 """Name of the check that says which engine would trace the given process."""
 
+HAZARDS: Final = "hazards"
+"""Name of the check that says why probes may end the given process: trace refuses it then."""
+
 
 class State(StrEnum):
     """Result of a check."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nativeleak.doctor.checks import ENGINE, Check, State
+from nativeleak.doctor.checks import ENGINE, HAZARDS, Check, State
 from nativeleak.engines.registry import ENGINES, EngineSpec
 from nativeleak.errors import NativeleakError
 
@@ -21,6 +21,9 @@ def engine_check(checks: Sequence[Check], pid: int | None) -> Check:
         pid: The process; None where the question is only what the machine can do.
     """
     failed = [check.name for check in checks if check.state is State.FAIL]
+    hazard = next((check for check in checks if check.name == HAZARDS and check.state is State.FAIL), None)
+    if hazard is not None:
+        return Check(ENGINE, State.FAIL, "auto refuses the process: see hazards", hazard.remedy)
     refusals: list[str] = []
     for spec in ENGINES:
         why = _obstacle(spec, failed, pid)

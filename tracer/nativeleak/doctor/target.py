@@ -1,6 +1,7 @@
 """Checks of one process: whether it can be traced, which functions would be probed, and how complete its stacks are.
 
-Scope: only reading. Nothing is attached to the process, and nothing is requested from it.
+Scope: only reading. No probe is attached to the process, and nothing is requested from it. A process that catches
+SIGSYS without a seccomp filter is stopped for some microseconds (``process/dispatch.py``).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from nativeleak import arch
-from nativeleak.doctor.checks import Check, CheckFunction, State
+from nativeleak.doctor.checks import HAZARDS, Check, CheckFunction, State
 from nativeleak.doctor.returns import check_returns
 from nativeleak.doctor.trial import allocator_objects
 from nativeleak.errors import NativeleakError
@@ -18,6 +19,7 @@ from nativeleak.probes.families import ProbePoint
 from nativeleak.probes.placement import place
 from nativeleak.process import procfs
 from nativeleak.process.check import TargetFacts
+from nativeleak.process.hazards import find_hazard, has_filter
 from nativeleak.process.mapped import MappedObject, executable_objects
 from nativeleak.runtimes.base import RuntimeSpec
 from nativeleak.runtimes.registry import find_runtime, open_runtime
@@ -35,6 +37,7 @@ def target_functions(facts: TargetFacts) -> list[tuple[str, CheckFunction]]:
     target = _TargetChecks(facts)
     return [
         ("target", target.check_process),
+        (HAZARDS, target.check_hazards),
         ("allocators", target.check_allocators),
         ("returns", partial(check_returns, facts.pid)),
         ("other tracers", target.check_other_tracers),
@@ -57,6 +60,14 @@ class _TargetChecks:
             others = [n for n, same in (("PID", facts.same_pid_ns), ("mount", facts.same_mnt_ns)) if not same]
             detail = f"in its own {' and '.join(others)} namespace; its PID there is {facts.ns_pid}"
             yield Check("namespaces", State.OK, detail)
+
+    def check_hazards(self) -> Iterator[Check]:
+        hazard = find_hazard(self._pid)
+        if hazard is not None:
+            yield Check(HAZARDS, State.FAIL, hazard.why, hazard.remedy)
+        if has_filter(self._pid):
+            detail = "runs under a seccomp filter; trace tries a return probe under one on a child of its own first"
+            yield Check("seccomp", State.OK, detail)
 
     def check_allocators(self) -> Iterator[Check]:
         n_objects = 0

@@ -15,6 +15,7 @@ from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError, 
 from nativeleak.model import Coverage, StackCoverage, TargetInfo
 from nativeleak.process import procfs
 from nativeleak.process.check import check_target
+from nativeleak.process.shortage import refuse_shortage
 
 if TYPE_CHECKING:  # readers of recordings want the coverage alone
     from nativeleak.engines.base import Engine, Sink
@@ -104,7 +105,8 @@ def _obstacle_of_bcc(_pids: Sequence[int]) -> str:
         return "no CAP_BPF and CAP_PERFMON"
     try:
         is_there = has_bcc()
-    except OSError:  # an interpreter that may not be started again
+    except OSError as error:  # an interpreter that may not be started again
+        refuse_shortage(error, "tracing")
         is_there = False
     return "" if is_there else "python3-bpfcc is not installed"
 
@@ -143,6 +145,7 @@ def _why(look: Callable[[], None]) -> str:
     """Why something cannot be done, without the name of the attempt; empty where it can.
 
     Raises:
+        MendableError: This process lacks descriptors or memory.
         NoTargetError: A target is not there.
     """
     try:
@@ -150,6 +153,7 @@ def _why(look: Callable[[], None]) -> str:
     except NoTargetError:
         raise
     except NativeleakError as error:
+        refuse_shortage(error, "tracing")
         return error.what.rpartition(" failed: ")[2]
     return ""
 

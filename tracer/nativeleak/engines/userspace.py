@@ -25,7 +25,9 @@ from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.ledger.map_sites import SiteId
 from nativeleak.model import COUNTERS, Coverage, Frame, SiteTotals, Snapshot, Stack, TargetEnd, TargetInfo
 from nativeleak.process import procfs
+from nativeleak.process.cgroups import tightest_shared_group
 from nativeleak.process.residency import ResidencyReader
+from nativeleak.process.shortage import no_room_error
 from nativeleak.runtimes.frames import headline_frame
 from nativeleak.units import format_bytes
 
@@ -169,6 +171,7 @@ class UserspaceEngine(abc.ABC):
         threads: Their threads.
 
     Raises:
+        MendableError: The recorder does not fit into a memory group that a target shares.
         UsageError: The recorder itself does not fit into the bound on memory.
     """
 
@@ -179,6 +182,7 @@ class UserspaceEngine(abc.ABC):
 
     def __init__(self, targets: Sequence[TargetInfo], sink: Sink, coverage: Coverage, budget: Budget) -> None:
         _check_bound(budget.max_memory_bytes)
+        _check_group([info.pid for info in targets])
         self.coverage = coverage
         self.ended = ""
         self.processes = [TracedProcess.live(info.slot, info) for info in targets]
@@ -270,6 +274,13 @@ def _check_bound(bound_bytes: int) -> None:
             f"--max-memory {format_bytes(bound_bytes)} is too little: the recorder takes {format_bytes(least_bytes)}",
             f"give at least --max-memory {-(-least_bytes >> 20)}M",
         )
+
+
+def _check_group(pids: Sequence[int]) -> None:
+    """Refuse to begin in a memory group that a target shares and that has no room for the recorder."""
+    group = tightest_shared_group(pids)
+    if group is not None and group.room_bytes < _GROWTH_BYTES:
+        raise no_room_error(group, _GROWTH_BYTES, "recorder and recording")
 
 
 def _end_of(info: TargetInfo) -> str:

@@ -1,20 +1,25 @@
 """Heap totals per site, from the kernel's maps to snapshots.
 
-Sites whose thread has ended and that have nothing outstanding are retired: their totals move into one sum, which frees
-their entries in the kernel's map.
+Sites that have nothing outstanding are retired when their thread has ended, or when the kernel's map needs their room:
+their totals move into one sum, which frees their entries in the map.
+
+A site may have a twin, on which its thread books while the site is being retired (bpf/sites.bpf.h). A snapshot shows
+both as one site.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from nativeleak.ledger.slices import SiteSlices, slice_seconds
 from nativeleak.model import Kind, Owner, SiteKey, SiteTotals
 
 _HEAD: Final = struct.Struct("=QQQQII")
+TWIN: Final = 1 << 31
+"""Set in the thread of a twin: ``NL_TWIN``."""
 
 
 class SiteLabel(NamedTuple):
@@ -29,6 +34,17 @@ class _SiteState:
     slices: SiteSlices
     totals: tuple[int, int, int, int] = (0, 0, 0, 0)
     written_off: tuple[int, int] = (0, 0)
+    check: int = 0
+    is_quiet: bool = False
+    """Nothing has changed between the last two reads."""
+    is_shown: bool = False
+    """It was in a snapshot."""
+    row: SiteTotals | None = None
+    """As the last snapshot has shown it, until something changes; its age is that of then."""
+
+    @property
+    def is_empty(self) -> bool:
+        return self.totals[1] == self.totals[3]
 
 
 @dataclass(slots=True)
@@ -37,6 +53,16 @@ class HeapLedger:
 
     _sites: dict[SiteKey, _SiteState] = field(default_factory=dict)
     _retired: dict[int, list[int]] = field(default_factory=dict)
+    _hidden: dict[int, list[int]] = field(default_factory=dict)
+    _dropped: list[SiteKey] = field(default_factory=list)
+    n_retired: int = 0
+    """Sites of threads that are alive that were retired."""
+    hides_empty: bool = False
+    """Leave sites that have nothing outstanding out of snapshots, unless they were in one.
+
+    Their totals count as retired then. Where a process makes sites without end, each of them
+    would stay in the recording.
+    """
     written_off: tuple[int, int] = (0, 0)
     """Bytes and count that ``write_off`` has taken out of what is outstanding."""
 
@@ -44,15 +70,19 @@ class HeapLedger:
         """Read the kernel's totals: (slot, thread, stack, value) for each site."""
         for slot, thread, stack, value in raw_sites:
             key = SiteKey(Kind.HEAP, slot, thread, stack)
-            freed_bytes, freed_count, allocated_bytes, allocated_count, _, _ = _HEAD.unpack_from(value)
+            freed_bytes, freed_count, allocated_bytes, allocated_count, check, _ = _HEAD.unpack_from(value)
             if not allocated_count:
                 continue
             state = self._sites.get(key)
             if state is None:
-                state = self._sites[key] = _SiteState(SiteSlices(generation))
-            state.slices.fold(value[_HEAD.size :], generation)
+                state = self._sites[key] = _SiteState(SiteSlices(generation), check=check)
             off_bytes, off_count = state.written_off
-            state.totals = (allocated_bytes, allocated_count, freed_bytes + off_bytes, freed_count + off_count)
+            totals = (allocated_bytes, allocated_count, freed_bytes + off_bytes, freed_count + off_count)
+            if totals != state.totals or not state.is_quiet or state.slices.generation != generation:
+                # Slices change after totals: they are read once more when the totals stand still.
+                state.slices.fold(value[_HEAD.size :], generation)
+                state.row = None
+            state.is_quiet, state.totals = totals == state.totals, totals
 
     def snapshot(
         self,
@@ -61,16 +91,26 @@ class HeapLedger:
         label: Callable[[int], SiteLabel],
         oldest_born_s: Mapping[SiteKey, float] | None = None,
     ) -> list[SiteTotals]:
-        """All sites as they are now.
+        """All sites as they are now; the age of one that has not changed is that of the snapshot before.
 
         Args:
             label: Facts from the names on a stack, by stack key.
             oldest_born_s: Exact birth times (seconds since the start) of the oldest outstanding blocks, if the live
                 set was read; else an age is at most the width of a birth slice too high.
         """
-        return [
-            self._totals(key, state, elapsed_s, generation, label, oldest_born_s) for key, state in self._sites.items()
-        ]
+        rows: dict[SiteKey, SiteTotals] = {}
+        self._hidden = {}
+        for key, state in self._sites.items():
+            if self.hides_empty and not state.is_shown and state.is_empty:
+                _add(self._hidden, key.slot, state.totals)
+                continue
+            state.is_shown = True
+            shown_as = _without_twin(key)
+            row = state.row
+            if row is None or oldest_born_s is not None or (row.functions, row.owner) != label(key.stack_key):
+                row = state.row = self._totals(shown_as, state, elapsed_s, generation, label, oldest_born_s)
+            rows[shown_as] = _merge(rows[shown_as], row) if shown_as in rows else row
+        return list(rows.values())
 
     @staticmethod
     def _totals(
@@ -107,6 +147,7 @@ class HeapLedger:
             n_bytes, count = allocated_bytes - freed_bytes, allocated_count - freed_count
             state.written_off = (state.written_off[0] + n_bytes, state.written_off[1] + count)
             state.totals = (allocated_bytes, allocated_count, allocated_bytes, allocated_count)
+            state.row = None
             state.slices.forget(generation)
             self.written_off = (self.written_off[0] + n_bytes, self.written_off[1] + count)
 
@@ -127,7 +168,7 @@ class HeapLedger:
         """The n sites with the most outstanding bytes: key, bytes, count."""
         rows = [(key, s.totals[0] - s.totals[2], s.totals[1] - s.totals[3]) for key, s in self._sites.items()]
         rows.sort(key=lambda row: -row[1])
-        return rows[:n]
+        return [(_without_twin(key), n_bytes, count) for key, n_bytes, count in rows[:n]]
 
     @property
     def n_sites(self) -> int:
@@ -143,17 +184,75 @@ class HeapLedger:
         gone = [
             key
             for key, state in self._sites.items()
-            if key.thread_uid and state.totals[1] == state.totals[3] and is_gone(key.thread_uid)
+            if key.thread_uid and state.is_empty and is_gone(key.thread_uid & ~TWIN)
         ]
-        for key in gone:
-            sums = self._retired.setdefault(key.slot, [0, 0, 0, 0])
-            for i, value in enumerate(self._sites.pop(key).totals):
-                sums[i] += value
+        self._retire(gone)
         return gone
 
+    def empty_sites(self) -> dict[SiteKey, int]:
+        """Sites that had nothing outstanding when they were last read, with their second hashes.
+
+        Left out are those for what has no site of its own, and a site together with its twin: a twin stays what it is
+        while the site is there, so that blocks always have one of both to go to.
+        """
+        return {
+            key: state.check
+            for key, state in self._sites.items()
+            if key.thread_uid and state.is_empty and key._replace(thread_uid=key.thread_uid ^ TWIN) not in self._sites
+        }
+
+    def retire_quiet(self, keys: Iterable[SiteKey]) -> list[SiteKey]:
+        """Drop those of some sites that are still empty and have not changed with the last read; returns them."""
+        gone = [key for key in keys if (state := self._sites[key]).is_quiet and state.is_empty]
+        self.n_retired += len(gone)
+        self._dropped += {_without_twin(key) for key in gone if self._sites[key].is_shown}
+        self._retire(gone)
+        return gone
+
+    def _retire(self, keys: Sequence[SiteKey]) -> None:
+        for key in keys:
+            _add(self._retired, key.slot, self._sites.pop(key).totals)
+
+    def take_dropped(self) -> tuple[SiteKey, ...]:
+        """Sites that ``retire_quiet`` has dropped since the last call and that were in a snapshot."""
+        dropped, self._dropped = tuple(self._dropped), []
+        return dropped
+
+    def stacks(self) -> set[int]:
+        """Keys of the stacks of all sites."""
+        return {key.stack_key for key in self._sites}
+
     def retired(self) -> list[SiteTotals]:
-        """One sum per target over its retired sites."""
+        """One sum per target over its retired sites and those that the last snapshot has left out."""
+        sums: dict[int, list[int]] = {}
+        for part in (self._retired, self._hidden):
+            for slot, totals in part.items():
+                _add(sums, slot, totals)
         return [
-            SiteTotals(SiteKey(Kind.HEAP, slot, 0, 0), sums[0], sums[1], sums[2], sums[3])
-            for slot, sums in self._retired.items()
+            SiteTotals(SiteKey(Kind.HEAP, slot, 0, 0), each[0], each[1], each[2], each[3])
+            for slot, each in sums.items()
         ]
+
+
+def _add(sums: dict[int, list[int]], slot: int, totals: Sequence[int]) -> None:
+    into = sums.setdefault(slot, [0, 0, 0, 0])
+    for i, value in enumerate(totals):
+        into[i] += value
+
+
+def _without_twin(key: SiteKey) -> SiteKey:
+    return key._replace(thread_uid=key.thread_uid & ~TWIN) if key.thread_uid & TWIN else key
+
+
+def _merge(site: SiteTotals, twin: SiteTotals) -> SiteTotals:
+    """Totals of a site and its twin as of one site."""
+    ages = [each for each in (site.oldest_s, twin.oldest_s) if each is not None]
+    return replace(
+        site,
+        allocated_bytes=site.allocated_bytes + twin.allocated_bytes,
+        allocated_count=site.allocated_count + twin.allocated_count,
+        freed_bytes=site.freed_bytes + twin.freed_bytes,
+        freed_count=site.freed_count + twin.freed_count,
+        oldest_s=max(ages, default=None),
+        slices=tuple((a[0] + b[0], a[1] + b[1]) for a, b in zip(site.slices, twin.slices, strict=True)),
+    )

@@ -17,7 +17,8 @@ from nativeleak.model import Kind, SiteKey, Uncertainty
 
 _LIVE_WORDS: Final = 4
 _KEPT_ONE: Final = float(1 << 32)
-_LOW_32: Final = (1 << 32) - 1
+_THREAD: Final = (1 << 31) - 1
+"""A twin of a site (bpf/nativeleak.h, NL_TWIN) counts as the site itself."""
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ def read_live_set(chunks: Iterable[tuple[memoryview, memoryview, int]], slot_shi
         facts.n_blocks += n
         for i in range(n):
             n_bytes, stack, thread_born, count_kept = words[_LIVE_WORDS * i : _LIVE_WORDS * (i + 1)].tolist()
-            site = (addresses[i] >> slot_shift, stack, thread_born & _LOW_32)
+            site = (addresses[i] >> slot_shift, stack, thread_born & _THREAD)
             born = thread_born >> 32
             if born < oldest.get(site, 1 << 32):
                 oldest[site] = born

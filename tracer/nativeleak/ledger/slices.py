@@ -18,6 +18,8 @@ _N_BANKS: Final = 2
 _BANKS: Final = struct.Struct(f"={_N_BANKS * N_SLICES * 2}q")
 BANKS_BYTES: Final = _BANKS.size
 _ZERO: Final = bytes(BANKS_BYTES)
+_NOTHING: Final = (0, 0)
+"""One object for all empty slices: most of a site's are, and each would take 56 bytes."""
 
 BORN_SHIFT: Final = 20
 SLICE_SHIFT: Final = 10
@@ -39,10 +41,10 @@ def generation_at(elapsed_s: float) -> int:
 class SiteSlices:
     """Slices of one site, folded from the kernel's two banks."""
 
-    __slots__ = ("_folded", "_generation", "_seen")
+    __slots__ = ("_folded", "_seen", "generation")
 
     def __init__(self, generation: int) -> None:
-        self._generation = generation
+        self.generation = generation
         self._folded = [0] * (2 * N_SLICES)  # bytes, count, bytes, count, ... oldest first
         self._seen = _ZERO
 
@@ -53,7 +55,7 @@ class SiteSlices:
             banks: ``slices`` of ``struct nl_site``.
             generation: The kernel's current generation.
         """
-        while self._generation < generation:
+        while self.generation < generation:
             self._merge_pairs()
         if banks == self._seen:
             return
@@ -70,7 +72,7 @@ class SiteSlices:
 
     def forget(self, generation: int) -> None:
         """Drop all memory folded so far, because it is no longer outstanding."""
-        while self._generation < generation:
+        while self.generation < generation:
             self._merge_pairs()
         self._folded = [0] * (2 * N_SLICES)
 
@@ -78,12 +80,13 @@ class SiteSlices:
         old = self._folded
         merged = [old[4 * i + j] + old[4 * i + 2 + j] for i in range(N_SLICES // 2) for j in (0, 1)]
         self._folded = merged + [0] * N_SLICES
-        self._generation += 1
+        self.generation += 1
 
     def values(self) -> tuple[tuple[int, int], ...]:
         """(bytes, count) by slice, oldest first. Never negative: the kernel changes its counters during the read."""
         clipped = [value if value > 0 else 0 for value in self._folded]
-        return tuple(zip(clipped[::2], clipped[1::2], strict=True))
+        pairs = zip(clipped[::2], clipped[1::2], strict=True)
+        return tuple(pair if pair != _NOTHING else _NOTHING for pair in pairs)
 
     def oldest(self) -> int | None:
         """Index of the oldest slice with outstanding memory."""

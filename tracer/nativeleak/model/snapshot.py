@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from nativeleak.model.coverage import Coverage
 from nativeleak.model.process import TargetInfo, ThreadInfo
-from nativeleak.model.site import SiteTotals, UnmapTotals
+from nativeleak.model.site import SiteKey, SiteTotals, UnmapTotals
 
 COUNTERS: Final = (
     "lost_allocations",
@@ -90,8 +90,8 @@ class Snapshot:
         targets: All targets, with their states.
         threads: Threads that are new or have changed since the last snapshot.
         sites: Every site that ever had anything outstanding, or whose totals changed since the last snapshot.
-        retired: Totals of sites that were dropped because their thread has ended and they have nothing
-            outstanding; one per target, keyed with thread 0 and stack 0.
+        retired: Totals of sites that were dropped because they have nothing outstanding and their thread has ended or
+            their room was needed; one per target, keyed with thread 0 and stack 0.
         counters: By name, absolute since the trace began; at least ``COUNTERS``.
         rss_bytes: Resident memory of the targets together, 0 when they are gone.
         slice_s: Width of one birth slice at this moment, seconds.
@@ -101,6 +101,7 @@ class Snapshot:
         tracer_max_rss_bytes: Highest resident memory of the tracer.
         windows: Level of detail of each part of the trace so far, oldest first.
         unmapped: All callers that unmapped address space so far.
+        dropped: Sites of earlier snapshots that were dropped since the last one because their room was needed.
     """
 
     elapsed_s: float
@@ -118,3 +119,4 @@ class Snapshot:
     tracer_max_rss_bytes: int = 0
     windows: tuple[Window, ...] = ()
     unmapped: tuple[UnmapTotals, ...] = ()
+    dropped: tuple[SiteKey, ...] = ()

@@ -10,6 +10,7 @@ cgroups(7) for /proc/PID/cgroup; proc(5) for mountinfo.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -104,6 +105,11 @@ def shared_groups(pid: int, others: Sequence[int]) -> list[MemoryGroup]:
     """The groups with a limit that a process is in together with any of the others."""
     theirs = {group.path for other in others for group in read_memory_groups(other)}
     return [group for group in read_memory_groups(pid) if group.path in theirs]
+
+
+def tightest_shared_group(pids: Sequence[int]) -> MemoryGroup | None:
+    """The group with the least room among those with a limit that we are in together with any of some processes."""
+    return min(shared_groups(os.getpid(), pids), key=lambda group: group.room_bytes, default=None)
 
 
 def _folders(mount: Hierarchy, path: str) -> Iterator[Path]:

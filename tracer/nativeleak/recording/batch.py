@@ -242,15 +242,17 @@ def _dropped_sites(known: Known, batch: Batch, snapshot: Snapshot) -> Iterator[S
         if totals.allocated_count > (before.allocated_count if before else 0):
             batch.retiring_slots.add(totals.key.slot)
     slots = batch.retiring_slots | known.retiring_slots
-    if not slots:
+    if not slots and not snapshot.dropped:
         return
-    present = {site.key for site in snapshot.sites}
+    dropped = {key for key in snapshot.dropped if key in known.sites}
     threads = known.threads | batch.threads
-    for key, (_, site) in known.sites.items():
-        if key.slot in slots and key not in present and site.allocated_count:
-            thread = threads.get(key.thread_uid)
-            if thread is not None and not thread.alive:
-                yield SiteTotals(key, owner=site.owner, functions=site.functions)
+    ended = {uid for uid, thread in threads.items() if not thread.alive} if slots else set()
+    if ended:
+        dropped |= {key for key in known.sites if key.slot in slots and key.thread_uid in ended}
+    for key in dropped.difference(site.key for site in snapshot.sites):
+        site = known.sites[key][1]
+        if site.allocated_count:
+            yield SiteTotals(key, owner=site.owner, functions=site.functions)
 
 
 def _text(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import sqlite3
 import stat
@@ -13,6 +14,7 @@ from urllib.parse import quote
 
 from nativeleak import __version__
 from nativeleak.errors import RecordingError
+from nativeleak.process.shortage import own_memory_limit
 from nativeleak.recording.schema import APPLICATION_ID, FORMAT_VERSION, SQLITE_MAGIC
 
 _BUSY_TIMEOUT_S: Final = 10.0
@@ -24,6 +26,8 @@ SELECT count(*) FROM sqlite_master AS made, pragma_table_xinfo(made.name) AS pla
 WHERE made.type NOT IN ('table', 'index') OR made.rootpage IS NULL OR made.rootpage = 0 OR place.hidden <> 0
 """
 _ENDED: Final = "SELECT 1 FROM trace WHERE name = 'end_reason'"
+_UNREAD: Final = re.compile("get (the )?page")
+"""In the verdict of a check: a page could not be read, for want of memory in most cases."""
 _WRITTEN_BY: Final = "SELECT value FROM trace WHERE name = 'version'"
 
 
@@ -134,7 +138,7 @@ def checked(db: sqlite3.Connection, name: str) -> sqlite3.Connection:
             if db.execute(_PROGRAMS).fetchone()[0]:
                 raise damaged(name, "it holds more than tables")
             if (verdict := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise damaged(name, verdict)
+                raise damaged(name, MemoryError(verdict) if _UNREAD.search(verdict) else verdict)
             db.execute("PRAGMA query_only = ON")
             stack.pop_all()
     except sqlite3.OperationalError as error:
@@ -150,7 +154,13 @@ def checked(db: sqlite3.Connection, name: str) -> sqlite3.Connection:
 
 
 def damaged(name: str, why: object) -> RecordingError:
-    """The error for a damaged recording."""
+    """The error for a damaged recording, or for one that does not fit into a limit of this process's memory."""
+    limit = own_memory_limit() if isinstance(why, MemoryError) else None
+    if limit is not None:
+        lack, remedy = limit
+        return RecordingError(
+            f"reading {name} failed: {lack}", f"{remedy}\nor make the report elsewhere: nativeleak report {name}"
+        )
     return RecordingError(
         f"reading {name} failed: the recording is damaged: {why}",
         "Was it copied while it was written, or without the -journal file beside it? Copy it again, or trace again.",

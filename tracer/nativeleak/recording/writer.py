@@ -5,8 +5,9 @@ journal: after a kill at any moment the file opens and holds everything up to th
 longer be written (disk full, I/O error), the recording continues in memory, so that the trace still ends in a report;
 see ``RecordingWriter.failed``.
 
-Caveat: a site that is missing from a snapshot keeps its totals. Only if its thread has ended and the retired totals of
-its target grew with that snapshot or the one before, its totals count as retired.
+Caveat: a site that is missing from a snapshot keeps its totals. Its totals count as retired if the snapshot names it
+among the dropped, or if its thread has ended and the retired totals of its target grew with that snapshot or the one
+before.
 """
 
 from __future__ import annotations

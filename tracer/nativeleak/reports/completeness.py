@@ -58,11 +58,19 @@ _LEVELS: Final = {
     Level.SYSCALLS: "only mapped memory",
 }
 _MAX_WINDOWS: Final = 8
+_MAX_BLIND: Final = 5
 
 
 def gaps(report: Report) -> list[Gap]:
     """All gaps of a report, worst first."""
-    return [*_ends(report), *_lost(report.counters), *_unseen(report), *_unwatched(report), *_imprecise(report)]
+    return [
+        *_ends(report),
+        *_blind(report),
+        *_lost(report.counters),
+        *_unseen(report),
+        *_unwatched(report),
+        *_imprecise(report),
+    ]
 
 
 def _ends(report: Report) -> list[Gap]:
@@ -82,6 +90,19 @@ def _ends(report: Report) -> list[Gap]:
                 is_loss=True,
             )
         )
+    return found
+
+
+def _blind(report: Report) -> list[Gap]:
+    """Times when probes were gone from the target."""
+    n_lost = report.counters.get("probes_lost", 0)
+    found = [Gap(printable(event.text), is_loss=True) for event in report.trace.events if event.what == "blind"]
+    if len(found) > _MAX_BLIND:
+        rest = len(found) - _MAX_BLIND
+        text = f"probes were gone from the target {rest:,} more times, {n_lost:,} probes in all; see `notes` in JSON"
+        found[_MAX_BLIND:] = [Gap(text, is_loss=True)]
+    elif n_lost and not found:
+        found.append(Gap(f"{n_lost:,} probes were gone from the target for a time: calls are missing", is_loss=True))
     return found
 
 

@@ -28,7 +28,7 @@ _NO_SNAPSHOT: Final = (
     "unknown: the recording ends before its first snapshot; trace again, for longer than the interval between snapshots"
 )
 _MAX_THREADS: Final = 20
-_ROUTINE: Final = frozenset({"probes", "engine", "unwind", "level", "unseen"})
+_ROUTINE: Final = frozenset({"probes", "engine", "unwind", "level", "blind", "unseen"})
 """Events of every trace, or that the report states in other words; all are in the JSON report."""
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nativeleak.engines.options import TraceOptions
 from nativeleak.engines.registry import AUTO, EngineSpec, candidates, fallback_notice
-from nativeleak.errors import CannotTraceError, MendableError
+from nativeleak.errors import CannotTraceError, MendableError, NativeleakError, NoTargetError
+from nativeleak.process.namespaces import max_open_files
+from nativeleak.process.shortage import refuse_shortage
 from nativeleak.session.reporter import Reporter
 from nativeleak.session.session import Recorded, Session
 
@@ -23,8 +26,9 @@ def run_trace(options: TraceOptions, reporter: Reporter) -> Recorded:
         return open_inputs(options, reporter).run()
     is_forced = options.engine != AUTO
     failures: list[CannotTraceError] = []
+    max_open_files()
     for spec in candidates(options.engine):
-        if not is_forced and (why := spec.obstacle(options.pids)):
+        if not is_forced and (why := _obstacle(spec, options.pids)):
             failures.append(
                 CannotTraceError(f"tracing by {spec.name} failed: {why}", f"ask for it: --engine {spec.name}")
             )
@@ -33,11 +37,31 @@ def run_trace(options: TraceOptions, reporter: Reporter) -> Recorded:
         session = Session(_bounded(options, spec), spec, reporter, notice)
         try:
             return session.run()
-        except CannotTraceError as error:
-            if is_forced or isinstance(error, MendableError) or session.has_begun:
+        except NoTargetError:
+            raise
+        except (NativeleakError, OSError, MemoryError, ImportError, RuntimeError) as error:
+            # Another engine would lack the same descriptors or memory.
+            refuse_shortage(error, "tracing", has_begun=session.has_begun)
+            if is_forced or not isinstance(error, CannotTraceError) or isinstance(error, MendableError):
+                raise
+            if session.has_begun:
                 raise
             failures.append(error)
     raise failures[0]
+
+
+def _obstacle(spec: EngineSpec, pids: Sequence[int]) -> str:
+    """Why ``auto`` does not take an engine; empty where nothing is known.
+
+    Raises:
+        MendableError: This process lacks descriptors or memory to find out.
+        NoTargetError: A target is not there.
+    """
+    try:
+        return spec.obstacle(pids)
+    except (OSError, MemoryError) as error:
+        refuse_shortage(error, "tracing")
+        raise
 
 
 def _bounded(options: TraceOptions, spec: EngineSpec) -> TraceOptions:

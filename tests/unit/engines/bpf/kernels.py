@@ -52,8 +52,9 @@ class MadeUpKernel:
     def read_sites(self):
         return [RawSite(*key, value) for key, value in self.sites.items()]
 
-    def delete_site(self, slot, thread, stack):
-        del self.sites[slot, thread, stack]
+    def delete_sites(self, sites):
+        for site in sites:
+            del self.sites[site]
 
     def read_live(self):
         return self.live

@@ -26,6 +26,7 @@ def made() -> tuple[SiteStore, dict[str, MadeUpMap]]:
         "site_cache_keys": array([bytes(KEY.size)] * n),
         "site_cache": array([bytes(SITE_BYTES)] * n),
         "sites": MadeUpMap({}),
+        "marked_sites": array([bytes(ctypes.sizeof(abi.MarkedSites))]),
     }
     store = SiteStore(lambda name, _key, _value: maps[name])
     store.add_others(SLOT)
@@ -52,9 +53,9 @@ def test_sites_of_both_parts_are_read():
 
 def test_site_is_deleted_where_it_is_and_its_place_is_free_again():
     store, maps = made()
-    store.delete(SLOT, THREAD, OTHER_STACK)
+    store.delete([(SLOT, THREAD, OTHER_STACK)])
     assert {*read(store)} == {(SLOT, 0, 0), (SLOT, THREAD, CACHED_STACK)}
-    store.delete(SLOT, THREAD, CACHED_STACK)
+    store.delete([(SLOT, THREAD, CACHED_STACK)])
     assert {*read(store)} == {(SLOT, 0, 0)}
     for name in ("site_cache_used", "site_cache_keys", "site_cache"):
         assert not any(map(any, maps[name].rows.values())), name

@@ -13,10 +13,13 @@ from dataclasses import replace
 from typing import Final
 
 from nativeleak.engines.bpf.kernel import abi
+from nativeleak.engines.bpf.kernel.limits import Limits
 from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.engines.bpf.mapping import to_mapping_event
 from nativeleak.engines.bpf.naming import Named, StackNamer
 from nativeleak.engines.bpf.naming_queue import NamingQueue
+from nativeleak.engines.bpf.raw import RawStack
+from nativeleak.engines.bpf.retirement import SiteRetirement
 from nativeleak.engines.bpf.runtimes import TargetRuntimes
 from nativeleak.engines.bpf.snapshot import Moment, SnapshotBuilder
 from nativeleak.engines.bpf.targets import TargetState
@@ -48,7 +51,9 @@ from nativeleak.unwind.verify import ReturnAddresses
 _PROT_EXEC: Final = 4
 _NAMING_S: Final = 0.05
 _LAST_NAMING_S: Final = 20.0
-"""Longest time for names of new stacks before a snapshot, and before the last one."""
+_LAST_NAMING_PRESSED_S: Final = 0.1
+"""Longest time for names of new stacks before a snapshot, before the last one, and before the last one of a trace that
+had more call sites than room: those of the largest come first."""
 
 
 class Collector:
@@ -61,6 +66,7 @@ class Collector:
         headline_frame: Picks the frame of a stack that tells a person most, for the live view.
         max_unmap_sites: Threads and stacks that are told apart when they give address space back, of each target.
         runtimes: Kinds of runtimes that targets may have.
+        limits: Sizes of the kernel's maps.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class Collector:
         headline_frame: Callable[[Sequence[Frame]], Frame | None],
         max_unmap_sites: int = MAX_SITES,
         runtimes: Sequence[RuntimeSpec] = RUNTIMES,
+        limits: Limits | None = None,
     ) -> None:
         self.engine = engine
         self.heap = HeapLedger()
@@ -84,6 +91,7 @@ class Collector:
         self._threads.take(OVERFLOW)
         self.runtimes = TargetRuntimes(self.targets, self._threads, runtimes, on_note)
         self._queue = NamingQueue()
+        self._retirement = SiteRetirement(engine, self.heap, self._queue, limits or Limits(), self.read_heap)
         self._in_allocator: set[int] = set()
         self._lost_events_seen = 0
         self._snapshots = SnapshotBuilder(self.targets, self._threads, self.heap, self.namer)
@@ -148,6 +156,7 @@ class Collector:
         kind = event.type
         if kind == abi.EventType.STACK:
             self._queue.add(event.stack, has_runtime=state.runtime is not None)
+            self._retirement.saw_new_stack()
         elif kind == abi.EventType.THREAD:
             self._on_thread(state, event)
         elif kind == abi.EventType.THREAD_EXIT:
@@ -250,7 +259,9 @@ class Collector:
 
     def _name(self, keys: Sequence[int]) -> int:
         """Name some stacks together: what is read of the target for one is believed for all of them."""
-        raw = [stack for stack in map(self.engine.stacks.fetch, keys) if stack is not None]
+        return self._name_raw([stack for stack in map(self.engine.stacks.fetch, keys) if stack is not None])
+
+    def _name_raw(self, raw: Sequence[RawStack]) -> int:
         self.runtimes.begin_naming({stack.slot for stack in raw})
         named = [(self.targets[each.slot], each) for each in raw if each.slot in self.targets]
         stacks = [self._apply(state, self.namer.name(state, each)) for state, each in named]
@@ -298,6 +309,18 @@ class Collector:
         raw = ((s.slot, s.thread, s.stack, s.value) for s in self.engine.read_sites() if s.slot in self.targets)
         self.heap.read(raw, self.generation)
 
+    def keep_room(self) -> None:
+        """Let sites of which nothing is left give way before the kernel's table of sites is full."""
+        if self._retirement.is_due():
+            self._look_at_sites()
+
+    def _look_at_sites(self, *, is_last: bool = False) -> None:
+        if is_last and self._retirement.is_pressed:
+            self.read_heap()
+        again = self._retirement.look(is_last=is_last)
+        if again:
+            self._name_raw(again)
+
     def snapshot(self, *, final: bool = False) -> Snapshot:
         """Everything as it is now.
 
@@ -305,12 +328,17 @@ class Collector:
             final: The windows are closed: read exact ages from the live set.
         """
         started_ns = time.monotonic_ns()
-        self.name_new_stacks(sweep=True, within_s=_LAST_NAMING_S if final else _NAMING_S)
+        elapsed_s = self.elapsed_s()
+        within_s = _NAMING_S
+        if not final:
+            self._retirement.read()
+        else:
+            self._look_at_sites(is_last=True)
+            within_s = _LAST_NAMING_PRESSED_S if self._retirement.is_pressed else _LAST_NAMING_S
+        self.name_new_stacks(sweep=True, within_s=within_s)
         self.runtimes.name_threads()
         counters = self._snapshots.read_counters(self.engine)
         self._resync_after_loss(counters[abi.Counter.LOST_EVENTS])
-        elapsed_s = self.elapsed_s()
-        self.read_heap()
         moment = Moment(
             started_ns, elapsed_s, self.generation, counters, self.n_unnamed, is_sampled=self.is_sampled, is_final=final
         )

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -16,26 +16,32 @@ from nativeleak.engines.bpf.allocators import AllocatorProbes
 from nativeleak.engines.bpf.budget.calibration import Calibration
 from nativeleak.engines.bpf.budget.controller import BudgetController
 from nativeleak.engines.bpf.budget.governor import EXACT, Governor, Plan
-from nativeleak.engines.bpf.budget.memory import limits_within, read_possible_cpus
+from nativeleak.engines.bpf.budget.memory import limits_in_group, limits_within, read_possible_cpus
 from nativeleak.engines.bpf.collector import Collector
+from nativeleak.engines.bpf.debuggers import debugged, wait_for_debuggers
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Limits, Loader, Programs
 from nativeleak.engines.bpf.targets import TargetState
+from nativeleak.engines.bpf.vanished import LOST, VanishedProbes
 from nativeleak.engines.options import TraceOptions, Unwind
 from nativeleak.engines.registry import coverage_of
 from nativeleak.errors import CannotTraceError, MendableError, NativeleakError
 from nativeleak.model import Level, Snapshot, TargetInfo, Window
 from nativeleak.probes.wrappers import find_wrappers
-from nativeleak.process import procfs
+from nativeleak.process import hazards, procfs
+from nativeleak.process.cgroups import tightest_shared_group
 from nativeleak.process.check import TargetFacts, check_target
 from nativeleak.process.mapped import executable_objects
 from nativeleak.process.pidns import read_inner_pid_namespace
+from nativeleak.process.shortage import describe_room
 from nativeleak.runtimes.frames import headline_frame
 from nativeleak.unwind.tables import UnwindTables
 
 _IDLE_S: Final = 0.5
 _CONSUME_S: Final = 0.05
 """Longest time for events between two looks at everything else; a target may make them without pause."""
+_SNAPSHOT_CONSUME_S: Final = 0.2
+"""The same before a snapshot, which holds what has happened up to now; a full ring buffer takes about as long."""
 _NAMING_S: Final = 0.02
 """Longest time for names of new stacks between two looks at everything else."""
 _NAMING_SHARE: Final = 0.1
@@ -43,7 +49,7 @@ _NAMING_SHARE: Final = 0.1
 
 With a budget no more than that.
 """
-_SHOWN: Final = frozenset({"exec", "oom", "killed", "exit", "resync", "level", "memory", "unseen"})
+_SHOWN: Final = frozenset({LOST, "debugger", "exec", "oom", "killed", "exit", "resync", "level", "memory", "unseen"})
 """Words of notes that the user reads at once."""
 
 
@@ -73,15 +79,23 @@ class BpfEngine:
         self._controller: BudgetController | None = None
         self._allocators: AllocatorProbes | None = None
         self._windows: tuple[Window, ...] = ()
+        self._has_waited = False
         self._uses_tables = options.unwind is not Unwind.FP and arch.here().has_tables and loader is Loader.LIBBPF
         facts = [_check(info.pid) for info in targets]
-        limits = _limits(options)
+        if not options.maps_only:
+            _refuse_hazards(info.pid for info in targets)
+        limits, self._room_note = _limits(options)
         with contextlib.ExitStack() as stack:
             self.programs = stack.enter_context(Programs(limits, self._on_event, options.modes, loader, options.calls))
             # A caller of munmap takes a sixth of what a site does: inside a bound they get a part of the sites' share.
-            n_unmap_sites = limits.n_sites // 4 if options.budget.max_memory_bytes else limits.n_sites
-            self.collector = Collector(self.programs, sink.add_stacks, self._on_note, headline_frame, n_unmap_sites)
+            is_bounded = bool(options.budget.max_memory_bytes or self._room_note)
+            n_unmap_sites = limits.n_sites // 4 if is_bounded else limits.n_sites
+            self.collector = Collector(
+                self.programs, sink.add_stacks, self._on_note, headline_frame, n_unmap_sites, limits=limits
+            )
             stack.callback(self.collector.close)
+            self._vanished = VanishedProbes(self.programs.groups, self._on_note)
+            stack.callback(self._vanished.close)
             self.tables = UnwindTables(self.programs, self._on_note)
             stack.callback(self.tables.close)
             for info, each in zip(targets, facts, strict=True):
@@ -130,7 +144,15 @@ class BpfEngine:
 
     def start(self) -> None:
         """Attach, measure what probes cost here, and open the windows."""
-        self._allocators = AllocatorProbes(self.programs, self._before_probing, self._on_note, self._options.returns)
+        self._allocators = AllocatorProbes(
+            self.programs,
+            self._vanished,
+            self.collector.elapsed_s,
+            self._before_probing,
+            self._on_note,
+            self._options.returns,
+        )
+        self._refuse_filtered(self._allocators)
         for state in self._states:
             target = abi.Target(
                 min_size=self._options.min_size,
@@ -158,6 +180,20 @@ class BpfEngine:
             self._probe_new_objects(state)
         for note in self.programs.notes:
             self._on_note("engine", note)
+        if self._room_note:
+            self._on_note("memory", self._room_note)
+
+    def _refuse_filtered(self, allocators: AllocatorProbes) -> None:
+        """Refuse targets under a seccomp filter where such a filter denies return probes.
+
+        Raises:
+            CannotTraceError: There is one.
+        """
+        if self._options.maps_only or arch.here() is not arch.X86_64:
+            return
+        filtered = [state.facts.pid for state in self._states if hazards.has_filter(state.facts.pid)]
+        if filtered and not allocators.survives_filter():
+            raise hazards.filter_hazard().refusal(filtered[0])
 
     def _before_probing(self, slot: int, key: tuple[str, int]) -> None:
         """The first stacks of an object should go by its table."""
@@ -176,7 +212,9 @@ class BpfEngine:
             plan = Plan(Level.SYSCALLS)
         elif self._calibration is not None:
             governor = Governor(budget.max_overhead_pct or math.inf, allocators.costs(self._calibration), plan)
-        return BudgetController(self.programs, self.collector, budget, plan, governor, self._on_note)
+        return BudgetController(
+            self.programs, self.collector, budget, plan, governor, self._on_note, self._has_debugger
+        )
 
     # Along the way
 
@@ -189,6 +227,7 @@ class BpfEngine:
                 state.symbolizer.refresh_maps()
                 self.tables.refresh(state.slot)
                 self._probe_new_objects(state)
+        collector.keep_room()
         self._name_new_stacks()
         controller.look()  # each of these may take as long as a look is apart from a glance
         for slot, addresses in collector.namer.interrupted.items():
@@ -249,29 +288,53 @@ class BpfEngine:
 
     def snapshot(self, *, final: bool = False) -> Snapshot:
         """Everything as it is now; the last one with exact ages where that takes no long time."""
+        self.programs.consume(_SNAPSHOT_CONSUME_S)
+        if not final:
+            self._look_for_vanished()
         snapshot = self.collector.snapshot(final=final)
         hit_ns = self._calibration.hit_ns if self._calibration is not None else 0.0
         windows = self._windows if final else self.controller.windows()
-        return replace(snapshot, probe_cost_ns=hit_ns, windows=windows)
+        counters = {**snapshot.counters, "probes_lost": self._vanished.n_lost}
+        return replace(snapshot, counters=counters, probe_cost_ns=hit_ns, windows=windows)
+
+    def _look_for_vanished(self) -> None:
+        self._vanished.look(self.elapsed_s, [state.slot for state in self._states if not state.is_over])
 
     # The end
 
     def stop(self) -> None:
         """Close the windows and take the probes away."""
+        self._look_for_vanished()
         for state in self._states:
             self.programs.close_window(state.slot)
         self._windows = self.controller.windows()
         self.controller.close()
+        self._wait_for_debuggers()
         started_s = time.monotonic()
         self.programs.detach()
         self._on_note("engine", f"detached the allocator probes in {1000 * (time.monotonic() - started_s):.0f} ms")
         self.programs.consume()
 
+    def _wait_for_debuggers(self) -> None:
+        """Once, before the probes go."""
+        if self._allocators is not None and not self._has_waited and not self._options.maps_only:
+            self._has_waited = True
+            wait_for_debuggers(self._running_pids(), self._on_note)
+
+    def _has_debugger(self) -> bool:
+        return bool(debugged(self._running_pids()))
+
+    def _running_pids(self) -> list[int]:
+        return [state.facts.pid for state in self._states if not state.is_over]
+
     def close(self) -> None:
         """Take everything out of the kernel, and close the targets' files."""
+        self._wait_for_debuggers()
         if self._controller is not None:
             self._controller.close()
         self._resources.close()
+        if self._allocators is not None:
+            self._allocators.close()
 
     def _on_event(self, event: abi.Event) -> None:
         self.collector.on_event(event)
@@ -280,12 +343,24 @@ class BpfEngine:
         self._sink.note(what, text, is_shown=what in _SHOWN)
 
 
-def _limits(options: TraceOptions) -> Limits:
-    bound_bytes = options.budget.max_memory_bytes
-    return (
-        limits_within(options.limits, bound_bytes, procfs.read_rss(os.getpid()), read_possible_cpus())
-        if bound_bytes
-        else options.limits
+def _limits(options: TraceOptions) -> tuple[Limits, str]:
+    """Sizes of the maps inside ``--max-memory`` and a memory group shared with a target; what to say of the latter.
+
+    Raises:
+        NativeleakError: Not even the smallest fit.
+    """
+    limits, bound_bytes, n_cpus = options.limits, options.budget.max_memory_bytes, read_possible_cpus()
+    if bound_bytes:
+        limits = limits_within(limits, bound_bytes, procfs.read_rss(os.getpid()), n_cpus)
+    group = tightest_shared_group(options.pids)
+    if group is None:
+        return limits, ""
+    fitting = limits_in_group(limits, group, n_cpus)
+    if fitting == limits:
+        return limits, ""
+    return fitting, (
+        f"{describe_room(group)}, which the target shares: kernel maps hold at most {fitting.n_allocations}"
+        f" allocations and {fitting.n_sites} sites"
     )
 
 
@@ -304,6 +379,18 @@ def _check(pid: int) -> TargetFacts:
             "run nativeleak on the host, or in the target's own PID namespace",
         )
     return facts
+
+
+def _refuse_hazards(pids: Iterable[int]) -> None:
+    """Refuse processes that probes in allocator functions may end.
+
+    Raises:
+        CannotTraceError: There is one.
+    """
+    for pid in pids:
+        hazard = hazards.find_hazard(pid)
+        if hazard is not None:
+            raise hazard.refusal(pid)
 
 
 def _set_wrappers(target: abi.Target, pid: int) -> None:

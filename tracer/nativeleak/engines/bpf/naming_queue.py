@@ -42,6 +42,18 @@ class NamingQueue:
         """Stacks that were found without an event; those that wait already keep their place."""
         self._keys.update(dict.fromkeys(keys))
 
+    def discard(self, key: int) -> bool:
+        """Take a stack out that needs no name any more; returns whether it was waiting."""
+        if key not in self._keys:
+            return False
+        del self._keys[key]
+        return True
+
+    def put_first(self, keys: Iterable[int]) -> None:
+        """Let some of those that wait have their turn before the others."""
+        first = {key: None for key in keys if key in self._keys}
+        self._keys = first | self._keys
+
     def batches(self, within_s: float) -> Iterator[Sequence[int]]:
         """Stacks to name together, until none waits or the time is over; the rest waits for the next call.
 
@@ -54,7 +66,7 @@ class NamingQueue:
             keys = list(itertools.islice(self._keys, _NAMED_TOGETHER))
             yield keys
             for key in keys:
-                del self._keys[key]
+                self._keys.pop(key, None)
         if not self._keys:
             self._unseen_code.clear()
 

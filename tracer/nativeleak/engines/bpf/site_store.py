@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from nativeleak.engines.bpf.kernel import abi
@@ -23,6 +23,10 @@ _CACHE_BATCH: Final = 1 << 8
 _TAKEN: Final = struct.pack("=Q", 1)
 _FREE: Final = bytes(8)
 _WORD: Final = (1 << 64) - 1
+_ZERO_INDEX: Final = bytes(4)
+_COUNT: Final = struct.Struct("=Q")
+_MARKED: Final = struct.Struct("=QIIII")
+_MARKED_BYTES: Final = ctypes.sizeof(abi.MarkedSites)
 
 MAP_NAMES: Final = ("site_cache_used", "site_cache_keys", "site_cache")
 
@@ -50,6 +54,7 @@ class SiteStore:
         self._keys = take("site_cache_keys", 4, _KEY.size)
         self._cache = take("site_cache", 4, _SITE_BYTES)
         self._rest = take("sites", _KEY.size, _SITE_BYTES)
+        self._marked = take("marked_sites", 4, _MARKED_BYTES)
 
     def add_others(self, slot: int) -> None:
         """Make the site for what finds no room, or no stack."""
@@ -69,13 +74,35 @@ class SiteStore:
                 if stack:
                     yield RawSite(slot, thread, stack, bytes(values[i * _SITE_BYTES : (i + 1) * _SITE_BYTES]))
 
-    def delete(self, slot: int, thread: int, stack: int) -> None:
-        """Drop a site of which nothing is outstanding and whose thread is gone."""
-        key = _KEY.pack(stack, thread, slot)
-        place = _INDEX.pack(cache_index(slot, thread, stack))
-        if self._keys.lookup(place) != key:
-            self._rest.delete(key)
-            return
+    def mark(self, sites: Sequence[tuple[int, int, int, int]], run: Callable[[], None]) -> None:
+        """Change ``check`` of sites where they are: (slot, thread, stack, new value).
+
+        Args:
+            run: Runs the program ``on_retire``.
+        """
+        for start in range(0, len(sites), abi.RETIRING_SITES):
+            part = sites[start : start + abi.RETIRING_SITES]
+            words = b"".join(_MARKED.pack(stack, thread, slot, check, 0) for slot, thread, stack, check in part)
+            self._marked.update(_ZERO_INDEX, (_COUNT.pack(len(part)) + words).ljust(_MARKED_BYTES, b"\0"))
+            run()
+
+    def delete(self, sites: Sequence[tuple[int, int, int]]) -> None:
+        """Drop sites of which nothing is outstanding and on which nothing is booked any more: (slot, thread, stack).
+
+        The thread of each is gone, or it is marked with ``abi.RETIRING`` and the programs of that moment have ended.
+        """
+        cached: dict[bytes, int] = {}
+        for numbers, keys, n in self._keys.batches():
+            found = (bytes(keys[i * _KEY.size : (i + 1) * _KEY.size]) for i in range(n))
+            cached.update(zip(found, (i for (i,) in _INDEX.iter_unpack(numbers[: n * _INDEX.size])), strict=True))
+        wanted = [_KEY.pack(stack, thread, slot) for slot, thread, stack in sites]
+        self._rest.delete_many([key for key in wanted if key not in cached])
+        for key in wanted:
+            if key in cached:
+                self._free(_INDEX.pack(cached[key]))
+
+    def _free(self, place: bytes) -> None:
+        """Make an entry of the cache free."""
         # Nobody looks for it any more, and nobody takes the place before its state is free.
         self._states.update(place, _TAKEN)
         self._keys.update(place, bytes(_KEY.size))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -38,8 +38,8 @@ class Kernel(Protocol):
     def read_live(self) -> Iterator[tuple[memoryview, memoryview, int]]:
         """Chunks of the live set: keys, values, how many."""
 
-    def delete_site(self, slot: int, thread: int, stack: int) -> None:
-        """Drop a site of which nothing is outstanding and whose thread is gone."""
+    def delete_sites(self, sites: Sequence[tuple[int, int, int]]) -> None:
+        """Drop sites of which nothing is outstanding: (slot, thread, stack)."""
 
     def map_memory_bytes(self) -> int:
         """Kernel memory that the maps take."""
@@ -121,6 +121,7 @@ class SnapshotBuilder:
             target_cpu_s=sum(state.read_cpu() for state in states),
             tracer_cpu_s=round(usage.ru_utime + usage.ru_stime, 3),
             tracer_max_rss_bytes=procfs.read_peak_rss(os.getpid()),
+            dropped=self._heap.take_dropped(),
             unmapped=tuple(row for state in states for row in state.space.unmaps.totals(state.slot)),
         )
 
@@ -160,8 +161,8 @@ class SnapshotBuilder:
         ended = self._threads.ended
         if not ended:
             return
-        for key in self._heap.retire(ended.__contains__):
-            kernel.delete_site(key.slot, key.thread_uid, key.stack_key)
+        if gone := self._heap.retire(ended.__contains__):
+            kernel.delete_sites([(key.slot, key.thread_uid, key.stack_key) for key in gone])
         for state in self._targets.values():
             for totals in state.space.retire(state.slot, ended):
                 where = (state.slot, totals.key.kind, totals.owner)
@@ -183,6 +184,7 @@ class SnapshotBuilder:
         counters["unmap_sites_full"] = sum(s.space.unmaps.n_without_row for s in states)
         counters["resync_unknown_bytes"] = sum(s.space.resync_unknown_bytes for s in states)
         counters["uncertain_bytes"], counters["uncertain_allocations"] = self._heap.written_off
+        counters["sites_retired"] = self._heap.n_retired
         counters["kernel_map_bytes"] = kernel.map_memory_bytes()
         return counters
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap
@@ -13,6 +14,25 @@ from nativeleak.engines.bpf.raw import RawStack, raw_stack
 _U64: Final = struct.Struct("=Q")
 _U32: Final = struct.Struct("=I")
 _CHUNK_KEY: Final = struct.Struct("=QII")
+
+
+class DroppedStack(NamedTuple):
+    """A stack that was taken out without being looked at.
+
+    Attributes:
+        facts: ``struct nl_stack``.
+        frames: ``struct nl_frame``, one after the other; more than are used.
+    """
+
+    key: int
+    facts: bytes
+    frames: bytes
+
+    def parsed(self) -> RawStack:
+        """The stack itself."""
+        facts = abi.StackStruct.from_buffer_copy(self.facts)
+        words = struct.unpack(f"={len(self.frames) // 8}Q", self.frames)
+        return raw_stack(self.key, facts, words[: 2 * min(facts.n, facts.depth)])
 
 
 class StackStore:
@@ -45,6 +65,26 @@ class StackStore:
             words.extend(struct.unpack(f"={len(frames) // 8}Q", frames))
             self._frames.delete(chunk_key)
         return raw_stack(key, facts, words[: 2 * n_kept])
+
+    def drop(self, keys: Sequence[int]) -> dict[int, DroppedStack]:
+        """Take new stacks out, and let each come again as a new one with the next site that has it."""
+        dropped: dict[int, DroppedStack] = {}
+        chunk_keys: list[bytes] = []
+        for key in keys:
+            value = self._stacks.lookup(_U64.pack(key))
+            if value is None:
+                continue
+            facts = abi.StackStruct.from_buffer_copy(value)
+            n_chunks = -(-min(facts.n, facts.depth) // abi.CHUNK_FRAMES)
+            its_keys = [_CHUNK_KEY.pack(key, chunk, 0) for chunk in range(n_chunks)]
+            frames = [each for each in map(self._frames.lookup, its_keys) if each is not None]
+            chunk_keys += its_keys
+            if len(frames) == n_chunks:
+                dropped[key] = DroppedStack(key, value, b"".join(frames))
+        # Frames first: whoever finds the stack gone stores all of it again.
+        self._frames.delete_many(chunk_keys)
+        self._stacks.delete_many([_U64.pack(key) for key in dropped])
+        return dropped
 
     def peek(self, key: int) -> tuple[int, list[int]] | None:
         """Slot and frame words of a new stack, which stays in the store; None when it was taken before."""

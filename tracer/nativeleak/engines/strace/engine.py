@@ -24,6 +24,7 @@ from nativeleak.engines.userspace import TracedProcess, UserspaceEngine, snapsho
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.model import Frame, Snapshot, Stack, StackCoverage, TargetEnd, TargetInfo
 from nativeleak.process import procfs
+from nativeleak.process.hazards import name_process, read_tracer
 from nativeleak.runtimes.registry import jit_kind
 from nativeleak.symbols.resolver import Symbolizer
 
@@ -232,14 +233,10 @@ def refuse_traced(pid: int) -> None:
     Raises:
         CannotTraceError: Somebody does.
     """
-    tracer = int(procfs.read_status(pid).get("TracerPid", "0") or 0)
+    tracer = read_tracer(pid)
     if tracer:
-        try:
-            name = procfs.read_comm(tracer)
-        except NativeleakError:
-            name = "?"
         raise CannotTraceError(
-            f"tracing PID {pid} by strace failed: process {tracer} ({name}) traces it already",
+            f"tracing PID {pid} by strace failed: {name_process(tracer)} traces it already",
             "a process can have one tracer or debugger only: end that one, or trace with --engine pmap",
         )
 

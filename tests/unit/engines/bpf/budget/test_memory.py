@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
 
 import pytest
 
 from nativeleak.engines.bpf.budget.memory import (
     ENTRY_OVERHEAD_BYTES,
     fixed_map_bytes,
+    limits_in_group,
     limits_within,
     parse_cpus,
     read_possible_cpus,
 )
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Limits
-from nativeleak.errors import UsageError
+from nativeleak.errors import MendableError, UsageError
+from nativeleak.process.cgroups import MemoryGroup
 
 RSS = 30 << 20
 N_CPUS = 2
@@ -71,3 +74,25 @@ def test_parse_cpus_refuses_what_is_no_list(text: str):
 
 def test_read_possible_cpus_has_all_that_may_be_used_here():
     assert read_possible_cpus() >= len(os.sched_getaffinity(0))
+
+
+def group_with_room(room_bytes: int) -> MemoryGroup:
+    return MemoryGroup(Path("/g"), 1 << 40, (1 << 40) - room_bytes, 0)
+
+
+@pytest.mark.parametrize("room", [40 << 20, 100 << 20, 1 << 30])
+def test_limits_in_a_group_fit_and_leave_a_quarter_of_the_room_to_the_target(room: int):
+    asked = Limits(n_allocations=1 << 27, n_sites=1 << 22)
+    limits = limits_in_group(asked, group_with_room(room), N_CPUS)
+    assert taken(limits) + fixed_map_bytes(N_CPUS) + limits.ring_bytes < 0.75 * room
+    assert 1000 <= limits.n_allocations < asked.n_allocations
+
+
+def test_limits_in_a_group_with_room_are_those_asked_for():
+    assert limits_in_group(Limits(), group_with_room(4 << 30), N_CPUS) == Limits()
+
+
+def test_group_too_full_for_the_least_tables_is_refused_with_both_figures():
+    with pytest.raises(MendableError, match=r"/g has 20 MiB left of .* smallest tables take 29\.9 MiB") as caught:
+        limits_in_group(Limits(), group_with_room(20 << 20), N_CPUS)
+    assert "run nativeleak outside of the group" in caught.value.remedy

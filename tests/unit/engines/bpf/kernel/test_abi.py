@@ -27,6 +27,8 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "nl_live": abi.Live,
     "nl_mapping": abi.Mapping,
     "nl_mappings": abi.Mappings,
+    "nl_marked_site": abi.MarkedSite,
+    "nl_marked_sites": abi.MarkedSites,
     "nl_site": abi.Site,
     "nl_site_key": abi.SiteKeyStruct,
     "nl_slice": abi.Slice,

@@ -48,8 +48,8 @@ class NoPrograms:
 class Recorder:
     """A way that notes what it is to attach, with the steps of another."""
 
-    def __init__(self, like: UprobeWay, refuses: int = 0) -> None:
-        self._like, self._refuses = like, refuses
+    def __init__(self, like: UprobeWay, refuses: int = 0, after: int = 0) -> None:
+        self._like, self._refuses, self._after = like, refuses, after
         self.attached: list[tuple[Step, Sequence[Place]]] = []
         self.detached: list[Step] = []
 
@@ -78,7 +78,7 @@ class Recorder:
     def attach(self, loaded: ProgramSource, step: Step, pid: int, path: str, places: Sequence[Place]) -> list[Close]:
         assert isinstance(loaded, NoPrograms)
         assert (pid, path) == (17, "/lib/libc.so.6")
-        if self._refuses:
+        if self._refuses and len(self.attached) >= self._after:
             raise OSError(self._refuses, "refused")
         self.attached.append((step, places))
         return [lambda: self.detached.append(step)]
@@ -242,3 +242,25 @@ def test_attach_refused_error_names_the_object_and_the_remedy(
         attach(Recorder(SessionLinks(), refuses=number))
     assert caught.value.what.startswith("probing the allocator functions of libc.so.6 failed: ")
     assert remedy in caught.value.remedy
+
+
+def test_attach_refused_in_the_middle_takes_back_what_was_attached() -> None:
+    way = Recorder(MultiLinks(), refuses=errno.ENOENT, after=3)
+    probes = FunctionProbes(way, NoPrograms())
+    with pytest.raises(CannotTraceError):
+        probes.attach(3, 17, "/lib/libc.so.6", "libc.so.6", Plan(tuple(PLACED)))
+    assert len(way.attached) == 3
+    assert sorted(way.detached) == sorted(step for step, _ in way.attached)
+    assert len(probes.groups) == 0
+
+
+def test_attach_anew_detaches_and_attaches_the_owners_probes_of_wanted_groups() -> None:
+    way = Recorder(SessionLinks())
+    probes = attach(way)
+    probes.groups.want(FREES_ONLY)
+    before, way.detached = list(way.attached), []
+    probes.groups.attach_anew((3, "/lib/libc.so.6"))
+    assert way.attached == [*before, before[0], before[1]]
+    assert sorted(way.detached) == sorted([before[0][0], before[1][0]])
+    probes.groups.attach_anew((4, "/lib/libc.so.6"))
+    assert len(way.attached) == len(before) + 2

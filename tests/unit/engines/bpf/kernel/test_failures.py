@@ -10,6 +10,7 @@ import pytest
 from nativeleak.engines.bpf.kernel.abi import MissingFeature
 from nativeleak.engines.bpf.kernel.failures import load_error, tracepoint_error
 from nativeleak.engines.bpf.kernel.features import NOTHING_MISSING
+from nativeleak.errors import MendableError
 
 
 def test_load_error_forbidden_names_the_capabilities() -> None:
@@ -26,6 +27,7 @@ def test_load_error_before_5_11_names_the_bound_on_locked_memory(
     error = load_error(OSError(errno.EPERM, "refused"), MissingFeature.ATOMICS, [], needs_btf=True)
     assert ("64 KiB" in error.what) is is_named
     assert ("ulimit -l unlimited" in error.remedy) is is_named
+    assert isinstance(error, MendableError) is is_named
 
 
 def test_load_error_other_gives_the_last_that_libbpf_said() -> None:

@@ -65,6 +65,7 @@ class BudgetController:
         plan: What the user wants, where there is no governor.
         governor: None where nothing is known of what probes cost here.
         on_note: Gets (word, sentence) for the recording.
+        is_held: Whether no probe may be detached now: a debugger is attached to a target.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class BudgetController:
         plan: Plan,
         governor: Governor | None,
         on_note: Callable[[str, str], None],
+        is_held: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._is_held = is_held
         self._engine, self._collector, self._governor = engine, collector, governor
         self._plan, self._sample_above, self._on_note = plan, budget.sample_above, on_note
         self._is_partial = False
@@ -126,7 +129,9 @@ class BudgetController:
         if now_s - self._looked_s < LOOK_S and not self.is_burst():
             return
         load = self._measure(now_s)
-        plan = self._governor.decide(now_s, load) if self._governor is not None else None
+        if self._governor is None or self._is_held():
+            return
+        plan = self._governor.decide(now_s, load)
         if plan is not None:
             self._go(plan, now_s)
 

@@ -11,6 +11,8 @@ from typing import Final
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Limits
 from nativeleak.errors import UsageError
+from nativeleak.process.cgroups import MemoryGroup
+from nativeleak.process.shortage import no_room_error
 from nativeleak.units import format_bytes
 
 ENTRY_OVERHEAD_BYTES: Final = 90
@@ -25,6 +27,8 @@ what is found without a search, unwind tables of some objects."""
 _FIXED_MAP_CPUS: Final = 2
 SCRATCH_BYTES: Final = 19768
 """``struct scratch`` of scratch.bpf.h: the buffer of one stack walk, of which each processor has several."""
+_GROUP_SHARE: Final = 0.75
+"""Of the room in a memory group that the target is in too."""
 _MIN_ALLOCATIONS: Final = 1000
 _MIN_SITES: Final = 256
 _MIN_THREADS: Final = 64
@@ -54,6 +58,10 @@ _TABLES: Final = (
     _Table("n_stacks", 8 + 4 + ENTRY_OVERHEAD_BYTES, _MIN_STACKS),
     _Table("n_threads", 4 + abi.THREAD_BYTES + ENTRY_OVERHEAD_BYTES, _MIN_THREADS),
 )
+
+
+_LEAST_BYTES: Final = sum(table.least * table.entry_bytes for table in _TABLES)
+"""What the smallest tables take."""
 
 
 def fixed_map_bytes(n_cpus: int) -> int:
@@ -100,7 +108,7 @@ def limits_within(limits: Limits, bound_bytes: int, rss_bytes: int, n_cpus: int)
     """
     # The ring is mapped twice here, and the kernel has it once.
     given_bytes = rss_bytes + _RECORDER_BYTES + fixed_map_bytes(n_cpus) + 3 * limits.ring_bytes
-    least_bytes = given_bytes + sum(table.least * table.entry_bytes for table in _TABLES)
+    least_bytes = given_bytes + _LEAST_BYTES
     if bound_bytes < least_bytes:
         raise UsageError(
             f"--max-memory {format_bytes(bound_bytes)} is too little: the recorder and its smallest tables take "
@@ -108,7 +116,32 @@ def limits_within(limits: Limits, bound_bytes: int, rss_bytes: int, n_cpus: int)
             f"give at least --max-memory {-(-least_bytes >> 20)}M"
             + (", or a smaller --ring-size" if limits.ring_bytes > 1 << 20 else ""),
         )
-    for_tables = bound_bytes - given_bytes
+    return _sized(limits, bound_bytes - given_bytes)
+
+
+def limits_in_group(limits: Limits, group: MemoryGroup, n_cpus: int) -> Limits:
+    """Limits under which what recorder and maps still take fits into a memory group that the target is in too.
+
+    A quarter of the room stays the target's.
+
+    Args:
+        limits: What was asked for: no limit gets larger.
+        group: With what the recorder takes already charged to it, or to no group.
+        n_cpus: Processors that the machine may have: ``read_possible_cpus``.
+
+    Raises:
+        MendableError: Not even the least tables fit.
+    """
+    # A page of the ring is charged once, however often it is mapped.
+    given_bytes = _RECORDER_BYTES + fixed_map_bytes(n_cpus) + limits.ring_bytes
+    least_bytes = given_bytes + _LEAST_BYTES
+    if group.room_bytes < least_bytes:
+        raise no_room_error(group, least_bytes, "the recorder and its smallest tables")
+    return _sized(limits, int(group.room_bytes * _GROUP_SHARE) - given_bytes)
+
+
+def _sized(limits: Limits, for_tables: int) -> Limits:
+    """Limits with every table in its share of so many bytes, none below its least."""
     sizes = {
         table.field: min(
             getattr(limits, table.field), max(table.least, int(for_tables * _SHARES[table.field] / table.entry_bytes))

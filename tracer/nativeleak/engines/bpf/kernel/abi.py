@@ -38,6 +38,12 @@ SLICE_SHIFT: Final = 10
 SLOT_SHIFT: Final = 56
 ADDRESS_MASK: Final = (1 << SLOT_SHIFT) - 1
 IN_ALLOCATOR: Final = 1
+RETIRING: Final = 0x52455449
+"""``check`` of a site that is about to be deleted."""
+TWIN: Final = 1 << 31
+"""Set in the thread of the site that stands in for one that is about to be deleted."""
+RETIRING_SITES: Final = 256
+"""Sites that one run of ``on_retire`` marks."""
 
 
 class Counter(IntEnum):
@@ -212,6 +218,18 @@ class SiteKeyStruct(ctypes.Structure):
     """``struct nl_site_key``."""
 
     _fields_ = (("stack", ctypes.c_uint64), ("thread", ctypes.c_uint32), ("slot", ctypes.c_uint32))
+
+
+class MarkedSite(ctypes.Structure):
+    """``struct nl_marked_site``."""
+
+    _fields_ = (("key", SiteKeyStruct), ("check", ctypes.c_uint32), ("pad", ctypes.c_uint32))
+
+
+class MarkedSites(ctypes.Structure):
+    """``struct nl_marked_sites``."""
+
+    _fields_ = (("n", ctypes.c_uint64), ("sites", MarkedSite * RETIRING_SITES))
 
 
 class Slice(ctypes.Structure):

@@ -47,9 +47,9 @@ class FunctionProbes:
             plan: Which functions, where in them, and how their ends are seen.
 
         Raises:
-            CannotTraceError: The kernel refuses; the error says what may be the matter.
+            CannotTraceError: The kernel refuses; the error says what may be the matter. None of them is attached then.
         """
-        numbers = self._number_functions(slot, plan.placed)
+        numbers, n_before = self._number_functions(slot, plan.placed), len(self.groups)
         jobs = [
             (step, group, [Place(p.offset, _cookie(slot, p, numbers.get(p.offset, 0))) for p in probes])
             for step, group, probes in self._jobs(plan.placed)
@@ -60,16 +60,16 @@ class FunctionProbes:
             for step, group, places in jobs:
                 if places:
                     attach = functools.partial(self._way.attach, self._loaded, step, pid, path, places)
-                    self.groups.add(group, attach)
+                    self.groups.add(group, attach, owner=(slot, path))
         except OSError as error:
+            close_together(self.groups.drop(n_before))
             raise attach_error(name, error) from error
 
     def _jobs(self, placed: Sequence[PlacedProbe]) -> Iterator[tuple[Step, Group, list[PlacedProbe]]]:
         """What to attach, frees first: no block is recorded whose free goes unseen."""
-        yield FREE, Group.FREES, [probe for probe in placed if probe.point.spec.frees]
-        allocations = [probe for probe in placed if not probe.point.spec.frees]
+        yield FREE, Group.FREES, [probe for probe in placed if group_of(probe) is Group.FREES]
         for group in (Group.REALLOCS, Group.ALLOCATIONS):
-            of_group = [p for p in allocations if p.point.spec.reallocates == (group is Group.REALLOCS)]
+            of_group = [probe for probe in placed if group_of(probe) is group]
             for step in self._way.allocation_steps:
                 yield step, group, of_group
 
@@ -114,6 +114,13 @@ class FunctionProbes:
     def detach(self) -> None:
         """Take all of them away: when this returns no allocator program runs any more."""
         close_together(self.groups.drop())
+
+
+def group_of(probe: PlacedProbe) -> Group:
+    """The group of a probe by its kind of call."""
+    if probe.point.spec.frees:
+        return Group.FREES
+    return Group.REALLOCS if probe.point.spec.reallocates else Group.ALLOCATIONS
 
 
 def close_later(closes: Sequence[Close]) -> None:

@@ -28,12 +28,15 @@ PROG_TRACING: Final = 26
 """Kinds of programs: ``enum bpf_prog_type``."""
 
 _PROG_LOAD: Final = 5
+_PROG_TEST_RUN: Final = 10
 _RAW_TRACEPOINT_OPEN: Final = 17
 _LINK_CREATE: Final = 28
 _ENABLE_STATS: Final = 32
 _PERF_EVENT: Final = 41
 _LOG_BYTES: Final = 1 << 20
 _UPROBE_MULTI_RETURN: Final = 1
+_MEMBARRIER_GLOBAL: Final = 1
+"""``MEMBARRIER_CMD_GLOBAL``: waits for an RCU grace period."""
 
 
 def _bpf(command: int, attr: bytes) -> int:
@@ -94,6 +97,26 @@ def _load(
         *(0, attach_type, 0, 0, 0, 0, 0, 0, 0, btf_id),
     )
     return _bpf(_PROG_LOAD, attr)
+
+
+def run_program(prog_fd: int) -> None:
+    """Run a program for raw tracepoints once, here and now; it must not read its context.
+
+    Raises:
+        OSError: EINVAL or EOPNOTSUPP before Linux 5.10.
+    """
+    _bpf(_PROG_TEST_RUN, struct.pack("<I76x", prog_fd))
+
+
+def wait_for_programs() -> None:
+    """Wait until every program that is running now has ended, sleepable ones left out.
+
+    They run inside an RCU read-side section, and membarrier(2) waits for a grace period.
+
+    Raises:
+        OSError: EINVAL where the kernel runs with ``nohz_full``.
+    """
+    system_call(number_of("membarrier"), _MEMBARRIER_GLOBAL, 0, 0)
 
 
 def run_statistics() -> int:

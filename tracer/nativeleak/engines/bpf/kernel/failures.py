@@ -11,8 +11,11 @@ from typing import Final
 from nativeleak.engines.bpf.kernel.abi import MissingFeature
 from nativeleak.engines.bpf.kernel.btf import BTF_PATH
 from nativeleak.errors import CannotTraceError, MendableError
+from nativeleak.process.shortage import own_memory_limit
 
 _LOADING: Final = "loading the BPF programs failed"
+_NO_BTF: Final = "failed to find valid kernel BTF"
+"""What libbpf says if it has no memory for the kernel's types, too; the error is ESRCH then."""
 
 
 class NoLinksError(OSError):
@@ -35,7 +38,7 @@ def load_error(
         bound = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
         # libbpf has tried to lift the bound.
         if MissingFeature.ATOMICS in missing and bound != resource.RLIM_INFINITY:
-            return CannotTraceError(
+            return MendableError(
                 f"{_LOADING}: {why}: before Linux 5.11 BPF maps count as locked memory, of which this process may have"
                 f" {bound >> 10} KiB",
                 "`ulimit -l unlimited` (LimitMEMLOCK=infinity of a service), or run with CAP_SYS_RESOURCE too",
@@ -44,6 +47,10 @@ def load_error(
             f"{_LOADING}: {why}",
             "run as root, or with the capabilities CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
         )
+    limit = own_memory_limit()
+    if limit is not None and any(_NO_BTF in message for message in messages) and BTF_PATH.exists():
+        lack, remedy = limit
+        return MendableError(f"{_LOADING}: {lack}", remedy)
     if needs_btf and not BTF_PATH.exists():
         return CannotTraceError(
             f"{_LOADING}: this kernel does not describe its types: {BTF_PATH} is missing",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -28,6 +28,7 @@ FREES_ONLY: Final = frozenset({Group.FREES, Group.REALLOCS})
 class _Job:
     group: Group
     attach: Callable[[], list[Close]]
+    owner: Hashable
     closes: list[Close] = field(default_factory=list)
 
 
@@ -41,13 +42,16 @@ class ProbeGroups:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def add(self, group: Group, attach: Callable[[], list[Close]]) -> None:
+    def add(self, group: Group, attach: Callable[[], list[Close]], owner: Hashable = None) -> None:
         """Take probes in, and attach them where their group is wanted.
+
+        Args:
+            owner: Probes of one owner can be attached anew.
 
         Raises:
             OSError: As the kernel says.
         """
-        job = _Job(group, attach)
+        job = _Job(group, attach, owner)
         if group in self.wanted:
             job.closes = attach()
         self._jobs.append(job)
@@ -69,6 +73,24 @@ class ProbeGroups:
         for job in self._jobs:
             if job.group in groups and not job.closes:
                 job.closes = job.attach()
+
+    def attach_anew(self, owner: Hashable) -> None:
+        """Detach the probes of one owner and attach them again. Where that fails they are forgotten.
+
+        Raises:
+            OSError: As the kernel says.
+        """
+        jobs = [job for job in self._jobs if job.owner == owner and job.closes]
+        close_together([close for job in jobs for close in job.closes])
+        for job in jobs:
+            job.closes = []
+        try:
+            for job in jobs:
+                job.closes = job.attach()
+        except OSError:
+            self._jobs = [job for job in self._jobs if job.owner != owner]
+            close_together([close for job in jobs for close in job.closes])
+            raise
 
     def drop(self, first: int = 0) -> list[Close]:
         """Forget the probes from the ``first`` on; returns what detaches them."""

@@ -43,6 +43,9 @@ from nativeleak.runtimes.registry import RUNTIMES
 __all__ = ["AttachMode", "Limits", "Loader", "Programs", "SyscallHooks"]
 
 
+_FOR_EVERY_WAY: Final = (errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
 class Loader(StrEnum):
     """Who makes the programs fit this kernel. Only libbpf's can walk by unwind tables and through Java frames."""
 
@@ -98,7 +101,8 @@ class _Ladder:
                 except OSError as error:
                     failure = error
             # EACCES is the verifier's: it refused one program, not us. Those of another way may pass.
-            if failure is not None and failure.errno == errno.EPERM:
+            # What this process lacks, it lacks for every way.
+            if failure is not None and failure.errno in _FOR_EVERY_WAY:
                 break
         raise self._error(failure) from failure
 
@@ -270,9 +274,7 @@ class Programs(Closing):
     def forget_target(self, slot: int) -> None:
         """Drop a target of our own making, with all that was kept of it."""
         tgid = self._targets.remove(slot)
-        for site in list(self.read_sites()):
-            if site.slot == slot:
-                self.delete_site(slot, site.thread, site.stack)
+        self.delete_sites([(slot, site.thread, site.stack) for site in self.read_sites() if site.slot == slot])
         for stack in self.stacks.fetch_all():
             self.stacks.forget(stack.key)
         self._threads.forget(tgid)
@@ -331,9 +333,17 @@ class Programs(Closing):
         """All sites; a site that changes meanwhile may come twice."""
         return self._sites.read()
 
-    def delete_site(self, slot: int, thread: int, stack: int) -> None:
-        """Drop a site of which nothing is outstanding and whose thread is gone."""
-        self._sites.delete(slot, thread, stack)
+    def delete_sites(self, sites: Sequence[tuple[int, int, int]]) -> None:
+        """Drop sites of which nothing is outstanding: ``SiteStore.delete``."""
+        self._sites.delete(sites)
+
+    def mark_sites(self, sites: Sequence[tuple[int, int, int, int]]) -> None:
+        """Change ``check`` of sites: (slot, thread, stack, new value)."""
+        self._sites.mark(sites, lambda: bpf.run_program(self._object.program_fd("on_retire")))
+
+    def wait_for_programs(self) -> None:
+        """Wait until every program that is running now has ended: ``bpf.wait_for_programs``."""
+        bpf.wait_for_programs()
 
     def read_live(self) -> Iterator[tuple[memoryview, memoryview, int]]:
         """Chunks of the live set: keys (u64), values (``struct nl_live``), how many."""

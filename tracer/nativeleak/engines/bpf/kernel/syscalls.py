@@ -145,8 +145,8 @@ class RawHooks:
         return 0
 
 
-RAW_PROGRAMS: Final = frozenset({*_RAW_SYSCALLS, *_RAW_PROCESS_EVENTS})
-"""Programs at raw tracepoints."""
+RAW_PROGRAMS: Final = frozenset({*_RAW_SYSCALLS, *_RAW_PROCESS_EVENTS, "on_retire"})
+"""Programs of the kind for raw tracepoints; ``on_retire`` is attached to none."""
 ALL_PROGRAMS: Final = FentryHooks.programs | TracepointHooks.programs | RawHooks.programs
 """Programs at system calls, of all ways."""
 

@@ -25,7 +25,8 @@ from nativeleak.engines.bpf.kernel.features import NOTHING_MISSING
 from nativeleak.engines.bpf.kernel.instructions import INSTRUCTION, LOAD_64, PSEUDO_MAP_FD
 from nativeleak.engines.bpf.kernel.loaders.bcc_compiler import LIBRARY
 from nativeleak.engines.bpf.kernel.loaders.headers import Headers, find_headers, stubs
-from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap, BpfObject, Libbpf, MapShape, object_path
+from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap, BpfObject, Libbpf, object_path
+from nativeleak.engines.bpf.kernel.loaders.shape import MapShape
 from nativeleak.errors import CannotTraceError
 from nativeleak.runtimes.registry import RUNTIMES
 

@@ -10,14 +10,14 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
 from nativeleak import arch
 from nativeleak.engines.bpf.kernel.abi import MissingFeature
 from nativeleak.engines.bpf.kernel.features import NOTHING_MISSING, without_fetching
+from nativeleak.engines.bpf.kernel.loaders.shape import MapShape
 from nativeleak.errors import CannotTraceError
 
 _LIBRARIES: Final = ("libbpf.so.1",)
@@ -58,6 +58,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
         (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32, _P),
     ),
     "bpf_map_update_batch": (ctypes.c_int, (ctypes.c_int, _P, _P, _P, _P)),
+    "bpf_map_delete_batch": (ctypes.c_int, (ctypes.c_int, _P, _P, _P)),
     "bpf_map_lookup_batch": (ctypes.c_int, (ctypes.c_int, _P, _P, _P, _P, _P, _P)),
     "bpf_map_lookup_and_delete_batch": (ctypes.c_int, (ctypes.c_int, _P, _P, _P, _P, _P, _P)),
     "libbpf_num_possible_cpus": (ctypes.c_int, ()),
@@ -117,14 +118,16 @@ class Libbpf:
     """The library, its functions typed, its messages kept for error reports."""
 
     def __init__(self) -> None:
+        failures: list[OSError] = []
         for name in _LIBRARIES:
             try:
                 library = ctypes.CDLL(name, use_errno=True)
                 break
-            except OSError:
-                continue
+            except OSError as error:
+                failures.append(error)
         else:
-            raise CannotTraceError("libbpf.so.1 was not found on this machine", "apt-get install libbpf1 libelf1")
+            missing = CannotTraceError("libbpf.so.1 was not found on this machine", "apt-get install libbpf1 libelf1")
+            raise missing from failures[0]
         for function, (result, arguments) in _FUNCTIONS.items():
             entry = getattr(library, function)
             entry.restype, entry.argtypes = result, arguments
@@ -238,6 +241,23 @@ class BpfMap:
         check(result, f"delete from {self.name}")
         return True
 
+    def delete_many(self, keys: Sequence[bytes]) -> None:
+        """Remove keys of a hash; those that are not there are passed over.
+
+        Raises:
+            OSError: The kernel refuses; EINVAL before Linux 5.6.
+        """
+        done = 0
+        while done < len(keys):
+            left = keys[done:]
+            n, options = ctypes.c_uint32(len(left)), _BatchOpts(ctypes.sizeof(_BatchOpts), 0, 0)
+            result = self._lib.bpf_map_delete_batch(self.fd, b"".join(left), ctypes.byref(n), ctypes.byref(options))
+            if result == 0:
+                return
+            if result != -errno.ENOENT:
+                check(result, f"delete from {self.name}")
+            done += n.value + 1  # the one after those that were deleted is not there
+
     def clear(self) -> None:
         """Remove all pairs of a hash that nobody else writes to.
 
@@ -299,25 +319,6 @@ class BpfMap:
             if result == -errno.ENOENT:
                 return
             in_batch.value, first = out_batch.value, False
-
-
-@dataclass(frozen=True, slots=True)
-class MapShape:
-    """How a map is made: what ``bpf(2)`` takes.
-
-    Attributes:
-        kind: ``enum bpf_map_type``.
-        key_bytes: Size of a key.
-        value_bytes: Size of a value.
-        n: Most elements; bytes of a ring buffer.
-        flags: ``BPF_F_*``.
-    """
-
-    kind: int
-    key_bytes: int
-    value_bytes: int
-    n: int
-    flags: int
 
 
 class BpfObject:
