@@ -72,7 +72,8 @@ static int n_held;
 static void hold(size_t mib)
 {
 	size_t size = mib << 20;
-	unsigned char *start = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char *start =
+		mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (start == MAP_FAILED || n_held == sizeof(held) / sizeof(held[0]))
 		fail("hold");
@@ -92,7 +93,7 @@ static void check_held(void)
 
 int main(int argc, char **argv)
 {
-	struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+	struct pollfd input = { .fd = STDIN_FILENO, .events = POLLIN };
 	unsigned long operations = 0, mib;
 	char line[64];
 
