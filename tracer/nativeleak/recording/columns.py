@@ -14,8 +14,10 @@ from typing import Final
 
 _MOST: Final = (1 << 63) - 1
 """The largest number that SQLite keeps; totals beyond it are recorded as it."""
-_MOST_S: Final = 1e10
-"""Seconds; no point of time or span is as long: 317 years."""
+_MOST_S: Final = 1e16
+"""Seconds. No span is as long; damaged output of strace adds up to less."""
+_LAST_YEAR_S: Final = 2.5e11
+"""Seconds from 1970 to the year 9892: later ones are no dates for Python."""
 
 _NUMBER: Final = f"typeof({{c}}) = 'integer' AND {{c}} BETWEEN 0 AND {_MOST}"
 _SMALL: Final = f"typeof({{c}}) = 'integer' AND {{c}} BETWEEN 0 AND {(1 << 32) - 1}"
@@ -164,6 +166,18 @@ def parse_seconds(value: str | float) -> float:
     if not math.isfinite(seconds) or abs(seconds) > _MOST_S:
         raise ValueError(f"{seconds} seconds")
     return seconds
+
+
+def parse_moment(value: str) -> float:
+    """A point of time, seconds since 1970.
+
+    Raises:
+        ValueError: It is none, or no date.
+    """
+    moment_s = parse_seconds(value)
+    if abs(moment_s) > _LAST_YEAR_S:
+        raise ValueError(f"the time {moment_s}")
+    return moment_s
 
 
 def parse_number(value: str | int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from nativeleak.engines.registry import coverage_of
 from nativeleak.model import Coverage, Level, StackCoverage, TraceInfo, Window
-from nativeleak.recording.columns import parse_number, parse_seconds, parse_texts
+from nativeleak.recording.columns import parse_moment, parse_number, parse_seconds, parse_texts
 
 
 def trace_values(trace: TraceInfo) -> dict[str, str]:
@@ -64,7 +64,7 @@ def parse_trace_values(values: Mapping[str, str]) -> TraceInfo:
     """
     return TraceInfo(
         version=values["version"],
-        started=parse_seconds(values["started"]),
+        started=parse_moment(values["started"]),
         backend=values["backend"],
         kernel=values["kernel"],
         machine=values["machine"],
