@@ -1,4 +1,4 @@
-"""An engine made up for tests of the loop (``session/``): it observes nothing, and fails where it is told to."""
+"""A made-up engine for tests of the loop (``session/``): it traces nothing, and fails at the step that a test names."""
 
 from __future__ import annotations
 
