@@ -17,7 +17,7 @@ ONLY_BCC = "bcc.bpf.c"
 ARCH = "arch.bpf.h"
 """The only file that may test for a machine."""
 FOR_BCC = {"compat.h": ["-DNATIVELEAK_BCC", "-DNL_BLIND"]}
-"""Header -> what BCC's compiler is told where the kernel has no type information."""
+"""Header -> options of the compiler, as BCC gives them on a kernel without type information."""
 
 
 def compile_alone(path: Path, arch: str) -> str:

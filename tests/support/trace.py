@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -102,17 +102,7 @@ class Trace:
                 raise
 
     def _wait_attached(self, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                line = self._lines.readline(max(0.0, deadline - time.monotonic()))
-            except TimeoutError as error:
-                raise TargetError(f"trace: not attached in {timeout_s} s; stderr: {self.stderr!r}") from error
-            if line is None:
-                raise TargetError(f"trace: ended before it was attached; stderr: {self.stderr!r}")
-            self.stderr += line + "\n"
-            if line.startswith("nativeleak: tracing"):
-                return
+        self._wait_until(lambda line: line.startswith("nativeleak: tracing"), "line about its targets", timeout_s)
 
     def wait_line(self, text: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         """Wait until it has said a line with this text.
@@ -120,16 +110,19 @@ class Trace:
         Raises:
             TargetError: It has not, or has ended.
         """
+        self._wait_until(lambda line: text in line, repr(text), timeout_s)
+
+    def _wait_until(self, is_it: Callable[[str], bool], what: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while True:
             try:
                 line = self._lines.readline(max(0.0, deadline - time.monotonic()))
             except TimeoutError as error:
-                raise TargetError(f"trace: no {text!r} in {timeout_s} s; stderr: {self.stderr!r}") from error
+                raise TargetError(f"trace: no {what} in {timeout_s} s; stderr: {self.stderr!r}") from error
             if line is None:
-                raise TargetError(f"trace: ended without {text!r}; stderr: {self.stderr!r}")
+                raise TargetError(f"trace: ended without {what}; stderr: {self.stderr!r}")
             self.stderr += line + "\n"
-            if text in line:
+            if is_it(line):
                 return
 
     def said(self) -> str:
