@@ -33,10 +33,10 @@ STANDARD: Final[Mapping[str, AllocCall]] = {
 _JEMALLOC: Final[Mapping[str, AllocCall]] = {
     "mallocx": AllocCall.MALLOC,
     "rallocx": AllocCall.REALLOC,
-    "dallocx": AllocCall.FREE,
-    "sdallocx": AllocCall.FREE,
+    "dallocx": AllocCall.DELETE,
+    "sdallocx": AllocCall.DELETE,
 }
-"""Source: include/jemalloc/jemalloc.h."""
+"""Those that may call free are ``DELETE``. Source: include/jemalloc/jemalloc.h."""
 
 _TCMALLOC: Final[Mapping[str, AllocCall]] = {
     "malloc_skip_new_handler": AllocCall.MALLOC,
@@ -70,9 +70,9 @@ _MIMALLOC: Final[Mapping[str, AllocCall]] = {
     },
     "reallocf": AllocCall.REALLOC,
     "reallocn": AllocCall.REALLOCARRAY,
-    "free_size": AllocCall.FREE,
-    "free_aligned": AllocCall.FREE,
-    "free_size_aligned": AllocCall.FREE,
+    "free_size": AllocCall.DELETE,
+    "free_aligned": AllocCall.DELETE,
+    "free_size_aligned": AllocCall.DELETE,
     "new_n": AllocCall.CALLOC,
     "new_realloc": AllocCall.REALLOC,
     "new_reallocn": AllocCall.REALLOCARRAY,
@@ -91,7 +91,7 @@ _MIMALLOC: Final[Mapping[str, AllocCall]] = {
 _TBB: Final[Mapping[str, AllocCall]] = {
     "aligned_malloc": AllocCall.MALLOC,
     "aligned_realloc": AllocCall.REALLOC,
-    "aligned_free": AllocCall.FREE,
+    "aligned_free": AllocCall.DELETE,
 }
 """Source: oneTBB, include/oneapi/tbb/scalable_allocator.h."""
 
@@ -242,9 +242,16 @@ def choose_points(offsets: Mapping[str, int], *, makes_own_new: bool = False) ->
 
 
 def choose_affixed(affix: Affix, offsets: Mapping[str, int]) -> list[ProbePoint]:
-    """Functions of a family to probe."""
-    named = ((affix.name(stem), kind, stem.startswith(("new", "heap_alloc_new"))) for stem, kind in STEMS.items())
-    return _points(named, offsets)
+    """Functions of a family to probe; each that frees may call another one that is probed."""
+    return _points(((affix.name(stem), _nesting(kind), _may_throw(stem)) for stem, kind in STEMS.items()), offsets)
+
+
+def _nesting(kind: AllocCall) -> AllocCall:
+    return AllocCall.DELETE if kind is AllocCall.FREE else kind
+
+
+def _may_throw(stem: str) -> bool:
+    return stem.startswith(("new", "heap_alloc_new"))
 
 
 def _points(named: Iterable[tuple[str, AllocCall, bool]], offsets: Mapping[str, int]) -> list[ProbePoint]:
