@@ -14,7 +14,7 @@ from nativeleak import __version__
 from nativeleak.analysis.certainty import Certainty
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import By
-from nativeleak.model import Frame, Kind, TargetInfo, Window
+from nativeleak.model import Child, Frame, Kind, TargetInfo, Window
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.output import encode_text
 from nativeleak.reports.report import (
@@ -62,6 +62,8 @@ def _report(report: Report) -> Json:
         "sites": [_site(site, selection.by) for site in report.sites.rows],
         "allocator_backing": _totals(report.sums.backing)
         | {"sites": [_site(site, By.SITE_AND_THREAD) for site in report.backing_sites]},
+        "unwatched": [each._asdict() for each in report.unwatched],
+        "children": [_child(child) for child in report.children],
         "unmapped": None if report.unmapped is None else [_unmapped(row) for row in report.unmapped],
     }
 
@@ -160,6 +162,16 @@ def _sampling_error(certainty: Certainty | None) -> Json:
     low, high = certainty.bytes95 if certainty else (0.0, 0.0)
     least, most = certainty.count95 if certainty else (0.0, 0.0)
     return {"sampling_error_bytes": round((high - low) / 2), "sampling_error_count": round((most - least) / 2)}
+
+
+def _child(child: Child) -> Json:
+    return {
+        "pid": child.pid,
+        "comm": child.comm,
+        "rss_bytes": child.rss_bytes,
+        "growth_bytes": child.growth_bytes,
+        "alive": child.is_alive,
+    }
 
 
 def _target(target: TargetInfo) -> Json:

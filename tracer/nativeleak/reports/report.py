@@ -9,7 +9,7 @@ from typing import Final
 from nativeleak.analysis.certainty import Certainty
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import Selection
-from nativeleak.model import Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Window
+from nativeleak.model import Child, Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Unwatched, Window
 from nativeleak.recording import Event
 
 _MIN_EXPLAINED_BYTES: Final = 1 << 20
@@ -247,3 +247,14 @@ class Report:
     counters: Mapping[str, int]
     guessed: Mapping[str, int]
     overhead: Overhead
+
+    @property
+    def unwatched(self) -> tuple[Unwatched, ...]:
+        """Allocators in the targets that are not watched."""
+        return tuple(each for target in self.trace.targets for each in target.unwatched)
+
+    @property
+    def children(self) -> tuple[Child, ...]:
+        """Processes that descend from a target and hold or grew as much as it; largest growth first."""
+        found = [child for target in self.trace.targets for child in target.children if child.holds_as_much]
+        return tuple(sorted(found, key=lambda child: (-child.growth_bytes, -child.rss_bytes, child.pid)))

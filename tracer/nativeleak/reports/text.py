@@ -18,6 +18,7 @@ from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.names import place, printable
 from nativeleak.reports.output import encode_text
 from nativeleak.reports.report import Report, SiteReport
+from nativeleak.reports.text_seen import process_name, saw_everything, watched_lines
 from nativeleak.reports.text_sites import jvm_lines, site_lines
 from nativeleak.reports.text_unmapped import unmap_lines
 from nativeleak.runtimes.frames import headline_frame
@@ -28,7 +29,7 @@ _NO_SNAPSHOT: Final = (
     "unknown: the recording ends before its first snapshot; trace again, for longer than the interval between snapshots"
 )
 _MAX_THREADS: Final = 20
-_ROUTINE: Final = frozenset({"probes", "engine", "unwind", "level", "blind", "unseen"})
+_ROUTINE: Final = frozenset({"probes", "engine", "unwind", "level", "blind", "unseen", "unwatched", "children"})
 """Events of every trace, or that the report states in other words; all are in the JSON report."""
 
 
@@ -77,13 +78,15 @@ def text_lines(report: Report, width: int, max_frames: int | None) -> Iterator[L
 
 def _answer(report: Report, width: int) -> Iterator[Line]:
     started = datetime.fromtimestamp(report.trace.info.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    who = ", ".join(f"{printable(target.comm)} (PID {target.pid})" for target in report.trace.targets)
+    who = ", ".join(map(process_name, report.trace.targets))
     n_snapshots = _count(report.trace.n_snapshots, "snapshot")
     yield Line(f"{who}: traced for {format_duration(report.trace.duration_s)} from {started}, {n_snapshots}", "bold")
     yield Line("")
     for gap in gaps(report):
         if gap.is_loss:
             yield from _labelled("ATTENTION", _sentence(gap), width, "bold red")
+    for label, text, style in watched_lines(report):
+        yield from _labelled(label, text, width, style)
     if not report.trace.n_snapshots:
         yield from _labelled("Outstanding", _NO_SNAPSHOT, width, "bold")
         return
@@ -227,7 +230,12 @@ def _completeness(report: Report, width: int) -> Iterator[Line]:
     yield Line("Completeness", "bold")
     found = gaps(report)
     if not any(gap.is_loss for gap in found):
-        yield Line("  Nothing was lost: every allocation the probes saw is counted.")
+        is_whole = saw_everything(report)
+        yield Line(
+            "  Nothing was lost: every allocation the probes saw is counted."
+            if is_whole
+            else "  What was watched is counted whole; not all was watched, see below and the first lines."
+        )
     for gap in found:
         yield from _wrapped("  - " + _sentence(gap), "    ", width, "red" if gap.is_loss else "")
     if report.sums.backing.outstanding_bytes:
