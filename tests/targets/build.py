@@ -85,6 +85,7 @@ TARGETS = {
     "hostile": Spec("hostile.c"),
     "libhostile.so": Spec("libhostile.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC")),
     "libfamily.so": Spec("libfamily.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC", "-Wl,-Bsymbolic")),
+    "inside": Spec("inside.c", flags=FRAME_POINTERS),
     "liballoc2.so": Spec("liballoc2.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC", "-Wl,-Bsymbolic")),
     "libcalls": Spec("libcalls.c"),
     "librecord.so": Spec("librecord.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC")),

@@ -12,7 +12,9 @@
 
 #define CHUNK_BYTES (1ul << 20)
 #define HEADER_BYTES 16ul
+#ifndef PUBLIC
 #define PUBLIC __attribute__((noinline, visibility("default")))
+#endif
 #define FAMILY(prefix, suffix)                                                           \
 	PUBLIC void *prefix##malloc##suffix(size_t bytes)                                \
 	{                                                                                \
@@ -37,6 +39,8 @@
 		return block;                                                            \
 	}
 
+/* As in an allocator that is built into a program. */
+__attribute__((used)) static const char message[] = "<jemalloc>: made up";
 static char *chunk_next, *chunk_end;
 static volatile size_t given_bytes;
 

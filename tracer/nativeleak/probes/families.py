@@ -122,14 +122,23 @@ PLAIN_NAMES: Final = frozenset({*STANDARD, *_JEMALLOC, *OPERATORS, *_ALLOCATOR_M
 _MAKERS: Final = ("malloc", "mallocx", "malloc_aligned", "aligned_malloc")
 _FREERS: Final = ("free", "sdallocx", "dallocx", "free_size", "aligned_free")
 _PROOFS: Final = (
-    *("mallocx", "rallocx", "sdallocx", "mallctl", "malloc_usable_size", "usable_size", "msize", "mallinfo"),
-    *("mallopt", "malloc_stats", "malloc_trim", "posix_memalign", "memalign", "malloc_aligned", "heap_malloc"),
+    *("mallocx", "rallocx", "sdallocx", "mallctl", "malloc_usable_size", "usable_size", "mallinfo"),
+    *(
+        "mallopt",
+        "malloc_stats",
+        "malloc_trim",
+        "posix_memalign",
+        "memalign",
+        "malloc_aligned",
+        "heap_malloc",
+        "aligned_malloc",
+    ),
 )
 """A family with one of these is an allocator; one without may be a few functions around another allocator."""
 _STANDARD_FOUR: Final = ("malloc", "calloc", "realloc", "free")
 _NOT_THEIRS: Final = frozenset({"_int_", "__minimal_", "__rtld_", "__libc_", "__interceptor_", "___interceptor_"})
 """Affixes inside of C libraries and sanitizers: other arguments, or second names of the standard functions."""
-PARTS: Final = ("mall", "free", "allocx", "memalign", "usable_size", "msize")
+PARTS: Final = ("alloc", "mall", "free", "memalign", "usable_size")
 """Parts of the names that tell families and prove them."""
 
 

@@ -37,7 +37,7 @@ def watched_lines(report: Report) -> Iterator[Labelled]:
         yield Labelled(
             "NOT WATCHED", f"{name}{functions} in {printable(each.object)}: {printable(each.why)}", "bold red"
         )
-    if saw_no_call(report):
+    if saw_no_call(report) and not report.unwatched:
         yield Labelled("NOT WATCHED", _no_call(report), "bold red")
     if report.children:
         yield Labelled("CHILDREN", _children(report), "bold red")
