@@ -86,6 +86,8 @@ TARGETS = {
     "libhostile.so": Spec("libhostile.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC")),
     "libfamily.so": Spec("libfamily.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC", "-Wl,-Bsymbolic")),
     "inside": Spec("inside.c", flags=FRAME_POINTERS),
+    "plugin.so": Spec("plugin.c", flags=(*NO_FRAME_POINTERS, "-shared", "-fPIC")),
+    "plugins": Spec("plugins.c", needs=("plugin.so",)),
     "liballoc2.so": Spec("liballoc2.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC", "-Wl,-Bsymbolic")),
     "libcalls": Spec("libcalls.c"),
     "librecord.so": Spec("librecord.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC")),

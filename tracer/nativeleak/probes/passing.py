@@ -72,8 +72,8 @@ def _callees(image: Image, vaddr: int, size: int) -> Iterator[Callee | None]:
     code = image.read_code(vaddr, min(size or _UNSIZED_BYTES, _MAX_BYTES))
     if not size:
         code = code[: _likely_end(vaddr, code)]
-    for at in range(len(code) - 5):
-        if code[at] in (_CALL, _JUMP):
+    for at in range(len(code) - 1):
+        if code[at] in (_CALL, _JUMP) and at + 5 <= len(code):
             target = vaddr + at + 5 + int.from_bytes(code[at + 1 : at + 5], "little", signed=True)
             if not vaddr <= target < vaddr + len(code):
                 stub = image.read_code(target, _STUB_BYTES)

@@ -229,6 +229,7 @@ class BpfEngine:
         for state in self._states:
             if state.new_code and not state.is_over:
                 state.symbolizer.refresh_maps()
+                self._say_what_was_unloaded(state)
                 self.tables.refresh(state.slot)
                 self._probe_new_objects(state)
         collector.keep_room()
@@ -244,6 +245,10 @@ class BpfEngine:
         collector.keep_slices()
         controller.look()
         return _IDLE_S
+
+    def _say_what_was_unloaded(self, state: TargetState) -> None:
+        for name in state.symbolizer.take_unloaded():
+            self._on_note("unloaded", f"{name} was unloaded by then; its functions keep their names")
 
     def is_urgent(self) -> bool:
         """Whether events pile up in the ring buffer, or costs."""
@@ -310,6 +315,8 @@ class BpfEngine:
         """Close the windows and take the probes away."""
         self._look_for_vanished()
         for state in self._states:
+            state.symbolizer.refresh_maps()
+            self._say_what_was_unloaded(state)
             self.programs.close_window(state.slot)
         self._windows = self.controller.windows()
         self.controller.close()
