@@ -85,6 +85,7 @@ TARGETS = {
     "hostile": Spec("hostile.c"),
     "libhostile.so": Spec("libhostile.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC")),
     "libfamily.so": Spec("libfamily.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC", "-Wl,-Bsymbolic")),
+    "workers": Spec("workers.c"),
     "inside": Spec("inside.c", flags=FRAME_POINTERS),
     "plugin.so": Spec("plugin.c", flags=(*NO_FRAME_POINTERS, "-shared", "-fPIC")),
     "plugins": Spec("plugins.c", needs=("plugin.so",)),

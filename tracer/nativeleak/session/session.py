@@ -121,12 +121,13 @@ class Session:
                 )
             )
             try:
+                self._look_at_children()
                 with targets.told_if_gone():
                     engine.start()
                 self.has_begun = True
                 self._reporter.attached(self._headline(), engine.details, self.options.duration_s)
                 self._say_what_is_missing()
-                self._look_at_children(warns=True)
+                self._warn_of_children()
                 # The budget does not count the CPU time of this process, which the target lacks where cores are scarce.
                 with lowered_priority(wanted=engine.may_yield and bool(self.options.budget.max_overhead_pct)):
                     gc.freeze()
@@ -271,10 +272,12 @@ class Session:
 
     # The recording
 
-    def _look_at_children(self, *, warns: bool = False) -> None:
+    def _look_at_children(self) -> None:
         if not self.options.inputs:
             self._offspring.look()
-        for pid in self.options.pids if warns else ():
+
+    def _warn_of_children(self) -> None:
+        for pid in self.options.pids:
             if text := self._offspring.warning(pid):
                 self.note("children", text)
 
