@@ -67,7 +67,12 @@ def oom_command(
     for line in lines:
         reader.feed(line)
     reader.finish()
-    document: dict[str, object] = {"schema": "nativeleak.oom/1", "source": source, "lines": reader.n_lines, "notes": reader.notes}
+    document: dict[str, object] = {
+        "schema": "nativeleak.oom/1",
+        "source": source,
+        "lines": reader.n_lines,
+        "notes": reader.notes,
+    }
     document["events"] = [event.as_json() for event in reader.events]
     words: list[str] = []
     if jvm_flags is not None:
@@ -93,7 +98,8 @@ def _lines(logs: tuple[Path, ...], *, no_rotated: bool, journal: bool, kmsg: boo
     if not logs:
         return sources.read_whatever_is_here()
     if logs == (Path("-"),):
-        return "standard input", (line.rstrip("\n") for line in click.get_text_stream("stdin", errors="replace"))
+        stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115 - not ours to close
+        return "standard input", (line.rstrip("\n") for line in stdin)
     paths = logs if no_rotated else tuple(dict.fromkeys(path for log in logs for path in sources.rotated(log)))
     return ", ".join(map(str, paths)), sources.read_logs(paths)
 
@@ -103,4 +109,3 @@ def _machine(logs: tuple[Path, ...]) -> tuple[int | None, str]:
     from nativeleak.inputs.oom.text import read_machine_bytes
 
     return (None, "") if logs else (read_machine_bytes(), "this machine")
-

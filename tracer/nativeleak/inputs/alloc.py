@@ -68,7 +68,7 @@ def _has(pattern: re.Pattern[str], text: str) -> bool:
 
 
 def parse_malloc_info(text: str) -> Reading:
-    """glibc's ``malloc_info``: in use = from the kernel - free + mmapped blocks."""
+    """Glibc's ``malloc_info``: in use = from the kernel - free + mmapped blocks."""
     heaps, _, end = text.rpartition("</heap>")
     arenas = len(_XML_HEAP.findall(text))
     # The sums over all arenas stand behind the last of them; a text that breaks off has none.
@@ -94,7 +94,9 @@ def parse_malloc_info(text: str) -> Reading:
     }
     reading = Reading("alloc", "malloc_info of glibc", values)
     if not is_whole:
-        reading.notes.append("it breaks off before the sums: mmapped blocks are unknown, the rest is of the arenas seen")
+        reading.notes.append(
+            "it breaks off before the sums: mmapped blocks are unknown, the rest is of the arenas seen"
+        )
     reading.lines = [
         f"{size(values['in_use'])} in use, {size(fast + rest)} free inside the arenas (retained)",
         f"{arenas} arenas with {size(system)} from the kernel; {values['mmap_count']} blocks from mmap, {size(mapped)}",
@@ -103,7 +105,7 @@ def parse_malloc_info(text: str) -> Reading:
 
 
 def parse_malloc_stats(text: str) -> Reading:
-    """glibc's ``malloc_stats``: the arenas, then totals that include mmap."""
+    """Glibc's ``malloc_stats``: the arenas, then totals that include mmap."""
     arenas = 0
     total: dict[str, int] = {}
     sums: dict[str, int] = {}
@@ -137,7 +139,7 @@ _JEMALLOC_NAMES: Final = ("allocated", "active", "metadata", "resident", "mapped
 
 
 def parse_jemalloc_stats(text: str) -> Reading:
-    """jemalloc's statistics: the first line of sums; those of arenas repeat the words."""
+    """Jemalloc's statistics: the first line of sums; those of arenas repeat the words."""
     values: dict[str, Any] = dict.fromkeys(("version", *_JEMALLOC_NAMES))
     reading = Reading("alloc", "statistics of jemalloc", values)
     if version := _JEMALLOC_VERSION.search(text):
@@ -263,7 +265,7 @@ def parse_gperftools_heap(text: str) -> Reading:
 
 
 def parse_tcmalloc_stats(text: str) -> Reading:
-    """tcmalloc's ``MALLOC:`` lines."""
+    """Tcmalloc's ``MALLOC:`` lines."""
     found = {words.strip(): int(number) for line in text.split("\n") for number, words in _TCMALLOC.findall(line)}
     values = {
         "in_use": found.get("Bytes in use by application"),
@@ -275,7 +277,9 @@ def parse_tcmalloc_stats(text: str) -> Reading:
         "released": next((n for words, n in found.items() if words.startswith("Bytes released to OS")), None),
     }
     free = sum(values[name] or 0 for name in ("free_page_heap", "free_central", "free_threads"))
-    lines = [f"{size(values['in_use'])} in use, {size(free)} kept after free, {size(values['metadata'])} its own tables"]
+    lines = [
+        f"{size(values['in_use'])} in use, {size(free)} kept after free, {size(values['metadata'])} its own tables"
+    ]
     return Reading("alloc", "statistics of tcmalloc", values, lines)
 
 

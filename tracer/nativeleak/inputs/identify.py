@@ -35,7 +35,7 @@ _BINARY: Final = (
 _TEXTS: Final = (
     (r"% time +seconds +usecs/call +calls", Other("summary of strace -c", f"record calls, not sums: {_USE_STRACE}")),
     (
-        r"^ *\d+\.\d+ \( *(?:\d+\.\d+ ms| *)\): |^ *\d+\.\d+ \(.*\): \S+/\d+ \w+\(",
+        r"^ *\d+\.\d+ \( *(?:\d+\.\d+ ms| *)\): |^ *\d+\.\d+ \(.{0,40}\): .{1,64}/\d+ \w+\(",
         Other("output of perf trace", f"record with strace: {_USE_STRACE}"),
     ),
     (
@@ -63,7 +63,7 @@ _TEXTS: Final = (
     (r"^CONTAINER ID +NAME +CPU %", Other("output of docker stats", "pmap -x PID > FILE, of the process")),
     (r"VmStat|^procs -+memory-+", Other("output of vmstat", "pmap -x PID > FILE, of the process")),
     (r"^(?:Samples|# Overhead|Total time|# To display the perf)", Other("report of perf", "a text editor")),
-    (r"^(?:\S+;)+\S+ \d+$", Other("folded stacks", "flamegraph.pl FILE, or speedscope")),
+    (r"^[^\s;]+(?:;[^\s;]+)+ \d+$", Other("folded stacks", "flamegraph.pl FILE, or speedscope")),
     (r'^\s*\{\s*"schema": *"nativeleak\.', Other("JSON report of nativeleak", "jq, or nativeleak report FILE.nlk")),
     (r"^java version |^openjdk version ", Other("output of java -version", "")),
     (r"^\s*<(?:!DOCTYPE )?html", Other("web page", "save the text, not the page")),

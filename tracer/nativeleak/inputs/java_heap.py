@@ -17,7 +17,8 @@ _UNITS: Final = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1
 _SIZE: Final = r"(\d{1,20})([BKMGT]?)B?"
 _RANGE: Final = re.compile(r"\[(0x[0-9a-f]+), ?(?:(0x[0-9a-f]+), ?)?(0x[0-9a-f]+)\)")
 _SPACE: Final = re.compile(
-    rf"\s*(?P<name>[A-Za-z][\w -]*?)\s+total\s+(?:reserved {_SIZE}, committed )?{_SIZE}, used {_SIZE}(?P<range>.*)"
+    rf"\s*(?P<name>[A-Za-z][\w -]{{0,40}}?)\s{{1,40}}total\s+(?:reserved {_SIZE}, committed )?{_SIZE}"
+    rf", used {_SIZE}(?P<range>.*)"
 )
 _Z: Final = re.compile(rf"\s*ZHeap\s+used {_SIZE}, capacity {_SIZE}, max capacity {_SIZE}")
 _META: Final = re.compile(rf"\s*(Metaspace|class space)\s+(?:total {_SIZE}, )?used {_SIZE}(?P<rest>.*)")
@@ -54,6 +55,8 @@ COLLECTORS: Final = (
     ("Shenandoah", "Shenandoah"),
     ("Epsilon", "Epsilon"),
 )
+_BARE_SECTIONS: Final = ("PS Young Generation", "PS Old Generation", "PS Perm Generation")
+"""Printed without a colon."""
 _SECTIONS: Final = (
     ("G1 Heap", "heap"),
     ("G1 Young Generation", "parts"),
@@ -100,9 +103,9 @@ def parse_heap_info(text: str) -> Reading:
             used, capacity, most = _sizes(z.groups())
             values |= {"gc": "ZGC", "heap_used": used, "heap_committed": capacity, "heap_max": most}
         elif meta:
-            parts = {name: _bytes(number, unit) for name, number, unit in _META_PART.findall(meta["rest"])}
-            parts["used"] = _bytes(meta[4], meta[5])
-            values["metaspace" if meta[1] == "Metaspace" else "class_space"] = parts
+            facts = {name: _bytes(number, unit) for name, number, unit in _META_PART.findall(meta["rest"])}
+            facts["used"] = _bytes(meta[4], meta[5])
+            values["metaspace" if meta[1] == "Metaspace" else "class_space"] = facts
         elif line.strip() in ("Shenandoah Heap", "Epsilon Heap"):
             values["gc"] = line.split()[0]
         elif values["gc"] == "Shenandoah" and (found := _SHENANDOAH.match(line)):
@@ -155,8 +158,8 @@ def parse_jmap(text: str) -> Reading:
             sections[-1][1][found[1]] = int(found[2])
         elif found:
             flags[found[1]] = int(found[2])
-        elif in_usage and line.rstrip().endswith(":"):
-            sections.append((line.strip()[:-1], {}))
+        elif in_usage and (line.rstrip().endswith(":") or line.strip() in _BARE_SECTIONS):
+            sections.append((line.strip().rstrip(":"), {}))
         elif not in_usage and values["gc"] is None:
             values["gc"] = next((name for words, name in COLLECTORS if words in line), None)
     _take_flags(values, flags)

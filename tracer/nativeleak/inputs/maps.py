@@ -16,7 +16,8 @@ _MAX_ROWS: Final = 8
 
 def is_listing(text: str) -> bool:
     """Whether a text has rows of mappings."""
-    return has_rows(text.split("\n"))
+    lines = text.split("\n")
+    return has_rows(lines) and bool(parse_listings(lines).listings)
 
 
 def parse_maps(text: str) -> Reading:
@@ -125,8 +126,8 @@ def _tell(reading: Reading, listing: Listing) -> None:
         notes.append("it has sums only: which mapping holds them is in smaps, or pmap -x")
         return
     reading.lines.append(
-        f"{values['mappings']} mappings, {_kb(values['mapped_kb'])} mapped, {_kb(values['no_access_kb'])} of it without "
-        f"access; {_kb(values['rss_kb'])} resident"
+        f"{values['mappings']} mappings, {_kb(values['mapped_kb'])} mapped, {_kb(values['no_access_kb'])} of it "
+        f"without access; {_kb(values['rss_kb'])} resident"
         + (f", {_kb(values['pss_kb'])} proportional (PSS)" if values["pss_kb"] is not None else "")
     )
     for name, (mapped, rss) in _kinds(listing)[:_MAX_ROWS]:

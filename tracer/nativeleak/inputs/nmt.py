@@ -14,6 +14,7 @@ from typing import Any, Final
 from nativeleak.inputs.reading import Reading, row, size
 from nativeleak.inputs.words import CATEGORIES
 
+_MAX_LINE: Final = 4096
 _UNITS: Final = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 _NUM: Final = r"(\d{1,20})(KB|MB|GB|B)?"
 _DELTA: Final = r"(?: ([+-]\d{1,20})(KB|MB|GB|B)?)?"
@@ -46,7 +47,8 @@ _ANSWERS: Final = {
     "Detail tracking is not enabled": True,
 }
 _KNOWN: Final = re.compile(
-    r"\s*(?:$|[-*]?\s*$|Native Memory Tracking:|\(Omitting|Virtual memory map:|Details:|\(.*(?:sites|omitted).*\)|Memory file details"
+    r"\s*(?:$|[-*]?\s*$|Native Memory Tracking:|\(Omitting|Virtual memory map:|Details:|Memory file details"
+    r"|\(.*(?:sites|omitted).*\)"
     r"|Preinit state:|pre-init mallocs|MallocLimit|Periodic native trim|```|Picked up |\(\s*(?:instance classes|"
     r"Metadata|Class space|reserved=|used=|free=|waste=|tracking overhead=|malloc|peak|at peak|live |adjust).*"
     r"|(?:sum|bytes|entries|live):?.*|from\s*$|\$ .*|#.*)"
@@ -80,7 +82,7 @@ class _Reader:
         self._in_region = False
 
     def feed(self, line: str) -> None:
-        line = line.partition("<---")[0].rstrip()
+        line = line[:_MAX_LINE].partition("<---")[0].rstrip()
         pid = _PID.fullmatch(line.strip())
         answer = next((word for word in _ANSWERS if word in line), None)
         total = _TOTAL.search(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from nativeleak.units import format_bytes
+from nativeleak.units import excerpt, format_bytes
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Reading:
     def miss(self, line: str) -> None:
         """Count a line that makes no sense."""
         self.n_unread += 1
-        self.first_unread = self.first_unread or line.strip()[:120]
+        self.first_unread = self.first_unread or excerpt(line)
 
 
 def size(value: float | None) -> str:

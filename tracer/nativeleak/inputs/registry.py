@@ -100,8 +100,10 @@ def read_text(file: InputFile) -> Input:
 
 
 def _is_binary(file: InputFile) -> bool:
-    return file.packing is None and file.magic[:4] not in (b"", b"\xff\xfe") and identify(file.magic, "x").use != (
-        identify(b"", "x").use
+    return (
+        file.packing is None
+        and file.magic[:4] not in (b"", b"\xff\xfe")
+        and identify(file.magic, "x").use != (identify(b"", "x").use)
     )
 
 

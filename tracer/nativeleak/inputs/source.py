@@ -15,20 +15,20 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
 
 from nativeleak.errors import NativeleakError
 from nativeleak.process.namespaces import open_regular
 
 MAX_TEXT_BYTES: Final = 256 << 20
 """Unpacked bytes beyond which a file that must be seen as a whole is refused."""
-MAX_LINE: Final = 1 << 16
+MAX_LINE: Final = (1 << 16) + 1
 """Characters of a line; what lies behind them is left out."""
 _HEAD_BYTES: Final = 1 << 16
-_OPENERS: Final[dict[bytes, Callable[[BinaryIO], BinaryIO]]] = {
-    b"\x1f\x8b": lambda file: cast(BinaryIO, gzip.GzipFile(fileobj=file)),
-    b"BZh": lambda file: cast(BinaryIO, bz2.BZ2File(file)),
-    b"\xfd7zXZ\0": lambda file: cast(BinaryIO, lzma.LZMAFile(file)),
+_OPENERS: Final[dict[bytes, Callable[[BinaryIO], Any]]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
 }
 _BOMS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -43,6 +43,7 @@ class InputFile:
 
     Args:
         path: Of a regular file.
+        data: Its bytes, where they are in memory already.
 
     Attributes:
         notes: What was found while reading: a packed file that breaks off.
@@ -51,21 +52,14 @@ class InputFile:
         NativeleakError: It cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: bytes | None = None) -> None:
         self.path = path
         self.notes: list[str] = []
-        self._data: bytes | None = None
-        head = self._open().read(_HEAD_BYTES)
+        self._data = data
+        with self._open() as file:
+            head = file.read(_HEAD_BYTES)
         self.magic = head[:16]
         self.packing = next((magic for magic in _OPENERS if head.startswith(magic)), None)
-
-    @classmethod
-    def of_bytes(cls, data: bytes, name: str = "-") -> InputFile:
-        """Text that is in memory already."""
-        made = cls.__new__(cls)
-        made.path, made.notes, made._data, made.magic = Path(name), [], data, data[:16]
-        made.packing = next((magic for magic in _OPENERS if data.startswith(magic)), None)
-        return made
 
     @property
     def mtime(self) -> float:
@@ -78,15 +72,18 @@ class InputFile:
     def head(self, n_bytes: int = _HEAD_BYTES) -> bytes:
         """The first bytes, unpacked."""
         try:
-            return self._unpacked().read(n_bytes)
+            with self._unpacked() as file:
+                return file.read(n_bytes)
         except _BROKEN:
             return b""
 
     def lines(self) -> Iterator[str]:
         """Its lines, without their ends."""
-        file = self._unpacked()
         encoding = _encoding(self.head(4096))
-        text = io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="\n")
+        with io.TextIOWrapper(self._unpacked(), encoding=encoding, errors="replace", newline="\n") as text:
+            yield from self._lines_of(text)
+
+    def _lines_of(self, text: io.TextIOWrapper) -> Iterator[str]:
         is_first, skips = True, False
         while True:
             try:
@@ -132,7 +129,8 @@ class InputFile:
 
     def _unpacked(self) -> BinaryIO:
         raw = self._open()
-        return _OPENERS[self.packing](raw) if self.packing is not None else raw
+        packed: BinaryIO = _OPENERS[self.packing](raw) if self.packing is not None else raw
+        return packed
 
 
 def _encoding(head: bytes) -> str:

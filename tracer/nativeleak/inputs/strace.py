@@ -14,7 +14,7 @@ from nativeleak.engines.strace.lines import Clock, parse_leader
 from nativeleak.engines.strace.recorded import RecordedStrace, looks_like_strace
 from nativeleak.inputs.reading import Reading, size
 from nativeleak.inputs.source import InputFile
-from nativeleak.model import Kind, Snapshot, Stack, TargetEnd, ThreadInfo
+from nativeleak.model import Frame, Kind, Snapshot, Stack, TargetEnd, ThreadInfo
 
 _HEAD_BYTES: Final = 1 << 18
 _TID_SUFFIX: Final = re.compile(r"\.(\d{1,10})(?:\.\w{1,4})?")
@@ -119,7 +119,8 @@ def _largest_stack(snapshot: Snapshot, stacks: dict[int, Stack]) -> list[str] | 
         frames = [frame for frame in stack.frames if frame.module] if stack is not None else []
         if frames:
             return [
-                f"{frame.function} {frame.module}" + (f" {frame.file}:{frame.line}" if frame.file else "")
+                f"{frame.function} {frame.module}"
+                + (f" {frame.file}:{frame.line}" if frame.file and not _is_c_library(frame) else "")
                 for frame in frames
             ]
     return None
@@ -144,11 +145,20 @@ def _values(snapshot: Snapshot, threads: dict[int, ThreadInfo], source: Recorded
         "no_access_bytes": sums["no_access"],
         "brk_growth": sums[Kind.BRK],
         "threads": dict(by_thread.most_common()),
-        "names": {str(thread.tid): thread.name for thread in threads.values() if thread.name},
+        "names": {str(thread.tid): thread.name for thread in threads.values() if _is_name(thread.name)},
         "freed": sums["freed"],
         "duration_s": round(source.duration_s, 6),
         "end": end or None,
     }
+
+
+def _is_c_library(frame: Frame) -> bool:
+    return re.match(r"(?:libc|ld-linux|ld-musl)\b", frame.module or "") is not None
+
+
+def _is_name(name: str) -> bool:
+    """Whether the file itself says it: unknown ones have a name made of their number."""
+    return bool(name) and not name.startswith("[thread ")
 
 
 def _signal_name(number: int) -> str:

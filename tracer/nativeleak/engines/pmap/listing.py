@@ -16,6 +16,7 @@ from typing import Final
 
 from nativeleak.engines.pmap.dates import parse_date_line
 from nativeleak.engines.pmap.smaps import MAX_LINE, MAX_MAPPED, Mapping
+from nativeleak.units import excerpt
 
 PROCESS: Final = re.compile(r"\s*(\d{1,10}):(?: +(.*)| *)")
 _NUMBERS: Final = r"((?:(?:\d{1,15}[Kk]?|-)\s+)*)"
@@ -33,7 +34,7 @@ _SYSTEM_MAP: Final = re.compile(
 )
 _FIELD: Final = re.compile(r"\s*([A-Z]\w{1,30}): +(\d{1,15}) kB\s*")
 _OTHER_FIELD: Final = re.compile(r"\s*(?:VmFlags:|THPeligible:|ProtectionKey:|[A-Z]\w{1,30}: +\d+\s*$)")
-_TOTAL: Final = re.compile(r"\s*[^\W\d]\w*:?\s+(?:[kK]B?\s+)?((?:(?:\d{1,15}[Kk]?|-)\s*)+)")
+_TOTAL: Final = re.compile(r"\s*[^\W\d]\w{0,40}:?\s+(?:[kK]B?\s+)?((?:\d{1,15}[Kk]?|-)(?:\s+(?:\d{1,15}[Kk]?|-))*)\s*")
 _TOTAL_D: Final = re.compile(r"\s*mapped:\s+(\d{1,15})K")
 _TOTAL_X: Final = re.compile(r"\s*((?:\d{1,15}\s+)+)KB\s*")
 _PASSED: Final = re.compile(
@@ -210,7 +211,7 @@ class ListingReader:
 
     def _miss(self, line: str) -> None:
         self.n_unread += 1
-        self.first_unread = self.first_unread or line.strip()[:120]
+        self.first_unread = self.first_unread or excerpt(line)
 
     # Rows
 
@@ -242,8 +243,7 @@ class ListingReader:
         inode = _INODE.fullmatch(offset[3] or "") if offset else None
         if inode is None:
             return {}, rest
-        words = inode[2].split(" ")
-        numbers = []
+        numbers: list[str] = []
         tail = inode[2]
         names = (self._columns or [])[4:]
         most = sum(name not in ("mapping", "vmflags") for name in names) or 64
@@ -254,7 +254,6 @@ class ListingReader:
             tail = _FLAG.sub("", tail.strip() + " ", count=1)
         if not names:
             names = ["size", "rss", "pss"]
-        del words
         return _sizes(names[: len(numbers)], numbers[: len(names)]), tail
 
     def _on_system_map(self, found: re.Match[str]) -> None:
@@ -332,6 +331,9 @@ class ListingReader:
                 listing.has_sizes = any(m.end > m.start for m in listing.mappings)
                 listing.mappings = _in_order(listing.mappings, has_sizes=listing.has_sizes)
             self.listings.append(listing)
+        elif listing.pid and self.listings and not self.listings[-1].pid:
+            # Sorted: the line that names the process stands behind the total.
+            self.listings[-1].pid, self.listings[-1].command = listing.pid, listing.command
         self._now, self._is_closed, self._room = Listing(), False, MAX_MAPPED
         self._seen = {}
 

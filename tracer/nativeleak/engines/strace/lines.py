@@ -40,7 +40,7 @@ _MODE: Final = re.compile(r"(?:strace: )?\[ Process PID=(\d{1,10}) runs in (\S{1
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "v": "\v", "f": "\f", "a": "\a", "b": "\b"}
 _ESCAPE: Final = re.compile(r"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _ATTACHED: Final = re.compile(
-    r"(?:strace: )?Process (\d{1,10}) attached( - interrupt to quit|(?: with \d{1,10} threads)?(?: - interrupt to quit)?)"
+    r"(?:strace: )?Process (\d{1,10}) attached((?: with \d{1,10} threads)?(?: - interrupt to quit)?)"
 )
 _MARKS: Final = ("--- ", "+++ ", "strace: ", "[ Process ", "Process ", "```", "$ ", "# ", "^C", "<detached")
 

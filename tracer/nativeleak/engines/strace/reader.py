@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from nativeleak.engines.strace import lines
 from nativeleak.engines.strace.arguments import UNFINISHED, parse_result, split_arguments
+from nativeleak.units import excerpt
 
 REMOVALS: Final = frozenset({"munmap", "mremap", "shmdt"})
 CALLS: Final = frozenset(
@@ -172,7 +173,7 @@ class StraceReader:
 
     def _miss(self, line: str) -> None:
         self.n_unread += 1
-        self.first_unread = self.first_unread or line.strip()[:120]
+        self.first_unread = self.first_unread or excerpt(line)
 
     def _read(self, tid: int, time_s: float, text: str) -> Iterator[Step]:
         name = lines.parse_call_name(text)

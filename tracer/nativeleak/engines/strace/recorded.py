@@ -27,9 +27,12 @@ from nativeleak.model import Snapshot, Stack, TargetInfo
 _READ_BYTES: Final = 1 << 20
 _N_SNAPSHOTS: Final = 20
 _COMMON_CALLS: Final = frozenset(
-    "futex epoll_wait epoll_pwait poll ppoll select restart_syscall recvfrom sendto recvmsg sendmsg accept4 nanosleep"
-    " clock_nanosleep rt_sigprocmask rt_sigreturn sched_yield gettid newfstatat openat set_robust_list rt_sigaction"
-    " wait4 access arch_prctl prlimit64 getrandom pread64 set_tid_address rseq".split()
+    {
+        *("futex", "epoll_wait", "epoll_pwait", "poll", "ppoll", "select", "restart_syscall", "recvfrom", "sendto"),
+        *("recvmsg", "sendmsg", "accept4", "nanosleep", "clock_nanosleep", "rt_sigprocmask", "rt_sigreturn"),
+        *("sched_yield", "gettid", "newfstatat", "openat", "set_robust_list", "rt_sigaction", "wait4", "access"),
+        *("arch_prctl", "prlimit64", "getrandom", "pread64", "set_tid_address", "rseq"),
+    }
 )
 """Calls that no library function has the name of, or hardly one: ltrace prints functions in the same form."""
 _LIBRARY: Final = re.compile(
@@ -224,7 +227,8 @@ class RecordedStrace:
         if 0 in self._tids:
             self._tids.discard(0)
             self._tids.add(main)
-        self._comms |= {main: comm for tid, comm in self._comms.items() if tid == 0}
+        if 0 in self._comms:
+            self._comms[main] = self._comms.pop(0)
         self._parent = {tid: (maker or main, is_thread) for tid, (maker, is_thread) in self._parent.items()}
         self._first_tid = self._first_tid or main or None
 

@@ -129,7 +129,7 @@ class DaemonReader:
             return now if self._is_new("nohang", now.pid) else None
         return None
 
-    def _on_android(self, line: LogLine, text: str) -> Event | None:
+    def _on_android(self, _line: LogLine, text: str) -> Event | None:
         if found := _LMKD.match(text):
             return Event(
                 "lmkd", pid=int(found[2]), comm=found[1], uid=int(found[3]), oom_score_adj=int(found[4]),

@@ -30,17 +30,14 @@ _OPENVZ: Final = re.compile(
     r"(?:Out of memory in UB (\S{1,64}): )?OOM killed process (\d{1,10}) \((.*)\)(?: score \d+)? "
     r"vm:(\d{1,18})kB, rss:(\d{1,18})kB(?:, swap:(\d{1,18})kB)?"
 )
-_CONSTRAINT: Final = re.compile(
-    r"oom-kill:constraint=CONSTRAINT_(\w+),nodemask=.*?,mems_allowed=[^,]*(?:,[\d,-]*)?,(?:global_oom|oom_memcg=(.*?)),"
-    r"task_memcg=(.*?),task=(.*),pid=(\d{1,10}),uid=(\d{1,10})"
-)
+_CONSTRAINT: Final = re.compile(r"oom-kill:constraint=CONSTRAINT_(\w{1,32}),(.*),pid=(\d{1,10}),uid=(\d{1,10})\s*")
 _TASK_IN: Final = re.compile(r"Task in (.*) killed as a result of limit of (.*)")
 _GROUP: Final = re.compile(r"Tasks in (.*) are going to be killed due to memory\.oom\.group set")
 _USAGE: Final = re.compile(r"memory: usage (\d{1,20})kB, limit (\d{1,20})kB, failcnt \d+")
 _SWAP_USAGE: Final = re.compile(r"(?:memory\+)?swap: usage (\d{1,20})kB, limit (\d{1,20})kB")
 _STATS_FOR: Final = re.compile(r"Memory cgroup stats for (/.*?):(?: |$)")
 _RAM: Final = re.compile(r"(\d{1,15}) pages (?:of )?RAM")
-_NO_VICTIM: Final = "Out of memory and no killable processes"
+_NO_VICTIM: Final = ("Out of memory and no killable processes", "Memory cgroup out of memory and no killable")
 _PANIC: Final = re.compile(r"Kernel panic - not syncing: .*(?:memory|Memory)")
 _SCOPES: Final = {"NONE": "global", "MEMCG": "memcg", "CPUSET": "cpuset", "MEMORY_POLICY": "mempolicy"}
 _NO_LIMIT_KB: Final = 1 << 52
@@ -89,7 +86,7 @@ class KernelReader:
             return self._on_killed(line, found)
         if found := _OPENVZ.match(text):
             return self._on_openvz(line, found)
-        if text.startswith(_NO_VICTIM) or text.startswith("Memory cgroup out of memory and no killable"):
+        if text.startswith(_NO_VICTIM):
             return self._on_no_victim(line)
         if _PANIC.match(text):
             return self._on_panic(line)
@@ -107,12 +104,9 @@ class KernelReader:
             now.tasks[task.pid] = task
         elif self._table.is_head(text):
             now.tasks.clear()
-        elif found := _CONSTRAINT.match(text):
+        elif found := _CONSTRAINT.fullmatch(text):
             self._fresh(line)
-            now = self._context
-            now.scope = _SCOPES.get(found[1])
-            now.limit_cgroup, now.victim_cgroup = found[2], found[3]
-            now.victim = int(found[5]), int(found[6])
+            _take_constraint(self._context, found)
         elif found := _TASK_IN.match(text):
             self._fresh(line)
             self._context.victim_cgroup, self._context.limit_cgroup = found[1].strip(), found[2].strip()
@@ -156,8 +150,6 @@ class KernelReader:
             event.scope = _scope_of(cause)
         if now is not None:
             _add_context(event, now)
-        elif event.scope is None:
-            event.scope = None
         self._last = event
         return event
 
@@ -212,6 +204,15 @@ class KernelReader:
             return None
         now.is_used = True
         return now
+
+
+def _take_constraint(now: _Context, found: re.Match[str]) -> None:
+    """A name of a task may hold commas, ``task=`` too: the groups come before it."""
+    now.scope = _SCOPES.get(found[1])
+    limit, _, rest = found[2].partition(",task_memcg=")
+    now.limit_cgroup = limit.partition(",oom_memcg=")[2] or None
+    now.victim_cgroup = rest.partition(",task=")[0] or None
+    now.victim = int(found[3]), int(found[4])
 
 
 def _scope_of(cause: str) -> str:

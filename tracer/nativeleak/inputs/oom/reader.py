@@ -18,6 +18,7 @@ _WORDS: Final = re.compile(
     r"|SIG(?:TERM|KILL) to (?:process|the victim|cgroup)"
 )
 _KERNEL_PROGRAMS: Final = frozenset({"", "kernel", "kern", "lowmemorykiller"})
+_MAX_TEXT: Final = 8192
 _NEAR: Final = 64
 """Events back to which a copy is looked for."""
 
@@ -45,6 +46,7 @@ class OomReader:
             self.events.append(event)
             return
         parsed = parse_log_line(line)
+        parsed = parsed._replace(text=parsed.text[:_MAX_TEXT])
         found = parse_event(parsed.text)
         if isinstance(found, str):
             parsed = LogLine(parsed.time, parsed.uptime_s, "kernel", found)
@@ -75,7 +77,7 @@ class OomReader:
         self.events.append(event)
 
     def _on_unit(self, line: LogLine, unit: str) -> None:
-        """systemd says that a unit lost a process: the kernel's line before it is the same kill."""
+        """Systemd says that a unit lost a process: the kernel's line before it is the same kill."""
         for known in reversed(self.events[-_NEAR:]):
             if known.extra.get("unit") == unit:
                 return

@@ -14,6 +14,7 @@ from typing import Final
 from nativeleak import children
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.inputs.source import InputFile
+from nativeleak.units import excerpt
 
 KMSG: Final = Path("/dev/kmsg")
 _RECORD_BYTES: Final = 8192
@@ -113,12 +114,12 @@ def read_journal() -> Iterator[str]:
     Raises:
         CannotTraceError: There is no journal here, or it may not be read.
     """
-    try:
-        process = children.start(["journalctl", *_JOURNAL], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    except OSError as error:
+    program = children.find_program("journalctl")
+    if program is None:
         raise CannotTraceError(
-            f"starting journalctl failed: {error.strerror}", "read a log: nativeleak oom --log FILE; or --kmsg"
-        ) from error
+            "reading the journal failed: there is no journalctl", "read a log: nativeleak oom --log FILE; or --kmsg"
+        )
+    process = children.start([program, *_JOURNAL], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None  # noqa: S101
     assert process.stderr is not None  # noqa: S101
     with process:
@@ -127,7 +128,7 @@ def read_journal() -> Iterator[str]:
         said = process.stderr.read().decode("utf-8", "replace").strip()
     if process.returncode:
         raise CannotTraceError(
-            f"journalctl failed with status {process.returncode}: {said.splitlines()[-1] if said else 'it says nothing'}",
+            f"journalctl failed with status {process.returncode}: {excerpt(said)}",
             "read a log: nativeleak oom --log FILE; or the kernel's buffer: --kmsg",
         )
 

@@ -30,16 +30,16 @@ class LogLine(NamedTuple):
 
 _MONTH_NAMES: Final = (
     "jan janv янв ene gen sty oca",
-    "feb févr фев fev lut şub",
+    "feb févr фев февр fev lut şub",
     "mar mär märz mars мар mrt",
     "apr avr avril апр abr kwi nis",
     "may mai мая май mag maj mei",
     "jun juin июн giu cze haz",
     "jul juil июл lug lip tem",
     "aug août авг ago sie ağu",
-    "sep sept сен set wrz eyl",
+    "sep sept сен сент set wrz eyl",
     "oct okt окт ott out paź eki",
-    "nov ноя lis kas",
+    "nov ноя нояб lis kas",
     "dec dez déc дек dic gru ara",
 )
 MONTHS: Final = {name: i for i, names in enumerate(_MONTH_NAMES, 1) for name in names.split()}
@@ -65,11 +65,14 @@ _EPOCH: Final = re.compile(r"(1\d{9}\.\d{1,9})\s+")
 _PROGRAM: Final = re.compile(r"(?:(\S{1,255})\s+)?([\w.@/()-]{1,64}?)(?:\[\d{1,10}\])?:(?:\s+|$)")
 _KERNEL_WORDS: Final = frozenset({"memory", "swap", "kmem", "Trace", "Mem-Info"})
 """What an OOM report says where host and program were cut out of a line."""
+_COLOUR: Final = re.compile(r"\x1b\[[\d;]{0,16}m")
 _JSON_BYTES: Final = 1 << 16
 
 
 def parse_log_line(line: str) -> LogLine:
     """Take a line apart; one without any stamp is all text."""
+    if line.startswith("\x1b["):  # dmesg --color=always
+        line = _COLOUR.sub("", line)
     if line.startswith("{"):
         found = _of_json(line)
         if found is not None:
