@@ -154,7 +154,7 @@ def test_unit_of_systemd_alone_is_an_event():
         ("Killing process 'bash' with signal 15, pid: 9, badness: 12, VmRSS: 100 MiB", (9, "bash", None, 102400)),
         ('killing process 9 "bash" with signal 15: badness 12, VmRSS 100 MiB', (9, "bash", None, 102400)),
         ('sending SIGTERM to process 9 uid 33 "ja va": badness 12, VmRSS 100 MiB', (9, "ja va", 33, 102400)),
-        ('sending SIGKILL to process 9 uid 33 "java": oom_score 12, VmRSS 100 MiB, cmdline "x"', (9, "java", 33, 102400)),
+        ('sending SIGKILL to process 9 uid 33 "ja": oom_score 12, VmRSS 100 MiB, cmdline "x"', (9, "ja", 33, 102400)),
     ],
 )  # fmt: skip
 def test_earlyoom_of_all_ages_kills_once(line, facts):
