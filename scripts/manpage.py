@@ -46,7 +46,7 @@ def _lines() -> Iterator[str]:
     yield ".SH SYNOPSIS"
     for name, _ in verbs:
         yield f".B nativeleak {name}"
-        yield r"[\fIOPTIONS\fR]" + (r" \fIFILE\fR..." if name == "report" else "")
+        yield r"[\fIOPTIONS\fR]" + (r" \fIFILE\fR..." if name in ("report", "triage") else "")
         yield ".br"
     yield ".SH DESCRIPTION"
     for paragraph in (cli.help or "").split("\b")[0].strip().split("\n\n"):

@@ -19,15 +19,20 @@ from fuzz.values import with_a_wrong_value
 from nativeleak.analysis.select import By, Metric, Selection
 from nativeleak.engines.options import TraceOptions
 from nativeleak.engines.pmap.ledger import PmapLedger
+from nativeleak.engines.pmap.listing import has_rows, parse_listings
 from nativeleak.engines.pmap.recorded import RecordedPmap
 from nativeleak.engines.pmap.regions import StackPointer, Surroundings
-from nativeleak.engines.pmap.smaps import Mapping, is_pmap_start, parse_pmap, parse_smaps
+from nativeleak.engines.pmap.smaps import Mapping, parse_smaps
 from nativeleak.engines.strace.lines import MAX_LINE
 from nativeleak.engines.strace.program_lines import LineSplitter
 from nativeleak.engines.strace.recorded import RecordedStrace, looks_like_strace
 from nativeleak.engines.threads import ThreadTable
 from nativeleak.engines.userspace import TracedProcess
 from nativeleak.errors import NativeleakError, RecordingError
+from nativeleak.inputs.registry import Input, as_json, read_text
+from nativeleak.inputs.source import InputFile
+from nativeleak.inputs.strace import is_strace, parse_strace
+from nativeleak.inputs.text import as_text
 from nativeleak.model import Kind, TargetInfo
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.calls import AllocCall
@@ -370,11 +375,12 @@ def use_pmap(data: bytes) -> None:
 
 def read_pmap(data: bytes) -> RecordedPmap:
     lines = data.decode("utf-8", "replace").split("\n")
-    any(map(is_pmap_start, lines))
-    listings = list(parse_pmap(lines))
+    has_rows(lines)
+    reader = parse_listings(lines)
+    listings = [listing for listing in reader.listings if listing.source != "smaps_rollup"]
     for listing in listings:
         use_mappings(listing.mappings)
-    return RecordedPmap([(float(i), listing) for i, listing in enumerate(listings)])
+    return RecordedPmap(listings, written=[float(i) for i in range(len(listings))], reader=reader)
 
 
 def use_mappings(mappings: Sequence[Mapping]) -> None:
@@ -429,6 +435,27 @@ NAMES = (
 )
 
 
+# ---- files at hand ----
+
+
+FILES = Path(__file__).resolve().parents[1] / "data/files"
+
+
+def file_seeds(folder: str) -> Sequence[bytes]:
+    return [path.read_bytes() for path in sorted((FILES / folder).iterdir()) if path.suffix != ".json"]
+
+
+def use_file(data: bytes) -> None:
+    """Any file: recognised or named, never an error; harmless for a terminal, and sound JSON."""
+    file = InputFile(Path("file"), data)
+    found = [read_text(file)]
+    if is_strace(file):
+        found.append(Input([file.path], parse_strace([file])))
+    json.loads(json.dumps(as_json(found), allow_nan=False))
+    for line in as_text(found):
+        assert printable(line).isprintable()
+
+
 # ---- recordings ----
 
 
@@ -468,6 +495,10 @@ PARSERS = (
     Parser("strace", use_strace, strace_seeds, n_inputs=300),
     Parser("smaps", use_smaps, fixed(SMAPS), n_inputs=500),
     Parser("pmap", use_pmap, fixed(PMAP), (NativeleakError,), 500),
+    *(
+        Parser(f"file_{folder}", use_file, partial(file_seeds, folder), (NativeleakError,), 150)
+        for folder in ("alloc", "heap", "maps", "nmt", "oom", "strace")
+    ),
     Parser("hotspot_text", use_hotspot_text, fixed(*HOTSPOT_TEXT), n_inputs=1000),
     Parser("names", use_name, fixed(*NAMES), n_inputs=600),
     Parser("recording", use_recording, recording_seeds, (RecordingError,), 100),

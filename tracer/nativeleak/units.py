@@ -82,3 +82,8 @@ def format_duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+
+
+def excerpt(line: str, n_chars: int = 120) -> str:
+    """The beginning of a foreign line, harmless wherever it is shown."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in line.strip()[:n_chars])

@@ -87,7 +87,7 @@ HOSTILE = {
         "pmap",
         ["1:   x", "1:   x"] + [f"{BASE + PAGE * i:016x} 4 4 4 rw--- f{i}" for i in range(25000)],
     ),
-    "pmap-many-listings": ("pmap", (f"1:   x{i}" for i in endless())),
+    "pmap-many-listings": ("pmap", (f"{BASE:016x} 4 4 4 rw--- f{i}" for i in endless())),
 }
 
 

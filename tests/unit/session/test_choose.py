@@ -176,7 +176,7 @@ def test_forced_lesser_engine_says_what_is_not_available(row):
 def test_several_inputs_that_are_no_listings_are_refused(tmp_path):
     file = tmp_path / "strace.txt"
     file.write_text("7 brk(NULL) = 0x1000\n")
-    with pytest.raises(UsageError, match="not all output of pmap"):
+    with pytest.raises(UsageError, match="not of one strace -ff"):
         choose.run_trace(TraceOptions((), Path("x.nlk"), inputs=(file, file)), Said())
     with pytest.raises(UsageError, match="several PIDs"):
         choose.run_trace(TraceOptions((1, 2), Path("x.nlk"), inputs=(file,)), Said())

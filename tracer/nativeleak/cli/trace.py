@@ -89,8 +89,8 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
         "`off` disables the limit. [default: 5%]")  # fmt: skip
 @ns_pid_options
 @option(WHAT, "--input", "inputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
-        help="Read recorded output of strace or pmap -x instead of tracing. Repeat for several pmap "
-        "listings.")  # fmt: skip
+        help="Read recorded output of strace, or listings of pmap or smaps, instead of tracing. Repeat for several "
+        "listings, or files of strace -ff.")  # fmt: skip
 @option(WHAT, "--maps-only", is_flag=True,
         help="Trace only mmap and brk, without allocator probes (Go, stripped static programs).")  # fmt: skip
 @option(WHAT, "--allocator", "allocators", type=AFFIX, multiple=True, metavar="PREFIX",

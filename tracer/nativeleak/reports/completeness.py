@@ -50,6 +50,13 @@ _LOSSES: Final = {
 }
 
 
+_LOSSES_OF_INPUT: Final = {
+    "lost_events": (
+        "{} calls in the file have no other half, or arguments that make no sense; what they mapped is missing",
+        "record to a file (strace -o FILE), from before the first call of interest to after the last",
+    ),
+}
+
 _UNWATCHED: Final = (Level.BIG, Level.SYSCALLS)
 _LEVELS: Final = {
     Level.EXACT: "every block",
@@ -64,9 +71,10 @@ _MAX_BLIND: Final = 5
 def gaps(report: Report) -> list[Gap]:
     """All gaps of a report, worst first."""
     return [
+        *_unread(report),
         *_ends(report),
         *_blind(report),
-        *_lost(report.counters),
+        *_lost(report.counters, is_input=is_from_input(report)),
         *_unseen(report),
         *_unwatched(report),
         *_imprecise(report),
@@ -91,6 +99,11 @@ def _ends(report: Report) -> list[Gap]:
             )
         )
     return found
+
+
+def _unread(report: Report) -> list[Gap]:
+    """Parts of recorded output that were not understood."""
+    return [Gap(printable(event.text), is_loss=True) for event in report.trace.events if event.what == "unread"]
 
 
 def _blind(report: Report) -> list[Gap]:
@@ -123,7 +136,12 @@ def _end_of(target: TargetInfo) -> str:
             return ""
 
 
-def _lost(counters: Mapping[str, int]) -> list[Gap]:
+def is_from_input(report: Report) -> bool:
+    """Whether the report is of output that another program recorded (``--input``)."""
+    return bool(report.trace.info.options.get("inputs"))
+
+
+def _lost(counters: Mapping[str, int], *, is_input: bool = False) -> list[Gap]:
     found = []
     if n_lost := counters["lost_allocations"]:
         found.append(
@@ -134,7 +152,7 @@ def _lost(counters: Mapping[str, int]) -> list[Gap]:
                 is_loss=True,
             )
         )
-    for name, (text, remedy) in _LOSSES.items():
+    for name, (text, remedy) in (_LOSSES | (_LOSSES_OF_INPUT if is_input else {})).items():
         if n_lost := counters.get(name, 0):
             found.append(Gap(text.format(f"{n_lost:,}"), remedy, is_loss=True))
     return found
@@ -238,7 +256,7 @@ def _imprecise(report: Report) -> list[Gap]:
         found.append(
             Gap(
                 f"recorded with {printable(info.backend)}; not available: {printable(lost)}",
-                "nativeleak doctor says which engines work here",
+                "" if is_from_input(report) else "nativeleak doctor says which engines work here",
             )
         )
     if report.trace.sample_bytes:

@@ -13,7 +13,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 from nativeleak.analysis.growth import Growth, Verdict
 from nativeleak.model import Kind
-from nativeleak.reports.completeness import Gap, gaps
+from nativeleak.reports.completeness import Gap, gaps, is_from_input
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.names import place, printable
 from nativeleak.reports.output import encode_text
@@ -80,7 +80,8 @@ def _answer(report: Report, width: int) -> Iterator[Line]:
     started = datetime.fromtimestamp(report.trace.info.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     who = ", ".join(map(process_name, report.trace.targets))
     n_snapshots = _count(report.trace.n_snapshots, "snapshot")
-    yield Line(f"{who}: traced for {format_duration(report.trace.duration_s)} from {started}, {n_snapshots}", "bold")
+    how = f"recorded output of {printable(report.trace.info.backend)}," if is_from_input(report) else "traced for"
+    yield Line(f"{who}: {how} {format_duration(report.trace.duration_s)} from {started}, {n_snapshots}", "bold")
     yield Line("")
     for gap in gaps(report):
         if gap.is_loss:

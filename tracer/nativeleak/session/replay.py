@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from nativeleak import __version__, arch
 from nativeleak.engines.options import TraceOptions
+from nativeleak.engines.pmap.listing import Listing, ListingReader
 from nativeleak.engines.pmap.recorded import RecordedPmap
-from nativeleak.engines.pmap.smaps import MAX_LINE, Listing, is_pmap_start, parse_pmap
 from nativeleak.engines.registry import coverage_of
-from nativeleak.engines.strace.recorded import RecordedStrace, looks_like_strace
+from nativeleak.engines.strace.recorded import RecordedStrace
 from nativeleak.errors import NativeleakError, UsageError
+from nativeleak.inputs.registry import read_text
+from nativeleak.inputs.source import InputFile
+from nativeleak.inputs.strace import is_strace, open_strace, thread_of_file
 from nativeleak.model import Snapshot, Stack, TraceInfo
 from nativeleak.process import procfs
-from nativeleak.process.namespaces import open_regular
 from nativeleak.recording.writer import RecordingWriter
 from nativeleak.session.reporter import Reporter
 from nativeleak.session.session import Recorded
 
-_HEAD_BYTES: Final = 1 << 16
 _MAX_PMAP_BYTES: Final = 1 << 30
+_RECORD_SO: Final = "record it so: strace -f -k -Y -ttt -o FILE -e trace=%memory,%process -p PID, or pmap -x PID > FILE"
 
 
 class RecordedSource(Protocol):
@@ -116,49 +116,64 @@ def _source(options: TraceOptions) -> RecordedSource:
     if len(options.pids) > 1:
         raise UsageError("--input with several PIDs", "give one, or none: -p says which process of the output is meant")
     pid = options.pids[0] if options.pids else 0
-    heads = [_head(path) for path in options.inputs]
-    if all(any(map(is_pmap_start, head)) for head in heads):
-        return RecordedPmap(_listings(options.inputs), pid)
-    if len(options.inputs) > 1:
+    files = [InputFile(path) for path in options.inputs]
+    if is_strace(files[0]):
+        return _traces(files, pid)
+    reader = ListingReader()
+    listings: list[tuple[float | None, Listing]] = []
+    for file in files:
+        found = _listings_of(file, reader)
+        listings += found
+    return RecordedPmap(
+        [listing for _, listing in listings], pid, written=[moment for moment, _ in listings], reader=reader
+    )
+
+
+def _traces(files: Sequence[InputFile], pid: int) -> RecordedStrace:
+    others = [file.path for file in files[1:] if not is_strace(file)]
+    if others:
+        raise UsageError(f"--input {others[0]} is no output of strace, as {files[0].path} is", "give files of one kind")
+    if len(files) > 1 and not all(map(thread_of_file, files)):
         raise UsageError(
-            "--input with several files that are not all output of pmap", "give one file of strace's output"
+            "--input with several files of strace's output that are not of one strace -ff -o OUT",
+            "give one file, or all files OUT.TID",
         )
-    if not looks_like_strace(heads[0]):
-        raise NativeleakError(
-            f"reading {options.inputs[0]} failed: it is neither output of strace nor of pmap",
-            "record it so: strace -f -k -Y -ttt -o FILE -e trace=%memory,%process -p PID, or pmap -x PID > FILE",
+    return open_strace(files, pid)
+
+
+def _listings_of(file: InputFile, reader: ListingReader) -> list[tuple[float | None, Listing]]:
+    """The listings of a file, each with the moment at which it was written as far as that is known.
+
+    Raises:
+        NativeleakError: There is none in it; the error names what the file is.
+    """
+    known = len(reader.listings)
+    room = _MAX_PMAP_BYTES
+    for line in file.lines():
+        room -= len(line) + 1
+        if room < 0:
+            raise NativeleakError(f"reading {file.path} failed: it is larger than 1 GiB", "give fewer listings")
+        reader.feed(line)
+    reader.finish()
+    found = [listing for listing in reader.listings[known:] if listing.source != "smaps_rollup"]
+    if not found:
+        raise _refusal(file)
+    # A file is written when its last listing is.
+    return [(file.mtime if listing is found[-1] else None, listing) for listing in found]
+
+
+def _refusal(file: InputFile) -> NativeleakError:
+    """What a file is that has neither calls nor mappings."""
+    found = read_text(file)
+    if found.reading is not None:
+        verb = "oom --log" if found.reading.kind == "oom" else "triage --input"
+        return NativeleakError(
+            f"reading {file.path} failed: it is {found.reading.title}, no output of strace or pmap",
+            f"nativeleak {verb} {file.path} reads it",
         )
-    return RecordedStrace(options.inputs[0], _open(options.inputs[0]), pid)
-
-
-def _open(path: Path) -> int:
-    try:
-        return open_regular(str(path))
-    except OSError as error:
-        raise NativeleakError(f"reading {path} failed: {error.strerror}", "Check the path and its rights.") from error
-
-
-def _head(path: Path) -> list[str]:
-    fd = _open(path)
-    try:
-        return os.pread(fd, _HEAD_BYTES, 0).decode("utf-8", "replace").split("\n")
-    finally:
-        os.close(fd)
-
-
-def _listings(paths: Sequence[Path]) -> list[tuple[float, Listing]]:
-    """The listings of all files with the time each was written, in order of time; those of one file a second apart."""
-    found: list[tuple[float, Listing]] = []
-    for path in paths:
-        with open(_open(path), encoding="utf-8", errors="replace", newline="\n") as file:
-            facts = os.fstat(file.fileno())
-            if facts.st_size > _MAX_PMAP_BYTES:
-                raise NativeleakError(f"reading {path} failed: it is larger than 1 GiB", "give fewer listings")
-            each = list(parse_pmap(_bounded_lines(file.readline)))
-        found += [(facts.st_mtime - len(each) + 1 + i, listing) for i, listing in enumerate(each)]
-    return sorted(found, key=lambda item: item[0])
-
-
-def _bounded_lines(readline: Callable[[int], str]) -> Iterator[str]:
-    while line := readline(4 * MAX_LINE):
-        yield line.rstrip("\n")
+    what = found.other.what if found.other is not None else "of an unknown kind"
+    use = found.other.use if found.other is not None else ""
+    return NativeleakError(
+        f"reading {file.path} failed: it is neither output of strace nor of pmap: {what}",
+        "\n".join(filter(None, (use, _RECORD_SO))),
+    )

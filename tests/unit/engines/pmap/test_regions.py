@@ -10,6 +10,7 @@ from nativeleak.engines.pmap.blocks import find_blocks, parse_header
 from nativeleak.engines.pmap.differences import Range, ranges_of, without
 from nativeleak.engines.pmap.engine import parse_stack_pointer
 from nativeleak.engines.pmap.ledger import PmapLedger
+from nativeleak.engines.pmap.listing import has_rows, parse_listings
 from nativeleak.engines.pmap.recorded import RecordedPmap
 from nativeleak.engines.pmap.regions import (
     ANONYMOUS,
@@ -21,7 +22,7 @@ from nativeleak.engines.pmap.regions import (
     blocks_by_size,
     malloc_region,
 )
-from nativeleak.engines.pmap.smaps import Mapping, is_pmap_start, parse_pmap, parse_smaps
+from nativeleak.engines.pmap.smaps import Mapping, parse_smaps
 from nativeleak.engines.threads import ThreadTable
 from nativeleak.engines.userspace import TracedProcess
 from nativeleak.errors import NativeleakError
@@ -88,21 +89,21 @@ def test_smaps_of_a_process():
 )  # fmt: skip
 def test_smaps_that_make_no_sense_are_passed_over(text):
     assert parse_smaps(text) == []
-    assert list(parse_pmap(text.split("\n"))) == []
+    assert parse_listings(text.split("\n")).listings == []
 
 
 def test_pmap_with_and_without_resident_memory():
-    (listing,) = parse_pmap(PMAP.split("\n"))
+    (listing,) = parse_listings(PMAP.split("\n")).listings
     assert (listing.pid, listing.command) == (4580, "/opt/jdk/bin/java -Xmx128m Leaker")
     assert [(m.start, m.rss >> 10, m.perms, m.path) for m in listing.mappings][1:3] == [
         (0x7F08703FF000, 16388, "rw-p", ""), (0x7F0880000000, 12, "rw-p", ""),
     ]  # fmt: skip
     assert len(listing.mappings) == 7
     plain = "7:   cat\n0000562d01232000      8K r-x-- cat\n0000562d01236000   1024K rw---   [ anon ]\n total 1032K\n"
-    (listing,) = parse_pmap(plain.split("\n"))
+    (listing,) = parse_listings(plain.split("\n")).listings
     assert [(m.end - m.start, m.rss) for m in listing.mappings] == [(8192, -1), (1 << 20, -1)]
-    assert is_pmap_start("7:   cat")
-    assert not is_pmap_start("7 brk(NULL) = 0")
+    assert has_rows(["00007f1a00000000     132      12      12 rw---   [ anon ]"])
+    assert not has_rows(["7 brk(NULL) = 0", "7:   cat", "added -----"])
 
 
 def test_ranges_merge_and_split_without_a_difference():
@@ -227,10 +228,12 @@ def test_ledger_region_growing_and_shrinking_is_exact():
 
 
 def test_recorded_listings_before_and_after():
-    listings = list(parse_pmap(PMAP.split("\n")))
+    listings = parse_listings(PMAP.split("\n")).listings
     grown = PMAP.replace("00007f08703ff000   16388   16388   16388", "00007f086f3fe000   32776   24582   24582")
-    source = RecordedPmap([(100.0, listings[0]), (160.0, *parse_pmap(grown.split("\n")))])
-    (snapshot,) = source.snapshots(10.0)
+    source = RecordedPmap([listings[0], *parse_listings(grown.split("\n")).listings], written=[100.0, 160.0])
+    first, snapshot = source.snapshots(10.0)
+    assert (first.elapsed_s, first.sites) == (0.0, ())
+    assert snapshot.rss_bytes - first.rss_bytes == (24582 - 16388) << 10
     (site,) = snapshot.sites
     assert (site.outstanding_bytes, site.outstanding_count, site.owner) == (CHUNK, 1, Owner.PROGRAM)
     assert site.resident_bytes == 24582 * 1024 // 2
@@ -238,11 +241,11 @@ def test_recorded_listings_before_and_after():
     assert [stack.frames[0].function for stack in source.take_stacks()] == ["[16 MiB malloc served by mmap]"]
     assert source.take_notes()[-1][0] == "region"
     with pytest.raises(NativeleakError, match="no listing of process 5"):
-        RecordedPmap([(100.0, listings[0])], 5)
+        RecordedPmap(listings[:1], 5)
 
 
 def test_one_listing_alone_is_shown_as_it_is():
-    source = RecordedPmap([(100.0, *parse_pmap(PMAP.split("\n")))])
+    source = RecordedPmap(parse_listings(PMAP.split("\n")).listings[:1])
     (snapshot,) = source.snapshots(10.0)
     assert sum(site.outstanding_bytes for site in snapshot.sites) >> 10 == 188 + 16388 + 132 + 516 + 132 + 4
     assert ("input", "one listing only: what is mapped is shown, growth takes two") in source.take_notes()

@@ -1,18 +1,21 @@
 """Recorded output of ``pmap`` or ``pmap -x``: several listings of one process, in files of their own or in one.
 
 One listing alone is a state, not a growth: it is reported as all regions with what they hold. Of several the first is
-the state before. ``pmap`` prints no times: files are as far apart as they were written, listings in one file a second.
+the state before. ``pmap`` prints no times: date lines between listings say how far apart they are, or the times of the
+files, where these agree with the order given. Otherwise the time is unknown, and said to be.
 """
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from nativeleak.engines.pmap.ledger import PmapLedger
+from nativeleak.engines.pmap.listing import Listing, ListingReader
 from nativeleak.engines.pmap.regions import Surroundings
-from nativeleak.engines.pmap.smaps import Listing, Mapping
+from nativeleak.engines.pmap.smaps import Mapping
 from nativeleak.engines.threads import ThreadTable
 from nativeleak.engines.userspace import TracedProcess, most_snapshots, snapshot_of
 from nativeleak.errors import NativeleakError
@@ -21,14 +24,22 @@ from nativeleak.runtimes.base import UNKNOWN_VERSION, RuntimeSpec
 from nativeleak.runtimes.registry import RUNTIMES
 
 _COMM_LENGTH = 15
+_MIN_APART_S = 1.0
+"""Files written closer to each other were copied, not recorded."""
+_NO_TIMES = (
+    "no line says when the listings were made, and the files' times do not: sizes hold, rates cannot be known "
+    "(a line of `date` before each listing tells)"
+)
 
 
 class RecordedPmap:
     """Some listings; see ``RecordedSource``.
 
     Args:
-        listings: (seconds since 1970, listing), in order of time.
+        listings: In the order of the command line.
         pid: The process that is meant; 0: that of the first listing.
+        written: When the file of each listing was written, seconds since 1970; None where that says nothing.
+        reader: What has read them, for the lines that made no sense.
 
     Raises:
         NativeleakError: There is no listing of it.
@@ -37,14 +48,29 @@ class RecordedPmap:
     backend = "pmap"
     probes: tuple[str, ...] = ("smaps",)
 
-    def __init__(self, listings: Sequence[tuple[float, Listing]], pid: int = 0) -> None:
-        wanted = pid or (listings[0][1].pid if listings else 0)
-        self._listings = [(at_s, listing) for at_s, listing in listings if listing.pid == wanted]
-        if not self._listings:
+    def __init__(
+        self,
+        listings: Sequence[Listing],
+        pid: int = 0,
+        *,
+        written: Sequence[float | None] = (),
+        reader: ListingReader | None = None,
+    ) -> None:
+        wanted = pid or (listings[0].pid if listings else 0)
+        kept = [i for i, listing in enumerate(listings) if listing.pid in (wanted, 0)]
+        if not kept:
             raise NativeleakError(
                 f"reading the output of pmap failed: no listing of process {wanted}",
                 "without -p the process of the first listing is taken",
             )
+        self._notes: list[tuple[str, str]] = []
+        moments = _moments([listings[i] for i in kept], [written[i] if i < len(written) else None for i in kept])
+        if moments is None:
+            moments = [max((each for each in written if each), default=0.0)] * len(kept)
+            if len(kept) > 1:
+                self._notes.append(("unread", _NO_TIMES))
+        self._listings = [(moment, listings[i]) for moment, i in zip(moments, kept, strict=True)]
+        self._reader = reader
         self.started = self._listings[0][0]
         self.duration_s = self._listings[-1][0] - self.started
         command = self._listings[0][1].command
@@ -54,10 +80,30 @@ class RecordedPmap:
         self._process = TracedProcess(0, TargetInfo(0, wanted, comm, "", info))
         self._threads = ThreadTable()
         self._ledger = PmapLedger(self._process, self._threads)
-        self._notes: list[tuple[str, str]] = []
+        self._tell()
         left_out = len(listings) - len(self._listings)
         if left_out:
             self._notes.append(("input", f"{left_out} listings of other processes left out (-p takes one)"))
+
+    def _tell(self) -> None:
+        """Say what the listings do not show."""
+        for number, (_, listing) in enumerate(self._listings, start=1):
+            name = f"listing {number}"
+            if not listing.has_sizes:
+                text = (
+                    "all sizes are printed as 0 (a fault of procps 3.2.8): mappings count as large as what is resident"
+                )
+                self._notes.append(("unread", f"{name}: {text}"))
+            elif listing.is_complete is False:
+                short = (listing.total_kib or 0) - (listing.mapped_bytes >> 10)
+                self._notes.append(
+                    ("unread", f"{name}: its rows add up to {short:,} KiB less than its total: some are missing")
+                )
+            if not listing.pid:
+                self._notes.append(("input", f"{name}: no line names the process"))
+        if self._reader is not None and self._reader.n_unread:
+            n_unread, first = self._reader.n_unread, self._reader.first_unread
+            self._notes.append(("unread", f"{n_unread:,} lines made no sense, first: {first}"))
 
     def take_notes(self) -> list[tuple[str, str]]:
         """What was found."""
@@ -69,7 +115,7 @@ class RecordedPmap:
         return self._ledger.take_stacks()
 
     def snapshots(self, _interval_s: float) -> Iterator[Snapshot]:
-        """One for each listing after the first; of a single one, its regions."""
+        """One for each listing; of a single one, its regions."""
         first = self._listings[0][1].mappings
         if len(self._listings) == 1:
             self._notes.append(("input", "one listing only: what is mapped is shown, growth takes two"))
@@ -78,6 +124,7 @@ class RecordedPmap:
             yield self._snapshot(0.0, first)
             return
         self._ledger.begin(Surroundings(first, runtime=self._runtime))
+        yield self._snapshot(0.0, first)
         n_names = len({mapping.path for _, listing in self._listings for mapping in listing.mappings})
         every = -(-len(self._listings) // most_snapshots(n_names))
         for i, (at_s, listing) in enumerate(self._listings[1:], start=2):
@@ -94,7 +141,10 @@ class RecordedPmap:
             [self._process],
             self._threads,
             elapsed_s,
-            {"smaps_readings": self._ledger.n_readings},
+            {
+                "smaps_readings": self._ledger.n_readings,
+                "unread_lines": self._reader.n_unread if self._reader is not None else 0,
+            },
             events=self._ledger.n_readings,
             is_live=False,
             sites=self._sites(elapsed_s, mappings),
@@ -108,6 +158,16 @@ class RecordedPmap:
             return space.site_totals(0, elapsed_s)
         starts = [mapping.start for mapping in mappings]
         return space.site_totals(0, elapsed_s, lambda start, end: _resident(start, end, mappings, starts))
+
+
+def _moments(listings: Sequence[Listing], written: Sequence[float | None]) -> list[float] | None:
+    """Seconds since 1970 of each: by date lines, else by the files' times where these agree with the order given."""
+    for found in ([listing.time_s for listing in listings], list(written)):
+        known = [moment for moment in found if moment is not None]
+        is_rising = all(b - a >= _MIN_APART_S for a, b in itertools.pairwise(known))
+        if len(known) == len(listings) and (is_rising or len(known) == 1):
+            return known
+    return None
 
 
 def _runtime_in(mappings: Sequence[Mapping]) -> RuntimeSpec | None:

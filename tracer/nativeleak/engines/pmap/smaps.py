@@ -1,14 +1,13 @@
-"""Mappings with their resident memory: /proc/PID/smaps, and what ``pmap`` prints.
+"""Mappings with their resident memory, as /proc/PID/smaps of a living process has them.
 
 Scope: text in, tuples out; lines that make no sense are passed over. Sizes in bytes.
 
-Source: ``show_smap`` and ``show_map_vma`` in fs/proc/task_mmu.c; procps 4.0, ``one_proc`` in src/pmap.c.
+Source: ``show_smap`` and ``show_map_vma`` in fs/proc/task_mmu.c.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 _HEADER: Final = re.compile(
@@ -18,13 +17,8 @@ _HEADER: Final = re.compile(
 _FIELD: Final = re.compile(r"(Rss|Anonymous): +(\d{1,15}) kB")
 _FLAGS: Final = "VmFlags:"
 _DELETED: Final = " (deleted)"
-_PROCESS: Final = re.compile(r"(\d{1,10}):   (.*)")
-_ROW: Final = re.compile(
-    r"([0-9a-f]{8,16}) +(\d{1,15})K? +(?:(\d{1,15}|-) +(?:\d{1,15}|-) +)?([r-][w-][x-][s-][R-]?) {1,3}(.*)"
-)
-_MAX_MAPPED: Final = 1 << 57
+MAX_MAPPED: Final = 1 << 57
 """No process has more: five levels of page tables."""
-_ADDRESSES: Final = 1 << 64
 MAX_LINE: Final = 1 << 14
 """Longest line that is looked at: a path has at most 4,096 bytes, four times as many characters when escaped."""
 
@@ -37,6 +31,8 @@ class Mapping(NamedTuple):
         path: File, a name in brackets, or empty.
         rss: Resident bytes; -1 where the source does not say.
         flags: Two letters each, as VmFlags has them; empty where the source does not say.
+        pss: Proportional share of resident bytes; -1 where the source does not say.
+        swap: Bytes in swap; -1 where the source does not say.
     """
 
     start: int
@@ -45,6 +41,8 @@ class Mapping(NamedTuple):
     path: str
     rss: int = -1
     flags: str = ""
+    pss: int = -1
+    swap: int = -1
 
     @property
     def is_accessible(self) -> bool:
@@ -55,14 +53,6 @@ class Mapping(NamedTuple):
     def is_anonymous(self) -> bool:
         """Whether no file and no name stands behind it."""
         return not self.path or self.path.startswith("[anon")
-
-
-class Listing(NamedTuple):
-    """What one run of ``pmap`` printed of one process."""
-
-    pid: int
-    command: str
-    mappings: list[Mapping]
 
 
 def parse_smaps(text: str) -> list[Mapping]:
@@ -90,34 +80,6 @@ def parse_smaps(text: str) -> list[Mapping]:
     return found
 
 
-def parse_pmap(lines: Iterable[str]) -> Iterator[Listing]:
-    """The listings in the output of ``pmap PID`` or ``pmap -x PID``, of one run or several after each other."""
-    listing: Listing | None = None
-    room = 0
-    for line in lines:
-        if len(line) > MAX_LINE:
-            continue
-        head = _PROCESS.fullmatch(line)
-        if head:
-            if listing is not None:
-                yield listing
-            listing, room = Listing(int(head[1]), head[2], []), _MAX_MAPPED
-            continue
-        row = _ROW.fullmatch(line)
-        if row is None or listing is None:
-            continue
-        start, n_kib, rss_kib, mode, name = row.groups()
-        begin = int(start, 16)
-        rss = int(rss_kib) << 10 if rss_kib and rss_kib != "-" else -1
-        n_bytes = int(n_kib) << 10
-        mapping = Mapping(begin, begin + n_bytes, _perms(mode), _path(name), min(rss, n_bytes))
-        if mapping.end <= _ADDRESSES and n_bytes <= room:
-            room -= n_bytes
-            _add(listing.mappings, mapping)
-    if listing is not None:
-        yield listing
-
-
 def _add(found: list[Mapping], mapping: Mapping) -> None:
     """Add what is listed next; where it lies over what stands before it, that has changed while it was listed."""
     if mapping.start >= mapping.end:
@@ -128,17 +90,3 @@ def _add(found: list[Mapping], mapping: Mapping) -> None:
             found.append(last._replace(end=mapping.start))
             break
     found.append(mapping)
-
-
-def is_pmap_start(line: str) -> bool:
-    """Whether a file whose first line this is may be output of ``pmap``."""
-    return _PROCESS.fullmatch(line) is not None
-
-
-def _perms(mode: str) -> str:
-    return mode[:3] + ("s" if mode[3] == "s" else "p")
-
-
-def _path(name: str) -> str:
-    name = name.strip()
-    return {"[ anon ]": "", "[ stack ]": "[stack]"}.get(name, name)

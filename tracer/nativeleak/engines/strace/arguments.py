@@ -44,7 +44,7 @@ CLONE: Final = {"CLONE_VM": 0x100, "CLONE_VFORK": 0x4000, "CLONE_THREAD": 0x1000
 
 UNFINISHED: Final = "<unfinished ...>"
 _MAX_ARGUMENTS: Final = 16
-_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|\d<(?!<)(?:[^<>\\]|\\.)*>|/\*[^*]*\*/|[()\[\]{},]')
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|\d<(?!<)(?:->|[^<>\\]|\\.)*>|/\*[^*]*\*/|[()\[\]{},]')
 _NUMBER: Final = re.compile(r"-?(?:0x[0-9a-fA-F]{1,16}|\d{1,20})")
 _RESULT: Final = re.compile(r"\s*= (?:(-?0x[0-9a-fA-F]{1,16}|-?\d{1,20})|\?)(?:\s+(E[A-Z0-9]{1,20})\b)?")
 _HUGE_SHIFT: Final = re.compile(r"(\d{1,2})<<MAP_HUGE_SHIFT")

@@ -15,7 +15,7 @@ from typing import Final
 from nativeleak.engines.strace import lines
 from nativeleak.engines.strace.arguments import CLONE, MAP, MREMAP, PROT, parse_flags, parse_number
 from nativeleak.engines.strace.malloc_sizes import malloc_mark
-from nativeleak.engines.strace.reader import Ended, Entered, Left, Mode, Named, Step, Superseded
+from nativeleak.engines.strace.reader import Attached, Ended, Entered, Left, Mode, Named, Step, Superseded
 from nativeleak.engines.strace.stacks import StackNamer
 from nativeleak.engines.threads import ThreadTable
 from nativeleak.engines.userspace import TracedProcess
@@ -86,6 +86,7 @@ class StraceLedger:
         self._handlers: dict[str, Callable[[Target, Left], None]] = {
             "mmap": self._on_mmap,
             "mmap2": self._on_mmap,
+            "old_mmap": self._on_mmap,
             "munmap": self._on_removal,
             "shmdt": self._on_removal,
             "mremap": self._on_mremap,
@@ -101,6 +102,8 @@ class StraceLedger:
 
     def apply(self, step: Step) -> None:
         """Take one step in."""
+        if isinstance(step, Attached):
+            return
         target = self._target_of(step.tid)
         if target is None or (target.process.is_over and not isinstance(step, Ended)):
             return

@@ -25,6 +25,7 @@ _RELATIVE_BELOW_S: Final = 1e8
 _LEADER: Final = re.compile(
     rf"""\s*
     (?: \[pid\s+(\d{{1,10}})(?:{_COMM})?\]\s+ | (\d{{1,10}})(?:{_COMM})?(?=\s)\s+ )?
+    (?: \[[\w.-]{{1,64}}(?::[\w.,-]{{1,64}}){{2,8}}\]\s+ )?
     (?: (\d\d:\d\d:\d\d(?:\.\d{{1,9}})?)\s+ | (\d{{1,11}}(?:\.\d{{1,9}}))\s+ | (\d{{9,11}})\s+ )?
     (?: \(\+\s*\d+\.\d+\)\s+ )?
     (?: \[\s*[0-9a-f?]{{1,16}}\]\s+ ){{0,2}}""",
@@ -38,7 +39,10 @@ _SUPERSEDED: Final = re.compile(r"\+\+\+ superseded by execve in pid (\d{1,10}) 
 _MODE: Final = re.compile(r"(?:strace: )?\[ Process PID=(\d{1,10}) runs in (\S{1,8})(?: bit)? mode\. \]")
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "v": "\v", "f": "\f", "a": "\a", "b": "\b"}
 _ESCAPE: Final = re.compile(r"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
-_MARKS: Final = ("--- ", "+++ ", "strace: ", "[ Process ")
+_ATTACHED: Final = re.compile(
+    r"(?:strace: )?Process (\d{1,10}) attached((?: with \d{1,10} threads)?(?: - interrupt to quit)?)"
+)
+_MARKS: Final = ("--- ", "+++ ", "strace: ", "[ Process ", "Process ", "```", "$ ", "# ", "^C", "<detached")
 
 
 class Leader(NamedTuple):
@@ -108,6 +112,15 @@ def parse_mode(text: str) -> tuple[int, str] | None:
     """(tid, mode) of ``[ Process PID=12 runs in 32 bit mode. ]``, the mode in one word; None for anything else."""
     match = _MODE.match(text)
     return (int(match[1]), match[2]) if match else None
+
+
+def parse_attached(text: str) -> tuple[int, bool] | None:
+    """(number, whether it is a process for certain) of ``Process 12 attached``, None for anything else.
+
+    strace before 4.9 prints the line for each thread, with ``- interrupt to quit`` behind it.
+    """
+    match = _ATTACHED.fullmatch(text.strip())
+    return (int(match[1]), not match[2].endswith("quit")) if match else None
 
 
 def is_remark(text: str) -> bool:

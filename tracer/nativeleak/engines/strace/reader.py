@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from nativeleak.engines.strace import lines
 from nativeleak.engines.strace.arguments import UNFINISHED, parse_result, split_arguments
+from nativeleak.units import excerpt
 
 REMOVALS: Final = frozenset({"munmap", "mremap", "shmdt"})
 CALLS: Final = frozenset(
@@ -19,6 +20,7 @@ CALLS: Final = frozenset(
         *(
             "mmap",
             "mmap2",
+            "old_mmap",
             "munmap",
             "mremap",
             "brk",
@@ -87,6 +89,13 @@ class Named(NamedTuple):
     comm: str
 
 
+class Attached(NamedTuple):
+    """strace has attached to a thread; ``is_process``: of a process of its own for certain, unless a clone made it."""
+
+    tid: int
+    is_process: bool
+
+
 class Mode(NamedTuple):
     """A thread runs in another mode than strace itself: ``32``, ``x32``, ``64``."""
 
@@ -94,20 +103,21 @@ class Mode(NamedTuple):
     mode: str
 
 
-Step: TypeAlias = Entered | Left | Ended | Superseded | Named | Mode
+Step: TypeAlias = Entered | Left | Ended | Superseded | Named | Mode | Attached
 
 
 class StraceReader:
     """Reads one output of strace.
 
     Args:
-        main_tid: The thread that lines without a number are of.
+        main_tid: The thread that lines without a number are of, unless it has ended and one other is left.
         origin_s: The moment that times count from, seconds since 1970; None: the first stamp.
 
     Attributes:
         clock: Of the time stamps.
         n_lines: Lines read.
         n_unread: Lines that made no sense, or were too long.
+        first_unread: The first of them.
         n_orphans: Halves of calls whose other half never came.
     """
 
@@ -115,7 +125,10 @@ class StraceReader:
         self.clock = lines.Clock(origin_s)
         self.n_lines = 0
         self.n_unread = 0
+        self.first_unread = ""
         self.n_orphans = 0
+        self._alive: dict[int, None] = {}
+        self._has_ended = False
         self._main_tid = main_tid
         self._open: dict[int, tuple[str, str]] = {}
         self._comms: dict[int, str] = {}
@@ -131,10 +144,12 @@ class StraceReader:
             return
         yield from self.flush()
         if len(line) > lines.MAX_LINE:
-            self.n_unread += 1
+            self._miss(line)
             return
         leader = lines.parse_leader(line)
-        tid = leader.tid or self._main_tid
+        tid = leader.tid or self._nameless()
+        if leader.tid and leader.tid not in self._alive and len(self._alive) < _MAX_OPEN:
+            self._alive[leader.tid] = None
         time_s = self.clock.seconds(leader.stamp)
         if leader.comm and self._comms.get(tid) != leader.comm:
             if len(self._comms) >= _MAX_OPEN:
@@ -150,6 +165,16 @@ class StraceReader:
             self._left = None
             self._frames.clear()
 
+    def _nameless(self) -> int:
+        """The thread of a line without a number: strace leaves it out where one thread is left."""
+        if len(self._alive) == 1 and self._main_tid not in self._alive and self._has_ended:
+            return next(iter(self._alive))
+        return self._main_tid
+
+    def _miss(self, line: str) -> None:
+        self.n_unread += 1
+        self.first_unread = self.first_unread or excerpt(line)
+
     def _read(self, tid: int, time_s: float, text: str) -> Iterator[Step]:
         name = lines.parse_call_name(text)
         if name is not None:
@@ -164,16 +189,20 @@ class StraceReader:
         if ending is not None:
             self._open.pop(tid, None)
             self._comms.pop(tid, None)
+            self._alive.pop(tid, None)
+            self._has_ended |= tid == self._main_tid
             yield Ended(tid, time_s, *ending)
             return
         by = lines.parse_superseded(text)
-        mode = lines.parse_mode(text)
+        mode, attached = lines.parse_mode(text), lines.parse_attached(text)
         if by:
             yield Superseded(tid, time_s, by)
+        elif attached is not None:
+            yield Attached(*attached)
         elif mode is not None:
             yield Mode(*mode)
         elif text.strip() and not lines.is_remark(text):
-            self.n_unread += 1
+            self._miss(text)
 
     def _on_call(self, tid: int, time_s: float, name: str, text: str) -> Iterator[Step]:
         arguments = split_arguments(text)
@@ -181,7 +210,7 @@ class StraceReader:
             yield Entered(tid, time_s, name, arguments.values)
         if arguments.rest is None:
             if not text.rstrip().endswith(UNFINISHED):
-                self.n_unread += 1
+                self._miss(f"{name}({text}")
             if tid in self._open:
                 self.n_orphans += 1
             elif len(self._open) >= _MAX_OPEN:
@@ -206,6 +235,6 @@ class StraceReader:
         result = parse_result(rest)
         if result is None:
             if UNFINISHED not in rest:  # `<... munmap resumed> <unfinished ...>) = ?`: killed in the call
-                self.n_unread += 1
+                self._miss(f"{name}({', '.join(args)}){rest}")
             return
         self._left = Left(tid, time_s, name, args, result.value, result.failed)

@@ -21,7 +21,7 @@ from nativeleak.process.procfs import MapEntry
 from nativeleak.symbols.demangle import demangle, printable
 from nativeleak.symbols.resolver import Symbolizer
 
-_PLACE: Final = re.compile(r"[0-9a-f]{1,16}\]")
+_PLACE: Final = re.compile(r"([0-9a-f]{1,16})\](?: (.{1,4096}):(\d{1,9}))?")
 _OFFSET: Final = re.compile(r"[0-9a-f]{1,16}")
 _MAX_TEXT: Final = 1 << 14
 _U64: Final = struct.Struct("<Q")
@@ -40,27 +40,33 @@ class PrintedFrame(NamedTuple):
         function: Empty where strace found none.
         offset: From the function's start.
         place: Offset in the file, or the address where ``path`` is empty.
+        source: Source file, empty where strace printed none (``-kk`` of strace 6.7 and newer prints it).
+        line: Its line, 0 for none.
     """
 
     path: str
     function: str
     offset: int
     place: int
+    source: str = ""
+    line: int = 0
 
 
 def parse_frame(text: str) -> PrintedFrame | None:
     """A line of a stack without its mark; None where it is none."""
-    head, bracket, place = text[:_MAX_TEXT].rpartition(" [0x")
-    if not bracket or not _PLACE.fullmatch(place):
+    head, bracket, place = text[:_MAX_TEXT].rstrip("\r").rpartition(" [0x")
+    found = _PLACE.fullmatch(place) if bracket else None
+    if found is None:
         return None
-    number = int(place[:-1], 16)
+    number = int(found[1], 16)
+    source, line = found[2] or "", int(found[3] or 0)
     path, parenthesis, inner = head.removesuffix(")").partition("(")
     if not parenthesis or not head.endswith(")"):
-        return PrintedFrame("", "", 0, number)
+        return PrintedFrame("", "", 0, number, source, line)
     function, plus, offset = inner.rpartition("+0x")
     if not plus or not _OFFSET.fullmatch(offset):
-        return PrintedFrame(path, "", 0, number)
-    return PrintedFrame(path, function, int(offset, 16), number)
+        return PrintedFrame(path, "", 0, number, source, line)
+    return PrintedFrame(path, function, int(offset, 16), number, source, line)
 
 
 class StackNamer:
@@ -177,7 +183,8 @@ def _as_printed(printed: PrintedFrame) -> Frame:
     if printed.offset >= _FAR_BYTES and _EXPORTS_ONLY.match(module):
         name = f"{function}+0x{printed.offset:x}"
         return Frame(name, module, 0, printed.place, FrameKind.UNRESOLVED, module_offset=printed.place)
-    return Frame(function, module, 0, printed.offset, module_offset=printed.place)
+    where = (printable(printed.source), printed.line) if printed.source else (None, None)
+    return Frame(function, module, 0, printed.offset, file=where[0], line=where[1], module_offset=printed.place)
 
 
 def _is_root(printed: PrintedFrame) -> bool:
