@@ -198,6 +198,17 @@ def test_hs_err_names_the_call_that_failed_in_any_language(line, call, n_bytes):
     assert (found["failed_call"], found["failed_bytes"]) == (call, n_bytes)
 
 
+def test_vm_info_of_25_has_metaspace_in_a_part_of_its_own():
+    found = values(
+        "5687:\n#\n# JRE version: x\n# Java VM: OpenJDK 64-Bit Server VM (25, mixed mode, serial gc, linux-amd64)\n\n"
+        "Heap:\nDefNew     total 19648K, used 1397K [0x1000, 0x2000, 0x2000)\nTenured    total 43712K, used 1166K "
+        "[0x2000, 0x3000, 0x3000)\n\nMetaspace:\nMetaspace        used 89K, committed 320K, reserved 1114112K\n"
+        " class space     used 5K, committed 128K, reserved 1048576K\n\nUsage:\n"
+    )
+    assert (found["pid"], found["gc"], found["heap_used"]) == (5687, "Serial", (1397 + 1166) << 10)
+    assert (found["metaspace"]["used"], found["class_space"]["used"]) == (89 << 10, 5 << 10)
+
+
 # ---- Native Memory Tracking ----
 
 

@@ -33,7 +33,7 @@ _SWAPPED: Final = re.compile(r"Swapped out: (\d{1,18})K")
 _C_HEAP: Final = re.compile(r"C-Heap outstanding allocations: (\d{1,18})K(?:, retained: (\d{1,18})K)?(.*)")
 _CONTAINER: Final = re.compile(r"(memory_\w+_in_bytes|kernel_memory_\w+_in_bytes): (-?\d{1,20})?( k)?(.*)")
 _VM: Final = re.compile(r"# Java VM: (.*)|vm_info: (.*)")
-_COMMAND: Final = re.compile(r"(?:Command Line|java_command|jvm_args): ?(.*)")
+_METASPACE: Final = re.compile(r"\nMetaspace +used .*(?:\n +class space +used .*)?")
 _COLLECTORS: Final = (
     ("g1 gc", "G1"),
     ("serial gc", "Serial"),
@@ -87,7 +87,11 @@ def _heap_part(text: str) -> str:
     if start < 0:
         return text
     end = re.search(r"\n\n(?=\S)", text[start + 7 :])
-    return text[start : start + 7 + end.start()] if end else text[start:]
+    heap = text[start : start + 7 + end.start()] if end else text[start:]
+    if "Metaspace" in heap:
+        return heap
+    apart = _METASPACE.search(text)  # JDK 22 and newer
+    return heap + apart[0] if apart else heap
 
 
 def _take_failure(values: dict[str, Any], text: str) -> None:
