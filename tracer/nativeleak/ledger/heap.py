@@ -68,21 +68,25 @@ class HeapLedger:
 
     def read(self, raw_sites: Iterable[tuple[int, int, int, bytes]], generation: int) -> None:
         """Read the kernel's totals: (slot, thread, stack, value) for each site."""
+        sites, unpack = self._sites, _HEAD.unpack_from  # looked up once: there may be 65,536 sites
         for slot, thread, stack, value in raw_sites:
-            key = SiteKey(Kind.HEAP, slot, thread, stack)
-            freed_bytes, freed_count, allocated_bytes, allocated_count, check, _ = _HEAD.unpack_from(value)
+            freed_bytes, freed_count, allocated_bytes, allocated_count, check, _ = unpack(value)
             if not allocated_count:
                 continue
-            state = self._sites.get(key)
+            # A tuple is equal to a SiteKey of the same values, and quicker to make.
+            state = sites.get((Kind.HEAP, slot, thread, stack))  # type: ignore[call-overload]
             if state is None:
-                state = self._sites[key] = _SiteState(SiteSlices(generation), check=check)
+                state = _SiteState(SiteSlices(generation), check=check)
+                sites[SiteKey(Kind.HEAP, slot, thread, stack)] = state
             off_bytes, off_count = state.written_off
             totals = (allocated_bytes, allocated_count, freed_bytes + off_bytes, freed_count + off_count)
             if totals != state.totals or not state.is_quiet or state.slices.generation != generation:
                 # Slices change after totals: they are read once more when the totals stand still.
                 state.slices.fold(value[_HEAD.size :], generation)
                 state.row = None
-            state.is_quiet, state.totals = totals == state.totals, totals
+            state.is_quiet = totals == state.totals
+            if not state.is_quiet:
+                state.totals = totals
 
     def snapshot(
         self,
@@ -221,6 +225,10 @@ class HeapLedger:
     def stacks(self) -> set[int]:
         """Keys of the stacks of all sites."""
         return {key.stack_key for key in self._sites}
+
+    def stacks_with_blocks(self) -> set[int]:
+        """Keys of the stacks of all sites that have something outstanding."""
+        return {key.stack_key for key, state in self._sites.items() if not state.is_empty}
 
     def retired(self) -> list[SiteTotals]:
         """One sum per target over its retired sites and those that the last snapshot has left out."""
