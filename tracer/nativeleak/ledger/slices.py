@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from nativeleak.model import N_SLICES
@@ -133,6 +134,8 @@ class SiteSlices:
 
     def values(self) -> tuple[tuple[int, int], ...]:
         """(bytes, count) by slice, oldest first. Never negative: the kernel changes its counters during the read."""
+        if len(self._folded) == 2:
+            return _one_slice(self._first, *self._folded)
         clipped = [value if value > 0 else 0 for value in self._folded]
         pairs = [pair if pair != _NOTHING else _NOTHING for pair in zip(clipped[::2], clipped[1::2], strict=True)]
         return (*_EMPTY[: self._first], *pairs, *_EMPTY[self._first + len(pairs) :])
@@ -141,3 +144,9 @@ class SiteSlices:
         """Index of the oldest slice with outstanding memory."""
         counts = self._folded[1::2]
         return next((self._first + i for i, count in enumerate(counts) if count > 0), None)
+
+
+@lru_cache(maxsize=4096)
+def _one_slice(index: int, n_bytes: int, count: int) -> tuple[tuple[int, int], ...]:
+    """Slices of which only one is used; one object for all sites alike, which are many where there are many sites."""
+    return (*_EMPTY[:index], (max(0, n_bytes), max(0, count)), *_EMPTY[index + 1 :])
