@@ -74,7 +74,7 @@ def snapshot() -> None:
 
 
 def random_paths() -> None:
-    """Call stacks without end, 65,536 of which hold a block: the longest snapshot, memory, and the end of the window."""
+    """Call stacks without end, 65,536 of which hold a block: longest snapshot, memory, end of the window."""
     n_sites, n_paths, duration_s = 65_536, 722_584, 30
     with (
         Target("random_paths", n_sites, n_sites) as target,

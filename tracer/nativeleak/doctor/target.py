@@ -6,6 +6,7 @@ SIGSYS without a seccomp filter is stopped for some microseconds (``process/disp
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
