@@ -1,6 +1,6 @@
-"""Measures the recorder itself: time to the first probe, memory, CPU, a snapshot of millions of blocks.
+"""Measures the recorder itself: time to the first probe, memory, CPU, snapshots of many blocks and of many stacks.
 
-    benchmarks/recorder.py [first-probe] [memory] [cpu] [snapshot]
+    benchmarks/recorder.py [first-probe] [memory] [cpu] [snapshot] [random-paths]
 
 Prints one line per figure, with the median of all rounds and its limit (docs/performance.md). Run as root in a checkout
 after scripts/setup --tests.
@@ -73,6 +73,28 @@ def snapshot() -> None:
     show(f"a snapshot with {wanted:,} outstanding blocks", statistics.median(costs_ms), "ms", 50)
 
 
+def random_paths() -> None:
+    """Call stacks without end, 65,536 of which hold a block: longest snapshot, memory, end of the window."""
+    n_sites, n_paths, duration_s = 65_536, 722_584, 30
+    with (
+        Target("random_paths", n_sites, n_sites) as target,
+        Trace(target, options=("--duration", f"{duration_s}s")) as trace,
+    ):
+        target.go()
+        time.sleep(5)  # all of them hold a block: several snapshots, and a change of width of the birth slices soon
+        target.send(f"paths {n_paths - n_sites}")
+        report = trace.wait(timeout_s=300)
+        with open_recording(trace.recording) as recording:
+            snapshots = recording.snapshots
+    took_s = [info.counters["snapshot_us"] / 1e6 for info in snapshots]
+    cpu_s = [info.counters["snapshot_cpu_us"] / 1e6 for info in snapshots]
+    print(f"# {len(took_s)} snapshots, {report['totals']['heap']['allocated_count']:,} allocations")
+    show("random recursion: the longest snapshot", max(took_s), "s", 0.5)
+    show("the same, its CPU time", max(cpu_s), "s", 0.5)
+    show("recorder's resident memory", report["overhead"]["tracer_max_rss_bytes"] / (1 << 20), "MiB", 120)
+    show("end of the window", report["window"]["duration_s"], "s", duration_s + 1)
+
+
 def show(what: str, value: float, unit: str, limit: float) -> None:
     """Print one figure with its limit."""
     print(f"{what}: {value:.3g} {unit} (limit {limit:g}) {'ok' if value <= limit else 'MISSED'}", flush=True)
@@ -83,6 +105,7 @@ FIGURES: dict[str, Callable[[], None]] = {
     "memory": memory,
     "cpu": cpu,
     "snapshot": snapshot,
+    "random-paths": random_paths,
 }
 
 if __name__ == "__main__":

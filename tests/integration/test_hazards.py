@@ -138,7 +138,10 @@ def test_process_under_a_seccomp_filter_is_traced_or_refused_and_lives():
             target.send("steps")
             assert target.readline().startswith("STEPS ")
             assert trace.stop()["totals"]["heap"]["allocated_count"] > 0
+        doctor = nativeleak("doctor", "-p", target.pid).stdout
         assert_alive(target)
+    assert "runs under a seccomp filter" in doctor
+    assert ("on Linux 6.11 to 6.13 a return probe may end it" in " ".join(doctor.split())) is is_denied
 
 
 def test_function_that_was_patched_in_memory_is_not_probed_and_the_report_says_so():

@@ -2,7 +2,7 @@
 /*
  * Recursion by random paths: call stacks without end, of which few hold anything for long, and a leak that begins late.
  *
- * usage: random_paths [PATHS at go=20000]
+ * usage: random_paths [PATHS at go=20000] [KEPT=64]
  *
  * Each path allocates a block and frees an older one: KEPT blocks are outstanding at any time. One path in eight is short,
  * so that its stack comes again after a while. `paths N`: N more paths, as at `go`. `leak N`: N blocks that nobody frees, at one site. Each is answered by the whole truth so far.
@@ -11,9 +11,10 @@
 
 #define DEPTH 16
 #define SHORT_DEPTH 4
-#define KEPT 64
+#define MAX_KEPT 65536
 
-static struct block kept[KEPT];
+static struct block kept[MAX_KEPT];
+static long n_kept;
 static uint64_t state = 77;
 static long n_paths;
 
@@ -28,7 +29,7 @@ static unsigned int draw(void)
 SITE void path_end(void)
 {
 	long bytes = 17 + n_paths % 101;
-	struct block *place = &kept[n_paths++ % KEPT];
+	struct block *place = &kept[n_paths++ % n_kept];
 
 	if (place->address)
 		truth_release(*place);
@@ -86,6 +87,8 @@ int main(int argc, char **argv)
 {
 	long n = truth_argument(argc, argv, 1, 20000);
 
+	n_kept = truth_argument(argc, argv, 2, 64);
+	TRUTH_CHECK(n_kept > 0 && n_kept <= MAX_KEPT);
 	truth_start();
 	walk_paths(n);
 	truth_report(true, 0, "");

@@ -8,7 +8,15 @@ import pytest
 
 from nativeleak import arch
 from nativeleak.process.dispatch import catches_sigsys, has_syscall_dispatch
-from nativeleak.process.hazards import find_hazard, has_filter, is_patched, name_process, read_code, read_tracer
+from nativeleak.process.hazards import (
+    filters_deny_probes,
+    find_hazard,
+    has_filter,
+    is_patched,
+    name_process,
+    read_code,
+    read_tracer,
+)
 from nativeleak.process.procfs import read_status
 
 NOP5 = b"\x0f\x1f\x44\x00\x00"
@@ -75,3 +83,19 @@ def test_process_of_our_own_has_what_the_kernel_says() -> None:
 def test_code_that_cannot_be_read_is_empty() -> None:
     assert read_code(os.getpid(), 0, 4) == b""
     assert read_code(1 << 30, 4096, 4) == b""
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [
+        ("6.10.14", False),
+        ("6.11.0-rc1", True),
+        ("6.12.48+deb13-amd64", True),
+        ("6.13", True),
+        ("6.14.0", False),
+        ("5.12.0", False),
+        ("unknown", False),
+    ],
+)
+def test_kernels_whose_filters_deny_return_probes(release: str, expected: bool) -> None:
+    assert filters_deny_probes(release) is expected

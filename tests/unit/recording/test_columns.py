@@ -61,3 +61,9 @@ def test_numbers_and_seconds_are_within_reason():
     ):
         with pytest.raises(ValueError):
             parse(value)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_number_without_end_is_refused(value):
+    with pytest.raises(ValueError):
+        parse_number(value)

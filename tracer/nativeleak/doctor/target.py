@@ -6,6 +6,7 @@ SIGSYS without a seccomp filter is stopped for some microseconds (``process/disp
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
@@ -19,7 +20,7 @@ from nativeleak.probes.families import ProbePoint
 from nativeleak.probes.placement import place
 from nativeleak.process import procfs
 from nativeleak.process.check import TargetFacts
-from nativeleak.process.hazards import find_hazard, has_filter
+from nativeleak.process.hazards import filter_hazard, filters_deny_probes, find_hazard, has_filter
 from nativeleak.process.mapped import MappedObject, executable_objects
 from nativeleak.runtimes.base import RuntimeSpec
 from nativeleak.runtimes.registry import find_runtime, open_runtime
@@ -65,7 +66,13 @@ class _TargetChecks:
         hazard = find_hazard(self._pid)
         if hazard is not None:
             yield Check(HAZARDS, State.FAIL, hazard.why, hazard.remedy)
-        if has_filter(self._pid):
+        if has_filter(self._pid) and arch.here() is arch.X86_64 and filters_deny_probes(os.uname().release):
+            detail = (
+                "runs under a seccomp filter: on Linux 6.11 to 6.13 a return probe may end it; trace tries one on a"
+                " child of its own first, and refuses the process where that child ends"
+            )
+            yield Check("seccomp", State.WARN, detail, filter_hazard().remedy)
+        elif has_filter(self._pid):
             detail = "runs under a seccomp filter; trace tries a return probe under one on a child of its own first"
             yield Check("seccomp", State.OK, detail)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from nativeleak.ledger.slices import SiteSlices, slice_seconds
-from nativeleak.model import Kind, Owner, SiteKey, SiteTotals
+from nativeleak.model import N_SLICES, Kind, Owner, SiteKey, SiteTotals
 
 _HEAD: Final = struct.Struct("=QQQQII")
 TWIN: Final = 1 << 31
@@ -68,21 +68,25 @@ class HeapLedger:
 
     def read(self, raw_sites: Iterable[tuple[int, int, int, bytes]], generation: int) -> None:
         """Read the kernel's totals: (slot, thread, stack, value) for each site."""
+        sites, unpack = self._sites, _HEAD.unpack_from  # looked up once: there may be 65,536 sites
         for slot, thread, stack, value in raw_sites:
-            key = SiteKey(Kind.HEAP, slot, thread, stack)
-            freed_bytes, freed_count, allocated_bytes, allocated_count, check, _ = _HEAD.unpack_from(value)
+            freed_bytes, freed_count, allocated_bytes, allocated_count, check, _ = unpack(value)
             if not allocated_count:
                 continue
-            state = self._sites.get(key)
+            # A tuple is equal to a SiteKey of the same values, and quicker to make.
+            state = sites.get((Kind.HEAP, slot, thread, stack))  # type: ignore[call-overload]
             if state is None:
-                state = self._sites[key] = _SiteState(SiteSlices(generation), check=check)
+                state = _SiteState(SiteSlices(generation), check=check)
+                sites[SiteKey(Kind.HEAP, slot, thread, stack)] = state
             off_bytes, off_count = state.written_off
             totals = (allocated_bytes, allocated_count, freed_bytes + off_bytes, freed_count + off_count)
             if totals != state.totals or not state.is_quiet or state.slices.generation != generation:
                 # Slices change after totals: they are read once more when the totals stand still.
                 state.slices.fold(value[_HEAD.size :], generation)
                 state.row = None
-            state.is_quiet, state.totals = totals == state.totals, totals
+            state.is_quiet = totals == state.totals
+            if not state.is_quiet:
+                state.totals = totals
 
     def snapshot(
         self,
@@ -99,6 +103,7 @@ class HeapLedger:
                 set was read; else an age is at most the width of a birth slice too high.
         """
         rows: dict[SiteKey, SiteTotals] = {}
+        ages = [max(0.0, round(elapsed_s - i * slice_seconds(generation), 3)) for i in range(N_SLICES)]
         self._hidden = {}
         for key, state in self._sites.items():
             if self.hides_empty and not state.is_shown and state.is_empty:
@@ -106,9 +111,9 @@ class HeapLedger:
                 continue
             state.is_shown = True
             shown_as = _without_twin(key)
-            row = state.row
-            if row is None or oldest_born_s is not None or (row.functions, row.owner) != label(key.stack_key):
-                row = state.row = self._totals(shown_as, state, elapsed_s, generation, label, oldest_born_s)
+            row, names = state.row, label(key.stack_key)
+            if row is None or oldest_born_s is not None or (row.functions, row.owner) != names:
+                row = state.row = self._totals(shown_as, state, elapsed_s, ages, names, oldest_born_s)
             rows[shown_as] = _merge(rows[shown_as], row) if shown_as in rows else row
         return list(rows.values())
 
@@ -117,25 +122,19 @@ class HeapLedger:
         key: SiteKey,
         state: _SiteState,
         elapsed_s: float,
-        generation: int,
-        label: Callable[[int], SiteLabel],
+        ages: Sequence[float],
+        label: SiteLabel,
         oldest_born_s: Mapping[SiteKey, float] | None,
     ) -> SiteTotals:
-        functions, owner = label(key.stack_key)
+        functions, owner = label
         oldest_s: float | None = None
         if state.totals[1] > state.totals[3]:
             if oldest_born_s is not None and key in oldest_born_s:
-                oldest_s = elapsed_s - oldest_born_s[key]
+                oldest_s = max(0.0, round(elapsed_s - oldest_born_s[key], 3))
             elif (index := state.slices.oldest()) is not None:
-                oldest_s = elapsed_s - index * slice_seconds(generation)
-        return SiteTotals(
-            key,
-            *state.totals,
-            oldest_s=None if oldest_s is None else max(0.0, round(oldest_s, 3)),
-            slices=state.slices.values(),
-            owner=owner,
-            functions=functions,
-        )
+                oldest_s = ages[index]
+        # By position: this is called for each of up to 65,536 sites.
+        return SiteTotals(key, *state.totals, None, 0, oldest_s, state.slices.values(), owner, functions)
 
     def write_off(self, generation: int) -> None:
         """Count all outstanding memory as freed, with its own sum, because its frees are no longer traced.
@@ -221,6 +220,10 @@ class HeapLedger:
     def stacks(self) -> set[int]:
         """Keys of the stacks of all sites."""
         return {key.stack_key for key in self._sites}
+
+    def stacks_with_blocks(self) -> set[int]:
+        """Keys of the stacks of all sites that have something outstanding."""
+        return {key.stack_key for key, state in self._sites.items() if not state.is_empty}
 
     def retired(self) -> list[SiteTotals]:
         """One sum per target over its retired sites and those that the last snapshot has left out."""

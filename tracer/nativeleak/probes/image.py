@@ -157,8 +157,8 @@ class Image:
         tags: dict[int, int] = {}
         for segment in self.elf.segments:
             if segment.type == PT_DYNAMIC:
-                n_bytes = min(segment.file_bytes, _MAX_DYNAMIC_BYTES) // _DYN.size * _DYN.size
-                for tag, value in _DYN.iter_unpack(self._read(segment.offset, n_bytes)):
+                data = self._read(segment.offset, min(segment.file_bytes, _MAX_DYNAMIC_BYTES))
+                for tag, value in _DYN.iter_unpack(data[: len(data) // _DYN.size * _DYN.size]):
                     if tag == 0:
                         break
                     tags.setdefault(tag, value)

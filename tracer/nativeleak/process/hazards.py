@@ -10,6 +10,7 @@ Scope: the kernel's word on the process, and the bytes of its code.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,6 +88,18 @@ def has_filter(pid: int) -> bool:
         NativeleakError: The process is gone or hidden.
     """
     return procfs.read_status(pid).get("Seccomp") == _FILTER
+
+
+def filters_deny_probes(release: str) -> bool:
+    """Whether seccomp filters of this release of the kernel see return probes, on x86-64: Linux 6.11 to 6.13.
+
+    A kernel of a distribution may have the change of 6.14 already: a trace tries it out (``filter_trial.py``).
+
+    Args:
+        release: As ``uname -r`` says it.
+    """
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return found is not None and (6, 11) <= (int(found[1]), int(found[2])) < (6, 14)
 
 
 def filter_hazard() -> Hazard:

@@ -204,6 +204,8 @@ def parse_number(value: str | int) -> int:
         ValueError: It is none, negative, or beyond all reason.
         TypeError: It is none.
     """
+    if isinstance(value, float) and not math.isfinite(value):  # a damaged column may hold any type
+        raise ValueError(f"the number {value}")
     number = int(value)
     if not 0 <= number <= _MOST:
         raise ValueError(f"the number {number}")

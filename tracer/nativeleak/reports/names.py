@@ -1,18 +1,14 @@
 """Makes names safe to print: no thread or function name of a traced process can control a terminal.
 
-Scope: control characters, line ends and bidirectional overrides become visible escapes. Angle brackets stay, because
-C++ names contain them; a markup format escapes them itself.
+Scope: control characters, line ends, bidirectional overrides and all spaces but the ASCII one become visible escapes.
+Angle brackets stay, because C++ names contain them; a markup format escapes them itself.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Final
 
 from nativeleak.model import Frame, FrameKind, FrameSource
-
-_UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Unicode categories that do not show as themselves."""
 
 _FOLDED_SUFFIXES: Final = {
     FrameKind.JAVA_COMPILED: "_[j]",
@@ -32,9 +28,9 @@ _KINDS: Final = {
 
 def printable(text: str) -> str:
     """The text on one line, every character that would not show as itself written as an escape."""
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
-    return "".join(_escape(char) if unicodedata.category(char) in _UNPRINTABLE else char for char in text)
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
 
 
 def folded_name(frame: Frame) -> str:

@@ -190,25 +190,21 @@ def test_waiting_that_the_kernel_refuses_ends_it_and_takes_the_marks_back(traced
     assert not traced.retirement.is_due()
 
 
-def test_last_look_leaves_nothing_empty_where_room_was_needed_once(traced):
+def test_last_look_leaves_only_stacks_with_a_block_to_name_where_room_was_needed_once(traced):
     traced.fill(6)
     traced.retirement.look()
-    traced.retirement.look()
+    traced.kernel.allocate(4)
     traced.kernel.allocate(7, freed=1)
-    traced.read()
-    traced.retirement.look(is_last=True)
-    assert traced.stacks() == set()
+    traced.queue.add(7, has_runtime=False)
+    assert traced.retirement.look_last() == []
+    assert [*traced.queue.batches(1.0)] == [[4]]
+    (row,) = traced.heap.snapshot(1.0, 0, lambda _: ((), None))
+    assert (row.key.stack_key, row.outstanding_count) == (4, 1)
+    assert traced.heap.allocated() == (8 * 101, 8, 7 * 101, 7)
 
 
-def test_snapshot_hides_what_is_empty_and_names_what_was_dropped(traced):
-    traced.fill(6)
-    traced.read()
-    assert len(traced.heap.snapshot(1.0, 0, lambda _: ((), None))) == 6
+def test_last_look_leaves_all_stacks_to_name_where_there_was_room(traced):
+    traced.fill(5)
     traced.retirement.look()
-    traced.kernel.allocate(7, freed=1)
-    traced.read()
-    assert traced.heap.snapshot(1.0, 0, lambda _: ((), None)) == []
-    assert {key.stack_key for key in traced.heap.take_dropped()} == {1, 2, 3, 4, 5, 6}
-    assert traced.heap.take_dropped() == ()
-    (retired,) = traced.heap.retired()
-    assert (retired.allocated_count, retired.freed_count) == (7, 7)
+    assert traced.retirement.look_last() == []
+    assert [*traced.queue.batches(1.0)] == [[1, 2, 3, 4, 5]]

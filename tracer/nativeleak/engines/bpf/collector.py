@@ -225,17 +225,18 @@ class Collector:
 
     # Stacks
 
-    def name_new_stacks(self, *, sweep: bool = False, within_s: float = math.inf) -> int:
+    def name_new_stacks(self, *, within_s: float = math.inf) -> int:
         """Name what is new, while the target lives; returns how many stacks.
 
         Args:
-            sweep: Look through the kernel's store too, for stacks whose event was lost.
             within_s: When this time is over the rest waits for the next call: a runtime that loads its code makes
                 thousands of new stacks, deep ones, and nothing else may wait for all of their names.
         """
-        if sweep:
-            self._queue.add_all(self.engine.stacks.new_keys())
         return sum(self._name(keys) for keys in self._queue.batches(within_s))
+
+    def _sweep(self) -> None:
+        """Look through the kernel's store too, for stacks whose event was lost."""
+        self._queue.add_all(self.engine.stacks.new_keys())
 
     def look_at_code(self, within_s: float) -> None:
         """Let runtimes look at their code on stacks that wait for their turn, oldest first; the rest waits.
@@ -306,20 +307,12 @@ class Collector:
 
     def read_heap(self) -> None:
         """Take in the kernel's totals."""
-        raw = ((s.slot, s.thread, s.stack, s.value) for s in self.engine.read_sites() if s.slot in self.targets)
-        self.heap.read(raw, self.generation)
+        self.heap.read((site for site in self.engine.read_sites() if site[0] in self.targets), self.generation)
 
     def keep_room(self) -> None:
         """Let sites of which nothing is left give way before the kernel's table of sites is full."""
         if self._retirement.is_due():
-            self._look_at_sites()
-
-    def _look_at_sites(self, *, is_last: bool = False) -> None:
-        if is_last and self._retirement.is_pressed:
-            self.read_heap()
-        again = self._retirement.look(is_last=is_last)
-        if again:
-            self._name_raw(again)
+            self._name_raw(self._retirement.look())
 
     def snapshot(self, *, final: bool = False) -> Snapshot:
         """Everything as it is now.
@@ -327,20 +320,28 @@ class Collector:
         Args:
             final: The windows are closed: read exact ages from the live set.
         """
-        started_ns = time.monotonic_ns()
+        started_ns, started_cpu_ns = time.monotonic_ns(), time.process_time_ns()
         elapsed_s = self.elapsed_s()
         within_s = _NAMING_S
+        self._sweep()
         if not final:
             self._retirement.read()
         else:
-            self._look_at_sites(is_last=True)
+            self._name_raw(self._retirement.look_last())
             within_s = _LAST_NAMING_PRESSED_S if self._retirement.is_pressed else _LAST_NAMING_S
-        self.name_new_stacks(sweep=True, within_s=within_s)
+        self.name_new_stacks(within_s=within_s)
         self.runtimes.name_threads()
         counters = self._snapshots.read_counters(self.engine)
         self._resync_after_loss(counters[abi.Counter.LOST_EVENTS])
         moment = Moment(
-            started_ns, elapsed_s, self.generation, counters, self.n_unnamed, is_sampled=self.is_sampled, is_final=final
+            started_ns,
+            started_cpu_ns,
+            elapsed_s,
+            self.generation,
+            counters,
+            self.n_unnamed,
+            is_sampled=self.is_sampled,
+            is_final=final,
         )
         return self._snapshots.build(self.engine, moment)
 

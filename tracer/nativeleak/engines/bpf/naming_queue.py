@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 _NAMED_TOGETHER: Final = 64
@@ -48,6 +48,10 @@ class NamingQueue:
             return False
         del self._keys[key]
         return True
+
+    def keep_only(self, keys: Collection[int]) -> None:
+        """Take all others out."""
+        self._keys = {key: None for key in self._keys if key in keys}
 
     def put_first(self, keys: Iterable[int]) -> None:
         """Let some of those that wait have their turn before the others."""

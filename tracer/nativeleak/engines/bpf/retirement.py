@@ -107,18 +107,15 @@ class SiteRetirement:
         self._n_new = 0
         self._read()
 
-    def look(self, *, is_last: bool = False) -> list[RawStack]:
+    def look(self) -> list[RawStack]:
         """Read the totals, and retire sites where their room is needed.
-
-        Args:
-            is_last: The trace has ended: where room was needed once, all that is empty goes.
 
         Returns:
             Stacks that must be named after all, because they have a site again.
         """
         started_s = self._clock()
         marked: dict[SiteKey, int] = {}
-        if self._can_wait and (self.is_filling or (is_last and self.is_pressed)):
+        if self._can_wait and self.is_filling:
             self.is_pressed = self._heap.hides_empty = True
             marked = self._mark()
         self.read()
@@ -127,6 +124,23 @@ class SiteRetirement:
         ended_s = self._clock()
         self._look_from_s = ended_s + (ended_s - started_s) * (1 / _LOOKING_SHARE - 1)
         return again
+
+    def look_last(self) -> list[RawStack]:
+        """Read the totals once the probes are gone; where room was needed, stacks without a block get no names.
+
+        Returns:
+            As ``look``.
+        """
+        self.read()
+        if not self.is_pressed:
+            return []
+        again = self._stacks_with_a_site(has_waited=True)
+        self._queue.keep_only(self._heap.stacks_with_blocks())
+        self._name_largest_first()
+        return again
+
+    def _name_largest_first(self) -> None:
+        self._queue.put_first(key.stack_key for key, _, _ in self._heap.by_outstanding(_NAMED_FIRST))
 
     def _mark(self) -> dict[SiteKey, int]:
         """Mark what was empty when it was last read; returns it when nothing more is booked there."""
@@ -158,7 +172,7 @@ class SiteRetirement:
         unused = {key.stack_key for key in gone} - self._heap.stacks()
         self._doubtful.update(self._kernel.stacks.drop([key for key in unused if self._queue.discard(key)]))
         self._kernel.delete_sites([_place(key) for key in gone])
-        self._queue.put_first(key.stack_key for key, _, _ in self._heap.by_outstanding(_NAMED_FIRST))
+        self._name_largest_first()
 
     def _stacks_with_a_site(self, *, has_waited: bool) -> list[RawStack]:
         """Stacks that were taken out while a new site was made for them, which has not stored them again.

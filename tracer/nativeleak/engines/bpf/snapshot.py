@@ -51,6 +51,7 @@ class Moment:
 
     Attributes:
         started_ns: When its making began, CLOCK_MONOTONIC.
+        started_cpu_ns: CPU time of this process then.
         elapsed_s: Seconds since the first window opened.
         generation: Of the birth slices.
         counters: Since the windows opened.
@@ -60,6 +61,7 @@ class Moment:
     """
 
     started_ns: int
+    started_cpu_ns: int
     elapsed_s: float
     generation: int
     counters: Mapping[abi.Counter, int]
@@ -114,7 +116,7 @@ class SnapshotBuilder:
             threads=self._threads.take_changed(),
             sites=tuple(sites),
             retired=(*self._heap.retired(), *self._map_retired.values()),
-            counters=counters | {"snapshot_us": (time.monotonic_ns() - moment.started_ns) // 1000},
+            counters=counters | _took(moment),
             rss_bytes=sum(state.read_rss() for state in states),
             slice_s=slice_seconds(moment.generation),
             probe_hits=_probe_hits(moment.counters),
@@ -187,6 +189,13 @@ class SnapshotBuilder:
         counters["sites_retired"] = self._heap.n_retired
         counters["kernel_map_bytes"] = kernel.map_memory_bytes()
         return counters
+
+
+def _took(moment: Moment) -> dict[str, int]:
+    return {
+        "snapshot_us": (time.monotonic_ns() - moment.started_ns) // 1000,
+        "snapshot_cpu_us": (time.process_time_ns() - moment.started_cpu_ns) // 1000,
+    }
 
 
 def _map_sites(state: TargetState, now_s: float) -> list[SiteTotals]:
