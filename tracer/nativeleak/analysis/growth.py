@@ -252,12 +252,13 @@ def _count_falls(values: Sequence[float], height: float) -> int:
 
 
 def _has_substance(curves: Curves, added: Floats) -> Bools:
-    """Whether blocks of all ages are outstanding; for a curve of few blocks, whether it grew in every part."""
+    """Whether blocks of all ages are outstanding; for a curve of few blocks, whether they get ever larger."""
     n_rows = len(added)
     if not curves.n_blocks.shape[1]:
         return np.ones(n_rows, dtype=np.bool_)
     blocks = curves.n_blocks
-    ever_larger = (added > 0).all(axis=1) & (blocks[:, -1] <= 1.2 * np.maximum(blocks[:, 0], 1))
+    larger = (added > 0).all(axis=1) | _troughs_rise(curves)
+    ever_larger = larger & (blocks[:, -1] <= 1.2 * np.maximum(blocks[:, 0], 1))
     enough = blocks[:, -1] >= _MIN_BLOCKS
     window_s = float(curves.elapsed_s[-1]) - curves.start_s
     n_in_use = math.ceil(window_s / curves.slice_s) if curves.slice_s else 0

@@ -2,40 +2,58 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from nativeleak.frames.owners import THREAD_ROOTS
-from nativeleak.model import Frame
-from nativeleak.runtimes.frames import headline_frame
-
-_PASSED: Final = re.compile(r"main|java\.lang\.Thread\.run|.*[.:]main|JavaMain|JavaCalls::.*|.*::call_run.*")
+from nativeleak.frames.display import JAVA, display_name
+from nativeleak.frames.roles import Role
+from nativeleak.model import Frame, FrameKind
+from nativeleak.runtimes.frames import RUNTIME_LIBRARIES, headline_of_stack, role_of_frame
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The frame that heads a stack: its index, leaf first; ``inner``: the frame that allocates on its behalf."""
+    """What a stack says in one line.
+
+    Attributes:
+        index: The frame that heads it, leaf first; 0 of an empty stack.
+        caller: Index of the first frame for which it allocates and which the program's owner can change; None where the
+            head is that frame.
+        what: Kind of memory; None where no name tells.
+        pool: Name of a known pool that took a chunk here; None without one.
+        switch: How to see past this pool; empty where nothing does.
+        note: What the stack does not show, and which tool does; None where nothing is missing.
+    """
 
     index: int
-    inner: int
+    caller: int | None = None
     what: str | None = None
     pool: str | None = None
+    switch: str = ""
+    note: str | None = None
 
 
 def shown_name(frame: Frame) -> str:
     """The name of a frame's function as a reader sees it."""
-    return frame.function
+    return frame.function if frame.kind is FrameKind.UNRESOLVED else display_name(frame.function, frame.kind)
 
 
 def is_passed_through(frame: Frame) -> bool:
     """Whether every stack of a thread or service goes through the function, so that it is no answer."""
-    return frame.function in THREAD_ROOTS or _PASSED.fullmatch(frame.function) is not None
+    return role_of_frame(frame) is Role.PASSTHROUGH
+
+
+def is_runtimes(frame: Frame) -> bool:
+    """Whether a frame is in the library of a runtime of managed code."""
+    return frame.module in RUNTIME_LIBRARIES
 
 
 def head_of(frames: Sequence[Frame]) -> Head:
-    """The frame that heads a stack, of frames leaf first; index 0 where none has a name."""
-    frame = headline_frame(frames)
-    index = next((i for i, each in enumerate(frames) if each is frame), 0)
-    return Head(index, max(0, index - 1))
+    """What the stack of these frames says, leaf first."""
+    found = headline_of_stack(frames)
+    if found is None:
+        return Head(0)
+    pool, index, caller = found.pool, found.index, found.for_index
+    if frames[index].kind is FrameKind.UNRESOLVED and caller is not None and frames[caller].kind in JAVA:
+        index, caller = caller, None  # the native method of a stripped library: the Java name is the one people know
+    return Head(index, caller, found.what, pool.name if pool else None, pool.switch if pool else "", found.note)

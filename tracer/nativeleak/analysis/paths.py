@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from nativeleak.analysis.naming import Head, head_of, is_passed_through, shown_name
+from nativeleak.analysis.naming import Head, head_of, is_passed_through, is_runtimes, shown_name
 from nativeleak.model import Frame, FrameKind, FrameSource
 from nativeleak.recording import Recording
 
@@ -32,12 +32,14 @@ class Step:
         function_id: The same for steps of the same function and module.
         frame: A frame like it.
         is_passed_through: Whether it is never an answer.
+        in_runtime: Whether it is in the library of a runtime.
     """
 
     name: str
     function_id: int
     frame: Frame
     is_passed_through: bool
+    in_runtime: bool
 
 
 class Paths:
@@ -133,7 +135,7 @@ class Paths:
         step_id = self._step_ids.setdefault((name, frame.module, frame.file, frame.line), len(self.steps))
         if step_id == len(self.steps):
             function_id = self._function_ids.setdefault((name, frame.module), len(self._function_ids))
-            self.steps.append(Step(name, function_id, frame, is_passed_through(frame)))
+            self.steps.append(Step(name, function_id, frame, is_passed_through(frame), is_runtimes(frame)))
         return step_id
 
 
