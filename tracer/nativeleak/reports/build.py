@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from nativeleak.analysis.certainty import Certainty, certainty
-from nativeleak.analysis.curves import Ints, Labelled, Span, read_curves, watched_span
+from nativeleak.analysis.curves import MIN_WATCHED_PCT, Ints, Labelled, Span, read_curves, watched_span
 from nativeleak.analysis.findings import add_paths, find
 from nativeleak.analysis.growth import Growth, Verdict, course, measure, resident_estimate
 from nativeleak.analysis.paths import Paths
@@ -44,9 +44,6 @@ from nativeleak.reports.report import (
     UnmapReport,
 )
 from nativeleak.reports.stacks import Stacks, stack_id
-
-_MIN_WATCHED_PCT: Final = 50.0
-"""With less of the time watched there is no verdict on the process."""
 
 
 def build(recording: Recording, selection: Selection) -> Report:
@@ -118,7 +115,7 @@ def _numbered(rows: pd.DataFrame, n_sites: int) -> Ints:
 
 def _process_growth(growth: Growth | None, resident: Resident | None, span: Span) -> Growth:
     """Growth of all that was seen; of resident memory, without a verdict, where too little was watched."""
-    if span.watched_pct < _MIN_WATCHED_PCT:
+    if span.watched_pct < MIN_WATCHED_PCT:
         seen = resident.growth if resident is not None else Growth(0.0, 0.0, 0.0, Verdict.UNKNOWN)
         return replace(seen, verdict=Verdict.UNKNOWN, enough_s=None)
     return growth or Growth(0.0, 0.0, 0.0, Verdict.STEADY)

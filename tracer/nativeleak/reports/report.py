@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nativeleak.analysis.certainty import Certainty
-from nativeleak.analysis.findings import Finding
+from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import Selection
 from nativeleak.model import Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Window

@@ -87,7 +87,7 @@ def text_lines(report: Report, options: WriteOptions) -> Iterator[Line]:
 
 def _headline(report: Report, width: int) -> Iterator[Styled]:
     trace = report.trace
-    who = ", ".join(f"{printable(target.comm)} {target.pid}{_own_name(target)}" for target in trace.targets)
+    who = ", ".join(f"{printable(target.comm)} (PID {target.pid}{_own_name(target)})" for target in trace.targets)
     facts = [f"{who or 'no process'}", f"traced {format_duration(trace.duration_s)}{_how(report)}"]
     if report.resident is not None:
         facts.append(_memory(report.resident))
@@ -99,7 +99,7 @@ def _headline(report: Report, width: int) -> Iterator[Styled]:
 def _own_name(target: TargetInfo) -> str:
     """The name of the program's file where the process goes by another."""
     name = target.exe.rsplit("/", 1)[-1].removesuffix(" (deleted)")
-    return f" ({printable(name)})" if name and not name.startswith(target.comm) and target.comm else ""
+    return f", {printable(name)}" if name and not name.startswith(target.comm) and target.comm else ""
 
 
 def _how(report: Report) -> str:
@@ -123,7 +123,7 @@ def _facts(report: Report, width: int, options: WriteOptions) -> Iterator[Styled
         if report.resident is not None and report.resident.explained_pct is not None:
             yield from labelled("Memory", _explained(report.resident), width)
     yield from labelled("Watched", _watched(report), width)
-    if not options.detail:
+    if not options.detail and not report.trace.name.startswith("/proc/"):
         more = f"nativeleak report {printable(report.trace.name)} --full-stacks   (--all: threads and completeness)"
         yield f"{'More':<{LABEL_WIDTH}}{more}", "dim"
 

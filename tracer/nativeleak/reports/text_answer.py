@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from nativeleak.analysis.findings import Finding
+from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import MIN_SNAPSHOTS, Growth, Verdict, watch_s
 from nativeleak.analysis.paths import Step
 from nativeleak.model import FrameKind, Kind, Level
@@ -25,6 +25,7 @@ Styled = tuple[str, str]
 LABEL_WIDTH: Final = 13
 _MAX_SUSPECTS: Final = 5
 _MAX_LOSSES: Final = 4
+_MAX_DETAIL_LINES: Final = 2
 _MAX_OTHERS: Final = 4
 _MIN_SHARE: Final = 0.01
 _DAY_S: Final = 86400
@@ -73,14 +74,14 @@ def leak_lines(report: Report, width: int) -> Iterator[Styled]:
     yield f"{noun} {verb} {percent(pct)} of the growth", "bold red"
     yield "       holds   growth/min  (95 % sure)                 share   oldest", "dim"
     for number, finding in enumerate(shown, 1):
-        yield from _suspect(report, number, finding)
+        yield from _suspect(report, number, finding, width)
     if n > len(shown):
         yield f"    and {n - len(shown)} more (--all)", ""
     unless = f"a cache that takes longer than {format_duration(report.trace.duration_s)} to fill looks the same"
     yield from wrapped(f"    ({unless})", "    ", width, "dim")
 
 
-def _suspect(report: Report, number: int, finding: Finding) -> Iterator[Styled]:
+def _suspect(report: Report, number: int, finding: Finding, width: int) -> Iterator[Styled]:
     oldest = "-" if finding.oldest_s is None else format_duration(finding.oldest_s)
     row = (
         f"{number:>2} {format_bytes(_held(finding)):>10} {per_minute(finding.growth):>12}  "
@@ -88,7 +89,7 @@ def _suspect(report: Report, number: int, finding: Finding) -> Iterator[Styled]:
     )
     yield row, "bold red"
     yield f"      {_title(finding)}", "bold"
-    yield f"      {_details(report, finding)}", ""
+    yield from list(wrapped(f"      {_details(report, finding)}", "      ", width))[:_MAX_DETAIL_LINES]
 
 
 def _title(finding: Finding) -> str:
@@ -169,7 +170,7 @@ def _unknown(report: Report) -> str:
     if "malloc" not in trace.info.probes:
         why = f"malloc was not watched by {printable(trace.info.backend)}"
     else:
-        watched_s = report.sums.watched_pct / 100 * trace.duration_s
+        watched_s = round(report.sums.watched_pct / 100 * trace.duration_s, 3)
         levels = {window.level for window in trace.windows}
         to_see = ". To see all of it: --max-overhead off --duration 5s" if levels != {Level.EXACT} else ""
         why = f"malloc was watched for {format_duration(watched_s)} of {format_duration(trace.duration_s)}{to_see}"
