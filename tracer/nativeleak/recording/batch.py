@@ -6,7 +6,7 @@ Encoding changes no state, so that a batch whose transaction failed can be writt
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -34,6 +34,8 @@ _TABLES: Final = {
     "trace": 2,
     "targets": 8,
     "runtimes": 3,
+    "unwatched": 6,
+    "children": 7,
     "threads": 5,
     "frames": 11,
     "stacks": 4,
@@ -91,8 +93,7 @@ class Known:
         """All known rows followed by the batch, for a recording that starts again in memory."""
         whole = Batch(self.elapsed_s)
         whole.rows["frames"] = [_frame_row(number, frame) for frame, number in self.frames.items()]
-        whole.rows["targets"] = [_target_row(target) for target in self.targets.values()]
-        whole.rows["runtimes"] = _runtime_rows(self.targets.values())
+        whole.rows |= _rows_of_targets(self.targets.values())
         whole.rows["threads"] = [_thread_row(thread) for thread in self.threads.values()]
         whole.rows["retired"] = [_retired_row(totals) for totals in self.retired.values()]
         whole.rows["unmapped"] = [_unmapped_row(totals) for totals in self.unmapped.values()]
@@ -159,8 +160,7 @@ def encode(
     for target in (*(snapshot.targets if snapshot else ()), *targets):
         if known.targets.get(target.slot) != target:
             batch.targets[target.slot] = target
-    batch.rows["targets"] = [_target_row(target) for target in batch.targets.values()]
-    batch.rows["runtimes"] = _runtime_rows(batch.targets.values())
+    batch.rows |= _rows_of_targets(batch.targets.values())
     if snapshot is not None:
         batch.threads = {thread.uid: thread for thread in snapshot.threads if known.threads.get(thread.uid) != thread}
         batch.rows["threads"] = [_thread_row(thread) for thread in batch.threads.values()]
@@ -349,12 +349,18 @@ def _target_row(target: TargetInfo) -> Row:
     )
 
 
-def _runtime_rows(targets: Iterable[TargetInfo]) -> list[Row]:
-    return [
-        (target.slot, target.runtime.name, _text(target.runtime.version))
-        for target in targets
-        if target.runtime is not None
-    ]
+def _rows_of_targets(targets: Collection[TargetInfo]) -> dict[str, list[Row]]:
+    """Rows by table."""
+    return {
+        "targets": [_target_row(target) for target in targets],
+        "runtimes": [(t.slot, t.runtime.name, _text(t.runtime.version)) for t in targets if t.runtime is not None],
+        "unwatched": [(t.slot, i, *map(_text, each)) for t in targets for i, each in enumerate(t.unwatched)],
+        "children": [
+            (t.slot, c.pid, _text(c.comm), c.rss_bytes, c.growth_bytes, c.is_alive, c.holds_as_much)
+            for t in targets
+            for c in t.children
+        ],
+    }
 
 
 def _thread_row(thread: ThreadInfo) -> Row:

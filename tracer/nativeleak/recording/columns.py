@@ -47,6 +47,23 @@ CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "end_signal": _SMALL,
     },
     "runtimes": {"slot": _SMALL, "name": _TEXT, "version": _TEXT},
+    "unwatched": {
+        "slot": _SMALL,
+        "number": _NUMBER,
+        "object": _TEXT,
+        "allocator": _TEXT,
+        "prefix": _TEXT,
+        "why": _TEXT,
+    },
+    "children": {
+        "slot": _SMALL,
+        "pid": _SMALL,
+        "comm": _TEXT,
+        "rss_bytes": _NUMBER,
+        "growth_bytes": _WORD,
+        "alive": _SMALL,
+        "as_much": _SMALL,
+    },
     "threads": {"uid": _NUMBER, "slot": _SMALL, "tid": _SMALL, "name": _TEXT, "alive": _SMALL},
     "frames": {
         "id": _NUMBER,

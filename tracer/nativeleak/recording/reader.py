@@ -14,7 +14,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 from nativeleak.errors import RecordingError
 from nativeleak.model import (
     CERTAIN,
+    Child,
     Frame,
     FrameKind,
     FrameSource,
@@ -36,6 +37,7 @@ from nativeleak.model import (
     ThreadInfo,
     Uncertainty,
     UnmapTotals,
+    Unwatched,
 )
 from nativeleak.recording import opening
 from nativeleak.recording.columns import check_columns, parse_number, parse_texts
@@ -98,9 +100,14 @@ class Recording:
             self.end_reason: str | None = values.get("end_reason")
             self.recording_error: str | None = values.get("recording_error")
             self.windows = parse_windows(values.get("windows", "[]"))
-            runtimes = self._runtimes()
+            runtimes, unwatched, children = self._runtimes(), self._unwatched(), self._children()
             self.targets = tuple(
-                _target(row, runtimes.get(row[0])) for row in db.execute("SELECT * FROM targets ORDER BY slot")
+                replace(
+                    _target(row, runtimes.get(row[0])),
+                    unwatched=tuple(each for slot, each in unwatched if slot == row[0]),
+                    children=tuple(each for slot, each in children if slot == row[0]),
+                )
+                for row in db.execute("SELECT * FROM targets ORDER BY slot")
             )
             self.threads = {row[0]: _thread(row) for row in db.execute("SELECT * FROM threads")}
             self.snapshots = tuple(map(_snapshot, db.execute("SELECT * FROM snapshots ORDER BY id")))
@@ -114,6 +121,26 @@ class Recording:
             return {}
         rows = self._db.execute("SELECT slot, name, version FROM runtimes")
         return {slot: RuntimeInfo(str(name), str(version)) for slot, name, version in rows}
+
+    def _unwatched(self) -> list[tuple[int, Unwatched]]:
+        """With the slot of each; empty in recordings older than their table."""
+        if not self._has_table("unwatched"):
+            return []
+        rows = self._db.execute("SELECT slot, object, allocator, prefix, why FROM unwatched ORDER BY slot, number")
+        return [(slot, Unwatched(*map(str, texts))) for slot, *texts in rows]
+
+    def _children(self) -> list[tuple[int, Child]]:
+        """With the slot of each, largest growth first; empty in recordings older than their table."""
+        if not self._has_table("children"):
+            return []
+        rows = self._db.execute(
+            "SELECT slot, pid, comm, rss_bytes, growth_bytes, alive, as_much FROM children"
+            " ORDER BY slot, growth_bytes DESC, rss_bytes DESC, pid"
+        )
+        return [
+            (slot, Child(pid, str(comm), rss, growth, bool(alive), bool(as_much)))
+            for slot, pid, comm, rss, growth, alive, as_much in rows
+        ]
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "recording in memory") -> Self:

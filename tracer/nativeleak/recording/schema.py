@@ -28,6 +28,10 @@ CREATE TABLE trace (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE targets (slot INTEGER PRIMARY KEY, pid INTEGER, comm TEXT, exe TEXT, jvm_version TEXT, allocators TEXT,
     end TEXT, end_signal INTEGER);
 CREATE TABLE runtimes (slot INTEGER PRIMARY KEY, name TEXT, version TEXT);
+CREATE TABLE unwatched (slot INTEGER, number INTEGER, object TEXT, allocator TEXT, prefix TEXT, why TEXT,
+    PRIMARY KEY (slot, number)) WITHOUT ROWID;
+CREATE TABLE children (slot INTEGER, pid INTEGER, comm TEXT, rss_bytes INTEGER, growth_bytes INTEGER, alive INTEGER,
+    as_much INTEGER, PRIMARY KEY (slot, pid)) WITHOUT ROWID;
 CREATE TABLE threads (uid INTEGER PRIMARY KEY, slot INTEGER, tid INTEGER, name TEXT, alive INTEGER);
 CREATE TABLE frames (id INTEGER PRIMARY KEY, function TEXT, module TEXT, ip INTEGER, offset INTEGER, kind TEXT,
     file TEXT, line INTEGER, build_id TEXT, module_offset INTEGER, found TEXT);

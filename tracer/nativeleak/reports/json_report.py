@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final
 from nativeleak import __version__
 from nativeleak.analysis.certainty import Certainty
 from nativeleak.analysis.select import By
-from nativeleak.model import Frame, Kind, Stack, TargetInfo, Window
+from nativeleak.model import Child, Frame, Kind, Stack, TargetInfo, Window
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.json_findings import finding_json, growth_json, process_growth_json
 from nativeleak.reports.output import encode_text
@@ -88,6 +88,8 @@ def _report(report: Report, tables: Tables | None) -> Json:
         "sites": [_site(site, selection.key, tables) for site in report.sites.rows],
         "allocator_backing": _totals(report.sums.backing)
         | {"sites": [_site(site, By.SITE_AND_THREAD, tables) for site in report.backing_sites]},
+        "unwatched": [each._asdict() for each in report.unwatched],
+        "children": [_child(child) for child in report.children],
         "unmapped": None if report.unmapped is None else [_unmapped(row, tables) for row in report.unmapped],
         **({} if tables is None else {"frames": tables.frames, "stacks": tables.stacks}),
     }
@@ -187,6 +189,16 @@ def _sampling_error(certainty: Certainty | None) -> Json:
     low, high = certainty.bytes95 if certainty else (0.0, 0.0)
     least, most = certainty.count95 if certainty else (0.0, 0.0)
     return {"sampling_error_bytes": round((high - low) / 2), "sampling_error_count": round((most - least) / 2)}
+
+
+def _child(child: Child) -> Json:
+    return {
+        "pid": child.pid,
+        "comm": child.comm,
+        "rss_bytes": child.rss_bytes,
+        "growth_bytes": child.growth_bytes,
+        "alive": child.is_alive,
+    }
 
 
 def _target(target: TargetInfo) -> Json:

@@ -10,7 +10,7 @@ from nativeleak.analysis.certainty import Certainty
 from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import Selection
-from nativeleak.model import Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Window
+from nativeleak.model import Child, Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Unwatched, Window
 from nativeleak.recording import Event
 from nativeleak.reports.stacks import Stacks
 
@@ -242,3 +242,14 @@ class Report:
     counters: Mapping[str, int]
     guessed: Mapping[str, int]
     overhead: Overhead
+
+    @property
+    def unwatched(self) -> tuple[Unwatched, ...]:
+        """Allocators in the targets that are not watched."""
+        return tuple(each for target in self.trace.targets for each in target.unwatched)
+
+    @property
+    def children(self) -> tuple[Child, ...]:
+        """Processes that descend from a target and hold or grew as much as it; largest growth first."""
+        found = [child for target in self.trace.targets for child in target.children if child.holds_as_much]
+        return tuple(sorted(found, key=lambda child: (-child.growth_bytes, -child.rss_bytes, child.pid)))

@@ -18,6 +18,7 @@ from nativeleak.reports.completeness import Gap, gaps
 from nativeleak.reports.json_findings import evidence
 from nativeleak.reports.names import place, printable
 from nativeleak.reports.report import Report
+from nativeleak.reports.text_seen import watched_lines
 from nativeleak.units import format_bytes, format_duration
 
 Styled = tuple[str, str]
@@ -47,6 +48,9 @@ _VERDICTS: Final = {
 def answer_lines(report: Report, width: int) -> Iterator[Styled]:
     """The answer and its evidence; each line with its style."""
     yield from loss_lines(report, width)
+    for label, text, style in watched_lines(report):
+        if label != "Watched":
+            yield from labelled(label, text, width, style)
     yield "", ""
     yield from leak_lines(report, width)
     yield from _path_lines(report, width)

@@ -49,7 +49,9 @@ _NAMING_SHARE: Final = 0.1
 
 With a budget no more than that.
 """
-_SHOWN: Final = frozenset({LOST, "debugger", "exec", "oom", "killed", "exit", "resync", "level", "memory", "unseen"})
+_SHOWN: Final = frozenset(
+    {LOST, "debugger", "exec", "oom", "killed", "exit", "resync", "level", "memory", "unseen", "unwatched", "allocator"}
+)
 """Words of notes that the user reads at once."""
 
 
@@ -151,6 +153,7 @@ class BpfEngine:
             self._before_probing,
             self._on_note,
             self._options.returns,
+            self._options.allocators,
         )
         self._refuse_filtered(self._allocators)
         for state in self._states:
@@ -178,6 +181,7 @@ class BpfEngine:
         # Objects mapped while the probes were attached.
         for state in self._states:
             self._probe_new_objects(state)
+        self._allocators.say_what_was_not_found()
         for note in self.programs.notes:
             self._on_note("engine", note)
         if self._room_note:
@@ -225,6 +229,7 @@ class BpfEngine:
         for state in self._states:
             if state.new_code and not state.is_over:
                 state.symbolizer.refresh_maps()
+                self._say_what_was_unloaded(state)
                 self.tables.refresh(state.slot)
                 self._probe_new_objects(state)
         collector.keep_room()
@@ -240,6 +245,10 @@ class BpfEngine:
         collector.keep_slices()
         controller.look()
         return _IDLE_S
+
+    def _say_what_was_unloaded(self, state: TargetState) -> None:
+        for name in state.symbolizer.take_unloaded():
+            self._on_note("unloaded", f"{name} was unloaded by then; its functions keep their names")
 
     def is_urgent(self) -> bool:
         """Whether events pile up in the ring buffer, or costs."""
@@ -306,6 +315,8 @@ class BpfEngine:
         """Close the windows and take the probes away."""
         self._look_for_vanished()
         for state in self._states:
+            state.symbolizer.refresh_maps()
+            self._say_what_was_unloaded(state)
             self.programs.close_window(state.slot)
         self._windows = self.controller.windows()
         self.controller.close()
