@@ -28,6 +28,7 @@ from nativeleak.model import Snapshot, Stack, TargetEnd, TraceInfo
 from nativeleak.process import procfs
 from nativeleak.process.oom import prefer_as_oom_victim
 from nativeleak.recording.writer import RecordingWriter
+from nativeleak.session.memory import MemoryWatch
 from nativeleak.session.priority import lowered_priority
 from nativeleak.session.reporter import Reporter
 from nativeleak.session.signals import interrupts
@@ -80,6 +81,7 @@ class Session:
         self._spec, self._reporter, self._notice = spec, reporter, notice
         self._engine: Engine | None = None
         self._writer: RecordingWriter | None = None
+        self._memory: MemoryWatch | None = None
         self._last: Snapshot | None = None
         self._stop = ""
         self._tick_s = _TICK_S
@@ -122,6 +124,7 @@ class Session:
                 with targets.told_if_gone():
                     engine.start()
                 self.has_begun = True
+                self._memory = stack.enter_context(MemoryWatch(engine))
                 self._reporter.attached(self._headline(), engine.details, self.options.duration_s)
                 self._say_what_is_missing()
                 # The budget does not count the CPU time of this process, which the target lacks where cores are scarce.
@@ -269,6 +272,8 @@ class Session:
     # The recording
 
     def _record(self, snapshot: Snapshot) -> None:
+        if self._memory is not None:
+            snapshot = self._memory.add_to(snapshot)
         self._last = snapshot
         self._look_at_memory()
         self._recording.write_snapshot(snapshot)
@@ -288,6 +293,8 @@ class Session:
         """Stop the engine, then record what no longer moves."""
         engine = self.engine
         elapsed_s = engine.elapsed_s
+        if self._memory is not None:
+            self._memory.read_lines()
         engine.stop()
         self._record(replace(engine.snapshot(final=True), elapsed_s=elapsed_s))
         self._recording.finish(self._stop, elapsed_s, engine.targets)
