@@ -73,7 +73,8 @@ class ProcessLimits(Closing):
             with contextlib.suppress(OSError):
                 self._take_rlimits(Path(f"/proc/{pid}/limits").read_text(encoding="ascii", errors="replace"))
             with contextlib.suppress(OSError):
-                self._meminfo = os.open("/proc/meminfo", os.O_RDONLY | os.O_CLOEXEC)
+                # One target stands for all: they share the machine.
+                self._meminfo = -1 if slot else os.open("/proc/meminfo", os.O_RDONLY | os.O_CLOEXEC)
         except BaseException:
             self.close()
             raise

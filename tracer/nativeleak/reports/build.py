@@ -34,6 +34,7 @@ from nativeleak.model import (
     Window,
 )
 from nativeleak.recording import Recording
+from nativeleak.reports.memory import memory_report
 from nativeleak.reports.report import (
     Answer,
     Listing,
@@ -95,6 +96,7 @@ def build(recording: Recording, selection: Selection) -> Report:
         counters=dict.fromkeys(COUNTERS, 0) | dict(recording.last_snapshot.counters),
         guessed=_guessed(recording, holding),
         overhead=_overhead(recording),
+        memory=memory_report(recording),
     )
 
 

@@ -16,11 +16,11 @@ from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import By
 from nativeleak.model import Frame, Kind, TargetInfo, Window
 from nativeleak.reports.formats import WriteOptions
+from nativeleak.reports.memory import limits_json, resident_json, threads_json
 from nativeleak.reports.output import encode_text
 from nativeleak.reports.report import (
     Overhead,
     Report,
-    Resident,
     SiteReport,
     ThreadReport,
     Totals,
@@ -49,7 +49,9 @@ def _report(report: Report) -> Json:
             for kind, totals in report.sums.by_kind.items()
         },
         "growth": _growth(report.sums.growth),
-        "resident": _resident(report.resident),
+        "resident": _resident(report),
+        "limits": limits_json(report.memory),
+        "thread_growth": threads_json(report.memory),
         "completeness": dict(report.counters) | _sampling_error(report.sums.certainty),
         "overhead": _overhead(report.overhead),
         "by": selection.by.value,
@@ -93,7 +95,8 @@ def _trace(trace: TraceFacts) -> Json:
     }
 
 
-def _resident(resident: Resident | None) -> Json | None:
+def _resident(report: Report) -> Json | None:
+    resident = report.resident
     if resident is None:
         return None
     pct = resident.explained_pct
@@ -103,7 +106,7 @@ def _resident(resident: Resident | None) -> Json | None:
         "explained_bytes": round(resident.explained_bytes),
         "explained_pct": None if pct is None else round(pct, 1),
         "growth": _growth(resident.growth),
-    }
+    } | resident_json(report.memory)
 
 
 def _overhead(overhead: Overhead) -> Json:

@@ -11,6 +11,7 @@ from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import Selection
 from nativeleak.model import Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Window
 from nativeleak.recording import Event
+from nativeleak.reports.memory import MemoryReport
 
 _MIN_EXPLAINED_BYTES: Final = 1 << 20
 
@@ -231,6 +232,7 @@ class Report:
         unmapped: Callers that unmapped memory, most first; None where the engine cannot see them.
         counters: At least ``model.COUNTERS``.
         guessed: Outstanding bytes at stacks with a guessed caller, by the module whose unwind information is missing.
+        memory: Limits, resident memory by use, and the number of threads.
     """
 
     trace: TraceFacts
@@ -247,3 +249,4 @@ class Report:
     counters: Mapping[str, int]
     guessed: Mapping[str, int]
     overhead: Overhead
+    memory: MemoryReport

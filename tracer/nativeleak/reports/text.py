@@ -18,6 +18,7 @@ from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.names import place, printable
 from nativeleak.reports.output import encode_text
 from nativeleak.reports.report import Report, SiteReport
+from nativeleak.reports.text_resident import memory_line, resident_lines
 from nativeleak.reports.text_sites import jvm_lines, site_lines
 from nativeleak.reports.text_unmapped import unmap_lines
 from nativeleak.runtimes.frames import headline_frame
@@ -94,6 +95,7 @@ def _answer(report: Report, width: int) -> Iterator[Line]:
         ("Allocated in", _allocated_in(report)),
         ("Suspected leak", _suspect(report)),
         ("Resident", _resident(report)),
+        ("Memory", "; ".join([memory_line(report.memory).removeprefix("memory "), *resident_lines(report.memory)])),
     ):
         if text:
             yield from _labelled(label, text, width, "bold red" if label == "Suspected leak" else "")
