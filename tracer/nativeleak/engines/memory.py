@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -19,7 +19,6 @@ from nativeleak.engines.pmap.reading import read_smaps, read_stack_pointers
 from nativeleak.engines.pmap.regions import ANONYMOUS, HEAP, Region, Surroundings
 from nativeleak.engines.pmap.smaps import Mapping as Smap
 from nativeleak.engines.pmap.smaps import parse_smaps
-from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.model import MemoryLine, Owner, TargetInfo
 from nativeleak.process.residency import ResidencyReader
 from nativeleak.runtimes.base import Runtime
@@ -37,9 +36,19 @@ _MAX_STACK: Final = 1 << 30
 
 
 def read_memory_lines(
-    info: TargetInfo, space: AddressSpace, runtime: Runtime | None, residency: ResidencyReader | None
+    info: TargetInfo,
+    owned_ranges: Callable[[], Iterable[tuple[int, int, Owner]]],
+    runtime: Runtime | None,
+    residency: ResidencyReader | None,
 ) -> dict[MemoryLine, int]:
     """Resident bytes of each use; they add up to the resident memory that smaps shows.
+
+    Args:
+        info: The process.
+        owned_ranges: Ranges that were mapped during the trace; asked for after smaps was read, which may show mappings
+            whose events wait.
+        runtime: Its runtime, where it is open.
+        residency: Where several uses share one mapping.
 
     Raises:
         NativeleakError: smaps cannot be read.
@@ -48,7 +57,7 @@ def read_memory_lines(
     names = runtime.thread_names() if runtime is not None else {}
     owned = runtime.memory() if runtime is not None else ()
     around = Surroundings(mappings, read_stack_pointers(info.pid, names), owned, spec_of(info.runtime))
-    return split(around, list(space.owned_ranges()), residency)
+    return split(around, list(owned_ranges()), residency)
 
 
 def split(

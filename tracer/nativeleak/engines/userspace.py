@@ -247,7 +247,7 @@ class UserspaceEngine(abc.ABC):
     def memory_lines(self, slot: int) -> Mapping[MemoryLine, int]:
         """Resident memory of a target by use; what an allocator mapped counts as the program's here."""
         process = self.processes[slot]
-        return read_memory_lines(process.info, process.space, None, process.residency)
+        return read_memory_lines(process.info, process.space.owned_ranges, None, process.residency)
 
     def runtime_limits(self, slot: int) -> Sequence[Limit]:
         """None: this engine opens no runtime."""

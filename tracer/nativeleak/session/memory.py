@@ -39,6 +39,7 @@ class MemoryWatch(Closing):
         self._new: list[MemoryReading] = []
         self._peak_bytes = 0
         self._next_s = 0.0
+        self._final: tuple[list[LimitUse], list[ProcessMemory]] | None = None
         for info in engine.targets:
             self._limits[info.slot] = ProcessLimits(info.pid, info.slot)
             self._runtime_limits[info.slot] = tuple(engine.runtime_limits(info.slot))
@@ -46,6 +47,21 @@ class MemoryWatch(Closing):
 
     def add_to(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with limits and sums of the targets, and with a reading where memory is higher than ever."""
+        limits, processes = self._final or self._look()
+        rss_bytes = sum(process.rss_bytes for process in processes)
+        is_higher = rss_bytes > self._peak_bytes * _HIGHER + _HIGHER_BYTES
+        if is_higher and self._final is None and time.monotonic() >= self._next_s:
+            self.read_lines()
+        readings, self._new = tuple(self._new), []
+        return replace(snapshot, limits=tuple(limits), processes=tuple(processes), readings=readings)
+
+    def look_last(self) -> None:
+        """Read all for the last snapshot, which is made only after the engine has stopped."""
+        self._final = self._look()
+        self.read_lines()
+
+    def _look(self) -> tuple[list[LimitUse], list[ProcessMemory]]:
+        """Limits and sums of the targets that live."""
         limits: list[LimitUse] = []
         processes: list[ProcessMemory] = []
         for info in self._engine.targets:
@@ -55,11 +71,7 @@ class MemoryWatch(Closing):
             limits += self._limits[info.slot].read(status)
             limits += [self._runtime_use(limit) for limit in self._runtime_limits[info.slot]]
             processes.append(_sums(info.slot, status))
-        rss_bytes = sum(process.rss_bytes for process in processes)
-        if rss_bytes > self._peak_bytes * _HIGHER + _HIGHER_BYTES and time.monotonic() >= self._next_s:
-            self.read_lines()
-        readings, self._new = tuple(self._new), []
-        return replace(snapshot, limits=tuple(limits), processes=tuple(processes), readings=readings)
+        return limits, processes
 
     def read_lines(self) -> None:
         """Read what the resident memory of each target is used for; the next snapshot takes it along."""

@@ -294,7 +294,7 @@ class Session:
         engine = self.engine
         elapsed_s = engine.elapsed_s
         if self._memory is not None:
-            self._memory.read_lines()
+            self._memory.look_last()
         engine.stop()
         self._record(replace(engine.snapshot(final=True), elapsed_s=elapsed_s))
         self._recording.finish(self._stop, elapsed_s, engine.targets)

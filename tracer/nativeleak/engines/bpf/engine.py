@@ -27,7 +27,7 @@ from nativeleak.engines.memory import read_memory_lines
 from nativeleak.engines.options import TraceOptions, Unwind
 from nativeleak.engines.registry import coverage_of
 from nativeleak.errors import CannotTraceError, MendableError, NativeleakError
-from nativeleak.model import Level, Limit, MemoryLine, Snapshot, TargetInfo, Window
+from nativeleak.model import Level, Limit, MemoryLine, Owner, Snapshot, TargetInfo, Window
 from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.process import hazards, procfs
 from nativeleak.process.cgroups import tightest_shared_group
@@ -285,7 +285,12 @@ class BpfEngine:
     def memory_lines(self, slot: int) -> Mapping[MemoryLine, int]:
         """Resident memory of a target by use."""
         state = self.collector.targets[slot]
-        return read_memory_lines(state.info, state.space, state.runtime, state.residency)
+
+        def owned_ranges() -> Iterable[tuple[int, int, Owner]]:
+            self.programs.consume(_SNAPSHOT_CONSUME_S)
+            return state.space.owned_ranges()
+
+        return read_memory_lines(state.info, owned_ranges, state.runtime, state.residency)
 
     def runtime_limits(self, slot: int) -> Sequence[Limit]:
         """Limits that a target's runtime sets itself."""
