@@ -43,6 +43,7 @@ def test_text_begins_with_the_answer(tmp_path: Path) -> None:
         "                than 12m 00s to fill",
         "Resident        2.9 GiB at the first snapshot, 3.5 GiB at the last: +550 MiB; call sites account for",
         "                96 % of it",
+        "Memory          2.9 GiB -> 3.5 GiB (+550 MiB)",
     ]
 
 

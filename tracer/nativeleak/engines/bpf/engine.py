@@ -215,7 +215,13 @@ class BpfEngine:
         elif self._calibration is not None:
             governor = Governor(budget.max_overhead_pct or math.inf, allocators.costs(self._calibration), plan)
         return BudgetController(
-            self.programs, self.collector, budget, plan, governor, self._on_note, self._has_debugger
+            self.programs,
+            self.collector,
+            budget,
+            plan,
+            governor,
+            self._on_note,
+            lambda: bool(debugged(self._running_pids())),
         )
 
     # Along the way
@@ -336,9 +342,6 @@ class BpfEngine:
         if self._allocators is not None and not self._has_waited and not self._options.maps_only:
             self._has_waited = True
             wait_for_debuggers(self._running_pids(), self._on_note)
-
-    def _has_debugger(self) -> bool:
-        return bool(debugged(self._running_pids()))
 
     def _running_pids(self) -> list[int]:
         return [state.facts.pid for state in self._states if not state.is_over]
