@@ -9,7 +9,7 @@ import pytest
 import recording_fixtures as fixtures
 from nativeleak.analysis.resident import ResidentLine, resident_memory, snapshot_at
 from nativeleak.errors import UsageError
-from nativeleak.model import Limit, LimitKind, LimitUse, MemoryLine, MemoryReading, ProcessMemory
+from nativeleak.model import FrameKind, Limit, LimitKind, LimitUse, MemoryLine, MemoryReading, ProcessMemory, Stack
 from nativeleak.recording import Recording, RecordingWriter, open_recording
 from nativeleak.recording.moment import RecordingAt
 from nativeleak.reports.memory import memory_report
@@ -109,3 +109,33 @@ def test_recording_without_limits_reports_without_them(tmp_path: Path) -> None:
         report = memory_report(recording)
     assert (report.limits, report.threads) == ((), None)
     assert list(resident_lines(report)) == []
+
+
+def test_threads_that_grow_are_said_with_the_call_that_starts_them(tmp_path: Path) -> None:
+    """One path, interpreted and compiled: two stacks, one starter."""
+    ways = (FrameKind.JAVA_INTERPRETED, FrameKind.JAVA_COMPILED)
+
+    def write(writer: RecordingWriter) -> None:
+        for key, kind in enumerate(ways, start=1):
+            names = ("java.util.concurrent.ThreadPoolExecutor.addWorker", "shop.HttpClient.get", "shop.Main.main")
+            native = [fixtures.native(name) for name in ("mmap", "pthread_create", "os::create_thread")]
+            writer.add_stacks([Stack(key, (*native, *(fixtures.java(name, kind) for name in names)))])
+        for second in range(1, 17):
+            sites = [fixtures.map_site(2, key, (5 * second * MIB, 5 * second), resident_bytes=90 << 10) for key in (1, 2)]
+            process = ProcessMemory(0, MIB, MIB, 0, MIB, 3 + 10 * second)
+            writer.write_snapshot(
+                fixtures.snapshot(float(second), sites, rss_bytes=MIB, processes=(process,), readings=READINGS[0])
+            )
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        report = memory_report(recording)
+    assert report.threads is not None
+    assert report.threads.is_finding
+    assert report.threads.growth.slope_bytes_per_s == pytest.approx(10)
+    (starter,) = report.threads.starters
+    assert (starter.n_threads, starter.stack_keys) == (160, (1, 2))
+    text = list(resident_lines(report))
+    assert text[-2].startswith("threads 13 -> 163: +10 a second")
+    assert text[-1].startswith(
+        "160 started by shop.HttpClient.get, by way of java.util.concurrent.ThreadPoolExecutor.addWorker"
+    )

@@ -26,13 +26,13 @@ class Starter:
         frames: Leaf first, from the caller of the function that creates threads.
         n_threads: Stacks of it that are mapped at the end.
         resident_bytes: What of them is in memory; None where it was not measured.
-        stack_key: Key of its stack.
+        stack_keys: Keys of the stacks of its sites.
     """
 
     frames: tuple[Frame, ...]
     n_threads: int
     resident_bytes: int | None
-    stack_key: int
+    stack_keys: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,8 @@ def thread_growth(recording: Recording) -> ThreadGrowth | None:
 
 
 def _starters(recording: Recording) -> tuple[Starter, ...]:
-    found: dict[int, Starter] = {}
+    """Call paths of equal functions are one: JIT states and addresses do not part them."""
+    found: dict[tuple[str, ...], Starter] = {}
     for site in recording.sites:
         if site.key.kind is not Kind.MAP or site.outstanding_count <= 0:
             continue
@@ -80,12 +81,15 @@ def _starters(recording: Recording) -> tuple[Starter, ...]:
         at = next((i for i, frame in enumerate(frames) if frame.function.split("@")[0] in _CREATORS), None)
         if at is None:
             continue
-        before = found.get(site.key.stack_key)
-        n_threads = site.outstanding_count + (before.n_threads if before else 0)
-        resident = (
-            None
-            if site.resident_bytes is None
-            else site.resident_bytes + ((before.resident_bytes or 0) if before else 0)
+        path = tuple(frame.function for frame in frames[at + 1 :])
+        before = found.get(path, Starter(frames[at + 1 :], 0, None, ()))
+        resident = site.resident_bytes
+        if resident is not None or before.resident_bytes is not None:
+            resident = (resident or 0) + (before.resident_bytes or 0)
+        found[path] = Starter(
+            before.frames,
+            before.n_threads + site.outstanding_count,
+            resident,
+            (*before.stack_keys, site.key.stack_key),
         )
-        found[site.key.stack_key] = Starter(frames[at + 1 :], n_threads, resident, site.key.stack_key)
     return tuple(sorted(found.values(), key=lambda starter: -starter.n_threads))

@@ -8,10 +8,11 @@ from typing import Final
 
 from nativeleak.analysis.limits import Forecast, LimitReport
 from nativeleak.analysis.resident import Moment, ResidentLine
-from nativeleak.analysis.thread_growth import ThreadGrowth
-from nativeleak.model import LimitKind
+from nativeleak.analysis.thread_growth import Starter, ThreadGrowth
+from nativeleak.model import FrameKind, LimitKind
 from nativeleak.reports.memory import LABELS, UNWATCHED, MemoryReport
 from nativeleak.reports.names import printable
+from nativeleak.runtimes.frames import headline_frame
 from nativeleak.units import format_bytes, format_duration
 
 _KINDS: Final = {
@@ -22,6 +23,8 @@ _KINDS: Final = {
     LimitKind.MACHINE: "machine",
 }
 _UNITS: Final = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
+_JAVA: Final = (FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED, FrameKind.JAVA_INTERPRETED)
+_CLASS_LIBRARY: Final = ("java.", "javax.", "jdk.", "sun.", "com.sun.")
 _MAX_STARTERS: Final = 3
 
 
@@ -79,9 +82,20 @@ def thread_lines(threads: ThreadGrowth) -> Iterator[str]:
     """The number of threads, and by which calls they were started."""
     yield f"threads {threads.start:,} -> {threads.end:,}: {threads.growth.slope_bytes_per_s:+.2g} a second"
     for starter in threads.starters[:_MAX_STARTERS]:
-        path = " < ".join(printable(frame.function) for frame in starter.frames[:3])
         memory = f", {format_bytes(starter.resident_bytes)} in memory" if starter.resident_bytes else ""
-        yield f"  {starter.n_threads:,} started by {path}{memory}"
+        yield f"{starter.n_threads:,} started by {_starter(starter)}{memory}"
+
+
+def _starter(starter: Starter) -> str:
+    """The program's function that started threads, and the library's that it called."""
+    frames = list(starter.frames)
+    own = (each for each in frames if each.kind in _JAVA and not each.function.startswith(_CLASS_LIBRARY))
+    frame = next(own, None) or headline_frame(frames)
+    if frame is None:
+        return " < ".join(printable(each.function) for each in frames[:3]) or "[no caller]"
+    at = frames.index(frame)
+    via = f", by way of {printable(frames[at - 1].function)}" if at else ""
+    return f"{printable(frame.function)}{via}"
 
 
 def _is_said(report: LimitReport) -> bool:
