@@ -133,6 +133,18 @@ CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "n_samples": _NUMBER,
         "samples": _BLOB,
     },
+    "limits": {"id": _NUMBER, "slot": _SMALL, "kind": _TEXT, "name": _TEXT, "limit_bytes": _NUMBER},
+    "limit_usage": {"snapshot_id": _NUMBER, "limit_id": _NUMBER, "usage_bytes": _NUMBER},
+    "process_memory": {
+        "snapshot_id": _NUMBER,
+        "slot": _SMALL,
+        "rss_bytes": _NUMBER,
+        "anon_bytes": _NUMBER,
+        "swap_bytes": _NUMBER,
+        "peak_rss_bytes": _NUMBER,
+        "n_threads": _SMALL,
+    },
+    "memory_lines": {"elapsed_s": _SECONDS, "slot": _SMALL, "line": _TEXT, "n_bytes": _NUMBER},
     "events": {"id": _NUMBER, "elapsed_s": _SECONDS, "what": _TEXT, "text": _TEXT},
 }
 

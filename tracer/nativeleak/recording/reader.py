@@ -41,6 +41,7 @@ from nativeleak.model import (
 )
 from nativeleak.recording import opening
 from nativeleak.recording.columns import check_columns, parse_number, parse_texts
+from nativeleak.recording.memory import RecordedMemory
 from nativeleak.recording.schema import JVM, Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
 from nativeleak.recording.values import parse_trace_values, parse_windows
 
@@ -173,6 +174,12 @@ class Recording:
         """Totals of dropped sites, by kind, target and owner; they are part of all allocated and freed bytes."""
         with self._damage_reported():
             return tuple(map(_retired, self._db.execute("SELECT * FROM retired")))
+
+    @cached_property
+    def memory(self) -> RecordedMemory:
+        """Limits and resident memory; empty in recordings of versions that did not record them."""
+        with self._damage_reported():
+            return RecordedMemory.read(self._db)
 
     @cached_property
     def unmapped(self) -> tuple[UnmapTotals, ...] | None:

@@ -48,6 +48,13 @@ CREATE TABLE unmapped (slot INTEGER, number INTEGER, thread_uid INTEGER, stack_k
 CREATE TABLE snapshots (id INTEGER PRIMARY KEY, elapsed_s REAL, rss_bytes INTEGER, slice_s REAL, probe_hits INTEGER,
     probe_cost_ns REAL, target_cpu_s REAL, tracer_cpu_s REAL, tracer_max_rss_bytes INTEGER, counters TEXT,
     n_samples INTEGER, samples BLOB);
+CREATE TABLE limits (id INTEGER PRIMARY KEY, slot INTEGER, kind TEXT, name TEXT, limit_bytes INTEGER);
+CREATE TABLE limit_usage (snapshot_id INTEGER, limit_id INTEGER, usage_bytes INTEGER,
+    PRIMARY KEY (snapshot_id, limit_id)) WITHOUT ROWID;
+CREATE TABLE process_memory (snapshot_id INTEGER, slot INTEGER, rss_bytes INTEGER, anon_bytes INTEGER,
+    swap_bytes INTEGER, peak_rss_bytes INTEGER, n_threads INTEGER, PRIMARY KEY (snapshot_id, slot)) WITHOUT ROWID;
+CREATE TABLE memory_lines (elapsed_s REAL, slot INTEGER, line TEXT, n_bytes INTEGER,
+    PRIMARY KEY (elapsed_s, slot, line)) WITHOUT ROWID;
 CREATE TABLE events (id INTEGER PRIMARY KEY, elapsed_s REAL, what TEXT, text TEXT);
 """
 

@@ -31,6 +31,7 @@ from nativeleak.model import (
     Window,
 )
 from nativeleak.recording import Recording
+from nativeleak.reports.memory import memory_report
 from nativeleak.reports.report import (
     Listing,
     Overhead,
@@ -96,6 +97,7 @@ def build(recording: Recording, selection: Selection) -> Report:
         counters=dict.fromkeys(COUNTERS, 0) | dict(recording.last_snapshot.counters),
         guessed=_guessed(paths, holding),
         overhead=_overhead(recording),
+        memory=memory_report(recording),
     )
 
 

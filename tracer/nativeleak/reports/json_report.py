@@ -17,11 +17,11 @@ from nativeleak.analysis.select import By
 from nativeleak.model import Child, Frame, Kind, Stack, TargetInfo, Window
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.json_findings import finding_json, growth_json, process_growth_json
+from nativeleak.reports.memory import limits_json, resident_json, threads_json
 from nativeleak.reports.output import encode_text
 from nativeleak.reports.report import (
     Overhead,
     Report,
-    Resident,
     SiteReport,
     ThreadReport,
     Totals,
@@ -75,7 +75,9 @@ def _report(report: Report, tables: Tables | None) -> Json:
         "growth": process_growth_json(report.sums),
         "suspects": [finding_json(report, finding) for finding in report.suspects],
         "findings": [finding_json(report, finding) for finding in report.findings],
-        "resident": _resident(report.resident),
+        "resident": _resident(report),
+        "limits": limits_json(report.memory),
+        "thread_growth": threads_json(report.memory),
         "completeness": dict(report.counters) | _sampling_error(report.sums.certainty),
         "overhead": _overhead(report.overhead),
         "by": selection.key.value,
@@ -122,7 +124,8 @@ def _trace(trace: TraceFacts) -> Json:
     }
 
 
-def _resident(resident: Resident | None) -> Json | None:
+def _resident(report: Report) -> Json | None:
+    resident = report.resident
     if resident is None:
         return None
     pct = resident.explained_pct
@@ -132,7 +135,7 @@ def _resident(resident: Resident | None) -> Json | None:
         "explained_bytes": round(resident.explained_bytes),
         "explained_pct": None if pct is None else round(pct, 1),
         "growth": growth_json(resident.growth),
-    }
+    } | resident_json(report.memory)
 
 
 def _overhead(overhead: Overhead) -> Json:

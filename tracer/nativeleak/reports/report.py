@@ -12,6 +12,7 @@ from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import Selection
 from nativeleak.model import Child, Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Unwatched, Window
 from nativeleak.recording import Event
+from nativeleak.reports.memory import MemoryReport
 from nativeleak.reports.stacks import Stacks
 
 _MIN_EXPLAINED_BYTES: Final = 1 << 20
@@ -224,6 +225,7 @@ class Report:
         unmapped: Callers that unmapped memory, most first; None where the engine cannot see them.
         counters: At least ``model.COUNTERS``.
         guessed: Outstanding bytes at stacks with a guessed caller, by the module whose unwind information is missing.
+        memory: Limits, resident memory by use, and the number of threads.
     """
 
     trace: TraceFacts
@@ -242,6 +244,7 @@ class Report:
     counters: Mapping[str, int]
     guessed: Mapping[str, int]
     overhead: Overhead
+    memory: MemoryReport
 
     @property
     def unwatched(self) -> tuple[Unwatched, ...]:

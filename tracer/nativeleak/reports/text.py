@@ -28,6 +28,7 @@ from nativeleak.reports.text_answer import (
     totals_text,
     wrapped,
 )
+from nativeleak.reports.text_resident import memory_line, resident_lines
 from nativeleak.reports.text_seen import process_name, saw_everything, watched_lines
 from nativeleak.reports.text_sites import filter_text, jvm_lines, site_lines
 from nativeleak.reports.text_unmapped import unmap_lines
@@ -89,8 +90,8 @@ def _headline(report: Report, width: int) -> Iterator[Styled]:
     trace = report.trace
     who = ", ".join(map(process_name, trace.targets))
     facts = [f"{who or 'no process'}", f"traced {format_duration(trace.duration_s)}{_how(report)}"]
-    if report.resident is not None:
-        facts.append(_memory(report.resident))
+    if memory := memory_line(report.memory) or _memory(report.resident):
+        facts.append(memory)
     if filters := filter_text(report.selection):
         facts.append(f"only {filters}")
     yield from wrapped(" \N{MIDDLE DOT} ".join(facts), "    ", width, "bold")
@@ -106,7 +107,10 @@ def _how(report: Report) -> str:
     return ", sampled" if levels <= {Level.EXACT, Level.SAMPLED} else ""
 
 
-def _memory(resident: Resident) -> str:
+def _memory(resident: Resident | None) -> str:
+    """Resident memory of recordings that have it only as one number."""
+    if resident is None:
+        return ""
     change = resident.last_bytes - resident.first_bytes
     return f"memory {format_bytes(resident.first_bytes)} -> {format_bytes(resident.last_bytes)} ({signed(change)})"
 
@@ -114,8 +118,11 @@ def _memory(resident: Resident) -> str:
 def _facts(report: Report, width: int, options: WriteOptions) -> Iterator[Styled]:
     if report.trace.n_snapshots:
         yield from labelled("Outstanding", totals_text(report), width)
-        if report.resident is not None and report.resident.explained_pct is not None:
-            yield from labelled("Memory", _explained(report.resident), width)
+        lines = list(resident_lines(report.memory))
+        if not lines and report.resident is not None and report.resident.explained_pct is not None:
+            lines = [_explained(report.resident)]
+        for label, text in zip(("Memory", *[""] * len(lines)), lines, strict=False):
+            yield from labelled(label, text, width)
     seen = next((text for label, text, _ in watched_lines(report) if label == "Watched"), "")
     seen = seen or ", ".join(map(printable, report.trace.info.probes)) or "nothing"
     yield from labelled("Watched", "; ".join(filter(None, (seen, _losses_and_cost(report)))), width)

@@ -234,9 +234,14 @@ def _long_enough(report: Report) -> str:
 
 
 def _limit(report: Report) -> tuple[float, str]:
+    """The least limit of memory in bytes, and its name; resident memory where no limit is known."""
+    limits = [each.limit for each in report.memory.limits if each.limit.limit_bytes > 0]
+    if limits:
+        least = min(limits, key=lambda each: each.limit_bytes)
+        return float(least.limit_bytes), f"the limit of {format_bytes(least.limit_bytes)}"
     if report.resident is None:
         return 0.0, ""
-    return report.resident.last_bytes, "its resident memory"
+    return float(report.resident.last_bytes), "its resident memory"
 
 
 def _other_lines(report: Report) -> Iterator[Styled]:
