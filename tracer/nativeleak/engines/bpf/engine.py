@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -237,7 +237,7 @@ class BpfEngine:
         for state in self._states:
             if state.new_code and not state.is_over:
                 state.symbolizer.refresh_maps()
-                self._say_what_was_unloaded(state)
+                _say_what_was_unloaded(state, self._on_note)
                 self.tables.refresh(state.slot)
                 self._probe_new_objects(state)
         collector.keep_room()
@@ -253,10 +253,6 @@ class BpfEngine:
         collector.keep_slices()
         controller.look()
         return _IDLE_S
-
-    def _say_what_was_unloaded(self, state: TargetState) -> None:
-        for name in state.symbolizer.take_unloaded():
-            self._on_note("unloaded", f"{name} was unloaded by then; its functions keep their names")
 
     def is_urgent(self) -> bool:
         """Whether events pile up in the ring buffer, or costs."""
@@ -338,7 +334,7 @@ class BpfEngine:
         self._look_for_vanished()
         for state in self._states:
             state.symbolizer.refresh_maps()
-            self._say_what_was_unloaded(state)
+            _say_what_was_unloaded(state, self._on_note)
             self.programs.close_window(state.slot)
         self._windows = self.controller.windows()
         self.controller.close()
@@ -441,3 +437,8 @@ def _no_allocator(state: TargetState) -> NativeleakError:
         "a static program keeps their names only when it is not stripped. Add --maps-only to trace mmap and brk alone"
         " (the right thing for Go), or run a build with symbols",
     )
+
+
+def _say_what_was_unloaded(state: TargetState, tell: Callable[[str, str], None]) -> None:
+    for name in state.symbolizer.take_unloaded():
+        tell("unloaded", f"{name} was unloaded by then; its functions keep their names")
