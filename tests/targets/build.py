@@ -82,6 +82,7 @@ TARGETS = {
     "fibers": Spec("safety/fibers.c"),
     "forks": Spec("forks.c"),
     "grows": Spec("grows.c"),
+    "uses": Spec("uses.c"),
     "hostile": Spec("hostile.c"),
     "libhostile.so": Spec("libhostile.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC")),
     "libfamily.so": Spec("libfamily.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC", "-Wl,-Bsymbolic")),

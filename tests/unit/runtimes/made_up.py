@@ -55,6 +55,9 @@ class MadeUp:
     def memory(self):
         return [OwnedRange(LOW, HIGH, "made-up code")]
 
+    def limits(self):
+        return []
+
     def close(self):
         self.is_closed = True
 
@@ -69,7 +72,12 @@ SPEC = RuntimeSpec(
     read_version=lambda _pid, _maps: "1009",
     open=MadeUp,
     words=RuntimeWords("made-up machine", "Madeup", "all of them"),
-    frames=RuntimeFrames(LIBRARY, ("mu_request",), r"mu_alloc\w*", (("code", re.compile(r"^mu_jit")),)),
+    frames=RuntimeFrames(
+        LIBRARY,
+        requests=(("text", re.compile(r"mu_request\w*$")),),
+        allocators=r"mu_alloc\w*",
+        purposes=(("code", re.compile(r"mu_jit")),),
+    ),
     memory=RuntimeMemory("made-up structures"),
     config_map="madeups",
     config_bytes=len(CONFIG),

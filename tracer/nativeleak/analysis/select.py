@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from nativeleak.analysis.growth import Ints
+from nativeleak.analysis.curves import Ints
 from nativeleak.analysis.table import ADDED
 from nativeleak.errors import UsageError
 from nativeleak.model import Stack
@@ -22,6 +22,7 @@ from nativeleak.model import Stack
 class By(StrEnum):
     """Key of one row of a report; the values are those of ``--by``."""
 
+    PATH = "path"
     SITE = "site"
     THREAD = "thread"
     SITE_AND_THREAD = "site,thread"
@@ -47,9 +48,10 @@ METRIC_COLUMNS: Final = {
 }
 
 _MERGED_BY: Final = {
+    By.PATH: ["kind", "owner", "slot", "path_id"],
     By.SITE: ["kind", "owner", "slot", "stack_key"],
     By.THREAD: ["kind", "owner", "slot", "thread_uid"],
-    By.POOL: ["kind", "owner", "slot", "stack_key", "thread"],
+    By.POOL: ["kind", "owner", "slot", "path_id", "thread"],
 }
 # Not those of C2 CompilerThread0's first word, or of http2-worker-1: they say what the threads are for.
 _NUMBERS: Final = re.compile(r"(?<![A-Za-z0-9])[0-9]+|[0-9]+$")
@@ -60,6 +62,7 @@ class Selection:
     """Sites that the user asked for.
 
     Attributes:
+        by: Key of one row; None: as the format has it.
         thread: A TID, a glob on the thread's name, or ``/regex/``; None for all.
         function: Regular expression that a frame's function must match somewhere; None for all.
         min_bytes: Lowest metric of a row; outstanding bytes if the metric is not in bytes.
@@ -67,11 +70,16 @@ class Selection:
     """
 
     metric: Metric = Metric.OUTSTANDING
-    by: By = By.SITE_AND_THREAD
+    by: By | None = None
     thread: str | None = None
     function: str | None = None
     min_bytes: int = 0
     top: int | None = None
+
+    @property
+    def key(self) -> By:
+        """Key of one row: thread and stack where nothing else was asked for."""
+        return self.by or By.SITE_AND_THREAD
 
     @property
     def is_filtered(self) -> bool:
@@ -126,18 +134,19 @@ def merge(table: pd.DataFrame, by: By, n_sites: int) -> tuple[pd.DataFrame, Ints
         return table.reset_index(drop=True), labels
     if by is By.POOL:
         table = table.assign(thread=table["thread"].map(pool_of))
+    table = table.sort_values("outstanding_bytes", ascending=False, kind="stable")
     groups = table.groupby(_MERGED_BY[by], sort=False)
-    labels[positions] = groups.ngroup().to_numpy()
+    labels[table.index.to_numpy()] = groups.ngroup().to_numpy()
     merged = groups[list(ADDED)].sum()
     merged["resident_bytes"] = groups["resident_bytes"].sum(min_count=1)
     merged["oldest_s"] = groups["oldest_s"].max()
-    merged["functions"] = groups["functions"].agg(_union)
+    merged["functions"] = _union_of_each(groups["functions"])
     merged["n_threads"] = groups["thread_uid"].nunique()
     merged["n_stacks"] = groups["stack_key"].nunique()
     for column in {"thread_uid", "tid", "thread", "stack_key"} - set(_MERGED_BY[by]):
         merged[column] = groups[column].first()
     merged = merged.reset_index()
-    if by is By.SITE:
+    if by in (By.SITE, By.PATH):
         merged = merged.assign(thread_uid=0, tid=0, thread="*")
     elif by is By.POOL:
         merged = merged.assign(thread_uid=0, tid=0)
@@ -156,6 +165,15 @@ def rank(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
         [column, "outstanding_bytes", "allocated_bytes"], ascending=False, kind="stable", na_position="last"
     )
     return ranked if selection.top is None else ranked.head(selection.top)
+
+
+def _union_of_each(groups: Any) -> pd.Series[Any]:
+    """The functions of each group; most groups have one tuple of them, and no need of a call in Python."""
+    functions: pd.Series[Any] = groups.first()
+    several = groups.nunique() > 1
+    if several.any():
+        functions[several] = groups.agg(_union)[several]
+    return functions
 
 
 def _union(names: Collection[tuple[str, ...]]) -> tuple[str, ...]:

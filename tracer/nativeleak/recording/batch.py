@@ -16,6 +16,7 @@ from nativeleak.model import (
     CERTAIN,
     Frame,
     Kind,
+    Limit,
     Owner,
     SiteKey,
     SiteTotals,
@@ -46,6 +47,10 @@ _TABLES: Final = {
     "retired": 7,
     "unmapped": 11,
     "snapshots": 12,
+    "limits": 5,
+    "limit_usage": 3,
+    "process_memory": 7,
+    "memory_lines": 4,
     "events": 4,
 }
 """Number of columns of each table of ``schema.TABLES``, in the order they are written."""
@@ -62,6 +67,7 @@ class Known:
         threads: By uid.
         retired: Last totals of dropped sites, by kind, slot and owner.
         unmapped: Last totals of callers that unmapped, by slot and number.
+        limits: Id in the recording.
         retiring_slots: Targets whose retired totals grew with the last snapshot.
         elapsed_s: Time of the last snapshot.
     """
@@ -72,6 +78,7 @@ class Known:
     threads: dict[int, ThreadInfo] = field(default_factory=dict)
     retired: dict[tuple[Kind, int, Owner], SiteTotals] = field(default_factory=dict)
     unmapped: dict[tuple[int, int], UnmapTotals] = field(default_factory=dict)
+    limits: dict[Limit, int] = field(default_factory=dict)
     retiring_slots: set[int] = field(default_factory=set)
     n_snapshots: int = 0
     n_events: int = 0
@@ -85,6 +92,7 @@ class Known:
         self.threads.update(batch.threads)
         self.retired.update(batch.retired)
         self.unmapped.update(batch.unmapped)
+        self.limits.update(batch.limits)
         if batch.rows["snapshots"]:
             self.retiring_slots = batch.retiring_slots
         self.n_snapshots += len(batch.rows["snapshots"])
@@ -100,6 +108,7 @@ class Known:
         whole.rows["retired"] = [_retired_row(totals) for totals in self.retired.values()]
         whole.rows["unmapped"] = [_unmapped_row(totals) for totals in self.unmapped.values()]
         whole.rows["sites"] = [_site_row(number, site, self.elapsed_s) for number, site in self.sites.values()]
+        whole.rows["limits"] = [_limit_row(number, limit) for limit, number in self.limits.items()]
         whole.rows["sampling"] = [(number, *site.uncertainty) for number, site in self.sites.values()]
         for table, rows in whole.rows.items():
             batch.rows[table] = rows + batch.rows[table]
@@ -121,6 +130,7 @@ class Batch:
     threads: dict[int, ThreadInfo] = field(default_factory=dict)
     retired: dict[tuple[Kind, int, Owner], SiteTotals] = field(default_factory=dict)
     unmapped: dict[tuple[int, int], UnmapTotals] = field(default_factory=dict)
+    limits: dict[Limit, int] = field(default_factory=dict)
     retiring_slots: set[int] = field(default_factory=set)
 
     def statements(self) -> Iterator[tuple[str, Iterable[Row]]]:
@@ -190,6 +200,7 @@ def _encode_stacks(known: Known, batch: Batch, stacks: Iterable[Stack]) -> None:
 def _encode_snapshot(known: Known, batch: Batch, snapshot: Snapshot) -> None:
     _encode_retired(known, batch, snapshot)
     _encode_unmapped(known, batch, snapshot)
+    _encode_memory(known, batch, snapshot)
     batch.trace.update(windows=pack_windows(snapshot.windows))
     samples = []
     next_id = len(known.sites)
@@ -239,6 +250,27 @@ def _encode_unmapped(known: Known, batch: Batch, snapshot: Snapshot) -> None:
         if known.unmapped.get(where) != totals:
             batch.unmapped[where] = totals
     batch.rows["unmapped"] = [_unmapped_row(totals) for totals in batch.unmapped.values()]
+
+
+def _encode_memory(known: Known, batch: Batch, snapshot: Snapshot) -> None:
+    number = known.n_snapshots
+    for limit, usage_bytes in snapshot.limits:
+        limit_id = known.limits.get(limit)
+        if limit_id is None:
+            limit_id = batch.limits.setdefault(limit, len(known.limits) + len(batch.limits))
+        if usage_bytes is not None:
+            batch.rows["limit_usage"].append((number, limit_id, usage_bytes))
+    batch.rows["limits"] = [_limit_row(limit_id, limit) for limit, limit_id in batch.limits.items()]
+    batch.rows["process_memory"] = [(number, *process) for process in snapshot.processes]
+    batch.rows["memory_lines"] = [
+        (reading.elapsed_s, reading.slot, line.value, n_bytes)
+        for reading in snapshot.readings
+        for line, n_bytes in reading.lines.items()
+    ]
+
+
+def _limit_row(number: int, limit: Limit) -> Row:
+    return (number, limit.slot, limit.kind, _text(limit.name), limit.limit_bytes)
 
 
 def _dropped_sites(known: Known, batch: Batch, snapshot: Snapshot) -> Iterator[SiteTotals]:

@@ -6,6 +6,7 @@ bytes belongs. One query a table finds such values before they are used.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sqlite3
@@ -132,6 +133,18 @@ CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "n_samples": _NUMBER,
         "samples": _BLOB,
     },
+    "limits": {"id": _NUMBER, "slot": _SMALL, "kind": _TEXT, "name": _TEXT, "limit_bytes": _NUMBER},
+    "limit_usage": {"snapshot_id": _NUMBER, "limit_id": _NUMBER, "usage_bytes": _NUMBER},
+    "process_memory": {
+        "snapshot_id": _NUMBER,
+        "slot": _SMALL,
+        "rss_bytes": _NUMBER,
+        "anon_bytes": _NUMBER,
+        "swap_bytes": _NUMBER,
+        "peak_rss_bytes": _NUMBER,
+        "n_threads": _SMALL,
+    },
+    "memory_lines": {"elapsed_s": _SECONDS, "slot": _SMALL, "line": _TEXT, "n_bytes": _NUMBER},
     "events": {"id": _NUMBER, "elapsed_s": _SECONDS, "what": _TEXT, "text": _TEXT},
 }
 
@@ -160,6 +173,7 @@ def _first_wrong(db: sqlite3.Connection, table: str, checks: Mapping[str, str]) 
     return "?"
 
 
+@functools.lru_cache(maxsize=256)
 def parse_texts(text: str) -> tuple[str, ...]:
     """A JSON array of texts.
 

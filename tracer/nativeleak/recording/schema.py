@@ -48,6 +48,13 @@ CREATE TABLE unmapped (slot INTEGER, number INTEGER, thread_uid INTEGER, stack_k
 CREATE TABLE snapshots (id INTEGER PRIMARY KEY, elapsed_s REAL, rss_bytes INTEGER, slice_s REAL, probe_hits INTEGER,
     probe_cost_ns REAL, target_cpu_s REAL, tracer_cpu_s REAL, tracer_max_rss_bytes INTEGER, counters TEXT,
     n_samples INTEGER, samples BLOB);
+CREATE TABLE limits (id INTEGER PRIMARY KEY, slot INTEGER, kind TEXT, name TEXT, limit_bytes INTEGER);
+CREATE TABLE limit_usage (snapshot_id INTEGER, limit_id INTEGER, usage_bytes INTEGER,
+    PRIMARY KEY (snapshot_id, limit_id)) WITHOUT ROWID;
+CREATE TABLE process_memory (snapshot_id INTEGER, slot INTEGER, rss_bytes INTEGER, anon_bytes INTEGER,
+    swap_bytes INTEGER, peak_rss_bytes INTEGER, n_threads INTEGER, PRIMARY KEY (snapshot_id, slot)) WITHOUT ROWID;
+CREATE TABLE memory_lines (elapsed_s REAL, slot INTEGER, line TEXT, n_bytes INTEGER,
+    PRIMARY KEY (elapsed_s, slot, line)) WITHOUT ROWID;
 CREATE TABLE events (id INTEGER PRIMARY KEY, elapsed_s REAL, what TEXT, text TEXT);
 """
 
@@ -59,6 +66,8 @@ _ID_BYTES: Final = 4
 _VALUE_BYTES: Final = 8
 _N_VALUES: Final = 5
 _NO_RESIDENT: Final = -1
+_NOTHING: Final = (0, 0)
+"""One object for all empty slices: most of a site's are."""
 
 
 class Sample(NamedTuple):
@@ -143,7 +152,8 @@ def unpack_slices(blob: bytes) -> tuple[tuple[int, int], ...]:
     if blob[:1] not in (b"I", b"q"):
         raise ValueError("birth slices of an unknown kind")
     flat = _column(blob[:1].decode(), blob[1:])
-    return tuple(zip(flat[::2], flat[1::2], strict=True))
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    return tuple(pair if pair != _NOTHING else _NOTHING for pair in pairs)
 
 
 def pack_ids(ids: Iterable[int]) -> bytes:

@@ -28,6 +28,7 @@ from nativeleak.model import Snapshot, Stack, TargetEnd, TraceInfo
 from nativeleak.process import procfs
 from nativeleak.process.oom import prefer_as_oom_victim
 from nativeleak.recording.writer import RecordingWriter
+from nativeleak.session.memory import MemoryWatch
 from nativeleak.session.offspring import Offspring
 from nativeleak.session.priority import lowered_priority
 from nativeleak.session.reporter import Reporter
@@ -81,6 +82,7 @@ class Session:
         self._spec, self._reporter, self._notice = spec, reporter, notice
         self._engine: Engine | None = None
         self._writer: RecordingWriter | None = None
+        self._memory: MemoryWatch | None = None
         self._last: Snapshot | None = None
         self._offspring = Offspring(options.pids)
         self._stop = ""
@@ -125,6 +127,7 @@ class Session:
                 with targets.told_if_gone():
                     engine.start()
                 self.has_begun = True
+                self._memory = stack.enter_context(MemoryWatch(engine))
                 self._reporter.attached(self._headline(), engine.details, self.options.duration_s)
                 self._say_what_is_missing()
                 self._warn_of_children()
@@ -282,6 +285,8 @@ class Session:
                 self.note("children", text)
 
     def _record(self, snapshot: Snapshot) -> None:
+        if self._memory is not None:
+            snapshot = self._memory.add_to(snapshot)
         self._look_at_children()
         snapshot = replace(snapshot, targets=self._offspring.added_to(snapshot.targets))
         self._last = snapshot
@@ -303,6 +308,8 @@ class Session:
         """Stop the engine, then record what no longer moves."""
         engine = self.engine
         elapsed_s = engine.elapsed_s
+        if self._memory is not None:
+            self._memory.look_last()
         engine.stop()
         self._record(replace(engine.snapshot(final=True), elapsed_s=elapsed_s))
         self._recording.finish(self._stop, elapsed_s, self._offspring.added_to(engine.targets))
