@@ -40,11 +40,13 @@ class ReportOptions:
         format: A name of ``reports.formats``.
         top: Rows; None: as many as the format has by default.
         by: A value of ``--by``.
+        libraries: Values of ``--library``.
     """
 
     format: str
     top: object
     by: str
+    libraries: tuple[str, ...] = ()
 
 
 def report_on(recorded: Recorded, options: TraceOptions, wanted: ReportOptions) -> int:
@@ -61,6 +63,7 @@ def report_on(recorded: Recorded, options: TraceOptions, wanted: ReportOptions) 
     arguments = ["report", "--format", wanted.format, "--by", wanted.by]
     if wanted.top is not None:
         arguments += ["--top", str(wanted.top)]
+    arguments += [f"--library={pattern}" for pattern in wanted.libraries]
     if recorded.content is None:
         bound_bytes = options.budget.max_memory_bytes
         again = f"nativeleak report {recorded.path}"
