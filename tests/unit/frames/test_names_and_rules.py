@@ -107,9 +107,10 @@ def test_is_constructor_knows_names_that_make_objects():
     ("frames", "expected"),
     [
         # A helper is passed over where a function of the program stands above it, not where only main does.
-        ([native("malloc", C), native("buf_grow", "app"), native("load", "app"), native("main", "app")], ("load", None)),
+        ([native("malloc", C), native("buf_grow", "app"), native("load", "app"), native("main", "app")],
+         ("load", None)),
         ([native("malloc", C), native("xmalloc", "app"), native("main", "app")], ("main", None)),
-        ([native("malloc", C), native("alloc_session", "app"), native("main", "app")], ("alloc_session", None)),
+        ([native("malloc", C), native("alloc_user", "app"), native("main", "app")], ("alloc_user", None)),
         ([native("malloc", C), native("tls_new", "app"), native("serve", "app")], ("tls_new", "serve")),
         # Programs without symbols.
         ([native("malloc", C), nameless("app"), native("__libc_start_call_main", C), native("_start", "app")],

@@ -14,7 +14,7 @@ _ALLOCATING: Final = re.compile(
     r"|[a-z]{0,2}reallocarray|memalign|[a-z]?(?:mem|str|strn|wcs)dup|dup|sbrk|morecore"
 )
 """Words that say memory wherever they stand first or last."""
-_SIZING: Final = frozenset({"grow", "growth", "reserve", "enlarge", "regrow", "rehash", "rebin"})
+_SIZING: Final = frozenset({"grow", "reserve", "enlarge", "regrow", "rehash", "rebin"})
 _RESIZING: Final = frozenset({"resize", "expand", "ensure", "extend", "increase", "double"})
 _SIZES: Final = frozenset(
     {
