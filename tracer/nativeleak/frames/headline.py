@@ -12,9 +12,9 @@ from typing import Final
 from nativeleak.frames.display import JAVA, bare
 from nativeleak.frames.kinds import kind_of
 from nativeleak.frames.libraries import BUILT_IN, Libraries
-from nativeleak.frames.library_table import Interpreter
+from nativeleak.frames.library_table import LIBRARIES, Interpreter
 from nativeleak.frames.pools import Pool, pool_of
-from nativeleak.frames.roles import Role, is_own, is_passing, role
+from nativeleak.frames.roles import THREAD_ROOTS, Role, is_own, is_passing, role
 from nativeleak.frames.tables import RuntimeFrames
 from nativeleak.frames.words import is_constructor, is_helper, is_wrapper
 from nativeleak.model import Frame, FrameKind
@@ -54,7 +54,7 @@ def headline(
     """
     if not frames:
         return None
-    roles = [role(frame, runtimes, libraries) for frame in frames]
+    roles = _with_nameless_helpers(frames, [role(frame, runtimes, libraries) for frame in frames])
     index = _index(frames, roles, libraries)
     end = index if roles[index] in (Role.PROGRAM, Role.UNNAMED) else index + 1
     return Headline(
@@ -74,6 +74,21 @@ def headline_frame(
     return None if found is None else frames[found.index]
 
 
+def _with_nameless_helpers(frames: Sequence[Frame], roles: list[Role]) -> list[Role]:
+    """Counts nameless code below a helper of the same object to the helper: static functions of a stripped program."""
+    run: list[int] = []
+    for i, (frame, each) in enumerate(zip(frames, roles, strict=True)):
+        if each is Role.UNNAMED and (not run or frames[run[-1]].module == frame.module):
+            run.append(i)
+        elif each is Role.ALLOCATOR and run and frames[run[-1]].module == frame.module:
+            for nameless in run:
+                roles[nameless] = Role.ALLOCATOR
+            run = []
+        elif each is not Role.ALLOCATOR:
+            break
+    return roles
+
+
 def _index(frames: Sequence[Frame], roles: Sequence[Role], libraries: Libraries) -> int:
     """The program's first function; else its helpers, then what is nearest to it of the libraries."""
     own = [
@@ -81,16 +96,22 @@ def _index(frames: Sequence[Frame], roles: Sequence[Role], libraries: Libraries)
         for i, (frame, each) in enumerate(zip(frames, roles, strict=True))
         if each in (Role.PROGRAM, Role.UNNAMED) or (each is not Role.RUNTIME and _is_own_name(frame, libraries))
     ]
-    for wanted in (_is_function, _is_loose_helper, _passes):
+    for wanted in (_is_function, _is_loose_helper, _passes, _helps):
         found = next((i for i in own if wanted(frames[i], roles[i])), None)
         if found is not None:
             return _native_method(frames, roles, found)
-    libraries_found = [i for i, each in enumerate(roles) if each is Role.LIBRARY and frames[i].kind is not _NAMELESS]
-    telling = [i for i in libraries_found if not is_helper(frames[i].function) and not is_passing(frames[i])]
-    further = [i for i in telling if not _is_base(frames[i], libraries)]
+    named_libraries = [i for i, each in enumerate(roles) if each is Role.LIBRARY and frames[i].kind is not _NAMELESS]
+    telling = [i for i in named_libraries if not is_helper(frames[i].function) and not is_passing(frames[i])]
+    beyond_c = [i for i in telling if not _is_of_c(frames[i], libraries)]
+    further = [i for i in beyond_c if not _is_base(frames[i], libraries)]
     runtime = [i for i, each in enumerate(roles) if each is Role.RUNTIME and frames[i].kind is not _NAMELESS]
+    loops = [
+        i
+        for i, each in enumerate(roles)
+        if each is Role.PASSTHROUGH and frames[i].function not in THREAD_ROOTS and not _is_of_c(frames[i], libraries)
+    ]
     nameless = [i for i, each in enumerate(roles) if each is Role.UNNAMED]
-    for group in (further, telling, runtime, libraries_found, nameless):
+    for group in (further, beyond_c, runtime, telling, loops, named_libraries, nameless):
         if group:
             return group[0]
     named = [i for i, each in enumerate(roles) if each is Role.ALLOCATOR and frames[i].kind is not _NAMELESS]
@@ -108,10 +129,10 @@ def _is_loose_helper(frame: Frame, frame_role: Role) -> bool:
 
 
 def _passes(frame: Frame, frame_role: Role) -> bool:
-    return frame_role is Role.PASSTHROUGH or _is_helper_of(frame, frame_role)
+    return frame_role is Role.PASSTHROUGH and frame.kind is not _NAMELESS
 
 
-def _is_helper_of(frame: Frame, frame_role: Role) -> bool:
+def _helps(frame: Frame, frame_role: Role) -> bool:
     return frame_role is Role.ALLOCATOR and frame.kind is not _NAMELESS
 
 
@@ -132,6 +153,11 @@ def _native_method(frames: Sequence[Frame], roles: Sequence[Role], index: int) -
 def _is_base(frame: Frame, libraries: Libraries) -> bool:
     row = libraries.find(frame)
     return row is not None and row.is_base
+
+
+def _is_of_c(frame: Frame, libraries: Libraries) -> bool:
+    row = libraries.find(frame)
+    return row is LIBRARIES[0] or bare(frame.function).startswith("__libc")
 
 
 def _scope(frame: Frame) -> str:

@@ -20,7 +20,8 @@ _GENERAL: Final = (
     ("lz4 stream", r"LZ4F?_(?:create|init|compress|decompress)\w*"),
     ("xz stream", r"lzma_\w+"),
     ("bzip2 stream", r"BZ2_\w+"),
-    ("SSL", r"SSL_\w+|X509\w*_\w+|EVP_\w+|BIO_\w+|ossl_\w+|ssl3?_\w+|tls_\w+|RSA_\w+|EC_\w+|ASN1_\w+|PEM_\w+"
+    ("SSL", r"SSL_\w+|X509\w*_\w+|EVP_\w+|BIO_\w+|ossl_\w+|ssl3?_\w+|tls_(?:construct|process|setup|parse)\w+"
+            r"|RSA_\w+|EC_\w+|ASN1_\w+|PEM_\w+"
             r"|gnutls_\w+|mbedtls_ssl\w+|d2i_\w+"),
     ("XML", r"xml[A-Z]\w+|xslt\w+|htmlParse\w+|XML_\w+|xercesc\w*::.*"),
     ("JSON", r"json_(?:object|tokener|array|string|load|pack)\w*|cJSON_\w+|nlohmann::.*|rapidjson::.*|yajl_\w+"),
