@@ -121,7 +121,9 @@ def test_threads_that_grow_are_said_with_the_call_that_starts_them(tmp_path: Pat
             native = [fixtures.native(name) for name in ("mmap", "pthread_create", "os::create_thread")]
             writer.add_stacks([Stack(key, (*native, *(fixtures.java(name, kind) for name in names)))])
         for second in range(1, 17):
-            sites = [fixtures.map_site(2, key, (5 * second * MIB, 5 * second), resident_bytes=90 << 10) for key in (1, 2)]
+            sites = [
+                fixtures.map_site(2, key, (5 * second * MIB, 5 * second), resident_bytes=90 << 10) for key in (1, 2)
+            ]
             process = ProcessMemory(0, MIB, MIB, 0, MIB, 3 + 10 * second)
             writer.write_snapshot(
                 fixtures.snapshot(float(second), sites, rss_bytes=MIB, processes=(process,), readings=READINGS[0])
