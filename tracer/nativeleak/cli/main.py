@@ -17,6 +17,7 @@ from nativeleak.process.shortage import shortage_behind
 _VERBS = {
     "trace": ("nativeleak.cli.trace", "trace_command"),
     "report": ("nativeleak.cli.report", "report_command"),
+    "triage": ("nativeleak.cli.triage", "triage_command"),
     "doctor": ("nativeleak.cli.doctor", "doctor_command"),
     "demo": ("nativeleak.cli.demo", "demo_command"),
 }
@@ -53,6 +54,7 @@ def cli() -> None:
     \b
       nativeleak trace -p PID --duration 10m    trace, then report
       nativeleak report FILE.nlk                report again, in any format
+      nativeleak triage -p PID                  say what the memory is, now, without tracing
       nativeleak doctor -p PID                  check what works here, and how to fix the rest
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
 
