@@ -8,8 +8,11 @@ import pytest
 
 from nativeleak.heaps.census import HeapWalk
 from nativeleak.heaps.glibc.walk import walk_glibc
+from nativeleak.heaps.jemalloc import walk_jemalloc
 from nativeleak.heaps.memory import HeapMemory
+from nativeleak.heaps.musl import walk_musl
 from nativeleak.process.procfs import read_exe, read_maps, read_rss
+from support.machine import preload
 from support.target import Target, Truth
 
 # Blocks beside the program's own: a thread's cache, the loader's vector of a thread, what a static program begins with.
@@ -93,3 +96,25 @@ def test_glibc_in_motion_is_within_some_per_cent_and_says_what_it_did_not_read()
     n_blocks = sorted(walk.total.in_use.n_blocks for walk in walks)[3]
     assert n_blocks == pytest.approx(total.in_use.n_blocks, rel=0.05)
     assert all(walk.walked_share > 0.9 for walk in walks)
+
+
+@pytest.mark.parametrize("state", ["live", "gaps", "freed"])
+def test_musl_at_rest_has_exactly_the_programs_blocks(state: str) -> None:
+    with Target("heap_states_musl", state, 20011) as target:
+        truth = target.ask("truth")
+        with HeapMemory(target.pid) as memory:
+            walk = walk_musl(memory, read_maps(target.pid))
+    # The one block beside the program's own holds the end of the heap down.
+    assert walk.total.in_use.n_blocks == truth["n_blocks"] + 1
+    assert walk.in_use_bytes > truth["usable_bytes"]
+
+
+@pytest.mark.parametrize("state", ["live", "gaps", "freed"])
+def test_jemalloc_at_rest_equals_its_own_statistics(state: str) -> None:
+    with Target("heap_states", state, 20011, env=preload("jemalloc")) as target:
+        truth = target.ask("truth")
+        with HeapMemory(target.pid) as memory:
+            walk = walk_jemalloc(memory, read_maps(target.pid))
+    assert walk.in_use_bytes == pytest.approx(truth["allocated"], rel=0.002)
+    # Blocks in threads' caches count as in use too.
+    assert all(walk.sizes[int(usable)] >= count for usable, count in truth["sizes"].items())

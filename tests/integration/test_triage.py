@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.machine import require_program
+from support.machine import preload, require_program
 from support.target import Target, java_launcher, leaker
 
 _JAVA_LINES = {"java-heap", "metaspace", "code-cache", "thread-stacks", "malloc-live", "libraries"}
@@ -46,7 +46,7 @@ def test_retention_is_the_first_answer_and_the_lines_add_up_to_rss() -> None:
     allocator = report["allocators"][0]
     assert allocator["in_use_bytes"] + allocator["cached"]["bytes"] == truth["uordblks"] + truth["hblkhd"]
     assert allocator["retained_bytes"] - allocator["cached"]["bytes"] == truth["fordblks"]
-    assert [verdict["id"] for verdict in report["verdicts"]][0] == "allocator-retention"
+    assert next(verdict["id"] for verdict in report["verdicts"]) == "allocator-retention"
     assert text.count("\n") <= 30
     assert "retention, not a leak" in text.splitlines()[2]
 
@@ -111,3 +111,36 @@ def test_a_process_that_is_not_there_is_said_with_status_4() -> None:
     assert done.returncode == 4
     assert done.stdout == ""
     assert "no such process" in done.stderr
+
+
+def test_a_program_of_musl_and_one_of_jemalloc_close_too() -> None:
+    reports = {}
+    for program, env in (("heap_states_musl", {}), ("heap_states", preload("jemalloc"))):
+        with Target(program, "gaps", 20011, env=env) as target:
+            report = _report(target.pid)
+        assert sum(_resident(report).values()) == report["rss_bytes"]
+        assert report["unexplained_bytes"] < 0.05 * report["rss_bytes"]
+        reports[report["allocators"][0]["kind"]] = report["allocators"][0]["in_use_bytes"]
+    assert reports["musl"] == pytest.approx(5_500_000, rel=0.2)
+    assert reports["jemalloc"] == pytest.approx(7_400_000, rel=0.2)
+
+
+def test_maps_lists_the_largest_first_and_adds_up() -> None:
+    with Target("heap_states", "live", 20011) as target:
+        command = [
+            sys.executable,
+            "-m",
+            "nativeleak",
+            "maps",
+            "-p",
+            str(target.pid),
+            "--sort",
+            "rss",
+            "--format",
+            "json",
+        ]
+        report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    resident = [each["resident_bytes"] for each in report["ranges"]]
+    assert sum(resident) == report["rss_bytes"]
+    assert resident == sorted(resident, reverse=True)
+    assert report["ranges"][0]["line"] == "malloc-live"

@@ -17,6 +17,9 @@ struct slot {
 	size_t usable;
 };
 
+/* jemalloc's statistics, where it is the allocator. */
+extern int mallctl(const char *name, void *old, size_t *old_bytes, void *new, size_t new_bytes) __attribute__((weak));
+
 static struct slot *slots;
 static long n_slots;
 static pthread_barrier_t ready;
@@ -128,6 +131,15 @@ static void print_truth(long n_all)
 		classes[at].count = 0;
 	}
 	say("}");
+	if (mallctl) {
+		uint64_t epoch = 1;
+		size_t allocated = 0, bytes = sizeof(epoch);
+
+		mallctl("epoch", &epoch, &bytes, &epoch, bytes);
+		bytes = sizeof(allocated);
+		mallctl("stats.allocated", &allocated, &bytes, NULL, 0);
+		say(", \"allocated\": %zu", allocated);
+	}
 #ifdef __GLIBC__
 	struct mallinfo2 info = mallinfo2();
 

@@ -18,6 +18,7 @@ _VERBS = {
     "trace": ("nativeleak.cli.trace", "trace_command"),
     "report": ("nativeleak.cli.report", "report_command"),
     "triage": ("nativeleak.cli.triage", "triage_command"),
+    "maps": ("nativeleak.cli.maps", "maps_command"),
     "doctor": ("nativeleak.cli.doctor", "doctor_command"),
     "demo": ("nativeleak.cli.demo", "demo_command"),
 }

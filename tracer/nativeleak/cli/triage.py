@@ -51,7 +51,7 @@ def triage_command(
 
     target = next(iter(resolve_pids(() if pid is None else (pid,), ns_pid, ns_of)), None)
     if target is None:
-        raise UsageError("triage failed: no process is given", "name it: -p PID")
+        raise UsageError("triage failed: no process is given", "Name it: -p PID")
     ledger = read_ledger(target)
     verdicts = judge(ledger)
     if format_name == "json":

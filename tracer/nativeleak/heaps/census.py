@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
+
+TABLES: Final = "tables"
+"""What of a range that is the allocator's own: its tables, and pages between extents."""
 
 
 @dataclass(slots=True)
@@ -110,7 +114,7 @@ class HeapWalk:
         mapped_bytes: Their sum by the allocator's own count where it keeps one.
         n_mapped: Their number by the allocator's own count where it keeps one.
         system_bytes: What the arenas hold of address space by the allocator's own count.
-        ranges: (start, end, what) of all its address ranges; what is ``main``, ``arena`` or ``mapped``.
+        ranges: (start, end, what) of all its address ranges; what is a word such as ``arena``, or ``TABLES``.
         notes: What could not be read, for people.
     """
 

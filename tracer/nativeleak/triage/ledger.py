@@ -7,16 +7,20 @@ up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from nativeleak.errors import NativeleakError
-from nativeleak.heaps.census import HeapWalk
+from nativeleak.heaps.census import TABLES, HeapWalk
 from nativeleak.heaps.glibc.walk import walk_glibc
+from nativeleak.heaps.jemalloc import has_jemalloc, walk_jemalloc
 from nativeleak.heaps.memory import HeapError, HeapMemory
+from nativeleak.heaps.musl import has_musl, walk_musl
 from nativeleak.process import procfs
 from nativeleak.process.cgroups import read_memory_groups
 from nativeleak.process.check import TargetFacts, check_target
+from nativeleak.process.procfs import MapEntry
 from nativeleak.runtimes.hotspot.jvm import HotSpot
 from nativeleak.runtimes.hotspot.memory import UnreadableError
 from nativeleak.runtimes.hotspot.spaces import SPACE_VARIABLES, JavaSpaces, read_spaces
@@ -32,6 +36,7 @@ _DRIFT: Final = 0.01
 _TRIES: Final = 3
 _MALLOC: Final = "malloc-live"
 _MAX_DETAIL: Final = 20
+_OTHER_ALLOCATOR: Final = re.compile(r"/lib(tcmalloc|mimalloc|tbbmalloc|hoard)[^/]*$")
 
 
 def read_ledger(pid: int) -> Ledger:
@@ -67,7 +72,7 @@ def _read(target: TargetFacts) -> Ledger:
         walks = _walk(memory, regions, target, [*owners.ranges(), *((low, high) for low, high, _ in stacks)], notes)
         for walk in walks:
             for start, end, what in walk.ranges:
-                owners.add(start, end, _MALLOC, what)
+                owners.add(start, end, "allocator" if what == TABLES else _MALLOC, what)
         for stack in stacks:
             name = threads.get(stack.tid, "threads that ended")
             owners.add(stack.start, stack.end, "thread-stacks", name)
@@ -130,13 +135,42 @@ def _walk(
     taken: Sequence[tuple[int, int]],
     notes: list[str],
 ) -> list[HeapWalk]:
+    """Every allocator that is in the process and can be walked."""
+    maps = [region.entry for region in regions]
+    walks: list[HeapWalk] = []
+    if has_jemalloc(maps):
+        walks += _tried(lambda: walk_jemalloc(memory, maps), notes)
+    else:
+        notes += [f"{name} is mapped; it is not walked" for name in _unknown_allocators(maps)]
+    used = sorted([*taken, *((start, end) for walk in walks for start, end, _ in walk.ranges)])
+    if has_musl(maps):
+        return walks + _tried(lambda: walk_musl(memory, maps), notes)
+    of_glibc: list[str] = []
+    walks += _tried(lambda: walk_glibc(memory, maps, target.exe, used), of_glibc)
+    if not of_glibc or walks:
+        return walks
+    return walks + (_tried(lambda: walk_musl(memory, maps), []) or _noted(notes, of_glibc))
+
+
+def _tried(walk: Callable[[], HeapWalk], notes: list[str]) -> list[HeapWalk]:
+    """A walk and its notes; none, and why, where it cannot be done."""
     try:
-        walk = walk_glibc(memory, [region.entry for region in regions], target.exe, sorted(taken))
+        done = walk()
     except HeapError as error:
         notes.append(error.what)
         return []
-    notes += walk.notes
-    return [walk]
+    notes += done.notes
+    return [done]
+
+
+def _noted(notes: list[str], more: Sequence[str]) -> list[HeapWalk]:
+    notes += more
+    return []
+
+
+def _unknown_allocators(maps: Sequence[MapEntry]) -> list[str]:
+    found = (match[1] for entry in maps if (match := _OTHER_ALLOCATOR.search(entry.path)))
+    return sorted(set(found))
 
 
 def _pieces(memory: HeapMemory, regions: Sequence[Region], owners: Owners, java: JavaSpaces | None) -> list[Piece]:

@@ -28,6 +28,7 @@ _NEAR: Final = 0.9
 _WALKED: Final = 0.95
 _DIRECT_BYTES: Final = 1 << 20
 _UNLIMITED: Final = 1 << 60
+_MOSTLY: Final = 0.8
 _LARGE_CODE: Final = 0.9
 
 
@@ -59,6 +60,9 @@ def judge(ledger: Ledger) -> list[Verdict]:
         _unexplained,
     )  # fmt: skip
     found = [verdict for rule in rules if (verdict := rule(ledger)) is not None]
+    weights = {verdict.id: verdict.weight for verdict in found}
+    if weights.get("direct-memory", 0) > _MOSTLY * weights.get("native-memory", 0):
+        found = [verdict for verdict in found if verdict.id != "native-memory"]  # it says the same of the same blocks
     return sorted(found, key=lambda verdict: (verdict.id != "limit-exceeded", -verdict.weight))
 
 
@@ -148,28 +152,34 @@ def _retention(ledger: Ledger) -> Verdict | None:
     kind = ledger.walks[0].kind
     n_arenas = sum(len(walk.arenas) for walk in ledger.walks)
     in_use = sum(walk.in_use_bytes for walk in ledger.walks)
-    next_steps = [
-        f"jcmd {ledger.target.pid} System.trim_native_heap    (JDK 17.0.9 on)"
-        if ledger.java is not None
-        else "Call malloc_trim(0) in the program after the peak of work, or restart it.",
+    evidence = [
+        f"in use {format_bytes(in_use)}, freed and resident {format_bytes(resident)}, "
+        f"{n_arenas} arena{'s' if n_arenas > 1 else ''}, {walked:.0%} of its memory read"
     ]
-    if n_arenas > 1:
-        next_steps.append("Start it with MALLOC_ARENA_MAX=2, or with jemalloc, so that less stays.")
-    else:
-        next_steps.append("Start it with MALLOC_TRIM_THRESHOLD_=131072, or with jemalloc, so that less stays.")
+    if kind == "glibc":
+        evidence.append(f"malloc_trim would give back {format_bytes(trimmable)}; the rest lies between blocks in use")
     return Verdict(
         "allocator-retention",
         PROVEN if walked >= _WALKED else LIKELY,
         f"{kind} keeps {format_bytes(resident)} that the program has freed: retention, not a leak.",
-        (
-            f"in use {format_bytes(in_use)}, freed and resident {format_bytes(resident)}, "
-            f"{n_arenas} arena{'s' if n_arenas > 1 else ''}, "
-            f"{walked:.0%} of its memory read",
-            f"malloc_trim would give back {format_bytes(trimmable)}; the rest lies between blocks in use",
-        ),
-        tuple(next_steps),
+        tuple(evidence),
+        _less_retention(ledger, kind, n_arenas),
         resident,
     )
+
+
+def _less_retention(ledger: Ledger, kind: str, n_arenas: int) -> tuple[str, ...]:
+    """What gives memory back now, and what keeps less of it."""
+    if kind == "jemalloc":
+        return ("Start it with MALLOC_CONF=dirty_decay_ms:1000,muzzy_decay_ms:0, so that less stays.",)
+    if kind != "glibc":
+        return ("Restart it, or start it with another allocator; this one gives back whole groups of blocks only.",)
+    if ledger.java is None:
+        now = "Call malloc_trim(0) in the program after the peak of work, or restart it."
+    else:
+        now = f"jcmd {ledger.target.pid} System.trim_native_heap    (JDK 17.0.9 on)"
+    setting = "MALLOC_ARENA_MAX=2" if n_arenas > 1 else "MALLOC_TRIM_THRESHOLD_=131072"
+    return now, f"Start it with {setting}, or with jemalloc, so that less stays."
 
 
 def _direct_memory(ledger: Ledger) -> Verdict | None:
