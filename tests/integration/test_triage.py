@@ -144,3 +144,28 @@ def test_maps_lists_the_largest_first_and_adds_up() -> None:
     assert sum(resident) == report["rss_bytes"]
     assert resident == sorted(resident, reverse=True)
     assert report["ranges"][0]["line"] == "malloc-live"
+
+
+def test_python_objects_are_those_that_python_counts() -> None:
+    script = (
+        "import sys; kept = [str(n) * 3 for n in range(200000)] + [[n] for n in range(50000)];"
+        " sys._debugmallocstats(); sys.stderr.flush(); print('READY', flush=True); sys.stdin.read()"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as target:
+        assert target.stdin is not None
+        assert target.stdout is not None
+        assert target.stderr is not None
+        said = ""
+        for line in target.stderr:
+            said = line if "bytes in allocated blocks" in line else said
+            if line.startswith("Total") and said:
+                break
+        assert target.stdout.readline() == "READY\n"
+        report = _report(target.pid)
+        target.stdin.close()
+    counted = int(said.split("=")[1].replace(",", ""))
+    python = next(line for line in report["lines"] if line["id"] == "python")
+    assert python["used_bytes"] == pytest.approx(counted, rel=0.01)
+    assert report["unexplained_bytes"] < 0.03 * report["rss_bytes"]
+    assert sum(_resident(report).values()) == report["rss_bytes"]

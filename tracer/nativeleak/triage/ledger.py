@@ -17,6 +17,7 @@ from nativeleak.heaps.glibc.walk import walk_glibc
 from nativeleak.heaps.jemalloc import has_jemalloc, walk_jemalloc
 from nativeleak.heaps.memory import HeapError, HeapMemory
 from nativeleak.heaps.musl import has_musl, walk_musl
+from nativeleak.heaps.python import find_pools, has_python
 from nativeleak.process import procfs
 from nativeleak.process.cgroups import read_memory_groups
 from nativeleak.process.check import TargetFacts, check_target
@@ -76,10 +77,11 @@ def _read(target: TargetFacts) -> Ledger:
         for stack in stacks:
             name = threads.get(stack.tid, "threads that ended")
             owners.add(stack.start, stack.end, "thread-stacks", name)
+        python_used = _own_python(memory, regions, owners)
         pieces = _pieces(memory, regions, owners, java)
         retained = sum(walk.total.retained_resident_bytes for walk in walks)
         lines = _lines(pieces, retained)
-        _add_used(lines, walks, java)
+        _add_used(lines, walks, java, python_used)
     status = procfs.read_status(pid)
     return Ledger(
         target=target,
@@ -231,8 +233,26 @@ def _lines(pieces: Sequence[Piece], retained: int) -> list[Line]:
     return [line for line in lines.values() if line.resident or line.swap or line.virtual]
 
 
-def _add_used(lines: Sequence[Line], walks: Sequence[HeapWalk], java: JavaSpaces | None) -> None:
-    used: dict[str, int | None] = {}
+def _own_python(memory: HeapMemory, regions: Sequence[Region], owners: Owners) -> int | None:
+    """Give the arenas of CPython their line; bytes of its blocks in use, None without CPython."""
+    if not has_python(region.entry for region in regions):
+        return None
+    used = 0
+    for region in regions:
+        if region.entry.perms != "rw-p" or region.entry.path or not region.rss:
+            continue
+        for start, end in list(owners.free(region.start, region.end)):
+            pools = find_pools(memory, start, end)
+            if pools is not None:
+                owners.add(start, end, "python", "arenas")
+                used += pools.in_use_bytes
+    return used
+
+
+def _add_used(
+    lines: Sequence[Line], walks: Sequence[HeapWalk], java: JavaSpaces | None, python_used: int | None
+) -> None:
+    used: dict[str, int | None] = {"python": python_used}
     if walks:
         used[_MALLOC] = sum(walk.in_use_bytes for walk in walks)
     if java is not None:

@@ -21,6 +21,7 @@ LABELS: Final = {
     "thread-stacks": "thread stacks",
     "malloc-live": "malloc: in use",
     "malloc-retained": "malloc: freed, retained",
+    "python": "Python objects",
     "allocator": "allocator's own, not walked",
     "anonymous": "anonymous, named",
     "libraries": "program and libraries",

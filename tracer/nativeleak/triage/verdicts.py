@@ -56,7 +56,7 @@ class Verdict:
 def judge(ledger: Ledger) -> list[Verdict]:
     """All that can be said, the most memory first; a limit that the JVM's own limits exceed comes before all."""
     rules: tuple[Callable[[Ledger], Verdict | None], ...] = (
-        _limits, _retention, _direct_memory, _native, _stacks, _metaspace, _code_cache, _files, _java_heap,
+        _limits, _retention, _direct_memory, _native, _stacks, _metaspace, _code_cache, _files, _java_heap, _python,
         _unexplained,
     )  # fmt: skip
     found = [verdict for rule in rules if (verdict := rule(ledger)) is not None]
@@ -298,6 +298,21 @@ def _java_heap(ledger: Ledger) -> Verdict | None:
         f"The Java heap holds {format_bytes(line.resident)}, {line.resident / ledger.rss:.0%} of all.",
         tuple(evidence),
         (f"jcmd {ledger.target.pid} GC.class_histogram    shows the objects (it stops the JVM for a full collection)",),
+        line.resident,
+    )
+
+
+def _python(ledger: Ledger) -> Verdict | None:
+    line = ledger.line("python")
+    if line.resident < _MIN_BYTES or line.resident < _HEAP_SHARE * ledger.rss or line.used is None:
+        return None
+    free = max(0, line.resident - line.used)
+    return Verdict(
+        "python-objects",
+        PROVEN,
+        f"Small Python objects hold {format_bytes(line.resident)}, {line.resident / ledger.rss:.0%} of all.",
+        (f"in use {format_bytes(line.used)}; {format_bytes(free)} lie free between them",),
+        ("tracemalloc shows the lines of Python that allocate them; a trace of malloc does not see them.",),
         line.resident,
     )
 
