@@ -118,3 +118,15 @@ def test_jemalloc_at_rest_equals_its_own_statistics(state: str) -> None:
     assert walk.in_use_bytes == pytest.approx(truth["allocated"], rel=0.002)
     # Blocks in threads' caches count as in use too.
     assert all(walk.sizes[int(usable)] >= count for usable, count in truth["sizes"].items())
+
+
+def test_blocks_without_pages_are_passed_over_and_counted_as_unread() -> None:
+    with Target("heap_states", "hole", 20011) as target:
+        walk, rss = _walk(target), read_rss(target.pid)
+        assert read_rss(target.pid) == rss
+        truth = target.ask("truth")
+    total = walk.total
+    assert total.n_breaks == 1
+    assert total.unread_bytes == pytest.approx(truth["usable_bytes"] / 4, rel=0.1)
+    assert total.in_use.n_blocks == pytest.approx(truth["n_blocks"] * 3 / 4, rel=0.02)
+    assert 0.7 < walk.walked_share < 0.8

@@ -4,10 +4,11 @@
  *
  * heap_states STATE BLOCKS [THREADS]. It prints READY in that state. To `truth` it answers with the blocks that it holds,
  * their number by usable size, and what the allocator itself counts; `trim` gives memory back first; `churn` frees and
- * allocates without a pause until `rest`.
+ * allocates without a pause until `rest`. In the state `hole` a quarter of the blocks has no pages, as if swapped out.
  */
 #include "truth.h"
 #include <malloc.h>
+#include <sys/mman.h>
 
 #define MAX_CLASSES 4096
 #define CHUNK_16M (16781312 - 4096) /* a Netty chunk and its header */
@@ -18,7 +19,8 @@ struct slot {
 };
 
 /* jemalloc's statistics, where it is the allocator. */
-extern int mallctl(const char *name, void *old, size_t *old_bytes, void *new, size_t new_bytes) __attribute__((weak));
+extern int mallctl(const char *name, void *old, size_t *old_bytes, void *new, size_t new_bytes)
+	__attribute__((weak));
 
 static struct slot *slots;
 static long n_slots;
@@ -183,12 +185,20 @@ int main(int argc, char **argv)
 			for (long i = 0; i < n_slots; i++)
 				if (i % 10)
 					drop(&slots[i]);
+		if (!strcmp(state_name, "hole")) {
+			uintptr_t from = ((uintptr_t)slots[n_slots / 4].block + TRUTH_PAGE) &
+					 -TRUTH_PAGE;
+			uintptr_t to = (uintptr_t)slots[n_slots / 2].block & -TRUTH_PAGE;
+
+			madvise((void *)from, to - from, MADV_DONTNEED);
+		}
 #ifdef __GLIBC__
 		if (!strcmp(state_name, "trimmed"))
 			malloc_trim(0);
 #endif
 	}
-	if (write(1, ready_line, snprintf(ready_line, sizeof(ready_line), "READY %d\n", getpid())) < 0)
+	if (write(1, ready_line, snprintf(ready_line, sizeof(ready_line), "READY %d\n", getpid())) <
+	    0)
 		return 1;
 	for (size_t n = 0; read(0, line + n, 1) == 1;) {
 		if (line[n] != '\n') {

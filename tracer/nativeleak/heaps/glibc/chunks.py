@@ -31,6 +31,7 @@ _IN_USE: Final = np.uint64(1)
 _MAPPED_OR_ODD: Final = 2 | 8
 _CHAIN_LENGTH: Final = 8
 _MAX_CHAIN_BYTES: Final = 64 << 20
+_SEARCH_BYTES: Final = 1 << 30
 _RESYNC_WORDS: Final = 1 << 16
 
 
@@ -105,11 +106,23 @@ class ChunkWalk:
             self.census.header_bytes += following - address
             return following
         self.census.n_breaks += 1
+        resident = self._next_resident(address, end)
+        if resident > address:  # swapped out, or given back behind malloc's back: no chunk can be seen there
+            window, stop = self.memory.window(resident, min(end, resident + WINDOW_BYTES)), -2
+            high = min(end, window.end)
         n_words = (high - window.start) // 8
         found = _next_chain(window.words, stop, n_words)
         following = high if found is None else window.start + 8 * found
         self.census.unread_bytes += following - address
         return following
+
+    def _next_resident(self, address: int, end: int) -> int:
+        """``address`` itself where its page is resident, else the first later page that is; ``end`` without any."""
+        for low in range(address, end, _SEARCH_BYTES):
+            runs = self.memory.present_runs(low, min(end, low + _SEARCH_BYTES))
+            if runs:
+                return max(address, runs[0][0])
+        return end
 
     def _count(self, window: Window, positions: Places, end: int) -> None:
         """Tell the states of the chunks of a window apart and count them."""
