@@ -13,7 +13,7 @@ from nativeleak import __version__
 from nativeleak.cli import main
 from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError, RecordingError, UsageError
 
-VERBS = ("trace", "report", "doctor", "demo")
+VERBS = ("trace", "report", "triage", "maps", "doctor", "demo")
 
 
 def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

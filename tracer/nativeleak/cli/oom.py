@@ -1,4 +1,4 @@
-"""``nativeleak oom``: kills for want of memory, as logs tell of them."""
+"""``nativeleak oom``: OOM kills, as logs tell of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Examples:
 Exit status: 0 also if nobody was killed, 1 no log could be read, 3 reading it needs more rights."""
 
 
-@click.command("oom", context_settings=CONTEXT, epilog=_EPILOG, short_help="Say who was killed for want of memory.")
+@click.command("oom", context_settings=CONTEXT, epilog=_EPILOG, short_help="Say who was killed when memory ran out.")
 @click.option("--log", "logs", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
               help="Read this log and its rotated ages (FILE.1, FILE.2.gz); - is standard input. Repeat for "
               "several.")  # fmt: skip

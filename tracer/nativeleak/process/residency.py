@@ -15,8 +15,9 @@ import array
 import errno
 import fcntl
 import os
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from nativeleak.closing import Closing
@@ -38,6 +39,7 @@ _N_REGIONS: Final = 1024
 _ENTRY_BYTES: Final = 8
 _CHUNK_PAGES: Final = 1 << 17
 _PRESENT: Final = bytes(byte >> 7 for byte in range(256))
+_PRESENT_RUN: Final = re.compile(rb"\x01+")
 
 
 class ResidencyReader(Closing):
@@ -76,6 +78,26 @@ class ResidencyReader(Closing):
         """Bytes in memory of each (start, end); ends are rounded outwards to whole pages. Holes count as 0."""
         return [self._resident(start, end) for start, end in ranges]
 
+    def present_runs(self, start: int, end: int) -> list[tuple[int, int]]:
+        """(start, end) of each run of pages in memory, in address order; ends are rounded outwards to whole pages.
+
+        A page outside of these runs is to be left alone: a read would map the page of zeros there, or swap it in.
+        """
+        first = start // PAGE_BYTES * PAGE_BYTES
+        last = -(-end // PAGE_BYTES) * PAGE_BYTES
+        if last <= first or last > 1 << 63:
+            return []
+        runs: list[tuple[int, int]] = []
+        try:
+            for low, high in self._scanned(first, last) if self.uses_scan else self._listed(first, last):
+                if runs and runs[-1][1] == low:
+                    runs[-1] = runs[-1][0], high
+                else:
+                    runs.append((low, high))
+        except OSError:
+            return []
+        return runs
+
     def _resident(self, start: int, end: int) -> int:
         first = start // PAGE_BYTES * PAGE_BYTES
         last = -(-end // PAGE_BYTES) * PAGE_BYTES
@@ -98,8 +120,11 @@ class ResidencyReader(Closing):
 
     def _scan(self, start: int, end: int) -> int:
         """Resident bytes of a range by PAGEMAP_SCAN."""
+        return sum(high - low for low, high in self._scanned(start, end))
+
+    def _scanned(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Runs of resident pages by PAGEMAP_SCAN."""
         address, _ = self._regions.buffer_info()
-        n_bytes = 0
         while start < end:
             argument = bytearray(
                 _SCAN_ARG.pack(
@@ -109,21 +134,28 @@ class ResidencyReader(Closing):
             )  # fmt: skip
             n_regions = fcntl.ioctl(self._fd, _PAGEMAP_SCAN, argument)
             words = self._regions[: n_regions * _REGION_WORDS]
-            n_bytes += sum(words[1::_REGION_WORDS]) - sum(words[0::_REGION_WORDS])
+            yield from zip(words[0::_REGION_WORDS], words[1::_REGION_WORDS], strict=True)
             walked = int.from_bytes(argument[_WALK_END], "little")
             if walked <= start:
                 break
             start = walked
-        return n_bytes
 
     def _count(self, start: int, end: int) -> int:
         """Resident bytes of a range by the entries of the page map."""
-        n_pages = 0
+        return PAGE_BYTES * sum(flags.count(1) for _, flags in self._flags(start, end))
+
+    def _listed(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Runs of resident pages by the entries of the page map."""
+        for base, flags in self._flags(start, end):
+            for run in _PRESENT_RUN.finditer(flags):
+                yield base + run.start() * PAGE_BYTES, base + run.end() * PAGE_BYTES
+
+    def _flags(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """An address, and one byte for each page from there on: 1 where it is resident."""
         page, last = start // PAGE_BYTES, end // PAGE_BYTES
         while page < last:
             entries = os.pread(self._fd, min(last - page, _CHUNK_PAGES) * _ENTRY_BYTES, page * _ENTRY_BYTES)
             if len(entries) < _ENTRY_BYTES:
                 break
-            n_pages += entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES].translate(_PRESENT).count(1)
+            yield page * PAGE_BYTES, entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES].translate(_PRESENT)
             page += len(entries) // _ENTRY_BYTES
-        return n_pages * PAGE_BYTES

@@ -27,7 +27,7 @@ WHERE made.type NOT IN ('table', 'index') OR made.rootpage IS NULL OR made.rootp
 """
 _ENDED: Final = "SELECT 1 FROM trace WHERE name = 'end_reason'"
 _UNREAD: Final = re.compile("get (the )?page")
-"""In the verdict of a check: a page could not be read, for want of memory in most cases."""
+"""In the verdict of a check: a page could not be read, in most cases because memory is short."""
 _WRITTEN_BY: Final = "SELECT value FROM trace WHERE name = 'version'"
 
 

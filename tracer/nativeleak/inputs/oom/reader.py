@@ -103,7 +103,7 @@ def is_oom_log(text: str) -> bool:
 def parse_oom(text: str) -> Reading:
     """The kills in a log."""
     reader = _read(text)
-    reading = Reading("oom", "log with kills for want of memory", {"events": [e.as_json() for e in reader.events]})
+    reading = Reading("oom", "log with OOM kills", {"events": [e.as_json() for e in reader.events]})
     reading.lines = [in_words(event) for event in reader.events]
     reading.notes = reader.notes
     return reading

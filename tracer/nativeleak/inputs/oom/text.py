@@ -24,7 +24,7 @@ def as_text(source: str, reader: OomReader) -> Iterator[str]:
     events = reader.events
     killed = sum(event.killed for event in events)
     if not events:
-        yield f"nobody was killed for want of memory: {reader.n_lines:,} lines read from {source}"
+        yield f"nobody was killed when memory ran out: {reader.n_lines:,} lines read from {source}"
     else:
         yield f"{killed} killed, {len(events)} events: {reader.n_lines:,} lines read from {source}"
     for event in events:

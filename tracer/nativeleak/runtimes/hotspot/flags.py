@@ -1,4 +1,4 @@
-"""Flags of a JVM, read from its memory: the table that ``-XX:+PrintFlagsFinal`` prints.
+"""The JVM's own flags, read from its memory: the table that ``-XX:+PrintFlagsFinal`` prints.
 
 Source: jvmFlag.hpp (globals.hpp before JDK 17): ``JVMFlag::flags`` points at ``numFlags`` entries with ``_name`` and
 ``_addr``. arguments.cpp: MaxDirectMemorySize 0 means that direct buffers may take what the Java heap may.
@@ -6,7 +6,7 @@ Source: jvmFlag.hpp (globals.hpp before JDK 17): ``JVMFlag::flags`` points at ``
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from typing import Final
 
 from nativeleak.model import LimitKind
@@ -19,8 +19,8 @@ _HEAP: Final = "MaxHeapSize"
 _DIRECT: Final = "MaxDirectMemorySize"
 
 
-def read_flags(vm: HotSpot, names: Collection[str]) -> dict[str, int]:
-    """Values of flags that have 64 bits; without those that this JVM does not have.
+def read_flags(vm: HotSpot, names: Iterable[str]) -> dict[str, int]:
+    """Values of flags by name, sizes in bytes and switches as 0 or 1; those are left out that this JVM does not have.
 
     Raises:
         UnreadableError: The JVM does not describe its flags.
@@ -33,13 +33,16 @@ def read_flags(vm: HotSpot, names: Collection[str]) -> dict[str, int]:
         raise UnreadableError("reading the JVM's flags failed: it does not describe them")
     if n_bytes > _MAX_ENTRY_BYTES or max(name_at, value_at) + 8 > n_bytes:
         raise UnreadableError("reading the JVM's flags failed: impossible layout")
-    found: dict[str, int] = {}
-    for entry in range(table, table + n_bytes * min(memory.u64(count), _MAX_FLAGS), n_bytes):
-        address = memory.u64(entry + name_at)
-        name = memory.cstr(address) if address else ""
-        if name in names:
-            found[name] = memory.u64(memory.u64(entry + value_at))
-            if len(found) == len(names):
+    raw = memory.read(table, n_bytes * min(memory.u64(count), _MAX_FLAGS))
+    wanted, found = set(names), dict[str, int]()
+    for start in range(0, len(raw), n_bytes):
+        name_address = int.from_bytes(raw[start + name_at : start + name_at + 8], "little")
+        address = int.from_bytes(raw[start + value_at : start + value_at + 8], "little")
+        name = memory.cstr(name_address) if name_address and address else ""
+        if name in wanted:
+            # A switch is a C++ bool, of one byte.
+            found[name] = memory.u8(address) if name.startswith("Use") else memory.u64(address)
+            if len(found) == len(wanted):
                 break
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -46,13 +47,17 @@ class HotSpot:
     structs: VmStructs
 
     @classmethod
-    def open(cls, pid: int) -> Self:
+    def open(cls, pid: int, more_variables: Iterable[str] = ()) -> Self:
         """Look at the JVM of a process; takes 30 to 60 ms.
+
+        Args:
+            pid: The process.
+            more_variables: Mangled names of variables of libjvm.so that are wanted beside those known here.
 
         Raises:
             UnreadableError: It runs none, it may not be read, or it is none that describes itself as HotSpot does.
         """
-        libjvm = read_libjvm(pid, _VARIABLES)
+        libjvm = read_libjvm(pid, (*_VARIABLES, *more_variables))
         memory = TargetMemory(pid)
         try:
             return cls(pid, memory, libjvm, VmStructs(memory, libjvm.address))

@@ -1,0 +1,1 @@
+"""glibc's malloc, 2.17 and later, found and walked without symbols."""

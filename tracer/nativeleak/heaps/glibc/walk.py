@@ -1,0 +1,105 @@
+"""The walk of glibc's malloc: arenas, caches, chunks, mapped blocks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from nativeleak.heaps.census import ArenaCensus, HeapWalk
+from nativeleak.heaps.glibc.caches import Cached, fast_chunks, find_cached
+from nativeleak.heaps.glibc.chunks import ChunkWalk
+from nativeleak.heaps.glibc.mapped import find_mapped
+from nativeleak.heaps.glibc.state import HEAP_MAX_BYTES, Arena, Glibc, find_glibc
+from nativeleak.heaps.memory import HeapError, HeapMemory
+from nativeleak.process.procfs import MapEntry
+
+_SIZE: Final = ~0xF
+
+
+def walk_glibc(
+    memory: HeapMemory, maps: Sequence[MapEntry], exe: str, taken: Sequence[tuple[int, int]] = ()
+) -> HeapWalk:
+    """Blocks of glibc's malloc.
+
+    Args:
+        memory: Of the process.
+        maps: Its mappings.
+        exe: Path of its executable.
+        taken: (start, end) of memory that is known to belong to somebody else, such as a Java heap.
+
+    Raises:
+        HeapError: There is no such allocator in the process, or it cannot be understood.
+    """
+    glibc = find_glibc(memory, maps, exe)
+    notes: list[str] = []
+    ranges = {arena.start: _chunk_ranges(memory, arena, glibc, maps, notes) for arena in glibc.arenas}
+    chunks = [each for parts in ranges.values() for each in parts]
+    cached = find_cached(memory, chunks, memory.window(*glibc.data).words)
+    arenas = tuple(_walk_arena(memory, arena, ranges[arena.start], cached) for arena in glibc.arenas)
+    counted = glibc.parameters
+    heaps = [(start, start + HEAP_MAX_BYTES) for arena in glibc.arenas for start, _ in arena.heaps]
+    main = [(start, end) for start, end in ranges[glibc.arenas[0].start]]
+    n_expected = counted.n_mapped if counted else None
+    mapped = find_mapped(memory, maps, sorted([*taken, *heaps, *main]), n_expected) if n_expected != 0 else []
+    if counted and len(mapped) != counted.n_mapped:
+        notes.append(f"glibc counts {counted.n_mapped} blocks with mappings of their own; {len(mapped)} were found")
+    return HeapWalk(
+        kind="glibc",
+        object=glibc.path,
+        arenas=arenas,
+        mapped=Counter(size for _, size in mapped),
+        mapped_bytes=counted.mapped_bytes if counted else sum(size for _, size in mapped),
+        n_mapped=counted.n_mapped if counted else len(mapped),
+        system_bytes=sum(arena.system_bytes for arena in glibc.arenas),
+        ranges=tuple(
+            sorted(
+                [(start, end, "main") for start, end in main]
+                + [(start, end, "arena") for arena in glibc.arenas for start, end in arena.heaps]
+                + [(start, start + size, "mapped") for start, size in mapped]
+            )
+        ),
+        notes=tuple(notes),
+    )
+
+
+def _chunk_ranges(
+    memory: HeapMemory, arena: Arena, glibc: Glibc, maps: Sequence[MapEntry], notes: list[str]
+) -> list[tuple[int, int]]:
+    """(first chunk, end) of each piece of an arena's memory."""
+    if not arena.is_main:
+        ranges = []
+        for start, end in arena.heaps:
+            # The first heap holds the arena itself behind its header.
+            first = arena.end if start <= arena.start < end else start + arena.header_bytes
+            ranges.append((-(-first // 16) * 16, end))
+        return ranges
+    if arena.top == arena.bins - 16:
+        return []  # initial_top(): nothing was allocated from it
+    heap = next((entry for entry in maps if entry.path == "[heap]"), None)
+    pieces = []
+    try:
+        top_end = arena.top + (memory.words(arena.top + 8, 1).tolist()[0] & _SIZE)
+    except HeapError:
+        top_end = arena.top
+    if heap is not None:
+        start = glibc.parameters.break_start if glibc.parameters else heap.start
+        first = -(-start // 16) * 16
+        pieces.append((first, top_end if first <= arena.top < heap.end else heap.end))
+    if not pieces or not pieces[0][0] <= arena.top < pieces[0][1]:
+        # The break could not grow: the main arena goes on in a mapping.
+        entry = next((each for each in maps if each.start <= arena.top < each.end), None)
+        if entry is not None:
+            pieces.append((entry.start, top_end))
+    if sum(end - start for start, end in pieces) < arena.system_bytes // 2:
+        notes.append("parts of the main arena were not found: it is not in one piece")
+    return pieces
+
+
+def _walk_arena(memory: HeapMemory, arena: Arena, ranges: Sequence[tuple[int, int]], cached: Cached) -> ArenaCensus:
+    walk = ChunkWalk(memory, arena.top, cached, fast_chunks(memory, arena.fast), arena.is_main)
+    for start, end in ranges:
+        walk.walk(start, end)
+    if not arena.is_main:
+        walk.census.header_bytes += sum(start for start, _ in ranges) - sum(start for start, _ in arena.heaps)
+    return ArenaCensus("main" if arena.is_main else f"{arena.start:#x}", arena.n_threads, walk.census)

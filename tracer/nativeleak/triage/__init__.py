@@ -1,0 +1,1 @@
+"""Resident memory of a process, line by line, without tracing."""

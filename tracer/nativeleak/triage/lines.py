@@ -1,0 +1,128 @@
+"""The lines of resident memory and their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from nativeleak.heaps.census import HeapWalk
+from nativeleak.process.cgroups import MemoryGroup
+from nativeleak.process.check import TargetFacts
+from nativeleak.runtimes.hotspot.spaces import JavaSpaces
+
+LABELS: Final = {
+    "java-heap": "Java heap",
+    "metaspace": "metaspace",
+    "class-space": "class space",
+    "code-cache": "code cache",
+    "collector": "collector and JVM tables",
+    "cds": "class archive (CDS)",
+    "thread-stacks": "thread stacks",
+    "malloc-live": "malloc: in use",
+    "malloc-retained": "malloc: freed, retained",
+    "python": "Python objects",
+    "allocator": "allocator's own, not walked",
+    "anonymous": "anonymous, named",
+    "libraries": "program and libraries",
+    "files": "mapped files",
+    "shared": "shared memory",
+    "kernel": "kernel's pages",
+    "unexplained": "unexplained",
+}
+"""Label of each line by its id, in the order of the page."""
+
+
+class Piece(NamedTuple):
+    """Part of a line.
+
+    Attributes:
+        start: First address.
+        end: First address behind it.
+        line: Id of its line.
+        name: What it is: a thread, a file, an arena.
+        resident: Bytes in memory.
+        swap: Bytes swapped out.
+    """
+
+    start: int
+    end: int
+    line: str
+    name: str
+    resident: int
+    swap: int
+
+
+@dataclass(slots=True)
+class Line:
+    """One line of resident memory.
+
+    Attributes:
+        id: Key of ``LABELS``.
+        resident: Bytes in memory.
+        swap: Bytes swapped out.
+        virtual: Bytes of address space.
+        used: Bytes that are in use by the owner's own count; None where it keeps none.
+        detail: (name, resident bytes) of its parts, the largest first.
+    """
+
+    id: str
+    resident: int = 0
+    swap: int = 0
+    virtual: int = 0
+    used: int | None = None
+    detail: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return LABELS[self.id]
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Resident memory of one process at one moment.
+
+    Attributes:
+        target: The process.
+        lines: In the order of ``LABELS``; they add up to ``rss``.
+        pieces: What they are made of, in address order.
+        rss: Bytes in memory: the sum over the kernel's list of mappings.
+        swap: Bytes swapped out.
+        virtual: Bytes of address space.
+        status_rss: The kernel's running count before and after the reading.
+        page_tables: Bytes of page tables, which are not in ``rss`` and are charged to the group.
+        huge: Bytes in anonymous huge pages.
+        n_regions: Mappings.
+        n_threads: Threads.
+        walks: Allocators that were walked.
+        java: The JVM's own description; None where the process runs none.
+        groups: Control groups with a limit, the innermost first.
+        machine_bytes: Memory of the machine.
+        notes: What could not be read, for people.
+    """
+
+    target: TargetFacts
+    lines: list[Line]
+    pieces: list[Piece]
+    rss: int
+    swap: int
+    virtual: int
+    status_rss: tuple[int, int]
+    page_tables: int
+    huge: int
+    n_regions: int
+    n_threads: int
+    walks: list[HeapWalk]
+    java: JavaSpaces | None
+    groups: Sequence[MemoryGroup]
+    machine_bytes: int
+    notes: list[str]
+
+    def resident(self, *ids: str) -> int:
+        """Bytes in memory of some lines together."""
+        return sum(line.resident for line in self.lines if line.id in ids)
+
+    def line(self, line_id: str) -> Line:
+        """One line; an empty one where there is none."""
+        return next((line for line in self.lines if line.id == line_id), Line(line_id))
