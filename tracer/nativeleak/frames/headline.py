@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from nativeleak.frames.display import JAVA, bare
-from nativeleak.frames.kinds import kind_of
+from nativeleak.frames.kinds import rank_of
 from nativeleak.frames.libraries import BUILT_IN, Libraries
 from nativeleak.frames.library_table import LIBRARIES, Interpreter
 from nativeleak.frames.pools import Pool, pool_of
@@ -20,6 +21,8 @@ from nativeleak.frames.words import is_constructor, is_helper, is_wrapper
 from nativeleak.model import Frame, FrameKind
 
 _NAMELESS: Final = FrameKind.UNRESOLVED
+_OWN: Final = (Role.PROGRAM, Role.UNNAMED)
+_Facts = tuple[Role, Interpreter | None, tuple[int, str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +57,24 @@ def headline(
     """
     if not frames:
         return None
-    roles = _with_nameless_helpers(frames, [role(frame, runtimes, libraries) for frame in frames])
+    known = _known(runtimes, libraries)
+    facts = []
+    for frame in frames:
+        # The kind's value, not the kind: hashing an enumeration's member takes longer than all the rest.
+        key = (frame.function, frame.module, frame.kind.value)
+        fact = known.get(key)
+        if fact is None:
+            fact = known[key] = _facts(frame, runtimes, libraries)
+        facts.append(fact)
+    roles = _with_nameless_helpers(frames, [fact[0] for fact in facts])
     index = _index(frames, roles, libraries)
     end = index if roles[index] in (Role.PROGRAM, Role.UNNAMED) else index + 1
     return Headline(
         index,
         _for_index(frames, roles, index),
-        kind_of(frames[: max(end, 1)], tuple(each.kinds for each in runtimes)),
+        min((fact[2] for fact in facts[: max(end, 1)] if fact[2] is not None), default=(0, None))[1],
         pool_of(frames, max(end, 1)),
-        _note(frames, roles, libraries),
+        _note(frames, roles, [fact[1] for fact in facts]),
     )
 
 
@@ -91,12 +103,15 @@ def _with_nameless_helpers(frames: Sequence[Frame], roles: list[Role]) -> list[R
 
 def _index(frames: Sequence[Frame], roles: Sequence[Role], libraries: Libraries) -> int:
     """The program's first function; else its helpers, then what is nearest to it of the libraries."""
+    named = next((i for i, each in enumerate(roles) if each in _OWN and _is_function(frames[i], each)), None)
+    if named is not None:
+        return _native_method(frames, roles, named)
     own = [
         i
         for i, (frame, each) in enumerate(zip(frames, roles, strict=True))
-        if each in (Role.PROGRAM, Role.UNNAMED) or (each is not Role.RUNTIME and _is_own_name(frame, libraries))
+        if each in _OWN or (each is not Role.RUNTIME and _is_own_name(frame, libraries))
     ]
-    for wanted in (_is_function, _is_loose_helper, _passes, _helps):
+    for wanted in (_is_loose_helper, _passes, _helps):
         found = next((i for i in own if wanted(frames[i], roles[i])), None)
         if found is not None:
             return _native_method(frames, roles, found)
@@ -114,8 +129,8 @@ def _index(frames: Sequence[Frame], roles: Sequence[Role], libraries: Libraries)
     for group in (further, beyond_c, runtime, telling, loops, named_libraries, nameless):
         if group:
             return group[0]
-    named = [i for i, each in enumerate(roles) if each is Role.ALLOCATOR and frames[i].kind is not _NAMELESS]
-    return named[-1] if named else 0
+    helpers = [i for i, each in enumerate(roles) if each is Role.ALLOCATOR and frames[i].kind is not _NAMELESS]
+    return helpers[-1] if helpers else 0
 
 
 def _is_function(frame: Frame, frame_role: Role) -> bool:
@@ -205,14 +220,24 @@ def _is_shared(frame: Frame) -> bool:
 _NO_NAMES: Final = "called from {0} code, whose functions are not shown: {1} names them"
 
 
-def _note(frames: Sequence[Frame], roles: Sequence[Role], libraries: Libraries) -> str | None:
-    interpreter: Interpreter | None = None
-    for frame, each in zip(frames, roles, strict=True):
-        if each is not Role.PASSTHROUGH and each is not Role.LIBRARY:
-            if frame.module is None and each is Role.PROGRAM:
-                return None
-            continue
-        row = libraries.find(frame)
-        if row is not None and row.interpreter is not None:
-            interpreter = row.interpreter
-    return None if interpreter is None else _NO_NAMES.format(interpreter.language, interpreter.tool)
+def _note(frames: Sequence[Frame], roles: Sequence[Role], interpreters: Sequence[Interpreter | None]) -> str | None:
+    found = next((each for each in reversed(interpreters) if each is not None), None)
+    if found is None or any(
+        each is Role.PROGRAM and frame.module is None for frame, each in zip(frames, roles, strict=True)
+    ):
+        return None
+    return _NO_NAMES.format(found.language, found.tool)
+
+
+@lru_cache(maxsize=8)
+def _known(_runtimes: tuple[RuntimeFrames, ...], _libraries: Libraries) -> dict[tuple[str, str | None, str], _Facts]:
+    """What was found out of frames, with these tables."""
+    return {}
+
+
+def _facts(frame: Frame, runtimes: tuple[RuntimeFrames, ...], libraries: Libraries) -> _Facts:
+    """The role, the interpreter that the frame belongs to, and the kind of memory that it shows."""
+    found = role(frame, runtimes, libraries)
+    row = libraries.find(frame) if found in (Role.PASSTHROUGH, Role.LIBRARY) else None
+    rank = rank_of(frame.function, [each.kinds for each in runtimes])
+    return found, None if row is None else row.interpreter, rank
