@@ -199,7 +199,7 @@ def test_log_with_nobody_killed_says_so(tmp_path, capsys):
     log = tmp_path / "log"
     log.write_text("Nov 27 01:00:00 gw kernel: all is well\n")
     assert run(["oom", "--log", str(log)]) == 0
-    assert capsys.readouterr().out.startswith("nobody was killed for want of memory: 1 lines read")
+    assert capsys.readouterr().out.startswith("nobody was killed when memory ran out: 1 lines read")
 
 
 def test_flags_of_a_jvm_are_added_up_against_the_limit_that_was_met(tmp_path, capsys):
