@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from nativeleak.analysis.growth import Ints
+from nativeleak.analysis.curves import Ints
 from nativeleak.analysis.table import ADDED
 from nativeleak.errors import UsageError
 from nativeleak.model import Stack
@@ -22,6 +22,7 @@ from nativeleak.model import Stack
 class By(StrEnum):
     """Key of one row of a report; the values are those of ``--by``."""
 
+    PATH = "path"
     SITE = "site"
     THREAD = "thread"
     SITE_AND_THREAD = "site,thread"
@@ -47,9 +48,10 @@ METRIC_COLUMNS: Final = {
 }
 
 _MERGED_BY: Final = {
+    By.PATH: ["kind", "owner", "slot", "path_id"],
     By.SITE: ["kind", "owner", "slot", "stack_key"],
     By.THREAD: ["kind", "owner", "slot", "thread_uid"],
-    By.POOL: ["kind", "owner", "slot", "stack_key", "thread"],
+    By.POOL: ["kind", "owner", "slot", "path_id", "thread"],
 }
 # Not those of C2 CompilerThread0's first word, or of http2-worker-1: they say what the threads are for.
 _NUMBERS: Final = re.compile(r"(?<![A-Za-z0-9])[0-9]+|[0-9]+$")
@@ -126,8 +128,9 @@ def merge(table: pd.DataFrame, by: By, n_sites: int) -> tuple[pd.DataFrame, Ints
         return table.reset_index(drop=True), labels
     if by is By.POOL:
         table = table.assign(thread=table["thread"].map(pool_of))
+    table = table.sort_values("outstanding_bytes", ascending=False, kind="stable")
     groups = table.groupby(_MERGED_BY[by], sort=False)
-    labels[positions] = groups.ngroup().to_numpy()
+    labels[table.index.to_numpy()] = groups.ngroup().to_numpy()
     merged = groups[list(ADDED)].sum()
     merged["resident_bytes"] = groups["resident_bytes"].sum(min_count=1)
     merged["oldest_s"] = groups["oldest_s"].max()
@@ -137,7 +140,7 @@ def merge(table: pd.DataFrame, by: By, n_sites: int) -> tuple[pd.DataFrame, Ints
     for column in {"thread_uid", "tid", "thread", "stack_key"} - set(_MERGED_BY[by]):
         merged[column] = groups[column].first()
     merged = merged.reset_index()
-    if by is By.SITE:
+    if by in (By.SITE, By.PATH):
         merged = merged.assign(thread_uid=0, tid=0, thread="*")
     elif by is By.POOL:
         merged = merged.assign(thread_uid=0, tid=0)

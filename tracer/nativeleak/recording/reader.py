@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -177,7 +177,17 @@ class Recording:
             ).fetchone()
             if row is None:
                 return None
-            return Stack(key, tuple(self._frames[number] for number in unpack_ids(row[0])), bool(row[1]), row[2])
+            return Stack(key, tuple(self.frames[number] for number in unpack_ids(row[0])), bool(row[1]), row[2])
+
+    def stack_rows(self, keys: Collection[int]) -> Iterator[tuple[int, Sequence[int], str]]:
+        """Key, ids of ``frames`` (leaf first) and end of each of these stacks, without those that were lost."""
+        with self._damage_reported():
+            for key, frames, end in self._db.execute("SELECT key, frames, end FROM stacks"):
+                if to_unsigned(key) in keys:
+                    ids = unpack_ids(frames)
+                    if not self.frames.keys() >= set(ids):
+                        raise ValueError("a stack with an unknown frame")
+                    yield to_unsigned(key), ids, end
 
     def samples(self) -> Iterator[Samples]:
         """For each snapshot the sites whose totals had changed; a site without a sample keeps its last values."""
@@ -215,8 +225,10 @@ class Recording:
         self.close()
 
     @cached_property
-    def _frames(self) -> dict[int, Frame]:
-        return {row[0]: _frame(row) for row in self._db.execute("SELECT * FROM frames")}
+    def frames(self) -> dict[int, Frame]:
+        """All frames, by their ids."""
+        with self._damage_reported():
+            return {row[0]: _frame(row) for row in self._db.execute("SELECT * FROM frames")}
 
     @contextlib.contextmanager
     def _damage_reported(self) -> Iterator[None]:

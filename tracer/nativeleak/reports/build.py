@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, Final
 
@@ -17,25 +16,24 @@ import numpy as np
 import pandas as pd
 
 from nativeleak.analysis.certainty import Certainty, certainty
-from nativeleak.analysis.growth import Growth, Ints, course, measure, resident_estimate, site_curves
+from nativeleak.analysis.curves import Ints, Labelled, Span, read_curves, watched_span
+from nativeleak.analysis.findings import add_paths, find
+from nativeleak.analysis.growth import Growth, Verdict, course, measure, resident_estimate
+from nativeleak.analysis.paths import Paths
 from nativeleak.analysis.select import By, Metric, Selection, keep_functions, keep_threads, merge, rank
 from nativeleak.analysis.table import TOTALS, UNKNOWN_THREAD, site_table, unmap_table
 from nativeleak.model import (
     COUNTERS,
-    Frame,
-    FrameKind,
     FrameSource,
     Kind,
     Level,
     Owner,
     Stack,
-    StackCoverage,
     Uncertainty,
     Window,
 )
 from nativeleak.recording import Recording
 from nativeleak.reports.report import (
-    Answer,
     Listing,
     Overhead,
     Report,
@@ -47,11 +45,13 @@ from nativeleak.reports.report import (
     TraceFacts,
     UnmapReport,
 )
+from nativeleak.reports.stacks import Stacks, stack_id
 
 _NO_TABLE: Final = "no table"
 """``Stack.end`` of a walk that reached code without unwind rules."""
 
-LOST_STACK: Final = Stack(0, (Frame("[stack lost]", None, 0, 0, FrameKind.UNRESOLVED),), end="lost")
+_MIN_WATCHED_PCT: Final = 50.0
+"""With less of the time watched there is no verdict on the process."""
 
 
 def build(recording: Recording, selection: Selection) -> Report:
@@ -61,55 +61,50 @@ def build(recording: Recording, selection: Selection) -> Report:
         RecordingError: The recording is damaged.
         UsageError: A filter of the selection makes no sense.
     """
-    curves = site_curves(recording)
     table = site_table(recording)
-    everything = _with_growth(table, measure(curves))
-    program = everything[everything["owner"] != Owner.ALLOCATOR.value]
-    backing = everything[everything["owner"] == Owner.ALLOCATOR.value]
+    chosen = keep_threads(table, selection.thread)
+    chosen = keep_functions(chosen, selection.function, recording.stack)
+    program = chosen[chosen["owner"] != Owner.ALLOCATOR.value]
+    backing = table[table["owner"] == Owner.ALLOCATOR.value]
     holding = program[_is_shown(program, Metric.OUTSTANDING)]
 
-    chosen = keep_threads(program, selection.thread)
-    chosen = keep_functions(chosen, selection.function, recording.stack)
-    merged, labels = merge(chosen, selection.by, len(table))
-    rows = _with_growth(merged, measure(curves.grouped(labels, len(merged))))
+    paths, span = Paths(recording), watched_span(recording)
+    program = add_paths(program, paths)
+    merged, labels = merge(program, selection.by, len(table))
+    groupings = [Labelled(labels, len(merged)), Labelled(_numbered(backing, len(table)), len(backing))]
+    of_rows, of_backing = read_curves(recording, groupings, span)
+    rows = _with_growth(merged, measure(of_rows))
     rows = rows[_is_shown(rows, selection.metric)]
+    backing = _with_growth(backing, measure(of_backing))
     of_jvm = rows["owner"] == Owner.RUNTIME.value
+    found = find(recording, program, paths, span)
+    resident = _resident(recording)
+    stacks = Stacks(recording)
     return Report(
         trace=_trace_facts(recording),
         selection=selection,
         sums=Sums(
-            by_kind={kind: _kind_totals(recording, program, kind) for kind in Kind},
+            by_kind={kind: _kind_totals(recording, program, kind, selection) for kind in Kind},
             jvm=_sum(program[program["owner"] == Owner.RUNTIME.value]),
             backing=_sum(backing),
-            growth=measure(curves.grouped(_labels(len(table), program), 1))[0],
+            growth=_process_growth(found.growth, resident, span),
+            watched_pct=span.watched_pct,
             certainty=_certainty(program[program["kind"] == Kind.HEAP.value]),
         ),
-        resident=_resident(recording),
-        sites=_listing(recording, rows, selection),
-        program=_listing(recording, rows[~of_jvm], selection),
-        jvm_sites=_site_reports(recording, rows[of_jvm], selection.by),
-        backing_sites=_site_reports(recording, backing[_is_shown(backing, Metric.OUTSTANDING)]),
-        answer=_answer(recording, holding[holding["owner"] == Owner.PROGRAM.value]),
+        resident=resident,
+        suspects=found.suspects,
+        findings=found.others,
+        stacks=stacks,
+        sites=_listing(recording, rows, selection, stacks),
+        program=_listing(recording, rows[~of_jvm], selection, stacks),
+        jvm_sites=_site_reports(recording, rows[of_jvm], stacks, selection.by),
+        backing_sites=_site_reports(recording, backing[_is_shown(backing, Metric.OUTSTANDING)], stacks),
         threads=_threads(recording, holding),
-        unmapped=_unmapped(recording, selection),
+        unmapped=_unmapped(recording, selection, stacks),
         counters=dict.fromkeys(COUNTERS, 0) | dict(recording.last_snapshot.counters),
         guessed=_guessed(recording, holding),
         overhead=_overhead(recording),
     )
-
-
-def stack_id(stack: Stack) -> str:
-    """Text id of a stack: the same for the same functions and offsets, wherever the modules were loaded.
-
-    The id of a stack without frames is its key.
-    """
-    if not stack.frames:
-        return f"{stack.key:016x}"
-    digest = blake2b(digest_size=8)
-    for frame in stack.frames:
-        name = "" if frame.kind is FrameKind.UNRESOLVED and frame.module else frame.function
-        digest.update(f"{name}\0{frame.module}\0{frame.offset}\0{frame.kind}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def _with_growth(table: pd.DataFrame, growths: Sequence[Growth]) -> pd.DataFrame:
@@ -120,10 +115,18 @@ def _with_growth(table: pd.DataFrame, growths: Sequence[Growth]) -> pd.DataFrame
     )
 
 
-def _labels(n_sites: int, chosen: pd.DataFrame) -> Ints:
+def _numbered(rows: pd.DataFrame, n_sites: int) -> Ints:
     labels = np.full(n_sites, -1, dtype=np.int64)
-    labels[chosen.index.to_numpy()] = 0
+    labels[rows.index.to_numpy()] = np.arange(len(rows))
     return labels
+
+
+def _process_growth(growth: Growth | None, resident: Resident | None, span: Span) -> Growth:
+    """Growth of all that was seen; of resident memory, without a verdict, where too little was watched."""
+    if span.watched_pct < _MIN_WATCHED_PCT:
+        seen = resident.growth if resident is not None else Growth(0.0, 0.0, 0.0, Verdict.UNKNOWN)
+        return replace(seen, verdict=Verdict.UNKNOWN, enough_s=None)
+    return growth or Growth(0.0, 0.0, 0.0, Verdict.STEADY)
 
 
 def _is_shown(table: pd.DataFrame, metric: Metric) -> pd.Series[bool]:
@@ -175,9 +178,14 @@ def _only_window(recording: Recording) -> Window:
     return Window(0.0, last.elapsed_s, level, sample_bytes, last.probe_hits, 0.0, last.target_cpu_s)
 
 
-def _kind_totals(recording: Recording, program: pd.DataFrame, kind: Kind) -> Totals:
-    """Sums over the sites of a kind, with retired sites: those hold nothing but have allocated."""
+def _kind_totals(recording: Recording, program: pd.DataFrame, kind: Kind, selection: Selection) -> Totals:
+    """Sums over the sites of a kind, with retired sites: those hold nothing but have allocated.
+
+    Retired sites have no thread and no stack, so none passes a filter.
+    """
     totals = _sum(program[program["kind"] == kind.value])
+    if selection.thread is not None or selection.function is not None:
+        return totals
     retired = [site for site in recording.retired if site.key.kind is kind and site.owner is not Owner.ALLOCATOR]
     return replace(
         totals,
@@ -188,19 +196,21 @@ def _kind_totals(recording: Recording, program: pd.DataFrame, kind: Kind) -> Tot
     )
 
 
-def _site_reports(recording: Recording, rows: pd.DataFrame, by: By = By.SITE_AND_THREAD) -> tuple[SiteReport, ...]:
+def _site_reports(
+    recording: Recording, rows: pd.DataFrame, stacks: Stacks, by: By = By.SITE_AND_THREAD
+) -> tuple[SiteReport, ...]:
     pids = {target.slot: target.pid for target in recording.targets}
     merged_stacks = by is By.THREAD
-    return tuple(_site_report(recording, row, pids, merged_stacks) for row in rows.to_dict("records"))
+    return tuple(_site_report(stacks, row, pids, merged_stacks) for row in rows.to_dict("records"))
 
 
 def _site_report(
-    recording: Recording, row: Mapping[Hashable, Any], pids: Mapping[int, int], merged_stacks: bool
+    stacks: Stacks, row: Mapping[Hashable, Any], pids: Mapping[int, int], merged_stacks: bool
 ) -> SiteReport:
-    stack = Stack(0, ()) if merged_stacks else _stack(recording, int(row["stack_key"]))
+    stack = Stack(0, ()) if merged_stacks else stacks.stack(int(row["stack_key"]))
     resident, oldest = row["resident_bytes"], row["oldest_s"]
     return SiteReport(
-        id=stack_id(stack),
+        id=stack_id(stack) if merged_stacks else stacks.text_id(int(row["stack_key"])),
         kind=Kind(row["kind"]),
         owner=Owner(row["owner"]),
         functions=row["functions"],
@@ -224,14 +234,7 @@ def _site_report(
     )
 
 
-def _stack(recording: Recording, key: int) -> Stack:
-    known = recording.stack(key)
-    if known is not None and known.frames:
-        return known
-    return LOST_STACK if recording.info.coverage.stacks is StackCoverage.ALL else Stack(key, ())
-
-
-def _unmapped(recording: Recording, selection: Selection) -> tuple[UnmapReport, ...] | None:
+def _unmapped(recording: Recording, selection: Selection, stacks: Stacks) -> tuple[UnmapReport, ...] | None:
     """Callers that pass the selection's thread and function filters; they are no sites, so none is merged or cut."""
     if recording.unmapped is None or not recording.info.coverage.has_unmappers:
         return None
@@ -243,7 +246,7 @@ def _unmapped(recording: Recording, selection: Selection) -> tuple[UnmapReport, 
         (recording.unmapped[i] for i in chosen), table["tid"][chosen], table["thread"][chosen], strict=True
     ):
         is_allocators = totals.owner is Owner.ALLOCATOR and not totals.stack_key
-        stack = Stack(0, ()) if is_allocators else _stack(recording, totals.stack_key)
+        stack = Stack(0, ()) if is_allocators else stacks.stack(totals.stack_key)
         rows.append(UnmapReport(stack_id(stack), totals, pids.get(totals.slot, 0), int(tid), thread, stack))
     return tuple(sorted(rows, key=_by_given))
 
@@ -252,30 +255,8 @@ def _by_given(row: UnmapReport) -> tuple[int, ...]:
     return -row.given_bytes, -row.totals.reserved_bytes, -row.totals.n_calls, row.totals.slot, row.totals.number
 
 
-def _listing(recording: Recording, rows: pd.DataFrame, selection: Selection) -> Listing:
-    return Listing(_site_reports(recording, rank(rows, selection), selection.by), len(rows))
-
-
-def _answer(recording: Recording, of_program: pd.DataFrame) -> Answer:
-    growing = of_program[of_program["verdict"] == "growing"]
-    return Answer(
-        n_growing=len(growing),
-        top_path=_top_path(recording, of_program),
-        fastest=_first(recording, growing, "slope_bytes_per_s"),
-    )
-
-
-def _first(recording: Recording, rows: pd.DataFrame, column: str) -> SiteReport | None:
-    return next(iter(_site_reports(recording, rows.sort_values(column, ascending=False).head(1))), None)
-
-
-def _top_path(recording: Recording, holding: pd.DataFrame) -> tuple[SiteReport, int] | None:
-    if holding.empty:
-        return None
-    by_stack = holding.groupby(["slot", "stack_key"])["outstanding_bytes"].transform("sum")
-    most = int(by_stack.max())
-    site = _first(recording, holding[by_stack == most], "outstanding_bytes")
-    return None if site is None else (site, most)
+def _listing(recording: Recording, rows: pd.DataFrame, selection: Selection, stacks: Stacks) -> Listing:
+    return Listing(_site_reports(recording, rank(rows, selection), stacks, selection.by), len(rows))
 
 
 def _guessed(recording: Recording, holding: pd.DataFrame) -> dict[str, int]:

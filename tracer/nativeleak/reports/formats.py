@@ -29,11 +29,13 @@ class WriteOptions:
         width: Columns of a text report.
         colour: Whether a text report has the control codes of a terminal.
         max_frames: Most frames a text report shows of one stack, None for all.
+        compact: Whether a JSON report has its frames and stacks in tables of their own.
     """
 
     width: int = DEFAULT_WIDTH
     colour: bool = False
     max_frames: int | None = 40
+    compact: bool = False
 
 
 class Writer(Protocol):

@@ -1,21 +1,22 @@
 """The JSON report, schema ``nativeleak.report/1``: scripts and dashboards may rely on its keys.
 
 Source: interfaces.md, "JSON report"; keys that are not on that page may change. With filters the totals are those of
-the whole trace, ``filtered`` is true and ``shown`` says how many of the sites are listed.
+the selected threads and functions, ``filtered`` is true and ``shown`` says how many of the sites are listed.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final
 
 from nativeleak import __version__
 from nativeleak.analysis.certainty import Certainty
-from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import By
-from nativeleak.model import Frame, Kind, TargetInfo, Window
+from nativeleak.model import Frame, Kind, Stack, TargetInfo, Window
 from nativeleak.reports.formats import WriteOptions
+from nativeleak.reports.json_findings import finding_json, growth_json, process_growth_json
 from nativeleak.reports.output import encode_text
 from nativeleak.reports.report import (
     Overhead,
@@ -35,12 +36,35 @@ Json = dict[str, Any]
 
 def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
     """The report as one JSON object on one line, ASCII only: indenting takes five times as long as all the rest."""
-    del options
-    stream.write(encode_text(json.dumps(_report(report), allow_nan=False)))
+    stream.write(encode_text(json.dumps(_report(report, Tables() if options.compact else None), allow_nan=False)))
     stream.write(b"\n")
 
 
-def _report(report: Report) -> Json:
+class Tables:
+    """The frames and stacks of a compact report: each frame is written once, and each stack."""
+
+    def __init__(self) -> None:
+        self.frames: list[Json] = []
+        self.stacks: list[list[int]] = []
+        self._frame_ids: dict[Frame, int] = {}
+        self._stack_ids: dict[tuple[int, ...], int] = {}
+
+    def add(self, frames: Sequence[Frame]) -> int:
+        """Index of the stack of these frames in ``stacks``."""
+        ids = tuple(self._add_frame(frame) for frame in frames)
+        number = self._stack_ids.setdefault(ids, len(self.stacks))
+        if number == len(self.stacks):
+            self.stacks.append(list(ids))
+        return number
+
+    def _add_frame(self, frame: Frame) -> int:
+        number = self._frame_ids.setdefault(frame, len(self.frames))
+        if number == len(self.frames):
+            self.frames.append(_frame(frame))
+        return number
+
+
+def _report(report: Report, tables: Tables | None) -> Json:
     selection = report.selection
     return {
         **_trace(report.trace),
@@ -48,7 +72,9 @@ def _report(report: Report) -> Json:
             kind.value: _totals(totals) | _sampling(report.sums.certainty if kind is Kind.HEAP else None)
             for kind, totals in report.sums.by_kind.items()
         },
-        "growth": _growth(report.sums.growth),
+        "growth": process_growth_json(report.sums),
+        "suspects": [finding_json(report, finding) for finding in report.suspects],
+        "findings": [finding_json(report, finding) for finding in report.findings],
         "resident": _resident(report.resident),
         "completeness": dict(report.counters) | _sampling_error(report.sums.certainty),
         "overhead": _overhead(report.overhead),
@@ -59,10 +85,11 @@ def _report(report: Report) -> Json:
         "recording": {"end_reason": report.trace.end_reason, "error": report.trace.recording_error},
         "notes": [{"elapsed_s": e.elapsed_s, "what": e.what, "text": e.text} for e in report.trace.events],
         "threads": [_thread(thread) for thread in report.threads],
-        "sites": [_site(site, selection.by) for site in report.sites.rows],
+        "sites": [_site(site, selection.by, tables) for site in report.sites.rows],
         "allocator_backing": _totals(report.sums.backing)
-        | {"sites": [_site(site, By.SITE_AND_THREAD) for site in report.backing_sites]},
-        "unmapped": None if report.unmapped is None else [_unmapped(row) for row in report.unmapped],
+        | {"sites": [_site(site, By.SITE_AND_THREAD, tables) for site in report.backing_sites]},
+        "unmapped": None if report.unmapped is None else [_unmapped(row, tables) for row in report.unmapped],
+        **({} if tables is None else {"frames": tables.frames, "stacks": tables.stacks}),
     }
 
 
@@ -102,7 +129,7 @@ def _resident(resident: Resident | None) -> Json | None:
         "last_bytes": resident.last_bytes,
         "explained_bytes": round(resident.explained_bytes),
         "explained_pct": None if pct is None else round(pct, 1),
-        "growth": _growth(resident.growth),
+        "growth": growth_json(resident.growth),
     }
 
 
@@ -189,15 +216,7 @@ def _totals(totals: Totals) -> Json:
     }
 
 
-def _growth(growth: Growth) -> Json:
-    return {
-        "slope_bytes_per_s": growth.slope_bytes_per_s,
-        "ci95": [growth.low_bytes_per_s, growth.high_bytes_per_s],
-        "verdict": growth.verdict.value,
-    }
-
-
-def _site(site: SiteReport, by: By) -> Json:
+def _site(site: SiteReport, by: By, tables: Tables | None) -> Json:
     merged: Json = {}
     if by in (By.SITE, By.POOL):
         merged["threads"] = site.n_threads
@@ -214,15 +233,15 @@ def _site(site: SiteReport, by: By) -> Json:
         **_totals(site.totals),
         "resident_bytes": site.resident_bytes,
         "oldest_s": site.oldest_s,
-        "growth": _growth(site.growth),
+        "growth": growth_json(site.growth),
         "truncated": site.stack.truncated,
         "stack_end": site.stack.end,
         **_sampling(site.certainty),
-        "frames": [_frame(frame) for frame in site.stack.frames],
+        **_stack(site.stack, tables),
     }
 
 
-def _unmapped(row: UnmapReport) -> Json:
+def _unmapped(row: UnmapReport, tables: Tables | None) -> Json:
     totals = row.totals
     return {
         "id": row.id,
@@ -237,8 +256,14 @@ def _unmapped(row: UnmapReport) -> Json:
         "older_bytes": totals.older_bytes,
         "truncated": row.stack.truncated,
         "stack_end": row.stack.end,
-        "frames": [_frame(frame) for frame in row.stack.frames],
+        **_stack(row.stack, tables),
     }
+
+
+def _stack(stack: Stack, tables: Tables | None) -> Json:
+    if tables is None:
+        return {"frames": [_frame(frame) for frame in stack.frames]}
+    return {"stack": tables.add(stack.frames)}
 
 
 def _frame(frame: Frame) -> Json:

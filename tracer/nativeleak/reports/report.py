@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from nativeleak.analysis.certainty import Certainty
+from nativeleak.analysis.findings import Finding
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import Selection
 from nativeleak.model import Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Window
 from nativeleak.recording import Event
+from nativeleak.reports.stacks import Stacks
 
 _MIN_EXPLAINED_BYTES: Final = 1 << 20
 
@@ -163,13 +165,15 @@ class TraceFacts:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Totals over all sites, whatever the selection.
+    """Totals over all sites of the selected threads and functions.
 
     Attributes:
         by_kind: Without what allocators mapped for themselves.
         jvm: The part of ``by_kind`` that the JVM allocated and mapped for itself.
         backing: Memory that allocators took from the kernel for themselves.
-        growth: Of the sum of all outstanding memory.
+        growth: Of the sum of all outstanding memory; of resident memory with the verdict "unknown" where too little
+            was watched.
+        watched_pct: Share of the trace in which allocations and frees of the heap were seen.
         certainty: Of all outstanding heap memory; None where it is exact.
     """
 
@@ -177,6 +181,7 @@ class Sums:
     jvm: Totals
     backing: Totals
     growth: Growth
+    watched_pct: float
     certainty: Certainty | None = None
 
     @property
@@ -203,26 +208,14 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The sites that answer "what leaks?".
-
-    Attributes:
-        n_growing: Sites of the program that grow.
-        top_path: The site that holds most, and what its stack holds over all threads; None without any.
-        fastest: The fastest of the growing sites; None without any.
-    """
-
-    n_growing: int
-    top_path: tuple[SiteReport, int] | None
-    fastest: SiteReport | None
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """All that a report says.
 
     Attributes:
         resident: None where resident memory is unknown.
+        suspects: What grows for certain, fastest first.
+        findings: What holds something and does not grow for certain, largest first.
+        stacks: Where stacks of the recording are got from, while it is open.
         sites: The selected sites.
         program: The selected sites of the program, for readers who want the JVM's apart.
         jvm_sites: All selected sites that the JVM allocated and mapped for itself.
@@ -237,11 +230,13 @@ class Report:
     selection: Selection
     sums: Sums
     resident: Resident | None
+    suspects: tuple[Finding, ...]
+    findings: tuple[Finding, ...]
+    stacks: Stacks
     sites: Listing
     program: Listing
     jvm_sites: tuple[SiteReport, ...]
     backing_sites: tuple[SiteReport, ...]
-    answer: Answer
     threads: tuple[ThreadReport, ...]
     unmapped: tuple[UnmapReport, ...] | None
     counters: Mapping[str, int]

@@ -15,12 +15,11 @@ from nativeleak.analysis.growth import Growth, Verdict
 from nativeleak.model import Kind
 from nativeleak.reports.completeness import Gap, gaps
 from nativeleak.reports.formats import WriteOptions
-from nativeleak.reports.names import place, printable
+from nativeleak.reports.names import printable
 from nativeleak.reports.output import encode_text
-from nativeleak.reports.report import Report, SiteReport
+from nativeleak.reports.report import Report
 from nativeleak.reports.text_sites import jvm_lines, site_lines
 from nativeleak.reports.text_unmapped import unmap_lines
-from nativeleak.runtimes.frames import headline_frame
 from nativeleak.units import format_bytes, format_duration
 
 _LABEL_WIDTH: Final = 16
@@ -91,7 +90,6 @@ def _answer(report: Report, width: int) -> Iterator[Line]:
     yield from _labelled("Growth", _growth(report), width, _style(report.sums.growth.verdict))
     for label, text in (
         ("Held by", _held_by(report)),
-        ("Allocated in", _allocated_in(report)),
         ("Suspected leak", _suspect(report)),
         ("Resident", _resident(report)),
     ):
@@ -148,7 +146,7 @@ def _verdict(growth: Growth) -> str:
         Verdict.STEADY: "steady",
         Verdict.SHRINKING: "shrinking",
         Verdict.UNDECIDED: "undecided, growth is neither certain nor ruled out",
-    }[growth.verdict]
+    }.get(growth.verdict, growth.verdict.value)
 
 
 def _held_by(report: Report) -> str:
@@ -163,29 +161,14 @@ def _held_by(report: Report) -> str:
     )
 
 
-def _allocated_in(report: Report) -> str:
-    if report.answer.top_path is None:
-        return ""
-    site, n_bytes = report.answer.top_path
-    return f"{_function(site)}: {_share(report, n_bytes)} of it, {format_bytes(n_bytes)}"
-
-
 def _suspect(report: Report) -> str:
-    site = report.answer.fastest
-    if site is None:
+    if not report.suspects:
         return ""
-    more = f"; {_count(report.answer.n_growing - 1, 'more site')} growing" if report.answer.n_growing > 1 else ""
+    first, *others = report.suspects
+    more = f"; {_count(len(others), 'more suspect')}" if others else ""
     # No test can tell the two apart within one window: rss-ledger-and-verdicts.md 7.3, "Limits".
     unless = f"unless it is a cache that takes longer than {format_duration(report.trace.duration_s)} to fill"
-    return f"{_function(site)} in thread {printable(site.thread)}: {_rates(site.growth)}, {unless}{more}"
-
-
-def _function(site: SiteReport) -> str:
-    frame = headline_frame(site.stack.frames)
-    if frame is None:
-        return "[no stack]"
-    where = place(frame)
-    return printable(frame.function) + (f"  {where}" if where else "")
+    return f"{printable(first.name)} in thread {printable(first.threads)}: {_rates(first.growth)}, {unless}{more}"
 
 
 def _resident(report: Report) -> str:

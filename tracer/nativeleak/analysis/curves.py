@@ -1,0 +1,267 @@
+"""Courses of memory totals over a trace: of single sites, of groups of them, of ranges of sites in a given order.
+
+The whole course of every site would not fit into memory. Kept of each are its values at the edges of eight parts, its
+lowest value in each of ten parts, and its peak.
+
+Caveat: heap blocks that were outstanding when the heap was no longer watched are lost from sight. Courses cover the
+longest time in which that did not happen, so that such a loss ends a course and does not lower it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from nativeleak.model import Level, StackCoverage
+from nativeleak.recording import Recording
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+N_PARTS: Final = 8
+N_TROUGHS: Final = 10
+
+WATCHED: Final = (Level.EXACT, Level.SAMPLED)
+"""Levels at which allocations and frees of the heap are both seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Totals at the edges of the parts; every array has one row a curve.
+
+    Attributes:
+        elapsed_s: Time of each edge.
+        n_snapshots: Number of snapshots from which the edges were chosen.
+        n_bytes: Outstanding bytes, one column an edge.
+        n_blocks: Outstanding allocations, one column an edge; empty if a curve does not consist of blocks.
+        slices: Bytes by birth slice, oldest first, at the end; empty if none were recorded.
+        slice_s: Width of a birth slice, seconds; 0.0 if none were recorded.
+        start_s: Start of the time that the curves cover.
+        troughs: Lowest bytes in each of at most ten parts; empty where only the edges are known.
+        peaks: Highest bytes, and the time of it in seconds: two columns; empty where only the edges are known.
+        courses: Bytes at every snapshot; empty unless they were asked for.
+        resident: Resident bytes at each edge, outstanding bytes where they were not measured; empty where unknown.
+    """
+
+    elapsed_s: Floats
+    n_snapshots: int
+    n_bytes: Floats
+    n_blocks: Floats
+    slices: Floats
+    slice_s: float = 0.0
+    start_s: float = 0.0
+    troughs: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    peaks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    courses: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    resident: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The snapshots that curves are made of, first and last, and the share of the trace with a watched heap."""
+
+    first: int
+    last: int
+    watched_pct: float
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the heap was watched all the time."""
+        return self.watched_pct >= 100
+
+
+class Grouping(Protocol):
+    """Sums of sites."""
+
+    n_rows: int
+
+    def sums(self, values: Floats) -> Floats:
+        """Sum of each row; ``values`` has one value, or one row of values, a site."""
+
+
+class EachSite:
+    """Every site by itself."""
+
+    def __init__(self, n_sites: int) -> None:
+        self.n_rows = n_sites
+
+    def sums(self, values: Floats) -> Floats:
+        """The values themselves."""
+        return values
+
+
+class Labelled:
+    """Sites with the same label; sites with label -1 are left out."""
+
+    def __init__(self, labels: Ints, n_rows: int) -> None:
+        self.n_rows = n_rows
+        self._chosen = np.flatnonzero(labels >= 0)
+        self._labels = labels[self._chosen]
+
+    def sums(self, values: Floats) -> Floats:
+        """Sum of each label."""
+        chosen = values[self._chosen]
+        if values.ndim == 1:
+            return np.bincount(self._labels, weights=chosen, minlength=self.n_rows).astype(np.float64)
+        columns = [np.bincount(self._labels, weights=column, minlength=self.n_rows) for column in chosen.T]
+        return np.array(columns, dtype=np.float64).reshape(values.shape[1], self.n_rows).T
+
+
+class Ranges:
+    """Ranges of sites in an order of their own; ranges may lie within each other."""
+
+    def __init__(self, order: Ints, first: Ints, stop: Ints) -> None:
+        self.n_rows = len(first)
+        self._order, self._first, self._stop = order, first, stop
+
+    def sums(self, values: Floats) -> Floats:
+        """Sum of each range, exact up to 2^53 in all."""
+        added = np.cumsum(values[self._order], axis=0)
+        added = np.concatenate((np.zeros((1, *values.shape[1:])), added))
+        return np.asarray(added[self._stop] - added[self._first])
+
+
+def watched_span(recording: Recording) -> Span:
+    """The longest run of snapshots between which the heap was watched; the whole trace if the heap never was."""
+    times = [snapshot.elapsed_s for snapshot in recording.snapshots]
+    if not times:
+        return Span(0, -1, 0.0)
+    if "malloc" not in recording.info.probes:
+        sees_regions = recording.info.coverage.stacks is StackCoverage.NONE
+        return Span(0, len(times) - 1, 100.0 if sees_regions else 0.0)
+    blind = [window for window in recording.windows if window.level not in WATCHED and window.to_s > window.from_s]
+    if not blind:
+        return Span(0, len(times) - 1, 100.0)
+    unwatched_s = sum(window.to_s - window.from_s for window in blind)
+    watched_pct = max(0.0, 100 * (1 - unwatched_s / times[-1])) if times[-1] else 0.0
+    best = (0, -1)
+    first = None
+    for i, time_s in enumerate(times):
+        before_s = times[i - 1] if i else 0.0
+        if any(window.from_s < time_s and window.to_s > before_s for window in blind):
+            first = None
+            continue
+        first = i if first is None else first
+        if times[i] - times[first] > (times[best[1]] - times[best[0]] if best[1] >= 0 else -1.0):
+            best = (first, i)
+    if best[1] - best[0] < 1:
+        return Span(0, len(times) - 1, watched_pct)
+    return Span(*best, watched_pct)
+
+
+def read_curves(
+    recording: Recording, groupings: Sequence[Grouping], span: Span | None = None, *, courses: bool = False
+) -> list[Curves]:
+    """The curves of each grouping, read in one pass over the recording.
+
+    Args:
+        recording: Where the totals come from.
+        groupings: What is added up.
+        span: The snapshots to look at; None: all.
+        courses: Whether to keep the whole courses of the last grouping.
+
+    Raises:
+        RecordingError: The recording is damaged.
+    """
+    times = [snapshot.elapsed_s for snapshot in recording.snapshots]
+    span = span or Span(0, len(times) - 1, 100.0)
+    tracks = [_Track(grouping, times[span.first : span.last + 1]) for grouping in groupings]
+    if courses and tracks:
+        tracks[-1].keep_courses()
+    n_sites = len(recording.sites)
+    now = np.zeros((n_sites, 3))
+    for number, samples in enumerate(recording.samples()):
+        ids = np.asarray(samples.site_id)
+        outstanding, resident = np.asarray(samples.outstanding_bytes), np.asarray(samples.resident_bytes)
+        now[ids, 0] = outstanding
+        now[ids, 1] = np.asarray(samples.outstanding_count)
+        now[ids, 2] = np.where(resident >= 0, resident, outstanding)
+        if span.first <= number <= span.last:
+            for track in tracks:
+                track.add(number - span.first, now)
+    slices, slice_s = _slices(recording) if span.last == len(times) - 1 else (np.zeros((n_sites, 0)), 0.0)
+    start_s = times[span.first] if span.first else 0.0
+    return [track.curves(slices, slice_s, start_s) for track in tracks]
+
+
+def _slices(recording: Recording) -> tuple[Floats, float]:
+    width = max((len(site.slices) for site in recording.sites), default=0)
+    slices = np.zeros((len(recording.sites), width))
+    for i, site in enumerate(recording.sites):
+        if site.slices:
+            slices[i, : len(site.slices)] = [pair[0] for pair in site.slices]
+    return slices, recording.last_snapshot.slice_s
+
+
+class _Track:
+    """Collects the curves of one grouping, snapshot by snapshot."""
+
+    def __init__(self, grouping: Grouping, times: Sequence[float]) -> None:
+        self._grouping, self._times = grouping, times
+        edges = part_edges(times)
+        self._column = {edge: i for i, edge in enumerate(edges)}
+        self._elapsed_s = np.array(times)[edges]
+        n_rows = grouping.n_rows
+        self._values = np.zeros((3, n_rows, len(edges)))
+        self._troughs = np.full((n_rows, min(N_TROUGHS, len(times))), np.inf)
+        self._peaks = np.zeros((n_rows, 2))
+        self._courses = np.zeros((n_rows, 0))
+
+    def keep_courses(self) -> None:
+        self._courses = np.zeros((self._grouping.n_rows, len(self._times)))
+
+    def add(self, number: int, now: Floats) -> None:
+        n_bytes = self._grouping.sums(now[:, 0])
+        if number in self._column:
+            column = self._column[number]
+            self._values[0, :, column] = n_bytes
+            self._values[1, :, column] = self._grouping.sums(now[:, 1])
+            self._values[2, :, column] = self._grouping.sums(now[:, 2])
+        part = self._part(number)
+        np.minimum(self._troughs[:, part], n_bytes, out=self._troughs[:, part])
+        higher = n_bytes > self._peaks[:, 0]
+        self._peaks[higher, 0] = n_bytes[higher]
+        self._peaks[higher, 1] = self._times[number]
+        if self._courses.shape[1]:
+            self._courses[:, number] = n_bytes
+
+    def _part(self, number: int) -> int:
+        n_parts = self._troughs.shape[1]
+        whole_s = self._times[-1] - self._times[0]
+        share = (self._times[number] - self._times[0]) / whole_s if whole_s else 0.0
+        return min(n_parts - 1, int(share * n_parts))
+
+    def curves(self, slices: Floats, slice_s: float, start_s: float) -> Curves:
+        troughs = self._troughs[:, np.isfinite(self._troughs).all(axis=0)]
+        return Curves(
+            self._elapsed_s,
+            len(self._times),
+            self._values[0],
+            self._values[1],
+            self._grouping.sums(slices),
+            slice_s,
+            start_s,
+            troughs,
+            self._peaks,
+            self._courses,
+            self._values[2],
+        )
+
+
+def part_edges(elapsed_s: Sequence[float]) -> list[int]:
+    """Indices of the snapshots that divide the window into at most eight parts of about equal length, none empty."""
+    edges = list(range(len(elapsed_s)))
+    if len(elapsed_s) > N_PARTS + 1:
+        wanted = np.linspace(elapsed_s[0], elapsed_s[-1], N_PARTS + 1)
+        times = np.array(elapsed_s)
+        edges = sorted({int(np.abs(times - moment).argmin()) for moment in wanted} | {len(times) - 1})
+    later: list[int] = []
+    for i in reversed(edges):
+        if not later or elapsed_s[i] < elapsed_s[later[-1]]:
+            later.append(i)
+    return later[::-1]

@@ -1,0 +1,370 @@
+"""Findings: what grows and what holds much, each named by the frame where its paths meet.
+
+The search begins at the frames that head the paths. A frame is the answer where what it allocates grows whoever calls
+it. Where some of its callers keep nothing, the search goes on with those that do. A frame that everything passes
+through is never the answer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from nativeleak.analysis.curves import Floats, Ints, Labelled, Span, read_curves
+from nativeleak.analysis.growth import Growth, Verdict, measure
+from nativeleak.analysis.naming import Head
+from nativeleak.analysis.paths import Paths, Step
+from nativeleak.analysis.select import pool_of
+from nativeleak.analysis.tree import Key, Node, Tree
+from nativeleak.model import FrameKind, Kind, Owner
+from nativeleak.recording import Recording
+from nativeleak.runtimes.frames import purpose_of_stack
+
+_LEAST_HELD_SHARE: Final = 0.005
+_LEAST_ALLOCATED_SHARE: Final = 0.02
+_MIN_SHARE: Final = 0.01
+_MAX_FRAMES: Final = 48
+_MAX_FINDINGS: Final = 60
+
+_MIN_EXPECTED: Final = 6.0
+_CLEAN_SHARE: Final = 0.25
+_HOLDING_SHARE: Final = 0.20
+_MAX_APART: Final = 4
+_APART_SHARE: Final = 0.10
+_APART_SIZES: Final = 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Memory of one cause: paths that meet in one frame.
+
+    Attributes:
+        name: The frame's function, or what a runtime uses the memory for.
+        called_by: The caller that sets it apart from others of the same name; None where the name is enough.
+        step: The frame; None for memory of a runtime.
+        kind: ``java``, ``native``, ``mapping``, ``threads``, ``jvm`` or ``pool``.
+        what: Kind of memory in words; None where nothing is known.
+        pool: Name of the pool inside; None without one.
+        threads: Name of the thread, or the pattern of most of them.
+        slots: Targets.
+        n_stacks: Distinct machine stacks.
+        resident_bytes: Resident part; None for heap.
+        growth: Of outstanding bytes; for mappings of what is resident, with the verdict on the outstanding bytes.
+        share_pct: Share of the growth of the process, 0.0 where it does not grow.
+        peak_bytes: Highest outstanding bytes.
+        peak_s: When.
+        path: Steps that tell it apart, leaf first.
+        stack_keys: Its stacks, largest first.
+        positions: Its sites, as positions in ``Recording.sites``.
+    """
+
+    name: str
+    called_by: str | None
+    step: Step | None
+    kind: str
+    what: str | None
+    pool: str | None
+    threads: str
+    n_threads: int
+    slots: tuple[int, ...]
+    n_stacks: int
+    outstanding_bytes: int
+    outstanding_count: int
+    allocated_bytes: int
+    freed_bytes: int
+    resident_bytes: int | None
+    oldest_s: float | None
+    is_sampled: bool
+    growth: Growth
+    share_pct: float
+    peak_bytes: int
+    peak_s: float
+    path: tuple[Step, ...]
+    stack_keys: tuple[int, ...]
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found: ``suspects`` grow, fastest first; ``others`` hold something and do not, largest first."""
+
+    suspects: tuple[Finding, ...] = ()
+    others: tuple[Finding, ...] = ()
+    growth: Growth | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Sites of one cause before they are counted."""
+
+    positions: Ints
+    depth_key: Key
+    called_by: str | None
+    step: Step | None
+
+
+def find(recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) -> Findings:
+    """The findings among the sites of a table.
+
+    Args:
+        recording: Where their courses come from.
+        table: As ``table.site_table``: sites of the program and its runtime, with columns path_id and purpose.
+        paths: With the paths of all their stacks.
+        span: The snapshots to look at.
+
+    Raises:
+        RecordingError: The recording is damaged.
+    """
+    if table.empty:
+        return Findings()
+    search = _Search(recording, table, paths, span)
+    parts = _merged(search.parts())
+    parts.sort(key=lambda part: -search.weight(part))
+    del parts[_MAX_FINDINGS:]
+    return search.count(parts)
+
+
+def _merged(parts: Iterable[_Part]) -> list[_Part]:
+    """Parts of the same name in one: they differ only in frames that everything passes through."""
+    alike: dict[tuple[int, int | None, str | None], _Part] = {}
+    for part in parts:
+        key = (part.depth_key[0], part.step.function_id if part.step else None, part.called_by)
+        if key in alike and part.step is not None:
+            before = alike[key]
+            part = replace(before, positions=np.concatenate((before.positions, part.positions)))
+        alike[key] = part
+    return list(alike.values())
+
+
+class _Search:
+    def __init__(self, recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) -> None:
+        self._recording, self._table, self._paths, self._span = recording, table, paths, span
+        self._classes: dict[tuple[str, str, int, str], int] = {}
+        held = table["outstanding_bytes"].to_numpy(dtype=np.float64)
+        allocated = table["allocated_bytes"].to_numpy(dtype=np.float64)
+        least = max(1.0, _LEAST_HELD_SHARE * held.sum()), max(1.0, _LEAST_ALLOCATED_SHARE * allocated.sum())
+        weights = np.stack((held / least[0], allocated / least[1]), axis=1)
+        self._tree = Tree(table.index.to_numpy(dtype=np.int64), self._keys(), weights)
+        self._row_of = {position: row for row, position in enumerate(table.index.tolist())}
+        tree = self._tree
+        self._curves = read_curves(recording, [tree.ranges()], span, courses=True)[0]
+        self._growths = measure(self._curves)
+        columns = ["allocated_count", "allocated_bytes", "freed_count"]
+        whole = np.zeros((len(recording.sites), len(columns)))
+        whole[table.index.to_numpy()] = table[columns].to_numpy(dtype=np.float64)
+        self._made = tree.ranges().sums(whole)
+
+    def _keys(self) -> list[Key]:
+        table = self._table
+        known: dict[tuple[int, int], Key] = {}
+        keys = []
+        rows = zip(table["kind"], table["owner"], table["slot"], table["path_id"], table["purpose"], strict=True)
+        for kind, owner, slot, path_id, purpose in rows:
+            class_id = self._classes.setdefault((kind, owner, slot, purpose), len(self._classes))
+            key = known.get((class_id, path_id))
+            if key is None:
+                key = known[class_id, path_id] = (class_id, *(() if purpose else self._outwards(path_id)))
+            keys.append(key)
+        return keys
+
+    def _outwards(self, path_id: int) -> Key:
+        """Function and step of each frame from the head to the root."""
+        path = self._paths.path(path_id)
+        key: list[int] = []
+        for step in path[self._paths.head(path_id).index :][:_MAX_FRAMES]:
+            key += (self._paths.steps[step].function_id, step)
+        return tuple(key)
+
+    def parts(self) -> Iterable[_Part]:
+        for root in self._tree.roots:
+            if not root.children:
+                yield _Part(self._tree.positions(root), self._tree.prefix(root), None, None)
+            for head in root.children:
+                yield from self._resolve(head, self._step_of(head), None)
+
+    def weight(self, part: _Part) -> float:
+        rows = [self._row_of[position] for position in part.positions.tolist()]
+        return float(self._table["outstanding_bytes"].to_numpy()[rows].sum())
+
+    def _step_of(self, node: Node) -> Step:
+        """The frame that sets a node apart."""
+        depth = node.depth + 1 if node.depth % 2 else node.depth
+        return self._paths.steps[self._tree.keys[node.first][depth]]
+
+    def _resolve(self, node: Node, step: Step, called_by: str | None) -> Iterable[_Part]:
+        """The causes among a node's sites; ``step`` is the frame that names it so far."""
+        children = node.children
+        clean = [child for child in children if self._is_clean(child, node)]
+        dirty = [child for child in children if child not in clean and self._slope(child) > 0]
+        if clean and dirty:
+            for child in children:
+                here = self._step_of(child)
+                yield from self._resolve(child, step if here.is_passed_through else here, called_by)
+            return
+        apart = [] if clean else self._apart(node, children)
+        if apart:
+            for child in apart:
+                yield from self._resolve(child, step, self._step_of(child).name)
+            return
+        if not clean and len(children) == 1 and node.depth % 2 and self._slope(node) > 0:
+            yield from self._resolve(children[0], step, called_by)
+            return
+        yield _Part(self._tree.positions(node), self._tree.prefix(node), called_by, step)
+
+    def _slope(self, node: Node) -> float:
+        return self._growths[node.number].slope_bytes_per_s
+
+    def _is_clean(self, child: Node, node: Node) -> bool:
+        """Whether a child keeps nothing, although it would if it were like the rest of its node.
+
+        Either it allocated so much that some of it had to be left by now, or it holds much and did not grow.
+        """
+        grown, grown_of_all = self._late_growth(child), self._late_growth(node)
+        made, of_all = self._made[child.number], self._made[node.number]
+        shares = made[:2] / np.maximum(of_all[:2], 1)
+        few_blocks = grown[0] < _CLEAN_SHARE * shares[0] * grown_of_all[0]
+        if grown_of_all[0] * shares[0] >= _MIN_EXPECTED and few_blocks and made[2] > 0:
+            return True
+        verdict = self._growths[child.number].verdict
+        if verdict is Verdict.GROWING:
+            return False
+        if shares[1] >= _APART_SHARE and grown[1] < _CLEAN_SHARE * shares[1] * grown_of_all[1] and made[2] > 0:
+            return bool(made[0] >= _MIN_EXPECTED)
+        held, held_of_all = (self._curves.n_bytes[each.number, -1] for each in (child, node))
+        return bool(held >= _HOLDING_SHARE * held_of_all and grown[1] < 0.1 * max(0.0, grown_of_all[1]))
+
+    def _late_growth(self, node: Node) -> tuple[float, float]:
+        """Blocks and bytes gained after the first quarter."""
+        values = self._curves.n_blocks[node.number], self._curves.n_bytes[node.number]
+        quarter = len(values[0]) // 4
+        return float(values[0][-1] - values[0][quarter]), float(values[1][-1] - values[1][quarter])
+
+    def _apart(self, node: Node, children: Sequence[Node]) -> list[Node]:
+        """Callers of a helper that leak each in their own way: few, all growing, with blocks of different sizes."""
+        of_lines = bool(children) and children[0].depth % 2 == 0
+        large = [child for child in children if self._slope(child) >= _APART_SHARE * self._slope(node) > 0]
+        if of_lines or not 2 <= len(large) <= _MAX_APART:
+            return []
+        if any(self._growths[child.number].verdict is not Verdict.GROWING for child in large):
+            return []
+        if any(self._step_of(child).is_passed_through for child in large):
+            return []
+        sizes = sorted(
+            float(self._curves.n_bytes[child.number, -1] / max(self._curves.n_blocks[child.number, -1], 1))
+            for child in large
+        )
+        return large if all(b >= _APART_SIZES * a for a, b in pairwise(sizes)) else []
+
+    def count(self, parts: Sequence[_Part]) -> Findings:
+        """The parts as findings."""
+        n_sites = len(self._recording.sites)
+        labels = np.full(n_sites, -1, dtype=np.int64)
+        for number, part in enumerate(parts):
+            labels[part.positions] = number
+        everything = np.full(n_sites, -1, dtype=np.int64)
+        everything[self._table.index.to_numpy()] = 0
+        groupings = [Labelled(everything, 1), Labelled(labels, len(parts))]
+        total, curves = read_curves(self._recording, groupings, self._span, courses=True)
+        growths, resident = measure(curves), measure(replace(curves, n_bytes=curves.resident))
+        whole = measure(replace(total, n_bytes=total.resident))[0].slope_bytes_per_s
+        rising = sum(growth.slope_bytes_per_s for growth in resident if growth.verdict is Verdict.GROWING)
+        of = max(whole, rising)
+        found = [self._finding(part, growths[i], resident[i], of, curves.peaks[i]) for i, part in enumerate(parts)]
+        suspects = [each for each in found if _is_suspect(each)]
+        others = [each for each in found if not _is_suspect(each) and each.outstanding_bytes > 0]
+        suspects.sort(key=lambda each: -each.growth.slope_bytes_per_s)
+        others.sort(key=lambda each: -(each.resident_bytes or each.outstanding_bytes))
+        return Findings(tuple(suspects), tuple(others), measure(total)[0])
+
+    def _finding(self, part: _Part, growth: Growth, resident: Growth, of: float, peak: Floats) -> Finding:
+        rows = self._table.loc[part.positions].sort_values("outstanding_bytes", ascending=False, kind="stable")
+        first = rows.iloc[0]
+        is_map = first["kind"] != Kind.HEAP.value
+        of_runtime = first["owner"] == Owner.RUNTIME.value and bool(first["purpose"])
+        if is_map:
+            growth = replace(resident, verdict=growth.verdict, enough_s=growth.enough_s)
+        pools = Counter(dict.fromkeys((), 0))
+        for name, n_bytes in zip(rows["thread"].map(pool_of), rows["outstanding_bytes"], strict=True):
+            pools[name] += int(n_bytes) + 1
+        threads = sorted(set(rows["thread"]))
+        path_id = int(first["path_id"])
+        head = self._paths.head(path_id)
+        oldest = rows["oldest_s"].max()
+        return Finding(
+            name=str(first["purpose"]) if of_runtime else part.step.name if part.step else "[stack lost]",
+            called_by=part.called_by,
+            step=None if of_runtime else part.step,
+            kind="jvm" if of_runtime else _kind(part.step, head, is_map),
+            what=None if of_runtime else head.what,
+            pool=head.pool,
+            threads=threads[0] if len(threads) == 1 else pools.most_common(1)[0][0] if len(pools) == 1 else "*",
+            n_threads=int(rows["thread_uid"].nunique()),
+            slots=tuple(sorted(set(rows["slot"].tolist()))),
+            n_stacks=int(rows["stack_key"].nunique()),
+            outstanding_bytes=int(rows["outstanding_bytes"].sum()),
+            outstanding_count=int(rows["outstanding_count"].sum()),
+            allocated_bytes=int(rows["allocated_bytes"].sum()),
+            freed_bytes=int(rows["freed_bytes"].sum()),
+            resident_bytes=int(rows["resident_bytes"].sum()) if is_map else None,
+            oldest_s=None if pd.isna(oldest) else float(oldest),
+            is_sampled=bool((rows["n_sampled"] > 0).any()),
+            growth=growth,
+            share_pct=max(0.0, 100 * growth.slope_bytes_per_s / of) if of > 0 else 0.0,
+            peak_bytes=int(peak[0]),
+            peak_s=float(peak[1]),
+            path=self._telling(path_id, part),
+            stack_keys=tuple(dict.fromkeys(int(key) for key in rows["stack_key"])),
+            positions=tuple(part.positions.tolist()),
+        )
+
+    def _telling(self, path_id: int, part: _Part, most: int = 6) -> tuple[Step, ...]:
+        """The frames from the one that allocates outwards, without those that everything passes through."""
+        path, head = self._paths.path(path_id), self._paths.head(path_id)
+        steps = [self._paths.steps[step] for step in path]
+        if part.step is None:
+            return tuple(steps[:most])
+        shown = [steps[head.inner]] if head.inner < head.index else []
+        for step in steps[head.index :]:
+            if shown and step.is_passed_through:
+                break
+            shown.append(step)
+        return tuple(shown[:most])
+
+
+def _kind(step: Step | None, head: Head, is_map: bool) -> str:
+    if head.pool:
+        return "pool"
+    if head.what == "thread stack":
+        return "threads"
+    if is_map:
+        return "mapping"
+    java = (FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED, FrameKind.JAVA_INTERPRETED)
+    return "java" if step is not None and step.frame.kind in java else "native"
+
+
+def _is_suspect(finding: Finding) -> bool:
+    grows = finding.growth.verdict is Verdict.GROWING and finding.growth.slope_bytes_per_s > 0
+    return grows and finding.share_pct >= 100 * _MIN_SHARE
+
+
+def add_paths(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """The table with the columns path_id and purpose: what the runtime uses the memory for, empty for the program's."""
+    keys = [int(key) for key in table["stack_key"]]
+    paths.load(set(keys))
+    ids = [paths.path_id(key) for key in keys]
+    purposes: dict[int, str] = {}
+    column = []
+    for path_id, owner in zip(ids, table["owner"], strict=True):
+        if owner != Owner.RUNTIME.value:
+            column.append("")
+            continue
+        if path_id not in purposes:
+            purposes[path_id] = purpose_of_stack([paths.steps[step].frame for step in paths.path(path_id)])
+        column.append(purposes[path_id])
+    return table.assign(path_id=ids, purpose=pd.Series(column, index=table.index, dtype=object))

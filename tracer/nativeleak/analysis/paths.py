@@ -1,0 +1,164 @@
+"""Call paths as a reader sees them: stacks whose frames have the same function, module and source line are one.
+
+Instruction pointers and the way a Java method ran (compiled, inlined, interpreted) part no paths. A cycle of frames
+that repeats at once, of any length, counts once. A stack whose walk ended early, because a table was not ready yet,
+joins the one longer path that begins like it.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from nativeleak.analysis.naming import Head, head_of, is_passed_through, shown_name
+from nativeleak.model import Frame, FrameKind
+from nativeleak.recording import Recording
+
+_NO_TABLE: Final = "no table"
+_ADDRESS: Final = re.compile(r"^0x[0-9a-f]+ ?")
+_MIN_JOINED: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A frame of a path.
+
+    Attributes:
+        name: The function as a reader sees it.
+        function_id: The same for steps of the same function and module.
+        frame: A frame like it.
+        is_passed_through: Whether it is never an answer.
+    """
+
+    name: str
+    function_id: int
+    frame: Frame
+    is_passed_through: bool
+
+
+class Paths:
+    """The paths of a recording's stacks.
+
+    Attributes:
+        steps: All steps, by their ids.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self.steps: list[Step] = []
+        self._recording = recording
+        self._step_ids: dict[tuple[str, str | None, str | None, int | None], int] = {}
+        self._function_ids: dict[tuple[str, str | None], int] = {}
+        self._of_frame: dict[int, int] = {}
+        self._path_ids: dict[tuple[int, ...], int] = {}
+        self._paths: list[tuple[int, ...]] = []
+        self._heads: dict[int, Head] = {}
+        self._of_stack: dict[int, int] = {}
+
+    def load(self, keys: Collection[int]) -> None:
+        """Read the paths of these stacks.
+
+        Raises:
+            RecordingError: The recording is damaged.
+        """
+        wanted = set(keys) - self._of_stack.keys()
+        cut: dict[int, tuple[int, ...]] = {}
+        for key, frame_ids, end in self._recording.stack_rows(wanted):
+            path = self._fold(frame_ids)
+            if end == _NO_TABLE:
+                cut[key] = path
+            else:
+                self._of_stack[key] = self._intern(path)
+        joined = _Joined(self._paths)
+        for key, path in cut.items():
+            longer = joined.find(path)
+            self._of_stack[key] = self._intern(path if longer is None else longer)
+        for key in wanted - self._of_stack.keys():
+            self._of_stack[key] = self._intern(())
+
+    def path_id(self, key: int) -> int:
+        """Number of the path of a loaded stack."""
+        return self._of_stack[key]
+
+    def path(self, path_id: int) -> tuple[int, ...]:
+        """Ids of the steps of a path, leaf first; empty for a lost stack."""
+        return self._paths[path_id]
+
+    def head(self, path_id: int) -> Head:
+        """The step that heads a path."""
+        if path_id not in self._heads:
+            self._heads[path_id] = head_of([self.steps[step].frame for step in self._paths[path_id]])
+        return self._heads[path_id]
+
+    def _intern(self, path: tuple[int, ...]) -> int:
+        number = self._path_ids.setdefault(path, len(self._paths))
+        if number == len(self._paths):
+            self._paths.append(path)
+        return number
+
+    def _fold(self, frame_ids: Sequence[int]) -> tuple[int, ...]:
+        known = self._of_frame
+        steps = []
+        for frame_id in frame_ids:
+            step = known.get(frame_id)
+            if step is None:
+                step = known[frame_id] = self._step(self._recording.frames[frame_id])
+            if step >= 0:
+                steps.append(step)
+        return fold_cycles(steps) if len(set(steps)) < len(steps) else tuple(steps)
+
+    def _step(self, frame: Frame) -> int:
+        """Id of the step of a frame; -1 for code that is no function of anyone."""
+        if frame.kind is FrameKind.STUB:
+            return -1
+        name = shown_name(frame)
+        if frame.kind is FrameKind.UNRESOLVED:
+            name = _ADDRESS.sub("", name) or "[no name]"
+        step_id = self._step_ids.setdefault((name, frame.module, frame.file, frame.line), len(self.steps))
+        if step_id == len(self.steps):
+            function_id = self._function_ids.setdefault((name, frame.module), len(self._function_ids))
+            self.steps.append(Step(name, function_id, frame, is_passed_through(frame)))
+        return step_id
+
+
+def fold_cycles(steps: Sequence[int]) -> tuple[int, ...]:
+    """The steps without the repetitions of a cycle that directly follows itself."""
+    folded: list[int] = []
+    places: dict[int, list[int]] = {}
+    for step in steps:
+        folded.append(step)
+        before = places.setdefault(step, [])
+        end = len(folded)
+        for place in reversed(before):
+            period = end - 1 - place
+            if 2 * period > end:
+                break
+            if folded[end - period :] == folded[end - 2 * period : end - period]:
+                for gone in folded[end - period :]:
+                    if places[gone] and places[gone][-1] >= end - period:
+                        places[gone].pop()
+                del folded[end - period :]
+                break
+        else:
+            before.append(end - 1)
+            continue
+        if len(folded) == end:
+            before.append(end - 1)
+    return tuple(folded)
+
+
+class _Joined:
+    """Finds the one whole path that begins with the steps of a cut one."""
+
+    def __init__(self, paths: Sequence[tuple[int, ...]]) -> None:
+        self._sorted = sorted(paths)
+
+    def find(self, cut: tuple[int, ...]) -> tuple[int, ...] | None:
+        n = len(cut)
+        if n < _MIN_JOINED:
+            return None
+        at = bisect_left(self._sorted, cut)
+        alike = [path for path in self._sorted[at : at + 2] if path[:n] == cut]
+        return alike[0] if len(alike) == 1 else None
