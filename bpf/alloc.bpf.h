@@ -145,11 +145,13 @@ static __always_inline u64 requested_size(const struct arguments *args, u32 call
 	case NL_ALLOC_CALL_CALLOC:
 		return product(args->first, args->second);
 	case NL_ALLOC_CALL_REALLOCARRAY:
+	case NL_ALLOC_CALL_HEAP_CALLOC:
 		return product(args->second, args->third);
 	case NL_ALLOC_CALL_REALLOC:
 	case NL_ALLOC_CALL_ALIGNED_ALLOC:
 		return args->second;
 	case NL_ALLOC_CALL_POSIX_MEMALIGN:
+	case NL_ALLOC_CALL_HEAP_REALLOC:
 		return args->third;
 	default:
 		return args->first;
@@ -264,8 +266,9 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie, u64 ids,
 		thread->skipped = 1;
 	}
 	thread->held = 0;
-	if (call == NL_ALLOC_CALL_REALLOC || call == NL_ALLOC_CALL_REALLOCARRAY) {
-		thread->pointer = args.first;
+	if (call == NL_ALLOC_CALL_REALLOC || call == NL_ALLOC_CALL_REALLOCARRAY ||
+	    call == NL_ALLOC_CALL_HEAP_REALLOC) {
+		thread->pointer = call == NL_ALLOC_CALL_HEAP_REALLOC ? args.second : args.first;
 		if (thread->pointer) {
 			thread->held = take_block(thread->pointer, slot, &thread->old);
 			if (!thread->held)

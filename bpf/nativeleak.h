@@ -51,6 +51,8 @@ enum nl_alloc_call {
 	NL_ALLOC_CALL_FREE, /* (block) */
 	NL_ALLOC_CALL_DELETE, /* (block): a C++ operator, which may call free */
 	NL_ALLOC_CALL_NEW, /* (size) -> block: a C++ operator, which throws where malloc returns 0 */
+	NL_ALLOC_CALL_HEAP_CALLOC, /* (heap, count, size) -> block */
+	NL_ALLOC_CALL_HEAP_REALLOC, /* (heap, block, size) -> block */
 };
 
 /*

@@ -33,11 +33,12 @@ from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE
 from nativeleak.probes.exits import UNSEEN, find_exits
-from nativeleak.probes.families import ALL_NAMES, choose_points
+from nativeleak.probes.families import PLAIN_NAMES
 from nativeleak.probes.flow import FlowReader
 from nativeleak.probes.image import Callee
 from nativeleak.probes.placement import place
 from nativeleak.probes.returns import Returns, plan_returns
+from nativeleak.probes.search import find_allocators
 from nativeleak.process.procfs import parse_maps, parse_stat, parse_status
 from nativeleak.recording import Recording, open_recording
 from nativeleak.reports.formats import FORMAT_NAMES
@@ -49,7 +50,7 @@ from nativeleak.session.replay import Replay
 from nativeleak.symbols.debugfiles import find_debug_file, read_debugdata
 from nativeleak.symbols.demangle import demangle
 from nativeleak.symbols.elf import ElfError, ElfFile
-from nativeleak.symbols.functions import find_function_offsets, function_symbols
+from nativeleak.symbols.functions import function_symbols
 from nativeleak.symbols.objects import SymbolizedObject
 from nativeleak.symbols.perfmap import parse_perf_map
 from nativeleak.symbols.source import BytesSource
@@ -73,7 +74,7 @@ def use_elf(data: bytes) -> None:
         for address in ADDRESSES:
             elf.vaddr_to_offset(address)
             elf.offset_to_vaddr(address)
-        function_symbols(elf, ALL_NAMES)
+        function_symbols(elf, PLAIN_NAMES)
         mapped = SymbolizedObject(ElfFile(BytesSource(data)), "/usr/lib/x.so")
         for address in ADDRESSES:
             symbol = mapped.lookup(address)
@@ -140,7 +141,7 @@ def use_placement(data: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
-        points = choose_points(find_function_offsets(file.name, ALL_NAMES))
+        points = find_allocators(file.name).points
         placed = place(file.name, points, CONSERVATIVE, moved_arguments=True)
         plan = plan_returns(file.name, placed, Returns.EXITS, CONSERVATIVE)
         assert len(plan.functions) + len(plan.unseen) <= len(placed)
@@ -242,7 +243,7 @@ def use_kept_placements(data: bytes) -> None:
 def _place_library(room: Path) -> None:
     library = room / "library.so"
     library.write_bytes(elf_seeds()[0])
-    points = choose_points(find_function_offsets(str(library), ALL_NAMES))
+    points = find_allocators(str(library)).points
     assert points
     for probe in place(str(library), points, CONSERVATIVE, moved_arguments=True, cache=PlacementCache(room)):
         assert 0 <= probe.placement.offset < 64

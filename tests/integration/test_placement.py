@@ -21,8 +21,8 @@ import pytest
 
 from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE, InstructionClass, measure_emulated
-from nativeleak.probes.families import ALL_NAMES, choose_points
 from nativeleak.probes.placement import PlacedProbe, place
+from nativeleak.probes.search import find_allocators
 from nativeleak.symbols.functions import find_function_offsets
 from support import PRELOADS, LineReader, require, require_program
 
@@ -205,7 +205,7 @@ def _private_copy(allocator: str, folder: Path, binary: Path) -> tuple[str, list
 
 
 def _placed(library: str) -> list[PlacedProbe]:
-    points = choose_points(find_function_offsets(library, ALL_NAMES))
+    points = find_allocators(library).points
     return [probe for probe in place(library, points) if probe.point.function in (*NAMES, "free")]
 
 

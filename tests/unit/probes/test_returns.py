@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from nativeleak.probes import families
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import CONSERVATIVE
 from nativeleak.probes.placement import PlacedProbe, place
 from nativeleak.probes.returns import Plan, Returns, plan_returns
-from nativeleak.symbols.functions import find_function_offsets
+from nativeleak.probes.search import find_allocators
 from support import require
 
 
@@ -23,7 +22,7 @@ def library(name: str) -> str:
 
 
 def placed_in(path: str) -> list[PlacedProbe]:
-    points = families.choose_points(find_function_offsets(path, families.ALL_NAMES))
+    points = find_allocators(path).points
     return place(path, points, CONSERVATIVE)
 
 

@@ -9,6 +9,7 @@ import click
 
 from nativeleak.cli.grouped import WHAT, GroupedOption
 from nativeleak.errors import UsageError
+from nativeleak.probes.families import Affix
 from nativeleak.process.pidns import find_ns_pid
 from nativeleak.units import parse_duration, parse_percent, parse_size
 
@@ -62,12 +63,28 @@ class OverheadType(click.ParamType):  # type: ignore[type-arg]  # generic since 
             self.fail(str(error), param, ctx)
 
 
+class AffixType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """``PREFIX`` or ``PREFIX*SUFFIX`` -> what the names of a family of functions have in common."""
+
+    name = "prefix"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Affix:
+        """The affix, or a usage error."""
+        if isinstance(value, Affix):
+            return value
+        try:
+            return Affix.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 """Settings of every command, for click."""
 
 SIZE = SizeType()
 OVERHEAD = OverheadType()
 DURATION = DurationType()
+AFFIX = AffixType()
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 

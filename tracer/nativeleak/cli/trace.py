@@ -14,7 +14,7 @@ from nativeleak.cli.completion import complete_pids
 from nativeleak.cli.final_report import ReportOptions, report_on
 from nativeleak.cli.grouped import EVERYDAY, EXPERT, LIMITS, REPORT, WHAT, GroupedCommand, GroupedOption
 from nativeleak.cli.live import make_reporter
-from nativeleak.cli.params import CONTEXT, DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
+from nativeleak.cli.params import AFFIX, CONTEXT, DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHooks
 from nativeleak.engines.options import Budget, TraceOptions, Unwind
@@ -93,6 +93,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
         "listings.")  # fmt: skip
 @option(WHAT, "--maps-only", is_flag=True,
         help="Trace only mmap and brk, without allocator probes (Go, stripped static programs).")  # fmt: skip
+@option(WHAT, "--allocator", "allocators", type=AFFIX, multiple=True, metavar="PREFIX",
+        help="Also watch PREFIXmalloc, PREFIXcalloc, PREFIXfree and so on, of whichever object has them; PREFIX*SUFFIX "
+        "where the names end alike too. Repeat for several. Known allocators are found without it.")  # fmt: skip
 @option(WHAT, "--max-size", type=SIZE, default=0, metavar="SIZE", help="Ignore larger heap allocations.")
 @option(WHAT, "--force", is_flag=True, help="Overwrite an existing recording.")
 @option(LIMITS, "--sample", type=SIZE, default=0, metavar="SIZE",
@@ -197,6 +200,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         inputs=ctx.params["inputs"],
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),
         returns=Returns(ctx.params["returns"]),
+        allocators=ctx.params["allocators"],
         calls=_CALLS.get(ctx.params["syscalls"], tuple(SyscallHooks)),
         given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
     )

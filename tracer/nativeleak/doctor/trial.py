@@ -25,12 +25,12 @@ from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, Programs
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.probes.emulation import CONSERVATIVE
-from nativeleak.probes.families import ALL_NAMES, ProbePoint, choose_points
+from nativeleak.probes.families import ProbePoint
 from nativeleak.probes.placement import place
 from nativeleak.probes.returns import Returns, plan_returns
+from nativeleak.probes.search import find_allocators
 from nativeleak.process import procfs
 from nativeleak.process.mapped import MappedObject, executable_objects
-from nativeleak.symbols.functions import find_function_offsets
 from nativeleak.symbols.source import ElfError
 
 N_EXPECTED: Final = subject.N_CALLS * subject.N_THREADS
@@ -219,7 +219,7 @@ def allocator_objects(pid: int) -> Iterator[tuple[MappedObject, list[ProbePoint]
         if mapped.is_vdso or not mapped.file_path:
             continue
         try:
-            points = choose_points(find_function_offsets(mapped.file_path, ALL_NAMES))
+            points = list(find_allocators(mapped.file_path).points)
         except (ElfError, OSError):
             continue
         if points:

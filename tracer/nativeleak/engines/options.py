@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHooks
 from nativeleak.engines.registry import AUTO
+from nativeleak.probes.families import Affix
 from nativeleak.probes.returns import Returns
 
 
@@ -53,6 +54,7 @@ class TraceOptions:
         engine: A value of ``--engine``.
         inputs: Output of other programs to read instead of tracing.
         returns: How the ends of allocator calls are seen.
+        allocators: Families of functions that are allocators by the user's word.
     """
 
     pids: tuple[int, ...]
@@ -73,3 +75,4 @@ class TraceOptions:
     engine: str = AUTO
     inputs: tuple[Path, ...] = ()
     returns: Returns = Returns.AUTO
+    allocators: tuple[Affix, ...] = ()

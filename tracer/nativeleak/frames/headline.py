@@ -16,7 +16,7 @@ _ALLOCATORS: Final = r"""
           |m(?:un)?map(?:64)?|mremap|s?brk|shm(?:at|dt)|syscall|malloc0|try_malloc)(?:_n|_usable)?(?:@.*)?
     | (?:.*::)?operator\ new(?:\[\])?(?:\(.*)?
     | sysmalloc(?:_mmap)? | arena_get2 | new_heap | grow_heap | _mid_memalign | tcache_init | fallback_impl.*
-    | (?:je_|tcmalloc::|mi_)\S+
+    | (?:_rjem_|je_|tcmalloc::|tc_|scalable_|(?:\w+_)?mi_)\S+
     | (?:de|in)flateInit\w* | zcalloc
     | std::(?:__cxx11::)?(?:allocator|allocator_traits|__new_allocator|_Vector_base|basic_string<.*>::_M_create)\b.*
     | __gnu_cxx::.*allocator.* | std::.*::_M_(?:allocate|realloc)\w*.*

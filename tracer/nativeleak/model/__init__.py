@@ -1,7 +1,7 @@
 """Frozen data that all other packages share: frames, stacks, sites, snapshots. Standard library only."""
 
 from nativeleak.model.coverage import Coverage, StackCoverage
-from nativeleak.model.process import RuntimeInfo, TargetEnd, TargetInfo, ThreadInfo
+from nativeleak.model.process import Child, RuntimeInfo, TargetEnd, TargetInfo, ThreadInfo, Unwatched
 from nativeleak.model.site import CERTAIN, N_SLICES, Kind, Owner, SiteKey, SiteTotals, Uncertainty, UnmapTotals
 from nativeleak.model.snapshot import COUNTERS, Level, Snapshot, TraceInfo, Window
 from nativeleak.model.stack import Frame, FrameKind, FrameSource, Stack
@@ -10,6 +10,7 @@ __all__ = [
     "CERTAIN",
     "COUNTERS",
     "N_SLICES",
+    "Child",
     "Coverage",
     "Frame",
     "FrameKind",
@@ -29,5 +30,6 @@ __all__ = [
     "TraceInfo",
     "Uncertainty",
     "UnmapTotals",
+    "Unwatched",
     "Window",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class TargetEnd(StrEnum):
@@ -29,6 +30,40 @@ class RuntimeInfo:
     version: str
 
 
+class Unwatched(NamedTuple):
+    """An allocator in a process that is not watched, or an object that looks like one.
+
+    Attributes:
+        object: Name of the mapped file.
+        allocator: ``jemalloc``, ``mimalloc``, ``tcmalloc``, ``Go``; empty where it is not known.
+        prefix: What its functions' names begin with, ``PREFIX*SUFFIX`` where they end alike too; empty without one.
+        why: Why it is not watched, and what to do.
+    """
+
+    object: str
+    allocator: str
+    prefix: str
+    why: str
+
+
+class Child(NamedTuple):
+    """A process that descends from a target.
+
+    Attributes:
+        pid: PID in the namespace of the tracer.
+        comm: Its name: the title that it gave itself (``php-fpm: pool www``), or the kernel's.
+        rss_bytes: Resident memory when it was last seen.
+        growth_bytes: Change of it since it was first seen during the trace.
+        is_alive: It had not ended at the last look.
+    """
+
+    pid: int
+    comm: str
+    rss_bytes: int
+    growth_bytes: int
+    is_alive: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class TargetInfo:
     """One traced process.
@@ -42,6 +77,8 @@ class TargetInfo:
         allocators: Names of the objects whose allocator functions were probed.
         end: Its state at the last snapshot.
         end_signal: The signal that killed it, 0 for none.
+        unwatched: Allocators in it that are not watched.
+        children: Processes that descend from it and hold or grow as much as it does; largest growth first.
     """
 
     slot: int
@@ -52,6 +89,8 @@ class TargetInfo:
     allocators: tuple[str, ...] = ()
     end: TargetEnd = TargetEnd.RUNNING
     end_signal: int = 0
+    unwatched: tuple[Unwatched, ...] = ()
+    children: tuple[Child, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ class AllocCall(IntEnum):
     FREE = 7
     DELETE = 8
     NEW = 9
+    HEAP_CALLOC = 10
+    HEAP_REALLOC = 11
 
     @property
     def spec(self) -> CallSpec:
@@ -70,5 +72,7 @@ CALLS: Final = (
     CallSpec(AllocCall.FREE, reads=(0,), frees=True),
     CallSpec(AllocCall.DELETE, reads=(0,), frees=True),
     CallSpec(AllocCall.NEW, reads=(0,), may_decline=2),
+    CallSpec(AllocCall.HEAP_CALLOC, reads=(1, 2), may_decline=5),
+    CallSpec(AllocCall.HEAP_REALLOC, reads=(1, 2), reallocates=True),
 )
 _SPECS: Final = {spec.call: spec for spec in CALLS}

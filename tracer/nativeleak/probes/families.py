@@ -1,12 +1,14 @@
 """Allocator functions by name, and the kind of call that each is (``calls.py``).
 
 One table for every allocator: glibc, musl, jemalloc, tcmalloc, mimalloc, and programs with their own allocator under
-the standard names. Several names of one address are probed once.
+the standard names. Allocators that are built into a program have their names changed: ``_rjem_malloc``,
+``arrow_mi_malloc_aligned``. What stands before and after the name is the family's affix. Several names of one address
+are probed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from nativeleak.probes.calls import AllocCall, CallSpec
@@ -28,28 +30,73 @@ STANDARD: Final[Mapping[str, AllocCall]] = {
 }
 """C and POSIX, with what glibc adds."""
 
-OWN_NAMES: Final[Mapping[str, AllocCall]] = {
-    # jemalloc: include/jemalloc/jemalloc.h
+_JEMALLOC: Final[Mapping[str, AllocCall]] = {
     "mallocx": AllocCall.MALLOC,
     "rallocx": AllocCall.REALLOC,
     "dallocx": AllocCall.FREE,
     "sdallocx": AllocCall.FREE,
-    # gperftools: src/gperftools/tcmalloc.h
-    "tc_malloc": AllocCall.MALLOC,
-    "tc_calloc": AllocCall.CALLOC,
-    "tc_realloc": AllocCall.REALLOC,
-    "tc_memalign": AllocCall.ALIGNED_ALLOC,
-    "tc_posix_memalign": AllocCall.POSIX_MEMALIGN,
-    "tc_free": AllocCall.FREE,
-    "tc_free_sized": AllocCall.FREE,
-    # mimalloc: include/mimalloc.h
-    "mi_malloc": AllocCall.MALLOC,
-    "mi_zalloc": AllocCall.MALLOC,
-    "mi_calloc": AllocCall.CALLOC,
-    "mi_realloc": AllocCall.REALLOC,
-    "mi_free": AllocCall.FREE,
 }
-"""Names under which allocators offer the same functions."""
+"""Source: include/jemalloc/jemalloc.h."""
+
+_TCMALLOC: Final[Mapping[str, AllocCall]] = {
+    "malloc_skip_new_handler": AllocCall.MALLOC,
+    **{f"new{array}{aligned}": AllocCall.NEW for array in ("", "array") for aligned in ("", "_aligned")},
+    **{f"new{array}{aligned}_nothrow": AllocCall.MALLOC for array in ("", "array") for aligned in ("", "_aligned")},
+    **{
+        f"delete{array}{form}": AllocCall.DELETE
+        for array in ("", "array")
+        for form in ("", "_sized", "_nothrow", "_aligned", "_sized_aligned", "_aligned_nothrow")
+    },
+}
+"""Source: gperftools, src/gperftools/tcmalloc.h."""
+
+_MIMALLOC: Final[Mapping[str, AllocCall]] = {
+    **{f"{kind}{form}": AllocCall.MALLOC for kind in ("malloc", "zalloc") for form in ("_small", "_aligned_at")},
+    "zalloc": AllocCall.MALLOC,
+    "malloc_aligned": AllocCall.MALLOC,
+    "zalloc_aligned": AllocCall.MALLOC,
+    "mallocn": AllocCall.CALLOC,
+    "calloc_aligned": AllocCall.CALLOC,
+    "calloc_aligned_at": AllocCall.CALLOC,
+    **{
+        f"re{kind}{form}": call
+        for kind, call in (
+            ("alloc", AllocCall.REALLOC),
+            ("zalloc", AllocCall.REALLOC),
+            ("calloc", AllocCall.REALLOCARRAY),
+        )
+        for form in ("", "_aligned", "_aligned_at")
+        if kind != "alloc" or form
+    },
+    "reallocf": AllocCall.REALLOC,
+    "reallocn": AllocCall.REALLOCARRAY,
+    "free_size": AllocCall.FREE,
+    "free_aligned": AllocCall.FREE,
+    "free_size_aligned": AllocCall.FREE,
+    "new_n": AllocCall.CALLOC,
+    "new_realloc": AllocCall.REALLOC,
+    "new_reallocn": AllocCall.REALLOCARRAY,
+    **{f"heap_{name}": AllocCall.ALIGNED_ALLOC for name in ("malloc", "zalloc", "malloc_small", "alloc_new")},
+    **{f"heap_{name}_aligned{at}": AllocCall.ALIGNED_ALLOC for name in ("malloc", "zalloc") for at in ("", "_at")},
+    **{f"heap_{name}": AllocCall.HEAP_CALLOC for name in ("calloc", "mallocn", "calloc_aligned", "calloc_aligned_at")},
+    **{
+        f"heap_{name}{form}": AllocCall.HEAP_REALLOC
+        for name in ("realloc", "rezalloc")
+        for form in ("", "_aligned", "_aligned_at")
+    },
+    "heap_reallocf": AllocCall.HEAP_REALLOC,
+}
+"""Source: include/mimalloc.h."""
+
+_TBB: Final[Mapping[str, AllocCall]] = {
+    "aligned_malloc": AllocCall.MALLOC,
+    "aligned_realloc": AllocCall.REALLOC,
+    "aligned_free": AllocCall.FREE,
+}
+"""Source: oneTBB, include/oneapi/tbb/scalable_allocator.h."""
+
+STEMS: Final[Mapping[str, AllocCall]] = {**STANDARD, **_JEMALLOC, **_MIMALLOC, **_TCMALLOC, **_TBB}
+"""Functions of a family with an affix: ``_rjem_`` + ``mallocx``."""
 
 _NOTHROW: Final = "RKSt9nothrow_t"
 _ALIGNED: Final = "St11align_val_t"
@@ -69,8 +116,52 @@ OPERATORS: Final[Mapping[str, AllocCall]] = {
 of libstdc++ and libc++ call malloc and free."""
 
 _ALLOCATOR_MARKS: Final = ("mallocx", "tc_malloc", "mi_malloc", "je_malloc", "TCMallocInternalMalloc")
+PLAIN_NAMES: Final = frozenset({*STANDARD, *_JEMALLOC, *OPERATORS, *_ALLOCATOR_MARKS})
+"""Names without an affix."""
 
-ALL_NAMES: Final = frozenset({*STANDARD, *OWN_NAMES, *OPERATORS, *_ALLOCATOR_MARKS})
+_MAKERS: Final = ("malloc", "mallocx", "malloc_aligned", "aligned_malloc")
+_FREERS: Final = ("free", "sdallocx", "dallocx", "free_size", "aligned_free")
+_PROOFS: Final = (
+    *("mallocx", "rallocx", "sdallocx", "mallctl", "malloc_usable_size", "usable_size", "msize", "mallinfo"),
+    *("mallopt", "malloc_stats", "malloc_trim", "posix_memalign", "memalign", "malloc_aligned", "heap_malloc"),
+)
+"""A family with one of these is an allocator; one without may be a few functions around another allocator."""
+_STANDARD_FOUR: Final = ("malloc", "calloc", "realloc", "free")
+_NOT_THEIRS: Final = frozenset({"_int_", "__minimal_", "__rtld_", "__libc_", "__interceptor_", "___interceptor_"})
+"""Affixes inside of C libraries and sanitizers: other arguments, or second names of the standard functions."""
+PARTS: Final = ("mall", "free", "allocx", "memalign", "usable_size", "msize")
+"""Parts of the names that tell families and prove them."""
+
+
+class Affix(NamedTuple):
+    """What a family has before and after each name: ``_rjem_malloc``, ``malloc_v2``."""
+
+    prefix: str
+    suffix: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Affix:
+        """``PREFIX`` or ``PREFIX*SUFFIX``.
+
+        Raises:
+            ValueError: It has more than one star, is empty, or has characters that no function's name has.
+        """
+        prefix, star, suffix = text.partition("*")
+        if not (prefix or suffix) or not f"{prefix}{suffix}".replace("_", "a").replace("$", "a").isalnum():
+            raise ValueError(f"not PREFIX or PREFIX*SUFFIX: {text!r}")
+        del star
+        return cls(prefix, suffix)
+
+    def __str__(self) -> str:
+        return f"{self.prefix}*{self.suffix}" if self.suffix else self.prefix
+
+    def name(self, stem: str) -> str:
+        """A function of the family."""
+        return f"{self.prefix}{stem}{self.suffix}"
+
+    def names(self) -> Iterator[str]:
+        """All functions that it may have."""
+        return (self.name(stem) for stem in STEMS)
 
 
 class ProbePoint(NamedTuple):
@@ -80,37 +171,86 @@ class ProbePoint(NamedTuple):
         function: Its name.
         kind: Meaning of its arguments.
         offset: File offset of its first instruction, bytes.
+        may_throw: It is a C++ operator under another name.
     """
 
     function: str
     kind: AllocCall
     offset: int
+    may_throw: bool = False
 
     @property
     def spec(self) -> CallSpec:
         """The row of its kind."""
         return self.kind.spec
 
+    @property
+    def is_operator(self) -> bool:
+        """Whether it is a C++ operator, which may throw."""
+        return self.may_throw or self.function in OPERATORS
 
-def choose_points(offsets: Mapping[str, int]) -> list[ProbePoint]:
-    """Functions to probe in an object; empty if it is no allocator.
+
+def affixes_of(name: str) -> Iterator[Affix]:
+    """Affixes that a function's name may have, shortest prefix first; none for a name of C++ or Rust."""
+    if name.startswith(("_Z", "_R")) or not name.isascii() or "." in name:
+        return
+    for maker in (*_MAKERS, "sdallocx"):
+        at = name.find(maker)
+        while at >= 0:
+            affix = Affix(name[:at], name[at + len(maker) :])
+            if affix != Affix("") and affix.prefix not in _NOT_THEIRS:
+                yield affix
+            at = name.find(maker, at + 1)
+
+
+def is_allocator(affix: Affix, defined: Iterable[str]) -> bool:
+    """Whether a family's functions are an allocator's, by their names.
 
     Args:
-        offsets: Function name -> file offset, of the names in ``ALL_NAMES`` that the object defines.
+        affix: Of the family.
+        defined: Functions that the object defines.
+    """
+    has = frozenset(defined)
+    return is_pair(affix, has) and any(affix.name(stem) in has for stem in _PROOFS)
+
+
+def is_pair(affix: Affix, defined: Iterable[str]) -> bool:
+    """Whether a family has a function that makes blocks and one that frees them."""
+    has = frozenset(defined)
+    return any(affix.name(stem) in has for stem in _MAKERS) and any(affix.name(stem) in has for stem in _FREERS)
+
+
+def looks_like_one(affix: Affix, defined: Iterable[str]) -> bool:
+    """Whether a family has malloc, calloc, realloc and free: perhaps an allocator, or functions around another."""
+    has = frozenset(defined)
+    return all(affix.name(stem) in has for stem in _STANDARD_FOUR)
+
+
+def choose_points(offsets: Mapping[str, int], *, makes_own_new: bool = False) -> list[ProbePoint]:
+    """Functions without an affix to probe in an object; empty if it is no allocator.
+
+    Args:
+        offsets: Function name -> file offset, of the names in ``PLAIN_NAMES`` that the object defines.
+        makes_own_new: Its operator new calls no malloc.
     """
     if "malloc" not in offsets or "free" not in offsets:
         return []
-    tables: list[Mapping[str, AllocCall]] = [STANDARD, OWN_NAMES]
-    if any(mark in offsets for mark in _ALLOCATOR_MARKS):
+    tables: list[Mapping[str, AllocCall]] = [STANDARD, _JEMALLOC]
+    if makes_own_new or any(mark in offsets for mark in _ALLOCATOR_MARKS):
         tables.append(OPERATORS)
+    return _points(((name, kind, False) for table in tables for name, kind in table.items()), offsets)
+
+
+def choose_affixed(affix: Affix, offsets: Mapping[str, int]) -> list[ProbePoint]:
+    """Functions of a family to probe."""
+    named = ((affix.name(stem), kind, stem.startswith(("new", "heap_alloc_new"))) for stem, kind in STEMS.items())
+    return _points(named, offsets)
+
+
+def _points(named: Iterable[tuple[str, AllocCall, bool]], offsets: Mapping[str, int]) -> list[ProbePoint]:
     chosen: dict[int, ProbePoint] = {}
-    for function, kind in _pairs(tables):
+    for function, kind, may_throw in named:
         offset = offsets.get(function)
         if offset is not None and offset not in chosen:
-            chosen[offset] = ProbePoint(function, kind, offset)
+            chosen[offset] = ProbePoint(function, kind, offset, may_throw)
     return list(chosen.values())
-
-
-def _pairs(tables: Iterable[Mapping[str, AllocCall]]) -> Iterable[tuple[str, AllocCall]]:
-    for table in tables:
-        yield from table.items()

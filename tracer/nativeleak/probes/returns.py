@@ -22,7 +22,7 @@ from nativeleak.digest import blake2b
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import InstructionClass
 from nativeleak.probes.exits import MAX_DEPTH_BYTES, UNSEEN, Exit, Exits, find_exits
-from nativeleak.probes.families import OPERATORS, ProbePoint
+from nativeleak.probes.families import ProbePoint
 from nativeleak.probes.placement import PlacedProbe
 from nativeleak.symbols.elf import ElfFile
 
@@ -133,14 +133,14 @@ def plan_returns(
         reason = found.reason(each.point.offset)
         if reason:
             unseen.append(Unseen(each.point.function, reason))
-        elif not (each.point.function in OPERATORS and found.is_passed_on(each.point.offset)):
-            is_open = each.point.function in OPERATORS and not found.calls_probed(each.point.offset)
+        elif not (each.point.is_operator and found.is_passed_on(each.point.offset)):
+            is_open = each.point.is_operator and not found.calls_probed(each.point.offset)
             at_exits.append(SeenAtExits(each, tuple(found.places(each.point.offset)), is_open))
     return Plan(tuple(by_probe), tuple(at_exits), tuple(unseen))
 
 
 def _ends_at_exits(point: ProbePoint, returns: Returns) -> bool:
-    return not point.spec.frees and (returns is Returns.EXITS or point.function in OPERATORS)
+    return not point.spec.frees and (returns is Returns.EXITS or point.is_operator)
 
 
 class _Found:

@@ -6,7 +6,7 @@ Scope: the inverse of ``symtab``. Functions that a file only uses (undefined sym
 from __future__ import annotations
 
 import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from nativeleak.symbols.elf import SYMBOL_BYTES, ElfError, ElfFile, SymbolArea
@@ -14,6 +14,7 @@ from nativeleak.symbols.elf import SYMBOL_BYTES, ElfError, ElfFile, SymbolArea
 _MAX_STRINGS_BYTES: Final = 256 << 20
 _STT_FUNC, _STT_GNU_IFUNC = 2, 10
 _STB_LOCAL: Final = 0
+_LONGEST_NAME: Final = 80
 _VERSION_HIDDEN: Final = 0x8000  # VERSYM_HIDDEN: not the version that a new program is linked against
 
 
@@ -45,10 +46,27 @@ def function_symbols(elf: ElfFile, names: Iterable[str]) -> dict[str, FunctionSy
     for area in (elf.dynsym, elf.symtab):
         if area is None:
             continue
-        for name, rank, symbol in _definitions(elf, area, wanted):
+        for name, rank, symbol in _definitions(elf, area, lambda strings: _name_places(strings, wanted)):
             if name not in found or rank < found[name][0]:
                 found[name] = (rank, symbol)
     return {name: symbol for name, (_, symbol) in found.items()}
+
+
+def function_names(elf: ElfFile, parts: Iterable[str]) -> set[str]:
+    """Names of the functions that ``elf`` defines and that have one of ``parts`` in them.
+
+    Left out are mangled names of C++ and Rust, and names longer than 80 bytes.
+
+    Raises:
+        ElfError: The file is damaged.
+    """
+    wanted = tuple(part.encode() for part in parts)
+    return {
+        name
+        for area in (elf.dynsym, elf.symtab)
+        if area is not None
+        for name, _, _ in _definitions(elf, area, lambda strings: _places_around(strings, wanted))
+    }
 
 
 def find_function_offsets(path: str, names: Iterable[str]) -> dict[str, int]:
@@ -67,11 +85,16 @@ def find_function_offsets(path: str, names: Iterable[str]) -> dict[str, int]:
     return {name: offset for name, offset in offsets.items() if offset is not None}
 
 
-def _definitions(elf: ElfFile, area: SymbolArea, wanted: frozenset[str]) -> Iterator[tuple[str, int, FunctionSymbol]]:
+_Places = dict[int, tuple[str, bool]]
+
+
+def _definitions(
+    elf: ElfFile, area: SymbolArea, find_places: Callable[[bytes], _Places]
+) -> Iterator[tuple[str, int, FunctionSymbol]]:
     """(name, rank, symbol) of the wanted functions of one table; the lowest rank is the one to take."""
     if area.strings_bytes > _MAX_STRINGS_BYTES:
         raise ElfError(f"reading symbol names failed: {area.strings_bytes} bytes of names")
-    places = _name_places(elf.source.read(area.strings_offset, area.strings_bytes), wanted)
+    places = find_places(elf.source.read(area.strings_offset, area.strings_bytes))
     if not places:
         return
     table = elf.source.read(area.offset, area.n_symbols * SYMBOL_BYTES)
@@ -90,12 +113,12 @@ def _definitions(elf: ElfFile, area: SymbolArea, wanted: frozenset[str]) -> Iter
         yield name, rank, FunctionSymbol(vaddr, size, kind == _STT_GNU_IFUNC)
 
 
-def _name_places(strings: bytes, wanted: frozenset[str]) -> dict[int, tuple[str, bool]]:
+def _name_places(strings: bytes, wanted: frozenset[str]) -> _Places:
     """Offsets at which a symbol's name may begin, with the name and whether it is of a version that is not the default.
 
     A linker stores ``malloc`` as the end of ``__libc_malloc``, so that a name may begin in the middle of another.
     """
-    places = {}
+    places: _Places = {}
     for name in wanted:
         raw = name.encode()
         place = strings.find(raw)
@@ -104,6 +127,23 @@ def _name_places(strings: bytes, wanted: frozenset[str]) -> dict[int, tuple[str,
             if rest[:1] in (b"\0", b"@"):
                 places[place] = (name, rest[:1] == b"@" and rest != b"@@")
             place = strings.find(raw, place + 1)
+    return places
+
+
+def _places_around(strings: bytes, parts: tuple[bytes, ...]) -> _Places:
+    """Offsets at which a symbol's name with one of the parts may begin; a name may be the end of a longer one."""
+    places: _Places = {}
+    for part in parts:
+        at = strings.find(part)
+        while at >= 0:
+            start = strings.rfind(b"\0", max(0, at - _LONGEST_NAME), at) + 1
+            end = strings.find(b"\0", at, at + _LONGEST_NAME)
+            if end >= 0 and (start or at < _LONGEST_NAME) and not strings.startswith((b"_Z", b"_R"), start):
+                name = strings[start:end].decode("ascii", "replace")
+                bare, _, version = name.partition("@")
+                for place in range(start, at + 1):
+                    places[place] = (bare[place - start :], bool(version) and not version.startswith("@"))
+            at = strings.find(part, max(at + 1, end))
     return places
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -15,17 +15,20 @@ from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.engines.bpf.vanished import LOST, VanishedProbes
 from nativeleak.errors import CannotTraceError, NoTargetError
+from nativeleak.model import Unwatched
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
-from nativeleak.probes.families import ALL_NAMES, choose_points
+from nativeleak.probes.families import Affix
 from nativeleak.probes.placement import PlacedProbe, place
 from nativeleak.probes.returns import Plan, Returns, plan_returns
+from nativeleak.probes.search import Allocators, find_allocators
 from nativeleak.process import procfs
 from nativeleak.process.hazards import is_patched, read_code
 from nativeleak.process.mapped import MappedObject, executable_objects, open_object
+from nativeleak.symbols.debugfiles import debug_openers, find_debug_file, read_debugdata
 from nativeleak.symbols.demangle import demangle
-from nativeleak.symbols.functions import find_function_offsets
+from nativeleak.symbols.elf import ElfFile
 from nativeleak.symbols.source import ElfError
 
 _T = TypeVar("_T")
@@ -49,6 +52,7 @@ class AllocatorProbes:
         before_probing: Called with the slot and the key of an object before its probes are attached.
         on_note: Gets (word, sentence) for the recording.
         returns: How the ends of calls are seen.
+        asked: Families of functions that the user says are allocators.
     """
 
     def __init__(
@@ -59,10 +63,12 @@ class AllocatorProbes:
         before_probing: Callable[[int, tuple[str, int]], None],
         on_note: Callable[[str, str], None],
         returns: Returns = Returns.AUTO,
+        asked: Sequence[Affix] = (),
     ) -> None:
         self._programs, self._before_probing, self._on_note = programs, before_probing, on_note
         self._vanished, self._elapsed_s = vanished, elapsed_s
-        self._returns = returns
+        self._returns, self._asked = returns, tuple(asked)
+        self._found_asked: set[Affix] = set()
         self._probed: set[tuple[int, tuple[str, int]]] = set()
         self._slow_kinds: set[AllocCall] = set()
         self._unmapped: set[tuple[int, str]] = set()
@@ -102,12 +108,14 @@ class AllocatorProbes:
             return self._is_mapped(state, mapped)
         path = f"/proc/self/fd/{fd}"
         try:
-            plan = self._plan(path, self._returns)
+            found = self._find(state.facts.pid, path, mapped)
+            plan = self._plan(path, found, self._returns)
         except (ElfError, OSError):
-            plan = Plan()
+            found, plan = Allocators(), Plan()
         for function, reason in plan.unseen:
             self._on_note("unseen", f"{demangle(function)} of {mapped.path} is not seen: {reason}")
         plan = self._leave_out_patched(state, mapped, fd, plan)
+        self._take_unwatched(state, found.unwatched)
         placed = plan.functions
         if not placed:
             os.close(fd)
@@ -170,13 +178,35 @@ class AllocatorProbes:
         costs = f"; a second trap at each call of {', '.join(dict.fromkeys(slow))}" if slow else ""
         self._on_note("probes", f"probed {len(placed)} allocator functions of {mapped.path}{costs}")
 
-    def _plan(self, path: str, returns: Returns) -> Plan:
-        points = choose_points(find_function_offsets(path, ALL_NAMES))
-        if not points:
+    def _find(self, pid: int, path: str, mapped: MappedObject) -> Allocators:
+        def find_debug(elf: ElfFile) -> ElfFile | None:
+            return find_debug_file(elf, mapped.path, debug_openers(pid)) or read_debugdata(elf)
+
+        found = find_allocators(path, mapped.name, self._asked, find_debug)
+        self._found_asked.update(found.affixes)
+        return found
+
+    def _plan(self, path: str, found: Allocators, returns: Returns) -> Plan:
+        if not found.points:
             return Plan()
         cache = PlacementCache()
-        placed = place(path, points, self._emulated, moved_arguments=True, cache=cache)
+        placed = place(path, found.points, self._emulated, moved_arguments=True, cache=cache)
         return plan_returns(path, placed, returns, self._emulated, cache)
+
+    def _take_unwatched(self, state: TargetState, unwatched: Sequence[Unwatched]) -> None:
+        new = [each for each in unwatched if each not in state.info.unwatched]
+        if new:
+            state.info = replace(state.info, unwatched=(*state.info.unwatched, *new))
+        for each in new:
+            functions = f" ({each.prefix})" if each.prefix else ""
+            self._on_note("unwatched", f"not watched: {each.allocator or 'allocator'}{functions} in {each.object}")
+
+    def say_what_was_not_found(self) -> None:
+        """Note the families that the user asked for and that no object has."""
+        for affix in self._asked:
+            if affix not in self._found_asked:
+                names = f"{affix.name('malloc')} and {affix.name('free')}"
+                self._on_note("allocator", f"--allocator {affix}: no mapped object defines functions such as {names}")
 
     def calibrate(self) -> Calibration | None:
         """What probes cost here; None where it cannot be measured, and then nothing is kept inside a budget."""
@@ -190,7 +220,8 @@ class AllocatorProbes:
         """Something with the probes of malloc and free in our own C library; None where it cannot be done."""
         for mapped in executable_objects(os.getpid(), procfs.read_maps(os.getpid())):
             try:
-                plan = self._plan(mapped.file_path, self._returns) if mapped.file_path else Plan()
+                path = mapped.file_path
+                plan = self._plan(path, find_allocators(path), self._returns) if path else Plan()
                 pair = plan.only(("malloc", "free"))
                 if pair.functions:
                     return attempt(self._programs, pair, mapped.file_path)

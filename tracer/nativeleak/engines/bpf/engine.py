@@ -49,7 +49,9 @@ _NAMING_SHARE: Final = 0.1
 
 With a budget no more than that.
 """
-_SHOWN: Final = frozenset({LOST, "debugger", "exec", "oom", "killed", "exit", "resync", "level", "memory", "unseen"})
+_SHOWN: Final = frozenset(
+    {LOST, "debugger", "exec", "oom", "killed", "exit", "resync", "level", "memory", "unseen", "unwatched", "allocator"}
+)
 """Words of notes that the user reads at once."""
 
 
@@ -151,6 +153,7 @@ class BpfEngine:
             self._before_probing,
             self._on_note,
             self._options.returns,
+            self._options.allocators,
         )
         self._refuse_filtered(self._allocators)
         for state in self._states:
@@ -178,6 +181,7 @@ class BpfEngine:
         # Objects mapped while the probes were attached.
         for state in self._states:
             self._probe_new_objects(state)
+        self._allocators.say_what_was_not_found()
         for note in self.programs.notes:
             self._on_note("engine", note)
         if self._room_note:
