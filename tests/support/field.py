@@ -58,7 +58,7 @@ class Told:
         """
         pattern = re.compile(rf"\b{name[:-1]}=\d+/(\d+)" if name.endswith("/") else rf"\b{name}[ =](\d+)")
         known = [(at, float(found[1])) for at, line in self.lines if (found := pattern.search(line))]
-        (start, end), slack = moments, 0.6
+        (start, end), slack = moments, 1.0
         return (
             self._at(known, end - slack) - self._at(known, start + slack),
             self._at(known, end + slack) - self._at(known, start - slack),

@@ -95,6 +95,28 @@ def test_measure_few_blocks_are_undecided_unless_each_part_grew() -> None:
     assert measure(curves)[0].verdict is Verdict.GROWING
 
 
+@pytest.mark.parametrize("factor", [1.5, 2.0])
+def test_measure_one_buffer_that_doubles_is_growing_until_it_stops(factor: float) -> None:
+    doubling = [1e5 * factor ** (n // 8) for n in range(60)]
+    stopped = [1e5 * factor ** min(2, n // 8) for n in range(60)]
+    edges = part_edges(MINUTES)
+    for sizes, verdicts in ((doubling, {Verdict.GROWING}), (stopped, {Verdict.LEVELLING_OFF, Verdict.UNDECIDED})):
+        rows, troughs = np.array([sizes])[:, edges], np.array([sizes]).reshape(1, 10, 6).min(axis=2)
+        times = np.array(MINUTES)[edges]
+        curves = Curves(times, 60, rows, np.ones_like(rows), np.zeros((1, 0)), troughs=troughs)
+        assert measure(curves)[0].verdict in verdicts
+
+
+def test_measure_few_large_steps_among_small_blocks_are_undecided() -> None:
+    """Chunks of a compiler's arenas between small blocks: the interval does not lie above zero."""
+    rows = np.cumsum([[0.0, 2228, 224, 24, 65748, 172, 10, 32856, 10]], axis=1)
+    troughs = np.cumsum([[2516.0, 2524, 224, 48, 5, 65724, 172, 5, 32856, 5]], axis=1)
+    times = np.linspace(0.0, 12.0, 9)
+    slices = np.full((1, 12), 1000.0)
+    curves = Curves(times, 20, rows, np.linspace([37.0], [112.0], 9, axis=1), slices, 1.0, troughs=troughs)
+    assert measure(curves)[0].verdict is Verdict.UNDECIDED
+
+
 def test_part_edges_many_snapshots_are_eight_equal_parts() -> None:
     assert part_edges([float(n) for n in range(1, 82)]) == [0, 10, 20, 30, 40, 50, 60, 70, 80]
     assert part_edges([1.0, 2.0]) == [0, 1]

@@ -32,8 +32,8 @@ from nativeleak.recording import Recording
 MIN_SNAPSHOTS: Final = 4
 """With fewer snapshots the verdict is "undecided"."""
 
-_T_975: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365)
-"""97.5 % quantiles of Student's t for 1 to 7 degrees of freedom. Source: any table of the distribution."""
+_T_975: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""97.5 % quantiles of Student's t for 1 to 9 degrees of freedom. Source: any table of the distribution."""
 _Z_99: Final = 2.326
 """99 % quantile of a normal distribution, one-sided: the level of Mann and Kendall's test."""
 
@@ -42,6 +42,9 @@ _MIN_LATE_SHARE: Final = 0.25
 _MIN_OLD_SHARE: Final = 0.40
 _STEADY_SHARE: Final = 0.10
 _WIDEST_SHARE: Final = 0.25
+_MIN_LATER_STEPS: Final = 0.50
+_MUCH_LARGER: Final = 1.5
+_SAME_BLOCKS: Final = 1.2
 _SWING_SHARE: Final = 0.50
 _MIN_SWINGS: Final = 2
 
@@ -121,6 +124,7 @@ def measure(curves: Curves) -> list[Growth]:
     low, high = slopes - margins, slopes + margins
     rising = low > 0
     troughs_rise = _troughs_rise(curves)
+    certain = rising | (troughs_rise & _troughs_rise_for_certain(curves))
     late = np.where(rising, _rises_to_the_end(added), _rises_to_the_end(_trough_steps(curves)))
     last, peak = curves.n_bytes[:, -1], _peaks(curves)
     net = last - curves.n_bytes[:, 0]
@@ -131,7 +135,7 @@ def measure(curves: Curves) -> list[Growth]:
         Verdict.PERIODIC: _swings(curves, peak) & ~troughs_rise,
         Verdict.LEVELLING_OFF: _levels_off(curves, added, peak) & ~(late & rising),
         Verdict.SHRINKING: high < 0,
-        Verdict.GROWING: (rising | troughs_rise) & late & _has_substance(curves, added),
+        Verdict.GROWING: late & (certain & _has_substance(curves, added) | _grows_ever_larger(curves, added)),
     }
     verdicts = np.full(len(slopes), Verdict.UNDECIDED.value, dtype="<U13")
     for verdict, holds in tests.items():
@@ -212,6 +216,15 @@ def _troughs_rise(curves: Curves) -> Bools:
     return np.asarray((signs - 1) / math.sqrt(n * (n - 1) * (2 * n + 5) / 18) > _Z_99)
 
 
+def _troughs_rise_for_certain(curves: Curves) -> Bools:
+    """Whether the mean rise from one trough to the next lies above zero with its interval: no few large steps alone."""
+    steps = _trough_steps(curves)
+    if steps.shape[1] < 2:
+        return np.zeros(len(steps), dtype=np.bool_)
+    slopes, margins = _mean_slopes(steps, np.ones(steps.shape[1]))
+    return np.asarray(slopes - margins > 0)
+
+
 def _rises_to_the_end(added: Floats) -> Bools:
     if not added.shape[1]:
         return np.zeros(len(added), dtype=np.bool_)
@@ -252,19 +265,32 @@ def _count_falls(values: Sequence[float], height: float) -> int:
 
 
 def _has_substance(curves: Curves, added: Floats) -> Bools:
-    """Whether blocks of all ages are outstanding; for a curve of few blocks, whether it grew in every part."""
-    n_rows = len(added)
+    """Whether blocks of all ages are outstanding."""
     if not curves.n_blocks.shape[1]:
-        return np.ones(n_rows, dtype=np.bool_)
+        return np.ones(len(added), dtype=np.bool_)
     blocks = curves.n_blocks
-    ever_larger = (added > 0).all(axis=1) & (blocks[:, -1] <= 1.2 * np.maximum(blocks[:, 0], 1))
     enough = blocks[:, -1] >= _MIN_BLOCKS
     window_s = float(curves.elapsed_s[-1]) - curves.start_s
     n_in_use = math.ceil(window_s / curves.slice_s) if curves.slice_s else 0
     if n_in_use < _MIN_SLICES_IN_USE:
-        return np.asarray(enough | ever_larger)
+        return np.asarray(enough)
     recorded = curves.slices.sum(axis=1) > 0
-    return np.asarray((enough & (~recorded | _survivors_of_all_ages(curves, added))) | ever_larger)
+    return np.asarray(enough & (~recorded | _survivors_of_all_ages(curves, added)))
+
+
+def _grows_ever_larger(curves: Curves, added: Floats) -> Bools:
+    """Whether few blocks are replaced by larger ones all the time: in every part, or in steps that do not get smaller.
+
+    Source: the second path of rss-ledger-and-verdicts.md 7.3.
+    """
+    blocks = curves.n_blocks
+    if not blocks.shape[1]:
+        return np.zeros(len(added), dtype=np.bool_)
+    third = max(1, added.shape[1] // 3)
+    steps_stay = added[:, -third:].sum(axis=1) >= _MIN_LATER_STEPS * added[:, :third].sum(axis=1)
+    larger = curves.n_bytes[:, -1] > _MUCH_LARGER * curves.n_bytes[:, 0]
+    replaced = blocks[:, -1] <= _SAME_BLOCKS * np.maximum(blocks[:, 0], 1)
+    return np.asarray(replaced & ((added > 0).all(axis=1) | (_troughs_rise(curves) & steps_stay & larger)))
 
 
 def _survivors_of_all_ages(curves: Curves, added: Floats) -> Bools:
