@@ -15,7 +15,7 @@ from nativeleak.session.session import Recorded
 from recording_fixtures import heap_site, native, snapshot, target, trace_info, write_gateway
 
 N_SITES = 8000
-WANTED = ReportOptions("text", None, "site,thread")
+WANTED = ReportOptions("text", None, None)
 
 
 def report_within(path: Path, bound_mib: int) -> int:

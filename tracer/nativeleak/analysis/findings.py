@@ -289,7 +289,7 @@ class _Search:
         of_runtime = first["owner"] == Owner.RUNTIME.value and bool(first["purpose"])
         if is_map:
             growth = replace(resident, verdict=growth.verdict, enough_s=growth.enough_s)
-        pools = Counter(dict.fromkeys((), 0))
+        pools: Counter[str] = Counter()
         for name, n_bytes in zip(rows["thread"].map(pool_of), rows["outstanding_bytes"], strict=True):
             pools[name] += int(n_bytes) + 1
         threads = sorted(set(rows["thread"]))

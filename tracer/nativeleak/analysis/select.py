@@ -62,6 +62,7 @@ class Selection:
     """Sites that the user asked for.
 
     Attributes:
+        by: Key of one row; None: as the format has it.
         thread: A TID, a glob on the thread's name, or ``/regex/``; None for all.
         function: Regular expression that a frame's function must match somewhere; None for all.
         min_bytes: Lowest metric of a row; outstanding bytes if the metric is not in bytes.
@@ -69,11 +70,16 @@ class Selection:
     """
 
     metric: Metric = Metric.OUTSTANDING
-    by: By = By.SITE_AND_THREAD
+    by: By | None = None
     thread: str | None = None
     function: str | None = None
     min_bytes: int = 0
     top: int | None = None
+
+    @property
+    def key(self) -> By:
+        """Key of one row: thread and stack where nothing else was asked for."""
+        return self.by or By.SITE_AND_THREAD
 
     @property
     def is_filtered(self) -> bool:

@@ -39,12 +39,14 @@ class ReportOptions:
     Attributes:
         format: A name of ``reports.formats``.
         top: Rows; None: as many as the format has by default.
-        by: A value of ``--by``.
+        by: A value of ``--by``; None: the format's own.
+        flags: Options of ``report`` without a value.
     """
 
     format: str
     top: object
-    by: str
+    by: object
+    flags: tuple[str, ...] = ()
 
 
 def report_on(recorded: Recorded, options: TraceOptions, wanted: ReportOptions) -> int:
@@ -58,7 +60,9 @@ def report_on(recorded: Recorded, options: TraceOptions, wanted: ReportOptions) 
     Raises:
         NativeleakError: There is no memory for it, or its process was killed.
     """
-    arguments = ["report", "--format", wanted.format, "--by", wanted.by]
+    arguments = ["report", "--format", wanted.format, *wanted.flags]
+    if wanted.by is not None:
+        arguments += ["--by", str(wanted.by)]
     if wanted.top is not None:
         arguments += ["--top", str(wanted.top)]
     if recorded.content is None:

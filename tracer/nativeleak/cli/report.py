@@ -11,6 +11,7 @@ import click
 from nativeleak.cli.completion import complete_threads
 from nativeleak.cli.params import CONTEXT
 from nativeleak.reports.formats import (
+    DEFAULT_FRAMES,
     DEFAULT_WIDTH,
     FORMAT_NAMES,
     WriteOptions,
@@ -23,7 +24,8 @@ from nativeleak.units import parse_size
 
 _EPILOG = """\b
 Examples:
-  nativeleak report trace.nlk                              the answer, and the ten largest sites
+  nativeleak report trace.nlk                              the answer on one screen
+  nativeleak report trace.nlk --all                        with the ten largest call paths and all gaps
   nativeleak report trace.nlk --metric growth --top 5      the five fastest-growing sites
   nativeleak report trace.nlk --by pool                    threads of a pool as one row
   nativeleak report trace.nlk --thread 'nioEventLoop-*'    only these threads
@@ -52,17 +54,14 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
 @click.option(
     "--metric",
     type=click.Choice(["outstanding", "allocated", "count", "growth", "resident"]),
-    default="outstanding",
-    show_default=True,
-    help="Order of the sites, and the figure of folded stacks (growth: bytes per minute).",
+    help="Order of the sites, and the figure of folded stacks (growth: bytes per minute). [default: outstanding]",
 )
 @click.option(
     "--by",
-    type=click.Choice(["site", "thread", "site,thread", "pool"]),
-    default="site,thread",
-    show_default=True,
-    help="One row per call site (threads merged), per thread (stacks merged), or per pair of them. pool: threads whose "
-    "names differ only in numbers are one (reactor-http-epoll-*).",
+    type=click.Choice(["path", "stack", "site", "thread", "site,thread", "pool"]),
+    help="One row per call path (same functions and lines), per machine stack (stack or site), per thread, or per pair "
+    "of stack and thread. pool: per path and pool, threads whose names differ only in numbers being one "
+    "(reactor-http-epoll-*). [default: path in text, site,thread in other formats]",
 )
 @click.option(
     "--top",
@@ -88,11 +87,15 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
 @click.option(
     "--max-frames",
     type=click.IntRange(min=0),
-    default=40,
-    show_default=True,
+    default=None,
     metavar="N",
-    help="Maximum frames of a stack in text; 0 shows all.",
+    help="Maximum frames of a stack in text; 0 shows all. [default: 12]",
 )
+@click.option(
+    "--all", "all_", is_flag=True, help="Text: also call paths, threads, gaps and cost below the first screen."
+)
+@click.option("--full-stacks", is_flag=True, help="Text: as --all, with all frames of each stack.")
+@click.option("--compact", is_flag=True, help="JSON: frames and stacks in tables of their own, to which sites refer.")
 @click.option(
     "-o",
     "--output",
@@ -104,16 +107,22 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
 def report_command(
     files: tuple[Path, ...],
     format_name: str,
-    metric: str,
-    by: str,
+    metric: str | None,
+    by: str | None,
     top: int | None,
     min_bytes: int,
     thread: str | None,
     function: str | None,
-    max_frames: int,
+    max_frames: int | None,
+    all_: bool,
+    full_stacks: bool,
+    compact: bool,
     output: Path,
 ) -> None:
-    """Make a report from each recording FILE: outstanding memory by thread and call site, and whether it grows."""
+    """Make a report from each recording FILE: what leaks, what holds memory, and what was not seen.
+
+    Text is one screen, suspects first. Any option about rows or stacks adds the call paths below it.
+    """
     # pandas takes half a second to load: neither --help nor any other verb shall wait for it.
     from nativeleak.analysis.select import By, Metric, Selection
     from nativeleak.recording import open_recording
@@ -125,12 +134,18 @@ def report_command(
     to_stdout = str(output) == "-"
     to_terminal = to_stdout and sys.stdout.isatty()
     check_terminal(format_, is_terminal=to_terminal, remedy=f"Name a file: -o report{format_.suffix}")
+    terminal = shutil.get_terminal_size((DEFAULT_WIDTH, 24))
+    about_rows = (metric, by, top, max_frames, min_bytes or None)
     options = WriteOptions(
-        width=shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if to_terminal else DEFAULT_WIDTH,
+        width=terminal.columns if to_terminal else DEFAULT_WIDTH,
         colour=to_terminal,
-        max_frames=max_frames or None,
+        max_frames=None if full_stacks or max_frames == 0 else max_frames or DEFAULT_FRAMES,
+        compact=compact,
+        detail=all_ or full_stacks or any(given is not None for given in about_rows),
+        screen_lines=terminal.lines if to_terminal else None,
     )
-    selection = Selection(Metric(metric), By(by), thread, function, min_bytes, top)
+    rows_by = By.SITE if by == "stack" else By(by) if by else None
+    selection = Selection(Metric(metric or "outstanding"), rows_by, thread, function, min_bytes, top)
     with open_stdout(is_binary=format_.is_binary) if to_stdout else open_file(output) as stream:
         for path in files:
             if len(files) > 1:

@@ -117,9 +117,12 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
 @option(LIMITS, "--interval", type=DURATION, metavar="TIME",
         help="Time between snapshots. [default: 10s, or a 20th of a shorter --duration]")  # fmt: skip
 @option(REPORT, "--top", type=click.IntRange(1), default=None, metavar="N",
-        help="Number of sites in the text report. [default: 10]")  # fmt: skip
-@option(REPORT, "--by", type=click.Choice(["site", "thread", "site,thread", "pool"]), default="site,thread",
-        show_default=True, help="Rows of the report; see nativeleak report --help.")  # fmt: skip
+        help="Show the largest call paths in the text report, at most N.")  # fmt: skip
+@option(REPORT, "--by", type=click.Choice(["path", "stack", "site", "thread", "site,thread", "pool"]), default=None,
+        help="Show the rows of the report by this key; see nativeleak report --help.")  # fmt: skip
+@option(REPORT, "--all", "all_", is_flag=True, help="Text: all parts of the report, not one screen.")
+@option(REPORT, "--full-stacks", is_flag=True, help="Text: as --all, with all frames of each stack.")
+@option(REPORT, "--compact", is_flag=True, help="JSON: frames and stacks in tables of their own.")
 @option(REPORT, "--quiet", is_flag=True, help="Print no progress on stderr.")
 @option(REPORT, "-v", "--verbose", is_flag=True, help="Print details, and tracebacks of errors.")
 @option(EXPERT, "--engine", type=click.Choice(list(NAMES)), default=AUTO, show_default=True,
@@ -146,7 +149,9 @@ def trace_command(ctx: click.Context, /, **given: object) -> int:
         recorded = run_trace(options, reporter)
     if given["format_"] == "none":
         return 0
-    return report_on(recorded, options, ReportOptions(str(given["format_"]), given["top"], str(given["by"])))
+    flags = {"--all": "all_", "--full-stacks": "full_stacks", "--compact": "compact"}
+    shown = tuple(flag for flag, name in flags.items() if given[name])
+    return report_on(recorded, options, ReportOptions(str(given["format_"]), given["top"], given["by"], shown))
 
 
 def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:

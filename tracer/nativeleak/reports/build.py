@@ -70,7 +70,7 @@ def build(recording: Recording, selection: Selection) -> Report:
 
     paths, span = Paths(recording), watched_span(recording)
     program = add_paths(program, paths)
-    merged, labels = merge(program, selection.by, len(table))
+    merged, labels = merge(program, selection.key, len(table))
     groupings = [Labelled(labels, len(merged)), Labelled(_numbered(backing, len(table)), len(backing))]
     of_rows, of_backing = read_curves(recording, groupings, span)
     rows = _with_growth(merged, measure(of_rows))
@@ -97,7 +97,7 @@ def build(recording: Recording, selection: Selection) -> Report:
         stacks=stacks,
         sites=_listing(recording, rows, selection, stacks),
         program=_listing(recording, rows[~of_jvm], selection, stacks),
-        jvm_sites=_site_reports(recording, rows[of_jvm], stacks, selection.by),
+        jvm_sites=_site_reports(recording, rows[of_jvm], stacks, selection.key),
         backing_sites=_site_reports(recording, backing[_is_shown(backing, Metric.OUTSTANDING)], stacks),
         threads=_threads(recording, holding),
         unmapped=_unmapped(recording, selection, stacks),
@@ -256,7 +256,7 @@ def _by_given(row: UnmapReport) -> tuple[int, ...]:
 
 
 def _listing(recording: Recording, rows: pd.DataFrame, selection: Selection, stacks: Stacks) -> Listing:
-    return Listing(_site_reports(recording, rank(rows, selection), stacks, selection.by), len(rows))
+    return Listing(_site_reports(recording, rank(rows, selection), stacks, selection.key), len(rows))
 
 
 def _guessed(recording: Recording, holding: pd.DataFrame) -> dict[str, int]:

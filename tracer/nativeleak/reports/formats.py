@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nativeleak.reports.report import Report
 
 DEFAULT_WIDTH: Final = 100
+DEFAULT_FRAMES: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,17 @@ class WriteOptions:
         width: Columns of a text report.
         colour: Whether a text report has the control codes of a terminal.
         max_frames: Most frames a text report shows of one stack, None for all.
+        detail: Whether a text report has all call paths, threads and gaps below its first screen.
+        screen_lines: Lines of the terminal that a text report goes to; None where it goes elsewhere.
         compact: Whether a JSON report has its frames and stacks in tables of their own.
     """
 
     width: int = DEFAULT_WIDTH
     colour: bool = False
-    max_frames: int | None = 40
+    max_frames: int | None = DEFAULT_FRAMES
     compact: bool = False
+    detail: bool = False
+    screen_lines: int | None = None
 
 
 class Writer(Protocol):
@@ -57,6 +62,7 @@ class Format:
         container: Noun of what holds exactly one report; empty where reports of several recordings may follow each
             other, each under a heading.
         default_top: Sites shown where ``--top`` is not given; None for all.
+        default_by: Key of a row where ``--by`` is not given.
     """
 
     name: str
@@ -65,6 +71,7 @@ class Format:
     is_binary: bool = False
     container: str = ""
     default_top: int | None = None
+    default_by: str = "site,thread"
 
     def load_writer(self) -> Writer:
         """Import the writer: with it come pandas and numpy."""
@@ -74,7 +81,7 @@ class Format:
 
 
 FORMATS: Final = (
-    Format("text", ".txt", "nativeleak.reports.text:write", default_top=10),
+    Format("text", ".txt", "nativeleak.reports.text:write", default_top=10, default_by="path"),
     Format("json", ".json", "nativeleak.reports.json_report:write", container="JSON object"),
     Format("folded", ".folded", "nativeleak.reports.folded:write"),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-from nativeleak.model import Frame, FrameKind, FrameSource
+from nativeleak.model import Frame, FrameKind
 
 _UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that do not show as themselves."""
@@ -19,14 +19,6 @@ _FOLDED_SUFFIXES: Final = {
     FrameKind.JAVA_INLINED: "_[i]",
     FrameKind.JAVA_INTERPRETED: "_[0]",
     FrameKind.KERNEL: "_[k]",
-}
-
-_KINDS: Final = {
-    FrameKind.JAVA_COMPILED: "Java, compiled",
-    FrameKind.JAVA_INLINED: "Java, inlined",
-    FrameKind.JAVA_INTERPRETED: "Java, interpreted",
-    FrameKind.STUB: "JVM stub",
-    FrameKind.KERNEL: "kernel",
 }
 
 
@@ -48,7 +40,7 @@ def folded_text(text: str) -> str:
 
 
 def place(frame: Frame) -> str:
-    """Module and source line of a frame, and how its code was made; empty where unknown."""
+    """Module and source line of a frame; empty where unknown."""
     parts = []
     if frame.kind is FrameKind.UNRESOLVED:
         return ""  # the name of an unresolved frame says its module already
@@ -56,8 +48,6 @@ def place(frame: Frame) -> str:
         parts.append(printable(frame.module))
     if frame.file:
         parts.append(printable(frame.file) + (f":{frame.line}" if frame.line else ""))
-    if frame.kind in _KINDS and frame.found is not FrameSource.GAP:  # a mark in brackets is no code
-        parts.append(f"({_KINDS[frame.kind]})")
     return "  ".join(parts)
 
 

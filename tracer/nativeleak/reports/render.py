@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import BinaryIO
 
-from nativeleak.analysis.select import Selection
+from nativeleak.analysis.select import By, Selection
 from nativeleak.recording import Recording
 from nativeleak.reports.build import build
 from nativeleak.reports.formats import Format, WriteOptions
@@ -30,4 +30,6 @@ def write_report(
     """
     if selection.top is None:
         selection = replace(selection, top=format_.default_top)
+    if selection.by is None:
+        selection = replace(selection, by=By(format_.default_by))
     format_.load_writer()(build(recording, selection), stream, options)

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Final
 
 from nativeleak.analysis.growth import Growth, Verdict
-from nativeleak.analysis.select import By, Metric
+from nativeleak.analysis.select import By, Metric, Selection
 from nativeleak.model import Frame, FrameSource, Stack
 from nativeleak.reports.names import place, printable
 from nativeleak.reports.report import Report, SiteReport
@@ -54,17 +54,25 @@ def site_lines(report: Report, max_frames: int | None) -> Iterator[Styled]:
 def _heading(report: Report) -> str:
     selection = report.selection
     what = {
+        By.PATH: "Call paths, all threads together",
         By.SITE: "Call sites, all threads together",
         By.THREAD: "Threads, all call sites together",
-        By.POOL: "Call sites, threads of a pool together",
-    }.get(selection.by, "Call sites")
+        By.POOL: "Call paths, threads of a pool together",
+    }.get(selection.key, "Call sites")
     shown, whole = len(report.program.rows), report.sums.outstanding_bytes
     n_bytes = sum(site.totals.outstanding_bytes for site in report.program.rows)
     share = f", {100 * n_bytes / whole:.1f} % of what is outstanding" if whole else ""
     left_out = (
         f" (--top {report.program.n_all} shows all)" if shown < report.program.n_all and not selection.min_bytes else ""
     )
-    filters = [
+    filters = filter_text(selection)
+    only = f", only {filters}" if filters else ""
+    return f"{what} by {_METRIC_WORDS[selection.metric]}{only}: {shown:,} of {report.program.n_all:,}{left_out}{share}"
+
+
+def filter_text(selection: Selection) -> str:
+    """The filters of a selection as options; empty without any."""
+    return " ".join(
         f"{option} {printable(str(value))}"
         for option, value in (
             ("--thread", selection.thread),
@@ -72,9 +80,7 @@ def _heading(report: Report) -> str:
             ("--min", selection.min_bytes or None),
         )
         if value is not None
-    ]
-    only = f", only {' '.join(filters)}" if filters else ""
-    return f"{what} by {_METRIC_WORDS[selection.metric]}{only}: {shown:,} of {report.program.n_all:,}{left_out}{share}"
+    )
 
 
 def jvm_lines(report: Report) -> Iterator[Styled]:
@@ -122,9 +128,9 @@ def _site(report: Report, number: int, site: SiteReport, max_frames: int | None)
 
 
 def _where(report: Report, site: SiteReport) -> str:
-    if report.selection.by is By.SITE:
+    if report.selection.key in (By.SITE, By.PATH):
         who = f"{site.n_threads:,} thread{'' if site.n_threads == 1 else 's'}"
-    elif report.selection.by is By.POOL:
+    elif report.selection.key is By.POOL:
         who = f"{site.n_threads:,} thread{'' if site.n_threads == 1 else 's'} {printable(site.thread)}"
     else:
         who = f"thread {printable(site.thread)}" + (f" (TID {site.tid})" if site.tid else "")

@@ -1,0 +1,331 @@
+"""The first screen of the text report: suspects first, then what does not grow, then what was not seen.
+
+Scope: at most 40 lines for any recording. Everything else is below it, where options ask for it.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from nativeleak.analysis.findings import Finding
+from nativeleak.analysis.growth import MIN_SNAPSHOTS, Growth, Verdict, watch_s
+from nativeleak.analysis.paths import Step
+from nativeleak.model import FrameKind, Kind, Level
+from nativeleak.reports.completeness import Gap, gaps
+from nativeleak.reports.json_findings import evidence
+from nativeleak.reports.names import place, printable
+from nativeleak.reports.report import Report
+from nativeleak.units import format_bytes, format_duration
+
+Styled = tuple[str, str]
+
+LABEL_WIDTH: Final = 13
+_MAX_SUSPECTS: Final = 5
+_MAX_LOSSES: Final = 4
+_MAX_OTHERS: Final = 4
+_MIN_SHARE: Final = 0.01
+_DAY_S: Final = 86400
+_PACKAGE: Final = re.compile(r"(?:[a-z_][\w]*[./])+(?=[\w$]+[.:])|\w+\$(?=[A-Z]\w*[.:])")
+"""What stands before the class in the full name of a Java method, and the outer classes of an inner one."""
+_JAVA: Final = (FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED, FrameKind.JAVA_INTERPRETED)
+
+_VERDICTS: Final = {
+    Verdict.GROWING: "growing, below 1 % of the growth",
+    Verdict.LEVELLING_OFF: "levelling off, as a cache or pool that is full",
+    Verdict.PERIODIC: "comes and goes",
+    Verdict.STEADY: "steady",
+    Verdict.SHRINKING: "shrinking",
+    Verdict.UNDECIDED: "not decided",
+    Verdict.UNKNOWN: "not known",
+}
+
+
+def answer_lines(report: Report, width: int) -> Iterator[Styled]:
+    """The answer and its evidence; each line with its style."""
+    yield from loss_lines(report, width)
+    yield "", ""
+    yield from leak_lines(report, width)
+    yield from _path_lines(report, width)
+    yield from _other_lines(report)
+
+
+def loss_lines(report: Report, width: int) -> Iterator[Styled]:
+    """What makes totals too low, and the end of a target: a few lines, worst first."""
+    losses = [gap for gap in gaps(report) if gap.is_loss]
+    for gap in losses[:_MAX_LOSSES]:
+        yield from labelled("ATTENTION", sentence(gap), width, "bold red")
+    if len(losses) > _MAX_LOSSES:
+        yield from labelled("", f"and {len(losses) - _MAX_LOSSES} more losses (--all)", width, "bold red")
+
+
+def leak_lines(report: Report, width: int) -> Iterator[Styled]:
+    """Whether something leaks, and the table of suspects: what a terminal shows last too."""
+    if not report.suspects:
+        yield from _no_suspect(report, width)
+        return
+    shown = report.suspects[:_MAX_SUSPECTS]
+    pct = min(100.0, sum(each.share_pct for each in report.suspects))
+    n = len(report.suspects)
+    noun, verb = ("LEAK: 1 suspect", "explains") if n == 1 else (f"LEAKS: {n} suspects", "explain")
+    yield f"{noun} {verb} {percent(pct)} of the growth", "bold red"
+    yield "       holds   growth/min  (95 % sure)                 share   oldest", "dim"
+    for number, finding in enumerate(shown, 1):
+        yield from _suspect(report, number, finding)
+    if n > len(shown):
+        yield f"    and {n - len(shown)} more (--all)", ""
+    unless = f"a cache that takes longer than {format_duration(report.trace.duration_s)} to fill looks the same"
+    yield from wrapped(f"    ({unless})", "    ", width, "dim")
+
+
+def _suspect(report: Report, number: int, finding: Finding) -> Iterator[Styled]:
+    oldest = "-" if finding.oldest_s is None else format_duration(finding.oldest_s)
+    row = (
+        f"{number:>2} {format_bytes(_held(finding)):>10} {per_minute(finding.growth):>12}  "
+        f"{_interval(finding.growth):<26} {percent(finding.share_pct):>6} {oldest:>8}"
+    )
+    yield row, "bold red"
+    yield f"      {_title(finding)}", "bold"
+    yield f"      {_details(report, finding)}", ""
+
+
+def _title(finding: Finding) -> str:
+    where = place(finding.step.frame) if finding.step else ""
+    by = f", called by {printable(finding.called_by)}" if finding.called_by else ""
+    name = printable(finding.name) if finding.step else f"the JVM itself: {printable(finding.name)}"
+    return f"{name}{by}" + (f"  {where}" if where else "")
+
+
+def _details(report: Report, finding: Finding) -> str:
+    n = finding.outstanding_count
+    what = printable(finding.what or ("mapping" if finding.kind == "mapping" else "block"))
+    mean = format_bytes(finding.outstanding_bytes / n) if n else "-"
+    parts = [f"{count(n, what)} of {mean}" + (" on average" if n > 1 else "")]
+    if finding.resident_bytes is not None:
+        parts.append(f"{format_bytes(finding.outstanding_bytes)} of address space")
+    if finding.pool:
+        parts.append(f"the caller only filled {printable(finding.pool)}")
+    parts.append(threads_text(finding))
+    if len(finding.slots) > 1 or len(report.trace.targets) > 1:
+        pids = {target.slot: target.pid for target in report.trace.targets}
+        parts.append("PID " + ", ".join(str(pids.get(slot, 0)) for slot in finding.slots))
+    how = evidence(report, finding)
+    if how != "exact":
+        parts.append({"mapped-only": "of mapped memory only"}.get(how, how))
+    return "; ".join(parts)
+
+
+def threads_text(finding: Finding) -> str:
+    """Its threads in words: one name, a pattern and a number, or only their number."""
+    if finding.n_threads == 1:
+        return f"thread {printable(finding.threads)}"
+    name = "" if finding.threads == "*" else f" {printable(finding.threads)}"
+    return f"{finding.n_threads:,} threads{name}"
+
+
+def _path_lines(report: Report, width: int) -> Iterator[Styled]:
+    rows = [(number, each.path) for number, each in enumerate(report.suspects[:_MAX_SUSPECTS], 1) if each.path]
+    if rows:
+        yield "", ""
+    for number, path in rows:
+        lines = list(wrapped(f"{number:>2}  " + " < ".join(map(short_name, path)), "      ", width))
+        yield from lines[:2]
+
+
+def short_name(step: Step) -> str:
+    """The name of a step in a path of one line: of a Java method without its package and outer class."""
+    name = printable(step.name)
+    return _PACKAGE.sub("", name) if step.frame.kind in _JAVA else name
+
+
+def _no_suspect(report: Report, width: int) -> Iterator[Styled]:
+    growth = report.sums.growth
+    if not report.trace.n_snapshots:
+        yield from wrapped(
+            "NOT KNOWN: the recording ends before its first snapshot; trace again, for longer than the interval "
+            "between snapshots",
+            "    ",
+            width,
+            "bold yellow",
+        )
+    elif growth.verdict is Verdict.UNKNOWN:
+        yield from wrapped(_unknown(report), "    ", width, "bold yellow")
+    elif undecided := _undecided(report):
+        yield from wrapped(undecided, "    ", width, "bold yellow")
+    else:
+        live = f"live memory {per_minute(growth)}/min {_interval(growth)}".rstrip()
+        yield from wrapped(f"NO LEAK SEEN: {live}", "    ", width, "bold green")
+        if text := _long_enough(report):
+            yield from wrapped(f"    {text}", "    ", width)
+
+
+def _unknown(report: Report) -> str:
+    trace, growth = report.trace, report.sums.growth
+    if "malloc" not in trace.info.probes:
+        why = f"malloc was not watched by {printable(trace.info.backend)}"
+    else:
+        watched_s = report.sums.watched_pct / 100 * trace.duration_s
+        levels = {window.level for window in trace.windows}
+        to_see = ". To see all of it: --max-overhead off --duration 5s" if levels != {Level.EXACT} else ""
+        why = f"malloc was watched for {format_duration(watched_s)} of {format_duration(trace.duration_s)}{to_see}"
+    resident = ""
+    if report.resident is not None:
+        resident = f"; resident memory {per_minute(growth)}/min {_interval(growth)}".rstrip()
+    return f"Leak: not known, because {why}{resident}"
+
+
+def _undecided(report: Report) -> str:
+    """Why there is no decision; empty where there is one."""
+    growth = report.sums.growth
+    n_snapshots = report.trace.n_snapshots
+    rows = [each for each in report.findings if each.growth.verdict is Verdict.UNDECIDED and _is_noticeable(each)]
+    rising = [each for each in rows if each.growth.slope_bytes_per_s > 0]
+    if n_snapshots < MIN_SNAPSHOTS:
+        why = f"{count(n_snapshots, 'snapshot')} cannot show growth"
+    elif rising:
+        first = max(rising, key=lambda each: each.growth.slope_bytes_per_s)
+        why = f"{printable(first.name)} gained {per_minute(first.growth)}/min, {_doubt(first)}"
+    elif growth.verdict is Verdict.UNDECIDED and report.sums.outstanding_bytes:
+        why = f"live memory changed by {per_minute(growth)}/min {_interval(growth)}, which may be chance"
+    elif growth.verdict is Verdict.GROWING:
+        why = f"live memory grows by {per_minute(growth)}/min, but no single cause grows for certain"
+    else:
+        return ""
+    times = [each.growth.enough_s for each in rows if each.growth.enough_s] or [growth.enough_s or 0.0]
+    enough_s = watch_s(max(times[0], 3 * report.trace.duration_s if growth.enough_s is None else growth.enough_s))
+    return f"Leak: not decided, because {why}; watch for {format_duration(enough_s)}"
+
+
+def _doubt(finding: Finding) -> str:
+    if finding.outstanding_count < 6:
+        return f"but in only {count(finding.outstanding_count, 'block')}"
+    if finding.growth.low_bytes_per_s > 0:
+        return "but lets go of old blocks"
+    return f"which may be chance {_interval(finding.growth)}".rstrip()
+
+
+def _is_noticeable(finding: Finding) -> bool:
+    return finding.share_pct >= 100 * _MIN_SHARE
+
+
+def _long_enough(report: Report) -> str:
+    """How long a trace would have to be to see a growth of 1 % of the limit a day."""
+    limit, what = _limit(report)
+    growth, duration_s = report.sums.growth, report.trace.duration_s
+    if limit <= 0 or duration_s <= 0:
+        return ""
+    wanted = _MIN_SHARE * limit / _DAY_S
+    noise = (growth.high_bytes_per_s - growth.low_bytes_per_s) / 2 * duration_s
+    enough_s = watch_s(max(noise / wanted, duration_s))
+    rate = format_bytes(wanted * _DAY_S)
+    if enough_s <= max(60.0, duration_s):
+        return f"a growth of {rate} a day, 1 % of {what}, would have been seen"
+    return f"to see a growth of {rate} a day, 1 % of {what}, watch for {format_duration(enough_s)}"
+
+
+def _limit(report: Report) -> tuple[float, str]:
+    if report.resident is None:
+        return 0.0, ""
+    return report.resident.last_bytes, "its resident memory"
+
+
+def _other_lines(report: Report) -> Iterator[Styled]:
+    whole = max(1, report.sums.outstanding_bytes)
+    rows = [each for each in report.findings if _held(each) >= _MIN_SHARE * whole or _is_noticeable(each)]
+    if not rows:
+        return
+    yield "", ""
+    yield "Not growing for certain", "bold"
+    for each in rows[:_MAX_OTHERS]:
+        verdict = _VERDICTS[each.growth.verdict]
+        yield f"    {format_bytes(_held(each)):>9}  {verdict}: {_title(each)}; {threads_text(each)}", ""
+    if len(rows) > _MAX_OTHERS:
+        yield f"    and {len(rows) - _MAX_OTHERS} more (--all)", ""
+
+
+def _held(finding: Finding) -> int:
+    return finding.outstanding_bytes if finding.resident_bytes is None else finding.resident_bytes
+
+
+def per_minute(growth: Growth) -> str:
+    """Bytes a minute with a sign."""
+    return signed(growth.slope_bytes_per_s * 60)
+
+
+def signed(n_bytes: float) -> str:
+    """Bytes with a sign, where there are any."""
+    return ("+" if n_bytes > 0 else "") + format_bytes(n_bytes)
+
+
+def _interval(growth: Growth) -> str:
+    low, high = growth.low_bytes_per_s * 60, growth.high_bytes_per_s * 60
+    return "" if low == high else f"({format_bytes(low)} to {format_bytes(high)})"
+
+
+def percent(value: float) -> str:
+    """A percentage for people: without exponent, above 1,000 % a factor."""
+    if value >= 1000:
+        return f"{value / 100:,.0f} times"
+    if 0 < value < 0.05:
+        return "<0.1 %"
+    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.1f} %"
+
+
+def totals_text(report: Report) -> str:
+    """Outstanding memory by kind; kinds of which nothing is left are left out."""
+    allocated = report.sums.allocated_bytes
+    if not allocated:
+        return "nothing: no allocation was seen during the trace"
+    heap, mapped, brk = (report.sums.by_kind[kind] for kind in Kind)
+    parts = []
+    if heap.outstanding_bytes:
+        parts.append(f"heap {format_bytes(heap.outstanding_bytes)} in {count(heap.outstanding_count, 'block')}")
+    if mapped.outstanding_bytes:
+        resident = f"{format_bytes(mapped.resident_bytes)} of it in memory"
+        parts.append(f"mapped {format_bytes(mapped.outstanding_bytes)} ({resident})")
+    if brk.outstanding_bytes:
+        parts.append(f"brk {format_bytes(brk.outstanding_bytes)}")
+    if report.sums.jvm.outstanding_bytes:
+        parts.append(f"{format_bytes(report.sums.jvm.outstanding_bytes)} of all this is the JVM's own")
+    whole = format_bytes(report.sums.outstanding_bytes)
+    return f"{whole} of {format_bytes(allocated)} allocated since the start" + (
+        f": {'; '.join(parts)}" if parts else ""
+    )
+
+
+def labelled(label: str, text: str, width: int, style: str = "") -> Iterator[Styled]:
+    """A text behind its label, wrapped below itself."""
+    yield from wrapped(f"{label:<{LABEL_WIDTH}}{text}", " " * LABEL_WIDTH, width, style)
+
+
+def wrapped(text: str, indent: str, width: int, style: str = "") -> Iterator[Styled]:
+    """A text as lines; names are never cut."""
+    lines = textwrap.wrap(
+        text,
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+        replace_whitespace=False,
+    )
+    return ((line, style) for line in lines)
+
+
+def sentence(gap: Gap) -> str:
+    """A gap with its remedy."""
+    return f"{gap.text} ({gap.remedy})" if gap.remedy else gap.text
+
+
+def count(n: int, noun: str) -> str:
+    """A number and its noun."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def cut(lines: Sequence[Styled], most: int) -> list[Styled]:
+    """The lines, with a note for those beyond the most that fit."""
+    if len(lines) <= most:
+        return list(lines)
+    return [*lines[: most - 1], (f"... {len(lines) - most + 1} more lines: --all", "dim")]
