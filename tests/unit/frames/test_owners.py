@@ -13,7 +13,9 @@ from nativeleak.runtimes.hotspot.spec import HOTSPOT
 
 C = "libc.so.6"
 MADE_UP = RuntimeFrames(
-    "libmadeup.so", ("mu_request",), purposes=(("code", re.compile(r"^mu_jit")), ("heap", re.compile(r"^mu_")))
+    "libmadeup.so",
+    requests=(("text", re.compile(r"mu_request\w*$")),),
+    purposes=(("code", re.compile(r"mu_jit")), ("heap", re.compile(r"mu_"))),
 )
 TABLES = (HOTSPOT.frames, MADE_UP)
 
@@ -53,10 +55,11 @@ def test_owner_of_stack_of_a_new_threads_stack_is_the_program():
     [
         (f"mmap@{C} os::reserve_memory@libjvm.so start_thread@{C}", Owner.RUNTIME),
         (f"malloc@{C} os::malloc@libjvm.so Unsafe_AllocateMemory0@libjvm.so", Owner.PROGRAM),
-        (f"malloc@{C} mu_grow@libmadeup.so main@app", Owner.RUNTIME),
+        (f"malloc@{C} mu_grow@libmadeup.so start_thread@{C}", Owner.RUNTIME),
+        (f"malloc@{C} mu_grow@libmadeup.so", Owner.RUNTIME),
+        (f"malloc@{C} mu_grow@libmadeup.so main@app", Owner.PROGRAM),
         (f"malloc@{C} mu_request_bytes@libmadeup.so mu_run@libmadeup.so", Owner.PROGRAM),
         (f"malloc@{C} work@app mu_run@libmadeup.so", Owner.PROGRAM),
-        (f"malloc@{C} mu_grow@libmadeup.so Unsafe_AllocateMemory0@libjvm.so", Owner.RUNTIME),
     ],
 )
 def test_owner_of_stack_is_the_runtime_for_what_its_library_asks_unasked(stack, owner):
@@ -66,11 +69,12 @@ def test_owner_of_stack_is_the_runtime_for_what_its_library_asks_unasked(stack, 
 @pytest.mark.parametrize(
     ("stack", "purpose"),
     [
-        (f"malloc@{C} mu_grow@libmadeup.so mu_jit@libmadeup.so", "code"),
+        (f"malloc@{C} mu_jit@libmadeup.so mu_grow@libmadeup.so", "code"),
+        (f"malloc@{C} mu_grow@libmadeup.so mu_jit@libmadeup.so", "heap"),
         (f"malloc@{C} mu_grow@libmadeup.so", "heap"),
         (f"mmap@{C} CodeHeap::expand@libjvm.so", "code cache"),
         (f"mmap@{C} other@libjvm.so", "other"),
     ],
 )
-def test_purpose_of_stack_is_the_first_of_its_runtimes_table(stack, purpose):
+def test_purpose_of_stack_is_that_of_the_nearest_function(stack, purpose):
     assert purpose_of_stack(frames(stack), TABLES) == purpose

@@ -69,7 +69,12 @@ SPEC = RuntimeSpec(
     read_version=lambda _pid, _maps: "1009",
     open=MadeUp,
     words=RuntimeWords("made-up machine", "Madeup", "all of them"),
-    frames=RuntimeFrames(LIBRARY, ("mu_request",), r"mu_alloc\w*", (("code", re.compile(r"^mu_jit")),)),
+    frames=RuntimeFrames(
+        LIBRARY,
+        requests=(("text", re.compile(r"mu_request\w*$")),),
+        allocators=r"mu_alloc\w*",
+        purposes=(("code", re.compile(r"mu_jit")),),
+    ),
     memory=RuntimeMemory("made-up structures"),
     config_map="madeups",
     config_bytes=len(CONFIG),

@@ -1,60 +1,192 @@
-"""Finds in a stack the frame that tells a person most: the first one above allocator functions and their wrappers."""
+"""Finds in a stack the frame that tells a person most: the program's first above allocators, wrappers and libraries.
+
+Scope: one stack at a time, by names. Where callers fan out above the frame found is for the analysis to see.
+"""
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from nativeleak.frames.display import JAVA, bare
+from nativeleak.frames.kinds import kind_of
+from nativeleak.frames.libraries import BUILT_IN, Libraries
+from nativeleak.frames.library_table import Interpreter
+from nativeleak.frames.pools import Pool, pool_of
+from nativeleak.frames.roles import Role, is_own, is_passing, role
 from nativeleak.frames.tables import RuntimeFrames
+from nativeleak.frames.words import is_constructor, is_helper, is_wrapper
 from nativeleak.model import Frame, FrameKind
 
-_ALLOCATORS: Final = r"""
-    (?:__libc_|__GI_|__|_int_|je_|tc_|mi_|do_|x|g_|av_|OPENSSL_|CRYPTO_)?
-        (?:malloc|calloc|realloc|reallocarray|memalign|aligned_alloc|posix_memalign|valloc|pvalloc|strn?dup|zalloc
-          |m(?:un)?map(?:64)?|mremap|s?brk|shm(?:at|dt)|syscall|malloc0|try_malloc)(?:_n|_usable)?(?:@.*)?
-    | (?:.*::)?operator\ new(?:\[\])?(?:\(.*)?
-    | sysmalloc(?:_mmap)? | arena_get2 | new_heap | grow_heap | _mid_memalign | tcache_init | fallback_impl.*
-    | (?:_rjem_|je_|tcmalloc::|tc_|scalable_|(?:\w+_)?mi_)\S+
-    | (?:de|in)flateInit\w* | zcalloc
-    | std::(?:__cxx11::)?(?:allocator|allocator_traits|__new_allocator|_Vector_base|basic_string<.*>::_M_create)\b.*
-    | __gnu_cxx::.*allocator.* | std::.*::_M_(?:allocate|realloc)\w*.*
-    | __rust_(?:alloc|realloc|alloc_zeroed) | __r[dg]l_\w+ | alloc::(?:alloc|raw_vec)::.* | hashbrown::raw::.*
-    | _?Py(?:Mem|Object)_\w*(?:Malloc|Calloc|Realloc) | _PyMem_\w+ | apr_p[c]?alloc | ngx_(?:p[nc]?|c)?alloc
+_NAMELESS: Final = FrameKind.UNRESOLVED
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """What to say of a stack: "X, for Y".
+
+    Attributes:
+        index: The frame that allocates on the program's behalf.
+        for_index: The first frame for which it does so and which the program's owner can change; None where it is the
+            same, or where none is seen.
+        what: Kind of memory, None where no name tells.
+        pool: A known pool took a chunk here: the frame only filled it.
+        note: What the stack does not show, and which tool does; None where nothing is missing.
     """
-"""Functions of native code; those of runtimes are in their tables."""
-_OPAQUE: Final = (FrameKind.UNRESOLVED, FrameKind.STUB, FrameKind.KERNEL)
+
+    index: int
+    for_index: int | None = None
+    what: str | None = None
+    pool: Pool | None = None
+    note: str | None = None
 
 
-@functools.lru_cache(maxsize=4)
-def _pattern(runtimes: tuple[RuntimeFrames, ...]) -> re.Pattern[str]:
-    parts = [_ALLOCATORS, *(runtime.allocators for runtime in runtimes if runtime.allocators)]
-    return re.compile(" | ".join(parts), re.VERBOSE)
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def is_allocator(function: str, runtimes: tuple[RuntimeFrames, ...]) -> bool:
-    """Whether a function only passes on a request for memory, or its return.
-
-    Args:
-        function: Its name.
-        runtimes: All that are known.
-    """
-    return _pattern(runtimes).fullmatch(function) is not None
-
-
-def headline_frame(frames: Sequence[Frame], runtimes: tuple[RuntimeFrames, ...]) -> Frame | None:
-    """The first frame above the allocator's that has a name; where none has, the last one below; None without any.
+def headline(
+    frames: Sequence[Frame], runtimes: tuple[RuntimeFrames, ...], libraries: Libraries = BUILT_IN
+) -> Headline | None:
+    """What to say of a stack; None of an empty one.
 
     Args:
         frames: Leaf first.
         runtimes: All that are known.
+        libraries: The table, and what the user added.
     """
-    last = None
-    for frame in frames:
-        if frame.kind not in _OPAQUE:
-            if not is_allocator(frame.function, runtimes):
-                return frame
-            last = frame
-    return last or next(iter(frames), None)
+    if not frames:
+        return None
+    roles = [role(frame, runtimes, libraries) for frame in frames]
+    index = _index(frames, roles, libraries)
+    end = index if roles[index] in (Role.PROGRAM, Role.UNNAMED) else index + 1
+    return Headline(
+        index,
+        _for_index(frames, roles, index),
+        kind_of(frames[: max(end, 1)], tuple(each.kinds for each in runtimes)),
+        pool_of(frames, max(end, 1)),
+        _note(frames, roles, libraries),
+    )
+
+
+def headline_frame(
+    frames: Sequence[Frame], runtimes: tuple[RuntimeFrames, ...], libraries: Libraries = BUILT_IN
+) -> Frame | None:
+    """The frame of ``headline``; None of an empty stack."""
+    found = headline(frames, runtimes, libraries)
+    return None if found is None else frames[found.index]
+
+
+def _index(frames: Sequence[Frame], roles: Sequence[Role], libraries: Libraries) -> int:
+    """The program's first function; else its helpers, then what is nearest to it of the libraries."""
+    own = [
+        i
+        for i, (frame, each) in enumerate(zip(frames, roles, strict=True))
+        if each in (Role.PROGRAM, Role.UNNAMED) or (each is not Role.RUNTIME and _is_own_name(frame, libraries))
+    ]
+    for wanted in (_is_function, _is_loose_helper, _passes):
+        found = next((i for i in own if wanted(frames[i], roles[i])), None)
+        if found is not None:
+            return _native_method(frames, roles, found)
+    libraries_found = [i for i, each in enumerate(roles) if each is Role.LIBRARY and frames[i].kind is not _NAMELESS]
+    telling = [i for i in libraries_found if not is_helper(frames[i].function) and not is_passing(frames[i])]
+    further = [i for i in telling if not _is_base(frames[i], libraries)]
+    runtime = [i for i, each in enumerate(roles) if each is Role.RUNTIME and frames[i].kind is not _NAMELESS]
+    nameless = [i for i, each in enumerate(roles) if each is Role.UNNAMED]
+    for group in (further, telling, runtime, libraries_found, nameless):
+        if group:
+            return group[0]
+    named = [i for i, each in enumerate(roles) if each is Role.ALLOCATOR and frames[i].kind is not _NAMELESS]
+    return named[-1] if named else 0
+
+
+def _is_function(frame: Frame, frame_role: Role) -> bool:
+    if frame_role is Role.UNNAMED:
+        return frame.module is not None
+    return frame_role is Role.PROGRAM
+
+
+def _is_loose_helper(frame: Frame, frame_role: Role) -> bool:
+    return frame_role is Role.ALLOCATOR and not is_wrapper(frame.function)
+
+
+def _passes(frame: Frame, frame_role: Role) -> bool:
+    return frame_role is Role.PASSTHROUGH or _is_helper_of(frame, frame_role)
+
+
+def _is_helper_of(frame: Frame, frame_role: Role) -> bool:
+    return frame_role is Role.ALLOCATOR and frame.kind is not _NAMELESS
+
+
+def _is_own_name(frame: Frame, libraries: Libraries) -> bool:
+    return frame.kind is not _NAMELESS and is_own(frame, libraries)
+
+
+def _native_method(frames: Sequence[Frame], roles: Sequence[Role], index: int) -> int:
+    """A native method instead of its nameless code: the Java name is the one that people know."""
+    if roles[index] is not Role.UNNAMED:
+        return index
+    above = next((i for i in range(index, len(frames)) if roles[i] is not Role.UNNAMED), None)
+    if above is not None and frames[above].kind in JAVA and roles[above] is Role.PROGRAM:
+        return above
+    return index
+
+
+def _is_base(frame: Frame, libraries: Libraries) -> bool:
+    row = libraries.find(frame)
+    return row is not None and row.is_base
+
+
+def _scope(frame: Frame) -> str:
+    """What a method belongs to; empty of a function."""
+    if frame.kind in JAVA:
+        return frame.function.rpartition(".")[0]
+    return bare(frame.function).rpartition("::")[0]
+
+
+def _for_index(frames: Sequence[Frame], roles: Sequence[Role], index: int) -> int | None:
+    """The caller that says more, where the frame found is nameless, foreign, or makes objects for others."""
+    head = frames[index]
+    program = [i for i in range(index + 1, len(frames)) if roles[i] is Role.PROGRAM]
+    scope = _scope(head)
+    others = [i for i in program if not scope or _scope(frames[i]) != scope]
+    if roles[index] is Role.UNNAMED:
+        return next(iter(program), None)
+    if roles[index] is not Role.PROGRAM:
+        return None
+    if head.kind in JAVA:
+        makes = is_constructor(head.function) or _is_native_method(frames, roles, index)
+        return next(iter(others), None) if makes else None
+    java = next((i for i in program if frames[i].kind in JAVA), None)
+    if java is not None:
+        return java
+    if is_constructor(head.function):
+        return next((i for i in others if not is_constructor(frames[i].function)), None)
+    if _is_shared(head):
+        return next((i for i in program if not _is_shared(frames[i])), None)
+    return None
+
+
+def _is_native_method(frames: Sequence[Frame], roles: Sequence[Role], index: int) -> bool:
+    """Whether the code right below a Java frame is a native method's of the program: named for JNI, or nameless."""
+    if not index:
+        return False
+    below = frames[index - 1]
+    return below.function.startswith("Java_") or (roles[index - 1] is Role.UNNAMED and below.module is not None)
+
+
+def _is_shared(frame: Frame) -> bool:
+    return frame.module is not None and ".so" in frame.module
+
+
+_NO_NAMES: Final = "called from {0} code, whose functions are not shown: {1} names them"
+
+
+def _note(frames: Sequence[Frame], roles: Sequence[Role], libraries: Libraries) -> str | None:
+    interpreter: Interpreter | None = None
+    for frame, each in zip(frames, roles, strict=True):
+        if each is not Role.PASSTHROUGH and each is not Role.LIBRARY:
+            if frame.module is None and each is Role.PROGRAM:
+                return None
+            continue
+        row = libraries.find(frame)
+        if row is not None and row.interpreter is not None:
+            interpreter = row.interpreter
+    return None if interpreter is None else _NO_NAMES.format(interpreter.language, interpreter.tool)

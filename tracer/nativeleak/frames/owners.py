@@ -6,23 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from nativeleak.frames.display import bare
+from nativeleak.frames.roles import THREAD_ROOTS, is_allocator
 from nativeleak.frames.tables import RuntimeFrames
 from nativeleak.model import Frame, Owner
 
 _C_LIBRARY: Final = ("libc.", "libc-", "ld-", "libpthread")
 """Beginnings of the names of its files."""
-THREAD_ROOTS: Final = frozenset(
-    {
-        "_start",
-        "__libc_start_main",
-        "__libc_start_call_main",
-        "start_thread",
-        "clone",
-        "clone3",
-        "__clone",
-        "thread_start",
-    }
-)
 _THREADS: Final = re.compile(
     r"^_*(start_thread|thread_start|clone3?|unmapself|free_stacks|(nptl|pthread)_\w+)(\.\w+)*$"
 )
@@ -50,38 +40,85 @@ def unmapper_of_stack(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]
 def owner_of_stack(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]) -> Owner:
     """On whose behalf memory was taken.
 
-    A runtime's own memory is what its library asked for without the program's asking: the library called the C
-    library, and none of its functions there serves a request of the program.
+    A runtime's own memory is what its library asked for without the program's asking: its threads did, or a chore of
+    its own, whoever's call made it begin. Where the program's code called the library, the program asked.
 
     Args:
         frames: Leaf first.
         runtimes: All that are known.
     """
-    runtime: RuntimeFrames | None = None
-    for frame in frames:
-        module = frame.module
-        if runtime is None:
-            if module is not None and module.startswith(_C_LIBRARY):
-                continue
-            runtime = next((each for each in runtimes if each.library == module), None)
-        if runtime is None or module != runtime.library:
-            break
-        if frame.function.startswith(runtime.requests):
-            return Owner.PROGRAM
-    return Owner.RUNTIME if runtime is not None else Owner.PROGRAM
+    runtime, inside, outside = _parts(frames, runtimes)
+    if runtime is None:
+        return Owner.PROGRAM
+    names = [bare(frame.function) for frame in inside]
+    if any(pattern.match(name) for _, pattern in runtime.requests for name in names if _DIRECT.match(name)):
+        return Owner.PROGRAM
+    if runtime.chores is not None and any(map(runtime.chores.match, names)):
+        return Owner.RUNTIME
+    return Owner.PROGRAM if _is_callers(outside, runtime) else Owner.RUNTIME
+
+
+_DIRECT: Final = re.compile(r"(?!.*::)")
+"""Functions that only the program's code calls; a method of a class of the library serves the library as well."""
+
+
+def _parts(
+    frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]
+) -> tuple[RuntimeFrames | None, Sequence[Frame], Sequence[Frame]]:
+    """The runtime whose library called the C library, its frames there, and those that called it."""
+    start = next((i for i, frame in enumerate(frames) if not _is_c_library(frame)), len(frames))
+    module = frames[start].module if start < len(frames) else None
+    runtime = next((each for each in runtimes if each.library == module), None)
+    if runtime is None:
+        return None, (), frames
+    end = next((i for i in range(start, len(frames)) if frames[i].module != module), len(frames))
+    return runtime, frames[start:end], frames[end:]
+
+
+def _is_c_library(frame: Frame) -> bool:
+    return frame.module is not None and frame.module.startswith(_C_LIBRARY)
+
+
+def _is_callers(outside: Sequence[Frame], runtime: RuntimeFrames) -> bool:
+    """Whether the code that called a runtime's library is the program's: no start of a thread, and no launcher."""
+    if not outside:
+        return False
+    first = outside[0]
+    if _is_c_library(first) or first.function in THREAD_ROOTS:
+        return False
+    return first.module is None or not first.module.startswith(runtime.launchers)
+
+
+def request_of_stack(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]) -> str | None:
+    """What the program asked a runtime for: ``JNI string``; None where it asked for nothing that is known.
+
+    Args:
+        frames: Leaf first, of a site that the program owns.
+        runtimes: All that are known.
+    """
+    runtime, inside, _ = _parts(frames, runtimes)
+    if runtime is None:
+        return None
+    names = [bare(frame.function) for frame in inside]
+    return next((kind for kind, pattern in runtime.requests if any(map(pattern.match, names))), None)
 
 
 def purpose_of_stack(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]) -> str:
-    """What a runtime uses the memory of a stack for.
-
-    The first purpose, in the order of its table, that any function on the stack shows.
+    """What a runtime uses the memory of a stack for: the nearest function that shows a purpose decides.
 
     Args:
         frames: Leaf first, of a site that the runtime owns.
         runtimes: All that are known.
     """
-    functions = [frame.function for frame in frames]
-    for purpose, pattern in (each for runtime in runtimes for each in runtime.purposes):
-        if any(pattern.search(function) for function in functions):
-            return purpose
+    tables = tuple(runtimes)
+    for frame in frames:
+        name = bare(frame.function)
+        passes = is_allocator(frame.function, tables)
+        for purpose, pattern in (each for runtime in runtimes for each in runtime.purposes):
+            if pattern.match(name) and (not passes or purpose in _BELOW):
+                return purpose
     return "other"
+
+
+_BELOW: Final = frozenset({"Java heap", "thread stacks"})
+"""Purposes that functions below the allocators' show."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+Kinds = tuple[tuple[str, re.Pattern[str]], ...]
+"""Kind of memory, and the whole names of functions that show it."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RuntimeFrames:
@@ -12,15 +15,23 @@ class RuntimeFrames:
 
     Attributes:
         library: File name of the runtime's own library.
-        requests: Beginnings of the names of its functions by which the program asks for memory: what they allocate
-            belongs to the program.
+        launchers: Beginnings of the file names of libraries that only start it.
+        requests: What the program asks the runtime for, and the functions of its library that serve the request: what
+            they allocate belongs to the program, also where no frame of the program is on the stack. The first match
+            counts.
+        chores: Functions of its library that work for the runtime itself, whoever's call made it begin.
         allocators: Matches the whole name of a function that only passes a request for memory on; in the runtime and
             in the class library. A verbose regular expression.
-        purposes: What the runtime uses its own native memory for, and the functions that show it; the first match
-            counts.
+        passing: Matches the whole name of a function that everything passes through.
+        kinds: Kinds of memory that functions of the runtime and its class library show.
+        purposes: What the runtime uses its own native memory for, and the functions that show it.
     """
 
     library: str
-    requests: tuple[str, ...] = ()
+    launchers: tuple[str, ...] = ()
+    requests: Kinds = ()
+    chores: re.Pattern[str] | None = None
     allocators: str = ""
-    purposes: tuple[tuple[str, re.Pattern[str]], ...] = ()
+    passing: re.Pattern[str] | None = None
+    kinds: Kinds = ()
+    purposes: Kinds = ()

@@ -5,16 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from nativeleak.frames import headline, owners
+from nativeleak.frames import headline, owners, roles
+from nativeleak.frames.headline import Headline
+from nativeleak.frames.libraries import BUILT_IN, Libraries
+from nativeleak.frames.roles import Role
 from nativeleak.model import Frame, Owner
 from nativeleak.runtimes.registry import RUNTIMES
 
 _TABLES: Final = tuple(spec.frames for spec in RUNTIMES)
 
 
-def headline_frame(frames: Sequence[Frame]) -> Frame | None:
+def headline_of_stack(frames: Sequence[Frame], libraries: Libraries = BUILT_IN) -> Headline | None:
+    """See ``headline.headline``."""
+    return headline.headline(frames, _TABLES, libraries)
+
+
+def headline_frame(frames: Sequence[Frame], libraries: Libraries = BUILT_IN) -> Frame | None:
     """See ``headline.headline_frame``."""
-    return headline.headline_frame(frames, _TABLES)
+    return headline.headline_frame(frames, _TABLES, libraries)
+
+
+def role_of_frame(frame: Frame, libraries: Libraries = BUILT_IN) -> Role:
+    """See ``roles.role``."""
+    return roles.role(frame, _TABLES, libraries)
+
+
+def request_of_stack(frames: Sequence[Frame]) -> str | None:
+    """See ``owners.request_of_stack``."""
+    return owners.request_of_stack(frames, _TABLES)
 
 
 def owner_of_stack(frames: Sequence[Frame]) -> Owner:

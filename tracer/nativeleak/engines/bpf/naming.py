@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.raw import RawStack
 from nativeleak.engines.bpf.targets import TargetState
-from nativeleak.frames.owners import THREAD_ROOTS
+from nativeleak.frames.roles import THREAD_ROOTS
 from nativeleak.ledger.heap import SiteLabel
 from nativeleak.model import Frame, FrameKind, FrameSource, Owner, Stack
 from nativeleak.runtimes.frames import owner_of_stack, unmapper_of_stack

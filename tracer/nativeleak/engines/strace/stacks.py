@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from nativeleak.digest import blake2b
-from nativeleak.frames.owners import THREAD_ROOTS
+from nativeleak.frames.roles import THREAD_ROOTS
 from nativeleak.model import Frame, FrameKind, FrameSource, Stack
 from nativeleak.process.procfs import MapEntry
 from nativeleak.symbols.demangle import demangle, printable
