@@ -298,7 +298,7 @@ class _Search:
         oldest = rows["oldest_s"].max()
         return Finding(
             name=str(first["purpose"]) if of_runtime else part.step.name if part.step else "[stack lost]",
-            called_by=part.called_by,
+            called_by=part.called_by or self._caller(rows),
             step=None if of_runtime else part.step,
             kind="jvm" if of_runtime else _kind(part.step, head, is_map),
             what=None if of_runtime else head.what,
@@ -322,6 +322,14 @@ class _Search:
             stack_keys=tuple(dict.fromkeys(int(key) for key in rows["stack_key"])),
             positions=tuple(part.positions.tolist()),
         )
+
+    def _caller(self, rows: pd.DataFrame) -> str | None:
+        """The function for which the heads of all these paths allocate; None where they differ."""
+        found = set()
+        for path_id in set(rows["path_id"].tolist()):
+            caller = self._paths.head(path_id).caller
+            found.add(None if caller is None else self._paths.steps[self._paths.path(path_id)[caller]].name)
+        return found.pop() if len(found) == 1 else None
 
     def _telling(self, path_id: int, part: _Part, most: int = 6) -> tuple[Step, ...]:
         """The frames from the one that allocates outwards, without those that everything passes through."""
