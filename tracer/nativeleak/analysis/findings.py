@@ -24,7 +24,7 @@ from nativeleak.analysis.select import pool_of
 from nativeleak.analysis.tree import Key, Node, Tree
 from nativeleak.model import FrameKind, Kind, Owner
 from nativeleak.recording import Recording
-from nativeleak.runtimes.frames import purpose_of_stack
+from nativeleak.runtimes.frames import owner_of_stack, purpose_of_stack
 
 _LEAST_HELD_SHARE: Final = 0.005
 _LEAST_ALLOCATED_SHARE: Final = 0.02
@@ -35,7 +35,11 @@ _MAX_FINDINGS: Final = 60
 _MIN_EXPECTED: Final = 6.0
 _CLEAN_SHARE: Final = 0.25
 _HOLDING_SHARE: Final = 0.20
+_NO_FRAME: Final = "many small call paths"
 _MAX_APART: Final = 4
+_MEETING_SHARE: Final = 0.90
+_MIN_GATHERED: Final = 8
+_LARGEST_GATHERED: Final = 0.30
 _APART_SHARE: Final = 0.10
 _APART_SIZES: Final = 1.2
 
@@ -51,6 +55,8 @@ class Finding:
         kind: ``java``, ``native``, ``mapping``, ``threads``, ``jvm`` or ``pool``.
         what: Kind of memory in words; None where nothing is known.
         pool: Name of the pool inside; None without one.
+        switch: How to see past the pool; empty where nothing does.
+        note: What its stacks do not show, and which tool does; None where nothing is missing.
         threads: Name of the thread, or the pattern of most of them.
         slots: Targets.
         n_stacks: Distinct machine stacks.
@@ -70,6 +76,8 @@ class Finding:
     kind: str
     what: str | None
     pool: str | None
+    switch: str
+    note: str | None
     threads: str
     n_threads: int
     slots: tuple[int, ...]
@@ -124,7 +132,7 @@ def find(recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) ->
     if table.empty:
         return Findings()
     search = _Search(recording, table, paths, span)
-    parts = _merged(search.parts())
+    parts = search.gathered(_merged(search.parts()))
     parts.sort(key=lambda part: -search.weight(part))
     del parts[_MAX_FINDINGS:]
     return search.count(parts)
@@ -146,6 +154,7 @@ class _Search:
     def __init__(self, recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) -> None:
         self._recording, self._table, self._paths, self._span = recording, table, paths, span
         self._classes: dict[tuple[str, str, int, str], int] = {}
+        self._of_runtime: set[int] = set()
         held = table["outstanding_bytes"].to_numpy(dtype=np.float64)
         allocated = table["allocated_bytes"].to_numpy(dtype=np.float64)
         least = max(1.0, _LEAST_HELD_SHARE * held.sum()), max(1.0, _LEAST_ALLOCATED_SHARE * allocated.sum())
@@ -155,6 +164,7 @@ class _Search:
         tree = self._tree
         self._curves = read_curves(recording, [tree.ranges()], span, courses=True)[0]
         self._growths = measure(self._curves)
+        self._node_of = {(int(tree.positions(node)[0]), node.stop - node.first): node for node in reversed(tree.nodes)}
         columns = ["allocated_count", "allocated_bytes", "freed_count"]
         whole = np.zeros((len(recording.sites), len(columns)))
         whole[table.index.to_numpy()] = table[columns].to_numpy(dtype=np.float64)
@@ -167,6 +177,8 @@ class _Search:
         rows = zip(table["kind"], table["owner"], table["slot"], table["path_id"], table["purpose"], strict=True)
         for kind, owner, slot, path_id, purpose in rows:
             class_id = self._classes.setdefault((kind, owner, slot, purpose), len(self._classes))
+            if purpose:
+                self._of_runtime.add(class_id)
             key = known.get((class_id, path_id))
             if key is None:
                 key = known[class_id, path_id] = (class_id, *(() if purpose else self._outwards(path_id)))
@@ -183,10 +195,61 @@ class _Search:
 
     def parts(self) -> Iterable[_Part]:
         for root in self._tree.roots:
-            if not root.children:
-                yield _Part(self._tree.positions(root), self._tree.prefix(root), None, None)
+            key = self._tree.prefix(root)
+            if key[0] in self._of_runtime:
+                yield _Part(self._tree.positions(root), key, None, None)
+                continue
+            rest = np.setdiff1d(self._tree.positions(root), self._covered(root))
+            if len(rest):
+                yield _Part(rest, key, None, self._meeting(rest))
             for head in root.children:
                 yield from self._resolve(head, self._step_of(head), None)
+
+    def _covered(self, root: Node) -> Ints:
+        """The sites of a root's children."""
+        parts = [self._tree.positions(child) for child in root.children]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+    def _meeting(self, positions: Ints) -> Step | None:
+        """The frame nearest to the heads that nearly all of these sites' bytes go through; None if there is none."""
+        weights: Counter[int] = Counter()
+        distances: Counter[int] = Counter()
+        nearest: dict[int, Step] = {}
+        rows = self._table.loc[positions].groupby("path_id")["outstanding_bytes"].sum()
+        whole = 0
+        for path_id, n_bytes in rows.items():
+            whole += int(n_bytes)
+            seen: set[int] = set()
+            for distance, number in enumerate(
+                self._paths.path(int(str(path_id)))[self._paths.head(int(str(path_id))).index :]
+            ):
+                step = self._paths.steps[number]
+                if step.function_id not in seen and not step.is_passed_through:
+                    seen.add(step.function_id)
+                    weights[step.function_id] += int(n_bytes)
+                    distances[step.function_id] += distance * int(n_bytes)
+                    nearest.setdefault(step.function_id, step)
+        meeting = [number for number, n_bytes in weights.items() if n_bytes >= _MEETING_SHARE * whole > 0]
+        return nearest[min(meeting, key=lambda number: distances[number])] if meeting else None
+
+    def gathered(self, parts: Sequence[_Part]) -> list[_Part]:
+        """The parts; many small ones that grow and meet in one frame further out are one."""
+        n_blocks = self._table["outstanding_bytes"]
+        growing = [part for part in parts if part.step and n_blocks[part.positions].sum() > 0 and self._grows(part)]
+        if len(growing) < _MIN_GATHERED:
+            return list(parts)
+        together = np.concatenate([part.positions for part in growing])
+        largest = max(self.weight(part) for part in growing)
+        step = self._meeting(together)
+        if step is None or largest > _LARGEST_GATHERED * sum(self.weight(part) for part in growing):
+            return list(parts)
+        return [*(part for part in parts if part not in growing), _Part(together, growing[0].depth_key, None, step)]
+
+    def _grows(self, part: _Part) -> bool:
+        node = self._node_of.get((int(part.positions[0]), len(part.positions)))
+        return (
+            node is not None and self._slope(node) > 0 and self._made[node.number, 2] < self._made[node.number, 0] / 2
+        )
 
     def weight(self, part: _Part) -> float:
         rows = [self._row_of[position] for position in part.positions.tolist()]
@@ -295,14 +358,20 @@ class _Search:
         threads = sorted(set(rows["thread"]))
         path_id = int(first["path_id"])
         head = self._paths.head(path_id)
+        called_by = part.called_by
+        if called_by is None and head.caller is not None and part.step is not None:
+            caller = self._paths.steps[self._paths.path(path_id)[head.caller]]
+            called_by = caller.name if caller is not part.step else None
         oldest = rows["oldest_s"].max()
         return Finding(
-            name=str(first["purpose"]) if of_runtime else part.step.name if part.step else "[stack lost]",
-            called_by=part.called_by or self._caller(rows),
+            name=str(first["purpose"]) if of_runtime else part.step.name if part.step else _NO_FRAME,
+            called_by=None if of_runtime else called_by,
             step=None if of_runtime else part.step,
             kind="jvm" if of_runtime else _kind(part.step, head, is_map),
             what=None if of_runtime else head.what,
             pool=head.pool,
+            switch=head.switch,
+            note=head.note,
             threads=threads[0] if len(threads) == 1 else pools.most_common(1)[0][0] if len(pools) == 1 else "*",
             n_threads=int(rows["thread_uid"].nunique()),
             slots=tuple(sorted(set(rows["slot"].tolist()))),
@@ -323,26 +392,20 @@ class _Search:
             positions=tuple(part.positions.tolist()),
         )
 
-    def _caller(self, rows: pd.DataFrame) -> str | None:
-        """The function for which the heads of all these paths allocate; None where they differ."""
-        found = set()
-        for path_id in set(rows["path_id"].tolist()):
-            caller = self._paths.head(path_id).caller
-            found.add(None if caller is None else self._paths.steps[self._paths.path(path_id)[caller]].name)
-        return found.pop() if len(found) == 1 else None
-
     def _telling(self, path_id: int, part: _Part, most: int = 6) -> tuple[Step, ...]:
         """The frames from the one that allocates outwards, without those that everything passes through."""
         path, head = self._paths.path(path_id), self._paths.head(path_id)
         steps = [self._paths.steps[step] for step in path]
         if part.step is None:
             return tuple(steps[:most])
-        shown = [steps[head.inner]] if head.inner < head.index else []
-        for step in steps[head.index :]:
-            if shown and step.is_passed_through:
+        shown = [steps[head.index - 1]] if head.index else []
+        named = next((i for i, step in enumerate(steps) if i >= head.index and step is part.step), head.index)
+        for i, step in enumerate(steps[head.index :], head.index):
+            if i > named and (step.is_passed_through or len(shown) >= most):
                 break
-            shown.append(step)
-        return tuple(shown[:most])
+            if len(shown) < most - 1 or i == named:
+                shown.append(step)
+        return tuple(shown)
 
 
 def _kind(step: Step | None, head: Head, is_map: bool) -> str:
@@ -362,17 +425,31 @@ def _is_suspect(finding: Finding) -> bool:
 
 
 def add_paths(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
-    """The table with the columns path_id and purpose: what the runtime uses the memory for, empty for the program's."""
+    """The table with the columns path_id and purpose, and owners as the names of the frames tell them today.
+
+    The purpose is what a runtime uses its memory for; it is empty for the program's memory.
+    """
     keys = [int(key) for key in table["stack_key"]]
     paths.load(set(keys))
     ids = [paths.path_id(key) for key in keys]
-    purposes: dict[int, str] = {}
-    column = []
+    known: dict[tuple[int, str], tuple[str, str]] = {}
+    rows = []
     for path_id, owner in zip(ids, table["owner"], strict=True):
-        if owner != Owner.RUNTIME.value:
-            column.append("")
-            continue
-        if path_id not in purposes:
-            purposes[path_id] = purpose_of_stack([paths.steps[step].frame for step in paths.path(path_id)])
-        column.append(purposes[path_id])
-    return table.assign(path_id=ids, purpose=pd.Series(column, index=table.index, dtype=object))
+        told = known.get((path_id, owner))
+        if told is None:
+            told = known[path_id, owner] = _owner_and_purpose(paths, path_id, owner)
+        rows.append(told)
+    return table.assign(
+        path_id=pd.Series(ids, index=table.index, dtype="int64"),
+        owner=pd.Series([owner for owner, _ in rows], index=table.index, dtype=object),
+        purpose=pd.Series([purpose for _, purpose in rows], index=table.index, dtype=object),
+    )
+
+
+def _owner_and_purpose(paths: Paths, path_id: int, owner: str) -> tuple[str, str]:
+    path = paths.path(path_id)
+    if not any(paths.steps[step].in_runtime for step in path[:_MAX_FRAMES]):
+        return owner, "other" if owner == Owner.RUNTIME.value else ""
+    frames = [paths.steps[step].frame for step in path]
+    owner = owner_of_stack(frames).value
+    return owner, purpose_of_stack(frames) if owner == Owner.RUNTIME.value else ""

@@ -5,30 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nativeleak.frames.display import display_name
+from nativeleak.frames.display import JAVA, display_name
 from nativeleak.frames.roles import Role
-from nativeleak.model import Frame
-from nativeleak.runtimes.frames import headline_of_stack, role_of_frame
+from nativeleak.model import Frame, FrameKind
+from nativeleak.runtimes.frames import RUNTIME_LIBRARIES, headline_of_stack, role_of_frame
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The frame that heads a stack: its index, leaf first; ``inner``: the frame that allocates on its behalf.
+    """What a stack says in one line.
 
     Attributes:
-        caller: Index of the frame for which it allocates; None where it says enough itself.
+        index: The frame that heads it, leaf first; 0 of an empty stack.
+        caller: Index of the first frame for which it allocates and which the program's owner can change; None where the
+            head is that frame.
+        what: Kind of memory; None where no name tells.
+        pool: Name of a known pool that took a chunk here; None without one.
+        switch: How to see past this pool; empty where nothing does.
+        note: What the stack does not show, and which tool does; None where nothing is missing.
     """
 
     index: int
-    inner: int
+    caller: int | None = None
     what: str | None = None
     pool: str | None = None
-    caller: int | None = None
+    switch: str = ""
+    note: str | None = None
 
 
 def shown_name(frame: Frame) -> str:
     """The name of a frame's function as a reader sees it."""
-    return display_name(frame.function, frame.kind)
+    return frame.function if frame.kind is FrameKind.UNRESOLVED else display_name(frame.function, frame.kind)
 
 
 def is_passed_through(frame: Frame) -> bool:
@@ -36,10 +43,17 @@ def is_passed_through(frame: Frame) -> bool:
     return role_of_frame(frame) is Role.PASSTHROUGH
 
 
+def is_runtimes(frame: Frame) -> bool:
+    """Whether a frame is in the library of a runtime of managed code."""
+    return frame.module in RUNTIME_LIBRARIES
+
+
 def head_of(frames: Sequence[Frame]) -> Head:
-    """The frame that heads a stack, of frames leaf first; index 0 where none has a name."""
+    """What the stack of these frames says, leaf first."""
     found = headline_of_stack(frames)
     if found is None:
-        return Head(0, 0)
-    pool = None if found.pool is None else found.pool.name
-    return Head(found.index, max(0, found.index - 1), found.what, pool, found.for_index)
+        return Head(0)
+    pool, index, caller = found.pool, found.index, found.for_index
+    if frames[index].kind is FrameKind.UNRESOLVED and caller is not None and frames[caller].kind in JAVA:
+        index, caller = caller, None  # the native method of a stripped library: the Java name is the one people know
+    return Head(index, caller, found.what, pool.name if pool else None, pool.switch if pool else "", found.note)

@@ -11,10 +11,11 @@ import re
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
-from nativeleak.analysis.naming import Head, head_of, is_passed_through, shown_name
-from nativeleak.model import Frame, FrameKind
+from nativeleak.analysis.naming import Head, head_of, is_passed_through, is_runtimes, shown_name
+from nativeleak.model import Frame, FrameKind, FrameSource
 from nativeleak.recording import Recording
 
 _NO_TABLE: Final = "no table"
@@ -31,12 +32,14 @@ class Step:
         function_id: The same for steps of the same function and module.
         frame: A frame like it.
         is_passed_through: Whether it is never an answer.
+        in_runtime: Whether it is in the library of a runtime.
     """
 
     name: str
     function_id: int
     frame: Frame
     is_passed_through: bool
+    in_runtime: bool
 
 
 class Paths:
@@ -56,6 +59,7 @@ class Paths:
         self._paths: list[tuple[int, ...]] = []
         self._heads: dict[int, Head] = {}
         self._of_stack: dict[int, int] = {}
+        self._unsure: dict[int, str] = {}
 
     def load(self, keys: Collection[int]) -> None:
         """Read the paths of these stacks.
@@ -65,8 +69,11 @@ class Paths:
         """
         wanted = set(keys) - self._of_stack.keys()
         cut: dict[int, tuple[int, ...]] = {}
+        guesses = {number for number, frame in self._recording.frames.items() if frame.found is FrameSource.GUESS}
         for key, frame_ids, end in self._recording.stack_rows(wanted):
             path = self._fold(frame_ids)
+            if end == _NO_TABLE or not guesses.isdisjoint(frame_ids):
+                self._note_guess(key, frame_ids, guesses)
             if end == _NO_TABLE:
                 cut[key] = path
             else:
@@ -91,6 +98,15 @@ class Paths:
         if path_id not in self._heads:
             self._heads[path_id] = head_of([self.steps[step].frame for step in self._paths[path_id]])
         return self._heads[path_id]
+
+    def unsure_module(self, key: int) -> str | None:
+        """The module whose missing unwind information makes a caller on a stack a guess, or cuts it; None if whole."""
+        return self._unsure.get(key)
+
+    def _note_guess(self, key: int, frame_ids: Sequence[int], guesses: Collection[int]) -> None:
+        callee = next((a for a, b in pairwise(frame_ids) if b in guesses), frame_ids[-1] if frame_ids else None)
+        if callee is not None:
+            self._unsure[key] = self._recording.frames[callee].module or "code without a file (JIT)"
 
     def _intern(self, path: tuple[int, ...]) -> int:
         number = self._path_ids.setdefault(path, len(self._paths))
@@ -119,7 +135,7 @@ class Paths:
         step_id = self._step_ids.setdefault((name, frame.module, frame.file, frame.line), len(self.steps))
         if step_id == len(self.steps):
             function_id = self._function_ids.setdefault((name, frame.module), len(self._function_ids))
-            self.steps.append(Step(name, function_id, frame, is_passed_through(frame)))
+            self.steps.append(Step(name, function_id, frame, is_passed_through(frame), is_runtimes(frame)))
         return step_id
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -140,7 +140,7 @@ def merge(table: pd.DataFrame, by: By, n_sites: int) -> tuple[pd.DataFrame, Ints
     merged = groups[list(ADDED)].sum()
     merged["resident_bytes"] = groups["resident_bytes"].sum(min_count=1)
     merged["oldest_s"] = groups["oldest_s"].max()
-    merged["functions"] = groups["functions"].agg(_union)
+    merged["functions"] = _union_of_each(groups["functions"])
     merged["n_threads"] = groups["thread_uid"].nunique()
     merged["n_stacks"] = groups["stack_key"].nunique()
     for column in {"thread_uid", "tid", "thread", "stack_key"} - set(_MERGED_BY[by]):
@@ -165,6 +165,15 @@ def rank(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
         [column, "outstanding_bytes", "allocated_bytes"], ascending=False, kind="stable", na_position="last"
     )
     return ranked if selection.top is None else ranked.head(selection.top)
+
+
+def _union_of_each(groups: Any) -> pd.Series[Any]:
+    """The functions of each group; most groups have one tuple of them, and no need of a call in Python."""
+    functions: pd.Series[Any] = groups.first()
+    several = groups.nunique() > 1
+    if several.any():
+        functions[several] = groups.agg(_union)[several]
+    return functions
 
 
 def _union(names: Collection[tuple[str, ...]]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ bytes belongs. One query a table finds such values before they are used.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sqlite3
@@ -143,6 +144,7 @@ def _first_wrong(db: sqlite3.Connection, table: str, checks: Mapping[str, str]) 
     return "?"
 
 
+@functools.lru_cache(maxsize=256)
 def parse_texts(text: str) -> tuple[str, ...]:
     """A JSON array of texts.
 

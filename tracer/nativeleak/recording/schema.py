@@ -55,6 +55,8 @@ _ID_BYTES: Final = 4
 _VALUE_BYTES: Final = 8
 _N_VALUES: Final = 5
 _NO_RESIDENT: Final = -1
+_NOTHING: Final = (0, 0)
+"""One object for all empty slices: most of a site's are."""
 
 
 class Sample(NamedTuple):
@@ -139,7 +141,8 @@ def unpack_slices(blob: bytes) -> tuple[tuple[int, int], ...]:
     if blob[:1] not in (b"I", b"q"):
         raise ValueError("birth slices of an unknown kind")
     flat = _column(blob[:1].decode(), blob[1:])
-    return tuple(zip(flat[::2], flat[1::2], strict=True))
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    return tuple(pair if pair != _NOTHING else _NOTHING for pair in pairs)
 
 
 def pack_ids(ids: Iterable[int]) -> bytes:

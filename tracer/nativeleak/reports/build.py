@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -24,7 +23,6 @@ from nativeleak.analysis.select import By, Metric, Selection, keep_functions, ke
 from nativeleak.analysis.table import TOTALS, UNKNOWN_THREAD, site_table, unmap_table
 from nativeleak.model import (
     COUNTERS,
-    FrameSource,
     Kind,
     Level,
     Owner,
@@ -46,9 +44,6 @@ from nativeleak.reports.report import (
     UnmapReport,
 )
 from nativeleak.reports.stacks import Stacks, stack_id
-
-_NO_TABLE: Final = "no table"
-"""``Stack.end`` of a walk that reached code without unwind rules."""
 
 _MIN_WATCHED_PCT: Final = 50.0
 """With less of the time watched there is no verdict on the process."""
@@ -102,7 +97,7 @@ def build(recording: Recording, selection: Selection) -> Report:
         threads=_threads(recording, holding),
         unmapped=_unmapped(recording, selection, stacks),
         counters=dict.fromkeys(COUNTERS, 0) | dict(recording.last_snapshot.counters),
-        guessed=_guessed(recording, holding),
+        guessed=_guessed(paths, holding),
         overhead=_overhead(recording),
     )
 
@@ -259,18 +254,13 @@ def _listing(recording: Recording, rows: pd.DataFrame, selection: Selection, sta
     return Listing(_site_reports(recording, rank(rows, selection), stacks, selection.key), len(rows))
 
 
-def _guessed(recording: Recording, holding: pd.DataFrame) -> dict[str, int]:
+def _guessed(paths: Paths, holding: pd.DataFrame) -> dict[str, int]:
     """Bytes at stacks with a guessed or missing caller, by the module of the first frame without unwind information."""
     by_stack = holding.groupby("stack_key")["outstanding_bytes"].sum()
     guessed: dict[str, int] = {}
-    for key, n_bytes in zip(by_stack.index.to_numpy(), by_stack.tolist(), strict=True):
-        stack = recording.stack(int(key))
-        frames = stack.frames if stack is not None else ()
-        callee = next((a for a, b in pairwise(frames) if b.found is FrameSource.GUESS), None)
-        if callee is None and frames and stack is not None and stack.end == _NO_TABLE:
-            callee = frames[-1]
-        if callee is not None:
-            module = callee.module or "code without a file (JIT)"
+    for key, n_bytes in zip(by_stack.index.tolist(), by_stack.tolist(), strict=True):
+        module = paths.unsure_module(int(key))
+        if module is not None:
             guessed[module] = guessed.get(module, 0) + int(n_bytes)
     return guessed
 

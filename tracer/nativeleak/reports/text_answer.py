@@ -94,19 +94,20 @@ def _suspect(report: Report, number: int, finding: Finding) -> Iterator[Styled]:
 def _title(finding: Finding) -> str:
     where = place(finding.step.frame) if finding.step else ""
     by = f", called by {printable(finding.called_by)}" if finding.called_by else ""
-    name = printable(finding.name) if finding.step else f"the JVM itself: {printable(finding.name)}"
+    name = f"the JVM itself: {printable(finding.name)}" if finding.kind == "jvm" else printable(finding.name)
     return f"{name}{by}" + (f"  {where}" if where else "")
 
 
 def _details(report: Report, finding: Finding) -> str:
     n = finding.outstanding_count
-    what = printable(finding.what or ("mapping" if finding.kind == "mapping" else "block"))
     mean = format_bytes(finding.outstanding_bytes / n) if n else "-"
-    parts = [f"{count(n, what)} of {mean}" + (" on average" if n > 1 else "")]
+    blocks = f"{count(n, 'mapping' if finding.kind == 'mapping' else 'block')} of {mean}"
+    parts = [f"{printable(finding.what)}: {blocks}" if finding.what else blocks]
     if finding.resident_bytes is not None:
         parts.append(f"{format_bytes(finding.outstanding_bytes)} of address space")
     if finding.pool:
-        parts.append(f"the caller only filled {printable(finding.pool)}")
+        switch = f" ({printable(finding.switch)})" if finding.switch else ""
+        parts.append(f"the caller only filled {printable(finding.pool)}{switch}")
     parts.append(threads_text(finding))
     if len(finding.slots) > 1 or len(report.trace.targets) > 1:
         pids = {target.slot: target.pid for target in report.trace.targets}
@@ -114,6 +115,8 @@ def _details(report: Report, finding: Finding) -> str:
     how = evidence(report, finding)
     if how != "exact":
         parts.append({"mapped-only": "of mapped memory only"}.get(how, how))
+    if finding.note:
+        parts.append(printable(finding.note))
     return "; ".join(parts)
 
 

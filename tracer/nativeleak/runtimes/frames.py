@@ -15,6 +15,10 @@ from nativeleak.runtimes.registry import RUNTIMES
 _TABLES: Final = tuple(spec.frames for spec in RUNTIMES)
 
 
+RUNTIME_LIBRARIES: Final = frozenset(table.library for table in _TABLES)
+"""File names of the runtimes' own libraries."""
+
+
 def headline_of_stack(frames: Sequence[Frame], libraries: Libraries = BUILT_IN) -> Headline | None:
     """See ``headline.headline``."""
     return headline.headline(frames, _TABLES, libraries)
