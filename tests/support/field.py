@@ -105,8 +105,12 @@ def names(suspect: dict[str, Any], *labels: str) -> bool:
     return any(is_named(suspect[key], label) for key in ("name", "called_by") for label in labels)
 
 
-def run_case(case: Case) -> Run:
+def run_case(case: Case, recording: Path | None = None) -> Run:
     """Build, start and trace a case; skip where what it needs is missing.
+
+    Args:
+        case: Which.
+        recording: Where the recording goes; None: it goes with the trace.
 
     Raises:
         TargetError: The program or the trace failed.
@@ -129,7 +133,7 @@ def run_case(case: Case) -> Run:
             reader = threading.Thread(target=_read_all, args=(lines, told, ended))
             reader.start()
             try:
-                with Trace(process.pid, options=options) as trace:
+                with Trace(process.pid, options=options, output=recording) as trace:
                     report = trace.wait()
             finally:
                 ended.set()

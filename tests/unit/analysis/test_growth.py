@@ -117,6 +117,28 @@ def test_measure_few_large_steps_among_small_blocks_are_undecided() -> None:
     assert measure(curves)[0].verdict is Verdict.UNDECIDED
 
 
+@pytest.mark.parametrize(("residue", "verdict"), [(1.0, Verdict.GROWING), (0.0, Verdict.PERIODIC)])
+def test_measure_sawtooth_is_judged_by_what_stays_of_every_age(residue: float, verdict: Verdict) -> None:
+    """A collector that runs each 5 s, of 1 MB a second; a twentieth of it stays, or nothing."""
+    times = np.arange(0.0, 25.0, 1.3)
+    course_ = 5e4 * residue * times + 9.5e5 * (times % 5.0)
+    edges = part_edges(times.tolist())
+    parts = np.minimum((times / times[-1] * 10).astype(int), 9)
+    troughs = np.array([[course_[parts == part].min() for part in range(10)]])
+    slices = np.full((1, 12), 1e5 * residue)
+    slices[0, -2:] += 1e6
+    rows = course_[None, edges]
+    peaks = np.array([[course_.max(), 10.0]])
+    curves = Curves(
+        times[edges], len(times), rows, rows / 1e4, slices, 2.0, 0.0, troughs, peaks, courses=course_[None, :]
+    )
+    growth = measure(curves)[0]
+    assert growth.verdict is verdict
+    if residue:
+        assert growth.low_bytes_per_s <= 5e4 <= growth.high_bytes_per_s
+        assert growth.high_bytes_per_s - growth.low_bytes_per_s < 2.5e4
+
+
 def test_part_edges_many_snapshots_are_eight_equal_parts() -> None:
     assert part_edges([float(n) for n in range(1, 82)]) == [0, 10, 20, 30, 40, 50, 60, 70, 80]
     assert part_edges([1.0, 2.0]) == [0, 1]

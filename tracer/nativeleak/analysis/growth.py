@@ -3,7 +3,8 @@
 The window is divided into eight equal parts. The slope is the mean growth of the parts, and its 95 % interval is that
 of Student's t over them. Parts do not overlap, so that noise does not make the interval too narrow, as more snapshots
 do in a regression. A course that falls again and again, as under a garbage collector, is judged by its lowest values
-in ten parts: their trend is tested by Mann and Kendall's test.
+in ten parts, whose trend is tested by Mann and Kendall's test, or by what stayed of every age: then the slope is that
+of the survivors.
 
 A rising curve does not prove growth without bound, because a cache that fills looks the same. So "growing" also
 requires that the end of the window still rises and, if birth slices were recorded, that memory from every part of the
@@ -128,15 +129,22 @@ def measure(curves: Curves) -> list[Growth]:
     late = np.where(rising, _rises_to_the_end(added), _rises_to_the_end(_trough_steps(curves)))
     last, peak = curves.n_bytes[:, -1], _peaks(curves)
     net = last - curves.n_bytes[:, 0]
+    swings = _swings(curves, peak)
+    stays, kept_slopes, kept_margins = _residue(curves)
     flat = (low <= 0) & (high >= 0) & (np.abs(net) <= _STEADY_SHARE * peak)
     narrow = margins * float(spans.sum()) <= _WIDEST_SHARE * peak
     tests = {
         Verdict.STEADY: flat & narrow & ~troughs_rise,
-        Verdict.PERIODIC: _swings(curves, peak) & ~troughs_rise,
+        Verdict.PERIODIC: swings & ~troughs_rise,
         Verdict.LEVELLING_OFF: _levels_off(curves, added, peak) & ~(late & rising),
         Verdict.SHRINKING: high < 0,
-        Verdict.GROWING: late & (certain & _has_substance(curves, added) | _grows_ever_larger(curves, added)),
+        Verdict.GROWING: (late & (certain & _has_substance(curves, added) | _grows_ever_larger(curves, added)))
+        | (swings & stays),
     }
+    by_residue = swings & stays & ~rising
+    slopes = np.where(by_residue, kept_slopes, slopes)
+    margins = np.where(by_residue, kept_margins, margins)
+    low, high = slopes - margins, slopes + margins
     verdicts = np.full(len(slopes), Verdict.UNDECIDED.value, dtype="<U13")
     for verdict, holds in tests.items():
         verdicts[holds & (curves.n_snapshots >= MIN_SNAPSHOTS)] = verdict.value
@@ -293,7 +301,8 @@ def _grows_ever_larger(curves: Curves, added: Floats) -> Bools:
     return np.asarray(replaced & ((added > 0).all(axis=1) | (_troughs_rise(curves) & steps_stay & larger)))
 
 
-def _survivors_of_all_ages(curves: Curves, added: Floats) -> Bools:
+def _cohorts(curves: Curves) -> tuple[Floats, float]:
+    """Bytes at the end by time of birth, in equal parts of the window, oldest first; the width of a part in seconds."""
     end_s = float(curves.elapsed_s[-1])
     edges = np.linspace(curves.start_s, end_s, _N_COHORTS + 1)
     cohorts = np.zeros((len(curves.slices), _N_COHORTS))
@@ -302,7 +311,11 @@ def _survivors_of_all_ages(curves: Curves, added: Floats) -> Bools:
         if start < stop:
             shares = [max(0.0, min(stop, b) - max(start, a)) / (stop - start) for a, b in pairwise(edges.tolist())]
             cohorts += curves.slices[:, i : i + 1] * np.array(shares)
-    old = cohorts[:, :_N_OLD_COHORTS]
+    return cohorts, float(edges[1] - edges[0])
+
+
+def _survivors_of_all_ages(curves: Curves, added: Floats) -> Bools:
+    old = _cohorts(curves)[0][:, :_N_OLD_COHORTS]
     thirds = old.reshape(len(old), 3, _N_OLD_COHORTS // 3).sum(axis=2)
     surviving = (old > 0).sum(axis=1) >= _MIN_SURVIVING_COHORTS
     third = max(1, added.shape[1] // 3)
@@ -310,3 +323,22 @@ def _survivors_of_all_ages(curves: Curves, added: Floats) -> Bools:
     old_kept = (thirds[:, 0] >= _MIN_OLD_SHARE * thirds[:, 2]) | faster
     late = thirds[:, 2] >= _MIN_LATE_SHARE * thirds[:, 0]
     return np.asarray(surviving & (thirds > 0).all(axis=1) & late & old_kept)
+
+
+def _residue(curves: Curves) -> tuple[Bools, Floats, Floats]:
+    """What stays of a course that falls again and again, as under a garbage collector: the old survivors' growth.
+
+    Returns:
+        Whether as much is left of every age, for certain; bytes a second that stay; half the width of their interval.
+    """
+    n_rows = len(curves.n_bytes)
+    window_s = float(curves.elapsed_s[-1]) - curves.start_s
+    if not curves.slice_s or not curves.n_blocks.shape[1] or window_s < _MIN_SLICES_IN_USE * curves.slice_s:
+        return np.zeros(n_rows, dtype=np.bool_), np.zeros(n_rows), np.zeros(n_rows)
+    cohorts, width_s = _cohorts(curves)
+    old = cohorts[:, :_N_OLD_COHORTS]
+    thirds = old.reshape(n_rows, 3, _N_OLD_COHORTS // 3).sum(axis=2)
+    even = (old > 0).all(axis=1) & (thirds.min(axis=1) >= _MIN_OLD_SHARE * thirds.max(axis=1))
+    slopes, margins = _mean_slopes(old, np.full(_N_OLD_COHORTS, width_s))
+    stays = even & (slopes - margins > 0) & (curves.n_blocks[:, -1] >= _MIN_BLOCKS)
+    return np.asarray(stays), slopes, margins
