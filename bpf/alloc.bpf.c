@@ -87,7 +87,9 @@ int on_free(struct pt_regs *ctx)
 	/* A realloc in flight may free its old block through free: that block is held, not unmatched. */
 	if (thread && (is_inside_call(thread, REG_SP(ctx) + NL_COOKIE_PUSHED(cookie)) ||
 		       thread->deleted == address)) {
-		thread->deleted = 0;
+		/* Through several functions that free, each by the next one. */
+		if (NL_COOKIE_CALL(cookie) != NL_ALLOC_CALL_DELETE)
+			thread->deleted = 0;
 		count(NL_NESTED);
 		return 0;
 	}

@@ -49,7 +49,7 @@ enum nl_alloc_call {
 	NL_ALLOC_CALL_POSIX_MEMALIGN, /* (&block, alignment, size) -> 0 or an error */
 	NL_ALLOC_CALL_ALIGNED_ALLOC, /* (alignment, size) -> block */
 	NL_ALLOC_CALL_FREE, /* (block) */
-	NL_ALLOC_CALL_DELETE, /* (block): a C++ operator, which may call free */
+	NL_ALLOC_CALL_DELETE, /* (block): it may call another function that frees */
 	NL_ALLOC_CALL_NEW, /* (size) -> block: a C++ operator, which throws where malloc returns 0 */
 	NL_ALLOC_CALL_HEAP_CALLOC, /* (heap, count, size) -> block */
 	NL_ALLOC_CALL_HEAP_REALLOC, /* (heap, block, size) -> block */
@@ -455,7 +455,7 @@ struct nl_thread {
 	__u32 function; /* index in `functions`; 0 for none */
 	__u32 tid; /* owner; 0: nobody */
 	struct nl_live old;
-	__u64 deleted; /* block that operator delete freed: free may get it too */
+	__u64 deleted; /* block of an NL_ALLOC_CALL_DELETE: free may get it too */
 	__u32 syscall; /* enum nl_event_type of the system call in progress */
 	__u32 pad;
 	__u64 syscall_args[6];

@@ -16,6 +16,9 @@ from nativeleak.model import (
     Coverage,
     Frame,
     Kind,
+    Limit,
+    LimitKind,
+    MemoryLine,
     SiteKey,
     SiteTotals,
     Snapshot,
@@ -24,6 +27,7 @@ from nativeleak.model import (
     TargetEnd,
     TargetInfo,
 )
+from nativeleak.process import procfs
 
 BLOCK_BYTES = 1009
 
@@ -54,6 +58,7 @@ class MadeUpEngine:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.n_snapshots = 0
+        self.n_readings = 0
         self.ended = ""
         self.targets: list[TargetInfo] = []
         self._started_s = 0.0
@@ -91,6 +96,13 @@ class MadeUpEngine:
 
     def memory_bytes(self) -> int:
         return self.memory
+
+    def memory_lines(self, slot: int) -> dict[MemoryLine, int]:
+        self.n_readings += 1
+        return dict.fromkeys(MemoryLine, 0) | {MemoryLine.MAPPED: procfs.read_rss(self.targets[slot].pid)}
+
+    def runtime_limits(self, slot: int) -> list[Limit]:
+        return [Limit(slot, LimitKind.DIRECT_MEMORY, "imagination", 1 << 30)]
 
     def freeze(self, near: str) -> None:
         self._called("freeze")

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
-from nativeleak.model import FrameKind
+from nativeleak.model import FrameKind, LimitKind
 from nativeleak.runtimes.hotspot.codecache import read_code_cache
+from nativeleak.runtimes.hotspot.flags import read_limits
 from nativeleak.runtimes.hotspot.identity import packed
 from nativeleak.runtimes.hotspot.jvm import THREAD_CURRENT, HotSpot
 from nativeleak.runtimes.hotspot.layout import read_walker_config
@@ -259,6 +260,9 @@ def test_layout_is_sane(start, jdk):
         config = read_walker_config(vm)
         threads = read_thread_list(vm)
         assert config.can_walk_java
+        heap, direct = read_limits(vm)
+        assert heap == (LimitKind.JAVA_HEAP, "MaxHeapSize", 64 << 20)
+        assert direct == (LimitKind.DIRECT_MEMORY, "MaxDirectMemorySize", 64 << 20)
         assert config.code_low <= config.interpreter_low < config.interpreter_high <= config.code_high
         assert config.code_low <= config.call_stub_return < config.code_high
         assert 1 <= len(config.heaps) <= 4

@@ -14,7 +14,7 @@ from nativeleak.doctor.leftovers import check_leaked_uprobes, judge_leaked_uprob
 from nativeleak.process.kernel_log import count_leaked_uprobes
 from support import START_TIMEOUT_S, Target, own_libc, require
 
-N = 10 * int(os.environ.get("NATIVELEAK_TEST_KILLS", "3"))
+N = 4 * int(os.environ.get("NATIVELEAK_TEST_KILLS", "3"))
 LATEST_S = 0.2
 """After the recording is there: in this time the tracer attaches to itself, to a child and to the target."""
 SEED = random.randrange(1 << 32)

@@ -69,6 +69,7 @@ class Spec:
 
 
 TARGETS = {
+    "affixed": Spec("affixed.c", flags=("-std=gnu11", *FRAME_POINTERS, *NAMES), needs=("libfamily.so",)),
     "battery": Spec("battery.c"),
     "battery_musl": Spec("battery.c", compiler="musl-gcc"),
     "battery_nofp": Spec("battery.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
@@ -91,8 +92,14 @@ TARGETS = {
     "fibers": Spec("safety/fibers.c"),
     "forks": Spec("forks.c"),
     "grows": Spec("grows.c"),
+    "uses": Spec("uses.c"),
     "hostile": Spec("hostile.c"),
     "libhostile.so": Spec("libhostile.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC")),
+    "libfamily.so": Spec("libfamily.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC", "-Wl,-Bsymbolic")),
+    "workers": Spec("workers.c"),
+    "inside": Spec("inside.c", flags=FRAME_POINTERS),
+    "plugin.so": Spec("plugin.c", flags=(*NO_FRAME_POINTERS, "-shared", "-fPIC")),
+    "plugins": Spec("plugins.c", needs=("plugin.so",)),
     "liballoc2.so": Spec("liballoc2.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC", "-Wl,-Bsymbolic")),
     "libcalls": Spec("libcalls.c"),
     "librecord.so": Spec("librecord.c", flags=(*FRAME_POINTERS, "-shared", "-fPIC")),

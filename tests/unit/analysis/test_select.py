@@ -64,6 +64,7 @@ def test_merge_by_site_adds_threads_up(recording: Recording) -> None:
 
 def test_merge_by_pool_folds_numbers_in_names_and_keeps_sites_apart(recording: Recording) -> None:
     table = site_table(recording)
+    table = table.assign(path_id=table["stack_key"].astype("int64"))
     table = table.assign(thread=[f"reactor-http-epoll-{1 + i % 2}" for i in range(len(table))])
     merged, labels = merge(table, By.POOL, len(table))
     assert set(merged["thread"]) == {"reactor-http-epoll-*"}

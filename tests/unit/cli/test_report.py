@@ -29,7 +29,7 @@ def _run(*arguments: object) -> str:
 
 
 def test_report_text_has_no_control_characters(gateway: Path) -> None:
-    assert _run(gateway).startswith("java (PID 5687): traced for 12m 00s")
+    assert _run(gateway).startswith("java (PID 5687) \N{MIDDLE DOT} traced 12m 00s, every allocation")
     assert "\x1b" not in _run(gateway)
 
 

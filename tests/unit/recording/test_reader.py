@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 import recording_fixtures as fixtures
 from nativeleak.engines.registry import coverage_of
 from nativeleak.errors import RecordingError
-from nativeleak.model import Coverage, RuntimeInfo, StackCoverage
+from nativeleak.model import Child, Coverage, RuntimeInfo, StackCoverage, Unwatched
 from nativeleak.recording import Recording, RecordingWriter, open_recording, opening
 
 
@@ -107,6 +108,23 @@ def test_open_recording_from_before_runtimes_had_a_table_knows_the_jvm(tmp_path:
         db.execute("DROP TABLE runtimes")
     with open_recording(path) as recording:
         assert recording.targets == targets
+
+
+def test_open_recording_has_unwatched_allocators_and_children(tmp_path: Path) -> None:
+    path = tmp_path / "a.nlk"
+    unwatched = (Unwatched("app", "jemalloc", "", "stripped"), Unwatched("libx.so", "", "acme_*_v2", "unknown"))
+    few, many = Child(11, "postgres: writer", 1009, -3, False, False), Child(7, "nginx", 1 << 40, 1013)
+    target = replace(fixtures.target(), unwatched=unwatched, children=(few,))
+    with RecordingWriter(path, fixtures.trace_info(), targets=[target]) as writer:
+        writer.finish("duration", 1.0, [replace(target, children=(few, many))])
+    with open_recording(path) as recording:
+        assert recording.targets[0].unwatched == unwatched
+        assert recording.targets[0].children == (many, few)
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE unwatched")
+        db.execute("DROP TABLE children")
+    with open_recording(path) as recording:
+        assert recording.targets[0] == replace(target, unwatched=(), children=())
 
 
 def test_open_recording_of_a_runtime_that_is_unknown_here_names_it(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import recording_fixtures as fixtures
-from nativeleak.analysis.select import By, Metric
+from nativeleak.analysis.select import By, Metric, Selection
 from nativeleak.model import (
     Frame,
     FrameKind,
@@ -123,10 +123,20 @@ def test_json_short_trace_keeps_the_contract(tmp_path: Path, n_snapshots: int) -
     assert {site["growth"]["verdict"] for site in report["sites"]} == {"undecided"}
 
 
-def test_json_filters_leave_the_totals_whole(tmp_path: Path) -> None:
+def test_json_filters_hold_for_all_of_the_report(tmp_path: Path) -> None:
     with open_recording(fixtures.write_gateway(tmp_path / "a.nlk")) as recording:
-        whole, part = _json(recording), _json(recording, thread="worker")
-    assert part["totals"] == whole["totals"]
+        part, of_function = _json(recording, thread="worker"), _json(recording, function="cache_grow")
+        folded = _folded(recording, function="cache_grow")
+        text = render_selected(recording, "text", function="cache_grow")
+    assert CHECK(part) == CHECK(of_function) == []
+    assert part["totals"]["heap"]["outstanding_bytes"] == 1009
+    assert [thread["name"] for thread in part["threads"] if thread["outstanding_bytes"]] == ["worker"]
+    assert part["suspects"] == of_function["suspects"] == []
+    assert of_function["totals"]["heap"]["outstanding_bytes"] == 3 * fixtures.MIB
+    assert sum(int(line.rsplit(" ", 1)[1]) for line in folded) == 3 * fixtures.MIB
+    assert "3 MiB of 11.0 MiB allocated" in text
+    assert "only --function cache_grow" in " ".join(text.split())
+    assert "newChunk" not in text
     assert (part["filtered"], part["shown"]) == (True, {"sites": 1, "of": 1})
     assert [site["outstanding_bytes"] for site in part["sites"]] == [1009]
 
@@ -142,13 +152,14 @@ def test_by_pool_names_the_pool_in_all_formats(tmp_path: Path) -> None:
     with open_recording(fixtures.write_gateway(tmp_path / "a.nlk")) as recording:
         report = _json(recording, by=By.POOL)
         folded = render_selected(recording, "folded", by=By.POOL)
-        text = render_selected(recording, "text", by=By.POOL)
+        options = WriteOptions(detail=True)
+        text = render(recording, "text", options, Selection(by=By.POOL))
     site = report["sites"][0]
     assert report["by"] == "pool"
     assert (site["thread"], site["threads"]) == ({"tid": 0, "name": site["thread"]["name"]}, 1)
     assert {line.split(";")[0] for line in folded.splitlines()} >= {"nioEventLoop-*-*"}
     assert "1 thread nioEventLoop-*-*; heap" in text
-    assert "Call sites, threads of a pool together by outstanding bytes" in text
+    assert "Call paths, threads of a pool together by outstanding bytes" in text
 
 
 def test_json_stack_and_thread_beyond_the_limit_are_placeholders(tmp_path: Path) -> None:
@@ -279,7 +290,7 @@ def test_render_without_a_snapshot_says_so_in_a_report(tmp_path: Path) -> None:
         assert CHECK(report) == []
         assert (report["window"]["snapshots"], report["sites"]) == (0, [])
         assert report["target"]["pid"] == target.pid
-        assert text.startswith(f"{target.comm} (PID {target.pid}): traced for ")
+        assert text.startswith(f"{target.comm} (PID {target.pid}) ")
         assert "the recording ends before its first snapshot" in " ".join(text.split())
         for by in By:
             assert _folded(recording, by=by) == []

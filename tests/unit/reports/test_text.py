@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 import recording_fixtures as fixtures
 from nativeleak.analysis.select import By, Metric, Selection
-from nativeleak.model import Owner, Stack, TargetEnd, UnmapTotals
+from nativeleak.model import Level, Owner, Stack, TargetEnd, UnmapTotals, Window
 from nativeleak.recording import Recording, RecordingWriter, open_recording
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.text_sites import stack_lines
@@ -18,7 +19,7 @@ from rendering import render
 
 
 def _text(recording: Recording, max_frames: int | None = 40, **selection: Any) -> str:
-    return render(recording, "text", WriteOptions(max_frames=max_frames), Selection(**selection))
+    return render(recording, "text", WriteOptions(max_frames=max_frames, detail=True), Selection(**selection))
 
 
 def _gateway(path: Path, **changes: Any) -> str:
@@ -27,32 +28,104 @@ def _gateway(path: Path, **changes: Any) -> str:
 
 
 def test_text_begins_with_the_answer(tmp_path: Path) -> None:
-    answer = _gateway(tmp_path / "a.nlk").split("\n\n")[:2]
-    assert answer[0] == "java (PID 5687): traced for 12m 00s from 2026-11-23 17:26:20 UTC, 12 snapshots"
-    assert answer[1].splitlines() == [
-        "Outstanding     803.1 MiB allocated during the trace and not freed by its end, of 811.2 MiB",
-        "                allocated: heap 611.0 MiB in 3,111 blocks; mapped 192 MiB (96 MiB of it in memory);",
-        "                brk 132 KiB; 128 MiB of all this belongs to the JVM itself",
-        "Growth          growing: +48 MiB/min, +2.8 GiB/h",
-        "Held by         thread nioEventLoop-1-1 (TID 1860): 75.7 % of it, 608 MiB, the rest by 2 other",
-        "                threads",
-        "Allocated in    com.example.gateway.Codec.decode  Codec.java:41  (Java, interpreted): 75.7 % of it,",
-        "                608.0 MiB",
-        "Suspected leak  com.example.gateway.Codec.decode  Codec.java:41  (Java, interpreted) in thread",
-        "                nioEventLoop-1-1: +48 MiB/min, +2.8 GiB/h, unless it is a cache that takes longer",
-        "                than 12m 00s to fill",
-        "Resident        2.9 GiB at the first snapshot, 3.5 GiB at the last: +550 MiB; call sites account for",
-        "                96 % of it",
+    with open_recording(fixtures.write_gateway(tmp_path / "a.nlk")) as recording:
+        text = render(recording, "text")
+    assert text.splitlines() == [
+        "java (PID 5687) \N{MIDDLE DOT} traced 12m 00s, every allocation \N{MIDDLE DOT} memory 2.9 GiB -> 3.5 GiB "
+        "(+550 MiB)",
+        "",
+        "LEAK: 1 suspect explains 100 % of the growth",
+        "       holds   growth/min  (95 % sure)                 share   oldest",
+        " 1  608.0 MiB      +48 MiB                              100 %  11m 10s",
+        "      Codec.decode  Codec.java:41",
+        "      direct buffer: 39 blocks of 15.6 MiB; the caller only filled Netty's buffer pool",
+        "      (-Dio.netty.allocator.type=unpooled); 2 threads",
+        "    (a cache that takes longer than 12m 00s to fill looks the same)",
+        "",
+        " 1  PoolArena.newChunk < Codec.decode < Pipeline.next",
+        "",
+        "Not growing for certain",
+        "       64 MiB  steady: the JVM itself: other; thread java",
+        "       32 MiB  steady: load_index  libindex.so; thread java",
+        "",
+        "Outstanding  803.1 MiB of 811.2 MiB allocated since the start: heap 611.0 MiB in 3,111 blocks;",
+        "             mapped 192 MiB (96 MiB of it in memory); brk 132 KiB; 128 MiB of all this is the JVM's",
+        "             own",
+        "Memory       resident +550 MiB; what is outstanding accounts for 96 % of it",
+        "Watched      malloc, mmap, brk; nothing lost; cost 2.3 % of a core",
+        f"More         nativeleak report {tmp_path}/a.nlk --full-stacks   (--all: threads and completeness)",
     ]
+
+
+@pytest.mark.parametrize("n_snapshots", [0, 1, 3, 12])
+def test_text_without_options_is_forty_lines_at_most(tmp_path: Path, n_snapshots: int) -> None:
+    """With many leaks, many losses and many paths that do not grow."""
+    stacks = [
+        Stack(key, (fixtures.native("malloc"), fixtures.native(f"leak_{key}_" + "x" * 90, "app", key)))
+        for key in range(1, 60)
+    ]
+    with RecordingWriter(tmp_path / "a.nlk", fixtures.trace_info(slice_s=1.0)) as writer:
+        writer.add_stacks(stacks)
+        for number in range(n_snapshots):
+            grown = [fixtures.heap_site(1, key, (1000 * key * (number + 9), number + 9)) for key in range(1, 30)]
+            still = [fixtures.heap_site(1, key, (1000 * key, 9)) for key in range(30, 60)]
+            lost = fixtures.counters(lost_allocations=5, lost_stacks=3, lost_events=2, sites_full=7, threads_full=9)
+            writer.write_snapshot(fixtures.snapshot(number + 1.0, grown + still, counters=lost))
+        writer.finish("duration", 12.0)
+    with open_recording(tmp_path / "a.nlk") as recording:
+        text = render(recording, "text")
+    assert len(text.splitlines()) <= 40
+    assert re.search("^(LEAK|Leak: not|NOT KNOWN)", text, re.MULTILINE)
+
+
+def test_text_longer_than_the_screen_ends_with_the_suspects(tmp_path: Path) -> None:
+    with open_recording(fixtures.write_gateway(tmp_path / "a.nlk")) as recording:
+        long = render(recording, "text", WriteOptions(detail=True, screen_lines=24)).splitlines()
+        short = render(recording, "text", WriteOptions(screen_lines=60)).splitlines()
+    assert long[-8:-6] == ["", "LEAK: 1 suspect explains 100 % of the growth"]
+    assert short.count("LEAK: 1 suspect explains 100 % of the growth") == 1
+
+
+def test_text_nothing_grows_says_for_how_long_to_watch(tmp_path: Path) -> None:
+    def write(writer: RecordingWriter) -> None:
+        for number in range(20):
+            site = fixtures.heap_site(1, 12, ((1 << 20) + 4096 * (number % 3), 20))
+            writer.write_snapshot(fixtures.snapshot(number + 1.0, [site], rss_bytes=64 << 20))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        text = " ".join(render(recording, "text").split())
+    assert "NO LEAK SEEN: live memory" in text
+    watch = re.search(r"to see a growth of 655.4 KiB a day, 1 % of its resident memory, watch for (\d+)h", text)
+    assert watch
+    assert int(watch[1]) >= 1
+
+
+def test_text_unwatched_heap_gives_no_verdict(tmp_path: Path) -> None:
+    windows = (Window(0.0, 1.0, Level.EXACT), Window(1.0, 20.0, Level.SYSCALLS))
+
+    def write(writer: RecordingWriter) -> None:
+        for number in range(20):
+            site = fixtures.heap_site(1, 12, (1 << 20, 20), oldest_s=1.0)
+            rss = (64 << 20) + (number << 20)
+            writer.write_snapshot(fixtures.snapshot(number + 1.0, [site], rss_bytes=rss, windows=windows))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        text = " ".join(render(recording, "text").split())
+        report = json.loads(render(recording, "json"))
+    assert "Leak: not known, because malloc was watched for 1s of 20s" in text
+    assert "resident memory +60 MiB/min" in text
+    assert "steady" not in text
+    assert (report["growth"]["verdict"], report["growth"]["watched_pct"]) == ("unknown", 5.0)
 
 
 def test_text_says_first_that_the_target_was_oom_killed_and_what_was_lost(tmp_path: Path) -> None:
     text = _gateway(tmp_path / "a.nlk", end=TargetEnd.OOM_KILLED, lost_allocations=1009, lost_bytes=2 << 20)
-    lines = " ".join(text.split("\n\n")[1].split())
+    lines = " ".join(text.split("\n\n")[0].splitlines()[1:])
+    lines = " ".join(lines.split())
     assert lines.startswith("ATTENTION java (PID 5687) was killed by the kernel's OOM killer during the trace")
     assert "1,009 allocations (2 MiB) were dropped (map full) and are missing from the totals" in lines
     assert "--max-allocations" in lines
-    assert lines.index("--max-allocations") < lines.index("Outstanding")
+    assert text.index("--max-allocations") < text.index("LEAK")
     assert "Nothing was lost" not in text
 
 
@@ -62,7 +135,7 @@ def test_text_function_that_is_not_seen_is_named_first(tmp_path: Path) -> None:
         writer.write_snapshot(fixtures.snapshot(1.0, []))
 
     with fixtures.record(tmp_path / "a.nlk", write) as recording:
-        lines = " ".join(_text(recording).split("\n\n")[1].split())
+        lines = " ".join(" ".join(_text(recording).split("\n\n")[0].splitlines()[1:]).split())
     assert lines.startswith("ATTENTION _Znwm of /srv/app is not seen: it never returns: what it allocates")
 
 
@@ -76,21 +149,29 @@ def test_text_recorder_killed_says_so(tmp_path: Path) -> None:
 
 def test_text_never_calls_outstanding_memory_leaked(tmp_path: Path) -> None:
     text = _gateway(tmp_path / "a.nlk", n_snapshots=3)
-    assert not re.search(r"leak", text, re.IGNORECASE)
-    assert "undecided: 3 snapshots cannot show growth; trace for longer" in text
+    assert not re.search(r"leaked|LEAK|suspected", text)
+    assert "Leak: not decided, because 3 snapshots cannot show growth; watch for 9m 00s\n" in text
 
 
 def test_text_shows_ten_sites_and_says_how_to_see_all(tmp_path: Path) -> None:
     sites = [fixtures.heap_site(1, key, (1000 + key, 1)) for key in range(13)]
-    with fixtures.record(
-        tmp_path / "a.nlk", lambda w: w.write_snapshot(fixtures.snapshot(1.0, sites, threads=fixtures.THREADS))
-    ) as recording:
-        assert "Call sites by outstanding bytes: 10 of 13 (--top 13 shows all), 77.0 % of" in _text(recording)
+
+    def write(writer: RecordingWriter) -> None:
+        frames = fixtures.native("malloc"), fixtures.native("main", "app")
+        writer.add_stacks([Stack(key, (frames[0], fixtures.native(f"f{key}", "app"), frames[1])) for key in range(13)])
+        writer.write_snapshot(fixtures.snapshot(1.0, sites, threads=fixtures.THREADS))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        assert (
+            "Call paths, all threads together by outstanding bytes: 10 of 13 (--top 13 shows all), 77.0 % of"
+            in _text(recording)
+        )
         assert "13 of 13, 100.0 % of" in _text(recording, top=13)
 
 
 def test_text_site_row_has_all_figures(tmp_path: Path) -> None:
-    text = _gateway(tmp_path / "a.nlk")
+    with open_recording(fixtures.write_gateway(tmp_path / "a.nlk")) as recording:
+        text = _text(recording, by=By.SITE_AND_THREAD)
     columns = "    #   share  outstanding      blocks  mean block   oldest     growth/min  verdict"
     row = "    1  75.7 %      608 MiB          38      16 MiB  11m 10s        +48 MiB  growing: suspected leak"
     assert f"{columns}\n{row}\n      thread nioEventLoop-1-1 (TID 1860); heap by malloc\n        malloc  " in text
@@ -99,11 +180,11 @@ def test_text_site_row_has_all_figures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
-        ({"metric": Metric.ALLOCATED}, "Call sites by bytes allocated during the trace: 6 of 6"),
+        ({"metric": Metric.ALLOCATED}, "Call paths, all threads together by bytes allocated during the trace: 4 of 4"),
         ({"by": By.SITE}, "Call sites, all threads together by outstanding bytes: 4 of 4"),
         ({"by": By.THREAD}, "2 stacks merged (--by site,thread shows them)"),
-        ({"thread": "worker"}, "only --thread worker: 1 of 1, 0.0 % of what is outstanding"),
-        ({"min_bytes": 1 << 20}, "only --min 1048576: 3 of 5"),
+        ({"thread": "worker"}, "only --thread worker: 1 of 1, 100.0 % of what is outstanding"),
+        ({"min_bytes": 1 << 20}, "only --min 1048576: 3 of 4"),
     ],
 )
 def test_text_heading_says_what_is_shown(tmp_path: Path, selection: dict[str, Any], expected: str) -> None:
@@ -159,7 +240,7 @@ def test_text_nothing_allocated_says_so(tmp_path: Path) -> None:
     with fixtures.record(tmp_path / "a.nlk", lambda w: w.write_snapshot(fixtures.snapshot(1.0, []))) as recording:
         text = _text(recording)
     assert "nothing: no allocation was seen during the trace" in text
-    assert "Call sites by outstanding bytes: 0 of 0\n  none\n" in text
+    assert "Call paths, all threads together by outstanding bytes: 0 of 0\n  none\n" in text
 
 
 def test_text_long_names_are_not_cut(tmp_path: Path) -> None:

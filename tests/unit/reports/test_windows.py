@@ -8,6 +8,7 @@ from pathlib import Path
 import recording_fixtures as fixtures
 from nativeleak.model import CERTAIN, Level, Uncertainty, Window
 from nativeleak.recording import Recording, RecordingWriter
+from nativeleak.reports.formats import WriteOptions
 from rendering import render
 
 WINDOWS = (
@@ -59,9 +60,9 @@ def test_json_has_windows_bounds_and_the_cost_of_all_windows(tmp_path: Path) -> 
 
 def test_text_says_which_part_was_not_recorded_and_what_became_uncertain(tmp_path: Path) -> None:
     with _recording(tmp_path) as recording:
-        text = " ".join(render(recording, "text").split())
-    assert "heap allocations were not recorded for 14s of 1m 00s" in text
-    assert "0s to 30s every block, 30s to" in text
+        text = " ".join(render(recording, "text", WriteOptions(detail=True)).split())
+    assert "malloc was watched for 46s of 1m 00s, to stay within --max-overhead or --max-memory" in text
+    assert "(to see all of it: --max-overhead off --duration 5s)" in text
     assert "1 MiB in 1,013 heap blocks were outstanding when frees were no longer traced" in text
     assert "heap totals are estimates from samples, one block per 512 KiB on average" in text
     assert "95 % confidence, from 100 blocks" in text
@@ -78,9 +79,12 @@ def test_times_without_probes_are_the_first_losses_and_many_are_summed_up(tmp_pa
         writer.write_snapshot(fixtures.snapshot(30.0, (site,), counters=fixtures.counters(probes_lost=24)))
 
     with fixtures.record(tmp_path / "a.nlk", write) as recording:
-        text = " ".join(render(recording, "text").split())
+        text = " ".join(render(recording, "text", WriteOptions(detail=True)).split())
         report = json.loads(render(recording, "json"))
-    head = text.partition("Threads that hold")[0]
+    head, _, text_below = text.partition("Threads that hold")
+    assert "and 2 more losses (--all)" in head
+    assert "were gone between 3.0 s and 3.5 s" in head
+    head = text_below
     assert "were gone between 4.0 s and 4.5 s" in head
     assert "were gone between 5.0 s" not in text
     assert "probes were gone from the target 3 more times, 24 probes in all" in head

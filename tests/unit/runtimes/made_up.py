@@ -55,6 +55,9 @@ class MadeUp:
     def memory(self):
         return [OwnedRange(LOW, HIGH, "made-up code")]
 
+    def limits(self):
+        return []
+
     def close(self):
         self.is_closed = True
 

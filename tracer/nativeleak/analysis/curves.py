@@ -26,6 +26,9 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 N_PARTS: Final = 8
 N_TROUGHS: Final = 10
 
+MIN_WATCHED_PCT: Final = 50.0
+"""With less of the time watched there is no verdict on the heap."""
+
 WATCHED: Final = (Level.EXACT, Level.SAMPLED)
 """Levels at which allocations and frees of the heap are both seen."""
 

@@ -16,9 +16,10 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from nativeleak.analysis.curves import Floats, Ints, Labelled, Span, read_curves
-from nativeleak.analysis.growth import Growth, Verdict, measure
-from nativeleak.analysis.naming import Head
+from nativeleak.analysis.curves import MIN_WATCHED_PCT, Floats, Ints, Labelled, Span, read_curves
+from nativeleak.analysis.finding import Finding, Findings
+from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
+from nativeleak.analysis.naming import Head, is_malloc
 from nativeleak.analysis.paths import Paths, Step
 from nativeleak.analysis.select import pool_of
 from nativeleak.analysis.tree import Key, Node, Tree
@@ -36,75 +37,13 @@ _MIN_EXPECTED: Final = 6.0
 _CLEAN_SHARE: Final = 0.25
 _HOLDING_SHARE: Final = 0.20
 _NO_FRAME: Final = "many small call paths"
+_NO_STACK: Final = "[stack lost]"
 _MAX_APART: Final = 4
 _MEETING_SHARE: Final = 0.90
 _MIN_GATHERED: Final = 8
 _LARGEST_GATHERED: Final = 0.30
 _APART_SHARE: Final = 0.10
 _APART_SIZES: Final = 1.2
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Memory of one cause: paths that meet in one frame.
-
-    Attributes:
-        name: The frame's function, or what a runtime uses the memory for.
-        called_by: The caller that sets it apart from others of the same name; None where the name is enough.
-        step: The frame; None for memory of a runtime.
-        kind: ``java``, ``native``, ``mapping``, ``threads``, ``jvm`` or ``pool``.
-        what: Kind of memory in words; None where nothing is known.
-        pool: Name of the pool inside; None without one.
-        switch: How to see past the pool; empty where nothing does.
-        note: What its stacks do not show, and which tool does; None where nothing is missing.
-        threads: Name of the thread, or the pattern of most of them.
-        slots: Targets.
-        n_stacks: Distinct machine stacks.
-        resident_bytes: Resident part; None for heap.
-        growth: Of outstanding bytes; for mappings of what is resident, with the verdict on the outstanding bytes.
-        share_pct: Share of the growth of the process, 0.0 where it does not grow.
-        peak_bytes: Highest outstanding bytes.
-        peak_s: When.
-        path: Steps that tell it apart, leaf first.
-        stack_keys: Its stacks, largest first.
-        positions: Its sites, as positions in ``Recording.sites``.
-    """
-
-    name: str
-    called_by: str | None
-    step: Step | None
-    kind: str
-    what: str | None
-    pool: str | None
-    switch: str
-    note: str | None
-    threads: str
-    n_threads: int
-    slots: tuple[int, ...]
-    n_stacks: int
-    outstanding_bytes: int
-    outstanding_count: int
-    allocated_bytes: int
-    freed_bytes: int
-    resident_bytes: int | None
-    oldest_s: float | None
-    is_sampled: bool
-    growth: Growth
-    share_pct: float
-    peak_bytes: int
-    peak_s: float
-    path: tuple[Step, ...]
-    stack_keys: tuple[int, ...]
-    positions: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What was found: ``suspects`` grow, fastest first; ``others`` hold something and do not, largest first."""
-
-    suspects: tuple[Finding, ...] = ()
-    others: tuple[Finding, ...] = ()
-    growth: Growth | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +288,8 @@ class _Search:
         rows = self._table.loc[part.positions].sort_values("outstanding_bytes", ascending=False, kind="stable")
         first = rows.iloc[0]
         is_map = first["kind"] != Kind.HEAP.value
+        if self._is_blind(rows, is_map) and growth.verdict is not Verdict.UNDECIDED:
+            growth = replace(growth, verdict=Verdict.UNDECIDED, enough_s=watch_s(self._recording.elapsed_s))
         of_runtime = first["owner"] == Owner.RUNTIME.value and bool(first["purpose"])
         if is_map:
             growth = replace(resident, verdict=growth.verdict, enough_s=growth.enough_s)
@@ -364,7 +305,13 @@ class _Search:
             called_by = caller.name if caller is not part.step else None
         oldest = rows["oldest_s"].max()
         return Finding(
-            name=str(first["purpose"]) if of_runtime else part.step.name if part.step else _NO_FRAME,
+            name=str(first["purpose"])
+            if of_runtime
+            else part.step.name
+            if part.step
+            else _NO_FRAME
+            if self._paths.path(path_id)
+            else _NO_STACK,
             called_by=None if of_runtime else called_by,
             step=None if of_runtime else part.step,
             kind="jvm" if of_runtime else _kind(part.step, head, is_map),
@@ -392,6 +339,18 @@ class _Search:
             positions=tuple(part.positions.tolist()),
         )
 
+    def _is_blind(self, rows: pd.DataFrame, is_map: bool) -> bool:
+        """Whether too little of the heap was watched for a verdict on these sites.
+
+        Of mappings only those are judged then that no allocator made: who makes an allocator take a chunk from the
+        kernel is not who keeps the blocks.
+        """
+        if self._span.watched_pct >= MIN_WATCHED_PCT or "malloc" not in self._recording.info.probes:
+            return False
+        path_id = int(rows.iloc[0]["path_id"])
+        below = self._paths.path(path_id)[1 : self._paths.head(path_id).index]
+        return not is_map or any(is_malloc(self._paths.steps[step].frame) for step in below)
+
     def _telling(self, path_id: int, part: _Part, most: int = 6) -> tuple[Step, ...]:
         """The frames from the one that allocates outwards, without those that everything passes through."""
         path, head = self._paths.path(path_id), self._paths.head(path_id)
@@ -401,7 +360,7 @@ class _Search:
         shown = [steps[head.index - 1]] if head.index else []
         named = next((i for i, step in enumerate(steps) if i >= head.index and step is part.step), head.index)
         for i, step in enumerate(steps[head.index :], head.index):
-            if i > named and (step.is_passed_through or len(shown) >= most):
+            if i > named and (step.is_passed_through or step.in_runtime or len(shown) >= most):
                 break
             if len(shown) < most - 1 or i == named:
                 shown.append(step)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from nativeleak.frames.display import JAVA, display_name
 from nativeleak.frames.roles import Role
@@ -46,6 +48,14 @@ def is_passed_through(frame: Frame) -> bool:
 def is_runtimes(frame: Frame) -> bool:
     """Whether a frame is in the library of a runtime of managed code."""
     return frame.module in RUNTIME_LIBRARIES
+
+
+_MALLOC: Final = re.compile(r"(?:\w*_)?(?:malloc|calloc|realloc|memalign|aligned_alloc)|operator new.*|sysmalloc")
+
+
+def is_malloc(frame: Frame) -> bool:
+    """Whether a frame is a function of an allocator's interface, or of the C library's allocator."""
+    return _MALLOC.match(shown_name(frame)) is not None
 
 
 def head_of(frames: Sequence[Frame]) -> Head:

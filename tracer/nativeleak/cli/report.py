@@ -28,6 +28,7 @@ Examples:
   nativeleak report trace.nlk --all                        with the ten largest call paths and all gaps
   nativeleak report trace.nlk --metric growth --top 5      the five fastest-growing sites
   nativeleak report trace.nlk --by pool                    threads of a pool as one row
+  nativeleak report trace.nlk --at peak                    when memory was highest
   nativeleak report trace.nlk --thread 'nioEventLoop-*'    only these threads
   nativeleak report trace.nlk --format folded | flamegraph.pl > trace.svg
   nativeleak report trace.nlk --format json -o trace.json
@@ -97,6 +98,12 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
 @click.option("--full-stacks", is_flag=True, help="Text: as --all, with all frames of each stack.")
 @click.option("--compact", is_flag=True, help="JSON: frames and stacks in tables of their own, to which sites refer.")
 @click.option(
+    "--at",
+    metavar="MOMENT",
+    help="Report this moment of the trace: peak (most resident memory), end, or a time since its start (90s, 1h30m). "
+    "The nearest snapshot is taken. [default: end]",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, allow_dash=True),
@@ -117,6 +124,7 @@ def report_command(
     all_: bool,
     full_stacks: bool,
     compact: bool,
+    at: str | None,
     output: Path,
 ) -> None:
     """Make a report from each recording FILE: what leaks, what holds memory, and what was not seen.
@@ -124,8 +132,10 @@ def report_command(
     Text is one screen, suspects first. Any option about rows or stacks adds the call paths below it.
     """
     # pandas takes half a second to load: neither --help nor any other verb shall wait for it.
+    from nativeleak.analysis.resident import snapshot_at
     from nativeleak.analysis.select import By, Metric, Selection
     from nativeleak.recording import open_recording
+    from nativeleak.recording.moment import RecordingAt
     from nativeleak.reports.output import encode_text, open_file, open_stdout
     from nativeleak.reports.render import write_report
 
@@ -151,6 +161,7 @@ def report_command(
             if len(files) > 1:
                 stream.write(encode_text(f"# {printable(str(path))}:\n"))
             with open_recording(path) as recording:
-                write_report(recording, stream, format_, selection, options)
+                then = recording if at is None else RecordingAt(recording, snapshot_at(recording, at))
+                write_report(then, stream, format_, selection, options)
             if len(files) > 1:
                 stream.write(b"\n")

@@ -5,11 +5,11 @@ To add an engine: a class with these members, and a row in ``registry.py``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from nativeleak.model import Coverage, Snapshot, Stack, TargetInfo
+from nativeleak.model import Coverage, Limit, MemoryLine, Snapshot, Stack, TargetInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,16 @@ class Engine(Protocol):
 
     def memory_bytes(self) -> int:
         """Memory of this process and of all else that the engine takes, such as maps in the kernel."""
+
+    def memory_lines(self, slot: int) -> Mapping[MemoryLine, int]:
+        """Resident memory of a target by use. Costly for the target: see ``engines/memory.py``.
+
+        Raises:
+            NativeleakError: It cannot be read.
+        """
+
+    def runtime_limits(self, slot: int) -> Sequence[Limit]:
+        """Limits that a target's runtime sets itself."""
 
     def freeze(self, near: str) -> None:
         """Take in nothing more that needs memory, and note that.

@@ -131,7 +131,7 @@ def _obstacle_of_strace(pids: Sequence[int]) -> str:
 
 
 def _obstacle_of_pmap(pids: Sequence[int]) -> str:
-    from nativeleak.engines.pmap.engine import read_smaps  # what most traces do without
+    from nativeleak.engines.pmap.reading import read_smaps  # what most traces do without
 
     def look() -> None:
         for pid in pids:

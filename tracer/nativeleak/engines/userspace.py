@@ -17,13 +17,25 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from nativeleak.engines.base import Progress, Row, Sink
+from nativeleak.engines.memory import read_memory_lines
 from nativeleak.engines.options import Budget
 from nativeleak.engines.resident import resident_by_site
 from nativeleak.engines.threads import ThreadTable
 from nativeleak.errors import NativeleakError, UsageError
 from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.ledger.map_sites import SiteId
-from nativeleak.model import COUNTERS, Coverage, Frame, SiteTotals, Snapshot, Stack, TargetEnd, TargetInfo
+from nativeleak.model import (
+    COUNTERS,
+    Coverage,
+    Frame,
+    Limit,
+    MemoryLine,
+    SiteTotals,
+    Snapshot,
+    Stack,
+    TargetEnd,
+    TargetInfo,
+)
 from nativeleak.process import procfs
 from nativeleak.process.cgroups import tightest_shared_group
 from nativeleak.process.residency import ResidencyReader
@@ -231,6 +243,16 @@ class UserspaceEngine(abc.ABC):
     def memory_bytes(self) -> int:
         """Of this process."""
         return procfs.read_rss(os.getpid())
+
+    def memory_lines(self, slot: int) -> Mapping[MemoryLine, int]:
+        """Resident memory of a target by use; what an allocator mapped counts as the program's here."""
+        process = self.processes[slot]
+        return read_memory_lines(process.info, process.space.owned_ranges, None, process.residency)
+
+    def runtime_limits(self, slot: int) -> Sequence[Limit]:
+        """None: this engine opens no runtime."""
+        del slot
+        return ()
 
     def freeze(self, near: str) -> None:
         """Tell new threads and stacks apart no longer: what they map counts as that of one site."""

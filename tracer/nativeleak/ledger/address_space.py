@@ -173,6 +173,12 @@ class AddressSpace:
         if end:
             yield start, end, site.site_id
 
+    def owned_ranges(self) -> Iterator[tuple[int, int, Owner]]:
+        """Accessible memory that was mapped in the window, ``(start, end, owner)``, in order of address."""
+        for start, end, call, accessible in self._map:
+            if accessible and call.site.owner is not None:
+                yield start, end, call.site.owner
+
     def site_totals(self, slot: int, now_s: float, resident: Resident | None = None) -> list[SiteTotals]:
         """Totals of every site at which anything was ever mapped or reserved.
 

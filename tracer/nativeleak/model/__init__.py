@@ -1,6 +1,7 @@
 """Frozen data that all other packages share: frames, stacks, sites, snapshots. Standard library only."""
 
 from nativeleak.model.coverage import Coverage, StackCoverage
+from nativeleak.model.memory import Limit, LimitKind, LimitUse, MemoryLine, MemoryReading, ProcessMemory
 from nativeleak.model.process import Child, RuntimeInfo, TargetEnd, TargetInfo, ThreadInfo, Unwatched
 from nativeleak.model.site import CERTAIN, N_SLICES, Kind, Owner, SiteKey, SiteTotals, Uncertainty, UnmapTotals
 from nativeleak.model.snapshot import COUNTERS, Level, Snapshot, TraceInfo, Window
@@ -17,7 +18,13 @@ __all__ = [
     "FrameSource",
     "Kind",
     "Level",
+    "Limit",
+    "LimitKind",
+    "LimitUse",
+    "MemoryLine",
+    "MemoryReading",
     "Owner",
+    "ProcessMemory",
     "RuntimeInfo",
     "SiteKey",
     "SiteTotals",

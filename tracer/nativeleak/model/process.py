@@ -55,6 +55,7 @@ class Child(NamedTuple):
         rss_bytes: Resident memory when it was last seen.
         growth_bytes: Change of it since it was first seen during the trace.
         is_alive: It had not ended at the last look.
+        holds_as_much: It holds as much as the target, or grew as much.
     """
 
     pid: int
@@ -62,6 +63,7 @@ class Child(NamedTuple):
     rss_bytes: int
     growth_bytes: int
     is_alive: bool = True
+    holds_as_much: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class TargetInfo:
         end: Its state at the last snapshot.
         end_signal: The signal that killed it, 0 for none.
         unwatched: Allocators in it that are not watched.
-        children: Processes that descend from it and hold or grow as much as it does; largest growth first.
+        children: Processes that descend from it, largest growth first.
     """
 
     slot: int

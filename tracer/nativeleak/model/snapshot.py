@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from nativeleak.model.coverage import Coverage
+from nativeleak.model.memory import LimitUse, MemoryReading, ProcessMemory
 from nativeleak.model.process import TargetInfo, ThreadInfo
 from nativeleak.model.site import SiteKey, SiteTotals, UnmapTotals
 
@@ -102,6 +103,9 @@ class Snapshot:
         windows: Level of detail of each part of the trace so far, oldest first.
         unmapped: All callers that unmapped address space so far.
         dropped: Sites of earlier snapshots that were dropped since the last one because their room was needed.
+        limits: Limits of memory and how much of each is used.
+        processes: Sums of each target that lives.
+        readings: Resident memory by use, where it was read since the last snapshot.
     """
 
     elapsed_s: float
@@ -120,3 +124,6 @@ class Snapshot:
     windows: tuple[Window, ...] = ()
     unmapped: tuple[UnmapTotals, ...] = ()
     dropped: tuple[SiteKey, ...] = ()
+    limits: tuple[LimitUse, ...] = ()
+    processes: tuple[ProcessMemory, ...] = ()
+    readings: tuple[MemoryReading, ...] = ()

@@ -33,10 +33,10 @@ STANDARD: Final[Mapping[str, AllocCall]] = {
 _JEMALLOC: Final[Mapping[str, AllocCall]] = {
     "mallocx": AllocCall.MALLOC,
     "rallocx": AllocCall.REALLOC,
-    "dallocx": AllocCall.FREE,
-    "sdallocx": AllocCall.FREE,
+    "dallocx": AllocCall.DELETE,
+    "sdallocx": AllocCall.DELETE,
 }
-"""Source: include/jemalloc/jemalloc.h."""
+"""Those that may call free are ``DELETE``. Source: include/jemalloc/jemalloc.h."""
 
 _TCMALLOC: Final[Mapping[str, AllocCall]] = {
     "malloc_skip_new_handler": AllocCall.MALLOC,
@@ -70,9 +70,9 @@ _MIMALLOC: Final[Mapping[str, AllocCall]] = {
     },
     "reallocf": AllocCall.REALLOC,
     "reallocn": AllocCall.REALLOCARRAY,
-    "free_size": AllocCall.FREE,
-    "free_aligned": AllocCall.FREE,
-    "free_size_aligned": AllocCall.FREE,
+    "free_size": AllocCall.DELETE,
+    "free_aligned": AllocCall.DELETE,
+    "free_size_aligned": AllocCall.DELETE,
     "new_n": AllocCall.CALLOC,
     "new_realloc": AllocCall.REALLOC,
     "new_reallocn": AllocCall.REALLOCARRAY,
@@ -91,7 +91,7 @@ _MIMALLOC: Final[Mapping[str, AllocCall]] = {
 _TBB: Final[Mapping[str, AllocCall]] = {
     "aligned_malloc": AllocCall.MALLOC,
     "aligned_realloc": AllocCall.REALLOC,
-    "aligned_free": AllocCall.FREE,
+    "aligned_free": AllocCall.DELETE,
 }
 """Source: oneTBB, include/oneapi/tbb/scalable_allocator.h."""
 
@@ -122,14 +122,23 @@ PLAIN_NAMES: Final = frozenset({*STANDARD, *_JEMALLOC, *OPERATORS, *_ALLOCATOR_M
 _MAKERS: Final = ("malloc", "mallocx", "malloc_aligned", "aligned_malloc")
 _FREERS: Final = ("free", "sdallocx", "dallocx", "free_size", "aligned_free")
 _PROOFS: Final = (
-    *("mallocx", "rallocx", "sdallocx", "mallctl", "malloc_usable_size", "usable_size", "msize", "mallinfo"),
-    *("mallopt", "malloc_stats", "malloc_trim", "posix_memalign", "memalign", "malloc_aligned", "heap_malloc"),
+    *("mallocx", "rallocx", "sdallocx", "mallctl", "malloc_usable_size", "usable_size", "mallinfo"),
+    *(
+        "mallopt",
+        "malloc_stats",
+        "malloc_trim",
+        "posix_memalign",
+        "memalign",
+        "malloc_aligned",
+        "heap_malloc",
+        "aligned_malloc",
+    ),
 )
 """A family with one of these is an allocator; one without may be a few functions around another allocator."""
 _STANDARD_FOUR: Final = ("malloc", "calloc", "realloc", "free")
 _NOT_THEIRS: Final = frozenset({"_int_", "__minimal_", "__rtld_", "__libc_", "__interceptor_", "___interceptor_"})
 """Affixes inside of C libraries and sanitizers: other arguments, or second names of the standard functions."""
-PARTS: Final = ("mall", "free", "allocx", "memalign", "usable_size", "msize")
+PARTS: Final = ("alloc", "mall", "free", "memalign", "usable_size")
 """Parts of the names that tell families and prove them."""
 
 
@@ -242,9 +251,16 @@ def choose_points(offsets: Mapping[str, int], *, makes_own_new: bool = False) ->
 
 
 def choose_affixed(affix: Affix, offsets: Mapping[str, int]) -> list[ProbePoint]:
-    """Functions of a family to probe."""
-    named = ((affix.name(stem), kind, stem.startswith(("new", "heap_alloc_new"))) for stem, kind in STEMS.items())
-    return _points(named, offsets)
+    """Functions of a family to probe; each that frees may call another one that is probed."""
+    return _points(((affix.name(stem), _nesting(kind), _may_throw(stem)) for stem, kind in STEMS.items()), offsets)
+
+
+def _nesting(kind: AllocCall) -> AllocCall:
+    return AllocCall.DELETE if kind is AllocCall.FREE else kind
+
+
+def _may_throw(stem: str) -> bool:
+    return stem.startswith(("new", "heap_alloc_new"))
 
 
 def _points(named: Iterable[tuple[str, AllocCall, bool]], offsets: Mapping[str, int]) -> list[ProbePoint]:

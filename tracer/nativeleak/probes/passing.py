@@ -18,7 +18,12 @@ _UNSIZED_BYTES: Final = 256
 _MAX_FUNCTIONS: Final = 64
 _STUB_BYTES: Final = 16
 _CALL, _JUMP = 0xE8, 0xE9
+_RETURN: Final = 0xC3
+_ALIGNMENT: Final = 16
+_PADDING: Final = bytes.fromhex("66 2e 0f 1f 84 00 90 40 44 80 cc")
+"""Bytes of the long forms of nop, and int3."""
 _INDIRECT: Final = 0xFF
+_BY_POINTER: Final = (2, 4)  # reg of ModRM: call, jmp
 _CALL_SLOT, _JUMP_SLOT = 0x15, 0x25  # ModRM of call and jmp through [rip + displacement]
 
 
@@ -65,8 +70,10 @@ def find_calls(image: Image, vaddr: int, size: int, names: Collection[str], dept
 def _callees(image: Image, vaddr: int, size: int) -> Iterator[Callee | None]:
     """Functions that the code of one seems to call or jump to; None for a pointer of unknown value."""
     code = image.read_code(vaddr, min(size or _UNSIZED_BYTES, _MAX_BYTES))
-    for at in range(len(code) - 5):
-        if code[at] in (_CALL, _JUMP):
+    if not size:
+        code = code[: _likely_end(vaddr, code)]
+    for at in range(len(code) - 1):
+        if code[at] in (_CALL, _JUMP) and at + 5 <= len(code):
             target = vaddr + at + 5 + int.from_bytes(code[at + 1 : at + 5], "little", signed=True)
             if not vaddr <= target < vaddr + len(code):
                 stub = image.read_code(target, _STUB_BYTES)
@@ -74,6 +81,19 @@ def _callees(image: Image, vaddr: int, size: int) -> Iterator[Callee | None]:
                     yield _through_stub(image, target, stub) or Callee(target, "")
         elif code[at] == _INDIRECT and code[at + 1] in (_CALL_SLOT, _JUMP_SLOT):
             yield _in_slot(image, vaddr + at + 6 + int.from_bytes(code[at + 2 : at + 6], "little", signed=True))
+        elif code[at] == _INDIRECT and code[at + 1] >> 3 & 7 in _BY_POINTER:
+            yield None
+
+
+def _likely_end(vaddr: int, code: bytes) -> int:
+    """Length of a function by its first return before an aligned address, with padding at most between."""
+    at = code.find(_RETURN)
+    while at >= 0:
+        following = -(-(vaddr + at + 1) // _ALIGNMENT) * _ALIGNMENT - vaddr
+        if code[at + 1 : following].strip(_PADDING) == b"":
+            return at + 1
+        at = code.find(_RETURN, at + 1)
+    return len(code)
 
 
 def _through_stub(image: Image, vaddr: int, stub: bytes) -> Callee | None:

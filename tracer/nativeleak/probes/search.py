@@ -47,7 +47,7 @@ _MARKS: Final = {
 }
 """Function of a family -> the allocator."""
 _CHUNK: Final = 1 << 20
-_MAX_DATA_BYTES: Final = 256 << 20
+_MAX_DATA_BYTES: Final = 64 << 20
 _MAX_AFFIXES: Final = 64
 _DEPTH: Final = 3
 _GO_SECTION: Final = ".gopclntab"
@@ -127,6 +127,9 @@ def _by_names(elf: ElfFile, names: ElfFile, name: str, asked: Sequence[Affix]) -
             calls = _calls(image, names, affix, depth=_DEPTH)
             if not (calls.reaches or calls.is_open):
                 doubtful.append(affix)
+    unwatched = tuple(Unwatched(name, "", str(affix), _UNKNOWN.format(affix=_shown(affix))) for affix in doubtful)
+    if "malloc" not in defined and not affixes and not asked:
+        return Allocators(unwatched=unwatched)  # the search for its other names takes long in a large object
     wanted = {*PLAIN_NAMES, *(each for affix in (*asked, *affixes) for each in affix.names())}
     symbols = {each: symbol for each, symbol in function_symbols(names, wanted).items() if not symbol.is_ifunc}
     offsets = {each: elf.vaddr_to_offset(symbol.vaddr) for each, symbol in symbols.items()}
@@ -138,11 +141,7 @@ def _by_names(elf: ElfFile, names: ElfFile, name: str, asked: Sequence[Affix]) -
         if new:
             used.append(affix)
             points |= {point.offset: point for point in new}
-    return Allocators(
-        tuple(points.values()),
-        tuple(used),
-        tuple(Unwatched(name, "", str(affix), _UNKNOWN.format(affix=_shown(affix))) for affix in doubtful),
-    )
+    return Allocators(tuple(points.values()), tuple(used), unwatched)
 
 
 def _shown(affix: Affix) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-_NO_LIMIT: Final = 1 << 62
+NO_LIMIT: Final = 1 << 62
 """Version 1 says 2^63 less a page where there is no limit."""
 
 
@@ -85,20 +85,28 @@ def parse_paths(text: str) -> dict[int, str]:
     return paths
 
 
-def read_memory_groups(pid: int | str) -> list[MemoryGroup]:
-    """The groups with a limit that a process is in, the innermost first; none where they cannot be read."""
+def read_group_folders(pid: int | str) -> list[tuple[int, Path]]:
+    """Version and folder of each memory group that a process is in, the innermost first; none where unreadable."""
     try:
-        paths = parse_paths(Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape"))
-        mounts = parse_hierarchies(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"))
+        paths = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape")
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return []
-    return [
-        group
-        for mount in mounts
-        if mount.version in paths
-        for folder in _folders(mount, paths[mount.version])
-        if (group := _read_group(mount.version, folder)) is not None
-    ]
+    return list(group_folders(paths, mounts))
+
+
+def group_folders(cgroup: str, mountinfo: str) -> Iterator[tuple[int, Path]]:
+    """The same from the text of a process's /proc/PID/cgroup and of a mountinfo."""
+    paths = parse_paths(cgroup)
+    for mount in parse_hierarchies(mountinfo):
+        if mount.version in paths:
+            yield from ((mount.version, folder) for folder in _folders(mount, paths[mount.version]))
+
+
+def read_memory_groups(pid: int | str) -> list[MemoryGroup]:
+    """The groups with a limit that a process is in, the innermost first; none where they cannot be read."""
+    groups = (_read_group(version, folder) for version, folder in read_group_folders(pid))
+    return [group for group in groups if group is not None]
 
 
 def shared_groups(pid: int, others: Sequence[int]) -> list[MemoryGroup]:
@@ -128,17 +136,17 @@ def _read_group(version: int, folder: Path) -> MemoryGroup | None:
     )
     try:
         limit_text = (folder / limit).read_text(encoding="ascii").strip()
-        if limit_text == "max" or int(limit_text) >= _NO_LIMIT:
+        if limit_text == "max" or int(limit_text) >= NO_LIMIT:
             return None
         usage_bytes = int((folder / usage).read_text(encoding="ascii"))
         return MemoryGroup(
-            folder, int(limit_text), usage_bytes, _cache_bytes((folder / "memory.stat").read_text("ascii"))
+            folder, int(limit_text), usage_bytes, cache_bytes((folder / "memory.stat").read_text("ascii"))
         )
     except (OSError, ValueError):
         return None
 
 
-def _cache_bytes(stat: str) -> int:
+def cache_bytes(stat: str) -> int:
     """Page cache of a group and its descendants; version 1 calls the sum over them ``total_``."""
     values = dict(line.split(" ", 1) for line in stat.splitlines() if " " in line)
     prefix = "total_" if "total_inactive_file" in values else ""

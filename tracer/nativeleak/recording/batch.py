@@ -6,7 +6,7 @@ Encoding changes no state, so that a batch whose transaction failed can be writt
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from nativeleak.model import (
     CERTAIN,
     Frame,
     Kind,
+    Limit,
     Owner,
     SiteKey,
     SiteTotals,
@@ -34,6 +35,8 @@ _TABLES: Final = {
     "trace": 2,
     "targets": 8,
     "runtimes": 3,
+    "unwatched": 6,
+    "children": 7,
     "threads": 5,
     "frames": 11,
     "stacks": 4,
@@ -42,6 +45,10 @@ _TABLES: Final = {
     "retired": 7,
     "unmapped": 11,
     "snapshots": 12,
+    "limits": 5,
+    "limit_usage": 3,
+    "process_memory": 7,
+    "memory_lines": 4,
     "events": 4,
 }
 """Number of columns of each table of ``schema.TABLES``, in the order they are written."""
@@ -58,6 +65,7 @@ class Known:
         threads: By uid.
         retired: Last totals of dropped sites, by kind, slot and owner.
         unmapped: Last totals of callers that unmapped, by slot and number.
+        limits: Id in the recording.
         retiring_slots: Targets whose retired totals grew with the last snapshot.
         elapsed_s: Time of the last snapshot.
     """
@@ -68,6 +76,7 @@ class Known:
     threads: dict[int, ThreadInfo] = field(default_factory=dict)
     retired: dict[tuple[Kind, int, Owner], SiteTotals] = field(default_factory=dict)
     unmapped: dict[tuple[int, int], UnmapTotals] = field(default_factory=dict)
+    limits: dict[Limit, int] = field(default_factory=dict)
     retiring_slots: set[int] = field(default_factory=set)
     n_snapshots: int = 0
     n_events: int = 0
@@ -81,6 +90,7 @@ class Known:
         self.threads.update(batch.threads)
         self.retired.update(batch.retired)
         self.unmapped.update(batch.unmapped)
+        self.limits.update(batch.limits)
         if batch.rows["snapshots"]:
             self.retiring_slots = batch.retiring_slots
         self.n_snapshots += len(batch.rows["snapshots"])
@@ -91,12 +101,12 @@ class Known:
         """All known rows followed by the batch, for a recording that starts again in memory."""
         whole = Batch(self.elapsed_s)
         whole.rows["frames"] = [_frame_row(number, frame) for frame, number in self.frames.items()]
-        whole.rows["targets"] = [_target_row(target) for target in self.targets.values()]
-        whole.rows["runtimes"] = _runtime_rows(self.targets.values())
+        whole.rows |= _rows_of_targets(self.targets.values())
         whole.rows["threads"] = [_thread_row(thread) for thread in self.threads.values()]
         whole.rows["retired"] = [_retired_row(totals) for totals in self.retired.values()]
         whole.rows["unmapped"] = [_unmapped_row(totals) for totals in self.unmapped.values()]
         whole.rows["sites"] = [_site_row(number, site, self.elapsed_s) for number, site in self.sites.values()]
+        whole.rows["limits"] = [_limit_row(number, limit) for limit, number in self.limits.items()]
         whole.rows["sampling"] = [(number, *site.uncertainty) for number, site in self.sites.values()]
         for table, rows in whole.rows.items():
             batch.rows[table] = rows + batch.rows[table]
@@ -118,6 +128,7 @@ class Batch:
     threads: dict[int, ThreadInfo] = field(default_factory=dict)
     retired: dict[tuple[Kind, int, Owner], SiteTotals] = field(default_factory=dict)
     unmapped: dict[tuple[int, int], UnmapTotals] = field(default_factory=dict)
+    limits: dict[Limit, int] = field(default_factory=dict)
     retiring_slots: set[int] = field(default_factory=set)
 
     def statements(self) -> Iterator[tuple[str, list[Row]]]:
@@ -159,8 +170,7 @@ def encode(
     for target in (*(snapshot.targets if snapshot else ()), *targets):
         if known.targets.get(target.slot) != target:
             batch.targets[target.slot] = target
-    batch.rows["targets"] = [_target_row(target) for target in batch.targets.values()]
-    batch.rows["runtimes"] = _runtime_rows(batch.targets.values())
+    batch.rows |= _rows_of_targets(batch.targets.values())
     if snapshot is not None:
         batch.threads = {thread.uid: thread for thread in snapshot.threads if known.threads.get(thread.uid) != thread}
         batch.rows["threads"] = [_thread_row(thread) for thread in batch.threads.values()]
@@ -183,6 +193,7 @@ def _encode_stacks(known: Known, batch: Batch, stacks: Iterable[Stack]) -> None:
 def _encode_snapshot(known: Known, batch: Batch, snapshot: Snapshot) -> None:
     _encode_retired(known, batch, snapshot)
     _encode_unmapped(known, batch, snapshot)
+    _encode_memory(known, batch, snapshot)
     batch.trace.update(windows=pack_windows(snapshot.windows))
     samples = []
     next_id = len(known.sites)
@@ -233,6 +244,27 @@ def _encode_unmapped(known: Known, batch: Batch, snapshot: Snapshot) -> None:
         if known.unmapped.get(where) != totals:
             batch.unmapped[where] = totals
     batch.rows["unmapped"] = [_unmapped_row(totals) for totals in batch.unmapped.values()]
+
+
+def _encode_memory(known: Known, batch: Batch, snapshot: Snapshot) -> None:
+    number = known.n_snapshots
+    for limit, usage_bytes in snapshot.limits:
+        limit_id = known.limits.get(limit)
+        if limit_id is None:
+            limit_id = batch.limits.setdefault(limit, len(known.limits) + len(batch.limits))
+        if usage_bytes is not None:
+            batch.rows["limit_usage"].append((number, limit_id, usage_bytes))
+    batch.rows["limits"] = [_limit_row(limit_id, limit) for limit, limit_id in batch.limits.items()]
+    batch.rows["process_memory"] = [(number, *process) for process in snapshot.processes]
+    batch.rows["memory_lines"] = [
+        (reading.elapsed_s, reading.slot, line.value, n_bytes)
+        for reading in snapshot.readings
+        for line, n_bytes in reading.lines.items()
+    ]
+
+
+def _limit_row(number: int, limit: Limit) -> Row:
+    return (number, limit.slot, limit.kind, _text(limit.name), limit.limit_bytes)
 
 
 def _dropped_sites(known: Known, batch: Batch, snapshot: Snapshot) -> Iterator[SiteTotals]:
@@ -349,12 +381,18 @@ def _target_row(target: TargetInfo) -> Row:
     )
 
 
-def _runtime_rows(targets: Iterable[TargetInfo]) -> list[Row]:
-    return [
-        (target.slot, target.runtime.name, _text(target.runtime.version))
-        for target in targets
-        if target.runtime is not None
-    ]
+def _rows_of_targets(targets: Collection[TargetInfo]) -> dict[str, list[Row]]:
+    """Rows by table."""
+    return {
+        "targets": [_target_row(target) for target in targets],
+        "runtimes": [(t.slot, t.runtime.name, _text(t.runtime.version)) for t in targets if t.runtime is not None],
+        "unwatched": [(t.slot, i, *map(_text, each)) for t in targets for i, each in enumerate(t.unwatched)],
+        "children": [
+            (t.slot, c.pid, _text(c.comm), c.rss_bytes, c.growth_bytes, c.is_alive, c.holds_as_much)
+            for t in targets
+            for c in t.children
+        ],
+    }
 
 
 def _thread_row(thread: ThreadInfo) -> Row:

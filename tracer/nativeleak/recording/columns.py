@@ -47,6 +47,23 @@ CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "end_signal": _SMALL,
     },
     "runtimes": {"slot": _SMALL, "name": _TEXT, "version": _TEXT},
+    "unwatched": {
+        "slot": _SMALL,
+        "number": _NUMBER,
+        "object": _TEXT,
+        "allocator": _TEXT,
+        "prefix": _TEXT,
+        "why": _TEXT,
+    },
+    "children": {
+        "slot": _SMALL,
+        "pid": _SMALL,
+        "comm": _TEXT,
+        "rss_bytes": _NUMBER,
+        "growth_bytes": _WORD,
+        "alive": _SMALL,
+        "as_much": _SMALL,
+    },
     "threads": {"uid": _NUMBER, "slot": _SMALL, "tid": _SMALL, "name": _TEXT, "alive": _SMALL},
     "frames": {
         "id": _NUMBER,
@@ -116,6 +133,18 @@ CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "n_samples": _NUMBER,
         "samples": _BLOB,
     },
+    "limits": {"id": _NUMBER, "slot": _SMALL, "kind": _TEXT, "name": _TEXT, "limit_bytes": _NUMBER},
+    "limit_usage": {"snapshot_id": _NUMBER, "limit_id": _NUMBER, "usage_bytes": _NUMBER},
+    "process_memory": {
+        "snapshot_id": _NUMBER,
+        "slot": _SMALL,
+        "rss_bytes": _NUMBER,
+        "anon_bytes": _NUMBER,
+        "swap_bytes": _NUMBER,
+        "peak_rss_bytes": _NUMBER,
+        "n_threads": _SMALL,
+    },
+    "memory_lines": {"elapsed_s": _SECONDS, "slot": _SMALL, "line": _TEXT, "n_bytes": _NUMBER},
     "events": {"id": _NUMBER, "elapsed_s": _SECONDS, "what": _TEXT, "text": _TEXT},
 }
 

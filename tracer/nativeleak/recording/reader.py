@@ -14,7 +14,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 from nativeleak.errors import RecordingError
 from nativeleak.model import (
     CERTAIN,
+    Child,
     Frame,
     FrameKind,
     FrameSource,
@@ -36,9 +37,11 @@ from nativeleak.model import (
     ThreadInfo,
     Uncertainty,
     UnmapTotals,
+    Unwatched,
 )
 from nativeleak.recording import opening
 from nativeleak.recording.columns import check_columns, parse_number, parse_texts
+from nativeleak.recording.memory import RecordedMemory
 from nativeleak.recording.schema import JVM, Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
 from nativeleak.recording.values import parse_trace_values, parse_windows
 
@@ -98,9 +101,14 @@ class Recording:
             self.end_reason: str | None = values.get("end_reason")
             self.recording_error: str | None = values.get("recording_error")
             self.windows = parse_windows(values.get("windows", "[]"))
-            runtimes = self._runtimes()
+            runtimes, unwatched, children = self._runtimes(), self._unwatched(), self._children()
             self.targets = tuple(
-                _target(row, runtimes.get(row[0])) for row in db.execute("SELECT * FROM targets ORDER BY slot")
+                replace(
+                    _target(row, runtimes.get(row[0])),
+                    unwatched=tuple(each for slot, each in unwatched if slot == row[0]),
+                    children=tuple(each for slot, each in children if slot == row[0]),
+                )
+                for row in db.execute("SELECT * FROM targets ORDER BY slot")
             )
             self.threads = {row[0]: _thread(row) for row in db.execute("SELECT * FROM threads")}
             self.snapshots = tuple(map(_snapshot, db.execute("SELECT * FROM snapshots ORDER BY id")))
@@ -114,6 +122,26 @@ class Recording:
             return {}
         rows = self._db.execute("SELECT slot, name, version FROM runtimes")
         return {slot: RuntimeInfo(str(name), str(version)) for slot, name, version in rows}
+
+    def _unwatched(self) -> list[tuple[int, Unwatched]]:
+        """With the slot of each; empty in recordings older than their table."""
+        if not self._has_table("unwatched"):
+            return []
+        rows = self._db.execute("SELECT slot, object, allocator, prefix, why FROM unwatched ORDER BY slot, number")
+        return [(slot, Unwatched(*map(str, texts))) for slot, *texts in rows]
+
+    def _children(self) -> list[tuple[int, Child]]:
+        """With the slot of each, largest growth first; empty in recordings older than their table."""
+        if not self._has_table("children"):
+            return []
+        rows = self._db.execute(
+            "SELECT slot, pid, comm, rss_bytes, growth_bytes, alive, as_much FROM children"
+            " ORDER BY slot, growth_bytes DESC, rss_bytes DESC, pid"
+        )
+        return [
+            (slot, Child(pid, str(comm), rss, growth, bool(alive), bool(as_much)))
+            for slot, pid, comm, rss, growth, alive, as_much in rows
+        ]
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "recording in memory") -> Self:
@@ -146,6 +174,12 @@ class Recording:
         """Totals of dropped sites, by kind, target and owner; they are part of all allocated and freed bytes."""
         with self._damage_reported():
             return tuple(map(_retired, self._db.execute("SELECT * FROM retired")))
+
+    @cached_property
+    def memory(self) -> RecordedMemory:
+        """Limits and resident memory; empty in recordings of versions that did not record them."""
+        with self._damage_reported():
+            return RecordedMemory.read(self._db)
 
     @cached_property
     def unmapped(self) -> tuple[UnmapTotals, ...] | None:

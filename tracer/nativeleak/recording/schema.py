@@ -28,6 +28,10 @@ CREATE TABLE trace (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE targets (slot INTEGER PRIMARY KEY, pid INTEGER, comm TEXT, exe TEXT, jvm_version TEXT, allocators TEXT,
     end TEXT, end_signal INTEGER);
 CREATE TABLE runtimes (slot INTEGER PRIMARY KEY, name TEXT, version TEXT);
+CREATE TABLE unwatched (slot INTEGER, number INTEGER, object TEXT, allocator TEXT, prefix TEXT, why TEXT,
+    PRIMARY KEY (slot, number)) WITHOUT ROWID;
+CREATE TABLE children (slot INTEGER, pid INTEGER, comm TEXT, rss_bytes INTEGER, growth_bytes INTEGER, alive INTEGER,
+    as_much INTEGER, PRIMARY KEY (slot, pid)) WITHOUT ROWID;
 CREATE TABLE threads (uid INTEGER PRIMARY KEY, slot INTEGER, tid INTEGER, name TEXT, alive INTEGER);
 CREATE TABLE frames (id INTEGER PRIMARY KEY, function TEXT, module TEXT, ip INTEGER, offset INTEGER, kind TEXT,
     file TEXT, line INTEGER, build_id TEXT, module_offset INTEGER, found TEXT);
@@ -44,6 +48,13 @@ CREATE TABLE unmapped (slot INTEGER, number INTEGER, thread_uid INTEGER, stack_k
 CREATE TABLE snapshots (id INTEGER PRIMARY KEY, elapsed_s REAL, rss_bytes INTEGER, slice_s REAL, probe_hits INTEGER,
     probe_cost_ns REAL, target_cpu_s REAL, tracer_cpu_s REAL, tracer_max_rss_bytes INTEGER, counters TEXT,
     n_samples INTEGER, samples BLOB);
+CREATE TABLE limits (id INTEGER PRIMARY KEY, slot INTEGER, kind TEXT, name TEXT, limit_bytes INTEGER);
+CREATE TABLE limit_usage (snapshot_id INTEGER, limit_id INTEGER, usage_bytes INTEGER,
+    PRIMARY KEY (snapshot_id, limit_id)) WITHOUT ROWID;
+CREATE TABLE process_memory (snapshot_id INTEGER, slot INTEGER, rss_bytes INTEGER, anon_bytes INTEGER,
+    swap_bytes INTEGER, peak_rss_bytes INTEGER, n_threads INTEGER, PRIMARY KEY (snapshot_id, slot)) WITHOUT ROWID;
+CREATE TABLE memory_lines (elapsed_s REAL, slot INTEGER, line TEXT, n_bytes INTEGER,
+    PRIMARY KEY (elapsed_s, slot, line)) WITHOUT ROWID;
 CREATE TABLE events (id INTEGER PRIMARY KEY, elapsed_s REAL, what TEXT, text TEXT);
 """
 

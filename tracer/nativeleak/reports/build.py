@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from nativeleak.analysis.certainty import Certainty, certainty
-from nativeleak.analysis.curves import Ints, Labelled, Span, read_curves, watched_span
+from nativeleak.analysis.curves import MIN_WATCHED_PCT, Ints, Labelled, Span, read_curves, watched_span
 from nativeleak.analysis.findings import add_paths, find
 from nativeleak.analysis.growth import Growth, Verdict, course, measure, resident_estimate
 from nativeleak.analysis.paths import Paths
@@ -31,6 +31,7 @@ from nativeleak.model import (
     Window,
 )
 from nativeleak.recording import Recording
+from nativeleak.reports.memory import memory_report
 from nativeleak.reports.report import (
     Listing,
     Overhead,
@@ -44,9 +45,6 @@ from nativeleak.reports.report import (
     UnmapReport,
 )
 from nativeleak.reports.stacks import Stacks, stack_id
-
-_MIN_WATCHED_PCT: Final = 50.0
-"""With less of the time watched there is no verdict on the process."""
 
 
 def build(recording: Recording, selection: Selection) -> Report:
@@ -99,6 +97,7 @@ def build(recording: Recording, selection: Selection) -> Report:
         counters=dict.fromkeys(COUNTERS, 0) | dict(recording.last_snapshot.counters),
         guessed=_guessed(paths, holding),
         overhead=_overhead(recording),
+        memory=memory_report(recording),
     )
 
 
@@ -118,7 +117,7 @@ def _numbered(rows: pd.DataFrame, n_sites: int) -> Ints:
 
 def _process_growth(growth: Growth | None, resident: Resident | None, span: Span) -> Growth:
     """Growth of all that was seen; of resident memory, without a verdict, where too little was watched."""
-    if span.watched_pct < _MIN_WATCHED_PCT:
+    if span.watched_pct < MIN_WATCHED_PCT:
         seen = resident.growth if resident is not None else Growth(0.0, 0.0, 0.0, Verdict.UNKNOWN)
         return replace(seen, verdict=Verdict.UNKNOWN, enough_s=None)
     return growth or Growth(0.0, 0.0, 0.0, Verdict.STEADY)

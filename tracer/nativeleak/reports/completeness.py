@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nativeleak.model import Level, TargetEnd, TargetInfo, Window
+from nativeleak.model import Level, TargetEnd, TargetInfo
 from nativeleak.reports.names import printable
 from nativeleak.reports.report import Report
 from nativeleak.units import format_bytes, format_duration
@@ -51,13 +51,6 @@ _LOSSES: Final = {
 
 
 _UNWATCHED: Final = (Level.BIG, Level.SYSCALLS)
-_LEVELS: Final = {
-    Level.EXACT: "every block",
-    Level.SAMPLED: "sampled",
-    Level.BIG: "only frees and big blocks",
-    Level.SYSCALLS: "only mapped memory",
-}
-_MAX_WINDOWS: Final = 8
 _MAX_BLIND: Final = 5
 
 
@@ -154,12 +147,12 @@ def _unwatched(report: Report) -> list[Gap]:
     trace, found = report.trace, []
     if "malloc" in trace.info.probes and any(window.level in _UNWATCHED for window in trace.windows):
         unwatched_s = sum(window.to_s - window.from_s for window in trace.windows if window.level in _UNWATCHED)
+        watched_s = max(0.0, trace.duration_s - unwatched_s)
         found.append(
             Gap(
-                f"heap allocations were not recorded for {format_duration(unwatched_s)} of "
-                f"{format_duration(trace.duration_s)}, to stay within --max-overhead or --max-memory: "
-                f"{_windows_in_words(trace.windows)}. Memory that allocators mapped meanwhile counts as mapped memory",
-                "raise the limit, or trace with --max-overhead off",
+                f"malloc was watched for {format_duration(watched_s)} of {format_duration(trace.duration_s)}, to stay "
+                "within --max-overhead or --max-memory; what allocators mapped meanwhile counts as mapped memory",
+                "to see all of it: --max-overhead off --duration 5s",
                 is_loss=True,
             )
         )
@@ -168,22 +161,11 @@ def _unwatched(report: Report) -> list[Gap]:
         found.append(
             Gap(
                 f"{n_bytes} in {n_uncertain:,} heap blocks were outstanding when frees were no longer traced; they "
-                "count as freed, but may be outstanding",
+                "are in no total",
                 is_loss=True,
             )
         )
     return found
-
-
-def _windows_in_words(windows: Sequence[Window]) -> str:
-    shown = windows if len(windows) <= _MAX_WINDOWS else windows[:_MAX_WINDOWS]
-    words = [
-        f"{format_duration(window.from_s)} to {format_duration(window.to_s)} {_LEVELS[window.level]}"
-        for window in shown
-    ]
-    if len(shown) < len(windows):
-        words.append(f"{len(windows) - len(shown):,} more parts in the JSON report")
-    return ", ".join(words)
 
 
 def _cut_stacks(counters: Mapping[str, int]) -> list[Gap]:

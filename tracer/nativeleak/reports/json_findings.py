@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nativeleak.analysis.findings import Finding
+from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.paths import Step
 from nativeleak.model import Level

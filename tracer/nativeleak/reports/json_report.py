@@ -14,14 +14,14 @@ from typing import Any, BinaryIO, Final
 from nativeleak import __version__
 from nativeleak.analysis.certainty import Certainty
 from nativeleak.analysis.select import By
-from nativeleak.model import Frame, Kind, Stack, TargetInfo, Window
+from nativeleak.model import Child, Frame, Kind, Stack, TargetInfo, Window
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.json_findings import finding_json, growth_json, process_growth_json
+from nativeleak.reports.memory import limits_json, resident_json, threads_json
 from nativeleak.reports.output import encode_text
 from nativeleak.reports.report import (
     Overhead,
     Report,
-    Resident,
     SiteReport,
     ThreadReport,
     Totals,
@@ -75,7 +75,9 @@ def _report(report: Report, tables: Tables | None) -> Json:
         "growth": process_growth_json(report.sums),
         "suspects": [finding_json(report, finding) for finding in report.suspects],
         "findings": [finding_json(report, finding) for finding in report.findings],
-        "resident": _resident(report.resident),
+        "resident": _resident(report),
+        "limits": limits_json(report.memory),
+        "thread_growth": threads_json(report.memory),
         "completeness": dict(report.counters) | _sampling_error(report.sums.certainty),
         "overhead": _overhead(report.overhead),
         "by": selection.key.value,
@@ -88,6 +90,8 @@ def _report(report: Report, tables: Tables | None) -> Json:
         "sites": [_site(site, selection.key, tables) for site in report.sites.rows],
         "allocator_backing": _totals(report.sums.backing)
         | {"sites": [_site(site, By.SITE_AND_THREAD, tables) for site in report.backing_sites]},
+        "unwatched": [each._asdict() for each in report.unwatched],
+        "children": [_child(child) for child in report.children],
         "unmapped": None if report.unmapped is None else [_unmapped(row, tables) for row in report.unmapped],
         **({} if tables is None else {"frames": tables.frames, "stacks": tables.stacks}),
     }
@@ -120,7 +124,8 @@ def _trace(trace: TraceFacts) -> Json:
     }
 
 
-def _resident(resident: Resident | None) -> Json | None:
+def _resident(report: Report) -> Json | None:
+    resident = report.resident
     if resident is None:
         return None
     pct = resident.explained_pct
@@ -130,7 +135,7 @@ def _resident(resident: Resident | None) -> Json | None:
         "explained_bytes": round(resident.explained_bytes),
         "explained_pct": None if pct is None else round(pct, 1),
         "growth": growth_json(resident.growth),
-    }
+    } | resident_json(report.memory)
 
 
 def _overhead(overhead: Overhead) -> Json:
@@ -187,6 +192,16 @@ def _sampling_error(certainty: Certainty | None) -> Json:
     low, high = certainty.bytes95 if certainty else (0.0, 0.0)
     least, most = certainty.count95 if certainty else (0.0, 0.0)
     return {"sampling_error_bytes": round((high - low) / 2), "sampling_error_count": round((most - least) / 2)}
+
+
+def _child(child: Child) -> Json:
+    return {
+        "pid": child.pid,
+        "comm": child.comm,
+        "rss_bytes": child.rss_bytes,
+        "growth_bytes": child.growth_bytes,
+        "alive": child.is_alive,
+    }
 
 
 def _target(target: TargetInfo) -> Json:

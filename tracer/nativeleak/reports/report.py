@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from nativeleak.analysis.certainty import Certainty
-from nativeleak.analysis.findings import Finding
+from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import Selection
-from nativeleak.model import Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Window
+from nativeleak.model import Child, Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Unwatched, Window
 from nativeleak.recording import Event
+from nativeleak.reports.memory import MemoryReport
 from nativeleak.reports.stacks import Stacks
 
 _MIN_EXPLAINED_BYTES: Final = 1 << 20
@@ -224,6 +225,7 @@ class Report:
         unmapped: Callers that unmapped memory, most first; None where the engine cannot see them.
         counters: At least ``model.COUNTERS``.
         guessed: Outstanding bytes at stacks with a guessed caller, by the module whose unwind information is missing.
+        memory: Limits, resident memory by use, and the number of threads.
     """
 
     trace: TraceFacts
@@ -242,3 +244,15 @@ class Report:
     counters: Mapping[str, int]
     guessed: Mapping[str, int]
     overhead: Overhead
+    memory: MemoryReport
+
+    @property
+    def unwatched(self) -> tuple[Unwatched, ...]:
+        """Allocators in the targets that are not watched."""
+        return tuple(each for target in self.trace.targets for each in target.unwatched)
+
+    @property
+    def children(self) -> tuple[Child, ...]:
+        """Processes that descend from a target and hold or grew as much as it; largest growth first."""
+        found = [child for target in self.trace.targets for child in target.children if child.holds_as_much]
+        return tuple(sorted(found, key=lambda child: (-child.growth_bytes, -child.rss_bytes, child.pid)))

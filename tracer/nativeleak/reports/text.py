@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final, NamedTuple
 
-from nativeleak.model import Level, TargetInfo
+from nativeleak.model import Level
 from nativeleak.reports.completeness import gaps
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.names import printable
@@ -19,7 +19,6 @@ from nativeleak.reports.text_answer import (
     LABEL_WIDTH,
     Styled,
     answer_lines,
-    count,
     cut,
     labelled,
     leak_lines,
@@ -29,6 +28,8 @@ from nativeleak.reports.text_answer import (
     totals_text,
     wrapped,
 )
+from nativeleak.reports.text_resident import memory_line, resident_lines
+from nativeleak.reports.text_seen import process_name, saw_everything, watched_lines
 from nativeleak.reports.text_sites import filter_text, jvm_lines, site_lines
 from nativeleak.reports.text_unmapped import unmap_lines
 from nativeleak.units import format_bytes, format_duration
@@ -36,7 +37,7 @@ from nativeleak.units import format_bytes, format_duration
 MAX_LINES: Final = 40
 """Most lines of a report without options."""
 _MAX_THREADS: Final = 20
-_ROUTINE: Final = frozenset({"probes", "engine", "unwind", "level", "blind", "unseen"})
+_ROUTINE: Final = frozenset({"probes", "engine", "unwind", "level", "blind", "unseen", "unwatched", "children"})
 """Events of every trace, or that the report states in other words; all are in the JSON report."""
 
 
@@ -87,19 +88,13 @@ def text_lines(report: Report, options: WriteOptions) -> Iterator[Line]:
 
 def _headline(report: Report, width: int) -> Iterator[Styled]:
     trace = report.trace
-    who = ", ".join(f"{printable(target.comm)} {target.pid}{_own_name(target)}" for target in trace.targets)
+    who = ", ".join(map(process_name, trace.targets))
     facts = [f"{who or 'no process'}", f"traced {format_duration(trace.duration_s)}{_how(report)}"]
-    if report.resident is not None:
-        facts.append(_memory(report.resident))
+    if memory := memory_line(report.memory) or _memory(report.resident):
+        facts.append(memory)
     if filters := filter_text(report.selection):
         facts.append(f"only {filters}")
     yield from wrapped(" \N{MIDDLE DOT} ".join(facts), "    ", width, "bold")
-
-
-def _own_name(target: TargetInfo) -> str:
-    """The name of the program's file where the process goes by another."""
-    name = target.exe.rsplit("/", 1)[-1].removesuffix(" (deleted)")
-    return f" ({printable(name)})" if name and not name.startswith(target.comm) and target.comm else ""
 
 
 def _how(report: Report) -> str:
@@ -112,7 +107,10 @@ def _how(report: Report) -> str:
     return ", sampled" if levels <= {Level.EXACT, Level.SAMPLED} else ""
 
 
-def _memory(resident: Resident) -> str:
+def _memory(resident: Resident | None) -> str:
+    """Resident memory of recordings that have it only as one number."""
+    if resident is None:
+        return ""
     change = resident.last_bytes - resident.first_bytes
     return f"memory {format_bytes(resident.first_bytes)} -> {format_bytes(resident.last_bytes)} ({signed(change)})"
 
@@ -120,10 +118,15 @@ def _memory(resident: Resident) -> str:
 def _facts(report: Report, width: int, options: WriteOptions) -> Iterator[Styled]:
     if report.trace.n_snapshots:
         yield from labelled("Outstanding", totals_text(report), width)
-        if report.resident is not None and report.resident.explained_pct is not None:
-            yield from labelled("Memory", _explained(report.resident), width)
-    yield from labelled("Watched", _watched(report), width)
-    if not options.detail:
+        lines = list(resident_lines(report.memory))
+        if not lines and report.resident is not None and report.resident.explained_pct is not None:
+            lines = [_explained(report.resident)]
+        for label, text in zip(("Memory", *[""] * len(lines)), lines, strict=False):
+            yield from labelled(label, text, width)
+    seen = next((text for label, text, _ in watched_lines(report) if label == "Watched"), "")
+    seen = seen or ", ".join(map(printable, report.trace.info.probes)) or "nothing"
+    yield from labelled("Watched", "; ".join(filter(None, (seen, _losses_and_cost(report)))), width)
+    if not options.detail and not report.trace.name.startswith("/proc/"):
         more = f"nativeleak report {printable(report.trace.name)} --full-stacks   (--all: threads and completeness)"
         yield f"{'More':<{LABEL_WIDTH}}{more}", "dim"
 
@@ -136,14 +139,14 @@ def _explained(resident: Resident) -> str:
     return f"resident {change}; what is outstanding accounts for all of it"
 
 
-def _watched(report: Report) -> str:
-    """What was seen, what was lost, and the cost."""
-    info, cost = report.trace.info, report.overhead
-    seen = ", ".join(printable(name) for name in info.probes) or "nothing"
-    losses = sum(gap.is_loss for gap in gaps(report))
-    lost = "nothing lost" if not losses else f"{count(losses, 'loss')}".replace("losss", "losses") + ", see ATTENTION"
-    price = f"; cost {percent(cost.core_pct)} of a core" if cost.probe_cost_ns else ""
-    return f"{seen}; {lost}{price}"
+def _losses_and_cost(report: Report) -> str:
+    cost = report.overhead
+    n_losses = sum(gap.is_loss for gap in gaps(report))
+    lost = f"{n_losses} loss{'' if n_losses == 1 else 'es'}, see ATTENTION" if n_losses else ""
+    if not n_losses and saw_everything(report):
+        lost = "nothing lost"
+    price = f"cost {percent(cost.core_pct)} of a core" if cost.probe_cost_ns else ""
+    return "; ".join(filter(None, (lost, price)))
 
 
 def _details(report: Report, options: WriteOptions) -> Iterator[Line]:
@@ -179,7 +182,12 @@ def _completeness(report: Report, width: int) -> Iterator[Line]:
     yield Line("Completeness", "bold")
     found = gaps(report)
     if not any(gap.is_loss for gap in found):
-        yield Line("  Nothing was lost: every allocation the probes saw is counted.")
+        is_whole = saw_everything(report)
+        yield Line(
+            "  Nothing was lost: every allocation the probes saw is counted."
+            if is_whole
+            else "  What was watched is counted whole; not all was watched, see below and the first lines."
+        )
     for gap in found:
         yield from _lines("  - " + sentence(gap), "    ", width, "red" if gap.is_loss else "")
     if report.sums.backing.outstanding_bytes:

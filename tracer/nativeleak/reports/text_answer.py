@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from nativeleak.analysis.findings import Finding
+from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import MIN_SNAPSHOTS, Growth, Verdict, watch_s
 from nativeleak.analysis.paths import Step
 from nativeleak.model import FrameKind, Kind, Level
@@ -18,6 +18,7 @@ from nativeleak.reports.completeness import Gap, gaps
 from nativeleak.reports.json_findings import evidence
 from nativeleak.reports.names import place, printable
 from nativeleak.reports.report import Report
+from nativeleak.reports.text_seen import watched_lines
 from nativeleak.units import format_bytes, format_duration
 
 Styled = tuple[str, str]
@@ -25,6 +26,7 @@ Styled = tuple[str, str]
 LABEL_WIDTH: Final = 13
 _MAX_SUSPECTS: Final = 5
 _MAX_LOSSES: Final = 4
+_MAX_DETAIL_LINES: Final = 2
 _MAX_OTHERS: Final = 4
 _MIN_SHARE: Final = 0.01
 _DAY_S: Final = 86400
@@ -46,6 +48,9 @@ _VERDICTS: Final = {
 def answer_lines(report: Report, width: int) -> Iterator[Styled]:
     """The answer and its evidence; each line with its style."""
     yield from loss_lines(report, width)
+    for label, text, style in watched_lines(report):
+        if label != "Watched":
+            yield from labelled(label, text, width, style)
     yield "", ""
     yield from leak_lines(report, width)
     yield from _path_lines(report, width)
@@ -73,14 +78,14 @@ def leak_lines(report: Report, width: int) -> Iterator[Styled]:
     yield f"{noun} {verb} {percent(pct)} of the growth", "bold red"
     yield "       holds   growth/min  (95 % sure)                 share   oldest", "dim"
     for number, finding in enumerate(shown, 1):
-        yield from _suspect(report, number, finding)
+        yield from _suspect(report, number, finding, width)
     if n > len(shown):
         yield f"    and {n - len(shown)} more (--all)", ""
     unless = f"a cache that takes longer than {format_duration(report.trace.duration_s)} to fill looks the same"
     yield from wrapped(f"    ({unless})", "    ", width, "dim")
 
 
-def _suspect(report: Report, number: int, finding: Finding) -> Iterator[Styled]:
+def _suspect(report: Report, number: int, finding: Finding, width: int) -> Iterator[Styled]:
     oldest = "-" if finding.oldest_s is None else format_duration(finding.oldest_s)
     row = (
         f"{number:>2} {format_bytes(_held(finding)):>10} {per_minute(finding.growth):>12}  "
@@ -88,7 +93,7 @@ def _suspect(report: Report, number: int, finding: Finding) -> Iterator[Styled]:
     )
     yield row, "bold red"
     yield f"      {_title(finding)}", "bold"
-    yield f"      {_details(report, finding)}", ""
+    yield from list(wrapped(f"      {_details(report, finding)}", "      ", width))[:_MAX_DETAIL_LINES]
 
 
 def _title(finding: Finding) -> str:
@@ -169,7 +174,7 @@ def _unknown(report: Report) -> str:
     if "malloc" not in trace.info.probes:
         why = f"malloc was not watched by {printable(trace.info.backend)}"
     else:
-        watched_s = report.sums.watched_pct / 100 * trace.duration_s
+        watched_s = round(report.sums.watched_pct / 100 * trace.duration_s, 3)
         levels = {window.level for window in trace.windows}
         to_see = ". To see all of it: --max-overhead off --duration 5s" if levels != {Level.EXACT} else ""
         why = f"malloc was watched for {format_duration(watched_s)} of {format_duration(trace.duration_s)}{to_see}"
@@ -229,9 +234,14 @@ def _long_enough(report: Report) -> str:
 
 
 def _limit(report: Report) -> tuple[float, str]:
+    """The least limit of memory in bytes, and its name; resident memory where no limit is known."""
+    limits = [each.limit for each in report.memory.limits if each.limit.limit_bytes > 0]
+    if limits:
+        least = min(limits, key=lambda each: each.limit_bytes)
+        return float(least.limit_bytes), f"the limit of {format_bytes(least.limit_bytes)}"
     if report.resident is None:
         return 0.0, ""
-    return report.resident.last_bytes, "its resident memory"
+    return float(report.resident.last_bytes), "its resident memory"
 
 
 def _other_lines(report: Report) -> Iterator[Styled]:

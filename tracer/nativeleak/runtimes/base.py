@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from nativeleak.frames.tables import RuntimeFrames
-from nativeleak.model import Frame, FrameKind
+from nativeleak.model import Frame, FrameKind, Limit, LimitKind
 from nativeleak.process.procfs import MapEntry
 
 FOUND_GAP: Final = 4
@@ -104,8 +104,16 @@ class Runtime(Protocol):
     def memory(self) -> Sequence[OwnedRange]:
         """Address space that it says is its own, reserved once and for all."""
 
+    def limits(self) -> Sequence[tuple[LimitKind, str, int]]:
+        """Limits of memory that it sets itself: kind, name of the option, bytes."""
+
     def close(self) -> None:
         """Close its files; may be called again."""
+
+
+def limits_of(slot: int, runtime: Runtime | None) -> list[Limit]:
+    """The limits of a target's runtime; none where it has no runtime."""
+    return [] if runtime is None else [Limit(slot, *limit) for limit in runtime.limits()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ from nativeleak.model import Snapshot, Stack, TargetEnd, TraceInfo
 from nativeleak.process import procfs
 from nativeleak.process.oom import prefer_as_oom_victim
 from nativeleak.recording.writer import RecordingWriter
+from nativeleak.session.memory import MemoryWatch
+from nativeleak.session.offspring import Offspring
 from nativeleak.session.priority import lowered_priority
 from nativeleak.session.reporter import Reporter
 from nativeleak.session.signals import interrupts
@@ -80,7 +82,9 @@ class Session:
         self._spec, self._reporter, self._notice = spec, reporter, notice
         self._engine: Engine | None = None
         self._writer: RecordingWriter | None = None
+        self._memory: MemoryWatch | None = None
         self._last: Snapshot | None = None
+        self._offspring = Offspring(options.pids)
         self._stop = ""
         self._tick_s = _TICK_S
         self._told_failure = False
@@ -119,11 +123,14 @@ class Session:
                 )
             )
             try:
+                self._look_at_children()
                 with targets.told_if_gone():
                     engine.start()
                 self.has_begun = True
+                self._memory = stack.enter_context(MemoryWatch(engine))
                 self._reporter.attached(self._headline(), engine.details, self.options.duration_s)
                 self._say_what_is_missing()
+                self._warn_of_children()
                 # The budget does not count the CPU time of this process, which the target lacks where cores are scarce.
                 with lowered_priority(wanted=engine.may_yield and bool(self.options.budget.max_overhead_pct)):
                     gc.freeze()
@@ -268,7 +275,20 @@ class Session:
 
     # The recording
 
+    def _look_at_children(self) -> None:
+        if not self.options.inputs:
+            self._offspring.look()
+
+    def _warn_of_children(self) -> None:
+        for pid in self.options.pids:
+            if text := self._offspring.warning(pid):
+                self.note("children", text)
+
     def _record(self, snapshot: Snapshot) -> None:
+        if self._memory is not None:
+            snapshot = self._memory.add_to(snapshot)
+        self._look_at_children()
+        snapshot = replace(snapshot, targets=self._offspring.added_to(snapshot.targets))
         self._last = snapshot
         self._look_at_memory()
         self._recording.write_snapshot(snapshot)
@@ -288,9 +308,11 @@ class Session:
         """Stop the engine, then record what no longer moves."""
         engine = self.engine
         elapsed_s = engine.elapsed_s
+        if self._memory is not None:
+            self._memory.look_last()
         engine.stop()
         self._record(replace(engine.snapshot(final=True), elapsed_s=elapsed_s))
-        self._recording.finish(self._stop, elapsed_s, engine.targets)
+        self._recording.finish(self._stop, elapsed_s, self._offspring.added_to(engine.targets))
         self._tell_failure()
         return Recorded(self.options.output, self._recording.serialize() if self._recording.failed else None)
 

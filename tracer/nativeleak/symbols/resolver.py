@@ -71,6 +71,8 @@ class Symbolizer(Closing):
         self._departed: deque[MapEntry] = deque(maxlen=MAX_DEPARTED)
         self._objects: dict[tuple[str, int], SymbolizedObject | None] = {}
         self._closed: set[tuple[str, int]] = set()
+        self._told_unloaded: set[str] = set()
+        self._modules: dict[str, str] = {}
         self._cache: dict[int, Frame] = {}
         self._jit_kind, self._find_jit_kind = FrameKind.NATIVE, jit_kind
         self._max_open = max_open_files() // 4  # some have a debug file, and others need descriptors too
@@ -129,6 +131,23 @@ class Symbolizer(Closing):
             self.resolved_frames += 1
         return frame
 
+    def has_left(self, ip: int) -> bool:
+        """Whether an address was code of a file that is not mapped there any more."""
+        entry = self._current(ip - 1)
+        if entry is not None and entry.executable and time.monotonic() - self._refreshed_s >= self._refresh_interval_s:
+            self.refresh_maps()
+            entry = self._current(ip - 1)
+        is_code = entry is not None and entry.executable
+        return not is_code and any(each.start < ip <= each.end for each in self._departed)
+
+    def take_unloaded(self) -> list[str]:
+        """Names of files that were unmapped for good since the last call, as far as is known."""
+        mapped = {each.path for each in self._maps if each.executable}
+        gone = {_module(each) for each in self._departed if each.path not in mapped}
+        new = sorted(gone - self._told_unloaded)
+        self._told_unloaded |= gone
+        return new
+
     def _resolve(self, ip: int, address: int) -> tuple[Frame, bool]:
         """The frame, and whether it is final."""
         entry = self._find(address)
@@ -140,7 +159,9 @@ class Symbolizer(Closing):
         else:
             mapped = self._objects.get(key) if entry.inode else None
         if mapped is not None:
-            return _frame_in_object(mapped, entry, ip, address), True
+            # Copies of one file under several paths are one to the reader.
+            module = self._modules.setdefault(mapped.elf.build_id or _module(entry), _module(entry))
+            return _frame_in_object(mapped, entry, module, ip, address), True
         frame = self._frame_of_jit(ip, address) if entry.executable else None
         return frame or _frame_without_object(entry, ip), False
 
@@ -242,8 +263,7 @@ def _identity(pid: int) -> tuple[int | None, PerfMap | None]:
         return None, None
 
 
-def _frame_in_object(mapped: SymbolizedObject, entry: MapEntry, ip: int, address: int) -> Frame:
-    module = _module(entry)
+def _frame_in_object(mapped: SymbolizedObject, entry: MapEntry, module: str, ip: int, address: int) -> Frame:
     vaddr = mapped.elf.offset_to_vaddr(address - entry.start + entry.offset)
     symbol = mapped.lookup(vaddr) if vaddr is not None else None
     build_id = mapped.elf.build_id

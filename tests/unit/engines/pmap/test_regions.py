@@ -8,8 +8,8 @@ import pytest
 
 from nativeleak.engines.pmap.blocks import find_blocks, parse_header
 from nativeleak.engines.pmap.differences import Range, ranges_of, without
-from nativeleak.engines.pmap.engine import parse_stack_pointer
 from nativeleak.engines.pmap.ledger import PmapLedger
+from nativeleak.engines.pmap.reading import parse_stack_pointer
 from nativeleak.engines.pmap.recorded import RecordedPmap
 from nativeleak.engines.pmap.regions import (
     ANONYMOUS,

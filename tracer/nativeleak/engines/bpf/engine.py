@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -23,10 +23,11 @@ from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Limits, Loader, Programs
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.engines.bpf.vanished import LOST, VanishedProbes
+from nativeleak.engines.memory import read_memory_lines
 from nativeleak.engines.options import TraceOptions, Unwind
 from nativeleak.engines.registry import coverage_of
 from nativeleak.errors import CannotTraceError, MendableError, NativeleakError
-from nativeleak.model import Level, Snapshot, TargetInfo, Window
+from nativeleak.model import Level, Limit, MemoryLine, Owner, Snapshot, TargetInfo, Window
 from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.process import hazards, procfs
 from nativeleak.process.cgroups import tightest_shared_group
@@ -34,6 +35,7 @@ from nativeleak.process.check import TargetFacts, check_target
 from nativeleak.process.mapped import executable_objects
 from nativeleak.process.pidns import read_inner_pid_namespace
 from nativeleak.process.shortage import describe_room
+from nativeleak.runtimes.base import limits_of
 from nativeleak.runtimes.frames import headline_frame
 from nativeleak.unwind.tables import UnwindTables
 
@@ -217,7 +219,13 @@ class BpfEngine:
         elif self._calibration is not None:
             governor = Governor(budget.max_overhead_pct or math.inf, allocators.costs(self._calibration), plan)
         return BudgetController(
-            self.programs, self.collector, budget, plan, governor, self._on_note, self._has_debugger
+            self.programs,
+            self.collector,
+            budget,
+            plan,
+            governor,
+            self._on_note,
+            lambda: bool(debugged(self._running_pids())),
         )
 
     # Along the way
@@ -229,6 +237,7 @@ class BpfEngine:
         for state in self._states:
             if state.new_code and not state.is_over:
                 state.symbolizer.refresh_maps()
+                _say_what_was_unloaded(state, self._on_note)
                 self.tables.refresh(state.slot)
                 self._probe_new_objects(state)
         collector.keep_room()
@@ -284,6 +293,20 @@ class BpfEngine:
         """Of this process and the kernel's maps."""
         return procfs.read_rss(os.getpid()) + self.programs.map_memory_bytes()
 
+    def memory_lines(self, slot: int) -> Mapping[MemoryLine, int]:
+        """Resident memory of a target by use."""
+        state = self.collector.targets[slot]
+
+        def owned_ranges() -> Iterable[tuple[int, int, Owner]]:
+            self.programs.consume(_SNAPSHOT_CONSUME_S)
+            return state.space.owned_ranges()
+
+        return read_memory_lines(state.info, owned_ranges, state.runtime, state.residency)
+
+    def runtime_limits(self, slot: int) -> Sequence[Limit]:
+        """Limits that a target's runtime sets itself."""
+        return limits_of(slot, self.collector.targets[slot].runtime)
+
     def freeze(self, near: str) -> None:
         """Record no more allocations; the limits of the tables should have kept us from this."""
         self.controller.freeze(
@@ -310,6 +333,8 @@ class BpfEngine:
         """Close the windows and take the probes away."""
         self._look_for_vanished()
         for state in self._states:
+            state.symbolizer.refresh_maps()
+            _say_what_was_unloaded(state, self._on_note)
             self.programs.close_window(state.slot)
         self._windows = self.controller.windows()
         self.controller.close()
@@ -324,9 +349,6 @@ class BpfEngine:
         if self._allocators is not None and not self._has_waited and not self._options.maps_only:
             self._has_waited = True
             wait_for_debuggers(self._running_pids(), self._on_note)
-
-    def _has_debugger(self) -> bool:
-        return bool(debugged(self._running_pids()))
 
     def _running_pids(self) -> list[int]:
         return [state.facts.pid for state in self._states if not state.is_over]
@@ -415,3 +437,8 @@ def _no_allocator(state: TargetState) -> NativeleakError:
         "a static program keeps their names only when it is not stripped. Add --maps-only to trace mmap and brk alone"
         " (the right thing for Go), or run a build with symbols",
     )
+
+
+def _say_what_was_unloaded(state: TargetState, tell: Callable[[str, str], None]) -> None:
+    for name in state.symbolizer.take_unloaded():
+        tell("unloaded", f"{name} was unloaded by then; its functions keep their names")

@@ -123,7 +123,7 @@ class StackNamer:
             after_signal = not is_leaf and state.returns.is_signal_return(ip)
             # The root's return address may be made up: the walk itself has looked at that one.
             is_root = i == len(raw.frames) - 1 and raw.end is abi.End.ROOT
-            if not (is_leaf or is_root or after_signal) and not state.returns.is_plausible(ip):
+            if not (is_leaf or is_root or after_signal) and not _is_plausible(state, ip):
                 return tuple(frames), False
             if found == abi.FrameSource.SIGNAL:
                 self.interrupted.setdefault(raw.slot, set()).add(ip)
@@ -170,3 +170,8 @@ class StackNamer:
         """The most telling function of a stack."""
         facts = self._stacks.get(stack_key)
         return facts.headline if facts else "?"
+
+
+def _is_plausible(state: TargetState, ip: int) -> bool:
+    """Whether a call may return there; what lies there now tells nothing of code that was unloaded."""
+    return state.returns.is_plausible(ip) or state.symbolizer.has_left(ip)

@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections import abc
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from nativeleak.engines.base import Sink
 from nativeleak.engines.options import TraceOptions
 from nativeleak.engines.pmap.blocks import HEADER_BYTES, find_blocks
 from nativeleak.engines.pmap.ledger import PmapLedger
-from nativeleak.engines.pmap.regions import StackPointer, Surroundings
+from nativeleak.engines.pmap.reading import read_smaps, read_stack_pointers
+from nativeleak.engines.pmap.regions import Surroundings
 from nativeleak.engines.pmap.smaps import Mapping, parse_smaps
 from nativeleak.engines.registry import coverage_of
 from nativeleak.engines.strace.malloc_sizes import PAGE
 from nativeleak.engines.threads import ThreadTable
 from nativeleak.engines.userspace import TracedProcess, UserspaceEngine, snapshot_of
-from nativeleak.errors import CannotTraceError, NativeleakError
+from nativeleak.errors import NativeleakError
 from nativeleak.model import Frame, Snapshot, Stack, TargetEnd, TargetInfo
 from nativeleak.process import procfs
-from nativeleak.process.procfs import PTRACE_REMEDY, TargetGoneError
 from nativeleak.runtimes.registry import open_runtime, spec_of
 
 PAUSE_FACTOR: Final = 100
@@ -183,58 +181,6 @@ class _Look:
             return os.pread(self._mem, HEADER_BYTES, address)
         except OSError:
             return b""
-
-
-def read_smaps(pid: int) -> str:
-    """Text of /proc/PID/smaps.
-
-    Raises:
-        TargetGoneError: There is no such process any more.
-        CannotTraceError: It may not be read with these rights.
-    """
-    path = f"/proc/{pid}/smaps"
-    try:
-        return Path(path).read_bytes().decode("utf-8", "replace")
-    except (FileNotFoundError, ProcessLookupError) as error:
-        raise TargetGoneError(f"reading {path} failed: process {pid} is gone") from error
-    except OSError as error:
-        raise CannotTraceError(f"reading {path} failed: {error.strerror}", PTRACE_REMEDY) from error
-
-
-def parse_stack_pointer(text: str) -> int:
-    """Stack pointer in a /proc/PID/task/TID/syscall, 0 where the thread was running.
-
-    Source: ``proc_pid_syscall`` in fs/proc/base.c: the last two of the fields are stack and instruction pointer.
-    """
-    fields = text.split()
-    if len(fields) < 3:
-        return 0
-    try:
-        return int(fields[-2], 16)
-    except ValueError:
-        return 0
-
-
-def read_stack_pointers(pid: int, names: abc.Mapping[int, str]) -> list[StackPointer]:
-    """Where the threads are in their stacks, in order of address; those that run just now are left out.
-
-    Args:
-        pid: The process.
-        names: Better names of some threads than the kernel has.
-    """
-    try:
-        threads = procfs.read_threads(pid)
-    except NativeleakError:
-        return []
-    found = []
-    for tid, comm in threads.items():
-        try:
-            address = parse_stack_pointer(Path(f"/proc/{pid}/task/{tid}/syscall").read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            continue
-        if address:
-            found.append(StackPointer(address, tid, names.get(tid, comm)))
-    return sorted(found)
 
 
 def _open_memory(pid: int) -> int | None:

@@ -8,8 +8,9 @@ from contextlib import suppress
 from typing import Final, Self
 
 from nativeleak.errors import NativeleakError
-from nativeleak.model import Frame, FrameKind, FrameSource
+from nativeleak.model import Frame, FrameKind, FrameSource, LimitKind
 from nativeleak.runtimes.base import FOUND_GAP, FrameCounts, OwnedRange, RawFrame, raw_frame
+from nativeleak.runtimes.hotspot.flags import read_limits
 from nativeleak.runtimes.hotspot.jvm import HotSpot
 from nativeleak.runtimes.hotspot.layout import WalkerConfig, read_walker_config
 from nativeleak.runtimes.hotspot.memory import UnreadableError
@@ -136,6 +137,10 @@ class HotSpotRuntime:
                 n_bytes = _WORD * vm.memory.u64(heap + reserved + _WORD)
                 owned.append(OwnedRange(start, start + n_bytes, "Java heap"))
         return [*owned, *(OwnedRange(low, high, "JVM: compiled code") for low, high, _ in self._config.heaps)]
+
+    def limits(self) -> list[tuple[LimitKind, str, int]]:
+        """The most that the Java heap and direct buffers may take."""
+        return read_limits(self._vm)
 
 
 def _thread_namer(vm: HotSpot) -> tuple[ThreadNamer | None, str]:
