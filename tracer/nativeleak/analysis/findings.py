@@ -41,6 +41,8 @@ _NO_STACK: Final = "[stack lost]"
 _MAX_APART: Final = 4
 _MEETING_SHARE: Final = 0.90
 _MIN_GATHERED: Final = 8
+_MAX_MET: Final = 1000
+"""Most paths that a meeting point is looked for on: the largest."""
 _LARGEST_GATHERED: Final = 0.30
 _APART_SHARE: Final = 0.10
 _APART_SIZES: Final = 1.2
@@ -128,7 +130,7 @@ class _Search:
         """Function and step of each frame from the head to the root."""
         path = self._paths.path(path_id)
         key: list[int] = []
-        for step in path[self._paths.head(path_id).index :][:_MAX_FRAMES]:
+        for step in path[self._paths.head_index(path_id) :][:_MAX_FRAMES]:
             key += (self._paths.steps[step].function_id, step)
         return tuple(key)
 
@@ -154,19 +156,17 @@ class _Search:
         weights: Counter[int] = Counter()
         distances: Counter[int] = Counter()
         nearest: dict[int, Step] = {}
-        rows = self._table.loc[positions].groupby("path_id")["outstanding_bytes"].sum()
+        rows = self._table.loc[positions].groupby("path_id")["outstanding_bytes"].sum().nlargest(_MAX_MET)
         whole = 0
-        for path_id, n_bytes in rows.items():
-            whole += int(n_bytes)
+        for path_id, n_bytes in zip(rows.index.tolist(), rows.tolist(), strict=True):
+            whole += n_bytes
             seen: set[int] = set()
-            for distance, number in enumerate(
-                self._paths.path(int(str(path_id)))[self._paths.head(int(str(path_id))).index :]
-            ):
+            for distance, number in enumerate(self._paths.path(path_id)[self._paths.head_index(path_id) :]):
                 step = self._paths.steps[number]
                 if step.function_id not in seen and not step.is_passed_through:
                     seen.add(step.function_id)
-                    weights[step.function_id] += int(n_bytes)
-                    distances[step.function_id] += distance * int(n_bytes)
+                    weights[step.function_id] += n_bytes
+                    distances[step.function_id] += distance * n_bytes
                     nearest.setdefault(step.function_id, step)
         meeting = [number for number, n_bytes in weights.items() if n_bytes >= _MEETING_SHARE * whole > 0]
         return nearest[min(meeting, key=lambda number: distances[number])] if meeting else None

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from nativeleak.frames.display import JAVA, display_name
-from nativeleak.frames.roles import Role
 from nativeleak.model import Frame, FrameKind
-from nativeleak.runtimes.frames import RUNTIME_LIBRARIES, headline_of_stack, role_of_frame
+from nativeleak.runtimes.frames import RUNTIME_LIBRARIES, headline_of_stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +37,6 @@ class Head:
 def shown_name(frame: Frame) -> str:
     """The name of a frame's function as a reader sees it."""
     return frame.function if frame.kind is FrameKind.UNRESOLVED else display_name(frame.function, frame.kind)
-
-
-def is_passed_through(frame: Frame) -> bool:
-    """Whether every stack of a thread or service goes through the function, so that it is no answer."""
-    return role_of_frame(frame) is Role.PASSTHROUGH
 
 
 def is_runtimes(frame: Frame) -> bool:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from nativeleak.analysis.naming import Head, head_of, is_passed_through, is_runtimes, shown_name
+from nativeleak.analysis.naming import Head, head_of, is_runtimes, shown_name
+from nativeleak.frames.roles import Role
 from nativeleak.model import Frame, FrameKind, FrameSource
 from nativeleak.recording import Recording
+from nativeleak.runtimes.frames import role_of_frame
 
 _NO_TABLE: Final = "no table"
 _ADDRESS: Final = re.compile(r"^0x[0-9a-f]+ ?")
@@ -31,15 +33,20 @@ class Step:
         name: The function as a reader sees it.
         function_id: The same for steps of the same function and module.
         frame: A frame like it.
-        is_passed_through: Whether it is never an answer.
+        role: Its role; of one that is passed through it is never an answer.
         in_runtime: Whether it is in the library of a runtime.
     """
 
     name: str
     function_id: int
     frame: Frame
-    is_passed_through: bool
+    role: Role
     in_runtime: bool
+
+    @property
+    def is_passed_through(self) -> bool:
+        """Whether every stack of a thread or service goes through the function."""
+        return self.role is Role.PASSTHROUGH
 
 
 class Paths:
@@ -99,6 +106,16 @@ class Paths:
             self._heads[path_id] = head_of([self.steps[step].frame for step in self._paths[path_id]])
         return self._heads[path_id]
 
+    def head_index(self, path_id: int) -> int:
+        """Index of the step that heads a path, without the cost of all that ``head`` says."""
+        for index, step in enumerate(self._paths[path_id]):
+            role = self.steps[step].role
+            if role is Role.PROGRAM:
+                return index
+            if role is Role.UNNAMED:
+                break
+        return self.head(path_id).index
+
     def unsure_module(self, key: int) -> str | None:
         """The module whose missing unwind information makes a caller on a stack a guess, or cuts it; None if whole."""
         return self._unsure.get(key)
@@ -135,7 +152,7 @@ class Paths:
         step_id = self._step_ids.setdefault((name, frame.module, frame.file, frame.line), len(self.steps))
         if step_id == len(self.steps):
             function_id = self._function_ids.setdefault((name, frame.module), len(self._function_ids))
-            self.steps.append(Step(name, function_id, frame, is_passed_through(frame), is_runtimes(frame)))
+            self.steps.append(Step(name, function_id, frame, role_of_frame(frame), is_runtimes(frame)))
         return step_id
 
 
