@@ -1,6 +1,7 @@
 """Builds the test targets into ``tests/targets/bin``; a target newer than its sources is left alone.
 
-Usage: ``python tests/targets/build.py [NAME ...]``, all of them without a name; from a test: ``build_target(NAME)``.
+Usage: ``python tests/targets/build.py [NAME ...]``, all but ``ON_DEMAND`` without a name; from a test:
+``build_target(NAME)``.
 
 Caveat: several processes may build at once (pytest-xdist); each target is written beside its place and moved there.
 """
@@ -11,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,7 @@ PACKAGES = {
     "musl-gcc": "musl-tools",
     "rustc": "rustc",
     "javac": "openjdk-17-jdk-headless",
+    "sh": "dash",
 }
 """Compiler -> the Debian packages that bring it."""
 
@@ -50,12 +53,19 @@ class BuildError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """How one target is made: a source in this folder, a compiler, its flags, other targets it loads."""
+    """How one target is made.
+
+    Attributes:
+        source: In this folder. The compiler ``sh`` runs it with the folder to fill as its argument.
+        needs: Other targets that it loads.
+        result: Path below ``BIN``; "" for the target's name. For Java the class path.
+    """
 
     source: str
     compiler: str = "gcc"
     flags: tuple[str, ...] = (*FRAME_POINTERS, *NAMES)
     needs: tuple[str, ...] = ()
+    result: str = ""
 
 
 TARGETS = {
@@ -195,7 +205,34 @@ def _unwind_targets() -> dict[str, Spec]:
     return made
 
 
+CORPUS = "../corpus"
+EXTENSION = (*FRAME_POINTERS, "-shared", "-fPIC", "-isystem", sysconfig.get_paths()["include"])
+
+
+def _corpus_targets() -> dict[str, Spec]:
+    """The programs of tests/corpus: all scenarios of a language and half are one program."""
+    made = {}
+    for half in ("open", "held"):
+        java = ("--release", "17", "-g", "-nowarn", "-sourcepath", str(HERE / CORPUS))
+        extension = f"corpus/ext_{half}.so"
+        made[f"corpus_c_{half}"] = Spec(f"{CORPUS}/{half}.c", flags=())
+        made[f"corpus_cxx_{half}"] = Spec(f"{CORPUS}/{half}.cc", "g++", ("-std=c++17",))
+        made[f"corpus_rust_{half}"] = Spec(f"{CORPUS}/{half}.rs", "rustc", ("-O",))
+        made[f"corpus_ext_{half}"] = Spec(f"{CORPUS}/ext_{half}.c", flags=EXTENSION, result=extension)
+        made[f"corpus_java_{half}"] = Spec(f"{CORPUS}/{half.capitalize()}.java", "javac", java, result="corpus")
+    return made
+
+
+def _field_targets() -> dict[str, Spec]:
+    """The programs of tests/targets/field: each folder has a build.sh that fills another folder."""
+    cases = (script.parent.name for script in (HERE / "field").glob("*/build.sh"))
+    return {f"field_{case}": Spec(f"field/{case}/build.sh", "sh", (), result=f"field/{case}") for case in cases}
+
+
 TARGETS |= _unwind_targets()
+ON_DEMAND = _corpus_targets() | _field_targets()
+"""Not built unless a test or benchmark asks for them: what they need is not on every machine."""
+TARGETS |= ON_DEMAND
 
 
 def build_target(name: str) -> Path:
@@ -212,9 +249,11 @@ def build_target(name: str) -> Path:
         build_target(needed)
     if spec.compiler == "javac":
         return _build_java(spec)
-    result = BIN / name
+    result = BIN / (spec.result or name)
     if not _is_current(result, spec):
-        BIN.mkdir(exist_ok=True)
+        result.parent.mkdir(parents=True, exist_ok=True)
+        if spec.compiler == "sh":
+            return _fill(result, spec)
         with tempfile.TemporaryDirectory(dir=BIN) as room:
             part = Path(room) / name
             common = RUST if spec.compiler == "rustc" else COMMON
@@ -225,21 +264,39 @@ def build_target(name: str) -> Path:
 
 def _build_java(spec: Spec) -> Path:
     """Compile into the class path; all the classes of a source come into being together."""
-    if not _is_current(BIN / f"{Path(spec.source).stem}.class", spec):
-        BIN.mkdir(exist_ok=True)
+    path = BIN / spec.result
+    if not _is_current(path / f"{Path(spec.source).stem}.class", spec):
+        path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BIN) as room:
             _compile(spec, [*spec.flags, "-d", room, str(HERE / spec.source)])
             # The outer class last: it is what says that the build is whole.
             for part in sorted(Path(room).iterdir(), key=lambda path: "$" not in path.name):
-                part.replace(BIN / part.name)
-    return BIN
+                part.replace(path / part.name)
+    return path
+
+
+def _fill(result: Path, spec: Spec) -> Path:
+    """Let a script fill a folder; one of another build that was faster stays."""
+    with tempfile.TemporaryDirectory(dir=BIN) as room:
+        part, old = Path(room) / "new", Path(room) / "old"
+        part.mkdir()
+        _compile(spec, [str(HERE / spec.source), str(part)])
+        if result.exists():
+            result.replace(old)
+        part.replace(result)
+    return result
 
 
 def _is_current(result: Path, spec: Spec) -> bool:
+    folder = (HERE / spec.source).parent
     sources = [HERE / spec.source, HERE / "truth.h", Path(__file__), *(BIN / needed for needed in spec.needs)]
-    sources += (HERE / spec.source).parent.glob("*.h")
+    sources += folder.glob("*.h")
+    if spec.compiler == "rustc":
+        sources += folder.glob("*.rs")
     if spec.compiler == "javac":
-        sources += (HERE / spec.source).parent.glob("*.java")
+        sources += folder.glob("*.java")
+    if spec.compiler == "sh":
+        sources += (path for path in folder.rglob("*") if path.is_file())
     return result.exists() and result.stat().st_mtime >= max(source.stat().st_mtime for source in sources)
 
 
@@ -263,7 +320,7 @@ def main(names: list[str]) -> int:
         print(f"unknown target {' '.join(unknown)}; known: {' '.join(TARGETS)}", file=sys.stderr)
         return 2
     failures = 0
-    for name in names or TARGETS:
+    for name in names or [name for name in TARGETS if name not in ON_DEMAND]:
         try:
             build_target(name)
         except BuildError as error:

@@ -94,6 +94,50 @@ def test_measure_few_blocks_are_undecided_unless_each_part_grew() -> None:
     assert measure(curves)[0].verdict is Verdict.GROWING
 
 
+@pytest.mark.parametrize("factor", [1.5, 2.0])
+def test_measure_one_buffer_that_doubles_is_growing_until_it_stops(factor: float) -> None:
+    doubling = [1e5 * factor ** (n // 8) for n in range(60)]
+    stopped = [1e5 * factor ** min(2, n // 8) for n in range(60)]
+    edges = part_edges(MINUTES)
+    for sizes, verdicts in ((doubling, {Verdict.GROWING}), (stopped, {Verdict.LEVELLING_OFF, Verdict.UNDECIDED})):
+        rows, troughs = np.array([sizes])[:, edges], np.array([sizes]).reshape(1, 10, 6).min(axis=2)
+        times = np.array(MINUTES)[edges]
+        curves = Curves(times, 60, rows, np.ones_like(rows), np.zeros((1, 0)), troughs=troughs)
+        assert measure(curves)[0].verdict in verdicts
+
+
+def test_measure_few_large_steps_among_small_blocks_are_undecided() -> None:
+    """Chunks of a compiler's arenas between small blocks: the interval does not lie above zero."""
+    rows = np.cumsum([[0.0, 2228, 224, 24, 65748, 172, 10, 32856, 10]], axis=1)
+    troughs = np.cumsum([[2516.0, 2524, 224, 48, 5, 65724, 172, 5, 32856, 5]], axis=1)
+    times = np.linspace(0.0, 12.0, 9)
+    slices = np.full((1, 12), 1000.0)
+    curves = Curves(times, 20, rows, np.linspace([37.0], [112.0], 9, axis=1), slices, 1.0, troughs=troughs)
+    assert measure(curves)[0].verdict is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize(("residue", "verdict"), [(1.0, Verdict.GROWING), (0.0, Verdict.PERIODIC)])
+def test_measure_sawtooth_is_judged_by_what_stays_of_every_age(residue: float, verdict: Verdict) -> None:
+    """A collector that runs each 5 s, of 1 MB a second; a twentieth of it stays, or nothing."""
+    times = np.arange(0.0, 25.0, 1.3)
+    course_ = 5e4 * residue * times + 9.5e5 * (times % 5.0)
+    edges = part_edges(times.tolist())
+    parts = np.minimum((times / times[-1] * 10).astype(int), 9)
+    troughs = np.array([[course_[parts == part].min() for part in range(10)]])
+    slices = np.full((1, 12), 1e5 * residue)
+    slices[0, -2:] += 1e6
+    rows = course_[None, edges]
+    peaks = np.array([[course_.max(), 10.0]])
+    curves = Curves(
+        times[edges], len(times), rows, rows / 1e4, slices, 2.0, 0.0, troughs, peaks, courses=course_[None, :]
+    )
+    growth = measure(curves)[0]
+    assert growth.verdict is verdict
+    if residue:
+        assert growth.low_bytes_per_s <= 5e4 <= growth.high_bytes_per_s
+        assert growth.high_bytes_per_s - growth.low_bytes_per_s < 2.5e4
+
+
 def test_part_edges_many_snapshots_are_eight_equal_parts() -> None:
     assert part_edges([float(n) for n in range(1, 82)]) == [0, 10, 20, 30, 40, 50, 60, 70, 80]
     assert part_edges([1.0, 2.0]) == [0, 1]

@@ -370,7 +370,7 @@ class _Search:
 def _kind(step: Step | None, head: Head, is_map: bool) -> str:
     if head.pool:
         return "pool"
-    if head.what == "thread stack":
+    if head.what in ("thread", "thread stack"):
         return "threads"
     if is_map:
         return "mapping"

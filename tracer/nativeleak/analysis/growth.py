@@ -3,7 +3,8 @@
 The window is divided into eight equal parts. The slope is the mean growth of the parts, and its 95 % interval is that
 of Student's t over them. Parts do not overlap, so that noise does not make the interval too narrow, as more snapshots
 do in a regression. A course that falls again and again, as under a garbage collector, is judged by its lowest values
-in ten parts: their trend is tested by Mann and Kendall's test.
+in ten parts, whose trend is tested by Mann and Kendall's test, or by what stayed of every age: then the slope is that
+of the survivors.
 
 A rising curve does not prove growth without bound, because a cache that fills looks the same. So "growing" also
 requires that the end of the window still rises and, if birth slices were recorded, that memory from every part of the
@@ -32,8 +33,8 @@ from nativeleak.recording import Recording
 MIN_SNAPSHOTS: Final = 4
 """With fewer snapshots the verdict is "undecided"."""
 
-_T_975: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365)
-"""97.5 % quantiles of Student's t for 1 to 7 degrees of freedom. Source: any table of the distribution."""
+_T_975: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""97.5 % quantiles of Student's t for 1 to 9 degrees of freedom. Source: any table of the distribution."""
 _Z_99: Final = 2.326
 """99 % quantile of a normal distribution, one-sided: the level of Mann and Kendall's test."""
 
@@ -42,6 +43,9 @@ _MIN_LATE_SHARE: Final = 0.25
 _MIN_OLD_SHARE: Final = 0.40
 _STEADY_SHARE: Final = 0.10
 _WIDEST_SHARE: Final = 0.25
+_MIN_LATER_STEPS: Final = 0.50
+_MUCH_LARGER: Final = 1.5
+_SAME_BLOCKS: Final = 1.2
 _SWING_SHARE: Final = 0.50
 _MIN_SWINGS: Final = 2
 
@@ -121,18 +125,26 @@ def measure(curves: Curves) -> list[Growth]:
     low, high = slopes - margins, slopes + margins
     rising = low > 0
     troughs_rise = _troughs_rise(curves)
+    certain = rising | (troughs_rise & _troughs_rise_for_certain(curves))
     late = np.where(rising, _rises_to_the_end(added), _rises_to_the_end(_trough_steps(curves)))
     last, peak = curves.n_bytes[:, -1], _peaks(curves)
     net = last - curves.n_bytes[:, 0]
+    swings = _swings(curves, peak)
+    stays, kept_slopes, kept_margins = _residue(curves)
     flat = (low <= 0) & (high >= 0) & (np.abs(net) <= _STEADY_SHARE * peak)
     narrow = margins * float(spans.sum()) <= _WIDEST_SHARE * peak
     tests = {
         Verdict.STEADY: flat & narrow & ~troughs_rise,
-        Verdict.PERIODIC: _swings(curves, peak) & ~troughs_rise,
+        Verdict.PERIODIC: swings & ~troughs_rise,
         Verdict.LEVELLING_OFF: _levels_off(curves, added, peak) & ~(late & rising),
         Verdict.SHRINKING: high < 0,
-        Verdict.GROWING: (rising | troughs_rise) & late & _has_substance(curves, added),
+        Verdict.GROWING: (late & (certain & _has_substance(curves, added) | _grows_ever_larger(curves, added)))
+        | (swings & stays),
     }
+    by_residue = swings & stays & ~rising
+    slopes = np.where(by_residue, kept_slopes, slopes)
+    margins = np.where(by_residue, kept_margins, margins)
+    low, high = slopes - margins, slopes + margins
     verdicts = np.full(len(slopes), Verdict.UNDECIDED.value, dtype="<U13")
     for verdict, holds in tests.items():
         verdicts[holds & (curves.n_snapshots >= MIN_SNAPSHOTS)] = verdict.value
@@ -212,6 +224,15 @@ def _troughs_rise(curves: Curves) -> Bools:
     return np.asarray((signs - 1) / math.sqrt(n * (n - 1) * (2 * n + 5) / 18) > _Z_99)
 
 
+def _troughs_rise_for_certain(curves: Curves) -> Bools:
+    """Whether the mean rise from one trough to the next lies above zero with its interval: no few large steps alone."""
+    steps = _trough_steps(curves)
+    if steps.shape[1] < 2:
+        return np.zeros(len(steps), dtype=np.bool_)
+    slopes, margins = _mean_slopes(steps, np.ones(steps.shape[1]))
+    return np.asarray(slopes - margins > 0)
+
+
 def _rises_to_the_end(added: Floats) -> Bools:
     if not added.shape[1]:
         return np.zeros(len(added), dtype=np.bool_)
@@ -252,23 +273,36 @@ def _count_falls(values: Sequence[float], height: float) -> int:
 
 
 def _has_substance(curves: Curves, added: Floats) -> Bools:
-    """Whether blocks of all ages are outstanding; for a curve of few blocks, whether they get ever larger."""
-    n_rows = len(added)
+    """Whether blocks of all ages are outstanding."""
     if not curves.n_blocks.shape[1]:
-        return np.ones(n_rows, dtype=np.bool_)
+        return np.ones(len(added), dtype=np.bool_)
     blocks = curves.n_blocks
-    larger = (added > 0).all(axis=1) | _troughs_rise(curves)
-    ever_larger = larger & (blocks[:, -1] <= 1.2 * np.maximum(blocks[:, 0], 1))
     enough = blocks[:, -1] >= _MIN_BLOCKS
     window_s = float(curves.elapsed_s[-1]) - curves.start_s
     n_in_use = math.ceil(window_s / curves.slice_s) if curves.slice_s else 0
     if n_in_use < _MIN_SLICES_IN_USE:
-        return np.asarray(enough | ever_larger)
+        return np.asarray(enough)
     recorded = curves.slices.sum(axis=1) > 0
-    return np.asarray((enough & (~recorded | _survivors_of_all_ages(curves, added))) | ever_larger)
+    return np.asarray(enough & (~recorded | _survivors_of_all_ages(curves, added)))
 
 
-def _survivors_of_all_ages(curves: Curves, added: Floats) -> Bools:
+def _grows_ever_larger(curves: Curves, added: Floats) -> Bools:
+    """Whether few blocks are replaced by larger ones all the time: in every part, or in steps that do not get smaller.
+
+    Source: the second path of rss-ledger-and-verdicts.md 7.3.
+    """
+    blocks = curves.n_blocks
+    if not blocks.shape[1]:
+        return np.zeros(len(added), dtype=np.bool_)
+    third = max(1, added.shape[1] // 3)
+    steps_stay = added[:, -third:].sum(axis=1) >= _MIN_LATER_STEPS * added[:, :third].sum(axis=1)
+    larger = curves.n_bytes[:, -1] > _MUCH_LARGER * curves.n_bytes[:, 0]
+    replaced = blocks[:, -1] <= _SAME_BLOCKS * np.maximum(blocks[:, 0], 1)
+    return np.asarray(replaced & ((added > 0).all(axis=1) | (_troughs_rise(curves) & steps_stay & larger)))
+
+
+def _cohorts(curves: Curves) -> tuple[Floats, float]:
+    """Bytes at the end by time of birth, in equal parts of the window, oldest first; the width of a part in seconds."""
     end_s = float(curves.elapsed_s[-1])
     edges = np.linspace(curves.start_s, end_s, _N_COHORTS + 1)
     cohorts = np.zeros((len(curves.slices), _N_COHORTS))
@@ -277,7 +311,11 @@ def _survivors_of_all_ages(curves: Curves, added: Floats) -> Bools:
         if start < stop:
             shares = [max(0.0, min(stop, b) - max(start, a)) / (stop - start) for a, b in pairwise(edges.tolist())]
             cohorts += curves.slices[:, i : i + 1] * np.array(shares)
-    old = cohorts[:, :_N_OLD_COHORTS]
+    return cohorts, float(edges[1] - edges[0])
+
+
+def _survivors_of_all_ages(curves: Curves, added: Floats) -> Bools:
+    old = _cohorts(curves)[0][:, :_N_OLD_COHORTS]
     thirds = old.reshape(len(old), 3, _N_OLD_COHORTS // 3).sum(axis=2)
     surviving = (old > 0).sum(axis=1) >= _MIN_SURVIVING_COHORTS
     third = max(1, added.shape[1] // 3)
@@ -285,3 +323,22 @@ def _survivors_of_all_ages(curves: Curves, added: Floats) -> Bools:
     old_kept = (thirds[:, 0] >= _MIN_OLD_SHARE * thirds[:, 2]) | faster
     late = thirds[:, 2] >= _MIN_LATE_SHARE * thirds[:, 0]
     return np.asarray(surviving & (thirds > 0).all(axis=1) & late & old_kept)
+
+
+def _residue(curves: Curves) -> tuple[Bools, Floats, Floats]:
+    """What stays of a course that falls again and again, as under a garbage collector: the old survivors' growth.
+
+    Returns:
+        Whether as much is left of every age, for certain; bytes a second that stay; half the width of their interval.
+    """
+    n_rows = len(curves.n_bytes)
+    window_s = float(curves.elapsed_s[-1]) - curves.start_s
+    if not curves.slice_s or not curves.n_blocks.shape[1] or window_s < _MIN_SLICES_IN_USE * curves.slice_s:
+        return np.zeros(n_rows, dtype=np.bool_), np.zeros(n_rows), np.zeros(n_rows)
+    cohorts, width_s = _cohorts(curves)
+    old = cohorts[:, :_N_OLD_COHORTS]
+    thirds = old.reshape(n_rows, 3, _N_OLD_COHORTS // 3).sum(axis=2)
+    even = (old > 0).all(axis=1) & (thirds.min(axis=1) >= _MIN_OLD_SHARE * thirds.max(axis=1))
+    slopes, margins = _mean_slopes(old, np.full(_N_OLD_COHORTS, width_s))
+    stays = even & (slopes - margins > 0) & (curves.n_blocks[:, -1] >= _MIN_BLOCKS)
+    return np.asarray(stays), slopes, margins

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import java.lang.invoke.MethodHandles;
+import java.nio.ByteBuffer;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.zip.Deflater;
+
+/** Programs of the corpus in Java, the open half. labels.py says which of their methods leak. */
+public final class Open {
+    /** A direct buffer for each tenth order, among buffers that live for a second. */
+    static final class OrderIndex {
+        private final List<ByteBuffer> kept = new ArrayList<>();
+
+        void retain() {
+            kept.add(ByteBuffer.allocateDirect(20_000));
+            Corpus.keep("OrderIndex.retain", 20_000, 1);
+        }
+    }
+
+    static void churn() {
+        Deflater deflater = new Deflater(Deflater.BEST_SPEED);
+        deflater.setInput(new byte[64]);
+        deflater.finish();
+        deflater.deflate(new byte[128]);
+        deflater.end();
+    }
+
+    static void directLeak() throws Exception {
+        OrderIndex index = new OrderIndex();
+        while (true) {
+            if (Corpus.now % 10 == 0) {
+                index.retain();
+                churn();
+            }
+            Corpus.tick();
+        }
+    }
+
+    /** Deflaters that are never ended. */
+    static final class LogShipper {
+        private final List<Deflater> kept = new ArrayList<>();
+
+        int compress(byte[] text) {
+            Deflater deflater = new Deflater();
+            deflater.setInput(text);
+            deflater.finish();
+            int n = deflater.deflate(new byte[text.length + 64]);
+            kept.add(deflater);
+            Corpus.keep("LogShipper.compress", 268_096, 5);
+            return n;
+        }
+    }
+
+    static void deflaters() throws Exception {
+        LogShipper shipper = new LogShipper();
+        while (true) {
+            if (Corpus.now % 10 == 0) {
+                shipper.compress(new byte[4096]);
+            }
+            churn();
+            Corpus.tick();
+        }
+    }
+
+    /** A leak in a lambda that four threads of a pool run. */
+    static final class ReportService {
+        private final ExecutorService pool = Executors.newFixedThreadPool(4);
+        private final List<ByteBuffer> kept = new ArrayList<>();
+
+        void render() {
+            ByteBuffer page = ByteBuffer.allocateDirect(7_000);
+            synchronized (kept) {
+                kept.add(page);
+            }
+            Corpus.keep("ReportService.render", 7_000, 1);
+        }
+
+        void request() {
+            pool.execute(() -> render());
+        }
+    }
+
+    static void executorLeak() throws Exception {
+        ReportService service = new ReportService();
+        while (true) {
+            if (Corpus.now % 3 == 0) {
+                service.request();
+            }
+            Corpus.tick();
+        }
+    }
+
+    /** Bounded: an LRU cache of direct buffers, each freed when it leaves. */
+    static final class TileCache extends LinkedHashMap<Integer, Long> {
+        private static final long serialVersionUID = 1;
+
+        TileCache() {
+            super(256, 0.75f, true);
+        }
+
+        void load(int key) {
+            if (get(key) == null) {
+                put(key, Memory.UNSAFE.allocateMemory(5_000 + key));
+            }
+        }
+
+        @Override
+        protected boolean removeEldestEntry(Map.Entry<Integer, Long> eldest) {
+            if (size() > 150) {
+                Memory.UNSAFE.freeMemory(eldest.getValue());
+                return true;
+            }
+            return false;
+        }
+    }
+
+    static void lruOffHeap() throws Exception {
+        TileCache cache = new TileCache();
+        while (true) {
+            cache.load(Corpus.RANDOM.nextInt(600));
+            cache.load(Corpus.RANDOM.nextInt(600));
+            Corpus.tick();
+        }
+    }
+
+    /** Bounded: hidden classes and compiled code for the first three paces, then work. */
+    static final class PluginHost {
+        public static final class Template implements Runnable {
+            private double sum;
+
+            @Override
+            public void run() {
+                for (int i = 1; i < 3_000; i++) {
+                    sum += Math.sqrt(i) / i;
+                }
+            }
+        }
+
+        private final List<Runnable> plugins = new ArrayList<>();
+
+        void load() throws Exception {
+            byte[] bytes;
+            try (var in = Template.class.getResourceAsStream("Open$PluginHost$Template.class")) {
+                bytes = in.readAllBytes();
+            }
+            Class<?> made = MethodHandles.lookup().in(Template.class).defineHiddenClass(bytes, true).lookupClass();
+            plugins.add((Runnable) made.getDeclaredConstructor().newInstance());
+        }
+
+        void serve() {
+            plugins.get((int) (Corpus.now % plugins.size())).run();
+        }
+    }
+
+    static void classesAndJit() throws Exception {
+        PluginHost host = new PluginHost();
+        while (true) {
+            if (Corpus.now < 3 * Corpus.TICKS) {
+                host.load();
+            }
+            host.serve();
+            Corpus.tick();
+        }
+    }
+
+    /** Bounded: direct buffers that only the collector frees, each two paces. */
+    static final class Codec {
+        void decode() {
+            ByteBuffer.allocateDirect(9_000).put(0, (byte) 1);
+        }
+    }
+
+    static void collectorSawtooth() throws Exception {
+        Codec codec = new Codec();
+        while (true) {
+            codec.decode();
+            if (Corpus.now % (2 * Corpus.TICKS) == 0) {
+                System.gc();
+            }
+            Corpus.tick();
+        }
+    }
+
+    /** Bounded: requests that are answered in the order they came, a fixed number at a time. */
+    static final class Outbox {
+        private final ArrayDeque<Long> waiting = new ArrayDeque<>();
+
+        void enqueue() {
+            waiting.add(Memory.UNSAFE.allocateMemory(2_500));
+            if (waiting.size() > 120) {
+                Memory.UNSAFE.freeMemory(waiting.poll());
+            }
+        }
+    }
+
+    static void boundedOutbox() throws Exception {
+        Outbox outbox = new Outbox();
+        while (true) {
+            outbox.enqueue();
+            Corpus.tick();
+        }
+    }
+
+    public static void main(String[] args) throws Exception {
+        Corpus.run(Map.of("direct_leak", Open::directLeak, "deflaters", Open::deflaters, "executor_leak", Open::executorLeak,
+            "lru_off_heap", Open::lruOffHeap, "classes_and_jit", Open::classesAndJit,
+            "collector_sawtooth", Open::collectorSawtooth, "bounded_outbox", Open::boundedOutbox), args);
+    }
+
+    private Open() { }
+}

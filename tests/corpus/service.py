@@ -1,0 +1,86 @@
+"""Programs of the corpus in Python: ``service.py SCENARIO PACE`` beside its extension; ``labels.py`` says what leaks.
+
+Prints the lines that corpus.h describes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+TICKS = 100
+KEPT: dict[str, list[int]] = {}
+
+
+def keep(function: str, n_bytes: int) -> None:
+    sums = KEPT.setdefault(function, [0, 0])
+    sums[0] += n_bytes
+    sums[1] += 1
+
+
+def work() -> int:
+    return sum(x * x for x in range(random.randrange(300)))
+
+
+def tokens(ext: Any, now: int) -> None:
+    if now % 3 == 0:
+        ext.tokenize(b"a,b;c" * 40)
+        keep("tokenize", 3001)
+
+
+def memo(ext: Any, now: int) -> None:
+    for _ in range(4):
+        ext.memoize(random.randrange(900))
+
+
+def references(ext: Any, now: int) -> None:
+    if now % 5 == 0:
+        ext.encode_frame(6000)
+        keep("encode_frame", 6033)
+
+
+def cursor_and_rows(ext: Any, now: int) -> None:
+    if now % 4 == 0:
+        ext.open_cursor()
+        keep("open_cursor", 1501)
+    ext.read_row()
+    keep("read_row", 611)
+
+
+def buffers(ext: Any, now: int) -> None:
+    ext.acquire_buffer(random.randrange(40) + random.randrange(40) + random.randrange(40))
+
+
+SCENARIOS: dict[str, tuple[str, Callable[[Any, int], None]]] = {
+    "tokens": ("ext_open", tokens),
+    "memo": ("ext_open", memo),
+    "references": ("ext_held", references),
+    "cursor_and_rows": ("ext_held", cursor_and_rows),
+    "buffers": ("ext_held", buffers),
+}
+
+
+def main() -> None:
+    module, scenario = SCENARIOS[sys.argv[1]]
+    pace = float(sys.argv[2])
+    random.seed(5)
+    ext = importlib.import_module(module)
+    print(f"READY {os.getpid()}", flush=True)
+    start, now = time.monotonic(), 0
+    while True:
+        work()
+        scenario(ext, now)
+        now += 1
+        time.sleep(max(0.0, start + now * pace / TICKS - time.monotonic()))
+        if now % (TICKS // 4) == 0:
+            sums = (f" {name}={n_bytes}/{blocks}" for name, (n_bytes, blocks) in KEPT.items())
+            print(f"T {time.time() * 1000:.0f}{''.join(sums)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package java.lang.foreign;
+
+/** The part that ForeignIndex uses. */
+public interface AddressLayout extends ValueLayout {
+}

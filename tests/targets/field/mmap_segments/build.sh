@@ -1,0 +1,2 @@
+#!/bin/sh
+cd "$(dirname "$0")" && javac --release 11 -g -nowarn -sourcepath .:.. -d "$1" SegmentDirectory.java

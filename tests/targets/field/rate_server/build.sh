@@ -1,0 +1,2 @@
+#!/bin/sh
+cd "$(dirname "$0")" && g++ -O2 -g -o "$1/server" server.cpp -pthread

@@ -1,0 +1,2 @@
+#!/bin/sh
+cd "$(dirname "$0")" && g++ -O2 -g -o "$1/pool" pool.cpp -pthread
