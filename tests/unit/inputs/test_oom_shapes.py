@@ -231,7 +231,7 @@ def test_heap_without_a_flag_is_a_quarter_of_the_limit_and_metaspace_has_no_boun
         (["oom", "--journal", "--kmsg"], "exclude each other"),
         (["oom", "--log", "{log}", "--jvm-flags", "-Xmxlots"], "is no size"),
         (["oom", "--log", "{log}", "--jvm-flags", "'"], "--jvm-flags"),
-        (["triage"], "triage without a file"),
+        (["triage"], "no process is given"),
     ],
 )
 def test_wrong_usage_is_named(args, words, tmp_path, capsys):

@@ -91,7 +91,7 @@ def test_lines_that_make_no_sense_are_said_first(trace, tmp_path):
     lines = [*(FILES / "strace/o-f.txt").read_text().splitlines(), "5702 mmap(NULL, 4096, \\"]
     file.write_text("".join(f"{line}\n" for line in lines))
     text = trace(file, report_format="text")
-    assert f"ATTENTION       1 of {len(lines)} lines made no sense, first: mmap(NULL, 4096, \\" in text
+    assert f"ATTENTION    1 of {len(lines)} lines made no sense, first: mmap(NULL, 4096, \\" in text
     assert "Nothing was lost" not in text
 
 
@@ -99,7 +99,7 @@ def test_lines_that_make_no_sense_are_said_first(trace, tmp_path):
     ("name", "words"),
     [
         ("nmt/jdk11-summary.txt", ["it is Native Memory Tracking", "nativeleak triage --input"]),
-        ("oom/k313-global.log", ["log with kills", "nativeleak oom --log"]),
+        ("oom/k313-global.log", ["log with OOM kills", "nativeleak oom --log"]),
         ("strace/not-c-summary.txt", ["summary of strace -c", "record calls"]),
         ("strace/not-perf-trace.txt", ["output of perf trace", "record with strace"]),
         ("maps/smaps-rollup.txt", ["smaps_rollup"]),
