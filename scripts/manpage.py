@@ -28,6 +28,10 @@ _FILES = (
         "nativeleak-PID-TIME.nlk",
         "The recording of a trace without -o: an SQLite database that only its owner can read.",
     ),
+    (
+        "/etc/nativeleak.toml, ~/.config/nativeleak/config.toml",
+        "Configuration: libraries that are never named as a suspect; see --library.",
+    ),
     ("/var/cache/nativeleak, ~/.cache/nativeleak", "Unwind tables and probe places of objects seen before."),
 )
 

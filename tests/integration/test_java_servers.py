@@ -47,7 +47,7 @@ def traced(server: Server, enough: Callable[[Truth, Truth], bool]) -> tuple[Trut
             last = target.ask("truth")
             report = trace.stop()
             after = target.ask("truth")
-            text = nativeleak("report", trace.recording).stdout
+            text = nativeleak("report", trace.recording, "--all", "--by", "site,thread").stdout
             by_pool = nativeleak("report", trace.recording, "--format", "folded", "--by", "pool").stdout
     assert after == last
     return before, after, Reports(report, text, by_pool)

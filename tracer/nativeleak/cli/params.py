@@ -81,6 +81,12 @@ class AffixType(click.ParamType):  # type: ignore[type-arg]  # generic since cli
 CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 """Settings of every command, for click."""
 
+LIBRARY_HELP: Final = (
+    "Never name these as a suspect: a module, package or namespace, libacme*.so*, com.acme.framework.*, acme::*. "
+    "With ! in front: name them. Repeat for several."
+)
+"""Of --library."""
+
 SIZE = SizeType()
 OVERHEAD = OverheadType()
 DURATION = DurationType()

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from nativeleak.cli.completion import complete_threads
-from nativeleak.cli.params import CONTEXT
+from nativeleak.cli.config import known_libraries
+from nativeleak.cli.params import CONTEXT, LIBRARY_HELP
 from nativeleak.reports.formats import (
     DEFAULT_FRAMES,
     DEFAULT_WIDTH,
@@ -84,6 +85,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
     shell_complete=complete_threads,
     help="Show only threads with this TID or name; * and ? match, or /REGEX/.",
 )
+@click.option("--library", "libraries", multiple=True, metavar="PATTERN", help=LIBRARY_HELP)
 @click.option("--function", metavar="REGEX", help="Show only stacks with a matching function in any frame.")
 @click.option(
     "--max-frames",
@@ -119,6 +121,7 @@ def report_command(
     top: int | None,
     min_bytes: int,
     thread: str | None,
+    libraries: tuple[str, ...],
     function: str | None,
     max_frames: int | None,
     all_: bool,
@@ -138,6 +141,7 @@ def report_command(
     from nativeleak.recording.moment import RecordingAt
     from nativeleak.reports.output import encode_text, open_file, open_stdout
     from nativeleak.reports.render import write_report
+    from nativeleak.runtimes.frames import use_libraries
 
     format_ = find_format(format_name)
     check_several(format_, files)
@@ -156,7 +160,8 @@ def report_command(
     )
     rows_by = By.SITE if by == "stack" else By(by) if by else None
     selection = Selection(Metric(metric or "outstanding"), rows_by, thread, function, min_bytes, top)
-    with open_stdout(is_binary=format_.is_binary) if to_stdout else open_file(output) as stream:
+    known = known_libraries(libraries)
+    with use_libraries(known), open_stdout(is_binary=format_.is_binary) if to_stdout else open_file(output) as stream:
         for path in files:
             if len(files) > 1:
                 stream.write(encode_text(f"# {printable(str(path))}:\n"))

@@ -11,10 +11,20 @@ from typing import Any, TypeVar
 import click
 
 from nativeleak.cli.completion import complete_pids
+from nativeleak.cli.config import known_libraries
 from nativeleak.cli.final_report import ReportOptions, report_on
 from nativeleak.cli.grouped import EVERYDAY, EXPERT, LIMITS, REPORT, WHAT, GroupedCommand, GroupedOption
 from nativeleak.cli.live import make_reporter
-from nativeleak.cli.params import AFFIX, CONTEXT, DURATION, OVERHEAD, SIZE, ns_pid_options, resolve_pids
+from nativeleak.cli.params import (
+    AFFIX,
+    CONTEXT,
+    DURATION,
+    LIBRARY_HELP,
+    OVERHEAD,
+    SIZE,
+    ns_pid_options,
+    resolve_pids,
+)
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHooks
 from nativeleak.engines.options import Budget, TraceOptions, Unwind
@@ -22,6 +32,7 @@ from nativeleak.engines.registry import AUTO, NAMES
 from nativeleak.errors import UsageError
 from nativeleak.probes.returns import Returns
 from nativeleak.reports.formats import FORMAT_NAMES, check_terminal, find_format
+from nativeleak.runtimes.frames import use_libraries
 from nativeleak.session.choose import run_trace
 
 _MAX_DURATION_S = 366 * 86400.0
@@ -123,6 +134,7 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
 @option(REPORT, "--all", "all_", is_flag=True, help="Text: all parts of the report, not one screen.")
 @option(REPORT, "--full-stacks", is_flag=True, help="Text: as --all, with all frames of each stack.")
 @option(REPORT, "--compact", is_flag=True, help="JSON: frames and stacks in tables of their own.")
+@option(REPORT, "--library", "libraries", multiple=True, metavar="PATTERN", help=LIBRARY_HELP)
 @option(REPORT, "--quiet", is_flag=True, help="Print no progress on stderr.")
 @option(REPORT, "-v", "--verbose", is_flag=True, help="Print details, and tracebacks of errors.")
 @option(EXPERT, "--engine", type=click.Choice(list(NAMES)), default=AUTO, show_default=True,
@@ -145,13 +157,19 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
 def trace_command(ctx: click.Context, /, **given: object) -> int:
     """Trace the native memory of a live process, then report outstanding memory by thread and call site."""
     options = _options(ctx, given)
-    with make_reporter(quiet=bool(given["quiet"]), verbose=bool(given["verbose"])) as reporter:
+    libraries: tuple[str, ...] = ctx.params["libraries"]
+    # A wrong pattern or configuration is said before the trace, not after it.
+    with (
+        use_libraries(known_libraries(libraries)),
+        make_reporter(quiet=bool(given["quiet"]), verbose=bool(given["verbose"])) as reporter,
+    ):
         recorded = run_trace(options, reporter)
     if given["format_"] == "none":
         return 0
     flags = {"--all": "all_", "--full-stacks": "full_stacks", "--compact": "compact"}
     shown = tuple(flag for flag, name in flags.items() if given[name])
-    return report_on(recorded, options, ReportOptions(str(given["format_"]), given["top"], given["by"], shown))
+    wanted = ReportOptions(str(given["format_"]), given["top"], given["by"], shown, libraries)
+    return report_on(recorded, options, wanted)
 
 
 def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:

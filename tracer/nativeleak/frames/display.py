@@ -46,6 +46,7 @@ _DEFAULTS: Final = re.compile(
 )
 _LONG_ARGUMENTS: Final = 32
 """Characters of template arguments that a name may show."""
+_TEMPLATE_OPERATOR: Final = re.compile(r"(.*\boperator(?:<<|>>|\(\)|[=!+*/-]=?|->))<.*>")
 _OPENING: Final = {"<": ">", "(": ")", "{": "}", "[": "]"}
 
 
@@ -120,6 +121,8 @@ def _without_templates(text: str) -> str:
         plain = subject.lstrip("&*[( ").removeprefix("mut ").removeprefix("dyn ").removeprefix("const ")
         if trait and (len(plain.split("<")[0]) <= 2 or "::" not in plain):
             plain = trait
+        elif "::" not in plain:
+            plain = f"core::{plain}"
         return _without_templates(plain) + _without_templates(rest)
     kept: list[str] = []
     depth = 0
@@ -193,6 +196,8 @@ def _shortened(name: str) -> str:
     """Without the function's own template arguments, and with dots for long ones of its scopes."""
     if "<" not in name or name.startswith("<"):
         return name
+    if match := _TEMPLATE_OPERATOR.fullmatch(name):
+        name = match[1]
     kept: list[str] = []
     place = 0
     while place < len(name):

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from nativeleak.frames.display import JAVA, bare
-from nativeleak.frames.kinds import kind_of
+from nativeleak.frames.kinds import rank_of
 from nativeleak.frames.libraries import BUILT_IN, Libraries
-from nativeleak.frames.library_table import Interpreter
+from nativeleak.frames.library_table import LIBRARIES, Interpreter
 from nativeleak.frames.pools import Pool, pool_of
-from nativeleak.frames.roles import Role, is_own, is_passing, role
+from nativeleak.frames.roles import THREAD_ROOTS, Role, is_own, is_passing, role
 from nativeleak.frames.tables import RuntimeFrames
 from nativeleak.frames.words import is_constructor, is_helper, is_wrapper
 from nativeleak.model import Frame, FrameKind
 
 _NAMELESS: Final = FrameKind.UNRESOLVED
+_OWN: Final = (Role.PROGRAM, Role.UNNAMED)
+_Facts = tuple[Role, Interpreter | None, tuple[int, str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +57,24 @@ def headline(
     """
     if not frames:
         return None
-    roles = [role(frame, runtimes, libraries) for frame in frames]
+    known = _known(runtimes, libraries)
+    facts = []
+    for frame in frames:
+        # The kind's value, not the kind: hashing an enumeration's member takes longer than all the rest.
+        key = (frame.function, frame.module, frame.kind.value)
+        fact = known.get(key)
+        if fact is None:
+            fact = known[key] = _facts(frame, runtimes, libraries)
+        facts.append(fact)
+    roles = _with_nameless_helpers(frames, [fact[0] for fact in facts])
     index = _index(frames, roles, libraries)
     end = index if roles[index] in (Role.PROGRAM, Role.UNNAMED) else index + 1
     return Headline(
         index,
         _for_index(frames, roles, index),
-        kind_of(frames[: max(end, 1)], tuple(each.kinds for each in runtimes)),
+        min((fact[2] for fact in facts[: max(end, 1)] if fact[2] is not None), default=(0, None))[1],
         pool_of(frames, max(end, 1)),
-        _note(frames, roles, libraries),
+        _note(frames, roles, [fact[1] for fact in facts]),
     )
 
 
@@ -74,27 +86,51 @@ def headline_frame(
     return None if found is None else frames[found.index]
 
 
+def _with_nameless_helpers(frames: Sequence[Frame], roles: list[Role]) -> list[Role]:
+    """Counts nameless code below a helper of the same object to the helper: static functions of a stripped program."""
+    run: list[int] = []
+    for i, (frame, each) in enumerate(zip(frames, roles, strict=True)):
+        if each is Role.UNNAMED and (not run or frames[run[-1]].module == frame.module):
+            run.append(i)
+        elif each is Role.ALLOCATOR and run and frames[run[-1]].module == frame.module:
+            for nameless in run:
+                roles[nameless] = Role.ALLOCATOR
+            run = []
+        elif each is not Role.ALLOCATOR:
+            break
+    return roles
+
+
 def _index(frames: Sequence[Frame], roles: Sequence[Role], libraries: Libraries) -> int:
     """The program's first function; else its helpers, then what is nearest to it of the libraries."""
+    named = next((i for i, each in enumerate(roles) if each in _OWN and _is_function(frames[i], each)), None)
+    if named is not None:
+        return _native_method(frames, roles, named)
     own = [
         i
         for i, (frame, each) in enumerate(zip(frames, roles, strict=True))
-        if each in (Role.PROGRAM, Role.UNNAMED) or (each is not Role.RUNTIME and _is_own_name(frame, libraries))
+        if each in _OWN or (each is not Role.RUNTIME and _is_own_name(frame, libraries))
     ]
-    for wanted in (_is_function, _is_loose_helper, _passes):
+    for wanted in (_is_loose_helper, _passes, _helps):
         found = next((i for i in own if wanted(frames[i], roles[i])), None)
         if found is not None:
             return _native_method(frames, roles, found)
-    libraries_found = [i for i, each in enumerate(roles) if each is Role.LIBRARY and frames[i].kind is not _NAMELESS]
-    telling = [i for i in libraries_found if not is_helper(frames[i].function) and not is_passing(frames[i])]
-    further = [i for i in telling if not _is_base(frames[i], libraries)]
+    named_libraries = [i for i, each in enumerate(roles) if each is Role.LIBRARY and frames[i].kind is not _NAMELESS]
+    telling = [i for i in named_libraries if not is_helper(frames[i].function) and not is_passing(frames[i])]
+    beyond_c = [i for i in telling if not _is_of_c(frames[i], libraries)]
+    further = [i for i in beyond_c if not _is_base(frames[i], libraries)]
     runtime = [i for i, each in enumerate(roles) if each is Role.RUNTIME and frames[i].kind is not _NAMELESS]
+    loops = [
+        i
+        for i, each in enumerate(roles)
+        if each is Role.PASSTHROUGH and frames[i].function not in THREAD_ROOTS and not _is_of_c(frames[i], libraries)
+    ]
     nameless = [i for i, each in enumerate(roles) if each is Role.UNNAMED]
-    for group in (further, telling, runtime, libraries_found, nameless):
+    for group in (further, beyond_c, runtime, telling, loops, named_libraries, nameless):
         if group:
             return group[0]
-    named = [i for i, each in enumerate(roles) if each is Role.ALLOCATOR and frames[i].kind is not _NAMELESS]
-    return named[-1] if named else 0
+    helpers = [i for i, each in enumerate(roles) if each is Role.ALLOCATOR and frames[i].kind is not _NAMELESS]
+    return helpers[-1] if helpers else 0
 
 
 def _is_function(frame: Frame, frame_role: Role) -> bool:
@@ -108,10 +144,10 @@ def _is_loose_helper(frame: Frame, frame_role: Role) -> bool:
 
 
 def _passes(frame: Frame, frame_role: Role) -> bool:
-    return frame_role is Role.PASSTHROUGH or _is_helper_of(frame, frame_role)
+    return frame_role is Role.PASSTHROUGH and frame.kind is not _NAMELESS
 
 
-def _is_helper_of(frame: Frame, frame_role: Role) -> bool:
+def _helps(frame: Frame, frame_role: Role) -> bool:
     return frame_role is Role.ALLOCATOR and frame.kind is not _NAMELESS
 
 
@@ -132,6 +168,11 @@ def _native_method(frames: Sequence[Frame], roles: Sequence[Role], index: int) -
 def _is_base(frame: Frame, libraries: Libraries) -> bool:
     row = libraries.find(frame)
     return row is not None and row.is_base
+
+
+def _is_of_c(frame: Frame, libraries: Libraries) -> bool:
+    row = libraries.find(frame)
+    return row is LIBRARIES[0] or bare(frame.function).startswith("__libc")
 
 
 def _scope(frame: Frame) -> str:
@@ -179,14 +220,24 @@ def _is_shared(frame: Frame) -> bool:
 _NO_NAMES: Final = "called from {0} code, whose functions are not shown: {1} names them"
 
 
-def _note(frames: Sequence[Frame], roles: Sequence[Role], libraries: Libraries) -> str | None:
-    interpreter: Interpreter | None = None
-    for frame, each in zip(frames, roles, strict=True):
-        if each is not Role.PASSTHROUGH and each is not Role.LIBRARY:
-            if frame.module is None and each is Role.PROGRAM:
-                return None
-            continue
-        row = libraries.find(frame)
-        if row is not None and row.interpreter is not None:
-            interpreter = row.interpreter
-    return None if interpreter is None else _NO_NAMES.format(interpreter.language, interpreter.tool)
+def _note(frames: Sequence[Frame], roles: Sequence[Role], interpreters: Sequence[Interpreter | None]) -> str | None:
+    found = next((each for each in reversed(interpreters) if each is not None), None)
+    if found is None or any(
+        each is Role.PROGRAM and frame.module is None for frame, each in zip(frames, roles, strict=True)
+    ):
+        return None
+    return _NO_NAMES.format(found.language, found.tool)
+
+
+@lru_cache(maxsize=8)
+def _known(_runtimes: tuple[RuntimeFrames, ...], _libraries: Libraries) -> dict[tuple[str, str | None, str], _Facts]:
+    """What was found out of frames, with these tables."""
+    return {}
+
+
+def _facts(frame: Frame, runtimes: tuple[RuntimeFrames, ...], libraries: Libraries) -> _Facts:
+    """The role, the interpreter that the frame belongs to, and the kind of memory that it shows."""
+    found = role(frame, runtimes, libraries)
+    row = libraries.find(frame) if found in (Role.PASSTHROUGH, Role.LIBRARY) else None
+    rank = rank_of(frame.function, [each.kinds for each in runtimes])
+    return found, None if row is None else row.interpreter, rank

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final
 
 from nativeleak.frames.display import bare
-from nativeleak.model import Frame
+from nativeleak.frames.tables import Kinds
 
 _GENERAL: Final = (
     ("thread stack", r"_*pthread_create\w*|allocate_stack|_*pthread_allocate_stack"),
@@ -20,7 +19,8 @@ _GENERAL: Final = (
     ("lz4 stream", r"LZ4F?_(?:create|init|compress|decompress)\w*"),
     ("xz stream", r"lzma_\w+"),
     ("bzip2 stream", r"BZ2_\w+"),
-    ("SSL", r"SSL_\w+|X509\w*_\w+|EVP_\w+|BIO_\w+|ossl_\w+|ssl3?_\w+|tls_\w+|RSA_\w+|EC_\w+|ASN1_\w+|PEM_\w+"
+    ("SSL", r"SSL_\w+|X509\w*_\w+|EVP_\w+|BIO_\w+|ossl_\w+|ssl3?_\w+|tls_(?:construct|process|setup|parse)\w+"
+            r"|RSA_\w+|EC_\w+|ASN1_\w+|PEM_\w+"
             r"|gnutls_\w+|mbedtls_ssl\w+|d2i_\w+"),
     ("XML", r"xml[A-Z]\w+|xslt\w+|htmlParse\w+|XML_\w+|xercesc\w*::.*"),
     ("JSON", r"json_(?:object|tokener|array|string|load|pack)\w*|cJSON_\w+|nlohmann::.*|rapidjson::.*|yajl_\w+"),
@@ -87,19 +87,13 @@ def kinds(rows: Sequence[tuple[str, str]]) -> tuple[tuple[str, re.Pattern[str]],
 _TABLE: Final = kinds(_GENERAL)
 
 
-@lru_cache(1 << 16)
-def _rank(function: str, tables: tuple[tuple[tuple[str, re.Pattern[str]], ...], ...]) -> tuple[int, str] | None:
+def rank_of(function: str, tables: Sequence[Kinds]) -> tuple[int, str] | None:
+    """The kind of memory that a function shows, after its rank: of several on a path the lowest counts.
+
+    Args:
+        function: Its name.
+        tables: Of runtimes; they go before the general one.
+    """
     name = bare(function)
     rows = (row for table in (*tables, _TABLE) for row in table)
     return next(((rank, kind) for rank, (kind, pattern) in enumerate(rows) if pattern.fullmatch(name)), None)
-
-
-def kind_of(frames: Sequence[Frame], tables: tuple[tuple[tuple[str, re.Pattern[str]], ...], ...] = ()) -> str | None:
-    """What was allocated, None where no name tells.
-
-    Args:
-        frames: Leaf first, below the function that allocates on the program's behalf.
-        tables: Of runtimes; they go before the general one.
-    """
-    ranks = [rank for frame in frames if (rank := _rank(frame.function, tables)) is not None]
-    return min(ranks)[1] if ranks else None

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 from nativeleak.frames.display import bare
-from nativeleak.model import Frame
+from nativeleak.model import Frame, FrameKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,17 @@ class _Row:
     """Functions of the pool that pass large requests on to the system."""
     leaf: re.Pattern[str] | None = None
     """The call by which it takes chunks; other calls below it are no chunks."""
+    modules: re.Pattern[str] | None = None
+    """Objects whose nameless code makes this call for the pool alone."""
 
 
-def _row(name: str, switch: str, functions: str, unless: str = "", leaf: str = "") -> _Row:
+def _row(name: str, switch: str, functions: str, unless: str = "", leaf: str = "", modules: str = "") -> _Row:
     return _Row(
         Pool(name, switch),
         re.compile(rf"(?:{functions})"),
         re.compile(rf"(?:{unless})") if unless else None,
         re.compile(rf"(?:{leaf})") if leaf else None,
+        re.compile(rf"(?:{modules})") if modules else None,
     )
 
 
@@ -66,10 +69,10 @@ _POOLS: Final = (
     _row("Python's small objects", "PYTHONMALLOC=malloc",
          r"new_arena|allocate_from_new_pool|_Py(?:Object|Mem)_Arena(?:Alloc|Mmap)|_?PyObject_(?:Malloc|Calloc"
          r"|Realloc|New|GC_\w+)|pymalloc_alloc"
-         r"|_PyMem_ArenaAlloc|arena_map_\w+", leaf=_MAPS),
+         r"|_PyMem_ArenaAlloc|arena_map_\w+", leaf=_MAPS, modules=r"(?:lib)?python[\d.]+\w*(?:\.so.*)?"),
     _row("PHP's memory manager", "USE_ZEND_ALLOC=0", r"_?zend_mm_\w+|_e(?:malloc|calloc|realloc)\w*"
                                                      r"|alloc_globals_ctor|start_memory_manager",
-         r"zend_mm_\w*huge\w*|_e\w+_huge", _MAPS),
+         r"zend_mm_\w*huge\w*|_e\w+_huge", _MAPS, r"(?:lib)?php(?:-\w+)?[\d.]*(?:\.so.*)?"),
     _row("PostgreSQL's memory contexts", "no switch; shown by SELECT pg_log_backend_memory_contexts(PID)",
          r"AllocSet\w+|MemoryContext(?:Alloc\w*|Create\w*|Strdup)|palloc\w*|repalloc\w*|pstrdup|pnstrdup"
          r"|Slab(?:Alloc|ContextCreate)\w*"
@@ -134,6 +137,8 @@ def pool_of(frames: Sequence[Frame], end: int) -> Pool | None:
         here, past = _rows_of(frame.function)
         seen.update(here)
         passed.update(past)
+    if len(frames) > 1 and frames[1].kind is FrameKind.UNRESOLVED:
+        seen.update(i for i, row in enumerate(_POOLS) if row.modules and row.modules.fullmatch(frames[1].module or ""))
     for index in sorted(seen - passed):
         row = _POOLS[index]
         if row.leaf is None or row.leaf.fullmatch(bare(frames[0].function)):

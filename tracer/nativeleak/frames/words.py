@@ -10,13 +10,11 @@ from nativeleak.frames.display import bare
 
 _WORD: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 _ALLOCATING: Final = re.compile(
-    r"(?:m|c|re|z|p|k|x|e|pe|v|n|f|s|d|my|tc|do)?"
-    r"(?:alloc(?:ate|ates|ator|ation|f|or|a|n|z)?|(?<=m)emalign)|re?allocarray|memalign|(?:mem|str|strn|wcs"
-    r"|xstr)dup|dup"
-    r"|(?:re)?allocate[dn]?|sbrk|morecore"
+    r"(?:m|c|re|z|p|k|x|e|pe|v|n|f|s|d|my|tc|do){0,3}alloc(?:ate[dn]?|ates|ator|ation|f|or|a|n|z)?"
+    r"|[a-z]{0,2}reallocarray|memalign|[a-z]?(?:mem|str|strn|wcs)dup|dup|sbrk|morecore"
 )
 """Words that say memory wherever they stand first or last."""
-_SIZING: Final = frozenset({"grow", "growth", "reserve", "enlarge", "regrow", "rehash", "rebin"})
+_SIZING: Final = frozenset({"grow", "reserve", "enlarge", "regrow", "rehash", "rebin"})
 _RESIZING: Final = frozenset({"resize", "expand", "ensure", "extend", "increase", "double"})
 _SIZES: Final = frozenset(
     {
@@ -94,6 +92,11 @@ def is_helper(function: str) -> bool:
     parts = words(function)
     if not parts:
         return False
+    core = list(parts)
+    while len(core) > 1 and core[-1] in _PLAIN:
+        core.pop()
+    if _ALLOCATING.fullmatch(core[-1]):
+        return True
     ends = {parts[0], parts[-1], *parts[1:2], *parts[-2:-1]} if len(parts) > 3 else set(parts)
     if any(_ALLOCATING.fullmatch(part) for part in ends) or ends & _SIZING:
         return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Final
 
 from nativeleak.frames import headline, owners, roles
@@ -13,25 +15,36 @@ from nativeleak.model import Frame, Owner
 from nativeleak.runtimes.registry import RUNTIMES
 
 _TABLES: Final = tuple(spec.frames for spec in RUNTIMES)
+_IN_USE: Final[ContextVar[Libraries]] = ContextVar("libraries", default=BUILT_IN)
 
 
 RUNTIME_LIBRARIES: Final = frozenset(table.library for table in _TABLES)
 """File names of the runtimes' own libraries."""
 
 
-def headline_of_stack(frames: Sequence[Frame], libraries: Libraries = BUILT_IN) -> Headline | None:
+@contextlib.contextmanager
+def use_libraries(libraries: Libraries) -> Iterator[None]:
+    """While it lasts, the functions of this module know these libraries."""
+    token = _IN_USE.set(libraries)
+    try:
+        yield
+    finally:
+        _IN_USE.reset(token)
+
+
+def headline_of_stack(frames: Sequence[Frame]) -> Headline | None:
     """See ``headline.headline``."""
-    return headline.headline(frames, _TABLES, libraries)
+    return headline.headline(frames, _TABLES, _IN_USE.get())
 
 
-def headline_frame(frames: Sequence[Frame], libraries: Libraries = BUILT_IN) -> Frame | None:
+def headline_frame(frames: Sequence[Frame]) -> Frame | None:
     """See ``headline.headline_frame``."""
-    return headline.headline_frame(frames, _TABLES, libraries)
+    return headline.headline_frame(frames, _TABLES, _IN_USE.get())
 
 
-def role_of_frame(frame: Frame, libraries: Libraries = BUILT_IN) -> Role:
+def role_of_frame(frame: Frame) -> Role:
     """See ``roles.role``."""
-    return roles.role(frame, _TABLES, libraries)
+    return roles.role(frame, _TABLES, _IN_USE.get())
 
 
 def request_of_stack(frames: Sequence[Frame]) -> str | None:

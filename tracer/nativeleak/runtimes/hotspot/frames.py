@@ -16,7 +16,6 @@ _REQUESTS: Final = (
     ("local reference", r"(?:checked_)?jni_(?:NewLocalRef|PushLocalFrame|EnsureLocalCapacity)"
                         r"|JNIHandleBlock::allocate_\w+"),
     ("direct buffer", r"(?:checked_)?jni_NewDirectByteBuffer"),
-    ("Unsafe memory", r"Unsafe_(?:Re)?[aA]llocateMemory\w*"),
     ("thread", r"JVM_StartThread|(?:checked_)?jni_AttachCurrentThread\w*"),
     ("class metadata", r"JVM_(?:Define|LookupDefine|RedefineClass)\w*|Unsafe_Define\w*"
                        r"|(?:checked_)?jni_DefineClass|SystemDictionary::resolve_(?:class_)?from_stream"
@@ -36,10 +35,12 @@ _REQUESTS: Final = (
     ("reflection", r"JVM_(?:GetClassDeclared\w*|GetMethodTypeAnnotations|GetClassSignature|GetClassConstantPool"
                    r"|ConstantPool\w+|Invoke\w+|NewInstance\w*)|Reflection::.*"),
 )  # fmt: skip
+_UNSAFE: Final = (("Unsafe memory", r"Unsafe_(?:Re)?[aA]llocateMemory\w*"),)
 _CHORES: Final = (
     r"CompileBroker::.*|CompilationPolicy::.*|TieredThresholdPolicy::.*|SimpleThresholdPolicy::.*"
     r"|Method::build_(?:interpreter_method_data|profiling\w*|method_counters)"
-    r"|MethodData::allocate|MethodCounters::allocate\w*|AdapterHandlerLibrary::.*|SharedRuntime::generate_\w+"
+    r"|MethodData::allocate|MethodCounters::allocate\w*|AdapterHandlerLibrary::.*|SharedRuntime::.*|CompiledIC::.*"
+    r"|InlineCache\w*::.*|PtrQueue\w*::.*"
     r"|CodeCache::.*|StubCodeGenerator::.*|StubRoutines::.*"
     r"|CollectedHeap::.*|MemAllocator::.*|\w+CollectedHeap::.*|G1\w+::.*|ZHeap::.*|ZCollectedHeap::.*"
     r"|ShenandoahHeap::.*|ParallelScavengeHeap::.*|GenCollectedHeap::.*|SerialHeap::.*"
@@ -66,6 +67,7 @@ _ALLOCATORS: Final = r"""
     | io[./]netty[./]util[./]internal[./]\w*Cleaner\w*[.:$]+\S+
     """
 _KINDS: Final = (
+    *_REQUESTS,
     ("direct buffer", r"java\.nio\.(?:Direct\w*Buffer\w*\.<init>|ByteBuffer\.allocateDirect|Bits\.\w+)"
                       r"|sun\.nio\.ch\.Util\.getTemporaryDirectBuffer"
                       r"|io\.netty\.(?:buffer\.|util\.internal\.(?:PlatformDependent\w*\.\w*(?:allocateDirect"
@@ -77,9 +79,11 @@ _KINDS: Final = (
     ("mapped file", r"sun\.nio\.ch\.FileChannelImpl\.map\w*|Java_sun_nio_ch_(?:FileChannelImpl"
                     r"|UnixFileDispatcherImpl|FileDispatcherImpl)_map0|sun\.nio\.ch\.\w*FileDispatcherImpl\.map0?"),
     ("foreign memory", r"jdk\.internal\.foreign\..*|java\.lang\.foreign\..*|jdk\.internal\.misc\.\w*Segment\w*\..*"),
-    *_REQUESTS,
+    ("class metadata", r"Java_java_lang_ClassLoader_defineClass\w*|java\.lang\.ClassLoader\.defineClass\d?"),
     ("image", r"Java_(?:sun_java2d|sun_awt|javax_imageio|sun_font|com_sun_imageio)\w+|sun\.(?:java2d|awt|font)\..*"
               r"|com\.sun\.imageio\..*"),
+    ("Unsafe memory", r"Unsafe_(?:Re)?[aA]llocateMemory\w*|(?:jdk\.internal"
+                      r"|sun)\.misc\.Unsafe\.(?:re)?allocateMemory0?"),
 )  # fmt: skip
 _PASSING: Final = (
     r"java\.lang\.(?:Thread\.(?:run\w*|start0?)|VirtualThread\.\w+|invoke\..*|reflect\.Method\.invoke"
@@ -121,7 +125,8 @@ _PURPOSES: Final = (
                       r"|CompilationPolicy|Phase\w*|LinearScan\w*|LIR\w*|GraphBuilder|GraphKit|Parse|IR|IRScope"
                       r"|BlockBegin"
                       r"|BlockList|Interval\w*|ValueMap|GlobalValueNumbering|Matcher|ci[A-Z]\w*|MethodLiveness"
-                      r"|BCEscapeAnalyzer|ConnectionGraph|Node\w*|\w+Node|Type\w*|OopFlow|Instruction|ValueStack"
+                      r"|BCEscapeAnalyzer|ConnectionGraph|Node\w*|(?!Buffer)\w+Node|Type\w*|OopFlow|Instruction"
+                      r"|ValueStack"
                       r"|LIRGenerator|FrameMap|RangeCheckElimin\w*|Optimizer|BarrierSetC\w+|G1BarrierSetC\w+"
                       r"|CodeBuffer|CodeSection|MacroAssembler|RegMask|LRG\w*|IndexSet|CallGenerator|JVMState"
                       r"|MethodData"
@@ -159,7 +164,7 @@ def _table(rows: Kinds | tuple[tuple[str, str], ...], whole: bool) -> Kinds:
 FRAMES: Final = RuntimeFrames(
     library=LIBRARY,
     launchers=("libjli.so",),
-    requests=_table(_REQUESTS, whole=True),
+    requests=_table((*_REQUESTS, *_UNSAFE), whole=True),
     chores=re.compile(rf"(?:{_CHORES})$"),
     allocators=_ALLOCATORS,
     passing=re.compile(_PASSING),
