@@ -42,7 +42,7 @@ def scores(
 ) -> Iterator[dict[str, Future[Score]]]:
     """Program -> what its trace said, two at a time: all that are selected."""
     items = [item for item in request.session.items if hasattr(item, "callspec")]
-    names = [item.callspec.params["program"] for item in items if "program" in item.callspec.params]
+    names = [name for item in items if (name := item.callspec.params.get("program")) in CHOSEN]
     with ThreadPoolExecutor(2) as pool:
         yield {name: pool.submit(traced, CHOSEN[name], tmp_path_factory.mktemp("corpus")) for name in names}
 

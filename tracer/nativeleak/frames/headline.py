@@ -193,8 +193,11 @@ def _for_index(frames: Sequence[Frame], roles: Sequence[Role], index: int) -> in
     if roles[index] is not Role.PROGRAM:
         return None
     if head.kind in JAVA:
-        makes = is_constructor(head.function) or _is_native_method(frames, roles, index)
-        return next(iter(others), None) if makes else None
+        if _is_native_method(frames, roles, index):
+            return next(iter(others), None)
+        # A factory method that its own class calls makes objects for that class.
+        is_for_others = head.function.endswith(".<init>") or program[:1] == others[:1]
+        return next(iter(others), None) if is_constructor(head.function) and is_for_others else None
     java = next((i for i in program if frames[i].kind in JAVA), None)
     if java is not None:
         return java
