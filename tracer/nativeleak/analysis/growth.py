@@ -48,6 +48,8 @@ _MUCH_LARGER: Final = 1.5
 _SAME_BLOCKS: Final = 1.2
 _SWING_SHARE: Final = 0.50
 _MIN_SWINGS: Final = 2
+_STEP_SHARE: Final = 0.01
+_FEW_STEPS: Final = 3
 
 _N_COHORTS: Final = 12
 _N_OLD_COHORTS: Final = 9
@@ -247,7 +249,22 @@ def _levels_off(curves: Curves, added: Floats, peak: Floats) -> Bools:
     first, last = added[:, :third].sum(axis=1), added[:, -third:].sum(axis=1)
     rose = curves.n_bytes[:, -1] > np.maximum(_STEADY_SHARE * peak, curves.n_bytes[:, 0] * (1 + _STEADY_SHARE))
     kept = curves.n_bytes[:, -1] >= (1 - _WIDEST_SHARE) * peak
-    return np.asarray((first > 0) & (np.abs(last) < _MIN_LATE_SHARE * first) & rose & kept)
+    levels = np.asarray((first > 0) & (np.abs(last) < _MIN_LATE_SHARE * first) & rose & kept)
+    for row in np.flatnonzero(levels).tolist():
+        levels[row] = not _may_step_again(added[row] > _STEP_SHARE * peak[row])
+    return levels
+
+
+def _may_step_again(steps: Bools) -> bool:
+    """Whether it rose in few steps and is flat for no longer than a buffer is that doubles once more.
+
+    Args:
+        steps: For each part of the window, whether it rose there.
+    """
+    places = np.flatnonzero(steps).tolist()
+    if len(places) not in range(2, _FEW_STEPS + 1):
+        return False
+    return len(steps) - 1 - places[-1] <= 2 * (places[-1] - places[-2])
 
 
 def _swings(curves: Curves, peak: Floats) -> Bools:

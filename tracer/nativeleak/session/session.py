@@ -226,7 +226,9 @@ class Session:
                 has_work = self._wait(poll, timeout_s, slots, wakeup)
                 idle_s = engine.work()
                 elapsed_s = engine.elapsed_s
-                self._stop = self._stop or self._reason_to_stop(elapsed_s)
+                if reason := self._reason_to_stop(elapsed_s):
+                    # Nothing but a reason may be written: a signal may have set one since the last look.
+                    self._stop = self._stop or reason
                 if not self._stop and elapsed_s >= next_snapshot_s:
                     self._record(engine.snapshot())
                     next_snapshot_s += options.interval_s * max(
