@@ -61,6 +61,16 @@ def test_course_fewer_than_four_snapshots_is_undecided(n_snapshots: int) -> None
         ("leak in bursts", [1e6 * (n // 6) for n in range(60)], Verdict.GROWING),
         ("warm-up", [min(n, 6) * 1e6 for n in range(60)], Verdict.LEVELLING_OFF),
         ("cache full after half of the window", [min(n, 30) * 1e6 for n in range(60)], Verdict.LEVELLING_OFF),
+        (
+            "buffer that doubled twice",
+            [1e6 * 2 ** sum(n >= at for at in (8, 34)) for n in range(60)],
+            Verdict.UNDECIDED,
+        ),
+        (
+            "cache full in three steps",
+            [1e6 * sum(n >= at for at in (0, 4, 10, 18)) for n in range(60)],
+            Verdict.LEVELLING_OFF,
+        ),
         ("one step", [1e6 if n > 30 else 0.0 for n in range(60)], Verdict.UNDECIDED),
         ("drain", [1e6 * (60 - n) for n in range(60)], Verdict.SHRINKING),
         ("sawtooth", [1e6 + 1e4 * (n % 5) for n in range(60)], Verdict.STEADY),
