@@ -53,6 +53,22 @@ def test_demangle_clone_suffix_is_dropped_but_for_cold(mangled: str, expected: s
     assert demangle(mangled) == expected
 
 
+@pytest.mark.parametrize(
+    ("mangled", "expected"),
+    [
+        (
+            "_ZSt11make_sharedI7SessionJEESt10shared_ptrINSt9enable_ifIXntsrSt8is_arrayIT_E5valueES2_E4typeEEDpOT0_",
+            "std::make_shared<...>",
+        ),
+        ("_ZN3foo3barEXX", "foo::bar"),
+        ("_ZN3foo99999barE", "_ZN3foo99999barE"),
+        ("_Zfoo", "_Zfoo"),
+    ],
+)
+def test_demangle_refused_name_keeps_what_can_be_read_of_it(mangled: str, expected: str) -> None:
+    assert demangle(mangled) == expected
+
+
 def test_demangle_hostile_names_never_raise() -> None:
     chooser = random.Random(7)
     alphabet = "_ZNSt3fooIiEvRP0123456789$.\0\x1b\udc80é "

@@ -21,6 +21,8 @@ _CLONE: Final = re.compile(
 _RUST_HASH: Final = re.compile(r"::h[0-9a-f]{16}$")
 _RUST_ESCAPE: Final = re.compile(r"\$(SP|BP|RF|LT|GT|LP|RP|C|u[0-9a-f]{1,6})\$")
 _RUST_CHARACTER: Final = {"SP": "@", "BP": "*", "RF": "&", "LT": "<", "GT": ">", "LP": "(", "RP": ")", "C": ","}
+_SCOPES: Final = re.compile(r"_ZN?[rVK]*(?P<std>St)?(?=[1-9])")
+_LENGTH: Final = re.compile(r"[1-9]\d{0,3}")
 _MAX_MANGLED: Final = 16 << 10
 # A name may refer to its own earlier parts, each reference doubling it: 230 characters can stand for 134 MB, and the
 # demangler has no limit. Of 156,194 names in libLLVM, libclang, libjvm, boost and cc1plus none is above this bound.
@@ -71,8 +73,29 @@ def _demangled(name: str) -> str:
     try:
         text = pycxxfilt.demangle(name) or name
     except ValueError:
-        return name
+        text = name
+    if text == name:
+        return _first_names(name)
     return _legacy_rust(text) if _RUST_HASH.search(text) else text
+
+
+def _first_names(name: str) -> str:
+    """The function and its scopes of a C++ name that the demangler refuses, without what follows; else the name.
+
+    Source: Itanium C++ ABI, 5.1: ``_Z``, ``N`` for scopes, ``St`` for std, then each name behind its length.
+    """
+    start = _SCOPES.match(name)
+    if start is None:
+        return name
+    parts, at = (["std"] if start["std"] else []), start.end()
+    while (length := _LENGTH.match(name, at)) is not None:
+        at = length.end() + int(length[0])
+        if at > len(name):
+            return name
+        parts.append(name[length.end() : at])
+    if len(parts) == bool(start["std"]):
+        return name
+    return "::".join(parts) + ("<...>" if name[at : at + 1] == "I" else "")
 
 
 def _bound(name: str) -> int:
