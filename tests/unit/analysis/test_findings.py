@@ -142,3 +142,28 @@ def test_find_growth_under_a_collector_is_judged_by_troughs(tmp_path: Path) -> N
     assert _names(found.suspects) in ([("newBuffer", None)], [])
     peak = (found.suspects or found.others)[0]
     assert peak.peak_bytes >= peak.outstanding_bytes
+
+
+def test_find_stacks_and_structures_of_threads_are_one_suspect_that_counts_threads(tmp_path: Path) -> None:
+    def write(writer: RecordingWriter) -> None:
+        for key, leaf in ((1, "mmap"), (2, "calloc")):
+            names = (leaf, "pthread_create", "open_session", "main")
+            modules = ("libc.so.6", "libc.so.6", "app", "app")
+            frames = [fixtures.native(name, module) for name, module in zip(names, modules, strict=True)]
+            writer.add_stacks([Stack(key, tuple(frames))])
+        for number in range(N_SNAPSHOTS):
+            n = 2 * (number + 1)
+            sites = [
+                fixtures.map_site(1, 1, (n << 20, n), resident_bytes=n << 16),
+                _site(2, leak(2), number, 320),
+            ]
+            writer.write_snapshot(fixtures.snapshot(number + 1.0, sites, slice_s=N_SNAPSHOTS / 16))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        paths = Paths(recording)
+        found = find(recording, add_paths(site_table(recording), paths), paths, watched_span(recording))
+    (threads,) = found.suspects
+    n_threads = 2 * N_SNAPSHOTS
+    assert (threads.name, threads.kind, threads.outstanding_count) == ("open_session", "threads", n_threads)
+    assert threads.resident_bytes == (n_threads << 16) + n_threads * 320
+    assert threads.outstanding_bytes == (n_threads << 20) + n_threads * 320

@@ -36,6 +36,8 @@ _MAX_FINDINGS: Final = 60
 _MIN_EXPECTED: Final = 6.0
 _CLEAN_SHARE: Final = 0.25
 _HOLDING_SHARE: Final = 0.20
+_OF_THREADS: Final = ("thread", "thread stack")
+"""What the memory of a thread is called."""
 _NO_FRAME: Final = "many small call paths"
 _NO_STACK: Final = "[stack lost]"
 _MAX_APART: Final = 4
@@ -73,7 +75,7 @@ def find(recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) ->
     if table.empty:
         return Findings()
     search = _Search(recording, table, paths, span)
-    parts = search.gathered(_merged(search.parts()))
+    parts = search.gathered(search.threads_joined(_merged(search.parts())))
     parts.sort(key=lambda part: -search.weight(part))
     del parts[_MAX_FINDINGS:]
     return search.count(parts)
@@ -170,6 +172,21 @@ class _Search:
                     nearest.setdefault(step.function_id, step)
         meeting = [number for number, n_bytes in weights.items() if n_bytes >= _MEETING_SHARE * whole > 0]
         return nearest[min(meeting, key=lambda number: distances[number])] if meeting else None
+
+    def threads_joined(self, parts: Sequence[_Part]) -> list[_Part]:
+        """The parts; stacks of threads and what else the same function's threads take are one."""
+        alike: dict[tuple[int, int], _Part] = {}
+        joined = []
+        for part in parts:
+            first = self._table.loc[part.positions].nlargest(1, "outstanding_bytes").iloc[0]
+            if part.step is None or self._paths.head(int(first["path_id"])).what not in _OF_THREADS:
+                joined.append(part)
+                continue
+            key = part.step.function_id, int(first["slot"])
+            if key in alike:
+                part = replace(part, positions=np.concatenate((alike[key].positions, part.positions)))
+            alike[key] = part
+        return [*joined, *alike.values()]
 
     def gathered(self, parts: Sequence[_Part]) -> list[_Part]:
         """The parts; many small ones that grow and meet in one frame further out are one."""
@@ -288,6 +305,8 @@ class _Search:
         rows = self._table.loc[part.positions].sort_values("outstanding_bytes", ascending=False, kind="stable")
         first = rows.iloc[0]
         is_map = first["kind"] != Kind.HEAP.value
+        # With the stacks of threads comes what malloc gave for them: the stacks are counted, all memory is summed.
+        of_heap = rows[rows["kind"] == Kind.HEAP.value] if is_map else rows
         if self._is_blind(rows, is_map) and growth.verdict is not Verdict.UNDECIDED:
             growth = replace(growth, verdict=Verdict.UNDECIDED, enough_s=watch_s(self._recording.elapsed_s))
         of_runtime = first["owner"] == Owner.RUNTIME.value and bool(first["purpose"])
@@ -324,10 +343,12 @@ class _Search:
             slots=tuple(sorted(set(rows["slot"].tolist()))),
             n_stacks=int(rows["stack_key"].nunique()),
             outstanding_bytes=int(rows["outstanding_bytes"].sum()),
-            outstanding_count=int(rows["outstanding_count"].sum()),
+            outstanding_count=int(
+                rows["outstanding_count"].sum() - (of_heap["outstanding_count"].sum() if is_map else 0)
+            ),
             allocated_bytes=int(rows["allocated_bytes"].sum()),
             freed_bytes=int(rows["freed_bytes"].sum()),
-            resident_bytes=int(rows["resident_bytes"].sum()) if is_map else None,
+            resident_bytes=int(rows["resident_bytes"].sum() + of_heap["outstanding_bytes"].sum()) if is_map else None,
             oldest_s=None if pd.isna(oldest) else float(oldest),
             is_sampled=bool((rows["n_sampled"] > 0).any()),
             growth=growth,
@@ -370,7 +391,7 @@ class _Search:
 def _kind(step: Step | None, head: Head, is_map: bool) -> str:
     if head.pool:
         return "pool"
-    if head.what in ("thread", "thread stack"):
+    if head.what in _OF_THREADS:
         return "threads"
     if is_map:
         return "mapping"
