@@ -72,7 +72,8 @@ def _read_text(path: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError:
-        if path == SYSTEM:
+        # A folder that is closed to us, such as root's after a change of user, holds no file of ours.
+        if path == SYSTEM or not os.path.lexists(path):
             return None
         raise _wrong(path, "no permission", "make it readable for you, or move it away") from None
     except OSError as error:
