@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from nativeleak.probes import families
 from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE
 from nativeleak.probes.exits import Exits, find_exits
 from nativeleak.probes.flow import FlowReader
 from nativeleak.probes.image import Image
-from nativeleak.probes.search import find_allocators
 from nativeleak.symbols.elf import ElfFile
+from nativeleak.symbols.functions import find_function_offsets
 from stepping import Outcome, Stepper
 from support import preload, require, target_path
 
@@ -22,7 +23,11 @@ HOT = ("malloc", "calloc", "realloc", "_Znwm", "_ZnwmRKSt9nothrow_t")
 
 def step(path: str, argv: list[str], env: dict[str, str]) -> tuple[dict[str, Exits], Outcome]:
     """All allocating functions of an object, in a program that calls each on all of its paths."""
-    points = [point for point in find_allocators(path).points if not point.spec.frees]
+    points = [
+        point
+        for point in families.choose_points(find_function_offsets(path, families.ALL_NAMES))
+        if not point.spec.frees
+    ]
     with ElfFile.open(path) as elf:
         reader = FlowReader(Image(elf))
         entries = {point.function: elf.offset_to_vaddr(point.offset) or 0 for point in points}

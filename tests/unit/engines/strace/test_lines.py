@@ -15,7 +15,15 @@ from nativeleak.engines.strace.arguments import (
     parse_result,
     split_arguments,
 )
-from nativeleak.engines.strace.lines import MAX_LINE, Clock, parse_ending, parse_leader, parse_mode, unescape
+from nativeleak.engines.strace.lines import (
+    MAX_LINE,
+    Clock,
+    parse_ending,
+    parse_leader,
+    parse_mode,
+    unescape,
+    without_remarks_inside,
+)
 from nativeleak.engines.strace.program_lines import LineSplitter
 from nativeleak.engines.strace.reader import MAX_FRAMES, Ended, Entered, Left, Mode, Named, StraceReader
 from nativeleak.engines.strace.stacks import PrintedFrame, parse_frame
@@ -222,3 +230,20 @@ def test_lines_are_cut_out_of_any_pieces_and_long_ones_are_not_kept():
 
 def test_unescape():
     assert unescape(r"a\tb\33[31m\303\244\x41\q") == "a\tb\x1b[31mäAq"
+
+
+def test_without_remarks_inside_call_broken_by_a_new_thread_is_whole_again():
+    call = "clone3({flags=CLONE_VM|CLONE_THREAD, child_tid=0x7f9b98b64990}"
+    rest = " => {parent_tid=[12]}, 88) = 12"
+    lines = ["mmap(NULL, 4096) = 0x7f00", f"{call}strace: Process 12 attached", "strace: Process 13 attached", rest]
+    whole = ["strace: Process 12 attached", "strace: Process 13 attached", call + rest]
+    assert list(without_remarks_inside([*lines, "munmap(0x7f00, 4096) = 0"])) == [
+        lines[0],
+        *whole,
+        "munmap(0x7f00, 4096) = 0",
+    ]
+    assert list(without_remarks_inside(["[pid 7] strace: Process 9 attached", "x"])) == [
+        "[pid 7] strace: Process 9 attached",
+        "x",
+    ]
+    assert list(without_remarks_inside([lines[1]])) == ["strace: Process 12 attached", call]

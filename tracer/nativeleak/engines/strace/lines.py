@@ -10,6 +10,7 @@ Source: strace 6.1, ``printleader`` in src/strace.c and ``print_quoted_string_in
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 MAX_LINE: Final = 1 << 16
@@ -42,6 +43,7 @@ _ESCAPE: Final = re.compile(r"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{2})|(.))", re.DOTA
 _ATTACHED: Final = re.compile(
     r"(?:strace: )?Process (\d{1,10}) attached((?: with \d{1,10} threads)?(?: - interrupt to quit)?)"
 )
+_ATTACHED_INSIDE: Final = re.compile(r"(?P<call>.*\(.*?)(?P<remark>strace: Process \d{1,10} attached)")
 _MARKS: Final = ("--- ", "+++ ", "strace: ", "[ Process ", "Process ", "```", "$ ", "# ", "^C", "<detached")
 
 
@@ -121,6 +123,27 @@ def parse_attached(text: str) -> tuple[int, bool] | None:
     """
     match = _ATTACHED.fullmatch(text.strip())
     return (int(match[1]), not match[2].endswith("quit")) if match else None
+
+
+def without_remarks_inside(lines: Iterable[str]) -> Iterator[str]:
+    """The lines; a call that strace's remark on a new thread broke in two is whole again, behind the remark.
+
+    Where strace writes its calls to stderr, as it does without -o, it may attach to a thread while it prints the call
+    that made it: ``clone3({flags=...}strace: Process 12 attached`` and in the next line ``=> {...}) = 12``.
+    """
+    begun = ""
+    for line in lines:
+        broken = _ATTACHED_INSIDE.fullmatch(line.rstrip("\r\n"))
+        if broken is not None and not begun:
+            begun = broken["call"]
+            yield broken["remark"]
+        elif begun and parse_attached(line) is None:
+            yield begun + line
+            begun = ""
+        else:
+            yield line
+    if begun:
+        yield begun
 
 
 def is_remark(text: str) -> bool:

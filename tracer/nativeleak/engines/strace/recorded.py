@@ -16,7 +16,13 @@ from typing import Final
 
 from nativeleak.engines.strace.arguments import UNFINISHED
 from nativeleak.engines.strace.ledger import StraceLedger, Target, new_thread
-from nativeleak.engines.strace.lines import parse_attached, parse_call_name, parse_leader, parse_resumed
+from nativeleak.engines.strace.lines import (
+    parse_attached,
+    parse_call_name,
+    parse_leader,
+    parse_resumed,
+    without_remarks_inside,
+)
 from nativeleak.engines.strace.program_lines import LineSplitter
 from nativeleak.engines.strace.reader import CALLS, Attached, Left, Named, StraceReader
 from nativeleak.engines.strace.stacks import StackNamer
@@ -148,6 +154,9 @@ class RecordedStrace:
         )
 
     def _lines(self) -> Iterator[str]:
+        return without_remarks_inside(self._raw_lines())
+
+    def _raw_lines(self) -> Iterator[str]:
         if self._read_lines is not None:
             yield from self._read_lines()
             return
