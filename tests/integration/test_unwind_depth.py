@@ -105,8 +105,8 @@ def test_stack_of_more_frames_than_are_walked_ends_with_depth(tmp_path):
 def test_recursion_folds_in_the_text_report(tmp_path):
     recording = tmp_path / "deep.nlk"
     trace_deep(recording, "--max-depth", 512)
-    text = nativeleak("report", recording).stdout
-    lines = [line for line in text.splitlines() if "deep_descend" in line]
+    text = nativeleak("report", recording, "--full-stacks", "--by", "stack").stdout
+    lines = [line for line in text.split("Call sites")[1].splitlines() if "deep_descend" in line]
     assert len(lines) == 1, lines
     assert f"[x{DEPTH + 1}]" in lines[0]
 

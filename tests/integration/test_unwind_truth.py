@@ -238,7 +238,7 @@ def test_no_unwind_information_at_all_is_told_of_each_stack():
         made.expect(target.pid, target.go())
         report = trace.stop()
         made.read(trace.recording)
-        text = " ".join(nativeleak("report", trace.recording).stdout.split())
+        text = " ".join(nativeleak("report", trace.recording, "--all").stdout.split())
     assert made.n_unnamed == 0, "a stack was lost"
     assert made.found == {}
     # The report names the module, and how much of the memory it makes doubtful.
