@@ -43,7 +43,6 @@ CASES = {
     "stripped_debuglink": Case("stripped_debug", native("link/app"), programs=("objcopy", "xz")),
     "threads_split_pool": Case("threads_split", native("pool", "pool"), lines=6),
     "rust_prefixed_jemalloc": Case("rust_prefixed_jemalloc", native("rustsrv"), programs=("rustc", "objcopy")),
-    # From here on with NATIVELEAK_TEST_LONG=1.
     "thread_leak": Case("thread_leak", java("ClientFactory"), seconds=20),
     "ffm_arena": Case("ffm_arena", java("ForeignIndex", release="25", options=("--enable-native-access=ALL-UNNAMED",))),
     "c2_spike": Case("c2_spike", java("Pricing", options=("-XX:-DontCompileHugeMethods",)), seconds=25, lines=1),
@@ -76,8 +75,9 @@ CASES = {
     "rate_server_200000": Case("rate_server", native("server", "200000", "100", "/dev/stdout", "1", "0"), seconds=30),
 }
 
-SAMPLE = 6
-CHOSEN = list(CASES) if os.environ.get("NATIVELEAK_TEST_LONG") else list(CASES)[:SAMPLE]
+SAMPLE = ("gzip_unended", "mmap_segments", "threads_split_pool", "rust_prefixed_jemalloc")
+"""Of each kind one; all cases with NATIVELEAK_TEST_LONG=1."""
+CHOSEN = list(CASES if os.environ.get("NATIVELEAK_TEST_LONG") else SAMPLE)
 
 OF_THE_BUDGET = ("busy_slow_leak", "rate_server_20000", "rate_server_200000")
 """Right once a budget that is too small for every allocation leaves windows that see each of them."""
