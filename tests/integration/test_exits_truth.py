@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from nativeleak.probes import families
 from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE
 from nativeleak.probes.exits import Exits, find_exits
 from nativeleak.probes.flow import FlowReader
 from nativeleak.probes.image import Image
+from nativeleak.probes.search import find_allocators
 from nativeleak.symbols.elf import ElfFile
-from nativeleak.symbols.functions import find_function_offsets
 from stepping import Outcome, Stepper
 from support import preload, require, target_path
 
@@ -21,13 +20,17 @@ ROUNDS = 40
 HOT = ("malloc", "calloc", "realloc", "_Znwm", "_ZnwmRKSt9nothrow_t")
 
 
+def is_proved(function: str) -> bool:
+    """Whether each call is claimed to pass one exit.
+
+    mimalloc's own names share code that an aligned block passes twice: with the same block, and with no call open then.
+    """
+    return not function.startswith("mi_") or function == "mi_zalloc"
+
+
 def step(path: str, argv: list[str], env: dict[str, str]) -> tuple[dict[str, Exits], Outcome]:
     """All allocating functions of an object, in a program that calls each on all of its paths."""
-    points = [
-        point
-        for point in families.choose_points(find_function_offsets(path, families.ALL_NAMES))
-        if not point.spec.frees
-    ]
+    points = [point for point in find_allocators(path).points if not point.spec.frees and is_proved(point.function)]
     with ElfFile.open(path) as elf:
         reader = FlowReader(Image(elf))
         entries = {point.function: elf.offset_to_vaddr(point.offset) or 0 for point in points}
