@@ -247,3 +247,16 @@ def test_without_remarks_inside_call_broken_by_a_new_thread_is_whole_again():
         "x",
     ]
     assert list(without_remarks_inside([lines[1]])) == ["strace: Process 12 attached", call]
+
+
+def test_reader_call_begun_without_a_number_is_of_the_thread_that_resumes_it():
+    reader = StraceReader()
+    lines = [
+        "clone3({flags=CLONE_VM|CLONE_THREAD} <unfinished ...>",
+        "[pid 12] munmap(0x7f00, 4096) = 0",
+        "[pid 11] <... clone3 resumed> => {parent_tid=[12]}, 88) = 12",
+    ]
+    steps = [step for line in [*lines, ""] for step in reader.feed(line)] + list(reader.flush())
+    made = [step for step in steps if isinstance(step, Left) and step.name == "clone3"]
+    assert [(step.tid, step.value) for step in made] == [(11, 12)]
+    assert reader.n_orphans == 0

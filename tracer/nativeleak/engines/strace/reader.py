@@ -222,6 +222,9 @@ class StraceReader:
 
     def _on_resumed(self, tid: int, time_s: float, name: str, rest: str) -> Iterator[Step]:
         begun = self._open.pop(tid, None)
+        if begun is None and self._open.get(0, ("",))[0] == name:
+            # strace numbers its lines from the second thread on: the call was begun without a number.
+            begun = self._open.pop(0)
         if name not in CALLS:
             return
         if begun is None or begun[0] != name:
