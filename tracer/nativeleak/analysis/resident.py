@@ -130,7 +130,7 @@ def snapshot_at(recording: Recording, moment: str) -> int:
     """Number of the snapshot that a moment names: ``peak``, ``end``, or a time since the start of the trace.
 
     Raises:
-        UsageError: It is none of these, or the recording has no snapshot.
+        UsageError: It is not one of these, or the recording has no snapshot.
     """
     if not recording.snapshots:
         raise UsageError(f"--at {moment}: the recording ends before its first snapshot", "trace again, for longer")
