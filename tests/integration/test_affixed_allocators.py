@@ -23,6 +23,7 @@ def functions_of(report, site):
         ("libfamily.so", "_fam_", "_v2", ()),
         ("libfamily.so", "acme_", "", ("--allocator", "acme_")),
         ("libmimalloc.so.2", "mi_", "", ()),
+        ("libmimalloc.so.2", "mi_", "", ("--returns", "exits")),
         ("libtcmalloc_minimal.so.4", "tc_", "", ()),
         ("libjemalloc.so.2", "", "", ()),
     ],

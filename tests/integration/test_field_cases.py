@@ -108,7 +108,7 @@ def only(run: Run, *labels: str) -> list[dict[str, Any]]:
 def assert_within(run: Run, suspect: dict[str, Any], name: str, unit: float = 1.0, slack: float = 0.01) -> None:
     """What a suspect holds is what the program says, times ``unit``, within a share of it.
 
-    On a busy machine the budget may have asked for samples: then the interval of its growth holds the truth.
+    Of samples the size is an estimate: then the interval of the growth holds the truth.
     """
     least, most = run.grew(name)
     if suspect["evidence"] != "exact":
