@@ -16,10 +16,10 @@ settings.load_profile("nativeleak")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every integration test traces a process: mark it so."""
-    folder = Path(__file__).parent / "integration"
+    """Tests of real processes look at them as root: mark them so."""
+    folders = {Path(__file__).parent / name for name in ("integration", "side_by_side")}
     for item in items:
-        if folder in item.path.parents:
+        if not folders.isdisjoint(item.path.parents):
             item.add_marker(pytest.mark.root)
 
 

@@ -96,12 +96,17 @@ class Trace:
         self._lines = LineReader(self.process.stderr.fileno())
         if attaches:
             try:
-                self._wait_attached(timeout_s)
+                self.wait_attached(timeout_s)
             except BaseException:
                 self.close()
                 raise
 
-    def _wait_attached(self, timeout_s: float) -> None:
+    def wait_attached(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until it traces its targets.
+
+        Raises:
+            TargetError: It does not, or has ended.
+        """
         self._wait_until(lambda line: line.startswith("nativeleak: tracing"), "line about its targets", timeout_s)
 
     def wait_line(self, text: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
