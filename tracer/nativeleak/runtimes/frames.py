@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from nativeleak.frames import headline, owners, roles
-from nativeleak.frames.headline import Headline
+from nativeleak.frames import owners, roles
 from nativeleak.frames.libraries import BUILT_IN, Libraries
 from nativeleak.frames.roles import Role
 from nativeleak.model import Frame, Owner
 from nativeleak.runtimes.registry import RUNTIMES
+
+if TYPE_CHECKING:
+    from nativeleak.frames.headline import Headline
 
 _TABLES: Final = tuple(spec.frames for spec in RUNTIMES)
 _IN_USE: Final[ContextVar[Libraries]] = ContextVar("libraries", default=BUILT_IN)
@@ -34,11 +36,15 @@ def use_libraries(libraries: Libraries) -> Iterator[None]:
 
 def headline_of_stack(frames: Sequence[Frame]) -> Headline | None:
     """See ``headline.headline``."""
+    from nativeleak.frames import headline  # here, because a recorder with no one to show lines to does without
+
     return headline.headline(frames, _TABLES, _IN_USE.get())
 
 
 def headline_frame(frames: Sequence[Frame]) -> Frame | None:
     """See ``headline.headline_frame``."""
+    from nativeleak.frames import headline
+
     return headline.headline_frame(frames, _TABLES, _IN_USE.get())
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import array
 import contextlib
 import os
-import pickle
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -77,6 +76,8 @@ def _receive(connection: socket.socket) -> list[int]:
 def _error(data: bytes) -> BaseException:
     if not data.startswith(_FAILED):
         return ChildProcessError("the process that attaches probes was ended")
+    import pickle  # here, because the recorder needs it for an error alone
+
     error: BaseException = pickle.loads(data[len(_FAILED) :])  # noqa: S301 - from our own child
     return error
 
@@ -102,6 +103,8 @@ def _run_child(connection: socket.socket, attach: Callable[[], Sequence[int]]) -
 
 
 def _pickled(error: Exception) -> bytes:
+    import pickle
+
     with contextlib.suppress(Exception):
         data = pickle.dumps(error)
         if len(data) < _MAX_ERROR_BYTES - 1:

@@ -23,7 +23,7 @@ from nativeleak import children
 from nativeleak.engines.bpf.kernel import abi, bpf, syscalls, uprobes
 from nativeleak.engines.bpf.kernel.features import NOTHING_MISSING
 from nativeleak.engines.bpf.kernel.instructions import INSTRUCTION, LOAD_64, PSEUDO_MAP_FD
-from nativeleak.engines.bpf.kernel.loaders.bcc_compiler import LIBRARY
+from nativeleak.engines.bpf.kernel.loaders import BCC_LIBRARY
 from nativeleak.engines.bpf.kernel.loaders.headers import Headers, find_headers, stubs
 from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap, BpfObject, Libbpf, object_path
 from nativeleak.engines.bpf.kernel.loaders.shape import MapShape
@@ -84,7 +84,7 @@ def read_shapes(libbpf: Libbpf) -> dict[str, MapShape]:
 
 def has_bcc() -> bool:
     """Whether BCC's library is installed; it is not loaded for this."""
-    command = children.python_code(f"import ctypes; ctypes.CDLL({LIBRARY!r})")
+    command = children.python_code(f"import ctypes; ctypes.CDLL({BCC_LIBRARY!r})")
     return bool(children.run(command, capture_output=True).returncode == 0)
 
 
@@ -141,7 +141,7 @@ def _compile(headers: Headers, more_flags: Sequence[str]) -> Mapping[str, bytes]
     if done.returncode == 0:
         return {name.removeprefix(_RUN): bytes.fromhex(code) for name, code in json.loads(done.stdout).items()}
     if not has_bcc():
-        raise CannotTraceError(f"BCC was not found on this machine: no {LIBRARY}", "apt-get install python3-bpfcc")
+        raise CannotTraceError(f"BCC was not found on this machine: no {BCC_LIBRARY}", "apt-get install python3-bpfcc")
     said = [line for line in done.stderr.splitlines() if "rror" in line] or done.stderr.splitlines() or ["no reason"]
     raise CannotTraceError(f"BCC does not compile the BPF programs: {said[0]}", "try another engine: --engine auto")
 

@@ -22,9 +22,9 @@ from typing import Final
 from nativeleak import arch
 from nativeleak.arch import Machine
 from nativeleak.engines.bpf.kernel.btf import read_offsets
+from nativeleak.engines.bpf.kernel.loaders import BCC_LIBRARY
 from nativeleak.engines.bpf.kernel.loaders.headers import read_release
 
-LIBRARY: Final = "libbcc.so.0"
 _P: Final = ctypes.c_void_p
 # name -> (result type, argument types). Source: bcc 0.26, src/cc/bcc_common.h.
 _FUNCTIONS: Final = {
@@ -113,7 +113,7 @@ def compile_programs(source: Path, flags: list[str]) -> dict[str, bytes]:
         OSError: There is no BCC.
         RuntimeError: It refuses the source; its reasons are on stderr.
     """
-    library = ctypes.CDLL(LIBRARY)
+    library = ctypes.CDLL(BCC_LIBRARY)
     for function, (result, arguments) in _FUNCTIONS.items():
         entry = getattr(library, function)
         entry.restype, entry.argtypes = result, arguments
