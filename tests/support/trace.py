@@ -17,13 +17,16 @@ from typing import Any, Self
 
 from support.machine import as_nobody
 from support.target import Target
-from support.waiting import ANSWER_TIMEOUT_S, START_TIMEOUT_S, LineReader, TargetError
+from support.waiting import ANSWER_TIMEOUT_S, COMMAND_TIMEOUT_S, START_TIMEOUT_S, LineReader, TargetError
 
 Report = dict[str, Any]
 
 
 def nativeleak(
-    *arguments: object, timeout_s: float = 60.0, env: Mapping[str, str] | None = None, stdin: str | None = None
+    *arguments: object,
+    timeout_s: float = COMMAND_TIMEOUT_S,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end; the status is for the test to look at."""
     return subprocess.run(

@@ -13,6 +13,9 @@ PATIENCE = float(os.environ.get("NATIVELEAK_TEST_PATIENCE", "1"))
 START_TIMEOUT_S = 30.0 * PATIENCE
 """Until a target is READY or a trace is attached; a JVM on a busy machine takes seconds."""
 
+COMMAND_TIMEOUT_S = 60.0 * PATIENCE
+"""Until a command such as ``report`` has ended."""
+
 ANSWER_TIMEOUT_S = 120.0 * PATIENCE
 """Until a target has done its work; under a tracer the largest takes tens of seconds."""
 
