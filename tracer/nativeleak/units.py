@@ -52,9 +52,13 @@ def parse_percent(text: str) -> float:
     return float(match[1])
 
 
+_MAX_BYTES: Final = 1 << 1000
+"""More fits into no float: damaged files hold numbers of thousands of digits."""
+
+
 def format_bytes(n_bytes: float) -> str:
     """``1.5 MiB``: three or four significant digits, binary units."""
-    value = float(n_bytes)
+    value = float(min(n_bytes, _MAX_BYTES))
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(value) < 1024:
             return f"{value:.0f} {unit}" if unit == "B" or value == int(value) else f"{value:.1f} {unit}"

@@ -8,6 +8,7 @@ import itertools
 import json
 import lzma
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from nativeleak.engines.pmap.dates import parse_date_line
 from nativeleak.engines.pmap.listing import parse_listings
 from nativeleak.errors import NativeleakError
+from nativeleak.inputs.identify import identify
 from nativeleak.inputs.registry import as_json, read_inputs, read_text
 from nativeleak.inputs.source import InputFile
 
@@ -326,3 +328,12 @@ def test_json_of_all_samples_together_is_one_document():
     assert [each["file"] for each in document["inputs"]] == list(map(str, files))
     assert len(json.dumps(document)) > 10000
     assert all(a["file"] != b["file"] for a, b in itertools.pairwise(document["inputs"]))
+
+
+@pytest.mark.parametrize("piece", ["\n", " ", "1.0 (", "a;", "[1.0s] ", " a a ", "{\n ", '"a', "<\n"])
+def test_text_that_repeats_itself_is_named_in_bounded_time(piece: str) -> None:
+    begin_s = time.thread_time()
+    for beginning in ("", "x", "1.0 (", "{", " "):
+        identify(b"", (beginning + piece * 65536)[:65535] + "x")
+    # By patterns that try each line's beginning again: minutes.
+    assert time.thread_time() - begin_s < 5

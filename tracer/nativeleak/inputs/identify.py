@@ -35,7 +35,7 @@ _BINARY: Final = (
 _TEXTS: Final = (
     (r"% time +seconds +usecs/call +calls", Other("summary of strace -c", f"record calls, not sums: {_USE_STRACE}")),
     (
-        r"^ *\d+\.\d+ \( *(?:\d+\.\d+ ms| *)\): |^ *\d+\.\d+ \(.{0,40}\): .{1,64}/\d+ \w+\(",
+        r"^ *\d+\.\d+ \( *(?:\d+\.\d+ ms *)?\): |^ *\d+\.\d+ \(.{0,40}\): .{1,64}/\d+ \w+\(",
         Other("output of perf trace", f"record with strace: {_USE_STRACE}"),
     ),
     (
@@ -64,10 +64,10 @@ _TEXTS: Final = (
     (r"VmStat|^procs -+memory-+", Other("output of vmstat", "pmap -x PID > FILE, of the process")),
     (r"^(?:Samples|# Overhead|Total time|# To display the perf)", Other("report of perf", "a text editor")),
     (r"^[^\s;]+(?:;[^\s;]+)+ \d+$", Other("folded stacks", "flamegraph.pl FILE, or speedscope")),
-    (r'^\s*\{\s*"schema": *"nativeleak\.', Other("JSON report of nativeleak", "jq, or nativeleak report FILE.nlk")),
+    (r'\A\s*+\{\s*+"schema": *"nativeleak\.', Other("JSON report of nativeleak", "jq, or nativeleak report FILE.nlk")),
     (r"^java version |^openjdk version ", Other("output of java -version", "")),
-    (r"^\s*<(?:!DOCTYPE )?html", Other("web page", "save the text, not the page")),
-    (r"^-XX:|^VM Flags:|^\s+\w+ \w+ +:?= ", Other("flags of a JVM", "nativeleak oom --jvm-flags '-Xmx… …'")),
+    (r"\A\s*+<(?:!DOCTYPE )?html", Other("web page", "save the text, not the page")),
+    (r"^-XX:|^VM Flags:|^[ \t]+\w+ \w+ +:?= ", Other("flags of a JVM", "nativeleak oom --jvm-flags '-Xmx… …'")),
 )
 _COMPILED: Final = tuple((re.compile(pattern, re.MULTILINE), other) for pattern, other in _TEXTS)
 _HEAD: Final = 1 << 16

@@ -23,7 +23,7 @@ from nativeleak.probes.landing import LandingPads
 from nativeleak.probes.registers import BY_NAME, RDI
 from nativeleak.probes.returning import Returning, constant, never_returns
 
-MAX_INSTRUCTIONS: Final = 10_000
+MAX_INSTRUCTIONS: Final = 5_000
 """Of one function with all that it jumps to; the longest seen, jemalloc's realloc, has 4,500."""
 RETURNS_FIRST_ARGUMENT: Final = frozenset({"memset", "memcpy", "memmove"})
 """Functions that are known to: what a jump to one gives back is in rdi before it (C11, 7.24)."""
