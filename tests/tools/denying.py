@@ -15,4 +15,4 @@ from nativeleak.engines.bpf import filter_trial
 
 if __name__ == "__main__":
     filter_trial.deny_unknown(ctypes.CDLL(None))
-    os.execvp(sys.argv[1], sys.argv[1:])
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606
