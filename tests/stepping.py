@@ -76,6 +76,7 @@ class Stepper:
         entries: Function -> address of its first instruction, as the object counts.
         exits: Function -> its exits.
         posix: Functions that return a status and the block through their first argument.
+        again: Functions that may pass exits more than once, with one result and nothing called in between.
     """
 
     def __init__(
@@ -86,12 +87,14 @@ class Stepper:
         entries: Mapping[str, int],
         exits: Mapping[str, Exits],
         posix: Iterable[str] = (),
+        again: Iterable[str] = (),
     ) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.ptrace.restype = ctypes.c_long
         self._libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
         self._argv, self._environment, self._object = list(argv), dict(environment), object_name
         self._entries, self._exits, self._posix = entries, exits, frozenset(posix)
+        self._again = frozenset(again)
         self._registers = _Registers()
         self._calls: list[_Call] = []
         self._bytes: dict[int, bytes] = {}
@@ -200,6 +203,12 @@ class Stepper:
 
     def _enter(self, function: str) -> None:
         sp, entry = self._registers.rsp, self._entries[function]
+        # The tracer takes a call for ended at its first exit: what begins then would be a call of its own.
+        self.outcome.faults += [
+            f"{call.function} calls {function} behind its exit {call.hits[0][0]:#x}"
+            for call in self._calls
+            if call.hits
+        ]
         # At the same stack pointer it was either jumped to, or the call before was left by an exception.
         while self._calls and self._calls[-1].sp == sp and entry not in self._ends_in[self._calls[-1].function]:
             self.outcome.n_thrown[self._calls.pop().function] += 1
@@ -230,7 +239,9 @@ class Stepper:
             if call.function in self._posix and expected & 0xFFFF_FFFF:
                 call.hits = [(place, value & 0xFFFF_FFFF) for place, value in call.hits]
                 expected &= 0xFFFF_FFFF
-            if [value for _, value in call.hits] != [expected]:
+            # A second pass with the same block is nothing to the tracer, for which no call is open any more.
+            values = {value for _, value in call.hits} if call.function in self._again else [v for _, v in call.hits]
+            if list(values) != [expected]:
                 seen = ", ".join(f"{value:#x} at {place:#x}" for place, value in call.hits) or "nothing"
                 self.outcome.faults.append(f"{call.function} returned {expected:#x}, its exits said {seen}")
             self.outcome.n_hits.update(place for place, _ in call.hits)

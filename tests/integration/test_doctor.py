@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 import nativeleak as package
-from support import ANSWER_TIMEOUT_S, Target, Trace, leaker, nativeleak, own_libc, require, require_program
+from nativeleak.process.hazards import filters_deny_probes
+from support import ANSWER_TIMEOUT_S, ROOT, Target, Trace, leaker, nativeleak, own_libc, require, require_program
 
 NOBODY = 65534
 
@@ -54,6 +56,24 @@ def test_doctor_as_root_counts_every_call_and_leaves_nothing():
         time.sleep(0.1)
         left &= our_programs()
     assert not left
+
+
+def test_doctor_under_a_filter_that_denies_the_unknown_says_whether_return_probes_survive_it():
+    """Its child is under the filter too. Linux 6.11 to 6.13 let the filter deny return probes; the child ends there."""
+    require(platform.machine() == "x86_64", "return probes are system calls on x86-64 only")
+    denying = [sys.executable, ROOT / "tests/tools/denying.py", sys.executable, "-m", "nativeleak", "doctor"]
+    done = subprocess.run([*denying, "--format", "json"], capture_output=True, text=True, check=False)
+    checks = by_name(json.loads(done.stdout))
+    assert checks["seccomp"]["detail"].startswith("a seccomp filter is active")
+    said = json.dumps(list(checks.values()))
+    if filters_deny_probes(platform.release()):
+        assert done.returncode != 0
+        assert "our own seccomp filter, and on Linux 6.11 to 6.13" in said
+        assert "--maps-only" in said
+    else:
+        assert done.returncode == 0
+        assert "202 of 202 malloc calls" in said
+    assert "did not answer" not in said
 
 
 def test_doctor_text_ends_in_the_verdict_without_control_characters():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import re
 import signal
 import sqlite3
@@ -16,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from nativeleak.symbols.functions import find_function_offsets
 from stacks import read_snapshot_count
 from support import (
     Target,
     Trace,
+    counted_probes,
     eventually,
     mismatches,
     nativeleak,
@@ -178,37 +176,10 @@ def test_target_with_another_tracers_counted_probe_on_malloc_is_refused(tmp_path
     program = tmp_path / "copy"
     program.write_bytes(target_path("static").read_bytes())
     program.chmod(0o755)
-    with Target("static", command=[program]) as target, counted_probes(program, target.pid, ["malloc", "free"]):
+    with Target("static", command=[program]) as target, counted_probes(program, ["malloc", "free"], target.pid):
         done = nativeleak("trace", "-p", target.pid, "-o", recording)
     refused(done, 3, f"probing the allocator functions of .*{program.name} failed: Invalid argument", "ref_ctr_offset")
     assert not recording.exists()
-
-
-@contextmanager
-def counted_probes(program, pid, functions):
-    """Uprobes with a reference counter over the beginning of each function; the kernel lets nobody else share a place.
-
-    The counter is at no place that can be written, which only puts it off; nothing here is ever hit.
-    Source: struct perf_event_attr in linux/perf_event.h; config and config1, config2 of the uprobe PMU in
-    /sys/bus/event_source/devices/uprobe/format and kernel/events/core.c.
-    """
-    number = {"x86_64": 298, "aarch64": 241}[platform.machine()]  # perf_event_open
-    libc = ctypes.CDLL(None, use_errno=True)
-    kind = int(Path("/sys/bus/event_source/devices/uprobe/type").read_text())
-    path = ctypes.create_string_buffer(os.fsencode(program))
-    fds = []
-    try:
-        for start in find_function_offsets(str(program), functions).values():
-            # Wherever a tracer may put its probe; a place that is none, inside of an instruction, is never run here.
-            for offset in range(start, start + 16):
-                attr = struct.pack("=IIQQQQQIIQQ", kind, 72, 16 << 32, 0, 0, 0, 0, 0, 0, ctypes.addressof(path), offset)
-                fd = libc.syscall(number, attr, pid, -1, -1, 0)
-                fds += [fd] if fd >= 0 else []
-        assert fds
-        yield
-    finally:
-        for fd in fds:
-            os.close(fd)
 
 
 # ---- the recording ----

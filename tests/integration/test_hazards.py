@@ -195,3 +195,17 @@ def test_debugger_that_stays_beyond_the_trace_harms_nothing():
         eventually(lambda: not keeper.exists(), "the end of the process that keeps the probes")
         assert not probed_addresses(target.pid)
         assert_alive(target)
+
+
+def test_target_lives_on_under_a_debugger_whose_tracer_is_killed_and_doctor_names_the_debugger():
+    """The byte that the debugger puts back when it leaves is our breakpoint: docs/security.md, known harm."""
+    with Target("checked") as target, Trace(target) as trace:
+        address = malloc_probe(target.pid)
+        with Target("debugger", target.pid, address) as debugger:
+            trace.process.kill()
+            trace.process.wait()
+            eventually(lambda: set(probed_addresses(target.pid)) <= {address}, "no probe left but the debugger's")
+            target.send("steps")
+            assert target.readline().startswith("STEPS ")
+            doctor = nativeleak("doctor", "-p", target.pid)
+            assert f"process {debugger.pid} (debugger) traces it" in " ".join(doctor.stdout.split())

@@ -12,17 +12,24 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import pytest
-
-from support import START_TIMEOUT_S, Target, bpf_objects, bpf_objects_alive, eventually, nativeleak
+from support import (
+    START_TIMEOUT_S,
+    Target,
+    bpf_objects,
+    bpf_objects_alive,
+    eventually,
+    nativeleak,
+    own_libc,
+    patient,
+    places_taken,
+)
 from tools.check_report import check
-
-pytestmark = pytest.mark.usefixtures("no_probe_leaks")
 
 N = int(os.environ.get("NATIVELEAK_TEST_KILLS", "3"))
 LATEST_S = 1.0
 """After the recording was made, every second time after the tracer has attached."""
 SEED = random.randrange(1 << 32)
+FUNCTIONS = ("malloc", "calloc", "realloc", "free", "posix_memalign", "aligned_alloc")
 WORK = ("churn", 10**9, 2, 20011)
 """Two threads that allocate and free 20,011 times a second each, until they are killed."""
 
@@ -41,7 +48,7 @@ def wait_for_moment(
 ) -> dict[str, set[int]]:
     """Wait for a moment after the file was made, or after the tracer attached; the BPF objects that it held last."""
     ids: defaultdict[str, set[int]] = defaultdict(set)
-    deadline_s = time.monotonic() + START_TIMEOUT_S
+    deadline_s = time.monotonic() + patient(START_TIMEOUT_S)
     while not recording.exists() and tracer.poll() is None:
         assert time.monotonic() < deadline_s, f"no recording, seed {SEED}"
         time.sleep(0.0005)
@@ -59,7 +66,7 @@ def wait_for_moment(
 def test_tracer_killed_at_any_moment_leaves_what_can_be_read_and_no_probe(tmp_path):
     moments = random.Random(SEED)
     outcomes: Counter[str] = Counter()
-    with Target(*WORK) as target:
+    with Target(*WORK, env=own_libc(tmp_path)) as target:
         target.send("go")
         for i in range(N):
             recording, report = tmp_path / f"{i}.nlk", tmp_path / f"{i}.json"
@@ -72,6 +79,7 @@ def test_tracer_killed_at_any_moment_leaves_what_can_be_read_and_no_probe(tmp_pa
             eventually(lambda ids=ids: not any(bpf_objects_alive(ids).values()), f"no probe is left, seed {SEED}", 60.0)
             outcomes[outcome_of_recording(recording)] += 1
         assert target.process.poll() is None, f"seed {SEED}"
+        eventually(lambda: not places_taken(tmp_path / "libc.so.6", FUNCTIONS), f"no place is taken, seed {SEED}")
         target.process.kill()
     print(f"tracer killed {N} times: {dict(outcomes)}")
     assert outcomes.total() == N
@@ -104,16 +112,17 @@ def kill_targets(tmp_path: Path, n: int, *, attached: bool) -> Counter[str]:
     """Kill so many targets, from when the trace has begun on or from the appearance of its recording on."""
     moments = random.Random(SEED)
     outcomes: Counter[str] = Counter()
+    env = own_libc(tmp_path)
     for i in range(n):
         recording, report = tmp_path / f"{i}.nlk", tmp_path / f"{i}.json"
-        with Target(*WORK) as target:
+        with Target(*WORK, env=env) as target:
             target.send("go")
             tracer = start_tracer(target, recording, report)
             wait_for_moment(moments.uniform(0.0, LATEST_S if attached else 0.1), tracer, recording, attached=attached)
             target.process.send_signal(signal.SIGKILL)
             target.process.wait()
             try:
-                status = tracer.wait(60.0)
+                status = tracer.wait(patient(60.0))
             finally:
                 tracer.kill()
         errors = recording.with_suffix(".err").read_text()
@@ -128,4 +137,5 @@ def kill_targets(tmp_path: Path, n: int, *, attached: bool) -> Counter[str]:
             assert check(made) == [], f"seed {SEED}"
             assert made["target"]["end"] == "killed", f"seed {SEED}"
         outcomes["report" if status == 0 else "gone before the first snapshot"] += 1
+    assert not places_taken(tmp_path / "libc.so.6", FUNCTIONS), f"seed {SEED}"
     return outcomes

@@ -49,7 +49,7 @@ def await_no_probe(ids):
     """The kernel takes programs away a moment after their last user is gone."""
     assert ids["prog"]
     assert ids["link"]
-    eventually(lambda: bpf_objects_alive(ids) == NONE_ALIVE, "programs and links are gone", 10.0)
+    eventually(lambda: bpf_objects_alive(ids) == NONE_ALIVE, "programs and links are gone")
 
 
 # ---- how the tracer ends ----

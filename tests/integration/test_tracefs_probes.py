@@ -125,9 +125,9 @@ def notes_of_a_start_after(n_left):
 def test_doctor_removes_what_a_killed_tracer_has_left():
     with Target("battery") as target, Trace(target, options=BY_TRACEFS) as killed:
         pid = killed.process.pid
+        assert definitions(pid)  # of a tracer that lives nobody takes them away, of a dead one any that starts
         killed.process.kill()
         killed.process.wait()
-        assert definitions(pid)
         # As long as its perf events are closing the definitions are in use.
         eventually(lambda: nativeleak("doctor") and definitions(pid) == [], "none of its definitions left", 60.0)
 

@@ -29,7 +29,8 @@ from support.surroundings import (
 )
 from support.target import Target, Truth, java_launcher, leaker, target_path
 from support.trace import Report, Trace, nativeleak
-from support.waiting import ANSWER_TIMEOUT_S, START_TIMEOUT_S, LineReader, TargetError, eventually
+from support.uprobes import counted_probes, places_taken
+from support.waiting import ANSWER_TIMEOUT_S, START_TIMEOUT_S, LineReader, TargetError, eventually, patient
 
 __all__ = [
     "ANSWER_TIMEOUT_S",
@@ -52,6 +53,7 @@ __all__ = [
     "as_nobody",
     "bpf_objects",
     "bpf_objects_alive",
+    "counted_probes",
     "eventually",
     "hiding",
     "is_everything_required",
@@ -61,6 +63,8 @@ __all__ = [
     "nativeleak",
     "one_processor",
     "own_libc",
+    "patient",
+    "places_taken",
     "preload",
     "processors_of",
     "require",

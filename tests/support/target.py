@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from support.machine import require, require_program
-from support.waiting import ANSWER_TIMEOUT_S, START_TIMEOUT_S, LineReader, TargetError
+from support.waiting import ANSWER_TIMEOUT_S, START_TIMEOUT_S, LineReader, TargetError, patient
 from targets import build, jdks
 
 Truth = dict[str, Any]
@@ -90,7 +90,7 @@ class Target:
             TargetError: It ended, or said nothing in time.
         """
         try:
-            line = self._lines.readline(timeout_s)
+            line = self._lines.readline(patient(timeout_s))
         except TimeoutError as error:
             self._fail(str(error))
         if line is None:
@@ -122,7 +122,7 @@ class Target:
 
     def wait(self, timeout_s: float = START_TIMEOUT_S) -> int:
         """Wait for its end; return its status, negative for a signal."""
-        return self.process.wait(timeout_s)
+        return self.process.wait(patient(timeout_s))
 
     def close(self) -> None:
         """End it: it sees the end of its stdin, and is killed only where that does not help. May be called again."""
@@ -131,7 +131,7 @@ class Target:
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         try:
-            self.process.wait(5.0)
+            self.process.wait(patient(5.0))
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from support.machine import as_nobody
 from support.target import Target
-from support.waiting import ANSWER_TIMEOUT_S, COMMAND_TIMEOUT_S, START_TIMEOUT_S, LineReader, TargetError
+from support.waiting import ANSWER_TIMEOUT_S, COMMAND_TIMEOUT_S, START_TIMEOUT_S, LineReader, TargetError, patient
 
 Report = dict[str, Any]
 
@@ -34,7 +34,7 @@ def nativeleak(
         capture_output=True,
         text=True,
         check=False,
-        timeout=timeout_s,
+        timeout=patient(timeout_s),
         input=stdin,
         env={**os.environ, **(env or {})},
     )
@@ -121,12 +121,13 @@ class Trace:
         self._wait_until(lambda line: text in line, repr(text), timeout_s)
 
     def _wait_until(self, is_it: Callable[[str], bool], what: str, timeout_s: float) -> None:
+        timeout_s = patient(timeout_s)
         deadline = time.monotonic() + timeout_s
         while True:
             try:
                 line = self._lines.readline(max(0.0, deadline - time.monotonic()))
             except TimeoutError as error:
-                raise TargetError(f"trace: no {what} in {timeout_s} s; stderr: {self.stderr!r}") from error
+                raise TargetError(f"trace: no {what} in {timeout_s:.0f} s; stderr: {self.stderr!r}") from error
             if line is None:
                 raise TargetError(f"trace: ended without {what}; stderr: {self.stderr!r}")
             self.stderr += line + "\n"
@@ -168,13 +169,14 @@ class Trace:
 
     def wait_end(self, timeout_s: float = ANSWER_TIMEOUT_S) -> int:
         """Wait for its end, whatever it is; return its status. ``stdout`` and ``stderr`` are whole then."""
+        timeout_s = patient(timeout_s)
         deadline = time.monotonic() + timeout_s
         try:
             while (line := self._lines.readline(max(0.0, deadline - time.monotonic()))) is not None:
                 self.stderr += line + "\n"
             status = self.process.wait(max(0.1, deadline - time.monotonic()))
         except (TimeoutError, subprocess.TimeoutExpired) as error:
-            raise TargetError(f"trace: did not end in {timeout_s} s; stderr: {self.stderr!r}") from error
+            raise TargetError(f"trace: did not end in {timeout_s:.0f} s; stderr: {self.stderr!r}") from error
         self._report.seek(0)
         self.stdout = self._report.read().decode()
         return status

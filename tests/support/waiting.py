@@ -20,6 +20,11 @@ ANSWER_TIMEOUT_S = 120.0 * PATIENCE
 """Until a target has done its work; under a tracer the largest takes tens of seconds."""
 
 
+def patient(timeout_s: float) -> float:
+    """A limit on this machine now: where more tasks want to run than there are processors, everything takes longer."""
+    return timeout_s * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 class TargetError(AssertionError):
     """A target or a trace did not do what the tests count on; the text carries what it printed."""
 
@@ -59,10 +64,11 @@ def eventually(condition: Callable[[], object], what: str, timeout_s: float = ST
     """Wait until something that gives no sign of its own has come about.
 
     Raises:
-        TargetError: It has not, in ``timeout_s``.
+        TargetError: It has not, in ``patient(timeout_s)``.
     """
+    timeout_s = patient(timeout_s)
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
-            raise TargetError(f"{what}: not in {timeout_s} s")
+            raise TargetError(f"{what}: not in {timeout_s:.0f} s")
         time.sleep(0.01)

@@ -323,7 +323,12 @@ public final class Leaker {
         Map<String, Long> tids = new LinkedHashMap<>();
         try (var tasks = Files.newDirectoryStream(Path.of("/proc/self/task"))) {
             for (var task : tasks) {
-                String name = Files.readString(task.resolve("comm")).strip();
+                String name;
+                try {
+                    name = Files.readString(task.resolve("comm")).strip();
+                } catch (IOException ended) { // a thread of the JVM's own, which come and go
+                    continue;
+                }
                 tids.put(name, Long.parseLong(task.getFileName().toString()));
             }
         }

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
+
+import pytest
 
 from nativeleak.doctor import subject
 from nativeleak.doctor.checks import Check, State
-from nativeleak.doctor.trial import N_EXPECTED, Trial, trial_checks
+from nativeleak.doctor.trial import N_EXPECTED, Subject, Trial, trial_checks
 from nativeleak.engines.bpf.kernel.programs import AttachMode
+from nativeleak.errors import NativeleakError
 
 WORKING = Trial(
     AttachMode.SESSION, loaded=True, n_allocated=N_EXPECTED, n_freed=N_EXPECTED, n_threads=2, n_maps=subject.N_MAPS
@@ -57,3 +62,15 @@ def test_trial_checks_probes_never_fire_fails():
 def test_trial_checks_worse_way_broken_is_no_restriction():
     checks = trial_checks([WORKING, Trial(AttachMode.PERF, error="No such device")])
     assert states(checks)["perf events"] is State.OK
+
+
+@pytest.mark.parametrize("is_filtered", [False, True])
+def test_child_that_a_probe_ends_is_told_with_its_signal_and_the_filter_that_may_be_why(is_filtered, monkeypatch):
+    monkeypatch.setattr("nativeleak.doctor.trial.has_filter", lambda pid: is_filtered and pid == os.getpid())
+    with Subject() as child:
+        os.kill(child.pid, signal.SIGILL)
+        with pytest.raises(NativeleakError) as error:
+            child.do_round()
+        assert not child.is_alive
+    assert "the child process that was probed was ended by SIGILL" in error.value.what
+    assert ("--maps-only" in error.value.remedy) == ("seccomp filter" in error.value.what) == is_filtered

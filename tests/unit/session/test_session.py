@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from nativeleak.engines.options import Budget, TraceOptions
 from nativeleak.errors import CannotTraceError, NativeleakError, NoTargetError, RecordingError
-from nativeleak.model import TargetEnd
+from nativeleak.model import MemoryLine, TargetEnd
 from nativeleak.recording import Recording, open_recording
 from nativeleak.session.session import Session
 from session_engine import BLOCK_BYTES, MadeUpEngine, Said, sleepers, spec_of
@@ -282,3 +283,23 @@ Session(options, spec_of(Stubborn()), Said()).run()
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     with open_recording(path) as recording:
         assert (len(recording.snapshots), recording.end_reason) == (2, None)
+
+
+def test_window_begins_when_the_engine_has_started_and_ends_after_the_last_look_at_memory(
+    engine: MadeUpEngine, tmp_path: Path
+) -> None:
+    """On a busy machine either takes seconds: growth would be told too steep, or of the wrong time."""
+    started: list[float] = []
+    looked_s: list[float] = []
+    read = engine.memory_lines
+
+    def memory_lines(slot: int) -> dict[MemoryLine, int]:
+        lines = read(slot)
+        looked_s.append(engine.elapsed_s)
+        return lines
+
+    engine.on_start = lambda: started.append(time.time())  # type: ignore[method-assign]
+    engine.memory_lines = memory_lines  # type: ignore[method-assign]
+    with traced(engine, tmp_path / "x.nlk", Said(), duration_s=0.2, interval_s=0.1) as recording:
+        assert recording.info.started >= started[0]
+        assert recording.elapsed_s >= looked_s[-1]

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -23,13 +25,14 @@ from nativeleak.doctor import subject
 from nativeleak.doctor.checks import Check, State
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, Programs
-from nativeleak.errors import CannotTraceError, NativeleakError
+from nativeleak.errors import CannotTraceError, MendableError, NativeleakError
 from nativeleak.probes.emulation import CONSERVATIVE
 from nativeleak.probes.families import ProbePoint
 from nativeleak.probes.placement import place
 from nativeleak.probes.returns import Returns, plan_returns
 from nativeleak.probes.search import find_allocators
 from nativeleak.process import procfs
+from nativeleak.process.hazards import filter_hazard, has_filter
 from nativeleak.process.mapped import MappedObject, executable_objects
 from nativeleak.symbols.source import ElfError
 
@@ -106,16 +109,25 @@ class Subject(Closing):
     def do_round(self) -> None:
         """Let the child make its calls; returns when they are made."""
         assert self.process.stdin is not None  # noqa: S101
-        self.process.stdin.write(b"go\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: its status says more
+            self.process.stdin.write(b"go\n")
+            self.process.stdin.flush()
         self._expect(b"done\n")
 
     def _expect(self, wanted: bytes) -> None:
         assert self.process.stdout is not None  # noqa: S101
         # One short line is one write, so that readline does not wait once there is anything.
         ready, _, _ = select.select([self.process.stdout], [], [], _ANSWER_TIMEOUT_S)
-        if not ready or self.process.stdout.readline() != wanted:
+        line = self.process.stdout.readline() if ready else None
+        if line == b"":
+            raise _ended(self.process.wait(_ANSWER_TIMEOUT_S))
+        if line != wanted:
             raise NativeleakError("the child process to be traced did not answer")
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can make another round."""
+        return self.process.poll() is None
 
     def close(self) -> None:
         """End the child."""
@@ -137,12 +149,27 @@ def try_modes(modes: Sequence[AttachMode] = tuple(AttachMode)) -> list[Trial]:
         NativeleakError: The child could not be started.
     """
     trials: list[Trial] = []
-    with Subject() as child:
+    with contextlib.ExitStack() as children_of_ours:
+        child = children_of_ours.enter_context(Subject())
         for mode in modes:
+            if not child.is_alive:
+                child = children_of_ours.enter_context(Subject())
             trials.append(try_mode(mode, child))
             if trials[-1].denied:
                 break
     return trials
+
+
+def _ended(status: int) -> NativeleakError:
+    """The error for a child that ended while it was probed. It has our own seccomp filter, if we have one."""
+    how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    if status < 0 and has_filter(os.getpid()):
+        return MendableError(
+            f"the child process that was probed {how}: it is under our own seccomp filter, and on Linux 6.11 to 6.13"
+            " such a filter denies return probes",
+            filter_hazard().remedy,
+        )
+    return NativeleakError(f"the child process that was probed {how}")
 
 
 def try_mode(mode: AttachMode, child: Subject) -> Trial:

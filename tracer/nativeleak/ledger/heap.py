@@ -66,27 +66,34 @@ class HeapLedger:
     written_off: tuple[int, int] = (0, 0)
     """Bytes and count that ``write_off`` has taken out of what is outstanding."""
 
-    def read(self, raw_sites: Iterable[tuple[int, int, int, bytes]], generation: int) -> None:
-        """Read the kernel's totals: (slot, thread, stack, value) for each site."""
-        sites, unpack = self._sites, _HEAD.unpack_from  # looked up once: there may be 65,536 sites
+    def read(self, raw_sites: Iterable[tuple[int, int, int, bytes | memoryview]], generation: int) -> None:
+        """Read the kernel's totals: (slot, thread, stack, value) for each site; no value is kept."""
+        # Looked up once: there may be 65,536 sites.
+        sites, unpack, kind = self._sites, _HEAD.unpack_from, Kind.HEAP
         for slot, thread, stack, value in raw_sites:
             freed_bytes, freed_count, allocated_bytes, allocated_count, check, _ = unpack(value)
             if not allocated_count:
                 continue
             # A tuple is equal to a SiteKey of the same values, and quicker to make.
-            state = sites.get((Kind.HEAP, slot, thread, stack))  # type: ignore[call-overload]
+            state = sites.get((kind, slot, thread, stack))  # type: ignore[call-overload]
             if state is None:
                 state = _SiteState(SiteSlices(generation), check=check)
-                sites[SiteKey(Kind.HEAP, slot, thread, stack)] = state
+                sites[SiteKey(kind, slot, thread, stack)] = state
             off_bytes, off_count = state.written_off
             totals = (allocated_bytes, allocated_count, freed_bytes + off_bytes, freed_count + off_count)
-            if totals != state.totals or not state.is_quiet or state.slices.generation != generation:
-                # Slices change after totals: they are read once more when the totals stand still.
-                state.slices.fold(value[_HEAD.size :], generation)
+            # Slices change after totals: they are read once more when the totals stand still.
+            is_still = totals == state.totals and state.is_quiet and state.slices.generation == generation
+            if not is_still and state.slices.fold(bytes(value[_HEAD.size :]), generation):
                 state.row = None
             state.is_quiet = totals == state.totals
             if not state.is_quiet:
-                state.totals = totals
+                state.totals, state.row = totals, None
+
+    def widen_slices(self, generation: int) -> None:
+        """Give all slices the width of a new generation, so that the next ``read`` takes no longer than others."""
+        for state in self._sites.values():
+            if state.slices.widen(generation):
+                state.row = None
 
     def snapshot(
         self,
@@ -102,7 +109,8 @@ class HeapLedger:
             oldest_born_s: Exact birth times (seconds since the start) of the oldest outstanding blocks, if the live
                 set was read; else an age is at most the width of a birth slice too high.
         """
-        rows: dict[SiteKey, SiteTotals] = {}
+        rows: list[SiteTotals] = []
+        twins: list[SiteTotals] = []
         ages = [max(0.0, round(elapsed_s - i * slice_seconds(generation), 3)) for i in range(N_SLICES)]
         self._hidden = {}
         for key, state in self._sites.items():
@@ -110,12 +118,11 @@ class HeapLedger:
                 _add(self._hidden, key.slot, state.totals)
                 continue
             state.is_shown = True
-            shown_as = _without_twin(key)
             row, names = state.row, label(key.stack_key)
-            if row is None or oldest_born_s is not None or (row.functions, row.owner) != names:
-                row = state.row = self._totals(shown_as, state, elapsed_s, ages, names, oldest_born_s)
-            rows[shown_as] = _merge(rows[shown_as], row) if shown_as in rows else row
-        return list(rows.values())
+            if row is None or oldest_born_s is not None or row.functions != names[0] or row.owner != names[1]:
+                row = state.row = self._totals(_without_twin(key), state, elapsed_s, ages, names, oldest_born_s)
+            (twins if key.thread_uid & TWIN else rows).append(row)
+        return _with_twins(rows, twins) if twins else rows
 
     @staticmethod
     def _totals(
@@ -245,6 +252,14 @@ def _add(sums: dict[int, list[int]], slot: int, totals: Sequence[int]) -> None:
 
 def _without_twin(key: SiteKey) -> SiteKey:
     return key._replace(thread_uid=key.thread_uid & ~TWIN) if key.thread_uid & TWIN else key
+
+
+def _with_twins(rows: Sequence[SiteTotals], twins: Sequence[SiteTotals]) -> list[SiteTotals]:
+    """Each site together with its twin, if it has one."""
+    sites = {row.key: row for row in rows}
+    for twin in twins:
+        sites[twin.key] = _merge(sites[twin.key], twin) if twin.key in sites else twin
+    return list(sites.values())
 
 
 def _merge(site: SiteTotals, twin: SiteTotals) -> SiteTotals:

@@ -18,6 +18,7 @@ from nativeleak.model import N_SLICES
 
 _N_BANKS: Final = 2
 _BANKS: Final = struct.Struct(f"={_N_BANKS * N_SLICES * 2}q")
+_SLICE: Final = struct.Struct("=qq")
 BANKS_BYTES: Final = _BANKS.size
 _NUL: Final = b"\0"
 _WORD_BYTES: Final = 8
@@ -60,32 +61,34 @@ class SiteSlices:
         self._seen_from = BANKS_BYTES
         self._seen = b""
 
-    def fold(self, banks: bytes, generation: int) -> None:
+    def fold(self, banks: bytes, generation: int) -> bool:
         """Fold the current contents of the banks.
 
         Args:
             banks: ``slices`` of ``struct nl_site``.
             generation: The kernel's current generation.
+
+        Returns:
+            Whether any slice has changed.
         """
-        while self.generation < generation:
-            self._merge_pairs()
+        has_merged = self.widen(generation)
         rest = banks.lstrip(_NUL)
         seen_from, seen = BANKS_BYTES - len(rest), rest.rstrip(_NUL)
         if seen_from == self._seen_from and seen == self._seen:
-            return
-        now = _BANKS.unpack(banks)
+            return has_merged
         if not self._seen and not self._folded:
             first, last = seen_from // _SLICE_BYTES, (seen_from + len(seen) - 1) // _SLICE_BYTES
-            if first // N_SLICES == last // N_SLICES == generation & 1:  # a new site: nothing to subtract
+            if first == last and first // N_SLICES == generation & 1:  # a new site: nothing to subtract
                 self._first = first % N_SLICES
-                self._folded = now[2 * first : 2 * last + 2]
+                self._folded = _SLICE.unpack_from(banks, first * _SLICE_BYTES)
                 self._seen_from, self._seen = seen_from, seen
-                return
-        before = self._words_seen()
+                return True
+        now, before = _BANKS.unpack(banks), self._words_seen()
         start = min(seen_from, self._seen_from) // _WORD_BYTES
         end = -(-max(seen_from + len(seen), self._seen_from + len(self._seen)) // _WORD_BYTES)
         self._add_differences(now, before, range(start, end), generation & 1)
         self._seen_from, self._seen = seen_from, seen
+        return True
 
     def _words_seen(self) -> tuple[int, ...]:
         if not self._seen:
@@ -122,6 +125,14 @@ class SiteSlices:
         self.generation = max(self.generation, generation)
         self._first, self._folded = 0, ()
 
+    def widen(self, generation: int) -> bool:
+        """Merge slices in pairs until they have a generation's width; returns whether that has changed any."""
+        if self.generation >= generation:
+            return False
+        while self.generation < generation:
+            self._merge_pairs()
+        return bool(self._folded)
+
     def _merge_pairs(self) -> None:
         self.generation += 1
         if not self._folded:
@@ -134,6 +145,8 @@ class SiteSlices:
 
     def values(self) -> tuple[tuple[int, int], ...]:
         """(bytes, count) by slice, oldest first. Never negative: the kernel changes its counters during the read."""
+        if not self._folded:
+            return _EMPTY
         if len(self._folded) == 2:
             return _one_slice(self._first, *self._folded)
         clipped = [value if value > 0 else 0 for value in self._folded]

@@ -19,6 +19,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -79,6 +80,13 @@ class RecordingWriter:
     def failed(self) -> str | None:
         """Why and when writing the file failed, after which the recording continues in memory; None if it has not."""
         return self._failed
+
+    def window_opened(self, started: float) -> None:
+        """Say when the window opened, seconds since 1970 (UTC): on a busy machine long after the file was made."""
+        self._trace = replace(self._trace, started=started)
+        batch = encode(self._known, None, self._stacks.values(), self._events)
+        batch.trace.update(started=trace_values(self._trace)["started"])
+        self._write(batch, self._known.elapsed_s)
 
     def add_stacks(self, stacks: Iterable[Stack]) -> None:
         """Add stacks, new or renamed; they are written with the next snapshot or ``flush``, or when many are waiting.

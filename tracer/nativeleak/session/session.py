@@ -127,6 +127,7 @@ class Session:
                 with targets.told_if_gone():
                     engine.start()
                 self.has_begun = True
+                self._recording.window_opened(time.time() - engine.elapsed_s)
                 self._memory = stack.enter_context(MemoryWatch(engine))
                 self._reporter.attached(self._headline(), engine.details, self.options.duration_s)
                 self._say_what_is_missing()
@@ -309,9 +310,10 @@ class Session:
     def _end(self) -> Recorded:
         """Stop the engine, then record what no longer moves."""
         engine = self.engine
-        elapsed_s = engine.elapsed_s
         if self._memory is not None:
             self._memory.look_last()
+        # What is allocated after this moment must not count, or rates are too high: the engine stops at once.
+        elapsed_s = engine.elapsed_s
         engine.stop()
         self._record(replace(engine.snapshot(final=True), elapsed_s=elapsed_s))
         self._recording.finish(self._stop, elapsed_s, self._offspring.added_to(engine.targets))

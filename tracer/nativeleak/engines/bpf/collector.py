@@ -303,6 +303,7 @@ class Collector:
         self.read_heap()
         self.generation += 1
         self.engine.set_generation(self.generation)
+        self.heap.widen_slices(self.generation)
         return True
 
     def read_heap(self) -> None:

@@ -331,12 +331,13 @@ class BpfEngine:
 
     def stop(self) -> None:
         """Close the windows and take the probes away."""
+        for state in self._states:
+            self.programs.close_window(state.slot)
+        self._windows = self.controller.windows()
         self._look_for_vanished()
         for state in self._states:
             state.symbolizer.refresh_maps()
             _say_what_was_unloaded(state, self._on_note)
-            self.programs.close_window(state.slot)
-        self._windows = self.controller.windows()
         self.controller.close()
         self._wait_for_debuggers()
         started_s = time.monotonic()

@@ -93,12 +93,21 @@ def _run_child(commands: int) -> None:
         library = ctypes.CDLL(None)
         library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
         library.free.restype, library.free.argtypes = None, (ctypes.c_void_p,)
-        code = b"".join(_INSTRUCTION.pack(*instruction) for instruction in _FILTER)
-        buffer = ctypes.create_string_buffer(code)
-        program = _FilterProgram(len(_FILTER), ctypes.addressof(buffer))
         if os.read(commands, 1):
-            library.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-            library.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0)
+            deny_unknown(library)
             library.free(library.malloc(_BYTES))
     finally:
         os._exit(0)
+
+
+def deny_unknown(library: ctypes.CDLL) -> None:
+    """Deny this process, for good, the system calls that filters written before Linux 6.11 do not know.
+
+    Args:
+        library: The C library.
+    """
+    code = b"".join(_INSTRUCTION.pack(*instruction) for instruction in _FILTER)
+    buffer = ctypes.create_string_buffer(code)
+    program = _FilterProgram(len(_FILTER), ctypes.addressof(buffer))
+    library.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    library.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0)

@@ -10,12 +10,12 @@ from nativeleak.runtimes.base import RawFrame, raw_frame
 
 
 class RawSite(NamedTuple):
-    """One entry of the kernel's site map; ``value`` is a ``struct nl_site``."""
+    """One entry of the kernel's site map; ``value`` is a ``struct nl_site``, in a buffer that is used again."""
 
     slot: int
     thread: int
     stack: int
-    value: bytes
+    value: bytes | memoryview
 
 
 class RawStack(NamedTuple):

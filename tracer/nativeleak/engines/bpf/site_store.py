@@ -61,10 +61,11 @@ class SiteStore:
         self._rest.update(_KEY.pack(0, 0, slot), bytes(_SITE_BYTES))
 
     def read(self) -> Iterator[RawSite]:
-        """All sites; a site that changes meanwhile may come twice."""
+        """All sites, each valid until the next; a site that changes meanwhile may come twice."""
         for keys, values, n in self._rest.batches(_BATCH):
-            for i, (stack, thread, slot) in enumerate(_KEY.iter_unpack(keys[: n * _KEY.size])):
-                yield RawSite(slot, thread, stack, bytes(values[i * _SITE_BYTES : (i + 1) * _SITE_BYTES]))
+            places = range(0, n * _SITE_BYTES, _SITE_BYTES)
+            for (stack, thread, slot), at in zip(_KEY.iter_unpack(keys[: n * _KEY.size]), places, strict=True):
+                yield RawSite(slot, thread, stack, values[at : at + _SITE_BYTES])
         keys_of: list[tuple[int, int, int]] = []
         for _, keys, n in self._keys.batches():
             keys_of += _KEY.iter_unpack(keys[: n * _KEY.size])
@@ -72,7 +73,7 @@ class SiteStore:
             for i, (index,) in enumerate(_INDEX.iter_unpack(indices[: n * _INDEX.size])):
                 stack, thread, slot = keys_of[index]
                 if stack:
-                    yield RawSite(slot, thread, stack, bytes(values[i * _SITE_BYTES : (i + 1) * _SITE_BYTES]))
+                    yield RawSite(slot, thread, stack, values[i * _SITE_BYTES : (i + 1) * _SITE_BYTES])
 
     def mark(self, sites: Sequence[tuple[int, int, int, int]], run: Callable[[], None]) -> None:
         """Change ``check`` of sites where they are: (slot, thread, stack, new value).

@@ -138,12 +138,12 @@ class SnapshotBuilder:
     def _read_live(self, kernel: Kernel, moment: Moment) -> LiveFacts | None:
         """What the live set tells: ages for the last snapshot, and what sampling leaves open for all of them.
 
-        None where it is not worth the time.
+        None where it is not worth the time: with sites without end a birth slice tells the age well enough.
         """
         if moment.is_sampled:
             if not moment.is_final and self._live_read_s > _MAX_LIVE_READ_S:
                 return None
-        elif not moment.is_final or self._heap.outstanding()[1] > _MAX_EXACT_AGES:
+        elif not moment.is_final or self._heap.hides_empty or self._heap.outstanding()[1] > _MAX_EXACT_AGES:
             return None
         started_s = time.monotonic()
         facts = read_live_set(kernel.read_live(), abi.SLOT_SHIFT)
