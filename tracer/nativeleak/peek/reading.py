@@ -1,0 +1,136 @@
+"""Bytes of a running process, block by block, in bounded memory; only pages that are in memory are read.
+
+Scope: reads through /proc/PID/mem. The kernel copies a page at a time, and the process goes on meanwhile; a page that
+is neither in memory nor asked for is never touched. Between the kernel's answer about a page and the read of it lie
+microseconds, because residency is asked for one MiB at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from nativeleak.closing import Closing
+from nativeleak.errors import CannotTraceError
+from nativeleak.peek.ranges import Span
+from nativeleak.process.procfs import PTRACE_REMEDY, TargetGoneError
+from nativeleak.process.residency import ResidencyReader
+
+BLOCK_BYTES: Final = 64 << 10
+_WINDOW_BYTES: Final = 1 << 20
+_COUNT_BYTES: Final = 1 << 30
+
+
+class Block(NamedTuple):
+    """Bytes that follow each other.
+
+    Attributes:
+        address: Of the first one.
+        data: Up to a MiB of them.
+        follows: They continue the block before, without a gap.
+        is_cut: The byte before the first one may belong to the same text, and was not read.
+    """
+
+    address: int
+    data: bytes
+    follows: bool
+    is_cut: bool
+
+
+class PresentMemory(Closing):
+    """Memory of one process; a context manager.
+
+    Args:
+        pid: The process.
+        use_scan: Whether ``PAGEMAP_SCAN`` may be used; False only to test the other source.
+
+    Attributes:
+        read_bytes: Read so far.
+        failed_bytes: In memory when asked, and not readable a moment later: unmapped, or the process has ended.
+
+    Raises:
+        TargetGoneError: There is no such process.
+        CannotTraceError: Its memory may not be read with these rights.
+    """
+
+    def __init__(self, pid: int, *, use_scan: bool = True) -> None:
+        self.read_bytes = 0
+        self.failed_bytes = 0
+        self._fd = -1
+        self._residency = ResidencyReader(pid, use_scan=use_scan)
+        path = f"/proc/{pid}/mem"
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            self._residency.close()
+            if isinstance(error, FileNotFoundError | ProcessLookupError):
+                raise TargetGoneError(f"reading {path} failed: process {pid} is gone") from error
+            raise CannotTraceError(f"reading {path} failed: {error.strerror}", PTRACE_REMEDY) from error
+
+    def close(self) -> None:
+        """Close the files."""
+        self._residency.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def resident_bytes(self, pieces: Sequence[tuple[int, int]]) -> int:
+        """Bytes of these ranges that are in memory, to the byte at their ends."""
+        return sum(high - low for start, end in pieces for low, high in self._runs(start, end, _COUNT_BYTES))
+
+    def whole(self, span: Span) -> Iterator[Block]:
+        """All that is in memory of a span, in address order."""
+        last, starts = -1, span.mapping_starts
+        for start, end in span.pieces():
+            for low, high in self._runs(start, end, _WINDOW_BYTES):
+                data = self._read(low, high - low)
+                if data:
+                    yield Block(low, data, low == last, low != last and low not in starts)
+                    last = low + len(data)
+
+    def sample(self, span: Span, one_in: int) -> Iterator[Block]:
+        """One of every ``one_in`` blocks of 64 KiB of what is in memory of a span, evenly spread, in address order.
+
+        A block ends early where memory that is not there follows.
+        """
+        behind, last, starts = 0, -1, span.mapping_starts
+        for start, end in span.pieces():
+            for low, high in self._runs(start, end, _COUNT_BYTES):
+                # Blocks are counted in what is in memory: absent pages cost nothing.
+                number = behind // BLOCK_BYTES
+                offset = (-number + one_in // 2) % one_in * BLOCK_BYTES - behind % BLOCK_BYTES
+                place = low + offset if offset >= 0 else low
+                while place < high:
+                    n_bytes = BLOCK_BYTES - (behind + place - low) % BLOCK_BYTES
+                    for first, stop in self._runs(place, min(high, place + n_bytes), _WINDOW_BYTES):
+                        data = self._read(first, stop - first)
+                        if data:
+                            yield Block(first, data, first == last, first != last and first not in starts)
+                            last = first + len(data)
+                    place += n_bytes + (one_in - 1) * BLOCK_BYTES
+                behind += high - low
+
+    def _runs(self, start: int, end: int, window_bytes: int) -> Iterator[tuple[int, int]]:
+        """Runs of pages in memory, cut at the ends of the range and of windows."""
+        while start < end:
+            stop = min(end, start - start % window_bytes + window_bytes)
+            for low, high in self._residency.present_runs(start, stop):
+                yield max(low, start), min(high, stop)
+            start = stop
+
+    def _read(self, address: int, n_bytes: int) -> bytes:
+        parts: list[bytes] = []
+        left = n_bytes
+        while left:
+            try:
+                data = os.pread(self._fd, left, address + n_bytes - left)
+            except OSError:
+                break
+            if not data:
+                break
+            parts.append(data)
+            left -= len(data)
+        self.failed_bytes += left
+        self.read_bytes += n_bytes - left
+        return parts[0] if len(parts) == 1 else b"".join(parts)
