@@ -118,6 +118,7 @@ TARGETS = {
     "other_stack": Spec("safety/other_stack.c"),
     "own": Spec("own.c"),
     "own_backtrace": Spec("safety/own_backtrace.c"),
+    "peeked": Spec("peeked.c"),
     "phases": Spec("phases.c"),
     "pairs": Spec("unwind/pairs.c", flags=(*FRAME_POINTERS, *NAMES)),
     "pairs_nofp": Spec("unwind/pairs.c", flags=(*NO_FRAME_POINTERS, *NAMES)),

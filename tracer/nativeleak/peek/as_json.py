@@ -47,7 +47,7 @@ def render_json(target: TargetFacts, contents: Contents, tool_version: str) -> s
         "strings_found": contents.n_strings,
         "strings_max_missed": contents.max_missed,
         "strings": [
-            {"text": text.text, "count": text.count, "first_at": f"{text.address:#x}", "encoding": text.encoding}
+            {"text": text.text, "count": text.n_seen, "first_at": f"{text.address:#x}", "encoding": text.encoding}
             for text in contents.strings
         ],
     }  # fmt: skip

@@ -83,7 +83,7 @@ class PageCounter:
         words = np.ascontiguousarray(pages[:, : n_words * 8]).view(np.uint64) if n_words else pages.astype(np.uint64)
         is_zero = counts[:, 0] == size
         is_pattern = (words == words[:, :1]).all(axis=1)
-        is_dense = bits >= _DENSE_BITS
+        is_dense: npt.NDArray[np.bool_] = bits >= _DENSE_BITS
         is_text = shares[:, _IS_TEXT].sum(axis=1) >= _TEXT_SHARE
         is_pointers = self._pointers(words) >= _POINTER_SHARE
         left = np.ones(n_pages, bool)

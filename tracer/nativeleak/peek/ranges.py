@@ -19,7 +19,7 @@ _ASKED: Final = re.compile(rf"{_HEX}(?:-{_HEX}|\+(\S+))?")
 _KERNEL: Final = ("[vvar", "[vsyscall]", "[vdso]")
 # Documentation/filesystems/proc.rst, VmFlags: io, memory of a device; pf, page frames without a struct page.
 _DEVICE_FLAGS: Final = frozenset(("io", "pf"))
-_SECRET_FLAG: Final = "dd"  # MADV_DONTDUMP
+_NO_DUMP: Final = "dd"  # MADV_DONTDUMP
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def find_span(pid: int, start: int, end: int | None) -> Span:
         readable,
         unmapped_bytes=end - start - mapped,
         device_bytes=mapped - _overlap(readable, start, end),
-        is_private=any(_SECRET_FLAG in region.flags.split() for region in readable),
+        is_private=any(_NO_DUMP in region.flags.split() for region in readable),
     )
 
 

@@ -8,6 +8,7 @@ microseconds, because residency is asked for one MiB at a time.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -90,26 +91,33 @@ class PresentMemory(Closing):
                     last = low + len(data)
 
     def sample(self, span: Span, one_in: int) -> Iterator[Block]:
-        """One of every ``one_in`` blocks of 64 KiB of what is in memory of a span, evenly spread, in address order.
+        """One of every ``one_in`` blocks of 64 KiB of what is in memory of a span, in address order.
 
-        A block ends early where memory that is not there follows.
+        Blocks are counted in what is in memory: absent pages cost nothing. The place among ``one_in`` is a random one,
+        always the same for the same range, so that a pattern in the memory cannot fall in step with the sample.
         """
         behind, last, starts = 0, -1, span.mapping_starts
+        chance = random.Random(span.start)
+        group, chosen = 0, chance.randrange(one_in) * BLOCK_BYTES
         for start, end in span.pieces():
             for low, high in self._runs(start, end, _COUNT_BYTES):
-                # Blocks are counted in what is in memory: absent pages cost nothing.
-                number = behind // BLOCK_BYTES
-                offset = (-number + one_in // 2) % one_in * BLOCK_BYTES - behind % BLOCK_BYTES
-                place = low + offset if offset >= 0 else low
-                while place < high:
-                    n_bytes = BLOCK_BYTES - (behind + place - low) % BLOCK_BYTES
-                    for first, stop in self._runs(place, min(high, place + n_bytes), _WINDOW_BYTES):
-                        data = self._read(first, stop - first)
-                        if data:
-                            yield Block(first, data, first == last, first != last and first not in starts)
-                            last = first + len(data)
-                    place += n_bytes + (one_in - 1) * BLOCK_BYTES
-                behind += high - low
+                # In bytes that are in memory, this run is from ``behind`` to ``stop``.
+                stop = behind + high - low
+                while chosen < stop:
+                    if chosen + BLOCK_BYTES > behind:
+                        first = low + max(chosen, behind) - behind
+                        for address, until in self._runs(
+                            first, min(high, low + chosen + BLOCK_BYTES - behind), _WINDOW_BYTES
+                        ):
+                            data = self._read(address, until - address)
+                            if data:
+                                yield Block(address, data, address == last, address != last and address not in starts)
+                                last = address + len(data)
+                    if chosen + BLOCK_BYTES > stop:
+                        break  # the rest of the block lies in the next run
+                    group += 1
+                    chosen = (group * one_in + chance.randrange(one_in)) * BLOCK_BYTES
+                behind = stop
 
     def _runs(self, start: int, end: int, window_bytes: int) -> Iterator[tuple[int, int]]:
         """Runs of pages in memory, cut at the ends of the range and of windows."""

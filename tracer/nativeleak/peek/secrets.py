@@ -4,7 +4,8 @@ Scope: bytes of text, in ASCII, UTF-8 or UTF-16 (little-endian). A secret that l
 before it, is not found: masking lowers the risk of a glance, it does not make a dump fit for publication.
 
 Source of forms: RFC 7515 (JWT begins with ``eyJ``), RFC 7468 (PEM), RFC 9110 (Authorization, Cookie), the documented
-prefixes of AWS (AKIA, ASIA), GitHub (ghp_, github_pat_), GitLab (glpat-), Slack (xox), Stripe (sk_live_), Google (AIza).
+prefixes of AWS (AKIA, ASIA), GitHub (ghp_, github_pat_), GitLab (glpat-), Slack (xox), Stripe (sk_live_),
+Google (AIza).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-MASK: Final = ord("*")
 MAX_SECRET_BYTES: Final = 16 << 10
 
 _VALUE: Final = (
@@ -21,7 +21,7 @@ _VALUE: Final = (
     rb"(?:\"(?P<double>[^\"\x00-\x1f]{1,4096})|'(?P<single>[^'\x00-\x1f]{1,4096})"
     rb"|(?P<plain>[^\s\x00-\x1f\"',;&<>(){}\[\]]{1,4096}))"
 )
-_KEY: Final = rb"(?<=api.)key|(?<=api)key|(?<=access.)key|(?<=access)key|(?<=private.)key|(?<=private)key|(?<=account)key"
+_KEY: Final = rb"(?:(?<=api)|(?<=api.)|(?<=access)|(?<=access.)|(?<=private)|(?<=private.)|(?<=account))key"
 _HEADER: Final = rb"[\"']?[ \t]{0,4}:[ \t]{0,4}[\"']?(?P<header>[^\r\n\x00\"]{1,8192})"
 # A word in small letters -> what follows it where it names or begins a secret; in the bytes as they are.
 _FORMS: Final[dict[bytes, bytes]] = {
@@ -38,7 +38,7 @@ _FORMS: Final[dict[bytes, bytes]] = {
     b"bearer ": rb"(?i:bearer) (?P<scheme>[A-Za-z0-9._~+/=-]{8,8192})",
     b"basic ": rb"(?i:basic) (?P<scheme>[A-Za-z0-9._~+/=-]{8,8192})",
     b"://": rb"://[^\s/:@\x00]{0,128}:(?P<url>[^\s/@\x00]{1,256})@",
-    b"private key-----": rb"PRIVATE KEY-----(?P<pem>[A-Za-z0-9+/=\s:,.-]{1,16000})",
+    b"private key-----": rb"PRIVATE KEY-----(?P<pem>(?:(?!-----)[A-Za-z0-9+/=\s:,.-]){1,16000})",
     b"eyj": rb"(?P<jwt>eyJ[A-Za-z0-9_-]{10,8192}\.[A-Za-z0-9_-]{4,8192}(?:\.[A-Za-z0-9_-]{0,8192})?)",
     b"akia": rb"(?P<known>AKIA[A-Z0-9]{16})",
     b"asia": rb"(?P<known>ASIA[A-Z0-9]{16})",
@@ -55,7 +55,7 @@ _PATTERNS: Final = {word: re.compile(pattern) for word, pattern in _FORMS.items(
 _WORD: Final = re.compile(b"|".join(re.escape(word) for word in sorted(_FORMS, key=len, reverse=True)))
 _DIGITS: Final = bytes(ord("0") if chr(byte).isascii() and chr(byte).isdigit() else byte for byte in range(256))
 _CARDS: Final = (b"0" * 13, b"0000 0000 0000", b"0000-0000-0000")
-_CARD: Final = re.compile(rb"(?<![0-9.])[3-6]\d{3}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,7}(?![0-9.])")
+_CARD: Final = re.compile(rb"(?<!\d)(?<!\d\.)[3-6]\d{3}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,7}(?!\.?\d)")
 _CARD_BYTES: Final = 24
 _TOKEN: Final = re.compile(rb"[^\s\x00-\x1f\"'<>]{3,4096}")
 _WIDE: Final = re.compile(rb"(?:[\t\n\r\x20-\x7e]\x00){8,}")
@@ -122,7 +122,9 @@ def _is_card(text: bytes) -> bool:
     digits = [digit - ord("0") for digit in text if digit not in b" -"]
     if not 13 <= len(digits) <= 19:
         return False
-    total = sum(digit if place % 2 == 0 else 2 * digit - 9 * (digit > 4) for place, digit in enumerate(reversed(digits)))
+    total = sum(
+        digit if place % 2 == 0 else 2 * digit - 9 * (digit > 4) for place, digit in enumerate(reversed(digits))
+    )
     return total % 10 == 0
 
 

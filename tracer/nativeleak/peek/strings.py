@@ -31,13 +31,13 @@ class Text(NamedTuple):
 
     Attributes:
         text: With ``#`` in place of numbers where they differ.
-        count: How often.
+        n_seen: How often.
         address: Where it was seen first.
         encoding: ``ascii`` (UTF-8 too) or ``utf-16``.
     """
 
     text: str
-    count: int
+    n_seen: int
     address: int
     encoding: str
 
@@ -100,7 +100,7 @@ class StringCounter:
             Text(shape if seen.varies else seen.example, seen.count, seen.address, seen.encoding)
             for shape, seen in self._seen.items()
         ]
-        return sorted(texts, key=lambda text: (-text.count, -len(text.text), text.address))[:n_most]
+        return sorted(texts, key=lambda text: (-text.n_seen, -len(text.text), text.address))[:n_most]
 
     @property
     def n_texts(self) -> int:

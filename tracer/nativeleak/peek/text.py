@@ -23,7 +23,7 @@ def render_text(target: TargetFacts, contents: Contents) -> str:
 
 def render_strings(contents: Contents) -> str:
     """One text a line behind its count, the most frequent first: as ``strings | sort | uniq -c | sort -rn`` prints."""
-    return "".join(f"{text.count:>9} {text.text}\n" for text in contents.strings)
+    return "".join(f"{text.n_seen:>9} {text.text}\n" for text in contents.strings)
 
 
 def _head(target: TargetFacts, contents: Contents) -> Iterator[str]:
@@ -34,7 +34,7 @@ def _head(target: TargetFacts, contents: Contents) -> Iterator[str]:
     yield f"{format_bytes(span.n_bytes)} of addresses, {format_bytes(contents.resident_bytes)} in memory{swap}"
     if contents.one_in > 1:
         yield (
-            f"read: {format_bytes(contents.read_bytes)}, evenly spread, one of {contents.one_in:,} blocks of 64 KiB; "
+            f"read: {format_bytes(contents.read_bytes)}, spread over it, one of {contents.one_in:,} blocks of 64 KiB; "
             "--whole reads all"
         )
     else:
@@ -84,13 +84,14 @@ def _strings(contents: Contents) -> Iterator[str]:
         return
     yield f"{contents.n_strings:,} texts; the most frequent (# stands for numbers that differ)"
     for text in contents.strings:
-        yield f"{text.count:>9,} {text.text}"
+        yield f"{text.n_seen:>9,} {text.text}"
 
 
 def _notes(contents: Contents) -> Iterator[str]:
     span = contents.span
     if contents.n_secrets:
-        yield f"note: {contents.n_secrets:,} secrets are masked (****); --raw shows them"
+        are = "secret is" if contents.n_secrets == 1 else "secrets are"
+        yield f"note: {contents.n_secrets:,} {are} masked (****); --raw shows what they are"
     if span.is_private and not contents.is_raw:
         yield "note: the program keeps this memory out of core dumps, as keys are kept: no texts without --raw"
     if span.unmapped_bytes:

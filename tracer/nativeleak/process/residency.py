@@ -136,6 +136,10 @@ class ResidencyReader(Closing):
             words = self._regions[: n_regions * _REGION_WORDS]
             yield from zip(words[0::_REGION_WORDS], words[1::_REGION_WORDS], strict=True)
             walked = int.from_bytes(argument[_WALK_END], "little")
+            if n_regions:
+                # Where the last region fills the answer, walk_end may lie before regions that are in it (seen on Linux
+                # 6.18: 512 regions of three pages came twice).
+                walked = max(walked, words[-2])
             if walked <= start:
                 break
             start = walked
