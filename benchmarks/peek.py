@@ -2,9 +2,11 @@
 
     benchmarks/peek.py [ROUNDS [MIB]]
 
-The target writes to a region at full speed. Rounds with and without a look at that very region come in turn, so that
-other work on the machine falls on both. Throughput is counted in words written per second of the target's own CPU time,
-and per second by the clock. Then the region is copied into a pipe, and the time and the memory of nativeleak are shown.
+The target writes to a region at full speed. In turn it is left alone, another idle process is looked at, and the very
+region is looked at. A look keeps a processor and its caches busy, as any other program would; so the second measures
+the neighbour, and only the difference between the second and the third is the cost of being read. Throughput is counted
+in words written per second of the target's own CPU time. Then the region is copied into a pipe, and the time and the
+memory of nativeleak are shown.
 Run as root in a checkout after scripts/setup --tests.
 """
 
@@ -13,8 +15,8 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -22,34 +24,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from nativeleak.process.procfs import read_cpu_s
 from support.target import Target
 
-WRITE_MS = 1500
+WRITE_MS = 600
+START_S = 1.5
 
 
-def written(target: Target) -> tuple[float, float]:
-    """Words per CPU second of the target, and per second by the clock, in millions."""
-    before, start = read_cpu_s(target.pid), time.monotonic()
+def region(target: Target) -> str:
+    """Its region, as peek takes it."""
+    where = target.ask("where")
+    return f"{where['start']:x}-{where['start'] + where['bytes']:x}"
+
+
+def written(target: Target) -> float:
+    """Millions of words per CPU second of the target."""
+    before = read_cpu_s(target.pid)
     words = target.ask(f"write {WRITE_MS}")["words"] / 1e6
-    return words / max(read_cpu_s(target.pid) - before, 0.01), words / (time.monotonic() - start)
+    return words / max(read_cpu_s(target.pid) - before, 0.01)
 
 
-def looked_at(target: Target, asked: str) -> tuple[float, float, int]:
-    """The same while looks follow each other without a pause, and their number."""
-    stop, n_looks = threading.Event(), [0]
-
-    def keep_looking() -> None:
-        while not stop.is_set():
-            command = [sys.executable, "-m", "nativeleak", "peek", "-p", str(target.pid), asked, "--whole", "--quiet"]
-            subprocess.run(command, check=True, capture_output=True)
-            n_looks[0] += 1
-
-    thread = threading.Thread(target=keep_looking)
-    thread.start()
-    try:
-        per_cpu, per_clock = written(target)
-    finally:
-        stop.set()
-        thread.join()
-    return per_cpu, per_clock, n_looks[0]
+def beside(target: Target, looked_at: Target, asked: str) -> float:
+    """The same while a look at a process goes on."""
+    command = [sys.executable, "-m", "nativeleak", "peek", "-p", str(looked_at.pid), asked, "--whole"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as look:
+        time.sleep(START_S)  # it reads by then
+        found = written(target)
+        if look.poll() is not None:
+            print("the look ended before the round did: give more MIB", file=sys.stderr)
+        look.kill()
+    return found
 
 
 def copy(target: Target, asked: str, *options: str) -> tuple[float, float]:
@@ -65,24 +66,23 @@ def copy(target: Target, asked: str, *options: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print both throughputs of each round, their medians, and the cost of a copy."""
+    """Print the throughputs of each round, their medians, and the cost of a copy."""
     n_rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 8
-    mib = int(sys.argv[2]) if len(sys.argv) > 2 else 64
-    with Target("peeked", mib) as target:
-        where = target.ask("where")
-        asked = f"{where['start']:x}-{where['start'] + where['bytes']:x}"
+    mib = int(sys.argv[2]) if len(sys.argv) > 2 else 256
+    with Target("peeked", mib) as target, Target("peeked", mib) as other:
+        asked, others = map(region, (target, other))
         rows = []
-        print(f"{'million words/s':<16}{'alone':>9}{'looked at':>11}   of CPU time; looks")
+        print(f"{'million words per CPU second':<30}{'alone':>9}{'other looked at':>17}{'looked at':>11}")
         for number in range(n_rounds):
-            alone = written(target)
-            busy = looked_at(target, asked)
-            rows.append((alone, busy))
-            print(f"round {number + 1:<10}{alone[0]:>9.1f}{busy[0]:>11.1f}   {busy[2]}", flush=True)
-        ratios = [100 * (busy[0] / alone[0] - 1) for alone, busy in rows]
-        clock = [100 * (busy[1] / alone[1] - 1) for alone, busy in rows]
-        noise = statistics.stdev([100 * (alone[0] / rows[0][0][0] - 1) for alone, _ in rows]) if n_rounds > 1 else 0.0
-        print(f"change per CPU second: median {statistics.median(ratios):+.1f} %; rounds alone differ by {noise:.1f} %")
-        print(f"change by the clock: median {statistics.median(clock):+.1f} % (both processes share the processors)")
+            rows.append((written(target), beside(target, other, others), beside(target, target, asked)))
+            print(f"{f'round {number + 1}':<30}{rows[-1][0]:>9.1f}{rows[-1][1]:>17.1f}{rows[-1][2]:>11.1f}", flush=True)
+        changes = [100 * (looked / neighbour - 1) for _, neighbour, looked in rows]
+        noise = [100 * (after[1] / before[1] - 1) for before, after in pairwise(rows)]
+        print(f"looked at against other looked at: median {statistics.median(changes):+.1f} %")
+        print(
+            f"rounds beside the other against each other: {statistics.quantiles(noise, n=4)[0]:+.1f} to "
+            f"{statistics.quantiles(noise, n=4)[2]:+.1f} % (quartiles)"
+        )
         for options in ((), ("--raw",)):
             cpu_s, peak_mib = copy(target, asked, *options)
             name = " ".join(options) or "masked"
