@@ -27,6 +27,7 @@ from nativeleak.runtimes.hotspot.memory import UnreadableError
 from nativeleak.runtimes.hotspot.spaces import SPACE_VARIABLES, JavaSpaces, read_spaces
 from nativeleak.runtimes.hotspot.threads import ThreadNamer
 from nativeleak.runtimes.hotspot.version import find_libjvm
+from nativeleak.triage.inside import look_inside, read_rlimits
 from nativeleak.triage.lines import LABELS, Ledger, Line, Piece
 from nativeleak.triage.owners import Owners
 from nativeleak.triage.regions import Region, read_regions
@@ -78,10 +79,15 @@ def _read(target: TargetFacts) -> Ledger:
             name = threads.get(stack.tid, "threads that ended")
             owners.add(stack.start, stack.end, "thread-stacks", name)
         python_used = _own_python(memory, regions, owners)
-        pieces = _pieces(memory, regions, owners, java)
+        has_jemalloc_walk = any(walk.kind == "jemalloc" for walk in walks)
+        unwalked = [] if has_jemalloc_walk else _unknown_allocators([region.entry for region in regions])
+        pieces = _pieces(memory, regions, owners, java, unwalked)
         retained = sum(walk.total.retained_resident_bytes for walk in walks)
         lines = _lines(pieces, retained)
         _add_used(lines, walks, java, python_used)
+        all_stacks = [*stacks, *(java.stacks if java else ())]
+        heap_line = next((line.resident for line in lines if line.id == "java-heap"), 0)
+        inside = look_inside(memory, regions, walks, java, all_stacks, threads | names, heap_line)
     status = procfs.read_status(pid)
     return Ledger(
         target=target,
@@ -100,6 +106,12 @@ def _read(target: TargetFacts) -> Ledger:
         groups=read_memory_groups(pid),
         machine_bytes=_machine_bytes(),
         notes=notes,
+        heap_free=inside.heap_free,
+        heap_resident=inside.heap_resident,
+        huge_zero=inside.huge_zero,
+        rlimits=read_rlimits(pid, status),
+        unwalked=unwalked,
+        arena_threads=inside.arena_threads,
     )
 
 
@@ -151,7 +163,10 @@ def _walk(
     walks += _tried(lambda: walk_glibc(memory, maps, target.exe, used), of_glibc)
     if not of_glibc or walks:
         return walks
-    return walks + (_tried(lambda: walk_musl(memory, maps), []) or _noted(notes, of_glibc))
+    found = _tried(lambda: walk_musl(memory, maps), [])
+    if not found and not _unknown_allocators(maps):
+        notes += of_glibc  # beside another allocator glibc's own may never have been used
+    return walks + found
 
 
 def _tried(walk: Callable[[], HeapWalk], notes: list[str]) -> list[HeapWalk]:
@@ -165,21 +180,22 @@ def _tried(walk: Callable[[], HeapWalk], notes: list[str]) -> list[HeapWalk]:
     return [done]
 
 
-def _noted(notes: list[str], more: Sequence[str]) -> list[HeapWalk]:
-    notes += more
-    return []
-
-
 def _unknown_allocators(maps: Sequence[MapEntry]) -> list[str]:
     found = (match[1] for entry in maps if (match := _OTHER_ALLOCATOR.search(entry.path)))
     return sorted(set(found))
 
 
-def _pieces(memory: HeapMemory, regions: Sequence[Region], owners: Owners, java: JavaSpaces | None) -> list[Piece]:
+def _pieces(
+    memory: HeapMemory,
+    regions: Sequence[Region],
+    owners: Owners,
+    java: JavaSpaces | None,
+    unwalked: Sequence[str],
+) -> list[Piece]:
     """All mappings, cut by owners."""
     program_files = frozenset(region.entry.path for region in regions if region.entry.executable and region.entry.inode)
     heap_bytes = java.flags.get("MaxHeapSize", 0) if java else 0
-    neighbours = Neighbours(regions, program_files, heap_bytes)
+    neighbours = Neighbours(regions, program_files, heap_bytes, unwalked)
     pieces: list[Piece] = []
     for index, region in enumerate(regions):
         cuts: list[tuple[int, int, str, str]] = []

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from nativeleak.heaps.known import known_as
+from nativeleak.triage.beside import free_heap, huge_pages, page_tables, ulimits, unwalked_allocator
 from nativeleak.triage.lines import Ledger
+from nativeleak.triage.statement import LIKELY, POSSIBLE, PROVEN
+from nativeleak.triage.statement import Verdict as Verdict  # others take it from here
 from nativeleak.units import format_bytes
-
-PROVEN, LIKELY, POSSIBLE = "proven", "likely", "possible"
 
 _MIN_BYTES: Final = 16 << 20
 _MIN_SHARE: Final = 0.15
@@ -32,32 +32,11 @@ _MOSTLY: Final = 0.8
 _LARGE_CODE: Final = 0.9
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One statement.
-
-    Attributes:
-        id: For scripts.
-        certainty: ``proven``, ``likely`` or ``possible``.
-        text: One sentence.
-        evidence: What it rests on.
-        next: What to do, commands among it.
-        weight: Bytes at stake; the largest comes first.
-    """
-
-    id: str
-    certainty: str
-    text: str
-    evidence: tuple[str, ...]
-    next: tuple[str, ...]
-    weight: int
-
-
 def judge(ledger: Ledger) -> list[Verdict]:
     """All that can be said, the most memory first; a limit that the JVM's own limits exceed comes before all."""
     rules: tuple[Callable[[Ledger], Verdict | None], ...] = (
         _limits, _retention, _direct_memory, _native, _stacks, _metaspace, _code_cache, _files, _java_heap, _python,
-        _unexplained,
+        free_heap, huge_pages, page_tables, ulimits, unwalked_allocator, _unexplained,
     )  # fmt: skip
     found = [verdict for rule in rules if (verdict := rule(ledger)) is not None]
     weights = {verdict.id: verdict.weight for verdict in found}
