@@ -30,7 +30,7 @@ def free_heap(ledger: Ledger) -> Verdict | None:
     if free is None or java is None or free < _MIN_BYTES or free < _MIN_SHARE * ledger.rss:
         return None
     used = "unknown" if line.used is None else format_bytes(line.used)
-    parts = ", ".join(f"{_WORDS.get(name, name)} {format_bytes(n_bytes)}" for name, n_bytes in ledger.heap_resident)
+    parts = ", ".join(f"{_WORDS.get(name, name)} {format_bytes(n_bytes)}" for name, n_bytes in ledger.heap_resident[:4])
     if java.collector == "G1":
         after = "-XX:G1PeriodicGCInterval=300000 (JDK 12 on) gives them back in quiet times"
     elif java.collector in ("Z", "Shenandoah"):

@@ -176,10 +176,12 @@ def _direct_memory(ledger: Ledger) -> Verdict | None:
     ]
     limit = ledger.java.flags.get("MaxDirectMemorySize", 0)
     evidence.append(f"-XX:MaxDirectMemorySize {format_bytes(limit) if limit else 'is not set: as much as -Xmx'}")
+    resident = sum(piece.resident for piece in ledger.pieces if (piece.line, piece.name) == ("malloc-live", "mapped"))
+    written = f", {format_bytes(resident)} of it in memory" if 0 < resident < _NEAR * n_bytes else ""
     return Verdict(
         "direct-memory",
         LIKELY,
-        f"Large blocks outside of the Java heap hold {format_bytes(n_bytes)}: direct buffers, most likely.",
+        f"Large blocks outside of the Java heap hold {format_bytes(n_bytes)}{written}: direct buffers, most likely.",
         tuple(evidence),
         (f"{trace_command(ledger)} --min-size 1M    shows who allocates them",),
         n_bytes,
