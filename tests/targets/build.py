@@ -143,6 +143,7 @@ TARGETS = {
     "Truth": Spec("java/Truth.java", compiler="javac", flags=JAVA),
     "Classes": Spec("java/Classes.java", compiler="javac", flags=JAVA),
     "Depths": Spec("java/Depths.java", compiler="javac", flags=JAVA),
+    "ManyMappings": Spec("java/ManyMappings.java", compiler="javac", flags=JAVA),
     "Mappings": Spec("java/Mappings.java", compiler="javac", flags=JAVA, needs=("libmappings.so",)),
     "Stress": Spec("java/Stress.java", compiler="javac", flags=JAVA, needs=("libnofp.so",)),
     "Forger": Spec("java/Forger.java", compiler="javac", flags=JAVA, needs=("libforge.so",)),

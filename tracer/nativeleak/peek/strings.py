@@ -19,8 +19,9 @@ _NUMBER: Final = re.compile(r"\d+")
 # Searching for text in UTF-16 among bytes of three kinds first is ten times as fast as by the pattern.
 _KINDS: Final = bytes(0 if byte == 0 else 1 if 0x20 <= byte < 0x7F or byte == 9 else 2 for byte in range(256))
 _MASKED_ONLY: Final = frozenset("* ")
-# Java and C++ names, and hexadecimal words, hold digits that belong to them: only numbers that stand alone are merged.
-_ALONE: Final = re.compile(r"(?<![A-Za-z0-9_])\d+(?![A-Za-z0-9_])|(?<=[-_#/=:])\d+")
+# Names and versions hold digits that belong to them (utf8, HTTP/1.1, Order5): merged are numbers that stand alone, and
+# long ones anywhere.
+_ALONE: Final = re.compile(r"(?<![A-Za-z0-9_./])\d+(?![A-Za-z0-9_.])|\d{3,}|(?<=[-_#/=:])\d{2,}")
 _CLASS: Final = re.compile(
     rb"(?<![A-Za-z0-9_$./;-])L?((?:[a-z][a-z0-9_]{0,40}[/.]){2,8}[A-Z][A-Za-z0-9_]{1,80}(?:\$[A-Za-z0-9_]{1,60})*)"
 )
