@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.machine import preload, require
+from support.machine import preload, require, require_program
 from support.target import Target, leaker
 from targets.servers import NETTY, PACKAGES
 
@@ -113,6 +113,27 @@ def test_an_allocator_that_is_not_walked_is_named_not_unexplained(allocator: str
     assert report["unexplained_bytes"] < 0.03 * report["rss_bytes"]
     verdict = report["verdicts"][0]
     assert (verdict["id"], verdict["certainty"]) == ("allocator-not-walked", "likely")
+
+
+def test_the_heap_of_node_is_what_node_says_of_it() -> None:
+    require_program("node")
+    script = (
+        "const held = []; for (let i = 0; i < 200000; i++) held.push({i, text: 'x'.repeat(20) + i}); global.gc();"
+        " const {heapTotal} = process.memoryUsage(); const big = Buffer.alloc(31 << 20, 1);"
+        " console.log(JSON.stringify({heapTotal})); setInterval(() => big[0] + held.length, 100000);"
+    )
+    command = ["node", "--expose-gc", "-e", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as target:
+        try:
+            assert target.stdout is not None
+            said = json.loads(target.stdout.readline())
+            report = _report(target.pid)
+        finally:
+            target.terminate()
+    line = next(line for line in report["lines"] if line["id"] == "javascript")
+    assert line["virtual_bytes"] == pytest.approx(said["heapTotal"], rel=0.1, abs=2 * _MIB)
+    assert sum(each["resident_bytes"] for each in report["lines"]) == report["rss_bytes"]
+    assert report["unexplained_bytes"] < 0.05 * report["rss_bytes"]
 
 
 @pytest.mark.jvm

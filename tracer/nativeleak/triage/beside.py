@@ -13,6 +13,7 @@ from nativeleak.units import format_bytes
 
 _MIN_BYTES: Final = 16 << 20
 _MIN_SHARE: Final = 0.15
+_HEAP_SHARE: Final = 0.4
 _TABLES_SHARE: Final = 0.05
 _NEAR: Final = 0.8
 _WORDS: Final = {
@@ -48,6 +49,22 @@ def free_heap(ledger: Ledger) -> Verdict | None:
         ),
         free,
     )
+
+
+def script_heap(ledger: Ledger) -> Verdict | None:
+    """Objects of JavaScript hold most of the memory."""
+    line = ledger.line("javascript")
+    if line.resident < _MIN_BYTES or line.resident < _HEAP_SHARE * ledger.rss:
+        return None
+    return Verdict(
+        "javascript-heap",
+        PROVEN,
+        f"JavaScript objects hold {format_bytes(line.resident)}, {line.resident / ledger.rss:.0%} of all.",
+        ("garbage that was not collected yet is among it",),
+        ("node --heapsnapshot-signal=SIGUSR2 at its start, then this signal, writes the objects to a file.",
+         "--max-old-space-size=MiB limits it; buffers lie outside of it, in malloc's memory."),
+        line.resident,
+    )  # fmt: skip
 
 
 def huge_pages(ledger: Ledger) -> Verdict | None:

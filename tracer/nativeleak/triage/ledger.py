@@ -18,6 +18,7 @@ from nativeleak.heaps.jemalloc import has_jemalloc, walk_jemalloc
 from nativeleak.heaps.memory import HeapError, HeapMemory
 from nativeleak.heaps.musl import has_musl, walk_musl
 from nativeleak.heaps.python import find_pools, has_python
+from nativeleak.heaps.v8 import find_chunks, has_v8
 from nativeleak.process import procfs
 from nativeleak.process.cgroups import read_memory_groups
 from nativeleak.process.check import TargetFacts, check_target
@@ -79,6 +80,7 @@ def _read(target: TargetFacts) -> Ledger:
             name = threads.get(stack.tid, "threads that ended")
             owners.add(stack.start, stack.end, "thread-stacks", name)
         python_used = _own_python(memory, regions, owners)
+        _own_v8(memory, regions, owners)
         has_jemalloc_walk = any(walk.kind == "jemalloc" for walk in walks)
         unwalked = [] if has_jemalloc_walk else _unknown_allocators([region.entry for region in regions])
         pieces = _pieces(memory, regions, owners, java, unwalked)
@@ -263,6 +265,18 @@ def _own_python(memory: HeapMemory, regions: Sequence[Region], owners: Owners) -
                 owners.add(start, end, "python", "arenas")
                 used += pools.in_use_bytes
     return used
+
+
+def _own_v8(memory: HeapMemory, regions: Sequence[Region], owners: Owners) -> None:
+    """Give the chunks of V8 their line."""
+    if not has_v8(region.entry for region in regions):
+        return
+    for region in regions:
+        if region.entry.path or not region.rss:
+            continue
+        for start, end in list(owners.free(region.start, region.end)):
+            for low, high in find_chunks(memory, start, end):
+                owners.add(low, high, "javascript", "chunks")
 
 
 def _add_used(

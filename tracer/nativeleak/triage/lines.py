@@ -23,6 +23,7 @@ LABELS: Final = {
     "malloc-live": "malloc: in use",
     "malloc-retained": "malloc: freed, retained",
     "python": "Python objects",
+    "javascript": "JavaScript heap (V8)",
     "allocator": "allocator's own, not walked",
     "anonymous": "anonymous, named",
     "libraries": "program and libraries",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from nativeleak.heaps.known import known_as
-from nativeleak.triage.beside import free_heap, huge_pages, page_tables, ulimits, unwalked_allocator
+from nativeleak.triage.beside import free_heap, huge_pages, page_tables, script_heap, ulimits, unwalked_allocator
 from nativeleak.triage.lines import Ledger
 from nativeleak.triage.statement import LIKELY, POSSIBLE, PROVEN
 from nativeleak.triage.statement import Verdict as Verdict  # others take it from here
@@ -36,7 +36,7 @@ def judge(ledger: Ledger) -> list[Verdict]:
     """All that can be said, the most memory first; a limit that the JVM's own limits exceed comes before all."""
     rules: tuple[Callable[[Ledger], Verdict | None], ...] = (
         _limits, _retention, _direct_memory, _native, _stacks, _metaspace, _code_cache, _files, _java_heap, _python,
-        free_heap, huge_pages, page_tables, ulimits, unwalked_allocator, _unexplained,
+        script_heap, free_heap, huge_pages, page_tables, ulimits, unwalked_allocator, _unexplained,
     )  # fmt: skip
     found = [verdict for rule in rules if (verdict := rule(ledger)) is not None]
     weights = {verdict.id: verdict.weight for verdict in found}
