@@ -5,7 +5,7 @@ size is a hint, never a proof; sizes that many programs ask for are left out, or
 
 Source: measured on glibc 2.36 by malloc_usable_size (stdio, opendir, zlib 1.2.13, zstd 1.5.4, lz4 1.9.4); zlib 1.2.11
 to 1.3 (deflateInit2 and inflateInit2 with their usual windows; 1.3.1 has a larger pending buffer), Netty 4.1
-(PoolArena: chunks of 16 MiB, 4 MiB since 4.1.75), HotSpot (arena.hpp: Chunk::size is 32 KiB, 10 KiB or 1 KiB less 40 bytes), glibc
+(PoolArena: chunks of 16 MiB, 4 MiB since 4.1.75), HotSpot (arena.hpp: Chunk::size is 32, 10 or 1 KiB less 40), glibc
 (tcache_perthread_struct), libstdc++ (eh_alloc.cc: its pool for exceptions; deque: 512 bytes a node), bzip2 1.0 (ftab).
 """
 

@@ -3,7 +3,7 @@
 Scope: which addresses are chunks. How much of one is in use is not told: V8 counts what was allocated, and sweeps a
 chunk long after a collection (measured: 80 MB counted where heapUsed was 46 MB).
 
-Source: src/heap/basic-memory-chunk.h of V8 11.3 (Node 20, with which it was tested): size, flags, heap, start and end of
+Source: src/heap/basic-memory-chunk.h of V8 11.3 (Node 20; tested with it): size, flags, heap, start and end of
 the area for objects, allocated bytes. A header that does not describe itself so is no chunk: layouts that keep this
 elsewhere stay unexplained.
 """
