@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from support.machine import preload, require, require_program
-from support.target import Target, leaker
+from support.target import Target, java_launcher, leaker, target_path
 from targets.servers import NETTY, PACKAGES
 
 _MIB = 1 << 20
@@ -137,6 +137,25 @@ def test_the_heap_of_node_is_what_node_says_of_it() -> None:
 
 
 @pytest.mark.jvm
+@pytest.mark.parametrize(
+    ("release", "collector"),
+    [("debian", "G1"), ("11", "Serial"), ("17", "Z"), ("21", "Parallel"), ("21", "Z"), ("25", "Shenandoah")],
+)
+def test_buffers_are_those_that_java_counts(release: str, collector: str) -> None:
+    options = ["-XX:+UnlockExperimentalVMOptions", f"-XX:+Use{collector}GC", "-Xmx256m"]
+    class_path = str(target_path("ManyMappings"))
+    command = [java_launcher(release), *options, "-cp", class_path, "ManyMappings", "37", "41"]
+    with Target("ManyMappings", command=command) as target:
+        report, text = _report(target.pid), _triage(target.pid)
+    counts = report["java"]["native_counts"]
+    assert (counts["direct_count"], counts["direct_bytes"]) == (41, 41 * _MIB)
+    assert (counts["mapped_count"], counts["mapped_bytes"]) == (40, 37 * 4096 + 3 * ((2 << 30) - 4096))
+    verdict = next(each for each in report["verdicts"] if each["id"] == "direct-memory")
+    assert verdict["certainty"] == "proven"
+    assert "Java counts: 41 direct buffers, 41 MiB; 40 mapped buffers, 6.0 GiB" in text
+
+
+@pytest.mark.jvm
 def test_netty_that_holds_147_chunks_of_16_mib_says_so_on_the_first_screen() -> None:
     class_path = NETTY.class_path("NettyChunks")
     require(class_path, f"jars of the server are missing: {PACKAGES}")
@@ -149,4 +168,6 @@ def test_netty_that_holds_147_chunks_of_16_mib_says_so_on_the_first_screen() -> 
     assert sum(each["count"] for each in chunks if each["bytes"] >= 16 * _MIB) == 147
     assert re.search(r"147 (blocks of )?.*Netty|16,78\d,\d{3} bytes +147 .*Netty", text)
     assert text.count("\n") <= 30
-    assert any(each["id"] == "direct-memory" for each in report["verdicts"])
+    assert report["java"]["native_counts"]["netty_bytes"] == 147 * 16 * _MIB
+    verdict = next(each for each in report["verdicts"] if each["id"] == "direct-memory")
+    assert verdict["certainty"] == "proven"

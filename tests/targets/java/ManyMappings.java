@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import java.io.RandomAccessFile;
+import java.nio.ByteBuffer;
 import java.nio.MappedByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Files;
@@ -11,7 +12,7 @@ import java.util.List;
 /**
  * A JVM with many mappings: of a small file, every other page of it, so that the kernel cannot merge them.
  *
- * <p>Usage: {@code ManyMappings COUNT}. It holds 100 threads and 6 GiB of address space more. Prints {@code READY pid},
+ * <p>Usage: {@code ManyMappings COUNT [DIRECT]}. It holds DIRECT direct buffers of 1 MiB, 100 threads and 6 GiB of address space more. Prints {@code READY pid},
  * and stays until stdin ends.
  */
 public final class ManyMappings {
@@ -19,6 +20,8 @@ public final class ManyMappings {
     private static final int N_THREADS = 100;
     private static final long LARGE = 2L << 30;
     private static final List<MappedByteBuffer> HELD = new ArrayList<>();
+
+    private static final List<ByteBuffer> DIRECT = new ArrayList<>();
 
     private ManyMappings() {}
 
@@ -38,6 +41,9 @@ public final class ManyMappings {
             }
         } finally {
             Files.delete(path);
+        }
+        for (int i = 0; i < (arguments.length > 1 ? Integer.parseInt(arguments[1]) : 0); i++) {
+            DIRECT.add(ByteBuffer.allocateDirect(1 << 20));
         }
         for (int i = 0; i < N_THREADS; i++) {
             Thread thread = new Thread(ManyMappings::sleep, "worker-" + i);

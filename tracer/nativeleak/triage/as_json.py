@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -102,6 +103,7 @@ def _java(ledger: Ledger) -> dict[str, Any] | None:
         "metaspace_committed_bytes": java.metaspace_committed,
         "class_space_committed_bytes": java.class_space_committed,
         "code_used_bytes": java.code_used,
+        "native_counts": dataclasses.asdict(ledger.native_counts),
         "may_take": [{"name": name, "bytes": n_bytes} for name, n_bytes in java_limits(ledger)],
     }
 

@@ -7,6 +7,7 @@ up.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -26,6 +27,7 @@ from nativeleak.process.procfs import MapEntry
 from nativeleak.runtimes.hotspot.jvm import HotSpot
 from nativeleak.runtimes.hotspot.memory import UnreadableError
 from nativeleak.runtimes.hotspot.spaces import SPACE_VARIABLES, JavaSpaces, read_spaces
+from nativeleak.runtimes.hotspot.statics import NativeCounts, read_native_counts
 from nativeleak.runtimes.hotspot.threads import ThreadNamer
 from nativeleak.runtimes.hotspot.version import find_libjvm
 from nativeleak.triage.inside import look_inside, read_rlimits
@@ -65,7 +67,7 @@ def _read(target: TargetFacts) -> Ledger:
     status_before = procfs.read_status(pid)
     regions = read_regions(pid)
     with HeapMemory(pid) as memory:
-        java, names = _read_java(pid, regions, notes)
+        java, names, counts = _read_java(pid, regions, notes)
         owners = Owners()
         _own_java(owners, java, names)
         threads = procfs.read_threads(pid)
@@ -108,6 +110,7 @@ def _read(target: TargetFacts) -> Ledger:
         groups=read_memory_groups(pid),
         machine_bytes=_machine_bytes(),
         notes=notes,
+        native_counts=counts,
         heap_free=inside.heap_free,
         heap_resident=inside.heap_resident,
         huge_zero=inside.huge_zero,
@@ -117,22 +120,27 @@ def _read(target: TargetFacts) -> Ledger:
     )
 
 
-def _read_java(pid: int, regions: Sequence[Region], notes: list[str]) -> tuple[JavaSpaces | None, dict[int, str]]:
-    """What the JVM says, and names of its threads."""
+def _read_java(
+    pid: int, regions: Sequence[Region], notes: list[str]
+) -> tuple[JavaSpaces | None, dict[int, str], NativeCounts]:
+    """What the JVM says, names of its threads, and what Java counts of memory outside of its heap."""
+    counts = NativeCounts()
     if find_libjvm(region.entry for region in regions) is None:
-        return None, {}
+        return None, {}, counts
     try:
         with HotSpot.open(pid, SPACE_VARIABLES) as vm:
             spaces = read_spaces(vm)
             notes += spaces.notes
+            with contextlib.suppress(UnreadableError):
+                counts = read_native_counts(vm)
             try:
-                return spaces, ThreadNamer(vm).read()
+                return spaces, ThreadNamer(vm).read(), counts
             except UnreadableError as error:
                 notes.append(f"names of Java threads: {error}")
-                return spaces, {}
+                return spaces, {}, counts
     except UnreadableError as error:
         notes.append(f"the JVM's memory has no names: {error}")
-        return None, {}
+        return None, {}, counts
 
 
 def _own_java(owners: Owners, java: JavaSpaces | None, names: dict[int, str]) -> None:

@@ -11,6 +11,7 @@ from nativeleak.model import LimitUse
 from nativeleak.process.cgroups import MemoryGroup
 from nativeleak.process.check import TargetFacts
 from nativeleak.runtimes.hotspot.spaces import JavaSpaces
+from nativeleak.runtimes.hotspot.statics import NativeCounts
 
 LABELS: Final = {
     "java-heap": "Java heap",
@@ -102,6 +103,7 @@ class Ledger:
         groups: Control groups with a limit, the innermost first.
         machine_bytes: Memory of the machine.
         notes: What could not be read, for people.
+        native_counts: What Java counts of memory outside of its heap.
         heap_free: Of the Java heap, bytes in memory that are not in use; None where unknown.
         heap_resident: (kind, bytes in memory) of the Java heap's regions; empty where it has none.
         huge_zero: About how many bytes of huge pages are zeros; None where none were looked at.
@@ -126,6 +128,7 @@ class Ledger:
     groups: Sequence[MemoryGroup]
     machine_bytes: int
     notes: list[str]
+    native_counts: NativeCounts = field(default_factory=NativeCounts)
     heap_free: int | None = None
     heap_resident: list[tuple[str, int]] = field(default_factory=list)
     huge_zero: int | None = None

@@ -46,6 +46,8 @@ def _java(ledger: Ledger) -> Iterator[str]:
     for name, n_bytes in sorted(java.heap.parts.items(), key=lambda item: -item[1]):
         beside = f", {format_bytes(resident[name])} in memory" if name in resident else ""
         yield f"Java heap: {name}: {format_bytes(n_bytes)} used{beside}"
+    if said := ledger.native_counts.said():
+        yield f"Java counts: {said}"
     if ledger.heap_free is not None:
         yield f"Java heap: free and in memory: {format_bytes(ledger.heap_free)}"
 

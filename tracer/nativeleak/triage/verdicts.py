@@ -174,14 +174,19 @@ def _direct_memory(ledger: Ledger) -> Verdict | None:
         + (f": {name}" if (name := known_as(size)) else "")
         for size, count in largest
     ]
+    counts = ledger.native_counts
+    if counts.direct_count or counts.netty_bytes:
+        evidence.insert(1, f"Java counts: {counts.said()}")
+    is_proven = max(counts.direct_bytes or 0, counts.netty_bytes or 0) >= _MOSTLY * n_bytes
     limit = ledger.java.flags.get("MaxDirectMemorySize", 0)
     evidence.append(f"-XX:MaxDirectMemorySize {format_bytes(limit) if limit else 'is not set: as much as -Xmx'}")
     resident = sum(piece.resident for piece in ledger.pieces if (piece.line, piece.name) == ("malloc-live", "mapped"))
     written = f", {format_bytes(resident)} of it in memory" if 0 < resident < _NEAR * n_bytes else ""
     return Verdict(
         "direct-memory",
-        LIKELY,
-        f"Large blocks outside of the Java heap hold {format_bytes(n_bytes)}{written}: direct buffers, most likely.",
+        PROVEN if is_proven else LIKELY,
+        f"Large blocks outside of the Java heap hold {format_bytes(n_bytes)}{written}: direct buffers"
+        f"{'' if is_proven else ', most likely'}.",
         tuple(evidence),
         (f"{trace_command(ledger)} --min-size 1M    shows who allocates them",),
         n_bytes,

@@ -5,8 +5,8 @@ between is nearly of one moment. The descriptor stays with the address space it 
 or its exec, every read fails.
 
 Anonymous memory is read only where it is in memory (/proc/PID/pagemap, Documentation/admin-guide/mm/pagemap.rst): a
-page that was never touched holds zeros, and one that is swapped out is unreadable. A read would map the page of zeros in
-the target, or swap the page in. Pages of files are read as they are: they lie in the page cache.
+page that was never touched holds zeros, and one that is swapped out is unreadable. A read would map the page of zeros
+in the target, or swap the page in. Pages of files are read as they are: they lie in the page cache.
 """
 
 from __future__ import annotations
