@@ -145,6 +145,31 @@ def test_a_copy_of_a_large_region_takes_little_memory() -> None:
     assert peak_kib < 50 << 10
 
 
+def test_the_target_is_never_stopped_while_it_writes_at_full_speed() -> None:
+    with Target("peeked", 64) as target:
+        where = target.ask("where")
+        states: set[str] = set()
+        target.send("write 3000")
+        with subprocess.Popen(
+            [*_PEEK, "-p", str(target.pid), _range(where), "--whole", "--format", "json"], stdout=subprocess.PIPE
+        ) as peek:
+            out, done = b"", False
+            while not done:
+                states.add(read_status(target.pid)["State"].split()[0])
+                try:
+                    out, _ = peek.communicate(timeout=0.01)
+                    done = True
+                except subprocess.TimeoutExpired:
+                    continue
+            assert read_status(target.pid)["TracerPid"] == "0"
+        words = json.loads(target.readline(120))["words"]
+    assert words > 0
+    assert states <= {"R", "S"}  # neither T (stopped) nor t (by a tracer)
+    report = json.loads(out)
+    assert report["read_bytes"] == 48 << 20
+    assert report["failed_bytes"] == 0
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

@@ -122,7 +122,7 @@ def look(
             n_secrets += part.n_secrets
             done += len(part.data)
             if not is_hidden and part.data.strip(b"\0"):
-                _recognise(part, found)
+                recognise(part, found)
                 for address, data in _without(part, dense):
                     strings.add(address, data)
             dense -= {page for page in dense if page + PAGE <= part.address + len(part.data)}
@@ -167,7 +167,8 @@ def _without(part: Masked, dense: set[int]) -> Iterator[tuple[int, bytes]]:
         yield start, part.data[start - part.address :]
 
 
-def _recognise(part: Masked, found: dict[str, Found]) -> None:
+def recognise(part: Masked, found: dict[str, Found]) -> None:
+    """Add the known contents of some bytes to what was found so far, by the kind's id."""
     data = part.data
     for kind in KINDS:
         if kind.hints and not any(hint in data for hint in kind.hints):

@@ -13,6 +13,7 @@ _MIN_FIELDS: Final = 4
 _MIN_BYTES: Final = 24
 _MAX_FIELDS: Final = 64
 _MAX_NUMBER: Final = 2047
+_MAX_TEXT: Final = 256
 _TEXT: Final = re.compile(rb"[\t\n\r\x20-\x7e]{4,}")
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\xff]")
 
@@ -52,7 +53,7 @@ def _value(data: bytes, at: int, wire: int) -> tuple[int, bool]:
     if wire != 2:
         return 0, False
     size, after = _varint(data, at)
-    return after + size, _TEXT.fullmatch(data, after, min(len(data), after + size)) is not None
+    return after + size, _TEXT.fullmatch(data, after, min(len(data), after + min(size, _MAX_TEXT))) is not None
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

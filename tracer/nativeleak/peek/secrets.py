@@ -39,7 +39,7 @@ _FORMS: Final[dict[bytes, bytes]] = {
     b"basic ": rb"(?i:basic) (?P<scheme>[A-Za-z0-9._~+/=-]{8,8192})",
     b"://": rb"://[^\s/:@\x00]{0,128}:(?P<url>[^\s/@\x00]{1,256})@",
     b"private key-----": rb"PRIVATE KEY-----(?P<pem>(?:(?!-----)[A-Za-z0-9+/=\s:,.-]){1,16000})",
-    b"eyj": rb"(?P<jwt>eyJ[A-Za-z0-9_-]{10,8192}\.[A-Za-z0-9_-]{4,8192}(?:\.[A-Za-z0-9_-]{0,8192})?)",
+    b"eyj": rb"(?<![A-Za-z0-9_-])(?P<jwt>eyJ[A-Za-z0-9_-]{10,8192}\.[A-Za-z0-9_-]{4,8192}(?:\.[A-Za-z0-9_-]{0,8192})?)",
     b"akia": rb"(?P<known>AKIA[A-Z0-9]{16})",
     b"asia": rb"(?P<known>ASIA[A-Z0-9]{16})",
     b"_pat_": rb"_pat_(?P<known>[A-Za-z0-9_]{22,255})",
