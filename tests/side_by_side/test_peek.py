@@ -170,6 +170,20 @@ def test_the_target_is_never_stopped_while_it_writes_at_full_speed() -> None:
     assert report["failed_bytes"] == 0
 
 
+def test_a_copy_of_a_process_that_ends_says_so() -> None:
+    with Target("peeked", 4) as target:
+        where = target.ask("where")
+        span = find_span(target.pid, where["start"], where["start"] + where["bytes"])
+        with PresentMemory(target.pid) as memory:
+            blocks = memory.whole(span)
+            n_bytes = len(next(blocks).data)
+            assert not memory.has_ended
+            target.close()
+            n_bytes += sum(len(block.data) for block in blocks)
+            assert memory.has_ended
+    assert 0 < n_bytes < 3 << 20
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

@@ -167,6 +167,11 @@ def test_contents_are_recognised(kind: str, data: bytes, said: str) -> None:
     assert said in _kinds(bytes(5) + data + bytes(70))[kind]
 
 
+def test_a_secret_in_compressed_text_is_masked_in_the_example() -> None:
+    packed = zlib.compress(b'{"password": "hunter22"}' + b" " * 600)
+    assert _kinds(packed)["zlib"].startswith('holds \'{"password": "********"}')
+
+
 def test_random_bytes_are_nothing() -> None:
     found: dict[str, str] = {}
     for seed in range(64):

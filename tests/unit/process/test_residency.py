@@ -104,7 +104,9 @@ def test_resident_bytes_after_the_target_ended_is_zero(use_scan: bool) -> None:
         address = int(process.stdout.readline())
         with ResidencyReader(process.pid, use_scan=use_scan) as reader:
             assert reader.resident_bytes([(address, address + 1)]) == [PAGE_BYTES]
+            assert not reader.has_ended()
             process.communicate("")
+            assert reader.has_ended()
             assert reader.resident_bytes([(address, address + 1)]) == [0]
 
 

@@ -118,7 +118,7 @@ def _copy(
     if output == "-" and sys.stdout.isatty():
         raise UsageError("peek does not write memory to a terminal", "Name a file, or pipe standard output.")
     dumped = dump(pid, span, None if output == "-" else Path(output), raw=raw, progress=progress)
-    if quiet:
+    if quiet and not dumped.has_ended:
         return
     absent = dumped.n_bytes - dumped.read_bytes
     where = "standard output" if output == "-" else output
@@ -127,6 +127,8 @@ def _copy(
         said.append(f"{format_bytes(absent)} were not in memory: zeros")
     if dumped.failed_bytes:
         said.append(f"{format_bytes(dumped.failed_bytes)} of these went away while they were read")
+    if dumped.has_ended:
+        said.append("the process ended meanwhile: what was not read by then is zeros")
     if dumped.n_secrets:
         said.append(f"{dumped.n_secrets:,} secrets masked by asterisks; --raw writes the bytes as they are")
     print(f"nativeleak: {'; '.join(said)}", file=sys.stderr)  # noqa: T201

@@ -33,6 +33,7 @@ def render_json(target: TargetFacts, contents: Contents, tool_version: str) -> s
         },
         "read_bytes": contents.read_bytes,
         "failed_bytes": contents.failed_bytes,
+        "target_ended": contents.has_ended,
         "sampled_one_in": contents.one_in,
         "raw": contents.is_raw,
         "masked_secrets": contents.n_secrets,

@@ -36,12 +36,14 @@ class Dumped:
         read_bytes: Of these, read from the process.
         failed_bytes: In memory when asked for and gone a moment later; zeros.
         n_secrets: Masked.
+        has_ended: The process ended meanwhile: the rest is zeros.
     """
 
     n_bytes: int = 0
     read_bytes: int = 0
     failed_bytes: int = 0
     n_secrets: int = 0
+    has_ended: bool = False
 
 
 def dump(
@@ -108,6 +110,7 @@ def _copy(
         _write_zeros(out, span.end - place)
         out.flush()
     dumped.read_bytes, dumped.failed_bytes = memory.read_bytes, memory.failed_bytes
+    dumped.has_ended = memory.has_ended
     return dumped
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from nativeleak.peek.protobuf import is_protobuf
+from nativeleak.peek.secrets import find_secrets, mask
 
 _TRIED_BYTES: Final = 16 << 10
 _MIN_INFLATED: Final = 512
@@ -66,7 +67,9 @@ def _inflated(window_bits: int) -> Check:
             return None
         if not stream.eof and len(text) < _MIN_INFLATED:
             return None
-        return f"holds {_line(text, 0)[:40]!r}" if len(_line(text, 0)) > 8 else f"{len(text):,} bytes and more"
+        # What was compressed was not masked with the rest of the memory.
+        said = _line(mask(text, find_secrets(text)), 0)
+        return f"holds {said[:40]!r}" if len(said) > 8 else f"{len(text):,} bytes and more"
 
     return check
 

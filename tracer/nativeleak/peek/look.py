@@ -51,6 +51,7 @@ class Contents:
         swap_bytes: Of the mappings it lies in, swapped out; never read.
         read_bytes: Read.
         failed_bytes: In memory when asked for and gone a moment later.
+        has_ended: The process ended before all was read.
         one_in: 1: all was read; n: one of n blocks.
         is_raw: Secrets are shown.
         n_secrets: Masked.
@@ -68,6 +69,7 @@ class Contents:
     swap_bytes: int
     read_bytes: int
     failed_bytes: int
+    has_ended: bool
     one_in: int
     is_raw: bool
     n_secrets: int
@@ -134,6 +136,7 @@ def look(
             swap_bytes=sum(region.swap for region in span.regions),
             read_bytes=memory.read_bytes,
             failed_bytes=memory.failed_bytes,
+            has_ended=memory.has_ended,
             one_in=one_in,
             is_raw=raw,
             n_secrets=n_secrets,

@@ -76,6 +76,11 @@ class PresentMemory(Closing):
             os.close(self._fd)
             self._fd = -1
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended, or runs another program: what was not read by then is lost."""
+        return self._residency.has_ended()
+
     def resident_bytes(self, pieces: Sequence[tuple[int, int]]) -> int:
         """Bytes of these ranges that are in memory, to the byte at their ends."""
         return sum(high - low for start, end in pieces for low, high in self._runs(start, end, _COUNT_BYTES))

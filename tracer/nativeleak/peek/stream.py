@@ -22,7 +22,7 @@ class Masked(NamedTuple):
     Attributes:
         address: Of the first one.
         data: The bytes.
-        n_secrets: Masked in it.
+        n_secrets: Masked in it, without words at a cut.
     """
 
     address: int
@@ -52,7 +52,7 @@ def masked(blocks: Iterable[Block], *, raw: bool) -> Iterator[Masked]:
         end = _border(data, secrets)
         if end:
             done = [secret for secret in secrets if secret[0] < end]
-            yield Masked(carry_at, mask(data, done)[:end], len(done))
+            yield Masked(carry_at, mask(data, done)[:end], _n_secrets(done, is_cut=is_cut))
             is_cut = False
         carry, carry_at = data[end:], carry_at + end
     if carry:
@@ -61,7 +61,12 @@ def masked(blocks: Iterable[Block], *, raw: bool) -> Iterator[Masked]:
 
 def _last(address: int, data: bytes, *, is_cut: bool) -> Masked:
     secrets = find_secrets(data, is_cut=is_cut)
-    return Masked(address, mask(data, secrets), len(secrets))
+    return Masked(address, mask(data, secrets), _n_secrets(secrets, is_cut=is_cut))
+
+
+def _n_secrets(secrets: list[tuple[int, int]], *, is_cut: bool) -> int:
+    """How many were found; a word that is masked only because its beginning was not read is none."""
+    return len(secrets) - bool(is_cut and secrets and secrets[0][0] == 0)
 
 
 def _border(data: bytes, secrets: list[tuple[int, int]]) -> int:

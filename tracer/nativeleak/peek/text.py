@@ -98,6 +98,8 @@ def _notes(contents: Contents) -> Iterator[str]:
         yield f"note: {format_bytes(span.unmapped_bytes)} of the range are not mapped"
     if span.device_bytes:
         yield f"note: {format_bytes(span.device_bytes)} belong to a device or the kernel, and were left alone"
+    if contents.has_ended:
+        yield "note: the process ended meanwhile; what was not read by then is missing"
     if contents.failed_bytes:
         yield f"note: {format_bytes(contents.failed_bytes)} went away while they were read"
     if contents.max_missed:

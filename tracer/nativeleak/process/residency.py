@@ -74,6 +74,13 @@ class ResidencyReader(Closing):
             os.close(self._fd)
             self._fd = -1
 
+    def has_ended(self) -> bool:
+        """Whether the address space is gone: its process has ended, or runs another program."""
+        try:
+            return not os.pread(self._fd, _ENTRY_BYTES, 0)
+        except OSError:
+            return True
+
     def resident_bytes(self, ranges: Sequence[tuple[int, int]]) -> list[int]:
         """Bytes in memory of each (start, end); ends are rounded outwards to whole pages. Holes count as 0."""
         return [self._resident(start, end) for start, end in ranges]

@@ -128,7 +128,9 @@ def _names(process: Process) -> Iterator[str]:
         yield PurePosixPath(process.exe).name
     if process.program:
         yield process.program
-        yield process.program.rsplit(".", 1)[-1 if "/" not in process.program and _is_class(process.program) else 0]
+        before, _, after = process.program.rpartition(".")
+        # A class by its last part, com.acme.Gateway; a file without its ending, gateway.jar.
+        yield after if _is_class(process.program) else before
 
 
 def _is_class(program: str) -> bool:
