@@ -83,8 +83,7 @@ def _read(target: TargetFacts) -> Ledger:
             owners.add(stack.start, stack.end, "thread-stacks", name)
         python_used = _own_python(memory, regions, owners)
         _own_v8(memory, regions, owners)
-        has_jemalloc_walk = any(walk.kind == "jemalloc" for walk in walks)
-        unwalked = [] if has_jemalloc_walk else _unknown_allocators([region.entry for region in regions])
+        unwalked = _unwalked(walks, [region.entry for region in regions])
         pieces = _pieces(memory, regions, owners, java, unwalked)
         retained = sum(walk.total.retained_resident_bytes for walk in walks)
         lines = _lines(pieces, retained)
@@ -188,6 +187,13 @@ def _tried(walk: Callable[[], HeapWalk], notes: list[str]) -> list[HeapWalk]:
         return []
     notes += done.notes
     return [done]
+
+
+def _unwalked(walks: Sequence[HeapWalk], maps: Sequence[MapEntry]) -> list[str]:
+    """Names of allocators that are mapped and were not walked."""
+    if has_jemalloc(maps):
+        return [] if any(walk.kind == "jemalloc" for walk in walks) else ["jemalloc"]
+    return _unknown_allocators(maps)
 
 
 def _unknown_allocators(maps: Sequence[MapEntry]) -> list[str]:
