@@ -50,7 +50,11 @@ def _lines() -> Iterator[str]:
     yield ".SH SYNOPSIS"
     for name, _ in verbs:
         yield f".B nativeleak {name}"
-        yield r"[\fIOPTIONS\fR]" + (r" \fIFILE\fR..." if name in ("report", "triage") else "")
+        yield r"[\fIOPTIONS\fR]" + (
+            {"report": r" \fIFILE\fR...", "triage": r" \fIFILE\fR...", "peek": r" \fIADDRESS\fR[-\fIEND\fR]"}.get(
+                name, ""
+            )
+        )
         yield ".br"
     yield ".SH DESCRIPTION"
     for paragraph in (cli.help or "").split("\b")[0].strip().split("\n\n"):

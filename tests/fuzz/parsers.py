@@ -6,6 +6,7 @@ import json
 import lzma
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import cache, partial
@@ -34,6 +35,10 @@ from nativeleak.inputs.source import InputFile
 from nativeleak.inputs.strace import is_strace, parse_strace
 from nativeleak.inputs.text import as_text
 from nativeleak.model import Kind, TargetInfo
+from nativeleak.peek.look import Found, recognise
+from nativeleak.peek.reading import Block
+from nativeleak.peek.stream import masked
+from nativeleak.peek.strings import StringCounter
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE
@@ -347,6 +352,33 @@ def record_replay(replay: RecordedStrace | RecordedPmap, path: Path) -> Path:
     return Replay(TraceOptions((), path, interval_s=10.0), replay, _Reporter()).run().path
 
 
+def use_contents(data: bytes) -> None:
+    """A look into memory that holds it: in two blocks, masked, every format tried."""
+    middle = len(data) // 2
+    blocks = [Block(0x1000, data[:middle], False, True), Block(0x1000 + middle, data[middle:], True, False)]
+    found: dict[str, Found] = {}
+    strings = StringCounter()
+    parts = list(masked(blocks, raw=False))
+    assert sum(len(part.data) for part in parts) == len(data)
+    for part in parts:
+        recognise(part, found)
+        strings.add(part.address, part.data)
+    assert all(each.count > 0 and isinstance(each.example, str) for each in found.values())
+    assert len(strings.most()) == strings.n_texts
+
+
+def contents_seeds() -> Sequence[bytes]:
+    """Contents that are recognised, and text that has the look of secrets again and again."""
+    return [
+        b"eyJ" * 3000 + b"password=" * 1000 + b"\n\x02" * 1000 + b"x\x9c" * 1000 + b'{"a":' * 1000,
+        b"GET / HTTP/1.1\r\nAuthorization: Bearer abcdefgh\r\n\r\n" + zlib.compress(b"the quick brown fox" * 50),
+        json.dumps({"password": "hunter22", "card": "4111 1111 1111 1111"}).encode() + "wide text".encode("utf-16-le"),
+        b"\x0a\x0dorder-1234567\x10\x80\x80\x01\x1a\x04open\x29" + bytes(8) + b"\x16\x03\x01\x00\x40\x01\x00\x00\x3c",
+        bytes.fromhex("28b52ffd0458090000") + b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(8) + b"eyJhbGciOiJI" * 40,
+        b"\xac\xed\x00\x05sr\x00\x11java.util.HashMap\x05\xca\xfe\xba\xbe\x00\x00\x00\x3d\x00\x20\x0a\x00",
+    ]
+
+
 class _Reporter:
     def say(self, text: str) -> None:
         assert printable(text).isprintable()
@@ -489,6 +521,7 @@ PARSERS = (
     Parser("code", use_code, fixed(*CODE), n_inputs=1000),
     Parser("kept_table", use_kept_table, table_seeds, n_inputs=500),
     Parser("kept_placements", use_kept_placements, placement_seeds, n_inputs=150),
+    Parser("contents", use_contents, contents_seeds, n_inputs=150),
     Parser("maps", use_maps, fixed(MAPS), n_inputs=800),
     Parser("stat", use_stat, fixed(STAT, STATUS), (ValueError,), 1000),
     Parser("perf_map", use_perf_map, fixed(PERF_MAP), n_inputs=1000),

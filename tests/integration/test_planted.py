@@ -14,8 +14,9 @@ from support import Target, require_program
 
 # Each would be imported by one of the programs that root starts, were the current folder on its path.
 MODULES = (
-    "bcc", "capstone", "click", "ctypes", "json", "linecache", "numpy", "pandas", "pycxxfilt", "rich", "runpy",
-    "select", "signal", "site", "sitecustomize", "sqlite3", "struct", "subprocess", "tempfile", "usercustomize",
+    "bcc", "capstone", "click", "ctypes", "json", "linecache", "numpy", "pandas", "psutil", "pycxxfilt", "rich",
+    "runpy", "select", "signal", "site", "sitecustomize", "sqlite3", "struct", "subprocess", "tempfile",
+    "usercustomize",
 )  # fmt: skip
 PROGRAMS = ("strace", "true", "pmap", "ldconfig", "gcc", "uname", "python", "python3", "perl", "sh")
 COMMAND = Path(sys.executable).with_name("nativeleak")

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,6 +145,30 @@ def test_maps_lists_the_largest_first_and_adds_up() -> None:
     assert sum(resident) == report["rss_bytes"]
     assert resident == sorted(resident, reverse=True)
     assert report["ranges"][0]["line"] == "malloc-live"
+
+
+def test_maps_of_two_moments_differ_by_what_the_process_mapped(tmp_path: Path) -> None:
+    maps = [sys.executable, "-m", "nativeleak", "maps"]
+    before, after = tmp_path / "a.json", tmp_path / "b.json"
+    with Target("grows") as target:
+        of_target = [*maps, "-p", str(target.pid)]
+        subprocess.run([*of_target, "--format", "json", "-o", before], check=True)
+        target.ask("map 16")
+        diff = [*of_target, "--diff", before]
+        report = json.loads(subprocess.run([*diff, "--format", "json"], check=True, capture_output=True).stdout)
+        text = subprocess.run(diff, check=True, capture_output=True, text=True).stdout
+        subprocess.run([*of_target, "--format", "json", "-o", after], check=True)
+        again = [*of_target, "--again", "0.2s", "--format", "json"]
+        still = json.loads(subprocess.run(again, check=True, capture_output=True).stdout)
+    saved = [*maps, "--diff", before, "--diff", after, "--format", "json"]
+    from_files = json.loads(subprocess.run(saved, check=True, capture_output=True).stdout)
+    assert from_files["ranges"] == report["ranges"]
+    assert report["same_process"] is True
+    growth = [each["resident_bytes"]["after"] - each["resident_bytes"]["before"] for each in report["ranges"]]
+    assert sum(growth) == report["rss_bytes"]["after"] - report["rss_bytes"]["before"]
+    assert growth[0] == pytest.approx(16 << 20, abs=64 << 10)
+    assert "+16" in text.splitlines()[3]
+    assert still["ranges"] == []
 
 
 def test_python_objects_are_those_that_python_counts() -> None:

@@ -34,15 +34,15 @@ class Server:
     method: str
     thread: str
 
-    def class_path(self) -> str | None:
-        """Its class path, with its own class compiled; None where a jar is missing."""
+    def class_path(self, source_name: str = "") -> str | None:
+        """Its class path, with its own class compiled, or another of the same jars; None where a jar is missing."""
         found = [sorted(JARS.glob(pattern)) for pattern in self.jars]
         if not all(found):
             return None
         jars = [str(jar) for each in found for jar in each]
         build.BIN.mkdir(exist_ok=True)
         path = ":".join([str(build.BIN), *jars])
-        source = build.HERE / "java" / f"{self.name}.java"
+        source = build.HERE / "java" / f"{source_name or self.name}.java"
         subprocess.run(["javac", *build.JAVA, "-cp", path, "-d", build.BIN, source], check=True)
         return path
 

@@ -53,6 +53,20 @@ def test_resident_bytes_touched_pages_are_counted_exactly(
     assert reader.resident_bytes([whole, first_ten, hole]) == [3336 * PAGE_BYTES, 4 * PAGE_BYTES, 0]
 
 
+def test_resident_bytes_runs_that_fill_an_answer_of_the_kernel_are_counted_once(
+    reader: ResidencyReader, region: tuple[mmap.mmap, int]
+) -> None:
+    memory, address = region
+    for page in range(8192):
+        if page % 4 != 3:  # 2,048 runs, twice as many as one answer holds
+            memory[page * PAGE_BYTES] = 1
+    whole = (address, address + 8192 * PAGE_BYTES)
+    assert reader.resident_bytes([whole]) == [6144 * PAGE_BYTES]
+    runs = reader.present_runs(*whole)
+    assert len(runs) == 2048
+    assert all(end - start == 3 * PAGE_BYTES for start, end in runs)
+
+
 def test_resident_bytes_after_dontneed_falls(reader: ResidencyReader, region: tuple[mmap.mmap, int]) -> None:
     memory, address = region
     memory[: 101 * PAGE_BYTES] = b"x" * (101 * PAGE_BYTES)
@@ -90,7 +104,9 @@ def test_resident_bytes_after_the_target_ended_is_zero(use_scan: bool) -> None:
         address = int(process.stdout.readline())
         with ResidencyReader(process.pid, use_scan=use_scan) as reader:
             assert reader.resident_bytes([(address, address + 1)]) == [PAGE_BYTES]
+            assert not reader.has_ended()
             process.communicate("")
+            assert reader.has_ended()
             assert reader.resident_bytes([(address, address + 1)]) == [0]
 
 

@@ -19,6 +19,8 @@ _VERBS = {
     "report": ("nativeleak.cli.report", "report_command"),
     "triage": ("nativeleak.cli.triage", "triage_command"),
     "oom": ("nativeleak.cli.oom", "oom_command"),
+    "top": ("nativeleak.cli.top", "top_command"),
+    "peek": ("nativeleak.cli.peek", "peek_command"),
     "maps": ("nativeleak.cli.maps", "maps_command"),
     "doctor": ("nativeleak.cli.doctor", "doctor_command"),
     "demo": ("nativeleak.cli.demo", "demo_command"),
@@ -59,6 +61,8 @@ def cli() -> None:
       nativeleak triage -p PID                  say what the memory is, now, without tracing
       nativeleak triage --input FILE            what a file at hand says: NMT, pmap, hs_err, ...
       nativeleak oom                            who was killed when memory ran out
+      nativeleak top                            processes by memory and growth, to start without a PID
+      nativeleak peek -p PID ADDRESS            what a range of its memory holds
       nativeleak doctor -p PID                  check what works here, and how to fix the rest
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
 

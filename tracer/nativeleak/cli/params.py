@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -92,20 +93,41 @@ OVERHEAD = OverheadType()
 DURATION = DurationType()
 AFFIX = AffixType()
 
+_CHOICE: Final = "nativeleak.choice"
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 def ns_pid_options(command: _Command) -> _Command:
-    """Options that name a process by its PID inside a container."""
-    of_container = click.option("--ns-of", type=int, metavar="PID", cls=GroupedOption, group=WHAT,
-                                help="Any process of the container that --ns-pid refers to.")  # fmt: skip
-    in_container = click.option("--ns-pid", type=int, metavar="PID", cls=GroupedOption, group=WHAT,
-                                help="The process with this PID inside a container.")  # fmt: skip
-    return in_container(of_container(command))
+    """Options that name a process otherwise than by its PID here: inside a container, by name, user, group, container.
+
+    ``resolve_pids`` knows the values of all of them; a command takes only the first two as parameters.
+    """
+    options = [
+        _choice_option("container", "ID", "The process in the container whose ID begins so."),
+        _choice_option("cgroup", "PATH", "The process in this control group or below it; the last parts are enough."),
+        _choice_option("user", "USER", "The process of this user: a name or a number."),
+        _choice_option("name", "NAME", "The process of this name, or its script, main class or archive; * and ? are "
+                       "wildcards. If several match, they are listed, the largest first."),
+        click.option("--ns-of", type=int, metavar="PID", cls=GroupedOption, group=WHAT,
+                     help="Any process of the container that --ns-pid refers to."),
+        click.option("--ns-pid", type=int, metavar="PID", cls=GroupedOption, group=WHAT,
+                     help="The process with this PID inside a container."),
+    ]  # fmt: skip
+    for option in options:
+        command = option(command)
+    return command
+
+
+def _choice_option(name: str, metavar: str, text: str) -> Callable[[_Command], _Command]:
+    def keep(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+        ctx.meta.setdefault(_CHOICE, {})[name] = value or ""
+
+    return click.option(f"--{name}", f"chosen_{name}", metavar=metavar, cls=GroupedOption, group=WHAT, callback=keep,
+                        expose_value=False, help=text)  # fmt: skip
 
 
 def resolve_pids(pids: Sequence[int], ns_pid: int | None, ns_of: int | None) -> tuple[int, ...]:
-    """PIDs in our PID namespace, each once.
+    """PIDs in our PID namespace, each once; of the options of ``ns_pid_options`` too.
 
     Args:
         pids: PIDs in our namespace.
@@ -113,10 +135,42 @@ def resolve_pids(pids: Sequence[int], ns_pid: int | None, ns_of: int | None) -> 
         ns_of: Any process of that namespace, by its PID in ours.
 
     Raises:
-        NativeleakError: No process, or several, have that PID there.
+        NativeleakError: No process is the one that is meant, or several are.
     """
+    ctx = click.get_current_context(silent=True)
+    given: dict[str, str] = ctx.meta.get(_CHOICE, {}) if ctx is not None else {}
+    if any(given.values()):
+        return _chosen(given, has_pid=bool(pids) or ns_pid is not None)
     if ns_pid is None:
         if ns_of is not None:
             raise UsageError(f"--ns-of {ns_of} needs --ns-pid", "give the PID inside the container: --ns-pid")
         return tuple(dict.fromkeys(pids))
     return tuple(dict.fromkeys((*pids, find_ns_pid(ns_pid, ns_of))))
+
+
+def _chosen(given: dict[str, str], *, has_pid: bool) -> tuple[int, ...]:
+    """The one process that is named; asks which one where several are, and a person is there to answer."""
+    from nativeleak.processes.choice import Choice, find_matching, listed  # only here: psutil
+
+    choice = Choice(**given)
+    if has_pid:
+        raise UsageError(f"a PID and {choice.words} are given", "Name the process by one of them.")
+    found = find_matching(choice)
+    if len(found) == 1:
+        _say(f"nativeleak: {choice.words}: {found[0].title} (PID {found[0].pid})")
+        return (found[0].pid,)
+    said = f"{choice.words}: {len(found)} processes match"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(said, "\n".join((*listed(found), f"Choose one: -p {found[0].pid}")))
+    for line in (f"nativeleak: {said}", *listed(found)):
+        _say(line)
+    pids = [str(process.pid) for process in found]
+    answer = click.prompt("PID", default=pids[0], type=click.Choice(pids), show_choices=False, err=True)
+    return (int(answer),)
+
+
+def _say(line: str) -> None:
+    """A line on stderr; names in it are those that processes gave themselves."""
+    from nativeleak.reports.names import printable
+
+    click.echo(printable(line), err=True)

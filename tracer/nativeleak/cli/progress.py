@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Final, Self
 
 from nativeleak.engines.base import Progress
@@ -70,3 +71,31 @@ def times(elapsed_s: float, duration_s: float | None) -> str:
     """Elapsed time, and the whole duration if it is known."""
     elapsed = format_duration(int(elapsed_s))
     return elapsed if duration_s is None else f"{elapsed} of {format_duration(duration_s)}"
+
+
+def share_progress(doing: str, every_s: float = 5.0) -> Callable[[int, int], None]:
+    """Progress of work whose size is known: a line on stderr every few seconds, none for short work.
+
+    Args:
+        doing: What is done, as the line begins.
+        every_s: Seconds between two lines.
+
+    Returns:
+        To be called with the bytes done and the bytes to do.
+    """
+    started = last = time.monotonic()
+
+    def tell(done: int, todo: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < every_s or not done:
+            return
+        last = now
+        left_s = (now - started) * max(0, todo - done) / done
+        print(  # noqa: T201
+            f"nativeleak: {doing}: {format_bytes(done)} of {format_bytes(todo)}, {format_duration(left_s)} to go",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    return tell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ def _object(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str) -> d
         "virtual_bytes": ledger.virtual,
         "page_tables_bytes": ledger.page_tables,
         "huge_pages_bytes": ledger.huge,
+        "huge_pages_zero_bytes": ledger.huge_zero,
         "status_rss_bytes": list(ledger.status_rss),
         "lines": [
             {
@@ -64,11 +66,19 @@ def _object(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str) -> d
         ]
         + [
             {
+                "kind": "rlimit", "name": use.limit.name, "limit_bytes": use.limit.limit_bytes,
+                "usage_bytes": use.usage_bytes, "reached_in_s": None, "reached_in_ci95_s": None,
+            }
+            for use in ledger.rlimits
+        ]
+        + [
+            {
                 "kind": "machine", "name": "memory", "limit_bytes": ledger.machine_bytes, "usage_bytes": None,
                 "reached_in_s": None, "reached_in_ci95_s": None,
             }
         ],
-        "allocators": [_allocator(walk) for walk in ledger.walks],
+        "allocators": [_allocator(walk, ledger) for walk in ledger.walks],
+        "unwalked_allocators": ledger.unwalked,
         "verdicts": [
             {
                 "id": verdict.id, "certainty": verdict.certainty, "text": verdict.text,
@@ -87,15 +97,18 @@ def _java(ledger: Ledger) -> dict[str, Any] | None:
     return {
         "heap_used_bytes": java.heap.used if java.heap else None,
         "heap_parts": java.heap.parts if java.heap else {},
+        "heap_resident": dict(ledger.heap_resident),
+        "heap_free_resident_bytes": ledger.heap_free,
         "metaspace_used_bytes": java.metaspace_used,
         "metaspace_committed_bytes": java.metaspace_committed,
         "class_space_committed_bytes": java.class_space_committed,
         "code_used_bytes": java.code_used,
+        "native_counts": dataclasses.asdict(ledger.native_counts),
         "may_take": [{"name": name, "bytes": n_bytes} for name, n_bytes in java_limits(ledger)],
     }
 
 
-def _allocator(walk: HeapWalk) -> dict[str, Any]:
+def _allocator(walk: HeapWalk, ledger: Ledger) -> dict[str, Any]:
     total = walk.total
     return {
         "kind": walk.kind,
@@ -115,6 +128,7 @@ def _allocator(walk: HeapWalk) -> dict[str, Any]:
             {
                 "name": arena.name,
                 "threads": arena.n_threads,
+                "thread_names": ledger.arena_threads.get(arena.name),
                 "in_use_bytes": arena.census.in_use.n_bytes,
                 "retained_bytes": arena.census.retained_bytes,
                 "retained_resident_bytes": arena.census.retained_resident_bytes,

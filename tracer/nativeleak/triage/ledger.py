@@ -7,6 +7,7 @@ up.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -18,6 +19,7 @@ from nativeleak.heaps.jemalloc import has_jemalloc, walk_jemalloc
 from nativeleak.heaps.memory import HeapError, HeapMemory
 from nativeleak.heaps.musl import has_musl, walk_musl
 from nativeleak.heaps.python import find_pools, has_python
+from nativeleak.heaps.v8 import find_chunks, has_v8
 from nativeleak.process import procfs
 from nativeleak.process.cgroups import read_memory_groups
 from nativeleak.process.check import TargetFacts, check_target
@@ -25,8 +27,10 @@ from nativeleak.process.procfs import MapEntry
 from nativeleak.runtimes.hotspot.jvm import HotSpot
 from nativeleak.runtimes.hotspot.memory import UnreadableError
 from nativeleak.runtimes.hotspot.spaces import SPACE_VARIABLES, JavaSpaces, read_spaces
+from nativeleak.runtimes.hotspot.statics import NativeCounts, read_native_counts
 from nativeleak.runtimes.hotspot.threads import ThreadNamer
 from nativeleak.runtimes.hotspot.version import find_libjvm
+from nativeleak.triage.inside import look_inside, read_rlimits
 from nativeleak.triage.lines import LABELS, Ledger, Line, Piece
 from nativeleak.triage.owners import Owners
 from nativeleak.triage.regions import Region, read_regions
@@ -63,7 +67,7 @@ def _read(target: TargetFacts) -> Ledger:
     status_before = procfs.read_status(pid)
     regions = read_regions(pid)
     with HeapMemory(pid) as memory:
-        java, names = _read_java(pid, regions, notes)
+        java, names, counts = _read_java(pid, regions, notes)
         owners = Owners()
         _own_java(owners, java, names)
         threads = procfs.read_threads(pid)
@@ -78,10 +82,15 @@ def _read(target: TargetFacts) -> Ledger:
             name = threads.get(stack.tid, "threads that ended")
             owners.add(stack.start, stack.end, "thread-stacks", name)
         python_used = _own_python(memory, regions, owners)
-        pieces = _pieces(memory, regions, owners, java)
+        _own_v8(memory, regions, owners)
+        unwalked = _unwalked(walks, [region.entry for region in regions])
+        pieces = _pieces(memory, regions, owners, java, unwalked)
         retained = sum(walk.total.retained_resident_bytes for walk in walks)
         lines = _lines(pieces, retained)
         _add_used(lines, walks, java, python_used)
+        all_stacks = [*stacks, *(java.stacks if java else ())]
+        heap_line = next((line.resident for line in lines if line.id == "java-heap"), 0)
+        inside = look_inside(memory, regions, walks, java, all_stacks, threads | names, heap_line)
     status = procfs.read_status(pid)
     return Ledger(
         target=target,
@@ -100,25 +109,37 @@ def _read(target: TargetFacts) -> Ledger:
         groups=read_memory_groups(pid),
         machine_bytes=_machine_bytes(),
         notes=notes,
+        native_counts=counts,
+        heap_free=inside.heap_free,
+        heap_resident=inside.heap_resident,
+        huge_zero=inside.huge_zero,
+        rlimits=read_rlimits(pid, status),
+        unwalked=unwalked,
+        arena_threads=inside.arena_threads,
     )
 
 
-def _read_java(pid: int, regions: Sequence[Region], notes: list[str]) -> tuple[JavaSpaces | None, dict[int, str]]:
-    """What the JVM says, and names of its threads."""
+def _read_java(
+    pid: int, regions: Sequence[Region], notes: list[str]
+) -> tuple[JavaSpaces | None, dict[int, str], NativeCounts]:
+    """What the JVM says, names of its threads, and what Java counts of memory outside of its heap."""
+    counts = NativeCounts()
     if find_libjvm(region.entry for region in regions) is None:
-        return None, {}
+        return None, {}, counts
     try:
         with HotSpot.open(pid, SPACE_VARIABLES) as vm:
             spaces = read_spaces(vm)
             notes += spaces.notes
+            with contextlib.suppress(UnreadableError):
+                counts = read_native_counts(vm)
             try:
-                return spaces, ThreadNamer(vm).read()
+                return spaces, ThreadNamer(vm).read(), counts
             except UnreadableError as error:
                 notes.append(f"names of Java threads: {error}")
-                return spaces, {}
+                return spaces, {}, counts
     except UnreadableError as error:
         notes.append(f"the JVM's memory has no names: {error}")
-        return None, {}
+        return None, {}, counts
 
 
 def _own_java(owners: Owners, java: JavaSpaces | None, names: dict[int, str]) -> None:
@@ -151,7 +172,10 @@ def _walk(
     walks += _tried(lambda: walk_glibc(memory, maps, target.exe, used), of_glibc)
     if not of_glibc or walks:
         return walks
-    return walks + (_tried(lambda: walk_musl(memory, maps), []) or _noted(notes, of_glibc))
+    found = _tried(lambda: walk_musl(memory, maps), [])
+    if not found and not _unknown_allocators(maps):
+        notes += of_glibc  # beside another allocator glibc's own may never have been used
+    return walks + found
 
 
 def _tried(walk: Callable[[], HeapWalk], notes: list[str]) -> list[HeapWalk]:
@@ -165,9 +189,11 @@ def _tried(walk: Callable[[], HeapWalk], notes: list[str]) -> list[HeapWalk]:
     return [done]
 
 
-def _noted(notes: list[str], more: Sequence[str]) -> list[HeapWalk]:
-    notes += more
-    return []
+def _unwalked(walks: Sequence[HeapWalk], maps: Sequence[MapEntry]) -> list[str]:
+    """Names of allocators that are mapped and were not walked."""
+    if has_jemalloc(maps):
+        return [] if any(walk.kind == "jemalloc" for walk in walks) else ["jemalloc"]
+    return _unknown_allocators(maps)
 
 
 def _unknown_allocators(maps: Sequence[MapEntry]) -> list[str]:
@@ -175,11 +201,17 @@ def _unknown_allocators(maps: Sequence[MapEntry]) -> list[str]:
     return sorted(set(found))
 
 
-def _pieces(memory: HeapMemory, regions: Sequence[Region], owners: Owners, java: JavaSpaces | None) -> list[Piece]:
+def _pieces(
+    memory: HeapMemory,
+    regions: Sequence[Region],
+    owners: Owners,
+    java: JavaSpaces | None,
+    unwalked: Sequence[str],
+) -> list[Piece]:
     """All mappings, cut by owners."""
     program_files = frozenset(region.entry.path for region in regions if region.entry.executable and region.entry.inode)
     heap_bytes = java.flags.get("MaxHeapSize", 0) if java else 0
-    neighbours = Neighbours(regions, program_files, heap_bytes)
+    neighbours = Neighbours(regions, program_files, heap_bytes, unwalked)
     pieces: list[Piece] = []
     for index, region in enumerate(regions):
         cuts: list[tuple[int, int, str, str]] = []
@@ -247,6 +279,18 @@ def _own_python(memory: HeapMemory, regions: Sequence[Region], owners: Owners) -
                 owners.add(start, end, "python", "arenas")
                 used += pools.in_use_bytes
     return used
+
+
+def _own_v8(memory: HeapMemory, regions: Sequence[Region], owners: Owners) -> None:
+    """Give the chunks of V8 their line."""
+    if not has_v8(region.entry for region in regions):
+        return
+    for region in regions:
+        if region.entry.path or not region.rss:
+            continue
+        for start, end in list(owners.free(region.start, region.end)):
+            for low, high in find_chunks(memory, start, end):
+                owners.add(low, high, "javascript", "chunks")
 
 
 def _add_used(

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from nativeleak.heaps.census import HeapWalk
+from nativeleak.model import LimitUse
 from nativeleak.process.cgroups import MemoryGroup
 from nativeleak.process.check import TargetFacts
 from nativeleak.runtimes.hotspot.spaces import JavaSpaces
+from nativeleak.runtimes.hotspot.statics import NativeCounts
 
 LABELS: Final = {
     "java-heap": "Java heap",
@@ -22,6 +24,7 @@ LABELS: Final = {
     "malloc-live": "malloc: in use",
     "malloc-retained": "malloc: freed, retained",
     "python": "Python objects",
+    "javascript": "JavaScript heap (V8)",
     "allocator": "allocator's own, not walked",
     "anonymous": "anonymous, named",
     "libraries": "program and libraries",
@@ -100,6 +103,13 @@ class Ledger:
         groups: Control groups with a limit, the innermost first.
         machine_bytes: Memory of the machine.
         notes: What could not be read, for people.
+        native_counts: What Java counts of memory outside of its heap.
+        heap_free: Of the Java heap, bytes in memory that are not in use; None where unknown.
+        heap_resident: (kind, bytes in memory) of the Java heap's regions; empty where it has none.
+        huge_zero: About how many bytes of huge pages are zeros; None where none were looked at.
+        rlimits: Limits of the process itself, with what is used of each.
+        unwalked: Names of allocators in it that are not walked.
+        arena_threads: Names of threads by the name of their arena.
     """
 
     target: TargetFacts
@@ -118,6 +128,13 @@ class Ledger:
     groups: Sequence[MemoryGroup]
     machine_bytes: int
     notes: list[str]
+    native_counts: NativeCounts = field(default_factory=NativeCounts)
+    heap_free: int | None = None
+    heap_resident: list[tuple[str, int]] = field(default_factory=list)
+    huge_zero: int | None = None
+    rlimits: list[LimitUse] = field(default_factory=list)
+    unwalked: list[str] = field(default_factory=list)
+    arena_threads: dict[str, list[str]] = field(default_factory=dict)
 
     def resident(self, *ids: str) -> int:
         """Bytes in memory of some lines together."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Final
 
 from nativeleak.triage.lines import LABELS, Ledger, Piece
 from nativeleak.units import format_bytes
 
+MAPS_SCHEMA: Final = "nativeleak.maps/1"
 ORDERS: Final = ("address", "rss", "size", "swap")
 
 
@@ -57,8 +59,11 @@ def render_maps_json(ledger: Ledger, pieces: Sequence[Piece]) -> str:
         }
         for piece in pieces
     ]  # fmt: skip
-    target = {"pid": ledger.target.pid, "comm": ledger.target.comm}
-    whole = {"schema": "nativeleak.maps/1", "target": target, "rss_bytes": ledger.rss, "ranges": ranges}
+    target = {"pid": ledger.target.pid, "comm": ledger.target.comm, "start_ticks": ledger.target.start_ticks}
+    whole = {
+        "schema": MAPS_SCHEMA, "target": target, "taken_s": round(time.time(), 3), "rss_bytes": ledger.rss,
+        "swap_bytes": ledger.swap, "ranges": ranges,
+    }  # fmt: skip
     return json.dumps(whole, indent=2) + "\n"
 
 

@@ -44,10 +44,18 @@ class Neighbours:
         regions: All mappings.
         program_files: Paths of files that are mapped executable anywhere.
         heap_bytes: Largest size of a Java heap; 0 where the process runs no JVM.
+        allocators: Names of allocators in the process that are not walked.
     """
 
-    def __init__(self, regions: Sequence[Region], program_files: frozenset[str], heap_bytes: int) -> None:
+    def __init__(
+        self,
+        regions: Sequence[Region],
+        program_files: frozenset[str],
+        heap_bytes: int,
+        allocators: Sequence[str] = (),
+    ) -> None:
         self._regions = regions
+        self._allocator = allocators[0] if allocators else ""
         self._program_files = program_files
         self._heap_bytes = heap_bytes
 
@@ -74,6 +82,8 @@ class Neighbours:
             return "unexplained", "generated code without a name"
         if self._heap_bytes and self._is_collectors(index):
             return "collector", "by size"
+        if self._allocator and region.entry.perms.startswith("rw"):
+            return "allocator", f"{self._allocator}: anonymous memory that nothing else claims"
         return "unexplained", f"{start:x}-{end:x}"
 
     def _is_collectors(self, index: int) -> bool:

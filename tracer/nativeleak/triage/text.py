@@ -7,6 +7,7 @@ from typing import Final
 
 from nativeleak.heaps.known import known_as
 from nativeleak.triage.lines import Ledger, Line
+from nativeleak.triage.text_inside import text_inside
 from nativeleak.triage.verdicts import Verdict, tightest_limit
 from nativeleak.units import format_bytes
 
@@ -30,7 +31,7 @@ def render_text(ledger: Ledger, verdicts: Sequence[Verdict], *, show_all: bool =
     sizes = list(_sizes(ledger, 100 if show_all else _MAX_SIZES))
     if show_all:
         answers = [line for verdict in verdicts for line in _verdict(verdict, 10)] or [_nothing(ledger)]
-        parts = [head, answers, table, sizes, _part_lines(ledger), notes]
+        parts = [head, answers, table, sizes, list(text_inside(ledger)), _part_lines(ledger), notes]
     else:
         room = MAX_LINES - len(head) - len(table) - min(len(notes), 2) - 3
         answers = _fitting(verdicts, room) or [_nothing(ledger)]
@@ -93,8 +94,12 @@ def _table(ledger: Ledger, *, show_all: bool) -> Iterator[str]:
         yield _row(ledger, f"{others.virtual} smaller ones", others, has_swap=has_swap)
     total = Line("unexplained", ledger.rss, ledger.swap)
     yield _row(ledger, "sum", total, has_swap=has_swap)
-    beside = f"beside it: page tables {format_bytes(ledger.page_tables)}, {ledger.n_threads:,} threads"
+    threads = "1 thread" if ledger.n_threads == 1 else f"{ledger.n_threads:,} threads"
+    beside = f"beside it: page tables {format_bytes(ledger.page_tables)}, {threads}"
     yield f"{beside}, {ledger.n_regions:,} mappings, {format_bytes(ledger.virtual)} of address space"
+    if ledger.huge:
+        zero = f", about {format_bytes(ledger.huge_zero)} of it zeros" if ledger.huge_zero is not None else ""
+        yield f"in huge pages: {format_bytes(ledger.huge)}{zero}"
 
 
 def _row(ledger: Ledger, label: str, line: Line, *, has_swap: bool) -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from nativeleak.heaps.known import known_as
+from nativeleak.triage.beside import free_heap, huge_pages, page_tables, script_heap, ulimits, unwalked_allocator
 from nativeleak.triage.lines import Ledger
+from nativeleak.triage.statement import LIKELY, POSSIBLE, PROVEN
+from nativeleak.triage.statement import Verdict as Verdict  # others take it from here
 from nativeleak.units import format_bytes
-
-PROVEN, LIKELY, POSSIBLE = "proven", "likely", "possible"
 
 _MIN_BYTES: Final = 16 << 20
 _MIN_SHARE: Final = 0.15
@@ -32,32 +32,11 @@ _MOSTLY: Final = 0.8
 _LARGE_CODE: Final = 0.9
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One statement.
-
-    Attributes:
-        id: For scripts.
-        certainty: ``proven``, ``likely`` or ``possible``.
-        text: One sentence.
-        evidence: What it rests on.
-        next: What to do, commands among it.
-        weight: Bytes at stake; the largest comes first.
-    """
-
-    id: str
-    certainty: str
-    text: str
-    evidence: tuple[str, ...]
-    next: tuple[str, ...]
-    weight: int
-
-
 def judge(ledger: Ledger) -> list[Verdict]:
     """All that can be said, the most memory first; a limit that the JVM's own limits exceed comes before all."""
     rules: tuple[Callable[[Ledger], Verdict | None], ...] = (
         _limits, _retention, _direct_memory, _native, _stacks, _metaspace, _code_cache, _files, _java_heap, _python,
-        _unexplained,
+        script_heap, free_heap, huge_pages, page_tables, ulimits, unwalked_allocator, _unexplained,
     )  # fmt: skip
     found = [verdict for rule in rules if (verdict := rule(ledger)) is not None]
     weights = {verdict.id: verdict.weight for verdict in found}
@@ -195,12 +174,19 @@ def _direct_memory(ledger: Ledger) -> Verdict | None:
         + (f": {name}" if (name := known_as(size)) else "")
         for size, count in largest
     ]
+    counts = ledger.native_counts
+    if counts.direct_count or counts.netty_bytes:
+        evidence.insert(1, f"Java counts: {counts.said()}")
+    is_proven = max(counts.direct_bytes or 0, counts.netty_bytes or 0) >= _MOSTLY * n_bytes
     limit = ledger.java.flags.get("MaxDirectMemorySize", 0)
     evidence.append(f"-XX:MaxDirectMemorySize {format_bytes(limit) if limit else 'is not set: as much as -Xmx'}")
+    resident = sum(piece.resident for piece in ledger.pieces if (piece.line, piece.name) == ("malloc-live", "mapped"))
+    written = f", {format_bytes(resident)} of it in memory" if 0 < resident < _NEAR * n_bytes else ""
     return Verdict(
         "direct-memory",
-        LIKELY,
-        f"Large blocks outside of the Java heap hold {format_bytes(n_bytes)}: direct buffers, most likely.",
+        PROVEN if is_proven else LIKELY,
+        f"Large blocks outside of the Java heap hold {format_bytes(n_bytes)}{written}: direct buffers"
+        f"{'' if is_proven else ', most likely'}.",
         tuple(evidence),
         (f"{trace_command(ledger)} --min-size 1M    shows who allocates them",),
         n_bytes,

@@ -54,6 +54,30 @@ def test_memory_is_that_of_the_first_look_until_flushed(memory, pages):
     assert memory.u8(address) == 2
 
 
+def test_memory_that_was_never_touched_is_zeros_and_stays_untouched(memory):
+    area = mmap.mmap(-1, 4 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    area.madvise(mmap.MADV_NOHUGEPAGE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    area[mmap.PAGESIZE] = 7
+    area[3 * mmap.PAGESIZE] = 9
+    data = memory.read(address, 4 * mmap.PAGESIZE)
+    assert [data[page * mmap.PAGESIZE] for page in range(4)] == [0, 7, 0, 9]
+    assert len(data) == 4 * mmap.PAGESIZE
+    assert memory.u64(address + 8) == 0
+    with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+        pagemap.seek(address // mmap.PAGESIZE * 8)
+        entries = pagemap.read(4 * 8)
+    assert [entry >> 7 for entry in entries[7::8]] == [0, 1, 0, 1]
+
+
+def test_memory_that_is_swapped_out_is_unreadable_and_not_swapped_in(memory, pages, monkeypatch):
+    _, address = pages
+    monkeypatch.setattr(memory, "_flags", lambda _address, _n_bytes: bytes([0x40]))
+    with pytest.raises(UnreadableError, match="swapped out"):
+        memory.read(address, 8)
+    assert memory.n_reads == 0
+
+
 @pytest.mark.parametrize(
     ("address", "n_bytes"), [(0, 8), (-8, 8), (1 << 63, 8), ((1 << 64) - 1, 1), (4096, MAX_READ_BYTES + 1), (4096, -1)]
 )

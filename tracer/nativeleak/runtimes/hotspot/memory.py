@@ -3,19 +3,26 @@
 Scope: bounded reads of a live process that changes meanwhile. Pages are kept until ``flush``, so that what is read in
 between is nearly of one moment. The descriptor stays with the address space it was opened on: after the target's end,
 or its exec, every read fails.
+
+Anonymous memory is read only where it is in memory (/proc/PID/pagemap, Documentation/admin-guide/mm/pagemap.rst): a
+page that was never touched holds zeros, and one that is swapped out is unreadable. A read would map the page of zeros
+in the target, or swap the page in. Pages of files are read as they are: they lie in the page cache.
 """
 
 from __future__ import annotations
 
+import bisect
 import os
 from types import TracebackType
 from typing import Final, Protocol, Self
 
 from nativeleak.errors import NativeleakError
-from nativeleak.process.procfs import PAGE_BYTES
+from nativeleak.process.procfs import PAGE_BYTES, read_maps
 
 MAX_READ_BYTES: Final = 16 << 20
 MAX_CACHED_PAGES: Final = 1024
+_ENTRY_BYTES: Final = 8
+_IS_PRESENT, _IS_SWAPPED = 0x80, 0x40  # bits 63 and 62 of an entry, in its last byte
 _ADDRESS_LIMIT: Final = 1 << 63  # pread() takes a signed offset; user addresses are far below
 
 
@@ -113,6 +120,12 @@ class TargetMemory(Memory):
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise UnreadableError(f"reading {path} failed: {error.strerror}") from error
+        self._pid = pid
+        try:
+            self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._pagemap = -1  # a kernel without CONFIG_PROC_PAGE_MONITOR
+        self._anonymous: list[tuple[int, int]] = []
         self._pages: dict[int, bytes] = {}
         self.n_reads = 0
 
@@ -127,9 +140,10 @@ class TargetMemory(Memory):
     def close(self) -> None:
         """Close the descriptor; every read fails from then on. May be called again."""
         self.flush()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        for fd in (self._fd, self._pagemap):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._pagemap = -1
 
     def flush(self) -> None:
         """Forget the pages read so far."""
@@ -160,6 +174,23 @@ class TargetMemory(Memory):
     def _pread(self, address: int, n_bytes: int) -> bytes:
         if not 0 <= address < _ADDRESS_LIMIT or not 0 <= n_bytes <= MAX_READ_BYTES or self._fd < 0:
             raise UnreadableError(f"reading {n_bytes} bytes at {address:#x} failed: no such memory")
+        flags = self._flags(address, n_bytes)
+        if min(flags, default=_IS_PRESENT) & _IS_PRESENT:
+            return self._pread_present(address, n_bytes)
+        data = bytearray()
+        for flag in flags:
+            place = address + len(data)
+            length = min(PAGE_BYTES - place % PAGE_BYTES, n_bytes - len(data))
+            is_present, is_swapped = flag & _IS_PRESENT, flag & _IS_SWAPPED
+            if is_swapped and not is_present:
+                raise UnreadableError(f"reading {n_bytes} bytes at {address:#x} failed: swapped out")
+            if is_present or not self._is_anonymous(place):
+                data += self._pread_present(place, length)
+            else:
+                data += bytes(length)
+        return bytes(data)
+
+    def _pread_present(self, address: int, n_bytes: int) -> bytes:
         self.n_reads += 1
         try:
             data = os.pread(self._fd, n_bytes, address)
@@ -168,3 +199,27 @@ class TargetMemory(Memory):
         if len(data) != n_bytes:
             raise UnreadableError(f"reading {n_bytes} bytes at {address:#x} failed: not all of it is mapped")
         return data
+
+    def _flags(self, address: int, n_bytes: int) -> bytes:
+        """The last byte of the page map's entry of each page; empty where the kernel does not say."""
+        if self._pagemap < 0 or not n_bytes:
+            return b""
+        first, last = address // PAGE_BYTES, (address + n_bytes - 1) // PAGE_BYTES
+        try:
+            entries = os.pread(self._pagemap, _ENTRY_BYTES * (last - first + 1), _ENTRY_BYTES * first)
+        except (OSError, OverflowError):
+            return b""
+        return entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES] if len(entries) == _ENTRY_BYTES * (last - first + 1) else b""
+
+    def _is_anonymous(self, address: int) -> bool:
+        """Whether an address lies in private memory without a file behind it."""
+        if not self._anonymous:
+            try:
+                maps = read_maps(self._pid)
+            except NativeleakError:
+                return False
+            # Once is enough: a JVM reserves what it commits later, and most pages that are asked for are in memory.
+            readable = (entry for entry in maps if not entry.inode and entry.perms.startswith("r"))
+            self._anonymous = [(entry.start, entry.end) for entry in readable]
+        place = bisect.bisect_right(self._anonymous, (address, _ADDRESS_LIMIT)) - 1
+        return place >= 0 and address < self._anonymous[place][1]

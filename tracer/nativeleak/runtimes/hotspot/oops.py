@@ -114,6 +114,26 @@ class StringReader:
                 return text
         return None
 
+    def find(self, handle: int, offset: int | None, name: str) -> int | None:
+        """An object of a class, None where none proves to be one.
+
+        Args:
+            handle: Address of a reference, full width, to an object.
+            offset: Of a field in it that refers to the object; None for the object of the handle itself.
+            name: Internal name of the class, ``java/lang/Class``.
+        """
+        schemes = [self._scheme] if self._scheme is not None else []
+        for scheme in (*schemes, *_SCHEMES):
+            try:
+                for owner in self._full(handle, scheme):
+                    found = (owner,) if offset is None else self._references(owner + offset, scheme)
+                    for place in found:
+                        if self._methods.class_of(self._class_at(place, scheme)) == name:
+                            return place
+            except UnreadableError:
+                continue
+        return None
+
     def _read(self, handle: int, offset: int, scheme: _Scheme) -> str | None:
         for owner in self._full(handle, scheme):
             for string in self._references(owner + offset, scheme):
