@@ -83,6 +83,8 @@ TARGETS = {
     "debugger": Spec("debugger.c"),
     "deep": Spec("deep.c"),
     "deep_nofp": Spec("deep.c", flags=(*NO_FRAME_POINTERS, *NAMES)),
+    "drips": Spec("drips.c"),
+    "drips_musl": Spec("drips.c", compiler="musl-gcc"),
     "dlclose": Spec("dlclose.c", needs=("liballoc2.so",)),
     "dlopen_alloc": Spec("dlopen_alloc.c", needs=("liballoc2.so",)),
     "execs": Spec("execs.c"),

@@ -18,6 +18,7 @@ _VERBS = {
     "trace": ("nativeleak.cli.trace", "trace_command"),
     "report": ("nativeleak.cli.report", "report_command"),
     "triage": ("nativeleak.cli.triage", "triage_command"),
+    "watch": ("nativeleak.cli.watch", "watch_command"),
     "oom": ("nativeleak.cli.oom", "oom_command"),
     "maps": ("nativeleak.cli.maps", "maps_command"),
     "doctor": ("nativeleak.cli.doctor", "doctor_command"),
@@ -58,6 +59,7 @@ def cli() -> None:
       nativeleak report FILE.nlk                report again, in any format
       nativeleak triage -p PID                  say what the memory is, now, without tracing
       nativeleak triage --input FILE            what a file at hand says: NMT, pmap, hs_err, ...
+      nativeleak watch -p PID                   which part of the memory grows; alarms
       nativeleak oom                            who was killed when memory ran out
       nativeleak doctor -p PID                  check what works here, and how to fix the rest
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
