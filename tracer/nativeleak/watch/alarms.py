@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -23,7 +24,7 @@ _PAUSE_S: Final = 600.0
 """An alarm is not given again sooner."""
 _REARMED: Final = 0.95
 """Below so much of its bound a condition has ended."""
-_MIN_MOMENTS: Final = 8
+_MIN_MOMENTS: Final = 12
 _MAX_MOMENTS: Final = 240
 
 
@@ -90,9 +91,9 @@ class AlarmWatch:
             )
             yield Alarm(GROUP, text, share_pct, alarms.group_pct), share_pct / alarms.group_pct
         if alarms.growth_bytes_per_s is not None and (growth := self._growth(status)) is not None:
-            low, bound = growth.low_bytes_per_s, alarms.growth_bytes_per_s
+            low, bound = min(growth.low_bytes_per_s, self._lows_rise()), alarms.growth_bytes_per_s
             text = (
-                f"resident memory grows by {format_rate(growth.slope_bytes_per_s)}, at least {format_rate(low)},"
+                f"resident memory grows by {format_rate(growth.slope_bytes_per_s)}, at least by {format_rate(low)},"
                 f" above {format_rate(bound)}"
             )
             yield Alarm(GROWTH, text, growth.slope_bytes_per_s, bound), low / bound
@@ -109,3 +110,16 @@ class AlarmWatch:
             return None
         times = [elapsed_s for elapsed_s, _ in recent]
         return rows_of(["held"], times, np.array([[float(n_bytes) for _, n_bytes in recent]]))[0].growth
+
+    def _lows_rise(self) -> float:
+        """Bytes a second by which the lowest value of the last quarter lies above that of the first; 0 unless all rise.
+
+        Growth is looked at again and again, and an interval of 95 % is wrong now and then: of a level that swings the
+        lowest values stay.
+        """
+        recent = list(self._recent)
+        n = len(recent)
+        lows = [min(n_bytes for _, n_bytes in recent[part * n // 4 : (part + 1) * n // 4]) for part in range(4)]
+        if any(later <= earlier for earlier, later in pairwise(lows)):
+            return 0.0
+        return (lows[3] - lows[0]) / (0.75 * (recent[-1][0] - recent[0][0]))

@@ -51,7 +51,7 @@ def page(watch: Watch) -> str:
     parts = [list(_head(watch)), list(lines_table(watch)), list(sizes_table(watch)), list(_said_table(watch))]
     parts.append(list(_next(watch)))
     parts.append([f"note: {note}" for note in watch.notes])
-    return "\n\n".join("\n".join(text[:_WIDTH] for text in part) for part in parts if part) + "\n"
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
 def _head(watch: Watch) -> Iterator[str]:
@@ -59,7 +59,7 @@ def _head(watch: Watch) -> Iterator[str]:
     readings = f"{watch.n_readings:,} full reading{'s' if watch.n_readings != 1 else ''}"
     yield f"{watch.target.comm} (PID {watch.options.pid}), watched for {seconds}, {readings}"
     if watch.reason == "target ended":
-        yield f"The process has ended: {watch.ending.text}."
+        yield f"The process has ended: {watch.ending.text}"
         now = watch.status
         yield f"Last seen: {format_bytes(now.rss_bytes)} resident, {format_bytes(now.swap_bytes)} swapped out."
     if (limit := limit_line(watch)) is not None:
@@ -91,7 +91,8 @@ def lines_table(watch: Watch, n_most: int = 20) -> Iterator[str]:
     if watch.reading is None:
         yield "no full reading was made"
         return
-    yield f"{'resident memory':<28}{'now':>11}{'change':>12}{'growth, 95 % interval':>42}"
+    title = f"resident memory at {format_duration(int(watch.reading.elapsed_s))}"
+    yield f"{title:<28}{'now':>11}{'change':>12}{'growth, 95 % interval':>42}"
     least = _MIN_SHARE * watch.reading.rss_bytes
     rows = [
         row for row in watch.line_rows if max(row.last_bytes, row.first_bytes) >= least or row.name == "unexplained"
@@ -99,7 +100,7 @@ def lines_table(watch: Watch, n_most: int = 20) -> Iterator[str]:
     for row in rows[:n_most]:
         yield _row(LABELS.get(row.name, row.name), row)
     if (held := watch.held_row) is not None:
-        yield _row("sum, and swap", held)
+        yield _row("all, and swap, at the end" if watch.reason else "all, and swap, now", held)
 
 
 def _row(label: str, row: Row) -> str:

@@ -20,7 +20,7 @@ from nativeleak.process.limits import ProcessLimits
 from nativeleak.process.oom import prefer_as_oom_victim
 from nativeleak.process.procfs import TargetGoneError, read_start_ticks
 from nativeleak.session.signals import interrupts
-from nativeleak.triage.ledger import read_ledger
+from nativeleak.triage.ledger import prepare, read_ledger
 from nativeleak.watch import as_json
 from nativeleak.watch.actions import Actions
 from nativeleak.watch.alarms import Alarm, AlarmWatch
@@ -165,6 +165,7 @@ class Watch:
             ring = Ring(options.output, as_json.start(self))
             ring.write()  # a file that cannot be written is told now
             self._viewer.begin(self)
+            prepare(options.pid)
             poll = stack.enter_context(select.epoll())
             for fd in (pidfd, wakeup):
                 poll.register(fd, select.EPOLLIN)
@@ -224,7 +225,7 @@ class Watch:
     def _read(self) -> None:
         """One full reading; what the kernel and the JVM say goes on without it where it fails."""
         began_s, cpu_s = self.elapsed_s, time.process_time()
-        ledger = read_ledger(self.options.pid)
+        ledger = read_ledger(self.options.pid, n_tries=1)
         said = self._ask() if self.options.asks_jvm else {}
         moment_s = self.elapsed_s
         self.notes = ledger.notes
