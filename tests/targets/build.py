@@ -139,6 +139,7 @@ TARGETS = {
     "throwing_new": Spec("safety/throwing_new.cc", compiler="g++", flags=THROWING),
     "throwing_new_quota": Spec("safety/throwing_new.cc", compiler="g++", flags=(*THROWING, "-DQUOTA", *OVER_JEMALLOC)),
     "throws": Spec("throws.cc", compiler="g++", flags=("-std=c++17", *FRAME_POINTERS, *NAMES)),
+    "Fills": Spec("Fills.java", compiler="javac", flags=JAVA),
     "Leaker": Spec("Leaker.java", compiler="javac", flags=JAVA),
     "Churn": Spec("Churn.java", compiler="javac", flags=JAVA),
     "Truth": Spec("java/Truth.java", compiler="javac", flags=JAVA),

@@ -75,6 +75,9 @@ class RateType(click.ParamType):  # type: ignore[type-arg]  # generic since clic
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Keep the last ten minutes in FILE, as JSON lines: once a minute, and when the process "
               "ends.")  # fmt: skip
+@click.option("--jcmd", is_flag=True,
+              help="Ask a JVM for its Native Memory Tracking at each full reading, and say which categories "
+              "grow.")  # fmt: skip
 @click.option("--format", "format_name", type=click.Choice(["text", "json"]), default="text", show_default=True,
               help="Form of the output; json is one object a line.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print no progress on stderr.")
@@ -93,6 +96,7 @@ def watch_command(
     output: Path | None,
     format_name: str,
     *,
+    jcmd: bool,
     quiet: bool,
     verbose: bool,  # noqa: ARG001 - main looks for -v
 ) -> int:
@@ -119,7 +123,7 @@ def watch_command(
         )
     options = WatchOptions(
         pid=target, every_s=every_s, duration_s=duration_s, alarms=alarms, command=command, trace_s=trace_s,
-        output=output,
+        output=output, asks_jvm=jcmd,
     )  # fmt: skip
     view = make_view(format_name, quiet=quiet)
     try:

@@ -19,7 +19,9 @@ from nativeleak.process.check import TargetFacts, check_target
 from nativeleak.process.limits import ProcessLimits
 from nativeleak.process.oom import prefer_as_oom_victim
 from nativeleak.process.procfs import TargetGoneError, read_start_ticks
+from nativeleak.runtimes.hotspot.attach import Attached
 from nativeleak.session.signals import interrupts
+from nativeleak.triage.jvm_word import ask_categories
 from nativeleak.triage.ledger import prepare, read_ledger
 from nativeleak.watch import as_json
 from nativeleak.watch.actions import Actions
@@ -98,6 +100,8 @@ class Watch:
         self._next_line_s = 0.0
         self._next_write_s = _WRITE_EVERY_S
         self._may_write = True
+        self._asks = options.asks_jvm
+        self._jvm: Attached | None = None
         self._held_row: Row | None = None
         self._line_rows: list[Row] = []
         self._said_rows: list[Row] = []
@@ -226,7 +230,7 @@ class Watch:
         """One full reading; what the kernel and the JVM say goes on without it where it fails."""
         began_s, cpu_s = self.elapsed_s, time.process_time()
         ledger = read_ledger(self.options.pid, n_tries=1)
-        said = self._ask() if self.options.asks_jvm else {}
+        said = self._ask()
         moment_s = self.elapsed_s
         self.notes = ledger.notes
         self._lines.add(moment_s, {line.id: float(line.resident) for line in ledger.lines})
@@ -241,7 +245,23 @@ class Watch:
         self._pace.took(began_s, cost_s)
 
     def _ask(self) -> dict[str, int]:
-        return {}
+        """NMT's categories; a JVM that does not answer is not asked again, and that is said."""
+        if not self._asks:
+            return {}
+        try:
+            if self._jvm is None:
+                self._jvm = Attached(self.options.pid)
+            said = ask_categories(self._jvm)
+        except TargetGoneError:
+            raise
+        except NativeleakError as error:
+            self._asks = False
+            self._viewer.say(f"the JVM is not asked: {error.what}")
+            return {}
+        if not said:
+            self._asks = False
+            self._viewer.say("the JVM does not track its native memory: start it with -XX:NativeMemoryTracking=summary")
+        return said
 
     def _keep(self, ring: Ring, *, is_read: bool) -> None:
         """Keep the moment for the file, and give a line where it is time for one."""
