@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from nativeleak.errors import CannotTraceError
 from nativeleak.runtimes.hotspot.attach import Attached, UnknownCommandError
-from support import Target, as_nobody, java_launcher, nativeleak, require_program, target_path
+from support import NOBODY, Target, java_launcher, nativeleak, require_program, target_path
 
 pytestmark = pytest.mark.jvm
 
@@ -136,15 +137,34 @@ def test_jvm_in_its_own_namespaces_is_asked_there() -> None:
 
 
 def test_only_its_own_user_and_root_ask_a_jvm() -> None:
-    with fills((8, 1, 1)) as target:
-        interpreter, environment = as_nobody("cap_sys_ptrace")
-        done = subprocess.run(
-            [*interpreter, "-m", "nativeleak", "triage", "-p", str(target.pid), "--jcmd"],
-            capture_output=True, text=True, check=False, env=environment, cwd="/",
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert "it answers its own user (uid 0) and root" in done.stdout
-        assert target.process.poll() is None
+    require_program("setpriv")
+    with tempfile.TemporaryDirectory(prefix="nativeleak-test-") as room:
+        shutil.copytree(target_path("Fills"), Path(room) / "classes")
+        Path(room).chmod(0o755)
+        words: list[str | Path] = ["setpriv", "--reuid", str(NOBODY), "--clear-groups", java_launcher("debian")]
+        with Target("Fills", 8, 1, 1, command=[*words, "-cp", f"{room}/classes", "Fills"]) as target:
+            assert "Heap" in Attached(target.pid).ask("VM.flags")
+            assert said_as(NOBODY - 1, target.pid) == (
+                f"asking the JVM {target.pid} failed: it answers its own user (uid {NOBODY}) and root"
+            )
+
+
+def said_as(uid: int, pid: int) -> str:
+    """What a process of another user is told."""
+    read_fd, write_fd = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setuid(uid)
+        try:
+            Attached(pid)
+            os.write(write_fd, b"asked")
+        except BaseException as error:
+            os.write(write_fd, str(error).encode())
+        os._exit(0)
+    os.close(write_fd)
+    os.waitpid(child, 0)
+    with open(read_fd, "rb") as said:
+        return said.read().decode()
 
 
 def test_what_is_no_jvm_is_not_asked() -> None:
