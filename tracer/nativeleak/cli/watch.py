@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -123,7 +124,7 @@ def watch_command(
         )
     options = WatchOptions(
         pid=target, every_s=every_s, duration_s=duration_s, alarms=alarms, command=command, trace_s=trace_s,
-        output=output, asks_jvm=jcmd,
+        output=output, asks_jvm=jcmd, is_quiet=quiet or (format_name == "text" and sys.stdout.isatty()),
     )  # fmt: skip
     view = make_view(format_name, quiet=quiet)
     try:

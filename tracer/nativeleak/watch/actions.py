@@ -119,7 +119,7 @@ class Actions(Closing):
         self._recording = str(self._options.folder / f"nativeleak-{pid}-{time.strftime('%Y%m%d-%H%M%S')}.nlk")
         command = children.python_module(
             "nativeleak", "trace", "-p", str(pid), "--duration", f"{trace_s:g}s", "-o", self._recording, "--format",
-            "none", "--quiet",
+            "none", *(["--quiet"] if self._options.is_quiet else []),
         )  # fmt: skip
         try:
             self._trace = children.start(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())

@@ -43,6 +43,7 @@ class WatchOptions:
         output: File of the last minutes; None: none is written.
         folder: Where commands run and recordings go.
         asks_jvm: Whether the JVM may be asked too, by its attach mechanism.
+        is_quiet: Whether a trace that an alarm starts keeps its progress to itself.
     """
 
     pid: int
@@ -54,3 +55,4 @@ class WatchOptions:
     output: Path | None = None
     folder: Path = field(default_factory=Path.cwd)
     asks_jvm: bool = False
+    is_quiet: bool = False

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nativeleak.watch.watcher import Watch
 
 _MIN_SHARE: Final = 0.005
+_WIDEST_PCT: Final = 100.0
 _WIDTH: Final = 118
 _NO_TIME: Final = 366 * 86400.0
 
@@ -41,7 +42,7 @@ def line(watch: Watch) -> str:
     """The process now."""
     now, held = watch.status, watch.held_row
     change = now.held_bytes - watch.first.held_bytes
-    growth = format_rate(held.growth.slope_bytes_per_s) if held is not None and now.elapsed_s else ""
+    growth = format_rate(held.growth.slope_bytes_per_s) if held is not None and held.growth.slope_bytes_per_s else ""
     row = f"{format_duration(int(now.elapsed_s)):>8}{format_bytes(now.rss_bytes):>11}{_signed(change):>11}{growth:>15}"
     return f"{row}{now.n_threads:>9,}  {_grows_most(watch)}".rstrip()[:_WIDTH]
 
@@ -92,7 +93,7 @@ def lines_table(watch: Watch, n_most: int = 20) -> Iterator[str]:
         yield "no full reading was made"
         return
     title = f"resident memory at {format_duration(int(watch.reading.elapsed_s))}"
-    yield f"{title:<28}{'now':>11}{'change':>12}{'growth, 95 % interval':>42}"
+    yield f"{title:<28}{'now':>11}{'change':>12}{'growth, 95 % interval':>30}"
     least = _MIN_SHARE * watch.reading.rss_bytes
     rows = [
         row for row in watch.line_rows if max(row.last_bytes, row.first_bytes) >= least or row.name == "unexplained"
@@ -105,15 +106,16 @@ def lines_table(watch: Watch, n_most: int = 20) -> Iterator[str]:
 
 def _row(label: str, row: Row) -> str:
     change = _signed(row.last_bytes - row.first_bytes)
-    return f"{label:<28}{format_bytes(row.last_bytes):>11}{change:>12}{growth_text(row.growth):>42}"
+    return f"{label:<28}{format_bytes(row.last_bytes):>11}{change:>12}{growth_text(row.growth):>30}"
 
 
 def growth_text(growth: Growth) -> str:
-    """Verdict, rate and interval."""
+    """Verdict, rate, and half the width of its interval as a share of the rate."""
     if growth.verdict in (Verdict.STEADY, Verdict.PERIODIC) or not growth.slope_bytes_per_s:
         return growth.verdict.value if growth.slope_bytes_per_s else "steady"
-    half = max(growth.high_bytes_per_s - growth.slope_bytes_per_s, 0.0)
-    return f"{growth.verdict.value} {format_rate(growth.slope_bytes_per_s)} \u00b1{format_rate(half).lstrip('+')}"
+    half_pct = 100 * max(growth.high_bytes_per_s - growth.slope_bytes_per_s, 0.0) / abs(growth.slope_bytes_per_s)
+    half = f"{half_pct:.0f} %" if half_pct <= _WIDEST_PCT else "more"
+    return f"{growth.verdict.value} {format_rate(growth.slope_bytes_per_s)} \u00b1{half}"
 
 
 def sizes_table(watch: Watch, n_most: int = 5) -> Iterator[str]:
@@ -124,19 +126,19 @@ def sizes_table(watch: Watch, n_most: int = 5) -> Iterator[str]:
         yield f"{watch.sizes.n_skipped} walks of the heap read less than 95 % of it and are left out"
     if not rows:
         return
-    yield f"{'size classes that grow':<28}{'blocks':>11}{'change':>12}{'growth, 95 % interval':>42}"
+    yield f"{'size classes that grow':<28}{'blocks':>11}{'change':>12}{'growth, 95 % interval':>30}"
     for row in rows:
         name = f"{'/'.join(f'{size:,}' for size in row.sizes)} bytes"
         change = f"{row.n_last - row.n_first:+,}"
         known = f"  {row.known}" if row.known else ""
-        yield f"{name:<28}{row.n_last:>11,}{change:>12}{growth_text(row.growth):>42}{known}"
+        yield f"{name:<28}{row.n_last:>11,}{change:>12}{growth_text(row.growth):>30}{known}"
 
 
 def _said_table(watch: Watch, n_most: int = 5) -> Iterator[str]:
-    rows = [row for row in watch.said_rows if row.last_bytes != row.first_bytes][:n_most]
+    rows = [row for row in watch.said_rows if row.growth.verdict is not Verdict.STEADY and row.grows][:n_most]
     if not rows:
         return
-    yield f"{'NMT, committed':<28}{'now':>11}{'change':>12}{'growth, 95 % interval':>42}"
+    yield f"{'NMT, committed':<28}{'now':>11}{'change':>12}{'growth, 95 % interval':>30}"
     yield from (f"{_row(row.name, row)}  {CATEGORIES.get(row.name, '')}".rstrip() for row in rows)
 
 
@@ -156,7 +158,7 @@ def _next(watch: Watch) -> Iterator[str]:
 
 def size_line(row: SizeRow) -> str:
     """One size class in a few words."""
-    return f"blocks of {'/'.join(f'{size:,}' for size in row.sizes)} bytes {format_rate(row.growth.slope_bytes_per_s)}"
+    return f"{row.sizes[0]:,}-byte blocks {format_rate(row.growth.slope_bytes_per_s)}"
 
 
 def _grows_most(watch: Watch) -> str:

@@ -75,7 +75,7 @@ class Watch:
     Attributes:
         target: The process.
         status: The kernel's counts at the last look.
-        first: Those of the first.
+        first: Those of the first line.
         reading: The last full reading; None before the first.
         n_readings: Full readings so far.
         ending: How the process ended.
@@ -103,6 +103,7 @@ class Watch:
         self._asks = options.asks_jvm
         self._jvm: Attached | None = None
         self._held_row: Row | None = None
+        self._held_s = 0.0
         self._line_rows: list[Row] = []
         self._said_rows: list[Row] = []
         self._size_rows: list[SizeRow] = []
@@ -205,6 +206,8 @@ class Watch:
             group = self.status.tightest_group
             sums = {HELD: float(self.status.held_bytes)}
             self._sums.add(began_s, sums if group is None else sums | {GROUP: float(group.usage_bytes or 0)})
+            if self.reading is None:
+                self.first = self.status
             is_read = self._pace.is_due(began_s)
             if is_read:
                 self._read()
@@ -266,7 +269,8 @@ class Watch:
     def _keep(self, ring: Ring, *, is_read: bool) -> None:
         """Keep the moment for the file, and give a line where it is time for one."""
         is_line = is_read or self.status.elapsed_s >= self._next_line_s
-        if is_line:
+        if is_line and (self._held_row is None or self.status.elapsed_s - self._held_s >= _LOOK_S):
+            self._held_s = self.status.elapsed_s
             self._held_row = next((row for row in self._sums.rows() if row.name == HELD), None)
         entry: dict[str, Any] = as_json.reading(self) if is_read else as_json.status(self.status)
         ring.add(self.status.elapsed_s, entry)
