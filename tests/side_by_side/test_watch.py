@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +26,8 @@ from nativeleak.process.procfs import read_exe, read_maps
 from support import ANSWER_TIMEOUT_S, LineReader, Target, eventually, nativeleak, preload, target_path
 
 Entry = dict[str, Any]
+
+N_KILLS = 30 if os.environ.get("NATIVELEAK_TEST_LONG") else 2
 
 
 class Watch:
@@ -181,6 +186,22 @@ def test_end_of_the_process_is_told_with_its_signal_or_status() -> None:
     assert watch.entries[-1]["target_end"] in ("killed", "exited")  # kernels before 6.15 do not say how
     if watch.entries[-1]["signal"] is not None:
         assert watch.entries[-1]["text"] == "ended by signal SIGTERM"
+
+
+def test_kill_at_any_moment_of_a_reading_ends_the_watch_in_order() -> None:
+    seed = random.randrange(1 << 32)
+    moments = random.Random(seed)
+    for _ in range(N_KILLS):
+        with Target("heap_states", "live", 20011, 4) as target, Watch(target, "--every", "0.1s") as watch:
+            watch.until("start")
+            time.sleep(moments.uniform(0.0, 0.4))  # a moment of the first reading, or just after it
+            target.process.kill()
+            target.wait()
+            said = watch.rest()
+        assert watch.process.returncode == 0, f"seed {seed}: {said}"
+        assert watch.entries[-1]["kind"] == "end", f"seed {seed}: {said}"
+        assert watch.entries[-1]["reason"] == "target ended"
+        assert "Traceback" not in said
 
 
 def test_watch_of_nobody_has_status_4_and_actions_need_an_alarm() -> None:

@@ -41,6 +41,8 @@ GROUP: Final = "group"
 _LOOK_S: Final = 1.0
 _WRITE_EVERY_S: Final = 60.0
 _N_SIZES: Final = 10
+_GONE_S: Final = 0.2
+"""A process ends at most so long after it has lost its mappings."""
 
 
 class Viewer(Protocol):
@@ -170,15 +172,18 @@ class Watch:
             ring = Ring(options.output, as_json.start(self))
             ring.write()  # a file that cannot be written is told now
             self._viewer.begin(self)
-            prepare(options.pid)
             poll = stack.enter_context(select.epoll())
             for fd in (pidfd, wakeup):
                 poll.register(fd, select.EPOLLIN)
             try:
+                prepare(options.pid)
                 self._loop(poll, wakeup, limits, actions, ring)
-            except TargetGoneError:
+            except Exception:
+                # Whatever is being read of a process that ends may be half gone.
+                if not _has_ended(pidfd, _GONE_S):
+                    raise
                 self.reason = "target ended"
-            if self.reason == "target ended" or self._has_ended(pidfd):
+            if self.reason == "target ended" or _has_ended(pidfd):
                 self.reason = "target ended"
                 self.ending = read_ending(pidfd, witness)
             for text in actions.finish():
@@ -208,10 +213,10 @@ class Watch:
             self._sums.add(began_s, sums if group is None else sums | {GROUP: float(group.usage_bytes or 0)})
             if self.reading is None:
                 self.first = self.status
-            is_read = self._pace.is_due(began_s)
-            if is_read:
+            n_before = self.n_readings
+            if self._pace.is_due(began_s):
                 self._read()
-            self._keep(ring, is_read=is_read)
+            self._keep(ring, is_read=self.n_readings > n_before)
             for alarm in self._alarms.look(self.status):
                 self._alarm(alarm, actions, ring)
             for text in actions.look():
@@ -232,7 +237,16 @@ class Watch:
     def _read(self) -> None:
         """One full reading; what the kernel and the JVM say goes on without it where it fails."""
         began_s, cpu_s = self.elapsed_s, time.process_time()
-        ledger = read_ledger(self.options.pid, n_tries=1)
+        try:
+            ledger = read_ledger(self.options.pid, n_tries=1)
+        except TargetGoneError:
+            raise
+        except NativeleakError as error:
+            if not self.n_readings or isinstance(error, NoTargetError):
+                raise
+            self.notes = [error.what]
+            self._pace.took(began_s, time.process_time() - cpu_s)
+            return
         said = self._ask()
         moment_s = self.elapsed_s
         self.notes = ledger.notes
@@ -298,11 +312,6 @@ class Watch:
     def _interrupt(self) -> None:
         self.reason = self.reason or "interrupted"
 
-    def _has_ended(self, pidfd: int) -> bool:
-        with select.epoll() as poll:
-            poll.register(pidfd, select.EPOLLIN)
-            return bool(poll.poll(0.0))
-
     def _write(self, ring: Ring) -> None:
         """Write the file; a full disk is said once and ends nothing."""
         try:
@@ -317,3 +326,9 @@ class Watch:
         ring.add(self.elapsed_s, as_json.end(self))
         self._write(ring)
         self._viewer.end(self)
+
+
+def _has_ended(pidfd: int, timeout_s: float = 0.0) -> bool:
+    with select.epoll() as poll:
+        poll.register(pidfd, select.EPOLLIN)
+        return bool(poll.poll(timeout_s))
