@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import random
 import signal
 import subprocess
@@ -186,6 +188,40 @@ def test_end_of_the_process_is_told_with_its_signal_or_status() -> None:
     assert watch.entries[-1]["target_end"] in ("killed", "exited")  # kernels before 6.15 do not say how
     if watch.entries[-1]["signal"] is not None:
         assert watch.entries[-1]["text"] == "ended by signal SIGTERM"
+
+
+def test_watch_on_a_terminal_is_a_screen_and_leaves_the_page() -> None:
+    with Target("drips") as target:
+        target.send("drip 200 5003")
+        words = [
+            sys.executable,
+            "-m",
+            "nativeleak",
+            "watch",
+            "-p",
+            str(target.pid),
+            "--every",
+            "1s",
+            "--rss-above",
+            "1M",
+        ]
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.environ |= {"TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+            os.execv(words[0], [*words, "--duration", "4s"])  # noqa: S606
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal is gone with the watch
+            while part := os.read(terminal, 1 << 16):
+                shown += part
+        status = os.waitpid(pid, 0)[1]
+        os.close(terminal)
+    screen, _, page = shown.decode().rpartition("\x1b[?25h")  # the cursor is shown again
+    assert status == 0
+    assert "watching drips" in screen
+    assert "next full reading in" in screen
+    assert "size classes that grow" in page
+    assert "is above 1 MiB" in page
+    assert f"drips (PID {target.pid}), watched for 4s" in page
 
 
 def test_kill_at_any_moment_of_a_reading_ends_the_watch_in_order() -> None:

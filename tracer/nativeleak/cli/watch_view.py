@@ -41,7 +41,11 @@ class LineView:
     def say(self, what: str) -> None:
         """On standard error."""
         if not self._quiet:
-            print(f"nativeleak: {printable(what)}", file=sys.stderr, flush=True)  # noqa: T201
+            self.warn(what)
+
+    def warn(self, what: str) -> None:
+        """The same, also with ``quiet``."""
+        print(f"nativeleak: {printable(what)}", file=sys.stderr, flush=True)  # noqa: T201
 
     def end(self, watch: Watch) -> None:
         """The page."""
@@ -115,12 +119,17 @@ class LiveView(LineView):
 
     def say(self, what: str) -> None:
         """Below the tables."""
+        self.warn(what)
+
+    def warn(self, what: str) -> None:
+        """The same."""
         self._said.append(f"{time.strftime('%H:%M:%S')} {what}")
 
     def end(self, watch: Watch) -> None:
         """Stop drawing; print the page."""
         self.close()
-        self._print("\n".join(self._said))
+        if self._said:
+            self._print("\n".join(self._said))
         super().end(watch)
 
     def close(self) -> None:

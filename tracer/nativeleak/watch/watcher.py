@@ -60,6 +60,9 @@ class Viewer(Protocol):
     def say(self, text: str) -> None:
         """One sentence on something that happened."""
 
+    def warn(self, text: str) -> None:
+        """The same, not to be missed."""
+
     def event(self, entry: as_json.Entry) -> None:
         """The same for programs."""
 
@@ -299,7 +302,7 @@ class Watch:
         entry = as_json.alarm(self.status, alarm)
         ring.add(self.status.elapsed_s, entry)
         self._viewer.event(entry)
-        self._viewer.say(alarm.text)
+        self._viewer.warn(alarm.text)
         for text in actions.start(alarm, self.status):
             self._say(text, ring)
 
@@ -319,7 +322,7 @@ class Watch:
             self._may_write = True
         except NativeleakError as error:
             if self._may_write:
-                self._viewer.say(error.what)
+                self._viewer.warn(error.what)
             self._may_write = False
 
     def _finish(self, ring: Ring) -> None:
