@@ -168,5 +168,5 @@ def said_as(uid: int, pid: int) -> str:
 
 
 def test_what_is_no_jvm_is_not_asked() -> None:
-    with Target("drips") as target, pytest.raises(CannotTraceError):
+    with Target("drips") as target, pytest.raises(CannotTraceError, match="it runs none"):
         Attached(target.pid)

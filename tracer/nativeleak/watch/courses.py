@@ -111,4 +111,9 @@ def rows_of(names: list[str], elapsed_s: list[float], n_bytes: Floats, n_blocks:
         Row(name, float(values[0]), float(values[-1]), growth)
         for name, values, growth in zip(names, n_bytes, growths, strict=True)
     ]
-    return sorted(rows, key=lambda row: (-row.growth.low_bytes_per_s, row.first_bytes - row.last_bytes))
+    return sorted(rows, key=_order)
+
+
+def _order(row: Row) -> tuple[float, float, float]:
+    """Certain growth first, then what gained most, then what holds most."""
+    return -max(0.0, row.growth.low_bytes_per_s), row.first_bytes - row.last_bytes, -row.last_bytes

@@ -112,7 +112,7 @@ def _row(label: str, row: Row) -> str:
 def growth_text(growth: Growth) -> str:
     """Verdict, rate, and half the width of its interval as a share of the rate."""
     if growth.verdict in (Verdict.STEADY, Verdict.PERIODIC) or not growth.slope_bytes_per_s:
-        return growth.verdict.value if growth.slope_bytes_per_s else "steady"
+        return growth.verdict.value
     half_pct = 100 * max(growth.high_bytes_per_s - growth.slope_bytes_per_s, 0.0) / abs(growth.slope_bytes_per_s)
     half = f"{half_pct:.0f} %" if half_pct <= _WIDEST_PCT else ">100 %"
     return f"{growth.verdict.value} {format_rate(growth.slope_bytes_per_s)} \u00b1{half}"

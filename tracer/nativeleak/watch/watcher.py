@@ -121,11 +121,6 @@ class Watch:
         return time.monotonic() - self._began_s
 
     @property
-    def interval_s(self) -> float:
-        """Time between two full readings that their cost allows."""
-        return self._pace.interval_s
-
-    @property
     def next_reading_s(self) -> float:
         """Seconds until the next full reading."""
         return self._pace.wait_s(self.elapsed_s)

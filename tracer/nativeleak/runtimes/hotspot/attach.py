@@ -29,6 +29,7 @@ from nativeleak.process.check import read_ns_pid
 from nativeleak.runtimes.hotspot.flags import read_flags
 from nativeleak.runtimes.hotspot.jvm import HotSpot
 from nativeleak.runtimes.hotspot.memory import UnreadableError
+from nativeleak.runtimes.hotspot.version import find_libjvm
 
 _REFUSING: Final = ("ReduceSignalUsage", "DisableAttachMechanism")
 _OPTIONS: Final = {"ReduceSignalUsage": "-Xrs", "DisableAttachMechanism": "-XX:+DisableAttachMechanism"}
@@ -59,6 +60,8 @@ class Attached:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
+        if find_libjvm(procfs.read_maps(pid)) is None:
+            raise AttachError(f"asking the JVM of PID {pid} failed: it runs none", "Leave out --jcmd.")
         self._ns_pid = read_ns_pid(pid)
         self._euid = _effective_uid(procfs.read_status(pid))
         if os.geteuid() not in (0, self._euid):
