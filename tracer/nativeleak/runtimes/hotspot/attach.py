@@ -60,8 +60,6 @@ class Attached:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        if find_libjvm(procfs.read_maps(pid)) is None:
-            raise AttachError(f"asking the JVM of PID {pid} failed: it runs none", "Leave out --jcmd.")
         self._ns_pid = read_ns_pid(pid)
         self._euid = _effective_uid(procfs.read_status(pid))
         if os.geteuid() not in (0, self._euid):
@@ -69,6 +67,8 @@ class Attached:
                 f"asking the JVM {pid} failed: it answers its own user (uid {self._euid}) and root",
                 "Run as that user or as root.",
             )
+        if find_libjvm(procfs.read_maps(pid)) is None:
+            raise AttachError(f"asking the JVM of PID {pid} failed: it runs none", "Leave out --jcmd.")
         self._check_flags()
         if not self._is_open():
             self._open()
