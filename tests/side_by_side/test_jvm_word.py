@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,6 +148,21 @@ def test_only_its_own_user_and_root_ask_a_jvm() -> None:
             assert said_as(NOBODY - 1, target.pid) == (
                 f"asking the JVM {target.pid} failed: it answers its own user (uid {NOBODY}) and root"
             )
+
+
+def test_socket_that_another_process_listens_at_is_not_asked() -> None:
+    with fills((8, 1, 1)) as target, socket.socket(socket.AF_UNIX) as planted:
+        path = Path(f"/tmp/.java_pid{target.pid}")
+        planted.bind(str(path))
+        planted.listen()
+        try:
+            with pytest.raises(CannotTraceError, match="another process listens at its socket"):
+                Attached(target.pid).ask("VM.flags")
+        finally:
+            path.unlink()
+        path.symlink_to("/run/somebody")
+        assert "Heap" in Attached(target.pid).ask("VM.flags")
+        assert not path.is_symlink()  # the JVM has put its own in its place
 
 
 def said_as(uid: int, pid: int) -> str:
