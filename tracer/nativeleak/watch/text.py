@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nativeleak.watch.watcher import Watch
 
 _MIN_SHARE: Final = 0.005
+_MOST: Final = 0.5
+"""Share of malloc's growth from which on one size is the one to trace."""
 _WIDEST_PCT: Final = 100.0
 _WIDTH: Final = 118
 _NO_TIME: Final = 366 * 86400.0
@@ -145,15 +147,23 @@ def _said_table(watch: Watch, n_most: int = 5) -> Iterator[str]:
 def _next(watch: Watch) -> Iterator[str]:
     """The exact line to run for what grows."""
     pid = watch.options.pid if watch.reason != "target ended" else "PID"
+    lines = {row.name: row.growth for row in watch.line_rows if row.growth.verdict is Verdict.GROWING}
     growing = next((row for row in watch.size_rows if row.growth.verdict is Verdict.GROWING), None)
-    if growing is not None and growing.requests is not None:
+    live = lines.get("malloc-live")
+    whole = live.slope_bytes_per_s if live is not None else 0.0
+    if growing is not None and growing.requests and growing.growth.slope_bytes_per_s >= _MOST * whole:
         low, high = growing.requests
         yield (
             f"-> nativeleak trace -p {pid} --duration 10m --min-size {low} --max-size {high}"
             "    shows who allocates these blocks"
         )
-    elif any(row.growth.verdict is Verdict.GROWING and row.name != "java-heap" for row in watch.line_rows):
+    elif lines.keys() - {"java-heap"}:
         yield f"-> nativeleak trace -p {pid} --duration 10m    shows who allocates it"
+    elif lines:
+        yield (
+            f"-> nativeleak triage -p {pid} --jcmd-ask GC.class_histogram"
+            "    shows the objects; it stops the JVM for a full collection"
+        )
 
 
 def size_line(row: SizeRow) -> str:
