@@ -245,8 +245,8 @@ class Watch:
             self.notes = [error.what]
             self._pace.took(began_s, time.process_time() - cpu_s)
             return
+        moment_s = (began_s + self.elapsed_s) / 2  # on a busy machine a reading takes seconds
         said = self._ask()
-        moment_s = self.elapsed_s
         self.notes = ledger.notes
         self._lines.add(moment_s, {line.id: float(line.resident) for line in ledger.lines})
         if said:
