@@ -30,6 +30,7 @@ from nativeleak.engines.strace.recorded import RecordedStrace, looks_like_strace
 from nativeleak.engines.threads import ThreadTable
 from nativeleak.engines.userspace import TracedProcess
 from nativeleak.errors import NativeleakError, RecordingError
+from nativeleak.inputs.jvm_answers import parse_code_cache, parse_flags, parse_histogram
 from nativeleak.inputs.registry import Input, as_json, read_text
 from nativeleak.inputs.source import InputFile
 from nativeleak.inputs.strace import is_strace, parse_strace
@@ -488,6 +489,22 @@ def use_file(data: bytes) -> None:
         assert printable(line).isprintable()
 
 
+JVM_ANSWERS = (
+    b"CodeHeap 'non-profiled nmethods': size=120032Kb used=15Kb max_used=15Kb free=120016Kb\n"
+    b"CodeCache: size=245760Kb, used=1532Kb, max_used=1545Kb, free=244227Kb\n",
+    b" num     #instances         #bytes  class name\n-------\n   1:          2196         122448  [B (java.base)\n"
+    b"  47:            50           3200  java.util.zip.Deflater\nTotal         12345        9876543\n",
+    b"-XX:CICompilerCount=2 -XX:MaxHeapSize=134217728 -XX:-UseSerialGC -XX:+UseG1GC -XX:HeapDumpPath=/x\n",
+)
+
+
+def use_jvm_answer(data: bytes) -> None:
+    """Sound JSON, whatever is in it."""
+    text = data.decode("utf-8", "replace")
+    for parse in (parse_code_cache, parse_histogram, parse_flags):
+        json.dumps(parse(text).values, allow_nan=False)
+
+
 # ---- recordings ----
 
 
@@ -532,6 +549,7 @@ PARSERS = (
         Parser(f"file_{folder}", use_file, partial(file_seeds, folder), (NativeleakError,), 150)
         for folder in ("alloc", "heap", "maps", "nmt", "oom", "strace")
     ),
+    Parser("jvm_answers", use_jvm_answer, fixed(*JVM_ANSWERS), n_inputs=600),
     Parser("hotspot_text", use_hotspot_text, fixed(*HOTSPOT_TEXT), n_inputs=1000),
     Parser("names", use_name, fixed(*NAMES), n_inputs=600),
     Parser("recording", use_recording, recording_seeds, (RecordingError,), 100),

@@ -10,7 +10,7 @@ longest time in which that did not happen, so that such a loss ends a course and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
@@ -190,6 +190,24 @@ def read_curves(
     slices, slice_s = _slices(recording) if span.last == len(times) - 1 else (np.zeros((n_sites, 0)), 0.0)
     start_s = times[span.first] if span.first else 0.0
     return [track.curves(slices, slice_s, start_s) for track in tracks]
+
+
+def course_curves(elapsed_s: Sequence[float], n_bytes: Floats, n_blocks: Floats | None = None) -> Curves:
+    """The curves of totals whose whole courses are at hand.
+
+    Args:
+        elapsed_s: Time of each value, in order; at least one.
+        n_bytes: One row a total, one column a time.
+        n_blocks: The same in blocks; None where the totals do not consist of blocks.
+    """
+    n_rows = len(n_bytes)
+    track = _Track(EachSite(n_rows), elapsed_s)
+    track.keep_courses()
+    blocks = np.zeros_like(n_bytes) if n_blocks is None else n_blocks
+    for number in range(len(elapsed_s)):
+        track.add(number, np.stack((n_bytes[:, number], blocks[:, number], n_bytes[:, number]), axis=1))
+    curves = track.curves(np.zeros((n_rows, 0)), 0.0, elapsed_s[0])
+    return curves if n_blocks is not None else replace(curves, n_blocks=np.zeros((n_rows, 0)))
 
 
 def _slices(recording: Recording) -> tuple[Floats, float]:

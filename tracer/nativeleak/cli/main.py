@@ -18,6 +18,7 @@ _VERBS = {
     "trace": ("nativeleak.cli.trace", "trace_command"),
     "report": ("nativeleak.cli.report", "report_command"),
     "triage": ("nativeleak.cli.triage", "triage_command"),
+    "watch": ("nativeleak.cli.watch", "watch_command"),
     "oom": ("nativeleak.cli.oom", "oom_command"),
     "top": ("nativeleak.cli.top", "top_command"),
     "peek": ("nativeleak.cli.peek", "peek_command"),
@@ -60,6 +61,7 @@ def cli() -> None:
       nativeleak report FILE.nlk                report again, in any format
       nativeleak triage -p PID                  say what the memory is, now, without tracing
       nativeleak triage --input FILE            what a file at hand says: NMT, pmap, hs_err, ...
+      nativeleak watch -p PID                   which part of the memory grows; alarms
       nativeleak oom                            who was killed when memory ran out
       nativeleak top                            processes by memory and growth, to start without a PID
       nativeleak peek -p PID ADDRESS            what a range of its memory holds

@@ -12,11 +12,24 @@ from nativeleak import __version__
 from nativeleak.cli.completion import complete_pids
 from nativeleak.cli.params import CONTEXT, ns_pid_options, resolve_pids
 
+JVM_COMMANDS = (
+    "GC.class_histogram",
+    "System.map",
+    "System.trim_native_heap",
+    "VM.native_memory detail",
+    "VM.native_memory baseline",
+    "VM.native_memory summary.diff",
+    "VM.native_memory detail.diff",
+)
+"""Of ``--jcmd-ask``; ``triage.jvm_word.ON_REQUEST`` says what each costs the JVM."""
+
 _EPILOG = """\b
 Examples:
   nativeleak triage -p 4711                         the answer on one screen
   nativeleak triage -p 4711 --all                   every verdict, every part of every line
   nativeleak triage -p 4711 --format json | jq '.verdicts[0].text'
+  nativeleak triage -p 4711 --jcmd                  what the JVM says itself, beside it
+  nativeleak triage -p 4711 --jcmd-ask GC.class_histogram    direct buffers, deflaters, threads as the JVM counts
   nativeleak triage --input nmt.txt                 jcmd PID VM.native_memory: categories in words
   nativeleak triage --input before.txt after.txt    two listings of pmap -x or smaps: what has grown
   nativeleak triage --input hs_err_pid4711.log      what a crashed JVM says about its memory
@@ -43,6 +56,12 @@ Exit status: 0 a process or a file was read, 2 no file was, 3 no right to read t
 @click.option("--format", "format_name", type=click.Choice(["text", "json"]), default="text", show_default=True,
               help="Form of the output.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE.")
+@click.option("--jcmd", is_flag=True,
+              help="Ask the JVM too: flags, heap, NMT, code cache; said beside what is seen from outside. It gets "
+              "SIGQUIT once if nobody has attached to it before.")  # fmt: skip
+@click.option("--jcmd-ask", "asked", type=click.Choice(JVM_COMMANDS), multiple=True,
+              help="Ask the JVM this too. GC.class_histogram stops it for a full collection. Repeat for "
+              "several.")  # fmt: skip
 @click.option("--all", "show_all", is_flag=True, help="Show everything, not one screen.")
 @click.option("-v", "--verbose", is_flag=True, help="Print tracebacks of errors.")
 def triage_command(
@@ -54,6 +73,8 @@ def triage_command(
     format_name: str,
     output: str | None,
     *,
+    jcmd: bool,
+    asked: tuple[str, ...],
     show_all: bool,
     verbose: bool,  # noqa: ARG001 - main looks for -v
 ) -> int:
@@ -71,8 +92,31 @@ def triage_command(
     if target is None and not paths:
         raise UsageError("triage failed: no process is given", "Name it: -p PID; or give files: --input FILE")
     if target is None:
+        if jcmd or asked:
+            raise UsageError("--jcmd asks a process, not a file", "Name it: -p PID")
         return _triage_files(paths, format_name, output)
+    if jcmd or asked:
+        return _triage_jvm(target, asked, format_name, output, show_all=show_all)
     return _triage_process(target, format_name, output, show_all=show_all)
+
+
+def _triage_jvm(pid: int, asked: Sequence[str], format_name: str, output: str | None, *, show_all: bool) -> int:
+    from nativeleak.errors import EXIT_OK
+    from nativeleak.triage import jvm_word
+    from nativeleak.triage.as_json import render_json
+    from nativeleak.triage.text import render_text
+    from nativeleak.triage.verdicts import judge
+
+    ledger, word = jvm_word.read_with_jvm(pid, asked)
+    verdicts = jvm_word.with_trim(judge(ledger), ledger, word)
+    compared = jvm_word.compare(ledger, word)
+    if format_name == "json":
+        text = render_json(ledger, verdicts, __version__, {"jvm_says": jvm_word.as_json(word, compared)})
+    else:
+        said = "".join(f"{line}\n" for line in jvm_word.in_words(word, compared))
+        text = f"{render_text(ledger, verdicts, show_all=show_all)}\n{said}"
+    write_page(text, output)
+    return EXIT_OK
 
 
 def _triage_process(pid: int, format_name: str, output: str | None, *, show_all: bool) -> int:

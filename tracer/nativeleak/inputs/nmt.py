@@ -49,7 +49,7 @@ _ANSWERS: Final = {
 _KNOWN: Final = re.compile(
     r"\s*(?:$|[-*]?\s*$|Native Memory Tracking:|\(Omitting|Virtual memory map:|Details:|Memory file details"
     r"|\(.*(?:sites|omitted).*\)"
-    r"|Preinit state:|pre-init mallocs|MallocLimit|Periodic native trim|```|Picked up |\(\s*(?:instance classes|"
+    r"|Preinit state:|pre-init mallocs|MallocLimit|Periodic native trim|```|Picked up |(?:: )?\(\s*(?:instance classes|"
     r"Metadata|Class space|reserved=|used=|free=|waste=|tracking overhead=|malloc|peak|at peak|live |adjust).*"
     r"|(?:sum|bytes|entries|live):?.*|from\s*$|\$ .*|#.*)"
 )

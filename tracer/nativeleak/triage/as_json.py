@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from nativeleak.heaps.census import HeapWalk
@@ -17,9 +17,18 @@ from nativeleak.triage.verdicts import Verdict, java_limits
 SCHEMA: Final = "nativeleak.triage/1"
 
 
-def render_json(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str) -> str:
-    """One object, with a newline at its end. Sizes in bytes."""
-    return json.dumps(_object(ledger, verdicts, tool_version), indent=2) + "\n"
+def render_json(
+    ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str, more: Mapping[str, Any] | None = None
+) -> str:
+    """One object, with a newline at its end. Sizes in bytes.
+
+    Args:
+        ledger: The lines.
+        verdicts: The most important first.
+        tool_version: Ours.
+        more: Further keys, such as ``jvm_says``.
+    """
+    return json.dumps(_object(ledger, verdicts, tool_version) | dict(more or {}), indent=2) + "\n"
 
 
 def _object(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str) -> dict[str, Any]:

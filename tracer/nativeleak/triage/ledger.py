@@ -44,21 +44,36 @@ _MAX_DETAIL: Final = 20
 _OTHER_ALLOCATOR: Final = re.compile(r"/lib(tcmalloc|mimalloc|tbbmalloc|hoard)[^/]*$")
 
 
-def read_ledger(pid: int) -> Ledger:
+def read_ledger(pid: int, n_tries: int = _TRIES) -> Ledger:
     """Read a process; again, up to three times, while its memory changes by more than 1 %.
+
+    Args:
+        pid: The process.
+        n_tries: At most so many readings; with one, a change is not noted.
 
     Raises:
         NativeleakError: There is no such process, or it may not be read.
     """
     target = check_target(pid, any_width=True)
-    for attempt in range(_TRIES):
+    for attempt in range(n_tries):
         ledger = _read(target)
         before, after = ledger.status_rss
         if abs(after - before) <= _DRIFT * max(before, 1):
             break
-        if attempt == _TRIES - 1:
+        if attempt == n_tries - 1 > 0:
             ledger.notes.append(f"resident memory changed by {after - before:+,} bytes during the reading")
     return ledger
+
+
+def prepare(pid: int) -> None:
+    """Read what is read once of a process's files, such as the symbols of libjvm.so, so that readings cost the same.
+
+    Raises:
+        NativeleakError: There is no such process any more, or it may not be read.
+    """
+    if find_libjvm(procfs.read_maps(pid)) is not None:
+        with contextlib.suppress(UnreadableError), HotSpot.open(pid, SPACE_VARIABLES):
+            pass
 
 
 def _read(target: TargetFacts) -> Ledger:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from nativeleak import children
+from nativeleak.closing import Closing
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.inputs.source import InputFile
 from nativeleak.units import excerpt
@@ -86,6 +88,50 @@ def read_kmsg(path: Path = KMSG) -> Iterator[str]:
         raise CannotTraceError(f"reading {path} failed: {error.strerror}", "run as root") from error
     finally:
         os.close(log)
+
+
+class KernelLogTail(Closing):
+    """What the kernel logs from now on; a context manager. Nothing where its buffer may not be read.
+
+    Args:
+        path: The buffer.
+
+    Attributes:
+        n_lost: How often lines were overwritten before they were read.
+    """
+
+    def __init__(self, path: Path = KMSG) -> None:
+        self.n_lost = 0
+        self._fd = -1
+        with contextlib.suppress(OSError):
+            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.lseek(self._fd, 0, os.SEEK_END)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the buffer may be read."""
+        return self._fd >= 0
+
+    def lines(self) -> Iterator[str]:
+        """Lines since the last call, as ``read_kmsg`` gives them."""
+        start_s = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
+        while self._fd >= 0:
+            try:
+                record = os.read(self._fd, _RECORD_BYTES)
+            except BrokenPipeError:
+                self.n_lost += 1
+                continue  # the next read goes on after what was overwritten
+            except OSError:
+                return
+            if not record:
+                return
+            yield _as_line(record, start_s)
+
+    def close(self) -> None:
+        """Close the buffer."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def _as_line(record: bytes, start_s: float) -> str:
