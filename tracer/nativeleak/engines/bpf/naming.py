@@ -193,7 +193,11 @@ def _left_by_jump(state: TargetState, callee: Frame, return_address: int) -> Fra
     if address is None or address == callee.ip - callee.offset:
         return None
     entered = state.symbolizer.function_at(address)
-    if entered is None or entered.function.startswith(_THUNKS) or qualified(entered.function) == qualified(callee.function):
+    if (
+        entered is None
+        or entered.function.startswith(_THUNKS)
+        or qualified(entered.function) == qualified(callee.function)
+    ):
         return None
     return replace(entered, found=FrameSource.TAIL)
 
