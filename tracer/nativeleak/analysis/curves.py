@@ -176,7 +176,7 @@ def read_curves(
     tracks = [_Track(grouping, times[span.first : span.last + 1]) for grouping in groupings]
     if courses and tracks:
         tracks[-1].keep_courses()
-    n_sites = len(recording.sites)
+    n_sites = len(recording.site_columns)
     now = np.zeros((n_sites, 3))
     for number, samples in enumerate(recording.samples()):
         ids = np.asarray(samples.site_id)
@@ -193,11 +193,12 @@ def read_curves(
 
 
 def _slices(recording: Recording) -> tuple[Floats, float]:
-    width = max((len(site.slices) for site in recording.sites), default=0)
-    slices = np.zeros((len(recording.sites), width))
-    for i, site in enumerate(recording.sites):
-        if site.slices:
-            slices[i, : len(site.slices)] = [pair[0] for pair in site.slices]
+    """Bytes by birth slice, one row a site, and the width of a slice in seconds."""
+    groups = recording.birth_slices
+    slices = np.zeros((len(recording.site_columns), max((group.width for group in groups), default=0)))
+    for group in groups:
+        pairs = np.asarray(group.values).reshape(len(group.positions), group.width, 2)
+        slices[group.positions, : group.width] = pairs[:, :, 0]
     return slices, recording.last_snapshot.slice_s
 
 

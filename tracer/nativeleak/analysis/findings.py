@@ -109,7 +109,7 @@ class _Search:
         self._growths = measure(self._curves)
         self._node_of = {(int(tree.positions(node)[0]), node.stop - node.first): node for node in reversed(tree.nodes)}
         columns = ["allocated_count", "allocated_bytes", "freed_count"]
-        whole = np.zeros((len(recording.sites), len(columns)))
+        whole = np.zeros((len(recording.site_columns), len(columns)))
         whole[table.index.to_numpy()] = table[columns].to_numpy(dtype=np.float64)
         self._made = tree.ranges().sums(whole)
 
@@ -124,17 +124,10 @@ class _Search:
                 self._of_runtime.add(class_id)
             key = known.get((class_id, path_id))
             if key is None:
-                key = known[class_id, path_id] = (class_id, *(() if purpose else self._outwards(path_id)))
+                outwards = () if purpose else self._paths.outwards(path_id, _MAX_FRAMES)
+                key = known[class_id, path_id] = (class_id, *outwards)
             keys.append(key)
         return keys
-
-    def _outwards(self, path_id: int) -> Key:
-        """Function and step of each frame from the head to the root."""
-        path = self._paths.path(path_id)
-        key: list[int] = []
-        for step in path[self._paths.head_index(path_id) :][:_MAX_FRAMES]:
-            key += (self._paths.steps[step].function_id, step)
-        return tuple(key)
 
     def parts(self) -> Iterable[_Part]:
         for root in self._tree.roots:
@@ -282,7 +275,7 @@ class _Search:
 
     def count(self, parts: Sequence[_Part]) -> Findings:
         """The parts as findings."""
-        n_sites = len(self._recording.sites)
+        n_sites = len(self._recording.site_columns)
         labels = np.full(n_sites, -1, dtype=np.int64)
         for number, part in enumerate(parts):
             labels[part.positions] = number
@@ -427,9 +420,8 @@ def add_paths(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 
 
 def _owner_and_purpose(paths: Paths, path_id: int, owner: str) -> tuple[str, str]:
-    path = paths.path(path_id)
-    if not any(paths.steps[step].in_runtime for step in path[:_MAX_FRAMES]):
+    if not paths.passes_runtime(path_id, _MAX_FRAMES):
         return owner, "other" if owner == Owner.RUNTIME.value else ""
-    frames = [paths.steps[step].frame for step in path]
+    frames = [paths.steps[step].frame for step in paths.path(path_id)]
     owner = owner_of_stack(frames).value
     return owner, purpose_of_stack(frames) if owner == Owner.RUNTIME.value else ""

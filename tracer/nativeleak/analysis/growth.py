@@ -94,7 +94,7 @@ def resident_estimate(recording: Recording) -> list[float]:
     Resident bytes if they were measured, else outstanding bytes. Memory that allocators mapped for themselves is left
     out, because the blocks inside it are counted.
     """
-    counts = np.array([site.owner is not Owner.ALLOCATOR for site in recording.sites], dtype=np.bool_)
+    counts = np.array(recording.site_columns.owner, dtype=object) != Owner.ALLOCATOR.value
     now = np.zeros(len(counts))
     sums = []
     for samples in recording.samples():
@@ -106,7 +106,7 @@ def resident_estimate(recording: Recording) -> list[float]:
 
 def site_curves(recording: Recording) -> Curves:
     """The curves of all sites, one row a site in the order of ``Recording.sites``."""
-    return read_curves(recording, [EachSite(len(recording.sites))])[0]
+    return read_curves(recording, [EachSite(len(recording.site_columns))])[0]
 
 
 def course(elapsed_s: Sequence[float], n_bytes: Sequence[float]) -> Growth:
