@@ -117,7 +117,8 @@ class _Search:
         table = self._table
         known: dict[tuple[int, int], Key] = {}
         keys = []
-        rows = zip(table["kind"], table["owner"], table["slot"], table["path_id"], table["purpose"], strict=True)
+        columns = ("kind", "owner", "slot", "path_id", "purpose")
+        rows = zip(*(table[name].to_numpy().tolist() for name in columns), strict=True)
         for kind, owner, slot, path_id, purpose in rows:
             class_id = self._classes.setdefault((kind, owner, slot, purpose), len(self._classes))
             if purpose:
@@ -306,9 +307,9 @@ class _Search:
         if is_map:
             growth = replace(resident, verdict=growth.verdict, enough_s=growth.enough_s)
         pools: Counter[str] = Counter()
-        for name, n_bytes in zip(rows["thread"].map(pool_of), rows["outstanding_bytes"], strict=True):
-            pools[name] += int(n_bytes) + 1
-        threads = sorted(set(rows["thread"]))
+        threads = rows.groupby("thread")["outstanding_bytes"].sum()
+        for name, n_bytes in threads.items():
+            pools[pool_of(str(name))] += int(n_bytes) + 1
         path_id = int(first["path_id"])
         head = self._paths.head(path_id)
         called_by = part.called_by
@@ -331,7 +332,11 @@ class _Search:
             pool=head.pool,
             switch=head.switch,
             note=head.note,
-            threads=threads[0] if len(threads) == 1 else pools.most_common(1)[0][0] if len(pools) == 1 else "*",
+            threads=str(threads.index[0])
+            if len(threads) == 1
+            else pools.most_common(1)[0][0]
+            if len(pools) == 1
+            else "*",
             n_threads=int(rows["thread_uid"].nunique()),
             slots=tuple(sorted(set(rows["slot"].tolist()))),
             n_stacks=int(rows["stack_key"].nunique()),
@@ -349,7 +354,7 @@ class _Search:
             peak_bytes=int(peak[0]),
             peak_s=float(peak[1]),
             path=self._telling(path_id, part),
-            stack_keys=tuple(dict.fromkeys(int(key) for key in rows["stack_key"])),
+            stack_keys=tuple(dict.fromkeys(rows["stack_key"].to_numpy().tolist())),
             positions=tuple(part.positions.tolist()),
         )
 
@@ -402,12 +407,12 @@ def add_paths(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 
     The purpose is what a runtime uses its memory for; it is empty for the program's memory.
     """
-    keys = [int(key) for key in table["stack_key"]]
+    keys: list[int] = table["stack_key"].to_numpy().tolist()
     paths.load(set(keys))
     ids = [paths.path_id(key) for key in keys]
     known: dict[tuple[int, str], tuple[str, str]] = {}
     rows = []
-    for path_id, owner in zip(ids, table["owner"], strict=True):
+    for path_id, owner in zip(ids, table["owner"].to_numpy().tolist(), strict=True):
         told = known.get((path_id, owner))
         if told is None:
             told = known[path_id, owner] = _owner_and_purpose(paths, path_id, owner)
