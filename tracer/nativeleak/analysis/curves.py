@@ -166,7 +166,7 @@ def read_curves(
         recording: Where the totals come from.
         groupings: What is added up.
         span: The snapshots to look at; None: all.
-        courses: Whether to keep the whole courses of the last grouping.
+        courses: Whether to keep the whole courses.
 
     Raises:
         RecordingError: The recording is damaged.
@@ -174,8 +174,8 @@ def read_curves(
     times = [snapshot.elapsed_s for snapshot in recording.snapshots]
     span = span or Span(0, len(times) - 1, 100.0)
     tracks = [_Track(grouping, times[span.first : span.last + 1]) for grouping in groupings]
-    if courses and tracks:
-        tracks[-1].keep_courses()
+    for track in tracks if courses else ():
+        track.keep_courses()
     n_sites = len(recording.site_columns)
     now = np.zeros((n_sites, 3))
     for number, samples in enumerate(recording.samples()):

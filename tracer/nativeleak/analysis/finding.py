@@ -20,6 +20,7 @@ class Finding:
         what: Kind of memory in words; None where nothing is known.
         pool: Name of the pool inside; None without one.
         switch: How to see past the pool; empty where nothing does.
+        fillers: Of a pool that several functions made take memory: they, most first.
         note: What its stacks do not show, and which tool does; None where nothing is missing.
         threads: Name of the thread, or the pattern of most of them.
         slots: Targets.
@@ -41,6 +42,7 @@ class Finding:
     what: str | None
     pool: str | None
     switch: str
+    fillers: tuple[str, ...]
     note: str | None
     threads: str
     n_threads: int
@@ -64,7 +66,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was found: ``suspects`` grow, fastest first; ``others`` hold something and do not, largest first."""
+    """What was found: ``suspects`` grow, fastest first; ``others`` hold or held something and do not."""
 
     suspects: tuple[Finding, ...] = ()
     others: tuple[Finding, ...] = ()

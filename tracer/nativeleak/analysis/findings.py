@@ -25,13 +25,14 @@ from nativeleak.analysis.select import pool_of
 from nativeleak.analysis.tree import Key, Node, Tree
 from nativeleak.model import FrameKind, Kind, Owner
 from nativeleak.recording import Recording
-from nativeleak.runtimes.frames import owner_of_stack, purpose_of_stack
 
 _LEAST_HELD_SHARE: Final = 0.005
 _LEAST_ALLOCATED_SHARE: Final = 0.02
 _MIN_SHARE: Final = 0.01
 _MAX_FRAMES: Final = 48
 _MAX_FINDINGS: Final = 60
+_CHURNED: Final = 1000.0
+"""Bytes allocated and freed that count as much as one that is held, in the choice of findings."""
 
 _MIN_EXPECTED: Final = 6.0
 _CLEAN_SHARE: Final = 0.25
@@ -42,6 +43,7 @@ _NO_FRAME: Final = "many small call paths"
 _NO_STACK: Final = "[stack lost]"
 _MAX_APART: Final = 4
 _MEETING_SHARE: Final = 0.90
+_MOST_SHARE: Final = 0.50
 _MIN_GATHERED: Final = 8
 _MAX_MET: Final = 1000
 """Most paths that a meeting point is looked for on: the largest."""
@@ -52,12 +54,17 @@ _APART_SIZES: Final = 1.2
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Sites of one cause before they are counted."""
+    """Sites of one cause before they are counted.
+
+    Attributes:
+        fillers: Of a pool: the functions that made it take memory, most first; empty of all else.
+    """
 
     positions: Ints
     depth_key: Key
     called_by: str | None
     step: Step | None
+    fillers: tuple[str, ...] = ()
 
 
 def find(recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) -> Findings:
@@ -75,8 +82,8 @@ def find(recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) ->
     if table.empty:
         return Findings()
     search = _Search(recording, table, paths, span)
-    parts = search.gathered(search.threads_joined(_merged(search.parts())))
-    parts.sort(key=lambda part: -search.weight(part))
+    parts = search.gathered(search.pools_joined(search.threads_joined(_merged(search.parts()))))
+    parts.sort(key=lambda part: -max(search.weight(part), search.allocated(part) / _CHURNED))
     del parts[_MAX_FINDINGS:]
     return search.count(parts)
 
@@ -159,7 +166,7 @@ class _Search:
             seen: set[int] = set()
             for distance, number in enumerate(self._paths.path(path_id)[self._paths.head_index(path_id) :]):
                 step = self._paths.steps[number]
-                if step.function_id not in seen and not step.is_passed_through:
+                if step.function_id not in seen and step.may_be_named:
                     seen.add(step.function_id)
                     weights[step.function_id] += n_bytes
                     distances[step.function_id] += distance * n_bytes
@@ -181,6 +188,27 @@ class _Search:
                 part = replace(part, positions=np.concatenate((alike[key].positions, part.positions)))
             alike[key] = part
         return [*joined, *alike.values()]
+
+    def pools_joined(self, parts: Sequence[_Part]) -> list[_Part]:
+        """The parts; chunks of one pool are one, since whoever makes it take a chunk need not keep what is in it."""
+        pools: dict[tuple[str, str, int], list[_Part]] = {}
+        joined = []
+        for part in parts:
+            first = self._table.loc[part.positions].nlargest(1, "outstanding_bytes").iloc[0]
+            pool = self._paths.head(int(first["path_id"])).pool if part.step is not None else None
+            if pool is None:
+                joined.append(part)
+            else:
+                pools.setdefault((pool, str(first["kind"]), int(first["slot"])), []).append(part)
+        for group in pools.values():
+            group.sort(key=lambda part: -self.weight(part))
+            largest, positions = group[0], np.concatenate([part.positions for part in group])
+            names = tuple(dict.fromkeys(part.step.name for part in group if part.step is not None))
+            if self.weight(largest) < _MEETING_SHARE * sum(map(self.weight, group)):
+                joined.append(_Part(positions, largest.depth_key, None, None, names))
+            else:
+                joined.append(replace(largest, positions=positions, fillers=names))
+        return joined
 
     def gathered(self, parts: Sequence[_Part]) -> list[_Part]:
         """The parts; many small ones that grow and meet in one frame further out are one."""
@@ -205,6 +233,10 @@ class _Search:
         rows = [self._row_of[position] for position in part.positions.tolist()]
         return float(self._table["outstanding_bytes"].to_numpy()[rows].sum())
 
+    def allocated(self, part: _Part) -> float:
+        """Bytes allocated at its sites, freed or not."""
+        return float(self._table.loc[part.positions, "allocated_bytes"].sum())
+
     def _step_of(self, node: Node) -> Step:
         """The frame that sets a node apart."""
         depth = node.depth + 1 if node.depth % 2 else node.depth
@@ -218,7 +250,7 @@ class _Search:
         if clean and dirty:
             for child in children:
                 here = self._step_of(child)
-                yield from self._resolve(child, step if here.is_passed_through else here, called_by)
+                yield from self._resolve(child, here if here.may_be_named else step, called_by)
             return
         apart = [] if clean else self._apart(node, children)
         if apart:
@@ -266,7 +298,7 @@ class _Search:
             return []
         if any(self._growths[child.number].verdict is not Verdict.GROWING for child in large):
             return []
-        if any(self._step_of(child).is_passed_through for child in large):
+        if not all(self._step_of(child).may_be_named for child in large):
             return []
         sizes = sorted(
             float(self._curves.n_bytes[child.number, -1] / max(self._curves.n_blocks[child.number, -1], 1))
@@ -290,10 +322,10 @@ class _Search:
         of = max(whole, rising)
         found = [self._finding(part, growths[i], resident[i], of, curves.peaks[i]) for i, part in enumerate(parts)]
         suspects = [each for each in found if _is_suspect(each)]
-        others = [each for each in found if not _is_suspect(each) and each.outstanding_bytes > 0]
+        others = [each for each in found if not _is_suspect(each) and (each.outstanding_bytes > 0 or _churns(each))]
         suspects.sort(key=lambda each: -each.growth.slope_bytes_per_s)
         others.sort(key=lambda each: -(each.resident_bytes or each.outstanding_bytes))
-        return Findings(tuple(suspects), tuple(others), measure(total)[0])
+        return Findings(tuple(suspects), tuple(others), _of_all(measure(total)[0], suspects))
 
     def _finding(self, part: _Part, growth: Growth, resident: Growth, of: float, peak: Floats) -> Finding:
         rows = self._table.loc[part.positions].sort_values("outstanding_bytes", ascending=False, kind="stable")
@@ -318,19 +350,14 @@ class _Search:
             called_by = caller.name if caller is not part.step else None
         oldest = rows["oldest_s"].max()
         return Finding(
-            name=str(first["purpose"])
-            if of_runtime
-            else part.step.name
-            if part.step
-            else _NO_FRAME
-            if self._paths.path(path_id)
-            else _NO_STACK,
+            name=str(first["purpose"]) if of_runtime else self._name(part, path_id),
             called_by=None if of_runtime else called_by,
             step=None if of_runtime else part.step,
             kind="jvm" if of_runtime else _kind(part.step, head, is_map),
             what=None if of_runtime else head.what,
             pool=head.pool,
             switch=head.switch,
+            fillers=part.fillers,
             note=head.note,
             threads=str(threads.index[0])
             if len(threads) == 1
@@ -357,6 +384,13 @@ class _Search:
             stack_keys=tuple(dict.fromkeys(rows["stack_key"].to_numpy().tolist())),
             positions=tuple(part.positions.tolist()),
         )
+
+    def _name(self, part: _Part, path_id: int) -> str:
+        if part.step is not None:
+            return part.step.name
+        if part.fillers:
+            return self._paths.head(path_id).pool or _NO_FRAME
+        return _NO_FRAME if self._paths.path(path_id) else _NO_STACK
 
     def _is_blind(self, rows: pd.DataFrame, is_map: bool) -> bool:
         """Whether too little of the heap was watched for a verdict on these sites.
@@ -397,36 +431,18 @@ def _kind(step: Step | None, head: Head, is_map: bool) -> str:
     return "java" if step is not None and step.frame.kind in java else "native"
 
 
+def _of_all(growth: Growth, suspects: Sequence[Finding]) -> Growth:
+    """The growth of everything: certain where what grows for certain makes up most of it."""
+    explained = sum(each.growth.slope_bytes_per_s for each in suspects)
+    if growth.verdict is Verdict.UNDECIDED and explained >= _MOST_SHARE * growth.slope_bytes_per_s > 0:
+        return replace(growth, verdict=Verdict.GROWING, enough_s=None)
+    return growth
+
+
+def _churns(finding: Finding) -> bool:
+    return finding.freed_bytes > 0
+
+
 def _is_suspect(finding: Finding) -> bool:
     grows = finding.growth.verdict is Verdict.GROWING and finding.growth.slope_bytes_per_s > 0
     return grows and finding.share_pct >= 100 * _MIN_SHARE
-
-
-def add_paths(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
-    """The table with the columns path_id and purpose, and owners as the names of the frames tell them today.
-
-    The purpose is what a runtime uses its memory for; it is empty for the program's memory.
-    """
-    keys: list[int] = table["stack_key"].to_numpy().tolist()
-    paths.load(set(keys))
-    ids = [paths.path_id(key) for key in keys]
-    known: dict[tuple[int, str], tuple[str, str]] = {}
-    rows = []
-    for path_id, owner in zip(ids, table["owner"].to_numpy().tolist(), strict=True):
-        told = known.get((path_id, owner))
-        if told is None:
-            told = known[path_id, owner] = _owner_and_purpose(paths, path_id, owner)
-        rows.append(told)
-    return table.assign(
-        path_id=pd.Series(ids, index=table.index, dtype="int64"),
-        owner=pd.Series([owner for owner, _ in rows], index=table.index, dtype=object),
-        purpose=pd.Series([purpose for _, purpose in rows], index=table.index, dtype=object),
-    )
-
-
-def _owner_and_purpose(paths: Paths, path_id: int, owner: str) -> tuple[str, str]:
-    if not paths.passes_runtime(path_id, _MAX_FRAMES):
-        return owner, "other" if owner == Owner.RUNTIME.value else ""
-    frames = [paths.steps[step].frame for step in paths.path(path_id)]
-    owner = owner_of_stack(frames).value
-    return owner, purpose_of_stack(frames) if owner == Owner.RUNTIME.value else ""

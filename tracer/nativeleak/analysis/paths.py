@@ -49,6 +49,11 @@ class Step:
         """Whether every stack of a thread or service goes through the function."""
         return self.role is Role.PASSTHROUGH
 
+    @property
+    def may_be_named(self) -> bool:
+        """Whether it can be what callers are told apart by: no runtime's function, and none that all go through."""
+        return not self.is_passed_through and not self.in_runtime
+
 
 class Paths:
     """The paths of a recording's stacks.

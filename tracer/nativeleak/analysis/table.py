@@ -13,9 +13,13 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from nativeleak.model import ThreadInfo
+from nativeleak.analysis.paths import Paths
+from nativeleak.model import Owner, ThreadInfo
 from nativeleak.recording import Recording
+from nativeleak.runtimes.frames import owner_of_stack, purpose_of_stack
 
+_MAX_LEAF_FRAMES: Final = 48
+"""Frames in which a runtime's library is looked for."""
 UNKNOWN_THREAD: Final = "[threads beyond the limit]"
 
 TOTALS: Final = (
@@ -64,6 +68,36 @@ def site_table(recording: Recording) -> pd.DataFrame:
     columns["n_threads"] = np.ones(n_sites, dtype=np.int64)
     columns["n_stacks"] = np.ones(n_sites, dtype=np.int64)
     return pd.DataFrame(columns)
+
+
+def add_paths(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """The table with the columns path_id and purpose, and owners as the names of the frames tell them today.
+
+    The purpose is what a runtime uses its memory for; it is empty for the program's memory.
+    """
+    keys: list[int] = table["stack_key"].to_numpy().tolist()
+    paths.load(set(keys))
+    ids = [paths.path_id(key) for key in keys]
+    known: dict[tuple[int, str], tuple[str, str]] = {}
+    rows = []
+    for path_id, owner in zip(ids, table["owner"].to_numpy().tolist(), strict=True):
+        told = known.get((path_id, owner))
+        if told is None:
+            told = known[path_id, owner] = _owner_and_purpose(paths, path_id, owner)
+        rows.append(told)
+    return table.assign(
+        path_id=pd.Series(ids, index=table.index, dtype="int64"),
+        owner=pd.Series([owner for owner, _ in rows], index=table.index, dtype=object),
+        purpose=pd.Series([purpose for _, purpose in rows], index=table.index, dtype=object),
+    )
+
+
+def _owner_and_purpose(paths: Paths, path_id: int, owner: str) -> tuple[str, str]:
+    if not paths.passes_runtime(path_id, _MAX_LEAF_FRAMES):
+        return owner, "other" if owner == Owner.RUNTIME.value else ""
+    frames = [paths.steps[step].frame for step in paths.path(path_id)]
+    owner = owner_of_stack(frames).value
+    return owner, purpose_of_stack(frames) if owner == Owner.RUNTIME.value else ""
 
 
 def unmap_table(recording: Recording) -> pd.DataFrame:

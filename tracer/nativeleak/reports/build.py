@@ -12,11 +12,11 @@ import pandas as pd
 
 from nativeleak.analysis.certainty import Certainty, certainty
 from nativeleak.analysis.curves import MIN_WATCHED_PCT, Span, watched_span
-from nativeleak.analysis.findings import add_paths, find
+from nativeleak.analysis.findings import find
 from nativeleak.analysis.growth import Growth, Verdict, course, resident_estimate
 from nativeleak.analysis.paths import Paths
 from nativeleak.analysis.select import Metric, Selection, keep_functions, keep_threads
-from nativeleak.analysis.table import UNKNOWN_THREAD, site_table, unmap_table
+from nativeleak.analysis.table import UNKNOWN_THREAD, add_paths, site_table, unmap_table
 from nativeleak.model import (
     COUNTERS,
     Kind,

@@ -135,9 +135,11 @@ class StackNamer:
             if found == abi.FrameSource.SIGNAL:
                 self.interrupted.setdefault(raw.slot, set()).add(ip)
             frame = state.symbolizer.resolve(ip, is_leaf=is_leaf or after_signal)
-            if callee is not None and not (is_leaf or is_root or after_signal) and found in _RETURNED_TO:
+            if callee is not None and not (is_leaf or is_root or after_signal):
                 entered = _left_by_jump(state, callee, ip)
-                frames.extend([] if entered is None else [entered])
+                if entered is not None:
+                    is_sure = found in _RETURNED_TO
+                    frames.append(replace(entered, found=FrameSource.TAIL if is_sure else _FOUND[found]))
             if after_signal and frame.kind is FrameKind.UNRESOLVED:
                 frame = replace(frame, function=_SIGNAL_RETURN, kind=FrameKind.NATIVE)
             if i == 0 and ip in state.leaf_names:
@@ -199,7 +201,7 @@ def _left_by_jump(state: TargetState, callee: Frame, return_address: int) -> Fra
         or qualified(entered.function) == qualified(callee.function)
     ):
         return None
-    return replace(entered, found=FrameSource.TAIL)
+    return entered
 
 
 def _is_plausible(state: TargetState, ip: int) -> bool:
