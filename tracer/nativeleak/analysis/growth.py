@@ -49,7 +49,6 @@ _SAME_BLOCKS: Final = 1.2
 _SWING_SHARE: Final = 0.50
 _MIN_SWINGS: Final = 2
 _MIN_CYCLES: Final = 3
-_CLEAR_STEPS: Final = 1.0
 _SLICED_SHARE: Final = 0.50
 _WARM_UP_PARTS: Final = 3
 _MIN_LATE_PARTS: Final = 5
@@ -295,7 +294,7 @@ def _cycles(curves: Curves, peak: Floats) -> tuple[Bools, Bools, Floats, Floats]
     n_courses = curves.courses.shape[1]
     if not n_courses:
         return swings, rises, slopes, margins
-    times = np.linspace(curves.start_s, float(curves.elapsed_s[-1]), n_courses)
+    times = np.linspace(float(curves.elapsed_s[0]), float(curves.elapsed_s[-1]), n_courses)
     for row, course_ in enumerate(curves.courses.tolist()):
         if peak[row] <= 0:
             continue
@@ -304,10 +303,10 @@ def _cycles(curves: Curves, peak: Floats) -> tuple[Bools, Bools, Floats, Floats]
         if len(lows) > _MIN_CYCLES:
             values = np.array([[course_[place] for place in lows]])
             slope, margin = _mean_slopes(np.diff(values, axis=1), np.diff(times[lows]))
-            slopes[row], margins[row] = slope[0], margin[0]
             # A snapshot meets the lowest value only by chance: it may come a whole step of the course later.
             step = float(np.median([b - a for a, b in pairwise(course_) if b > a]))
-            rises[row] = slope[0] - margin[0] > 0 and values[0, -1] - values[0, 0] > _CLEAR_STEPS * step
+            slopes[row], margins[row] = slope[0], margin[0] + step / float(times[lows[-1]] - times[lows[0]])
+            rises[row] = slopes[row] > margins[row]
     return swings, rises, slopes, margins
 
 
