@@ -202,6 +202,24 @@ def _slices(recording: Recording) -> tuple[Floats, float]:
     return slices, recording.last_snapshot.slice_s
 
 
+def median_ages(curves: Curves) -> list[float | None]:
+    """For each curve the age that half of its bytes exceed at the end, in seconds; None without birth slices."""
+    if not curves.slices.shape[1]:
+        return [None] * len(curves.n_bytes)
+    end_s = float(curves.elapsed_s[-1])
+    ages: list[float | None] = []
+    for row in curves.slices:
+        whole, before = float(row.sum()), np.concatenate(([0.0], np.cumsum(row)))
+        if whole <= 0:
+            ages.append(None)
+            continue
+        i = int(np.searchsorted(before, whole / 2, side="left")) - 1
+        within = (whole / 2 - before[i]) / row[i]
+        start_s, stop_s = i * curves.slice_s, min((i + 1) * curves.slice_s, end_s)
+        ages.append(max(0.0, end_s - start_s - within * max(0.0, stop_s - start_s)))
+    return ages
+
+
 class _Track:
     """Collects the curves of one grouping, snapshot by snapshot."""
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
-from nativeleak.analysis.growth import Growth
+from nativeleak.analysis.growth import Growth, Verdict
 from nativeleak.analysis.paths import Step
+
+MIN_SHARE_PCT: Final = 1.0
+"""Of the growth of the process: what grows by less is no suspect."""
+_MOST_SHARE: Final = 0.50
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,7 @@ class Finding:
         path: Steps that tell it apart, leaf first.
         stack_keys: Its stacks, largest first.
         positions: Its sites, as positions in ``Recording.sites``.
+        median_age_s: Half of its bytes are older, to the width of a birth slice; None where no birth is known.
     """
 
     name: str
@@ -62,6 +69,18 @@ class Finding:
     path: tuple[Step, ...]
     stack_keys: tuple[int, ...]
     positions: tuple[int, ...]
+    median_age_s: float | None = None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it grows for certain, and by enough of the process's growth."""
+        grows = self.growth.verdict is Verdict.GROWING and self.growth.slope_bytes_per_s > 0
+        return grows and self.share_pct >= MIN_SHARE_PCT
+
+    @property
+    def churns(self) -> bool:
+        """Whether memory of it was freed during the trace."""
+        return self.freed_bytes > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +90,11 @@ class Findings:
     suspects: tuple[Finding, ...] = ()
     others: tuple[Finding, ...] = ()
     growth: Growth | None = None
+
+
+def growth_of_all(growth: Growth, suspects: Sequence[Finding]) -> Growth:
+    """The growth of everything: certain where what grows for certain makes up most of it."""
+    explained = sum(each.growth.slope_bytes_per_s for each in suspects)
+    if growth.verdict is Verdict.UNDECIDED and explained >= _MOST_SHARE * growth.slope_bytes_per_s > 0:
+        return replace(growth, verdict=Verdict.GROWING, enough_s=None)
+    return growth

@@ -16,8 +16,8 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from nativeleak.analysis.curves import MIN_WATCHED_PCT, Floats, Ints, Labelled, Span, read_curves
-from nativeleak.analysis.finding import Finding, Findings
+from nativeleak.analysis.curves import MIN_WATCHED_PCT, Floats, Ints, Labelled, Span, median_ages, read_curves
+from nativeleak.analysis.finding import Finding, Findings, growth_of_all
 from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
 from nativeleak.analysis.naming import Head, is_malloc
 from nativeleak.analysis.paths import Paths, Step
@@ -28,7 +28,6 @@ from nativeleak.recording import Recording
 
 _LEAST_HELD_SHARE: Final = 0.005
 _LEAST_ALLOCATED_SHARE: Final = 0.02
-_MIN_SHARE: Final = 0.01
 _MAX_FRAMES: Final = 48
 _MAX_FINDINGS: Final = 60
 _CHURNED: Final = 1000.0
@@ -43,7 +42,6 @@ _NO_FRAME: Final = "many small call paths"
 _NO_STACK: Final = "[stack lost]"
 _MAX_APART: Final = 4
 _MEETING_SHARE: Final = 0.90
-_MOST_SHARE: Final = 0.50
 _MIN_GATHERED: Final = 8
 _MAX_MET: Final = 1000
 """Most paths that a meeting point is looked for on: the largest."""
@@ -320,12 +318,16 @@ class _Search:
         whole = measure(replace(total, n_bytes=total.resident))[0].slope_bytes_per_s
         rising = sum(growth.slope_bytes_per_s for growth in resident if growth.verdict is Verdict.GROWING)
         of = max(whole, rising)
-        found = [self._finding(part, growths[i], resident[i], of, curves.peaks[i]) for i, part in enumerate(parts)]
-        suspects = [each for each in found if _is_suspect(each)]
-        others = [each for each in found if not _is_suspect(each) and (each.outstanding_bytes > 0 or _churns(each))]
+        ages = median_ages(curves)
+        found = [
+            replace(self._finding(part, growths[i], resident[i], of, curves.peaks[i]), median_age_s=ages[i])
+            for i, part in enumerate(parts)
+        ]
+        suspects = [each for each in found if each.is_suspect]
+        others = [each for each in found if not each.is_suspect and (each.outstanding_bytes > 0 or each.churns)]
         suspects.sort(key=lambda each: -each.growth.slope_bytes_per_s)
         others.sort(key=lambda each: -(each.resident_bytes or each.outstanding_bytes))
-        return Findings(tuple(suspects), tuple(others), _of_all(measure(total)[0], suspects))
+        return Findings(tuple(suspects), tuple(others), growth_of_all(measure(total)[0], suspects))
 
     def _finding(self, part: _Part, growth: Growth, resident: Growth, of: float, peak: Floats) -> Finding:
         rows = self._table.loc[part.positions].sort_values("outstanding_bytes", ascending=False, kind="stable")
@@ -429,20 +431,3 @@ def _kind(step: Step | None, head: Head, is_map: bool) -> str:
         return "mapping"
     java = (FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED, FrameKind.JAVA_INTERPRETED)
     return "java" if step is not None and step.frame.kind in java else "native"
-
-
-def _of_all(growth: Growth, suspects: Sequence[Finding]) -> Growth:
-    """The growth of everything: certain where what grows for certain makes up most of it."""
-    explained = sum(each.growth.slope_bytes_per_s for each in suspects)
-    if growth.verdict is Verdict.UNDECIDED and explained >= _MOST_SHARE * growth.slope_bytes_per_s > 0:
-        return replace(growth, verdict=Verdict.GROWING, enough_s=None)
-    return growth
-
-
-def _churns(finding: Finding) -> bool:
-    return finding.freed_bytes > 0
-
-
-def _is_suspect(finding: Finding) -> bool:
-    grows = finding.growth.verdict is Verdict.GROWING and finding.growth.slope_bytes_per_s > 0
-    return grows and finding.share_pct >= 100 * _MIN_SHARE
