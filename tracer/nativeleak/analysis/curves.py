@@ -26,6 +26,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 N_PARTS: Final = 8
 N_TROUGHS: Final = 10
 
+_SMALL_RISE: Final = 0.25
 MIN_WATCHED_PCT: Final = 50.0
 """With less of the time watched there is no verdict on the heap."""
 
@@ -218,6 +219,20 @@ def median_ages(curves: Curves) -> list[float | None]:
         start_s, stop_s = i * curves.slice_s, min((i + 1) * curves.slice_s, end_s)
         ages.append(max(0.0, end_s - start_s - within * max(0.0, stop_s - start_s)))
     return ages
+
+
+def replaces_older(recording: Recording, curves: Curves, span: Span) -> Bools:
+    """Whether a curve's rise may be blocks that took the place of blocks from before the trace.
+
+    Frees of those are seen, but not of what site. So this is so where enough of them were freed and the rise is small
+    against what is held. Source: rss-ledger-and-verdicts.md 7.4.
+    """
+    if not curves.n_blocks.shape[1] or span.last <= span.first:
+        return np.zeros(len(curves.n_bytes), dtype=np.bool_)
+    counts = [recording.snapshots[i].counters.get("unmatched_frees", 0) for i in (span.first, span.last)]
+    gained = curves.n_blocks[:, -1] - curves.n_blocks[:, 0]
+    is_small = curves.n_bytes[:, -1] - curves.n_bytes[:, 0] < _SMALL_RISE * curves.n_bytes[:, -1]
+    return np.asarray(is_small & (counts[1] - counts[0] >= gained / 2) & (gained > 0))
 
 
 class _Track:

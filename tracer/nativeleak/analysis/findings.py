@@ -16,7 +16,16 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from nativeleak.analysis.curves import MIN_WATCHED_PCT, Floats, Ints, Labelled, Span, median_ages, read_curves
+from nativeleak.analysis.curves import (
+    MIN_WATCHED_PCT,
+    Floats,
+    Ints,
+    Labelled,
+    Span,
+    median_ages,
+    read_curves,
+    replaces_older,
+)
 from nativeleak.analysis.finding import Finding, Findings, growth_of_all
 from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
 from nativeleak.analysis.naming import Head, is_malloc
@@ -315,6 +324,12 @@ class _Search:
         groupings = [Labelled(everything, 1), Labelled(labels, len(parts))]
         total, curves = read_curves(self._recording, groupings, self._span, courses=True)
         growths, resident = measure(curves), measure(replace(curves, n_bytes=curves.resident))
+        growths = [
+            replace(growth, verdict=Verdict.UNDECIDED, enough_s=watch_s(3 * self._recording.elapsed_s))
+            if growth.verdict is Verdict.GROWING and is_replaced
+            else growth
+            for growth, is_replaced in zip(growths, replaces_older(self._recording, curves, self._span), strict=True)
+        ]
         whole = measure(replace(total, n_bytes=total.resident))[0].slope_bytes_per_s
         rising = sum(growth.slope_bytes_per_s for growth in resident if growth.verdict is Verdict.GROWING)
         of = max(whole, rising)

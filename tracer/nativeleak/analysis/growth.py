@@ -49,6 +49,7 @@ _SAME_BLOCKS: Final = 1.2
 _SWING_SHARE: Final = 0.50
 _MIN_SWINGS: Final = 2
 _MIN_CYCLES: Final = 3
+_HEIGHT_QUANTILE: Final = 0.8
 _SLICED_SHARE: Final = 0.50
 _WARM_UP_PARTS: Final = 3
 _MIN_LATE_PARTS: Final = 5
@@ -137,7 +138,7 @@ def measure(curves: Curves) -> list[Growth]:
     late = np.where(rising, _rises_to_the_end(added), _rises_to_the_end(_trough_steps(curves)))
     last, peak = curves.n_bytes[:, -1], _peaks(curves)
     net = last - curves.n_bytes[:, 0]
-    swings, by_cycles, cycle_slopes, cycle_margins = _cycles(curves, peak)
+    swings, by_cycles, cycle_slopes, cycle_margins = _cycles(curves)
     stays, kept_slopes, kept_margins = _residue(curves)
     kept_slopes = np.where(stays, kept_slopes, cycle_slopes)
     kept_margins = np.where(stays, kept_margins, cycle_margins)
@@ -281,8 +282,10 @@ def _may_step_again(steps: Bools) -> bool:
     return len(steps) - 1 - places[-1] <= 2 * (places[-1] - places[-2])
 
 
-def _cycles(curves: Curves, peak: Floats) -> tuple[Bools, Bools, Floats, Floats]:
-    """What goes up and down again by half of its peak, and what stays of it from one fall to the next.
+def _cycles(curves: Curves) -> tuple[Bools, Bools, Floats, Floats]:
+    """What goes up and down again by half of its height, and what stays of it from one fall to the next.
+
+    The height is what a fifth of the snapshots exceed: one that a late collection left high is not the measure of all.
 
     Returns:
         Whether it does so at least twice; whether the lowest values after the falls rise for certain; bytes a second
@@ -295,10 +298,11 @@ def _cycles(curves: Curves, peak: Floats) -> tuple[Bools, Bools, Floats, Floats]
     if not n_courses:
         return swings, rises, slopes, margins
     times = np.linspace(float(curves.elapsed_s[0]), float(curves.elapsed_s[-1]), n_courses)
+    heights = np.quantile(curves.courses, _HEIGHT_QUANTILE, axis=1)
     for row, course_ in enumerate(curves.courses.tolist()):
-        if peak[row] <= 0:
+        if heights[row] <= 0:
             continue
-        lows = _lows_after_falls(course_, _SWING_SHARE * float(peak[row]))
+        lows = _lows_after_falls(course_, _SWING_SHARE * float(heights[row]))
         swings[row] = len(lows) >= _MIN_SWINGS
         if len(lows) > _MIN_CYCLES:
             values = np.array([[course_[place] for place in lows]])
