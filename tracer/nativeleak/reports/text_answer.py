@@ -62,7 +62,7 @@ def answer_lines(report: Report, width: int) -> Iterator[Styled]:
     yield "", ""
     yield from leak_lines(report, width)
     yield from _path_lines(report, width)
-    yield from _other_lines(report)
+    yield from _other_lines(report, width)
 
 
 def loss_lines(report: Report, width: int) -> Iterator[Styled]:
@@ -274,7 +274,7 @@ def _limit(report: Report) -> tuple[float, str]:
     return float(report.resident.last_bytes), "its resident memory"
 
 
-def _other_lines(report: Report) -> Iterator[Styled]:
+def _other_lines(report: Report, width: int) -> Iterator[Styled]:
     """What is no suspect: what holds, held or allocates much and does not grow, then what is not decided."""
     rows = [each for each in report.findings if _is_worth_a_line(report, each)]
     settled = [each for each in rows if each.growth.verdict in _SETTLED]
@@ -284,7 +284,7 @@ def _other_lines(report: Report) -> Iterator[Styled]:
             yield "", ""
             yield title, "bold"
         for each in chosen[:_MAX_OTHERS]:
-            yield f"    {format_bytes(_held(each)):>9}  {_other(report, each)}", ""
+            yield from wrapped(f"    {format_bytes(_held(each)):>9}  {_other(report, each)}", " " * 15, width)
         if len(chosen) > _MAX_OTHERS:
             yield f"    and {len(chosen) - _MAX_OTHERS} more (--all)", ""
 
