@@ -43,7 +43,9 @@ def test_replaces_older_needs_frees_of_unknown_blocks_and_a_small_rise(
     def write(writer: RecordingWriter) -> None:
         for number in range(10):
             cache, leak = 400 + 5 * number, 50 * number
-            sites = [fixtures.heap_site(1, 1, (cache * 64, cache)), fixtures.heap_site(1, 2, (leak * 64, leak))]
+            sites = [
+                fixtures.heap_site(1, key, (n * 64, n), slices=((n * 64, n),)) for key, n in ((1, cache), (2, leak))
+            ]
             counters = fixtures.counters(unmatched_frees=unmatched * number // 9)
             writer.write_snapshot(fixtures.snapshot(number + 1.0, sites, counters=counters))
 

@@ -227,12 +227,13 @@ def replaces_older(recording: Recording, curves: Curves, span: Span) -> Bools:
     Frees of those are seen, but not of what site. So this is so where enough of them were freed and the rise is small
     against what is held. Source: rss-ledger-and-verdicts.md 7.4.
     """
-    if not curves.n_blocks.shape[1] or span.last <= span.first:
+    if not curves.n_blocks.shape[1] or not curves.slices.shape[1] or span.last <= span.first:
         return np.zeros(len(curves.n_bytes), dtype=np.bool_)
     counts = [recording.snapshots[i].counters.get("unmatched_frees", 0) for i in (span.first, span.last)]
     gained = curves.n_blocks[:, -1] - curves.n_blocks[:, 0]
     is_small = curves.n_bytes[:, -1] - curves.n_bytes[:, 0] < _SMALL_RISE * curves.n_bytes[:, -1]
-    return np.asarray(is_small & (counts[1] - counts[0] >= gained / 2) & (gained > 0))
+    is_heap = curves.slices.sum(axis=1) > 0
+    return np.asarray(is_heap & is_small & (counts[1] - counts[0] >= gained / 2) & (gained > 0))
 
 
 class _Track:
