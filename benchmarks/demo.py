@@ -2,9 +2,9 @@
 
     benchmarks/demo.py [--runs N] [--jobs N] [--duration SECONDS] [--keep FOLDER]
 
-Each run starts the service of scripts/demo, traces it with default options, and compares the suspects of the JSON report
-with what the service does: three functions leak, each is one suspect, and none of its other threads is one. Status 1
-unless all runs are right. Run as root in a checkout after scripts/setup --demo. See docs/accuracy.md.
+Each run starts the service of scripts/demo, traces it with default options, and compares the suspects of the JSON
+report with what the service does: three functions leak, each is one suspect, and none of its other threads is one.
+Status 1 unless all runs are right. Run as root in a checkout after scripts/setup --demo. See docs/accuracy.md.
 """
 
 from __future__ import annotations
