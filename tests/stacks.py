@@ -6,13 +6,20 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from nativeleak.model import FrameSource, Stack
+from nativeleak.model import Frame, FrameSource, Stack
 from support import Trace, eventually
 
 
 def is_marked(stack: Stack) -> bool:
     """Whether a stack says of itself that it may be wrong or is not whole."""
-    return stack.end != "root" or any(frame.found is not FrameSource.EXACT for frame in stack.frames)
+    return stack.end != "root" or any(
+        frame.found not in (FrameSource.EXACT, FrameSource.TAIL) for frame in stack.frames
+    )
+
+
+def returned_to(stack: Stack) -> tuple[Frame, ...]:
+    """The frames that have a return address of their own: the target's own unwinder sees no others."""
+    return tuple(frame for frame in stack.frames if frame.found is not FrameSource.TAIL)
 
 
 def await_tables(trace: Trace) -> None:

@@ -7,6 +7,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.zip.Deflater;
@@ -207,10 +208,61 @@ public final class Open {
         }
     }
 
+    /** Direct buffers that the collector frees each two paces, but for one in twenty. */
+    static final class PageCache {
+        private final List<ByteBuffer> pinned = new ArrayList<>();
+        private int n;
+
+        void fetch() {
+            ByteBuffer page = ByteBuffer.allocateDirect(8_000);
+            if (n++ % 20 == 0) {
+                pinned.add(page);
+                Corpus.keep("PageCache.fetch", 8_000, 1);
+            }
+        }
+    }
+
+    static void pinnedPages() throws Exception {
+        PageCache pages = new PageCache();
+        while (true) {
+            pages.fetch();
+            if (Corpus.now % (2 * Corpus.TICKS) == 0) {
+                System.gc();
+            }
+            Corpus.tick();
+        }
+    }
+
+    /** Memory of tasks that are chained; each eighth is never completed. */
+    static final class Tickets {
+        void issue(ExecutorService pool) {
+            CompletableFuture.supplyAsync(() -> Memory.UNSAFE.allocateMemory(3_000), pool).thenAccept(this::settle);
+        }
+
+        private void settle(long address) {
+            if (Corpus.RANDOM.nextInt(8) == 0) {
+                Corpus.keep("Tickets.lambda$issue$0", 3_000, 1);
+            } else {
+                Memory.UNSAFE.freeMemory(address);
+            }
+        }
+    }
+
+    static void futures() throws Exception {
+        ExecutorService pool = Executors.newFixedThreadPool(3);
+        Tickets tickets = new Tickets();
+        while (true) {
+            tickets.issue(pool);
+            tickets.issue(pool);
+            Corpus.tick();
+        }
+    }
+
     public static void main(String[] args) throws Exception {
         Corpus.run(Map.of("direct_leak", Open::directLeak, "deflaters", Open::deflaters, "executor_leak", Open::executorLeak,
             "lru_off_heap", Open::lruOffHeap, "classes_and_jit", Open::classesAndJit,
-            "collector_sawtooth", Open::collectorSawtooth, "bounded_outbox", Open::boundedOutbox), args);
+            "collector_sawtooth", Open::collectorSawtooth, "bounded_outbox", Open::boundedOutbox,
+            "pinned_pages", Open::pinnedPages, "futures", Open::futures), args);
     }
 
     private Open() { }

@@ -276,6 +276,112 @@ static void double_buffering(void)
 	}
 }
 
+/* ---- a leak at the place where a cache fills first ---- */
+
+static struct block *pages;
+
+NOINLINE static void page_load(unsigned long i)
+{
+	static struct block *room[300];
+	struct block *page = malloc(2003);
+	page->body[0] = 5;
+	if (i < 300) {
+		room[i] = page;
+	} else if (i % 20 == 0) {
+		push(&pages, page);
+		corpus_keep("page_load", 2003, 1);
+	} else {
+		free(page);
+	}
+	if (i == 300 && !room[0])
+		abort();
+}
+
+static void filled_and_leaks(void)
+{
+	/* The cache fills in the second and third pace of a trace. */
+	for (unsigned long i = 0;; corpus_tick()) {
+		page_load(i++);
+		if (corpus_now > 2 * TICKS && corpus_now < 4 * TICKS)
+			page_load(i++);
+		request_handle();
+	}
+}
+
+/* ---- a leak by a function that ends in a jump to its helper ---- */
+
+static struct block *events;
+
+NOINLINE static void event_link(struct block *event)
+{
+	push(&events, event);
+	corpus_keep("event_add", 1201, 1);
+}
+
+NOINLINE static struct block *event_new(size_t n)
+{
+	return malloc(n);
+}
+
+NOINLINE static struct block *event_add(size_t n)
+{
+	return event_new(n + 1);
+}
+
+static void tail_calls(void)
+{
+	for (;;) {
+		event_link(event_add(1200));
+		free(event_new(1200));
+		request_handle();
+		corpus_tick();
+	}
+}
+
+/* ---- a leak only while an error lasts: half a pace of each second one ---- */
+
+static struct block *failures;
+
+NOINLINE static void failure_note(int keep)
+{
+	struct block *failure = malloc(1601);
+	failure->body[0] = 6;
+	if (keep) {
+		push(&failures, failure);
+		corpus_keep("failure_note", 1601, 1);
+	} else {
+		free(failure);
+	}
+}
+
+static void error_episodes(void)
+{
+	for (;;) {
+		failure_note(corpus_now / (TICKS / 2) % 4 == 1);
+		request_handle();
+		corpus_tick();
+	}
+}
+
+/* ---- bounded: sessions of very different lifetimes, in a number that wavers ---- */
+
+static void wavering_sessions(void)
+{
+	static char *open_[128];
+	for (;;) {
+		for (int i = 0; i < 4; i++) {
+			unsigned at = corpus_random(64 + 64 * (corpus_now / (3 * TICKS) % 2));
+			free(open_[at]);
+			open_[at] = NULL;
+			if (corpus_random(10) < 7) {
+				open_[at] = malloc(500 + corpus_random(5000));
+				open_[at][0] = 7;
+			}
+		}
+		corpus_tick();
+	}
+}
+
 static const struct scenario SCENARIOS[] = {
 	{ "slow_leak", slow_leak },
 	{ "fast_leak", fast_leak },
@@ -286,6 +392,10 @@ static const struct scenario SCENARIOS[] = {
 	{ "lru_cache", lru_cache },
 	{ "ttl_cache", ttl_cache },
 	{ "double_buffering", double_buffering },
+	{ "filled_and_leaks", filled_and_leaks },
+	{ "tail_calls", tail_calls },
+	{ "error_episodes", error_episodes },
+	{ "wavering_sessions", wavering_sessions },
 };
 
 CORPUS_MAIN(SCENARIOS)

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <deque>
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
@@ -253,6 +254,105 @@ void growing_pool()
 	}
 }
 
+// ---- callbacks that are never taken off, among some that are ----
+
+class Bus
+{
+	std::unordered_map<unsigned long, std::function<void()>> callbacks_;
+
+      public:
+	NOINLINE void subscribe(unsigned long id)
+	{
+		std::vector<char> state(1300, 's');
+		corpus_keep("Bus::subscribe", 1300, 1);
+		callbacks_.emplace(id, [state] { corpus_random(state[0]); });
+	}
+
+	NOINLINE void notify()
+	{
+		std::vector<std::function<void()>> now;
+		for (unsigned long i = 0; i < 8; i++)
+			now.emplace_back(
+				[text = std::string(200 + i, 'n')] { corpus_random(text[0]); });
+		for (auto &each : now)
+			each();
+	}
+};
+
+void callbacks()
+{
+	Bus bus;
+	for (unsigned long n = 0;; n++) {
+		bus.subscribe(n);
+		bus.notify();
+		corpus_tick();
+	}
+}
+
+// ---- memory that is freed all at once each two paces, but for a twentieth ----
+
+class Reclaimer
+{
+	std::vector<std::string *> retired_;
+	std::vector<std::string *> stuck_;
+
+      public:
+	NOINLINE void retire()
+	{
+		retired_.push_back(new std::string(1900, 'r'));
+		if (retired_.size() < 2 * TICKS)
+			return;
+		for (size_t i = 0; i < retired_.size(); i++) {
+			if (i % 20) {
+				delete retired_[i];
+				continue;
+			}
+			stuck_.push_back(retired_[i]);
+			corpus_keep("Reclaimer::retire", 1901 + sizeof(std::string), 2);
+		}
+		retired_.clear();
+	}
+};
+
+void reclaimed()
+{
+	Reclaimer reclaimer;
+	for (;;) {
+		reclaimer.retire();
+		churn();
+		corpus_tick();
+	}
+}
+
+// ---- bounded: the hundred best of all, and a ring of the last ----
+
+class Ranking
+{
+	std::map<unsigned, std::string> best_;
+	std::deque<std::string> last_;
+
+      public:
+	NOINLINE void offer()
+	{
+		best_[corpus_random(1000000)] = std::string(700, 'b');
+		if (best_.size() > 100)
+			best_.erase(best_.begin());
+		last_.push_back(std::string(600 + corpus_random(300), 'l'));
+		if (last_.size() > 150)
+			last_.pop_front();
+	}
+};
+
+void ranking()
+{
+	Ranking ranking;
+	for (;;) {
+		ranking.offer();
+		ranking.offer();
+		corpus_tick();
+	}
+}
+
 const struct scenario SCENARIOS[] = {
 	{ "map_of_threads", map_of_threads },
 	{ "shared_cycle", shared_cycle },
@@ -261,6 +361,9 @@ const struct scenario SCENARIOS[] = {
 	{ "lru_list", lru_list },
 	{ "warm_up", warm_up },
 	{ "growing_pool", growing_pool },
+	{ "callbacks", callbacks },
+	{ "reclaimed", reclaimed },
+	{ "ranking", ranking },
 };
 
 } // namespace

@@ -3,7 +3,10 @@
 #[path = "corpus.rs"]
 mod corpus;
 use corpus::{keep, random, Pace};
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::mpsc::{channel, Sender};
 
 #[inline(never)]
 fn render(seed: u64) -> usize {
@@ -75,6 +78,58 @@ fn bounded_queue(mut pace: Pace) {
     }
 }
 
+struct Span {
+    _text: String,
+    parent: RefCell<Option<Rc<Span>>>,
+}
+
+#[inline(never)]
+fn trace_span(n: u64) {
+    let span = Rc::new(Span { _text: "s".repeat(1100), parent: RefCell::new(None) });
+    if n % 3 == 0 {
+        *span.parent.borrow_mut() = Some(Rc::clone(&span));
+        keep("trace_span", 1100 + 64, 2);
+    }
+}
+
+fn cycles(mut pace: Pace) {
+    loop {
+        render(pace.now);
+        trace_span(pace.now);
+        pace.tick();
+    }
+}
+
+struct Lines {
+    sender: Sender<Vec<u8>>,
+}
+
+impl Lines {
+    #[inline(never)]
+    fn publish(&self) {
+        self.sender.send(vec![3u8; 900]).unwrap();
+    }
+}
+
+fn slow_reader(mut pace: Pace) {
+    let (sender, receiver) = channel();
+    let lines = Lines { sender };
+    loop {
+        lines.publish();
+        lines.publish();
+        if receiver.try_recv().is_ok() {
+            keep("Lines::publish", 900, 1);
+        }
+        pace.tick();
+    }
+}
+
 fn main() {
-    corpus::run(&[("map_leak", map_leak), ("boxes", boxes), ("bounded_queue", bounded_queue)]);
+    corpus::run(&[
+        ("map_leak", map_leak),
+        ("boxes", boxes),
+        ("bounded_queue", bounded_queue),
+        ("cycles", cycles),
+        ("slow_reader", slow_reader),
+    ]);
 }

@@ -20,7 +20,7 @@ import pytest
 
 from nativeleak.model import Kind, Stack
 from nativeleak.recording import open_recording
-from stacks import await_snapshots, copy_recording, is_marked
+from stacks import await_snapshots, copy_recording, is_marked, returned_to
 from support import Target, Trace, nativeleak, require
 from targets import build
 
@@ -89,7 +89,7 @@ class Comparison:
                     self.n_unnamed += 1
                     continue
                 self.names |= {frame.ip: f"{frame.function}+{frame.offset:#x}" for frame in stack.frames}
-                callers = tuple(frame.ip for frame in stack.frames[1:])
+                callers = tuple(frame.ip for frame in returned_to(stack)[1:])
                 pid = opened.targets[site.key.slot].pid
                 place = Place(pid, thread.tid, stack.frames[0].function, callers)
                 amount = Amount(site.allocated_count, site.allocated_bytes)

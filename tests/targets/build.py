@@ -137,6 +137,12 @@ TARGETS = {
     "static": Spec("portable.c", flags=(*FRAME_POINTERS, "-static")),
     "static_stripped": Spec("portable.c", flags=(*FRAME_POINTERS, "-static", "-s")),
     "storm": Spec("storm.c"),
+    "libtails.so": Spec("tails.c", flags=(*NO_FRAME_POINTERS, "-DLIBRARY", "-shared", "-fPIC")),
+    "tails": Spec(
+        "tails.c",
+        flags=("-fomit-frame-pointer", "-Wl,--no-as-needed", str(BIN / "libtails.so"), f"-Wl,-rpath,{BIN}"),
+        needs=("libtails.so",),
+    ),
     "throwing_new": Spec("safety/throwing_new.cc", compiler="g++", flags=THROWING),
     "throwing_new_quota": Spec("safety/throwing_new.cc", compiler="g++", flags=(*THROWING, "-DQUOTA", *OVER_JEMALLOC)),
     "throws": Spec("throws.cc", compiler="g++", flags=("-std=c++17", *FRAME_POINTERS, *NAMES)),

@@ -19,12 +19,16 @@ from nativeleak.arch import (
     CALL_BYTES,
     MACHINES,
     X86_64,
+    Called,
     by_elf,
     by_name,
+    called_arm64,
+    called_x86,
     ends_call_arm64,
     ends_call_x86,
     is_signal_return_arm64,
     is_signal_return_x86,
+    jump_slot_x86,
 )
 from nativeleak.symbols.elf import ElfFile
 from support import require
@@ -122,6 +126,44 @@ def test_ends_call_x86_every_call_of_libc_is_known_and_little_else():
     assert ends - known == set()
     # Bytes of other instructions can look like a call: rare enough to find a broken chain at once.
     assert len(known - ends) < len(code) / 100
+
+
+def test_called_x86_names_the_function_or_the_slot_that_objdump_names():
+    require(arch.here() is X86_64, "the C library here is not for x86-64")
+    require(shutil.which("objdump"), "objdump is not installed")
+    code = instructions(mapped_library("libc.so.6"))
+    image = {address + i: byte for address, encoded, _ in code for i, byte in enumerate(encoded)}
+    n = 0
+    for address, encoded, text in code:
+        end = address + len(encoded)
+        window = bytes(image.get(end - CALL_BYTES + i, 0x90) for i in range(CALL_BYTES))
+        if direct := re.match(r"(?:addr32 )?callq? +([0-9a-f]+)", text):
+            assert called_x86(window, end) == Called(int(direct[1], 16), is_slot=False)
+            n += 1
+        elif slot := re.match(r"(?:notrack )?callq? +\*0x[0-9a-f]+\(%rip\) +# ([0-9a-f]+)", text):
+            assert called_x86(window, end) == Called(int(slot[1], 16), is_slot=True)
+    assert n > 5000
+
+
+@pytest.mark.parametrize(
+    ("code", "slot"),
+    [
+        ("ff 25 10 00 00 00 90 90 90 90 90 90", 0x1016),
+        ("f3 0f 1e fa ff 25 f0 ff ff ff 90 90", 0xFFA),
+        ("f3 0f 1e fa f2 ff 25 10 00 00 00 90", 0x101B),
+        ("f2 ff 25 10 00 00 00 90 90 90 90 90", 0x1017),
+        ("e9 10 00 00 00 90 90 90 90 90 90 90", None),
+        ("f3 0f 1e fa 48 89 e5 ff 25 10 00 00", None),
+    ],
+)
+def test_jump_slot_x86_stubs_of_the_linker_name_their_slot(code, slot):
+    assert jump_slot_x86(bytes.fromhex(code), 0x1000) == slot
+
+
+@pytest.mark.parametrize(("word", "target"), [(0x94000001, 0x1000), (0x97FFFFFF, 0xFF8), (0xD63F0000, None)])
+def test_called_arm64_bl_names_its_function(word, target):
+    code = bytes(4) + word.to_bytes(4, "little")
+    assert called_arm64(code, 0x1000) == (None if target is None else Called(target, is_slot=False))
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,34 @@ import functools
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
+_MASK_64: Final = (1 << 64) - 1
 CALL_BYTES: Final = 8
 """Bytes before a return address that ``Machine.ends_call`` takes: no call is longer than 7."""
 SIGNAL_RETURN_BYTES: Final = 9
 """Bytes at a return address that ``Machine.is_signal_return`` takes."""
+STUB_BYTES: Final = 12
+"""Bytes at the target of a call that ``Machine.jump_slot`` takes."""
+
+
+class Called(NamedTuple):
+    """What a call instruction names: the function, or the place in memory that holds its address."""
+
+    address: int
+    is_slot: bool
 
 
 def _never(_: bytes) -> bool:
     return False
+
+
+def _no_call(_code: bytes, _end: int) -> Called | None:
+    return None
+
+
+def _no_slot(_code: bytes, _start: int) -> int | None:
+    return None
 
 
 def _always(_: bytes) -> bool:
@@ -47,6 +65,10 @@ class Machine:
         breakpoint: What a probe puts in the place of an instruction.
         ends_call: Whether a call instruction ends at the end of ``CALL_BYTES`` bytes; True where it is not known.
         is_signal_return: Whether these ``SIGNAL_RETURN_BYTES`` bytes are what a signal handler returns to.
+        called: What the call names that ends at the end of ``CALL_BYTES`` bytes, given the address of their end; None
+            where a register tells.
+        jump_slot: Where the address is that code jumps to at once, as stubs of the linker do, given its first
+            ``STUB_BYTES`` bytes and their address; None of any other code.
     """
 
     name: str
@@ -65,6 +87,8 @@ class Machine:
     breakpoint: bytes = b""
     ends_call: Callable[[bytes], bool] = _always
     is_signal_return: Callable[[bytes], bool] = _never
+    called: Callable[[bytes, int], Called | None] = _no_call
+    jump_slot: Callable[[bytes, int], int | None] = _no_slot
 
 
 def ends_call_x86(code: bytes) -> bool:
@@ -94,6 +118,36 @@ def _operand_bytes(modrm: int, rest: bytes) -> int:
     elif mode == 0 and register == 5:
         return 4
     return n + (0, 1, 4)[mode]
+
+
+def called_x86(code: bytes, end: int) -> Called | None:
+    """What a call names, by these 8 bytes before ``end``. Source: Intel SDM vol. 2, CALL: e8 rel32, ff 15 disp32."""
+    address = end + int.from_bytes(code[4:8], "little", signed=True)
+    is_slot = code[2:4] == b"\xff\x15"
+    if code[3] == 0xE8 or is_slot:
+        return Called(address & _MASK_64, is_slot)
+    return None
+
+
+def jump_slot_x86(code: bytes, start: int) -> int | None:
+    """Where a stub finds what it jumps to: endbr64 and bnd may stand before ff 25 disp32.
+
+    Source: System V ABI for x86-64, "Procedure Linkage Table"; binutils bfd/elfxx-x86.c for the variants.
+    """
+    at = 4 if code.startswith(b"\xf3\x0f\x1e\xfa") else 0
+    at += code[at : at + 1] == b"\xf2"
+    if code[at : at + 2] != b"\xff\x25" or len(code) < at + 6:
+        return None
+    return (start + at + 6 + int.from_bytes(code[at + 2 : at + 6], "little", signed=True)) & _MASK_64
+
+
+def called_arm64(code: bytes, end: int) -> Called | None:
+    """The same for arm64: bl imm26. Source: Arm ARM, C6.2.33."""
+    word = int.from_bytes(code[4:8], "little")
+    if word & 0xFC000000 != 0x94000000:
+        return None
+    words = (word & 0x03FFFFFF) - (word << 1 & 0x04000000)
+    return Called((end - 4 + 4 * words) & _MASK_64, is_slot=False)
 
 
 def ends_call_arm64(code: bytes) -> bool:
@@ -135,6 +189,8 @@ X86_64: Final = Machine(
     breakpoint=b"\xcc",
     ends_call=ends_call_x86,
     is_signal_return=is_signal_return_x86,
+    called=called_x86,
+    jump_slot=jump_slot_x86,
 )
 
 # Sources: elf.h; include/uapi/asm-generic/unistd.h; DWARF for the Arm 64-bit Architecture, 4.1;
@@ -152,6 +208,7 @@ ARM64: Final = Machine(
     breakpoint=b"\xa0\x00\x20\xd4",
     ends_call=ends_call_arm64,
     is_signal_return=is_signal_return_arm64,
+    called=called_arm64,
 )
 
 MACHINES: Final = (X86_64, ARM64)

@@ -385,3 +385,31 @@ def test_json_hostile_names_are_ascii_and_whole(tmp_path: Path) -> None:
     assert text.isascii()
     assert text[:-1].isprintable()
     assert json.loads(text)["sites"][0]["thread"]["name"] == HOSTILE.replace("\udcff", "\\udcff")
+
+
+def test_json_compact_says_the_same_in_a_tenth_of_the_bytes(tmp_path: Path) -> None:
+    """Sites with stacks as a JVM has them: 80 frames of long names, most of them shared with other stacks."""
+    n_sites, n_methods = 400, 600
+    methods = [f"com.example.service.layer{n % 40}.Component{n}.handleRequestOrSomethingElse" for n in range(n_methods)]
+
+    def stack(key: int) -> Stack:
+        chosen = ((key * 7919 + n * 104729) % n_methods for n in range(77))
+        frames = (fixtures.java(methods[n], line=n + 1) for n in chosen)
+        return Stack(key, (fixtures.native("malloc"), *frames, fixtures.native("start_thread")))
+
+    def write(writer: RecordingWriter) -> None:
+        writer.add_stacks([stack(key) for key in range(1, n_sites + 1)])
+        sites = [fixtures.heap_site(1, key, (1009 * key, key)) for key in range(1, n_sites + 1)]
+        writer.write_snapshot(fixtures.snapshot(1.0, sites))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        whole = render(recording, "json")
+        compact = render(recording, "json", WriteOptions(compact=True))
+    report, small = json.loads(whole), json.loads(compact)
+    frames, stacks = small.pop("frames"), small.pop("stacks")
+    for site in [*small["sites"], *small["allocator_backing"]["sites"]]:
+        site["frames"] = [frames[number] for number in stacks[site.pop("stack")]]
+    assert small == report
+    assert len(report["sites"]) == n_sites
+    assert len(compact) < len(whole) / 10
+    assert len(compact) < 1500 * n_sites  # 15 MB for 10,000 sites

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 import recording_fixtures as fixtures
 from nativeleak.analysis.select import By, Metric, Selection
-from nativeleak.model import Level, Owner, Stack, TargetEnd, UnmapTotals, Window
+from nativeleak.model import Child, Level, Owner, Stack, TargetEnd, UnmapTotals, Window
 from nativeleak.recording import Recording, RecordingWriter, open_recording
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.text_sites import stack_lines
@@ -39,12 +40,12 @@ def test_text_begins_with_the_answer(tmp_path: Path) -> None:
         " 1  608.0 MiB      +48 MiB                              100 %  11m 10s",
         "      Codec.decode  Codec.java:41",
         "      direct buffer: 39 blocks of 15.6 MiB; the caller only filled Netty's buffer pool",
-        "      (-Dio.netty.allocator.type=unpooled); 2 threads",
+        "      (-Dio.netty.allocator.type=unpooled); 2 threads; half older than 7m 00s",
         "    (a cache that takes longer than 12m 00s to fill looks the same)",
         "",
         " 1  PoolArena.newChunk < Codec.decode < Pipeline.next",
         "",
-        "Not growing for certain",
+        "Not growing",
         "       64 MiB  steady: the JVM itself: other; thread java",
         "       32 MiB  steady: load_index  libindex.so; thread java",
         "",
@@ -98,6 +99,52 @@ def test_text_nothing_grows_says_for_how_long_to_watch(tmp_path: Path) -> None:
     watch = re.search(r"to see a growth of 655.4 KiB a day, 1 % of its resident memory, watch for (\d+)h", text)
     assert watch
     assert int(watch[1]) >= 1
+
+
+def test_text_tells_what_allocates_much_and_what_was_much(tmp_path: Path) -> None:
+    """Beside a leak: a function that frees all it gets, and one that held 64 MiB for a time."""
+    names = ("leak", "serve", "compile_method")
+
+    def write(writer: RecordingWriter) -> None:
+        writer.add_stacks(
+            [Stack(key, (fixtures.native("malloc"), fixtures.native(name, "app"))) for key, name in enumerate(names, 1)]
+        )
+        for number in range(20):
+            n = number + 1
+            spike = 64 << 20 if number in (8, 9) else 0
+            made = 64 << 20 if number >= 8 else 0
+            sites = [
+                fixtures.heap_site(1, 1, (n << 16, n)),
+                fixtures.heap_site(1, 2, (n << 22, n << 6), (n << 22, n << 6)),
+                fixtures.heap_site(1, 3, (made + 4096, 9), (made - spike, 8)),
+            ]
+            writer.write_snapshot(fixtures.snapshot(n, sites, rss_bytes=256 << 20))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        lines = render(recording, "text").splitlines()
+        report = json.loads(render(recording, "json"))
+    assert [suspect["name"] for suspect in report["suspects"]] == ["leak"]
+    others = {each["name"]: each for each in report["findings"]}
+    assert (others["serve"]["outstanding_bytes"], others["serve"]["allocated_bytes"]) == (0, 20 << 22)
+    assert (others["compile_method"]["peak_bytes"], others["compile_method"]["peak_at_s"]) == ((64 << 20) + 4096, 9.0)
+    text = " ".join(" ".join(lines).split())
+    assert "allocates 4 MiB/s and frees it: serve app" in text, lines
+    assert re.search(r"compile_method app; [^;]*; peak 64.0 MiB at 9s", text), lines
+
+
+def test_text_of_a_master_whose_children_grow_is_no_all_clear(tmp_path: Path) -> None:
+    child = Child(7, "worker", 9 << 20, 5 << 20)
+    target = replace(fixtures.target(), children=(child,))
+
+    def write(writer: RecordingWriter) -> None:
+        for number in range(20):
+            writer.write_snapshot(fixtures.snapshot(number + 1.0, [], rss_bytes=1 << 20, targets=(target,)))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        text = " ".join(render(recording, "text").split())
+    assert "Leak: not known, because what grew is in children of this process (+5 MiB), see CHILDREN" in text
+    assert "NO LEAK SEEN" not in text
+    assert "would have been seen" not in text
 
 
 def test_text_unwatched_heap_gives_no_verdict(tmp_path: Path) -> None:

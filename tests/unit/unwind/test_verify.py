@@ -54,3 +54,25 @@ def test_return_addresses_of_a_process_that_is_gone_are_believed():
     assert not returns.is_signal_return(0x1000)
     returns.close()
     returns.close()
+
+
+@pytest.mark.skipif(not IS_X86, reason="x86-64 instructions")
+def test_return_addresses_tell_the_function_that_was_called_past_a_stub():
+    room = ctypes.create_string_buffer(256)
+    base = ctypes.addressof(room)
+
+    def put(at: int, code: bytes) -> None:
+        ctypes.memmove(base + at, code, len(code))
+
+    put(16, b"\xe8" + (64 - 21).to_bytes(4, "little"))  # calls the stub at 64
+    put(64, b"\xf3\x0f\x1e\xfa\xff\x25" + (128 - 74).to_bytes(4, "little"))  # jumps by the slot at 128
+    put(128, (base + 200).to_bytes(8, "little"))
+    put(32, b"\xff\x15" + (128 - 38).to_bytes(4, "little"))  # calls by the same slot
+    put(48, b"\xe8" + (200 - 53).to_bytes(4, "little"))
+    put(56, b"\xff\xd0")
+    returns = ReturnAddresses(os.getpid())
+    assert [returns.called(base + at) for at in (21, 38, 53)] == [base + 200] * 3
+    assert returns.called(base + 58) is None
+    assert returns.called(0x1000) is None
+    returns.close()
+    assert returns.called(base + 200) is None

@@ -26,6 +26,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 N_PARTS: Final = 8
 N_TROUGHS: Final = 10
 
+_SMALL_RISE: Final = 0.25
 MIN_WATCHED_PCT: Final = 50.0
 """With less of the time watched there is no verdict on the heap."""
 
@@ -166,7 +167,7 @@ def read_curves(
         recording: Where the totals come from.
         groupings: What is added up.
         span: The snapshots to look at; None: all.
-        courses: Whether to keep the whole courses of the last grouping.
+        courses: Whether to keep the whole courses.
 
     Raises:
         RecordingError: The recording is damaged.
@@ -174,9 +175,9 @@ def read_curves(
     times = [snapshot.elapsed_s for snapshot in recording.snapshots]
     span = span or Span(0, len(times) - 1, 100.0)
     tracks = [_Track(grouping, times[span.first : span.last + 1]) for grouping in groupings]
-    if courses and tracks:
-        tracks[-1].keep_courses()
-    n_sites = len(recording.sites)
+    for track in tracks if courses else ():
+        track.keep_courses()
+    n_sites = len(recording.site_columns)
     now = np.zeros((n_sites, 3))
     for number, samples in enumerate(recording.samples()):
         ids = np.asarray(samples.site_id)
@@ -211,12 +212,46 @@ def course_curves(elapsed_s: Sequence[float], n_bytes: Floats, n_blocks: Floats 
 
 
 def _slices(recording: Recording) -> tuple[Floats, float]:
-    width = max((len(site.slices) for site in recording.sites), default=0)
-    slices = np.zeros((len(recording.sites), width))
-    for i, site in enumerate(recording.sites):
-        if site.slices:
-            slices[i, : len(site.slices)] = [pair[0] for pair in site.slices]
+    """Bytes by birth slice, one row a site, and the width of a slice in seconds."""
+    groups = recording.birth_slices
+    slices = np.zeros((len(recording.site_columns), max((group.width for group in groups), default=0)))
+    for group in groups:
+        pairs = np.asarray(group.values).reshape(len(group.positions), group.width, 2)
+        slices[group.positions, : group.width] = pairs[:, :, 0]
     return slices, recording.last_snapshot.slice_s
+
+
+def median_ages(curves: Curves) -> list[float | None]:
+    """For each curve the age that half of its bytes exceed at the end, in seconds; None without birth slices."""
+    if not curves.slices.shape[1]:
+        return [None] * len(curves.n_bytes)
+    end_s = float(curves.elapsed_s[-1])
+    ages: list[float | None] = []
+    for row in curves.slices:
+        whole, before = float(row.sum()), np.concatenate(([0.0], np.cumsum(row)))
+        if whole <= 0:
+            ages.append(None)
+            continue
+        i = int(np.searchsorted(before, whole / 2, side="left")) - 1
+        within = (whole / 2 - before[i]) / row[i]
+        start_s, stop_s = i * curves.slice_s, min((i + 1) * curves.slice_s, end_s)
+        ages.append(max(0.0, end_s - start_s - within * max(0.0, stop_s - start_s)))
+    return ages
+
+
+def replaces_older(recording: Recording, curves: Curves, span: Span) -> Bools:
+    """Whether a curve's rise may be blocks that took the place of blocks from before the trace.
+
+    Frees of those are seen, but not of what site. So this is so where enough of them were freed and the rise is small
+    against what is held. Source: rss-ledger-and-verdicts.md 7.4.
+    """
+    if not curves.n_blocks.shape[1] or not curves.slices.shape[1] or span.last <= span.first:
+        return np.zeros(len(curves.n_bytes), dtype=np.bool_)
+    counts = [recording.snapshots[i].counters.get("unmatched_frees", 0) for i in (span.first, span.last)]
+    gained = curves.n_blocks[:, -1] - curves.n_blocks[:, 0]
+    is_small = curves.n_bytes[:, -1] - curves.n_bytes[:, 0] < _SMALL_RISE * curves.n_bytes[:, -1]
+    is_heap = curves.slices.sum(axis=1) > 0
+    return np.asarray(is_heap & is_small & (counts[1] - counts[0] >= gained / 2) & (gained > 0))
 
 
 class _Track:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
-from nativeleak.analysis.growth import Growth
+from nativeleak.analysis.growth import Growth, Verdict
 from nativeleak.analysis.paths import Step
+
+MIN_SHARE_PCT: Final = 1.0
+"""Of the growth of the process: what grows by less is no suspect."""
+_MOST_SHARE: Final = 0.50
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,7 @@ class Finding:
         what: Kind of memory in words; None where nothing is known.
         pool: Name of the pool inside; None without one.
         switch: How to see past the pool; empty where nothing does.
+        fillers: Of a pool that several functions made take memory: they, most first.
         note: What its stacks do not show, and which tool does; None where nothing is missing.
         threads: Name of the thread, or the pattern of most of them.
         slots: Targets.
@@ -32,6 +39,7 @@ class Finding:
         path: Steps that tell it apart, leaf first.
         stack_keys: Its stacks, largest first.
         positions: Its sites, as positions in ``Recording.sites``.
+        median_age_s: Half of its bytes are older, to the width of a birth slice; None where no birth is known.
     """
 
     name: str
@@ -41,6 +49,7 @@ class Finding:
     what: str | None
     pool: str | None
     switch: str
+    fillers: tuple[str, ...]
     note: str | None
     threads: str
     n_threads: int
@@ -60,12 +69,32 @@ class Finding:
     path: tuple[Step, ...]
     stack_keys: tuple[int, ...]
     positions: tuple[int, ...]
+    median_age_s: float | None = None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it grows for certain, and by enough of the process's growth."""
+        grows = self.growth.verdict is Verdict.GROWING and self.growth.slope_bytes_per_s > 0
+        return grows and self.share_pct >= MIN_SHARE_PCT
+
+    @property
+    def churns(self) -> bool:
+        """Whether memory of it was freed during the trace."""
+        return self.freed_bytes > 0
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was found: ``suspects`` grow, fastest first; ``others`` hold something and do not, largest first."""
+    """What was found: ``suspects`` grow, fastest first; ``others`` hold or held something and do not."""
 
     suspects: tuple[Finding, ...] = ()
     others: tuple[Finding, ...] = ()
     growth: Growth | None = None
+
+
+def growth_of_all(growth: Growth, suspects: Sequence[Finding]) -> Growth:
+    """The growth of everything: certain where what grows for certain makes up most of it."""
+    explained = sum(each.growth.slope_bytes_per_s for each in suspects)
+    if growth.verdict is Verdict.UNDECIDED and explained >= _MOST_SHARE * growth.slope_bytes_per_s > 0:
+        return replace(growth, verdict=Verdict.GROWING, enough_s=None)
+    return growth

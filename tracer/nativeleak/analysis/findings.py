@@ -16,8 +16,17 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from nativeleak.analysis.curves import MIN_WATCHED_PCT, Floats, Ints, Labelled, Span, read_curves
-from nativeleak.analysis.finding import Finding, Findings
+from nativeleak.analysis.curves import (
+    MIN_WATCHED_PCT,
+    Floats,
+    Ints,
+    Labelled,
+    Span,
+    median_ages,
+    read_curves,
+    replaces_older,
+)
+from nativeleak.analysis.finding import Finding, Findings, growth_of_all
 from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
 from nativeleak.analysis.naming import Head, is_malloc
 from nativeleak.analysis.paths import Paths, Step
@@ -25,13 +34,13 @@ from nativeleak.analysis.select import pool_of
 from nativeleak.analysis.tree import Key, Node, Tree
 from nativeleak.model import FrameKind, Kind, Owner
 from nativeleak.recording import Recording
-from nativeleak.runtimes.frames import owner_of_stack, purpose_of_stack
 
 _LEAST_HELD_SHARE: Final = 0.005
 _LEAST_ALLOCATED_SHARE: Final = 0.02
-_MIN_SHARE: Final = 0.01
 _MAX_FRAMES: Final = 48
 _MAX_FINDINGS: Final = 60
+_CHURNED: Final = 1000.0
+"""Bytes allocated and freed that count as much as one that is held, in the choice of findings."""
 
 _MIN_EXPECTED: Final = 6.0
 _CLEAN_SHARE: Final = 0.25
@@ -52,12 +61,17 @@ _APART_SIZES: Final = 1.2
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Sites of one cause before they are counted."""
+    """Sites of one cause before they are counted.
+
+    Attributes:
+        fillers: Of a pool: the functions that made it take memory, most first; empty of all else.
+    """
 
     positions: Ints
     depth_key: Key
     called_by: str | None
     step: Step | None
+    fillers: tuple[str, ...] = ()
 
 
 def find(recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) -> Findings:
@@ -75,8 +89,8 @@ def find(recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) ->
     if table.empty:
         return Findings()
     search = _Search(recording, table, paths, span)
-    parts = search.gathered(search.threads_joined(_merged(search.parts())))
-    parts.sort(key=lambda part: -search.weight(part))
+    parts = search.gathered(search.pools_joined(search.threads_joined(_merged(search.parts()))))
+    parts.sort(key=lambda part: -max(search.weight(part), search.allocated(part) / _CHURNED))
     del parts[_MAX_FINDINGS:]
     return search.count(parts)
 
@@ -109,7 +123,7 @@ class _Search:
         self._growths = measure(self._curves)
         self._node_of = {(int(tree.positions(node)[0]), node.stop - node.first): node for node in reversed(tree.nodes)}
         columns = ["allocated_count", "allocated_bytes", "freed_count"]
-        whole = np.zeros((len(recording.sites), len(columns)))
+        whole = np.zeros((len(recording.site_columns), len(columns)))
         whole[table.index.to_numpy()] = table[columns].to_numpy(dtype=np.float64)
         self._made = tree.ranges().sums(whole)
 
@@ -117,24 +131,18 @@ class _Search:
         table = self._table
         known: dict[tuple[int, int], Key] = {}
         keys = []
-        rows = zip(table["kind"], table["owner"], table["slot"], table["path_id"], table["purpose"], strict=True)
+        columns = ("kind", "owner", "slot", "path_id", "purpose")
+        rows = zip(*(table[name].to_numpy().tolist() for name in columns), strict=True)
         for kind, owner, slot, path_id, purpose in rows:
             class_id = self._classes.setdefault((kind, owner, slot, purpose), len(self._classes))
             if purpose:
                 self._of_runtime.add(class_id)
             key = known.get((class_id, path_id))
             if key is None:
-                key = known[class_id, path_id] = (class_id, *(() if purpose else self._outwards(path_id)))
+                outwards = () if purpose else self._paths.outwards(path_id, _MAX_FRAMES)
+                key = known[class_id, path_id] = (class_id, *outwards)
             keys.append(key)
         return keys
-
-    def _outwards(self, path_id: int) -> Key:
-        """Function and step of each frame from the head to the root."""
-        path = self._paths.path(path_id)
-        key: list[int] = []
-        for step in path[self._paths.head_index(path_id) :][:_MAX_FRAMES]:
-            key += (self._paths.steps[step].function_id, step)
-        return tuple(key)
 
     def parts(self) -> Iterable[_Part]:
         for root in self._tree.roots:
@@ -165,7 +173,7 @@ class _Search:
             seen: set[int] = set()
             for distance, number in enumerate(self._paths.path(path_id)[self._paths.head_index(path_id) :]):
                 step = self._paths.steps[number]
-                if step.function_id not in seen and not step.is_passed_through:
+                if step.function_id not in seen and step.may_be_named:
                     seen.add(step.function_id)
                     weights[step.function_id] += n_bytes
                     distances[step.function_id] += distance * n_bytes
@@ -187,6 +195,27 @@ class _Search:
                 part = replace(part, positions=np.concatenate((alike[key].positions, part.positions)))
             alike[key] = part
         return [*joined, *alike.values()]
+
+    def pools_joined(self, parts: Sequence[_Part]) -> list[_Part]:
+        """The parts; chunks of one pool are one, since whoever makes it take a chunk need not keep what is in it."""
+        pools: dict[tuple[str, str, int], list[_Part]] = {}
+        joined = []
+        for part in parts:
+            first = self._table.loc[part.positions].nlargest(1, "outstanding_bytes").iloc[0]
+            pool = self._paths.head(int(first["path_id"])).pool if part.step is not None else None
+            if pool is None:
+                joined.append(part)
+            else:
+                pools.setdefault((pool, str(first["kind"]), int(first["slot"])), []).append(part)
+        for group in pools.values():
+            group.sort(key=lambda part: -self.weight(part))
+            largest, positions = group[0], np.concatenate([part.positions for part in group])
+            names = tuple(dict.fromkeys(part.step.name for part in group if part.step is not None))
+            if self.weight(largest) < _MEETING_SHARE * sum(map(self.weight, group)):
+                joined.append(_Part(positions, largest.depth_key, None, None, names))
+            else:
+                joined.append(replace(largest, positions=positions, fillers=names))
+        return joined
 
     def gathered(self, parts: Sequence[_Part]) -> list[_Part]:
         """The parts; many small ones that grow and meet in one frame further out are one."""
@@ -211,6 +240,10 @@ class _Search:
         rows = [self._row_of[position] for position in part.positions.tolist()]
         return float(self._table["outstanding_bytes"].to_numpy()[rows].sum())
 
+    def allocated(self, part: _Part) -> float:
+        """Bytes allocated at its sites, freed or not."""
+        return float(self._table.loc[part.positions, "allocated_bytes"].sum())
+
     def _step_of(self, node: Node) -> Step:
         """The frame that sets a node apart."""
         depth = node.depth + 1 if node.depth % 2 else node.depth
@@ -224,7 +257,7 @@ class _Search:
         if clean and dirty:
             for child in children:
                 here = self._step_of(child)
-                yield from self._resolve(child, step if here.is_passed_through else here, called_by)
+                yield from self._resolve(child, here if here.may_be_named else step, called_by)
             return
         apart = [] if clean else self._apart(node, children)
         if apart:
@@ -272,7 +305,7 @@ class _Search:
             return []
         if any(self._growths[child.number].verdict is not Verdict.GROWING for child in large):
             return []
-        if any(self._step_of(child).is_passed_through for child in large):
+        if not all(self._step_of(child).may_be_named for child in large):
             return []
         sizes = sorted(
             float(self._curves.n_bytes[child.number, -1] / max(self._curves.n_blocks[child.number, -1], 1))
@@ -282,7 +315,7 @@ class _Search:
 
     def count(self, parts: Sequence[_Part]) -> Findings:
         """The parts as findings."""
-        n_sites = len(self._recording.sites)
+        n_sites = len(self._recording.site_columns)
         labels = np.full(n_sites, -1, dtype=np.int64)
         for number, part in enumerate(parts):
             labels[part.positions] = number
@@ -291,15 +324,25 @@ class _Search:
         groupings = [Labelled(everything, 1), Labelled(labels, len(parts))]
         total, curves = read_curves(self._recording, groupings, self._span, courses=True)
         growths, resident = measure(curves), measure(replace(curves, n_bytes=curves.resident))
+        growths = [
+            replace(growth, verdict=Verdict.UNDECIDED, enough_s=watch_s(3 * self._recording.elapsed_s))
+            if growth.verdict is Verdict.GROWING and is_replaced
+            else growth
+            for growth, is_replaced in zip(growths, replaces_older(self._recording, curves, self._span), strict=True)
+        ]
         whole = measure(replace(total, n_bytes=total.resident))[0].slope_bytes_per_s
         rising = sum(growth.slope_bytes_per_s for growth in resident if growth.verdict is Verdict.GROWING)
         of = max(whole, rising)
-        found = [self._finding(part, growths[i], resident[i], of, curves.peaks[i]) for i, part in enumerate(parts)]
-        suspects = [each for each in found if _is_suspect(each)]
-        others = [each for each in found if not _is_suspect(each) and each.outstanding_bytes > 0]
+        ages = median_ages(curves)
+        found = [
+            replace(self._finding(part, growths[i], resident[i], of, curves.peaks[i]), median_age_s=ages[i])
+            for i, part in enumerate(parts)
+        ]
+        suspects = [each for each in found if each.is_suspect]
+        others = [each for each in found if not each.is_suspect and (each.outstanding_bytes > 0 or each.churns)]
         suspects.sort(key=lambda each: -each.growth.slope_bytes_per_s)
         others.sort(key=lambda each: -(each.resident_bytes or each.outstanding_bytes))
-        return Findings(tuple(suspects), tuple(others), measure(total)[0])
+        return Findings(tuple(suspects), tuple(others), growth_of_all(measure(total)[0], suspects))
 
     def _finding(self, part: _Part, growth: Growth, resident: Growth, of: float, peak: Floats) -> Finding:
         rows = self._table.loc[part.positions].sort_values("outstanding_bytes", ascending=False, kind="stable")
@@ -313,9 +356,9 @@ class _Search:
         if is_map:
             growth = replace(resident, verdict=growth.verdict, enough_s=growth.enough_s)
         pools: Counter[str] = Counter()
-        for name, n_bytes in zip(rows["thread"].map(pool_of), rows["outstanding_bytes"], strict=True):
-            pools[name] += int(n_bytes) + 1
-        threads = sorted(set(rows["thread"]))
+        threads = rows.groupby("thread")["outstanding_bytes"].sum()
+        for name, n_bytes in threads.items():
+            pools[pool_of(str(name))] += int(n_bytes) + 1
         path_id = int(first["path_id"])
         head = self._paths.head(path_id)
         called_by = part.called_by
@@ -324,21 +367,20 @@ class _Search:
             called_by = caller.name if caller is not part.step else None
         oldest = rows["oldest_s"].max()
         return Finding(
-            name=str(first["purpose"])
-            if of_runtime
-            else part.step.name
-            if part.step
-            else _NO_FRAME
-            if self._paths.path(path_id)
-            else _NO_STACK,
+            name=str(first["purpose"]) if of_runtime else self._name(part, path_id),
             called_by=None if of_runtime else called_by,
             step=None if of_runtime else part.step,
             kind="jvm" if of_runtime else _kind(part.step, head, is_map),
             what=None if of_runtime else head.what,
             pool=head.pool,
             switch=head.switch,
+            fillers=part.fillers,
             note=head.note,
-            threads=threads[0] if len(threads) == 1 else pools.most_common(1)[0][0] if len(pools) == 1 else "*",
+            threads=str(threads.index[0])
+            if len(threads) == 1
+            else pools.most_common(1)[0][0]
+            if len(pools) == 1
+            else "*",
             n_threads=int(rows["thread_uid"].nunique()),
             slots=tuple(sorted(set(rows["slot"].tolist()))),
             n_stacks=int(rows["stack_key"].nunique()),
@@ -356,9 +398,16 @@ class _Search:
             peak_bytes=int(peak[0]),
             peak_s=float(peak[1]),
             path=self._telling(path_id, part),
-            stack_keys=tuple(dict.fromkeys(int(key) for key in rows["stack_key"])),
+            stack_keys=tuple(dict.fromkeys(rows["stack_key"].to_numpy().tolist())),
             positions=tuple(part.positions.tolist()),
         )
+
+    def _name(self, part: _Part, path_id: int) -> str:
+        if part.step is not None:
+            return part.step.name
+        if part.fillers:
+            return self._paths.head(path_id).pool or _NO_FRAME
+        return _NO_FRAME if self._paths.path(path_id) else _NO_STACK
 
     def _is_blind(self, rows: pd.DataFrame, is_map: bool) -> bool:
         """Whether too little of the heap was watched for a verdict on these sites.
@@ -397,39 +446,3 @@ def _kind(step: Step | None, head: Head, is_map: bool) -> str:
         return "mapping"
     java = (FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED, FrameKind.JAVA_INTERPRETED)
     return "java" if step is not None and step.frame.kind in java else "native"
-
-
-def _is_suspect(finding: Finding) -> bool:
-    grows = finding.growth.verdict is Verdict.GROWING and finding.growth.slope_bytes_per_s > 0
-    return grows and finding.share_pct >= 100 * _MIN_SHARE
-
-
-def add_paths(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
-    """The table with the columns path_id and purpose, and owners as the names of the frames tell them today.
-
-    The purpose is what a runtime uses its memory for; it is empty for the program's memory.
-    """
-    keys = [int(key) for key in table["stack_key"]]
-    paths.load(set(keys))
-    ids = [paths.path_id(key) for key in keys]
-    known: dict[tuple[int, str], tuple[str, str]] = {}
-    rows = []
-    for path_id, owner in zip(ids, table["owner"], strict=True):
-        told = known.get((path_id, owner))
-        if told is None:
-            told = known[path_id, owner] = _owner_and_purpose(paths, path_id, owner)
-        rows.append(told)
-    return table.assign(
-        path_id=pd.Series(ids, index=table.index, dtype="int64"),
-        owner=pd.Series([owner for owner, _ in rows], index=table.index, dtype=object),
-        purpose=pd.Series([purpose for _, purpose in rows], index=table.index, dtype=object),
-    )
-
-
-def _owner_and_purpose(paths: Paths, path_id: int, owner: str) -> tuple[str, str]:
-    path = paths.path(path_id)
-    if not any(paths.steps[step].in_runtime for step in path[:_MAX_FRAMES]):
-        return owner, "other" if owner == Owner.RUNTIME.value else ""
-    frames = [paths.steps[step].frame for step in path]
-    owner = owner_of_stack(frames).value
-    return owner, purpose_of_stack(frames) if owner == Owner.RUNTIME.value else ""

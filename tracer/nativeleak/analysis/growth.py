@@ -48,6 +48,13 @@ _MUCH_LARGER: Final = 1.5
 _SAME_BLOCKS: Final = 1.2
 _SWING_SHARE: Final = 0.50
 _MIN_SWINGS: Final = 2
+_MIN_CYCLES: Final = 3
+_HEIGHT_QUANTILE: Final = 0.8
+_SLICED_SHARE: Final = 0.50
+_WARM_UP_PARTS: Final = 3
+_MIN_LATE_PARTS: Final = 5
+_MIN_LATE_BLOCKS: Final = 20
+_EVEN_SHARE: Final = 0.60
 _STEP_SHARE: Final = 0.01
 _FEW_STEPS: Final = 3
 
@@ -94,7 +101,7 @@ def resident_estimate(recording: Recording) -> list[float]:
     Resident bytes if they were measured, else outstanding bytes. Memory that allocators mapped for themselves is left
     out, because the blocks inside it are counted.
     """
-    counts = np.array([site.owner is not Owner.ALLOCATOR for site in recording.sites], dtype=np.bool_)
+    counts = np.array(recording.site_columns.owner, dtype=object) != Owner.ALLOCATOR.value
     now = np.zeros(len(counts))
     sums = []
     for samples in recording.samples():
@@ -106,7 +113,7 @@ def resident_estimate(recording: Recording) -> list[float]:
 
 def site_curves(recording: Recording) -> Curves:
     """The curves of all sites, one row a site in the order of ``Recording.sites``."""
-    return read_curves(recording, [EachSite(len(recording.sites))])[0]
+    return read_curves(recording, [EachSite(len(recording.site_columns))])[0]
 
 
 def course(elapsed_s: Sequence[float], n_bytes: Sequence[float]) -> Growth:
@@ -131,8 +138,12 @@ def measure(curves: Curves) -> list[Growth]:
     late = np.where(rising, _rises_to_the_end(added), _rises_to_the_end(_trough_steps(curves)))
     last, peak = curves.n_bytes[:, -1], _peaks(curves)
     net = last - curves.n_bytes[:, 0]
-    swings = _swings(curves, peak)
+    swings, by_cycles, cycle_slopes, cycle_margins = _cycles(curves)
     stays, kept_slopes, kept_margins = _residue(curves)
+    kept_slopes = np.where(stays, kept_slopes, cycle_slopes)
+    kept_margins = np.where(stays, kept_margins, cycle_margins)
+    stays = stays | (by_cycles & _has_no_slices(curves))
+    goes_on, late_slopes, late_margins = _goes_on(curves, added, spans)
     flat = (low <= 0) & (high >= 0) & (np.abs(net) <= _STEADY_SHARE * peak)
     narrow = margins * float(spans.sum()) <= _WIDEST_SHARE * peak
     tests = {
@@ -141,11 +152,15 @@ def measure(curves: Curves) -> list[Growth]:
         Verdict.LEVELLING_OFF: _levels_off(curves, added, peak) & ~(late & rising),
         Verdict.SHRINKING: high < 0,
         Verdict.GROWING: (late & (certain & _has_substance(curves, added) | _grows_ever_larger(curves, added)))
-        | (swings & stays),
+        | (swings & stays)
+        | (goes_on & ~swings),
     }
     by_residue = swings & stays & ~rising
     slopes = np.where(by_residue, kept_slopes, slopes)
     margins = np.where(by_residue, kept_margins, margins)
+    after_warm_up = goes_on & ~swings & ~late
+    slopes = np.where(after_warm_up, late_slopes, slopes)
+    margins = np.where(after_warm_up, late_margins, margins)
     low, high = slopes - margins, slopes + margins
     verdicts = np.full(len(slopes), Verdict.UNDECIDED.value, dtype="<U13")
     for verdict, holds in tests.items():
@@ -267,26 +282,84 @@ def _may_step_again(steps: Bools) -> bool:
     return len(steps) - 1 - places[-1] <= 2 * (places[-1] - places[-2])
 
 
-def _swings(curves: Curves, peak: Floats) -> Bools:
-    """Whether the whole course went up and down again at least twice, each time by half of its peak."""
-    found = np.zeros(len(curves.n_bytes), dtype=np.bool_)
-    if not curves.courses.shape[1]:
-        return found
+def _cycles(curves: Curves) -> tuple[Bools, Bools, Floats, Floats]:
+    """What goes up and down again by half of its height, and what stays of it from one fall to the next.
+
+    The height is what a fifth of the snapshots exceed: one that a late collection left high is not the measure of all.
+
+    Returns:
+        Whether it does so at least twice; whether the lowest values after the falls rise for certain; bytes a second
+        that they rise by; half the width of their interval.
+    """
+    n_rows = len(curves.n_bytes)
+    swings, rises = np.zeros(n_rows, dtype=np.bool_), np.zeros(n_rows, dtype=np.bool_)
+    slopes, margins = np.zeros(n_rows), np.zeros(n_rows)
+    n_courses = curves.courses.shape[1]
+    if not n_courses:
+        return swings, rises, slopes, margins
+    times = np.linspace(float(curves.elapsed_s[0]), float(curves.elapsed_s[-1]), n_courses)
+    heights = np.quantile(curves.courses, _HEIGHT_QUANTILE, axis=1)
     for row, course_ in enumerate(curves.courses.tolist()):
-        found[row] = peak[row] > 0 and _count_falls(course_, _SWING_SHARE * float(peak[row])) >= _MIN_SWINGS
-    return found
+        if heights[row] <= 0:
+            continue
+        lows = _lows_after_falls(course_, _SWING_SHARE * float(heights[row]))
+        swings[row] = len(lows) >= _MIN_SWINGS
+        if len(lows) > _MIN_CYCLES:
+            values = np.array([[course_[place] for place in lows]])
+            slope, margin = _mean_slopes(np.diff(values, axis=1), np.diff(times[lows]))
+            # A snapshot meets the lowest value only by chance: it may come a whole step of the course later.
+            step = float(np.median([b - a for a, b in pairwise(course_) if b > a]))
+            slopes[row], margins[row] = slope[0], margin[0] + step / float(times[lows[-1]] - times[lows[0]])
+            rises[row] = slopes[row] > margins[row]
+    return swings, rises, slopes, margins
 
 
-def _count_falls(values: Sequence[float], height: float) -> int:
-    """How often values fell by at least ``height`` after having risen by it."""
-    n_falls, rose, lowest, highest = 0, False, values[0], values[0]
-    for value in values:
-        lowest, highest = min(lowest, value), max(highest, value)
-        if not rose and value - lowest >= height:
-            rose, highest = True, value
-        elif rose and highest - value >= height:
-            n_falls, rose, lowest = n_falls + 1, False, value
-    return n_falls
+def _lows_after_falls(values: Sequence[float], height: float) -> list[int]:
+    """Places of the lowest values between a fall by at least ``height`` and the next rise by it."""
+    lows: list[int] = []
+    lowest = highest = 0
+    rose = False
+    for place, value in enumerate(values):
+        if rose:
+            if value > values[highest]:
+                highest = place
+            elif values[highest] - value >= height:
+                rose, lowest = False, place
+                lows.append(place)
+        elif value < values[lowest]:
+            lowest = place
+            if lows:
+                lows[-1] = place
+        elif value - values[lowest] >= height:
+            rose, highest = True, place
+    return lows
+
+
+def _has_no_slices(curves: Curves) -> Bools:
+    """Whether birth slices tell nothing of a curve: none were recorded, or only of a smaller part of it."""
+    if not curves.slices.shape[1]:
+        return np.ones(len(curves.n_bytes), dtype=np.bool_)
+    return np.asarray(curves.slices.sum(axis=1) < _SLICED_SHARE * curves.n_bytes[:, -1])
+
+
+def _goes_on(curves: Curves, added: Floats, spans: Floats) -> tuple[Bools, Floats, Floats]:
+    """Whether it goes on to rise after a steep beginning, as evenly as only a leak does beside a cache that was filled.
+
+    Returns:
+        Whether it does, for certain and with blocks of these ages; bytes a second; half the width of their interval.
+    """
+    n_rows = len(added)
+    blocks = curves.n_blocks
+    late, late_spans = added[:, _WARM_UP_PARTS:], spans[_WARM_UP_PARTS:]
+    if late.shape[1] < _MIN_LATE_PARTS or not curves.slices.shape[1] or not blocks.shape[1]:
+        return np.zeros(n_rows, dtype=np.bool_), np.zeros(n_rows), np.zeros(n_rows)
+    slopes, margins = _mean_slopes(late, late_spans)
+    is_even = (late > 0).all(axis=1) & (late[:, -2:].sum(axis=1) >= _EVEN_SHARE * late[:, :2].sum(axis=1))
+    cohorts = _cohorts(curves)[0][:, _N_COHORTS - _N_OLD_COHORTS : _N_OLD_COHORTS]
+    is_held = (cohorts > 0).all(axis=1) & (cohorts.min(axis=1) >= _EVEN_SHARE / 2 * cohorts.max(axis=1))
+    enough = blocks[:, -1] - blocks[:, _WARM_UP_PARTS] >= _MIN_LATE_BLOCKS
+    found = is_even & is_held & enough & (slopes - margins > 0)
+    return np.asarray(found), slopes, margins
 
 
 def _has_substance(curves: Curves, added: Floats) -> Bools:
@@ -299,8 +372,7 @@ def _has_substance(curves: Curves, added: Floats) -> Bools:
     n_in_use = math.ceil(window_s / curves.slice_s) if curves.slice_s else 0
     if n_in_use < _MIN_SLICES_IN_USE:
         return np.asarray(enough)
-    recorded = curves.slices.sum(axis=1) > 0
-    return np.asarray(enough & (~recorded | _survivors_of_all_ages(curves, added)))
+    return np.asarray(enough & (_has_no_slices(curves) | _survivors_of_all_ages(curves, added)))
 
 
 def _grows_ever_larger(curves: Curves, added: Floats) -> Bools:

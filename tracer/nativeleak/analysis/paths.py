@@ -11,7 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final
 
 from nativeleak.analysis.naming import Head, head_of, is_runtimes, shown_name
@@ -23,6 +23,7 @@ from nativeleak.runtimes.frames import role_of_frame
 _NO_TABLE: Final = "no table"
 _ADDRESS: Final = re.compile(r"^0x[0-9a-f]+ ?")
 _MIN_JOINED: Final = 2
+_NOBODYS: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,11 @@ class Step:
         """Whether every stack of a thread or service goes through the function."""
         return self.role is Role.PASSTHROUGH
 
+    @property
+    def may_be_named(self) -> bool:
+        """Whether it can be what callers are told apart by: no runtime's function, and none that all go through."""
+        return not self.is_passed_through and not self.in_runtime
+
 
 class Paths:
     """The paths of a recording's stacks.
@@ -58,6 +64,8 @@ class Paths:
 
     def __init__(self, recording: Recording) -> None:
         self.steps: list[Step] = []
+        self._pairs: list[tuple[int, int]] = []
+        self._of_runtime: set[int] = set()
         self._recording = recording
         self._step_ids: dict[tuple[str, str | None, str | None, int | None], int] = {}
         self._function_ids: dict[tuple[str, str | None], int] = {}
@@ -79,7 +87,7 @@ class Paths:
         guesses = {number for number, frame in self._recording.frames.items() if frame.found is FrameSource.GUESS}
         for key, frame_ids, end in self._recording.stack_rows(wanted):
             path = self._fold(frame_ids)
-            if end == _NO_TABLE or not guesses.isdisjoint(frame_ids):
+            if end == _NO_TABLE or (guesses and not guesses.isdisjoint(frame_ids)):
                 self._note_guess(key, frame_ids, guesses)
             if end == _NO_TABLE:
                 cut[key] = path
@@ -99,6 +107,15 @@ class Paths:
     def path(self, path_id: int) -> tuple[int, ...]:
         """Ids of the steps of a path, leaf first; empty for a lost stack."""
         return self._paths[path_id]
+
+    def outwards(self, path_id: int, most: int) -> tuple[int, ...]:
+        """Function and step of each frame from the one that heads a path to the root, at most so many frames."""
+        first = self.head_index(path_id)
+        return tuple(chain.from_iterable(map(self._pairs.__getitem__, self._paths[path_id][first : first + most])))
+
+    def passes_runtime(self, path_id: int, most: int) -> bool:
+        """Whether one of the first frames is in the library of a runtime."""
+        return not self._of_runtime.isdisjoint(self._paths[path_id][:most])
 
     def head(self, path_id: int) -> Head:
         """The step that heads a path."""
@@ -132,27 +149,35 @@ class Paths:
         return number
 
     def _fold(self, frame_ids: Sequence[int]) -> tuple[int, ...]:
-        known = self._of_frame
-        steps = []
-        for frame_id in frame_ids:
-            step = known.get(frame_id)
-            if step is None:
-                step = known[frame_id] = self._step(self._recording.frames[frame_id])
-            if step >= 0:
-                steps.append(step)
-        return fold_cycles(steps) if len(set(steps)) < len(steps) else tuple(steps)
+        # Nothing here is done in Python for each frame of each stack: there are millions.
+        try:
+            steps = tuple(map(self._of_frame.__getitem__, frame_ids))
+        except KeyError:
+            for frame_id in frame_ids:
+                if frame_id not in self._of_frame:
+                    self._of_frame[frame_id] = self._step(self._recording.frames[frame_id])
+            return self._fold(frame_ids)
+        distinct = set(steps)
+        if _NOBODYS in distinct:
+            distinct.discard(_NOBODYS)
+            steps = tuple(step for step in steps if step >= 0)
+        return fold_cycles(steps) if len(distinct) < len(steps) else steps
 
     def _step(self, frame: Frame) -> int:
-        """Id of the step of a frame; -1 for code that is no function of anyone."""
+        """Id of the step of a frame; ``_NOBODYS`` for code that is no function of anyone."""
         if frame.kind is FrameKind.STUB:
-            return -1
+            return _NOBODYS
         name = shown_name(frame)
         if frame.kind is FrameKind.UNRESOLVED:
             name = _ADDRESS.sub("", name) or "[no name]"
         step_id = self._step_ids.setdefault((name, frame.module, frame.file, frame.line), len(self.steps))
         if step_id == len(self.steps):
             function_id = self._function_ids.setdefault((name, frame.module), len(self._function_ids))
-            self.steps.append(Step(name, function_id, frame, role_of_frame(frame), is_runtimes(frame)))
+            step = Step(name, function_id, frame, role_of_frame(frame), is_runtimes(frame))
+            self.steps.append(step)
+            self._pairs.append((function_id, step_id))
+            if step.in_runtime:
+                self._of_runtime.add(step_id)
         return step_id
 
 

@@ -204,9 +204,9 @@ def _heap_at(recording: Recording, times: Sequence[float]) -> list[tuple[int, in
     """Outstanding heap bytes of the program and of the runtime at the snapshots nearest to some times."""
     if not times:
         return []
-    sites = recording.sites
-    is_heap = np.array([site.key.kind is Kind.HEAP for site in sites], dtype=np.bool_)
-    of_runtime = np.array([site.owner is Owner.RUNTIME for site in sites], dtype=np.bool_)
+    sites = recording.site_columns
+    is_heap = np.array(sites.kind, dtype=object) == Kind.HEAP.value
+    of_runtime = np.array(sites.owner, dtype=object) == Owner.RUNTIME.value
     now = np.zeros(len(sites))
     moments = [0.0, *(snapshot.elapsed_s for snapshot in recording.snapshots)]
     nearest = [int(np.abs(np.array(moments) - at_s).argmin()) for at_s in times]

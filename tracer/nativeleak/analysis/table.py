@@ -10,11 +10,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
-from nativeleak.model import ThreadInfo
+from nativeleak.analysis.paths import Paths
+from nativeleak.model import Owner, ThreadInfo
 from nativeleak.recording import Recording
+from nativeleak.runtimes.frames import owner_of_stack, purpose_of_stack
 
+_MAX_LEAF_FRAMES: Final = 48
+"""Frames in which a runtime's library is looked for."""
 UNKNOWN_THREAD: Final = "[threads beyond the limit]"
 
 TOTALS: Final = (
@@ -35,28 +40,64 @@ ADDED: Final = (*TOTALS, *UNCERTAINTIES)
 
 def site_table(recording: Recording) -> pd.DataFrame:
     """The latest totals of all sites."""
-    sites = recording.sites
-    threads = [thread_of(recording, site.key.thread_uid) for site in sites]
+    sites = recording.site_columns
+    n_sites = len(sites)
+    uids = set(sites.thread_uid)
+    threads = {uid: thread_of(recording, uid) for uid in uids}
     columns: dict[str, Any] = {
-        "kind": pd.Series([site.key.kind.value for site in sites], dtype=object),
-        "owner": pd.Series([site.owner.value for site in sites], dtype=object),
-        "slot": pd.Series([site.key.slot for site in sites], dtype="int64"),
-        "thread_uid": pd.Series([site.key.thread_uid for site in sites], dtype="int64"),
-        "tid": pd.Series([thread.tid for thread in threads], dtype="int64"),
-        "thread": pd.Series([thread.name for thread in threads], dtype=object),
-        "stack_key": pd.Series([site.key.stack_key for site in sites], dtype="uint64"),
-        "functions": pd.Series([site.functions for site in sites], dtype=object),
+        "kind": np.array(sites.kind, dtype=object),
+        "owner": np.array(sites.owner, dtype=object),
+        "slot": np.array(sites.slot, dtype=np.int64),
+        "thread_uid": np.array(sites.thread_uid, dtype=np.int64),
+        "tid": np.array([threads[uid].tid for uid in sites.thread_uid], dtype=np.int64),
+        "thread": np.array([threads[uid].name for uid in sites.thread_uid], dtype=object),
+        "stack_key": np.array(sites.stack_key, dtype=np.uint64),
+        "functions": pd.Series(sites.functions, dtype=object),
     }
-    for name in TOTALS:
-        columns[name] = pd.Series([getattr(site, name) for site in sites], dtype="int64")
-    columns["n_sampled"] = pd.Series([site.uncertainty.n_sampled for site in sites], dtype="int64")
-    for name in ("variance_bytes", "variance_count"):
-        columns[name] = pd.Series([getattr(site.uncertainty, name) for site in sites], dtype="float64")
-    columns["resident_bytes"] = pd.Series([site.resident_bytes for site in sites], dtype="float64")
-    columns["oldest_s"] = pd.Series([site.oldest_s for site in sites], dtype="float64")
-    columns["n_threads"] = pd.Series([1] * len(sites), dtype="int64")
-    columns["n_stacks"] = pd.Series([1] * len(sites), dtype="int64")
+    for name in ("allocated_bytes", "allocated_count", "freed_bytes", "freed_count"):
+        columns[name] = np.array(getattr(sites, name), dtype=np.int64)
+    columns["outstanding_bytes"] = columns["allocated_bytes"] - columns["freed_bytes"]
+    columns["outstanding_count"] = columns["allocated_count"] - columns["freed_count"]
+    columns["reserved_bytes"] = np.array(sites.reserved_bytes, dtype=np.int64)
+    sampled = list(sites.uncertainty)
+    for name, dtype in (("n_sampled", np.int64), ("variance_bytes", np.float64), ("variance_count", np.float64)):
+        columns[name] = np.zeros(n_sites, dtype=dtype)
+        columns[name][sampled] = [getattr(sites.uncertainty[position], name) for position in sampled]
+    columns["resident_bytes"] = np.array(sites.resident_bytes, dtype=np.float64)
+    columns["oldest_s"] = np.array(sites.oldest_s, dtype=np.float64)
+    columns["n_threads"] = np.ones(n_sites, dtype=np.int64)
+    columns["n_stacks"] = np.ones(n_sites, dtype=np.int64)
     return pd.DataFrame(columns)
+
+
+def add_paths(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """The table with the columns path_id and purpose, and owners as the names of the frames tell them today.
+
+    The purpose is what a runtime uses its memory for; it is empty for the program's memory.
+    """
+    keys: list[int] = table["stack_key"].to_numpy().tolist()
+    paths.load(set(keys))
+    ids = [paths.path_id(key) for key in keys]
+    known: dict[tuple[int, str], tuple[str, str]] = {}
+    rows = []
+    for path_id, owner in zip(ids, table["owner"].to_numpy().tolist(), strict=True):
+        told = known.get((path_id, owner))
+        if told is None:
+            told = known[path_id, owner] = _owner_and_purpose(paths, path_id, owner)
+        rows.append(told)
+    return table.assign(
+        path_id=pd.Series(ids, index=table.index, dtype="int64"),
+        owner=pd.Series([owner for owner, _ in rows], index=table.index, dtype=object),
+        purpose=pd.Series([purpose for _, purpose in rows], index=table.index, dtype=object),
+    )
+
+
+def _owner_and_purpose(paths: Paths, path_id: int, owner: str) -> tuple[str, str]:
+    if not paths.passes_runtime(path_id, _MAX_LEAF_FRAMES):
+        return owner, "other" if owner == Owner.RUNTIME.value else ""
+    frames = [paths.steps[step].frame for step in paths.path(path_id)]
+    owner = owner_of_stack(frames).value
+    return owner, purpose_of_stack(frames) if owner == Owner.RUNTIME.value else ""
 
 
 def unmap_table(recording: Recording) -> pd.DataFrame:

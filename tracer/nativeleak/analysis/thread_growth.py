@@ -73,23 +73,26 @@ def thread_growth(recording: Recording) -> ThreadGrowth | None:
 def _starters(recording: Recording) -> tuple[Starter, ...]:
     """Call paths of equal functions are one: JIT states and addresses do not part them."""
     found: dict[tuple[str, ...], Starter] = {}
-    for site in recording.sites:
-        if site.key.kind is not Kind.MAP or site.outstanding_count <= 0:
+    sites = recording.site_columns
+    for position, kind in enumerate(sites.kind):
+        n_outstanding = sites.allocated_count[position] - sites.freed_count[position]
+        if kind != Kind.MAP.value or n_outstanding <= 0:
             continue
-        stack = recording.stack(site.key.stack_key)
+        key = sites.stack_key[position]
+        stack = recording.stack(key)
         frames = stack.frames if stack is not None else ()
         at = next((i for i, frame in enumerate(frames) if frame.function.split("@")[0] in _CREATORS), None)
         if at is None:
             continue
         path = tuple(frame.function for frame in frames[at + 1 :])
         before = found.get(path, Starter(frames[at + 1 :], 0, None, ()))
-        resident = site.resident_bytes
+        resident = sites.resident_bytes[position]
         if resident is not None or before.resident_bytes is not None:
             resident = (resident or 0) + (before.resident_bytes or 0)
         found[path] = Starter(
             before.frames,
-            before.n_threads + site.outstanding_count,
+            before.n_threads + n_outstanding,
             resident,
-            (*before.stack_keys, site.key.stack_key),
+            (*before.stack_keys, key),
         )
     return tuple(sorted(found.values(), key=lambda starter: -starter.n_threads))

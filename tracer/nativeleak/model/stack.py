@@ -29,6 +29,8 @@ class FrameSource(StrEnum):
     """A signal interrupted it at a place that its call-site table does not cover: frames above may be wrong."""
     FP = "fp"
     """By a frame pointer, because the user asked for it."""
+    TAIL = "tail-call"
+    """By the call before the return address of the frame above: the function ended in a jump, so none is its own."""
     GAP = "gap"
     """Frames are missing between it and the one before."""
 

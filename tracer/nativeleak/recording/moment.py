@@ -13,6 +13,7 @@ from itertools import islice
 from nativeleak.model import CERTAIN, SiteTotals
 from nativeleak.recording.reader import Recording
 from nativeleak.recording.schema import Samples
+from nativeleak.recording.sites import columns_of
 
 
 class RecordingAt(Recording):
@@ -37,6 +38,8 @@ class RecordingAt(Recording):
         self.__dict__.update(
             memory=replace(memory, readings=readings), retired=(), unmapped=None, sites=self._sites_then(number)
         )
+        self.__dict__["site_columns"] = columns_of(self.sites)
+        self.__dict__.pop("birth_slices", None)
 
     def samples(self) -> Iterator[Samples]:
         """For each snapshot up to the moment the sites whose totals had changed."""

@@ -43,6 +43,7 @@ from nativeleak.recording import opening
 from nativeleak.recording.columns import check_columns, parse_number, parse_texts
 from nativeleak.recording.memory import RecordedMemory
 from nativeleak.recording.schema import JVM, Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
+from nativeleak.recording.sites import BirthSlices, SiteColumns, read_columns
 from nativeleak.recording.values import parse_trace_values, parse_windows
 
 _UNREADABLE: Final = (sqlite3.Error, ValueError, KeyError, TypeError, IndexError, AttributeError, MemoryError)
@@ -162,6 +163,18 @@ class Recording:
             uncertain = self._uncertainties()
             return tuple(_site(row, self.elapsed_s, uncertain.get(row[0], CERTAIN)) for row in rows)
 
+    @cached_property
+    def site_columns(self) -> SiteColumns:
+        """The same as columns: far less memory and time where there are very many sites."""
+        with self._damage_reported():
+            return read_columns(self._db, self.elapsed_s, self._uncertainties())
+
+    @cached_property
+    def birth_slices(self) -> list[BirthSlices]:
+        """Birth slices of all sites that have any."""
+        with self._damage_reported():
+            return self.site_columns.birth_slices()
+
     def _uncertainties(self) -> dict[int, Uncertainty]:
         """Uncertainty of the sampled sites, by site id."""
         if not self._has_table("sampling"):
@@ -216,17 +229,18 @@ class Recording:
     def stack_rows(self, keys: Collection[int]) -> Iterator[tuple[int, Sequence[int], str]]:
         """Key, ids of ``frames`` (leaf first) and end of each of these stacks, without those that were lost."""
         with self._damage_reported():
+            known = frozenset(self.frames)
             for key, frames, end in self._db.execute("SELECT key, frames, end FROM stacks"):
                 if to_unsigned(key) in keys:
                     ids = unpack_ids(frames)
-                    if not self.frames.keys() >= set(ids):
+                    if not known.issuperset(ids):
                         raise ValueError("a stack with an unknown frame")
                     yield to_unsigned(key), ids, end
 
     def samples(self) -> Iterator[Samples]:
         """For each snapshot the sites whose totals had changed; a site without a sample keeps its last values."""
         with self._damage_reported():
-            n_sites = len(self.sites)
+            n_sites = len(self.site_columns)
             for n_samples, blob in self._db.execute("SELECT n_samples, samples FROM snapshots ORDER BY id"):
                 if not 0 <= n_samples <= n_sites:
                     raise ValueError("more samples than sites")

@@ -149,11 +149,20 @@ def unpack_slices(blob: bytes) -> tuple[tuple[int, int], ...]:
     """
     if not blob:
         return ()
-    if blob[:1] not in (b"I", b"q"):
-        raise ValueError("birth slices of an unknown kind")
-    flat = _column(blob[:1].decode(), blob[1:])
+    flat = unpack_flat_slices(blob)
     pairs = zip(flat[::2], flat[1::2], strict=True)
     return tuple(pair if pair != _NOTHING else _NOTHING for pair in pairs)
+
+
+def unpack_flat_slices(blob: bytes) -> array[int]:
+    """Bytes and count of each birth slice, one after another.
+
+    Raises:
+        ValueError: The blob is damaged.
+    """
+    if blob[:1] not in (b"I", b"q"):
+        raise ValueError("birth slices of an unknown kind")
+    return _column(blob[:1].decode(), blob[1:])
 
 
 def pack_ids(ids: Iterable[int]) -> bytes:

@@ -6,21 +6,17 @@ already. It is reported apart, and no total includes it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from nativeleak.analysis.certainty import Certainty, certainty
-from nativeleak.analysis.curves import MIN_WATCHED_PCT, Ints, Labelled, Span, read_curves, watched_span
-from nativeleak.analysis.findings import add_paths, find
-from nativeleak.analysis.growth import Growth, Verdict, course, measure, resident_estimate
+from nativeleak.analysis.curves import MIN_WATCHED_PCT, Span, watched_span
+from nativeleak.analysis.findings import find
+from nativeleak.analysis.growth import Growth, Verdict, course, resident_estimate
 from nativeleak.analysis.paths import Paths
-from nativeleak.analysis.select import By, Metric, Selection, keep_functions, keep_threads, merge, rank
-from nativeleak.analysis.table import TOTALS, UNKNOWN_THREAD, site_table, unmap_table
+from nativeleak.analysis.select import Metric, Selection, keep_functions, keep_threads
+from nativeleak.analysis.table import UNKNOWN_THREAD, add_paths, site_table, unmap_table
 from nativeleak.model import (
     COUNTERS,
     Kind,
@@ -33,17 +29,16 @@ from nativeleak.model import (
 from nativeleak.recording import Recording
 from nativeleak.reports.memory import memory_report
 from nativeleak.reports.report import (
-    Listing,
     Overhead,
     Report,
     Resident,
-    SiteReport,
     Sums,
     ThreadReport,
     Totals,
     TraceFacts,
     UnmapReport,
 )
+from nativeleak.reports.rows import Rows, is_shown
 from nativeleak.reports.stacks import Stacks, stack_id
 
 
@@ -59,17 +54,10 @@ def build(recording: Recording, selection: Selection) -> Report:
     chosen = keep_functions(chosen, selection.function, recording.stack)
     program = chosen[chosen["owner"] != Owner.ALLOCATOR.value]
     backing = table[table["owner"] == Owner.ALLOCATOR.value]
-    holding = program[_is_shown(program, Metric.OUTSTANDING)]
+    holding = program[is_shown(program, Metric.OUTSTANDING)]
 
     paths, span = Paths(recording), watched_span(recording)
     program = add_paths(program, paths)
-    merged, labels = merge(program, selection.key, len(table))
-    groupings = [Labelled(labels, len(merged)), Labelled(_numbered(backing, len(table)), len(backing))]
-    of_rows, of_backing = read_curves(recording, groupings, span)
-    rows = _with_growth(merged, measure(of_rows))
-    rows = rows[_is_shown(rows, selection.metric)]
-    backing = _with_growth(backing, measure(of_backing))
-    of_jvm = rows["owner"] == Owner.RUNTIME.value
     found = find(recording, program, paths, span)
     resident = _resident(recording)
     stacks = Stacks(recording)
@@ -88,10 +76,7 @@ def build(recording: Recording, selection: Selection) -> Report:
         suspects=found.suspects,
         findings=found.others,
         stacks=stacks,
-        sites=_listing(recording, rows, selection, stacks),
-        program=_listing(recording, rows[~of_jvm], selection, stacks),
-        jvm_sites=_site_reports(recording, rows[of_jvm], stacks, selection.key),
-        backing_sites=_site_reports(recording, backing[_is_shown(backing, Metric.OUTSTANDING)], stacks),
+        rows=Rows(recording, program, backing, selection, stacks, span),
         threads=_threads(recording, holding),
         unmapped=_unmapped(recording, selection, stacks),
         counters=dict.fromkeys(COUNTERS, 0) | dict(recording.last_snapshot.counters),
@@ -101,31 +86,12 @@ def build(recording: Recording, selection: Selection) -> Report:
     )
 
 
-def _with_growth(table: pd.DataFrame, growths: Sequence[Growth]) -> pd.DataFrame:
-    return table.assign(
-        growth=pd.Series(list(growths), index=table.index, dtype=object),
-        slope_bytes_per_s=pd.Series([g.slope_bytes_per_s for g in growths], index=table.index, dtype="float64"),
-        verdict=pd.Series([g.verdict.value for g in growths], index=table.index, dtype=object),
-    )
-
-
-def _numbered(rows: pd.DataFrame, n_sites: int) -> Ints:
-    labels = np.full(n_sites, -1, dtype=np.int64)
-    labels[rows.index.to_numpy()] = np.arange(len(rows))
-    return labels
-
-
 def _process_growth(growth: Growth | None, resident: Resident | None, span: Span) -> Growth:
     """Growth of all that was seen; of resident memory, without a verdict, where too little was watched."""
     if span.watched_pct < MIN_WATCHED_PCT:
         seen = resident.growth if resident is not None else Growth(0.0, 0.0, 0.0, Verdict.UNKNOWN)
         return replace(seen, verdict=Verdict.UNKNOWN, enough_s=None)
     return growth or Growth(0.0, 0.0, 0.0, Verdict.STEADY)
-
-
-def _is_shown(table: pd.DataFrame, metric: Metric) -> pd.Series[bool]:
-    shown = (table["outstanding_bytes"] > 0) | (table["outstanding_count"] > 0)
-    return shown | (table["allocated_count"] > 0) if metric is Metric.ALLOCATED else shown
 
 
 def _sum(table: pd.DataFrame) -> Totals:
@@ -190,44 +156,6 @@ def _kind_totals(recording: Recording, program: pd.DataFrame, kind: Kind, select
     )
 
 
-def _site_reports(
-    recording: Recording, rows: pd.DataFrame, stacks: Stacks, by: By = By.SITE_AND_THREAD
-) -> tuple[SiteReport, ...]:
-    pids = {target.slot: target.pid for target in recording.targets}
-    merged_stacks = by is By.THREAD
-    return tuple(_site_report(stacks, row, pids, merged_stacks) for row in rows.to_dict("records"))
-
-
-def _site_report(
-    stacks: Stacks, row: Mapping[Hashable, Any], pids: Mapping[int, int], merged_stacks: bool
-) -> SiteReport:
-    stack = Stack(0, ()) if merged_stacks else stacks.stack(int(row["stack_key"]))
-    resident, oldest = row["resident_bytes"], row["oldest_s"]
-    return SiteReport(
-        id=stack_id(stack) if merged_stacks else stacks.text_id(int(row["stack_key"])),
-        kind=Kind(row["kind"]),
-        owner=Owner(row["owner"]),
-        functions=row["functions"],
-        pid=pids.get(row["slot"], 0),
-        tid=int(row["tid"]),
-        thread=row["thread"],
-        n_threads=int(row["n_threads"]),
-        n_stacks=int(row["n_stacks"]),
-        totals=Totals(
-            **{name: int(row[name]) for name in TOTALS}, resident_bytes=0 if math.isnan(resident) else int(resident)
-        ),
-        resident_bytes=None if math.isnan(resident) else int(resident),
-        oldest_s=None if math.isnan(oldest) else float(oldest),
-        growth=row["growth"],
-        stack=stack,
-        certainty=certainty(
-            int(row["outstanding_bytes"]),
-            int(row["outstanding_count"]),
-            Uncertainty(int(row["n_sampled"]), float(row["variance_bytes"]), float(row["variance_count"])),
-        ),
-    )
-
-
 def _unmapped(recording: Recording, selection: Selection, stacks: Stacks) -> tuple[UnmapReport, ...] | None:
     """Callers that pass the selection's thread and function filters; they are no sites, so none is merged or cut."""
     if recording.unmapped is None or not recording.info.coverage.has_unmappers:
@@ -247,10 +175,6 @@ def _unmapped(recording: Recording, selection: Selection, stacks: Stacks) -> tup
 
 def _by_given(row: UnmapReport) -> tuple[int, ...]:
     return -row.given_bytes, -row.totals.reserved_bytes, -row.totals.n_calls, row.totals.slot, row.totals.number
-
-
-def _listing(recording: Recording, rows: pd.DataFrame, selection: Selection, stacks: Stacks) -> Listing:
-    return Listing(_site_reports(recording, rank(rows, selection), stacks, selection.key), len(rows))
 
 
 def _guessed(paths: Paths, holding: pd.DataFrame) -> dict[str, int]:

@@ -18,7 +18,7 @@ def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
     Bytes, a count, or for growth bytes a minute; whole numbers only.
     """
     del options
-    for site in report.sites.rows:
+    for site in report.rows.sites.rows:
         value = metric_value(site, report.selection.metric)
         if value > 0:
             frames = map(folded_name, reversed(site.stack.frames))

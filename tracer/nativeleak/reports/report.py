@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from nativeleak.analysis.certainty import Certainty
 from nativeleak.analysis.finding import Finding
@@ -208,6 +208,26 @@ class Listing:
     n_all: int
 
 
+class SiteRows(Protocol):
+    """The sites of a report."""
+
+    @property
+    def sites(self) -> Listing:
+        """The selected sites."""
+
+    @property
+    def program(self) -> Listing:
+        """The selected sites of the program, for readers who want the JVM's apart."""
+
+    @property
+    def jvm_sites(self) -> tuple[SiteReport, ...]:
+        """All selected sites that the JVM allocated and mapped for itself."""
+
+    @property
+    def backing_sites(self) -> tuple[SiteReport, ...]:
+        """Sites where allocators took memory from the kernel for themselves; not selected."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """All that a report says.
@@ -217,10 +237,7 @@ class Report:
         suspects: What grows for certain, fastest first.
         findings: What holds something and does not grow for certain, largest first.
         stacks: Where stacks of the recording are got from, while it is open.
-        sites: The selected sites.
-        program: The selected sites of the program, for readers who want the JVM's apart.
-        jvm_sites: All selected sites that the JVM allocated and mapped for itself.
-        backing_sites: Sites where allocators took memory from the kernel for themselves; not selected.
+        rows: The selected sites, made when they are asked for.
         threads: Threads that are alive or hold outstanding memory, largest first.
         unmapped: Callers that unmapped memory, most first; None where the engine cannot see them.
         counters: At least ``model.COUNTERS``.
@@ -235,10 +252,7 @@ class Report:
     suspects: tuple[Finding, ...]
     findings: tuple[Finding, ...]
     stacks: Stacks
-    sites: Listing
-    program: Listing
-    jvm_sites: tuple[SiteReport, ...]
-    backing_sites: tuple[SiteReport, ...]
+    rows: SiteRows
     threads: tuple[ThreadReport, ...]
     unmapped: tuple[UnmapReport, ...] | None
     counters: Mapping[str, int]

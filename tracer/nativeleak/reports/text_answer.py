@@ -27,9 +27,15 @@ LABEL_WIDTH: Final = 13
 _MAX_SUSPECTS: Final = 5
 _MAX_LOSSES: Final = 4
 _MAX_DETAIL_LINES: Final = 2
-_MAX_OTHERS: Final = 4
+_MAX_OTHERS: Final = 3
+_MAX_FILLERS: Final = 4
+_PEAK_SHARE: Final = 0.05
+_CHURN_SHARE: Final = 0.05
+_MIN_CHURN: Final = 16 << 10
+"""Bytes a second: what is allocated and freed at a lower rate is not worth a line."""
 _MIN_SHARE: Final = 0.01
 _DAY_S: Final = 86400
+_MIN_CHILD_GROWTH: Final = 256 << 10
 _PACKAGE: Final = re.compile(r"(?:[a-z_][\w]*[./])+(?=[\w$]+[.:])|\w+\$(?=[A-Z]\w*[.:])")
 """What stands before the class in the full name of a Java method, and the outer classes of an inner one."""
 _JAVA: Final = (FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED, FrameKind.JAVA_INTERPRETED)
@@ -44,6 +50,8 @@ _VERDICTS: Final = {
     Verdict.UNKNOWN: "not known",
 }
 
+_SETTLED: Final = (Verdict.STEADY, Verdict.LEVELLING_OFF, Verdict.PERIODIC, Verdict.SHRINKING)
+
 
 def answer_lines(report: Report, width: int) -> Iterator[Styled]:
     """The answer and its evidence; each line with its style."""
@@ -54,7 +62,7 @@ def answer_lines(report: Report, width: int) -> Iterator[Styled]:
     yield "", ""
     yield from leak_lines(report, width)
     yield from _path_lines(report, width)
-    yield from _other_lines(report)
+    yield from _other_lines(report, width)
 
 
 def loss_lines(report: Report, width: int) -> Iterator[Styled]:
@@ -111,9 +119,10 @@ def _details(report: Report, finding: Finding) -> str:
     if finding.resident_bytes is not None:
         parts.append(f"{format_bytes(finding.outstanding_bytes)} of address space")
     if finding.pool:
-        switch = f" ({printable(finding.switch)})" if finding.switch else ""
-        parts.append(f"the caller only filled {printable(finding.pool)}{switch}")
+        parts.append(_pool_text(finding))
     parts.append(threads_text(finding))
+    if finding.median_age_s is not None:
+        parts.append(f"half older than {format_duration(finding.median_age_s)}")
     if len(finding.slots) > 1 or len(report.trace.targets) > 1:
         pids = {target.slot: target.pid for target in report.trace.targets}
         parts.append("PID " + ", ".join(str(pids.get(slot, 0)) for slot in finding.slots))
@@ -123,6 +132,17 @@ def _details(report: Report, finding: Finding) -> str:
     if finding.note:
         parts.append(printable(finding.note))
     return "; ".join(parts)
+
+
+def _pool_text(finding: Finding) -> str:
+    """What a pool's finding says of the functions that made it take memory, and how to see past the pool."""
+    pool = printable(finding.pool or "")
+    switch = f" ({printable(finding.switch)})" if finding.switch else ""
+    if finding.step is not None:
+        return f"the caller only filled {pool}{switch}"
+    names = ", ".join(map(printable, finding.fillers[:_MAX_FILLERS]))
+    more = f" and {len(finding.fillers) - _MAX_FILLERS} more" if len(finding.fillers) > _MAX_FILLERS else ""
+    return f"filled by {names}{more}{switch}"
 
 
 def threads_text(finding: Finding) -> str:
@@ -160,6 +180,9 @@ def _no_suspect(report: Report, width: int) -> Iterator[Styled]:
         )
     elif growth.verdict is Verdict.UNKNOWN:
         yield from wrapped(_unknown(report), "    ", width, "bold yellow")
+    elif gained := _gained_by_children(report):
+        why = f"what grew is in children of this process ({signed(gained)}), see CHILDREN"
+        yield from wrapped(f"Leak: not known, because {why}", "    ", width, "bold yellow")
     elif undecided := _undecided(report):
         yield from wrapped(undecided, "    ", width, "bold yellow")
     else:
@@ -182,6 +205,13 @@ def _unknown(report: Report) -> str:
     if report.resident is not None:
         resident = f"; resident memory {per_minute(growth)}/min {_interval(growth)}".rstrip()
     return f"Leak: not known, because {why}{resident}"
+
+
+def _gained_by_children(report: Report) -> int:
+    """Bytes that children gained, where that is more than the targets themselves did; 0 else."""
+    gained = sum(max(0, child.growth_bytes) for child in report.children)
+    own = report.resident.last_bytes - report.resident.first_bytes if report.resident is not None else 0
+    return gained if gained > max(own, _MIN_CHILD_GROWTH) else 0
 
 
 def _undecided(report: Report) -> str:
@@ -244,18 +274,51 @@ def _limit(report: Report) -> tuple[float, str]:
     return float(report.resident.last_bytes), "its resident memory"
 
 
-def _other_lines(report: Report) -> Iterator[Styled]:
+def _other_lines(report: Report, width: int) -> Iterator[Styled]:
+    """What is no suspect: what holds, held or allocates much and does not grow, then what is not decided."""
+    rows = [each for each in report.findings if _is_worth_a_line(report, each)]
+    settled = [each for each in rows if each.growth.verdict in _SETTLED]
+    open_ = [each for each in rows if each.growth.verdict not in _SETTLED]
+    for title, chosen in (("Not growing", settled), ("Not decided, or little", open_)):
+        if chosen:
+            yield "", ""
+            yield title, "bold"
+        for each in chosen[:_MAX_OTHERS]:
+            yield from wrapped(f"    {format_bytes(_held(each)):>9}  {_other(report, each)}", " " * 15, width)
+        if len(chosen) > _MAX_OTHERS:
+            yield f"    and {len(chosen) - _MAX_OTHERS} more (--all)", ""
+
+
+def _is_worth_a_line(report: Report, finding: Finding) -> bool:
     whole = max(1, report.sums.outstanding_bytes)
-    rows = [each for each in report.findings if _held(each) >= _MIN_SHARE * whole or _is_noticeable(each)]
-    if not rows:
-        return
-    yield "", ""
-    yield "Not growing for certain", "bold"
-    for each in rows[:_MAX_OTHERS]:
-        verdict = _VERDICTS[each.growth.verdict]
-        yield f"    {format_bytes(_held(each)):>9}  {verdict}: {_title(each)}; {threads_text(each)}", ""
-    if len(rows) > _MAX_OTHERS:
-        yield f"    and {len(rows) - _MAX_OTHERS} more (--all)", ""
+    holds = _held(finding) >= _MIN_SHARE * whole or (_is_noticeable(finding) and finding.outstanding_bytes > 0)
+    return holds or _peaked(report, finding) or _turns_over(report, finding)
+
+
+def _peaked(report: Report, finding: Finding) -> bool:
+    """Whether it held far more in between, as much as counts in the process."""
+    resident = report.memory.resident
+    whole = max(report.sums.outstanding_bytes, resident.peak_bytes if resident is not None else 0)
+    return finding.peak_bytes - finding.outstanding_bytes >= max(_held(finding), _PEAK_SHARE * whole, 1)
+
+
+def _turns_over(report: Report, finding: Finding) -> bool:
+    """Whether it allocates much and frees nearly all of it."""
+    freed = finding.freed_bytes
+    is_much = freed >= _CHURN_SHARE * report.sums.allocated_bytes and freed >= report.trace.duration_s * _MIN_CHURN
+    return is_much and finding.outstanding_bytes <= _MIN_SHARE * finding.allocated_bytes
+
+
+def _other(report: Report, finding: Finding) -> str:
+    if _turns_over(report, finding):
+        rate = format_bytes(finding.allocated_bytes / max(report.trace.duration_s, 1e-9))
+        how = f"allocates {rate}/s and frees it"
+    elif finding.growth.verdict is Verdict.UNDECIDED:
+        how = f"{per_minute(finding.growth)}/min {_interval(finding.growth)}".rstrip()
+    else:
+        how = _VERDICTS[finding.growth.verdict]
+    peak = f"; peak {format_bytes(finding.peak_bytes)} at {format_duration(finding.peak_s)}"
+    return f"{how}: {_title(finding)}; {threads_text(finding)}{peak if _peaked(report, finding) else ''}"
 
 
 def _held(finding: Finding) -> int:

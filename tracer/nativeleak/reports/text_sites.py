@@ -36,7 +36,7 @@ _LEGEND: Final = (
 def site_lines(report: Report, max_frames: int | None) -> Iterator[Styled]:
     """The table of sites with their stacks and a legend; each line with its style."""
     yield _heading(report), "bold"
-    if not report.program.rows:
+    if not report.rows.program.rows:
         yield "  none", ""
         yield "", ""
         return
@@ -46,7 +46,7 @@ def site_lines(report: Report, max_frames: int | None) -> Iterator[Styled]:
     extra = _extra_column(report.selection.metric)
     columns = "    #   share  outstanding      blocks  mean block   oldest     growth/min  verdict"
     yield (f"{columns:<92}{extra}" if extra else columns), "dim"
-    for number, site in enumerate(report.program.rows, 1):
+    for number, site in enumerate(report.rows.program.rows, 1):
         yield from _site(report, number, site, max_frames)
         yield "", ""
 
@@ -59,15 +59,14 @@ def _heading(report: Report) -> str:
         By.THREAD: "Threads, all call sites together",
         By.POOL: "Call paths, threads of a pool together",
     }.get(selection.key, "Call sites")
-    shown, whole = len(report.program.rows), report.sums.outstanding_bytes
-    n_bytes = sum(site.totals.outstanding_bytes for site in report.program.rows)
+    listing, whole = report.rows.program, report.sums.outstanding_bytes
+    shown, n_all = len(listing.rows), listing.n_all
+    n_bytes = sum(site.totals.outstanding_bytes for site in listing.rows)
     share = f", {100 * n_bytes / whole:.1f} % of what is outstanding" if whole else ""
-    left_out = (
-        f" (--top {report.program.n_all} shows all)" if shown < report.program.n_all and not selection.min_bytes else ""
-    )
+    left_out = f" (--top {n_all} shows all)" if shown < n_all and not selection.min_bytes else ""
     filters = filter_text(selection)
     only = f", only {filters}" if filters else ""
-    return f"{what} by {_METRIC_WORDS[selection.metric]}{only}: {shown:,} of {report.program.n_all:,}{left_out}{share}"
+    return f"{what} by {_METRIC_WORDS[selection.metric]}{only}: {shown:,} of {n_all:,}{left_out}{share}"
 
 
 def filter_text(selection: Selection) -> str:
@@ -85,10 +84,10 @@ def filter_text(selection: Selection) -> str:
 
 def jvm_lines(report: Report) -> Iterator[Styled]:
     """Memory that the JVM holds for itself, one line a purpose, below the program's sites."""
-    if not report.jvm_sites:
+    if not report.rows.jvm_sites:
         return
     sums: dict[str, list[int]] = {}
-    for site in report.jvm_sites:
+    for site in report.rows.jvm_sites:
         row = sums.setdefault(purpose_of_stack(site.stack.frames), [0, 0, 0])
         row[0] += site.totals.outstanding_bytes
         row[1] += site.totals.outstanding_count

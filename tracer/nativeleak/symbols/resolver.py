@@ -131,6 +131,15 @@ class Symbolizer(Closing):
             self.resolved_frames += 1
         return frame
 
+    def function_at(self, address: int) -> Frame | None:
+        """The function that begins exactly at an address; None if no symbol table has one there."""
+        frame = self._cache.get(address << 1 | 1)
+        if frame is None:
+            frame, is_lasting = self._resolve(address, address)
+            if is_lasting and len(self._cache) < MAX_CACHED_FRAMES:
+                self._cache[address << 1 | 1] = frame
+        return frame if frame.kind is FrameKind.NATIVE and frame.module is not None and not frame.offset else None
+
     def has_left(self, ip: int) -> bool:
         """Whether an address was code of a file that is not mapped there any more."""
         entry = self._current(ip - 1)

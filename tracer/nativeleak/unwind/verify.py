@@ -1,4 +1,4 @@
-"""Checks return addresses: a call instruction must end there.
+"""Checks return addresses: a call instruction must end there. Tells what that call names.
 
 Scope: the machines of ``arch.py``. Each address is read once from the target's memory; a process that is gone confirms
 nothing and refutes nothing.
@@ -10,9 +10,10 @@ import os
 from typing import Final
 
 from nativeleak import arch
-from nativeleak.arch import CALL_BYTES, SIGNAL_RETURN_BYTES
+from nativeleak.arch import CALL_BYTES, SIGNAL_RETURN_BYTES, STUB_BYTES, Called
 
 _MAX_KNOWN: Final = 1 << 16
+_POINTER_BYTES: Final = 8
 
 
 class ReturnAddresses:
@@ -20,7 +21,9 @@ class ReturnAddresses:
 
     def __init__(self, pid: int) -> None:
         machine = arch.here()
+        self._machine = machine
         self._ends_call, self._is_signal_return = machine.ends_call, machine.is_signal_return
+        self._called: dict[int, int | None] = {}
         self._known: dict[int, bool] = {}
         self._signal_returns: dict[int, bool] = {}
         try:
@@ -53,6 +56,28 @@ class ReturnAddresses:
                 return False
             known = self._signal_returns[address] = self._is_signal_return(code)
         return known
+
+    def called(self, address: int) -> int | None:
+        """The function that the call before a return address names, past the linker's stub; None if it names none."""
+        if address not in self._called:
+            if len(self._called) >= _MAX_KNOWN:
+                self._called.clear()
+            self._called[address] = self._find_called(address)
+        return self._called[address]
+
+    def _find_called(self, address: int) -> int | None:
+        code = self._read(address - CALL_BYTES, CALL_BYTES)
+        found = self._machine.called(code, address) if code is not None else None
+        if found is None:
+            return None
+        if not found.is_slot:
+            stub = self._read(found.address, STUB_BYTES)
+            slot = self._machine.jump_slot(stub, found.address) if stub is not None else None
+            if slot is None:
+                return found.address
+            found = Called(slot, is_slot=True)
+        held = self._read(found.address, _POINTER_BYTES)
+        return int.from_bytes(held, "little") or None if held is not None else None
 
     def _read(self, address: int, n_bytes: int) -> bytes | None:
         if self._fd < 0:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.raw import RawStack
 from nativeleak.engines.bpf.targets import TargetState
+from nativeleak.frames.display import qualified
 from nativeleak.frames.roles import THREAD_ROOTS
 from nativeleak.ledger.heap import SiteLabel
 from nativeleak.model import Frame, FrameKind, FrameSource, Owner, Stack
@@ -23,6 +24,10 @@ _FOUND: Final[dict[int, FrameSource]] = {
     abi.FrameSource.SIGNAL: FrameSource.SIGNAL,
     abi.FrameSource.FP: FrameSource.FP,
 }
+_RETURNED_TO: Final = (abi.FrameSource.EXACT, abi.FrameSource.FP)
+"""Sources of a frame that its callee surely returns to."""
+_THUNKS: Final = ("__x86_indirect_thunk", "__llvm_retpoline", "__x86_return_thunk")
+"""Code that calls through a register go through, to keep the processor from guessing: functions of nobody."""
 _ENDS: Final = {
     abi.End.ROOT: "root",
     abi.End.STEPS: "depth",
@@ -110,6 +115,7 @@ class StackNamer:
         """Frames with their names, and False where they were cut because a return address cannot be one."""
         frames: list[Frame] = []
         after_signal = False  # the frame is what a signal interrupted: it did not call
+        callee: Frame | None = None
         for i, raw_frame in enumerate(raw.frames):
             ip, found, _ = raw_frame
             if raw.n_left_out and i == raw.n_head:
@@ -118,6 +124,7 @@ class StackNamer:
             managed = state.runtime.frames(raw_frame) if state.runtime is not None else None
             if managed is not None:
                 frames.extend(managed)
+                callee = None
                 continue
             is_leaf = i == 0 or found == abi.FrameSource.SIGNAL or after_signal
             after_signal = not is_leaf and state.returns.is_signal_return(ip)
@@ -128,10 +135,16 @@ class StackNamer:
             if found == abi.FrameSource.SIGNAL:
                 self.interrupted.setdefault(raw.slot, set()).add(ip)
             frame = state.symbolizer.resolve(ip, is_leaf=is_leaf or after_signal)
+            if callee is not None and not (is_leaf or is_root or after_signal):
+                entered = _left_by_jump(state, callee, ip)
+                if entered is not None:
+                    is_sure = found in _RETURNED_TO
+                    frames.append(replace(entered, found=FrameSource.TAIL if is_sure else _FOUND[found]))
             if after_signal and frame.kind is FrameKind.UNRESOLVED:
                 frame = replace(frame, function=_SIGNAL_RETURN, kind=FrameKind.NATIVE)
             if i == 0 and ip in state.leaf_names:
                 frame = replace(frame, function=state.leaf_names[ip])
+            callee = frame
             frames.append(frame if found == abi.FrameSource.EXACT else replace(frame, found=_FOUND[found]))
         return tuple(frames), True
 
@@ -170,6 +183,25 @@ class StackNamer:
         """The most telling function of a stack."""
         facts = self._stacks.get(stack_key)
         return facts.headline if facts else "?"
+
+
+def _left_by_jump(state: TargetState, callee: Frame, return_address: int) -> Frame | None:
+    """The function that a call entered and that then jumped to the callee, as compilers end a function with a call.
+
+    Nothing of it is left on the stack. The call instruction names it: what runs now with this return address is another
+    function, so the one that was called has jumped there, by whatever way.
+    """
+    address = state.returns.called(return_address)
+    if address is None or address == callee.ip - callee.offset:
+        return None
+    entered = state.symbolizer.function_at(address)
+    if (
+        entered is None
+        or entered.function.startswith(_THUNKS)
+        or qualified(entered.function) == qualified(callee.function)
+    ):
+        return None
+    return entered
 
 
 def _is_plausible(state: TargetState, ip: int) -> bool:
