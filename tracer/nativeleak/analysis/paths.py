@@ -100,6 +100,10 @@ class Paths:
         """Ids of the steps of a path, leaf first; empty for a lost stack."""
         return self._paths[path_id]
 
+    def step_ids(self) -> tuple[list[int], list[int]]:
+        """The frames that loaded stacks have: their ids in the recording, and the step of each, -1 for none."""
+        return list(self._of_frame), list(self._of_frame.values())
+
     def head(self, path_id: int) -> Head:
         """The step that heads a path."""
         if path_id not in self._heads:

@@ -42,6 +42,7 @@ class ReportOptions:
         by: A value of ``--by``; None: the format's own.
         flags: Options of ``report`` without a value.
         libraries: Values of ``--library``.
+        opens: Whether the report is a page that goes beside the recording and is shown in a browser.
     """
 
     format: str
@@ -49,6 +50,7 @@ class ReportOptions:
     by: object
     flags: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    opens: bool = False
 
 
 def report_on(recorded: Recorded, options: TraceOptions, wanted: ReportOptions) -> int:
@@ -68,6 +70,8 @@ def report_on(recorded: Recorded, options: TraceOptions, wanted: ReportOptions) 
     if wanted.top is not None:
         arguments += ["--top", str(wanted.top)]
     arguments += [f"--library={pattern}" for pattern in wanted.libraries]
+    if wanted.opens:
+        arguments += ["--open", "--output", str(_page_beside(recorded.path))]
     if recorded.content is None:
         bound_bytes = options.budget.max_memory_bytes
         again = f"nativeleak report {recorded.path}"
@@ -80,6 +84,12 @@ def report_on(recorded: Recorded, options: TraceOptions, wanted: ReportOptions) 
         memory.write(recorded.content)
         memory.flush()
         return _run([*arguments, f"/proc/self/fd/{fd}"], "", pass_fds=[fd])
+
+
+def _page_beside(recording: Path) -> Path:
+    """Where the page of a recording goes: its name with .html for .nlk, or after any other ending."""
+    stem = recording.stem if recording.suffix == ".nlk" else recording.name
+    return recording.absolute().with_name(f"{stem}.html")
 
 
 def _check_bound(bound_bytes: int, again: str) -> None:

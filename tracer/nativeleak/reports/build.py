@@ -31,6 +31,7 @@ from nativeleak.model import (
     Window,
 )
 from nativeleak.recording import Recording
+from nativeleak.reports.detail import Detail
 from nativeleak.reports.memory import memory_report
 from nativeleak.reports.report import (
     Listing,
@@ -45,6 +46,7 @@ from nativeleak.reports.report import (
     UnmapReport,
 )
 from nativeleak.reports.stacks import Stacks, stack_id
+from nativeleak.reports.stages import begin
 
 
 def build(recording: Recording, selection: Selection) -> Report:
@@ -54,6 +56,7 @@ def build(recording: Recording, selection: Selection) -> Report:
         RecordingError: The recording is damaged.
         UsageError: A filter of the selection makes no sense.
     """
+    begin("reading the sites", 0.0)
     table = site_table(recording)
     chosen = keep_threads(table, selection.thread)
     chosen = keep_functions(chosen, selection.function, recording.stack)
@@ -61,8 +64,10 @@ def build(recording: Recording, selection: Selection) -> Report:
     backing = table[table["owner"] == Owner.ALLOCATOR.value]
     holding = program[_is_shown(program, Metric.OUTSTANDING)]
 
+    begin("reading the stacks", 0.24)
     paths, span = Paths(recording), watched_span(recording)
     program = add_paths(program, paths)
+    begin("measuring growth", 0.45)
     merged, labels = merge(program, selection.key, len(table))
     groupings = [Labelled(labels, len(merged)), Labelled(_numbered(backing, len(table)), len(backing))]
     of_rows, of_backing = read_curves(recording, groupings, span)
@@ -70,8 +75,11 @@ def build(recording: Recording, selection: Selection) -> Report:
     rows = rows[_is_shown(rows, selection.metric)]
     backing = _with_growth(backing, measure(of_backing))
     of_jvm = rows["owner"] == Owner.RUNTIME.value
+    ranked = rank(rows, selection)
+    begin("looking for causes", 0.58)
     found = find(recording, program, paths, span)
     resident = _resident(recording)
+    begin("reading the memory", 0.75)
     stacks = Stacks(recording)
     return Report(
         trace=_trace_facts(recording),
@@ -88,7 +96,8 @@ def build(recording: Recording, selection: Selection) -> Report:
         suspects=found.suspects,
         findings=found.others,
         stacks=stacks,
-        sites=_listing(recording, rows, selection, stacks),
+        detail=Detail(recording, paths, program, ranked, labels),
+        sites=Listing(lambda: _site_reports(recording, ranked, stacks, selection.key), len(rows)),
         program=_listing(recording, rows[~of_jvm], selection, stacks),
         jvm_sites=_site_reports(recording, rows[of_jvm], stacks, selection.key),
         backing_sites=_site_reports(recording, backing[_is_shown(backing, Metric.OUTSTANDING)], stacks),
@@ -250,7 +259,8 @@ def _by_given(row: UnmapReport) -> tuple[int, ...]:
 
 
 def _listing(recording: Recording, rows: pd.DataFrame, selection: Selection, stacks: Stacks) -> Listing:
-    return Listing(_site_reports(recording, rank(rows, selection), stacks, selection.key), len(rows))
+    ranked = rank(rows, selection)
+    return Listing(lambda: _site_reports(recording, ranked, stacks, selection.key), len(rows))
 
 
 def _guessed(paths: Paths, holding: pd.DataFrame) -> dict[str, int]:

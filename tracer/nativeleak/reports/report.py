@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from nativeleak.analysis.certainty import Certainty
@@ -12,6 +13,7 @@ from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import Selection
 from nativeleak.model import Child, Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Unwatched, Window
 from nativeleak.recording import Event
+from nativeleak.reports.detail import Detail
 from nativeleak.reports.memory import MemoryReport
 from nativeleak.reports.stacks import Stacks
 
@@ -196,16 +198,25 @@ class Sums:
         return sum(totals.allocated_bytes for totals in self.by_kind.values())
 
 
-@dataclass(frozen=True, slots=True)
 class Listing:
-    """Rows to show, in order.
+    """Rows to show, in order; made when a format asks for them, while the recording is open.
 
     Attributes:
         n_all: Number of rows without ``--min`` and ``--top``.
     """
 
-    rows: tuple[SiteReport, ...]
-    n_all: int
+    def __init__(self, make: Callable[[], tuple[SiteReport, ...]], n_all: int) -> None:
+        self._make = make
+        self.n_all = n_all
+
+    @cached_property
+    def rows(self) -> tuple[SiteReport, ...]:
+        """The rows.
+
+        Raises:
+            RecordingError: The recording is damaged.
+        """
+        return self._make()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +228,7 @@ class Report:
         suspects: What grows for certain, fastest first.
         findings: What holds something and does not grow for certain, largest first.
         stacks: Where stacks of the recording are got from, while it is open.
+        detail: The tables behind all this, for formats that show every site's course.
         sites: The selected sites.
         program: The selected sites of the program, for readers who want the JVM's apart.
         jvm_sites: All selected sites that the JVM allocated and mapped for itself.
@@ -235,6 +247,7 @@ class Report:
     suspects: tuple[Finding, ...]
     findings: tuple[Finding, ...]
     stacks: Stacks
+    detail: Detail
     sites: Listing
     program: Listing
     jvm_sites: tuple[SiteReport, ...]

@@ -34,7 +34,7 @@ _PACKAGE: Final = re.compile(r"(?:[a-z_][\w]*[./])+(?=[\w$]+[.:])|\w+\$(?=[A-Z]\
 """What stands before the class in the full name of a Java method, and the outer classes of an inner one."""
 _JAVA: Final = (FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED, FrameKind.JAVA_INTERPRETED)
 
-_VERDICTS: Final = {
+VERDICTS: Final = {
     Verdict.GROWING: "growing, below 1 % of the growth",
     Verdict.LEVELLING_OFF: "levelling off, as a cache or pool that is full",
     Verdict.PERIODIC: "comes and goes",
@@ -88,22 +88,24 @@ def leak_lines(report: Report, width: int) -> Iterator[Styled]:
 def _suspect(report: Report, number: int, finding: Finding, width: int) -> Iterator[Styled]:
     oldest = "-" if finding.oldest_s is None else format_duration(finding.oldest_s)
     row = (
-        f"{number:>2} {format_bytes(_held(finding)):>10} {per_minute(finding.growth):>12}  "
-        f"{_interval(finding.growth):<26} {percent(finding.share_pct):>6} {oldest:>8}"
+        f"{number:>2} {format_bytes(held_bytes(finding)):>10} {per_minute(finding.growth):>12}  "
+        f"{interval_text(finding.growth):<26} {percent(finding.share_pct):>6} {oldest:>8}"
     )
     yield row, "bold red"
-    yield f"      {_title(finding)}", "bold"
-    yield from list(wrapped(f"      {_details(report, finding)}", "      ", width))[:_MAX_DETAIL_LINES]
+    yield f"      {title_text(finding)}", "bold"
+    yield from list(wrapped(f"      {details_text(report, finding)}", "      ", width))[:_MAX_DETAIL_LINES]
 
 
-def _title(finding: Finding) -> str:
+def title_text(finding: Finding) -> str:
+    """A finding in one line: its name, its caller where that sets it apart, and its place."""
     where = place(finding.step.frame) if finding.step else ""
     by = f", called by {printable(finding.called_by)}" if finding.called_by else ""
     name = f"the JVM itself: {printable(finding.name)}" if finding.kind == "jvm" else printable(finding.name)
     return f"{name}{by}" + (f"  {where}" if where else "")
 
 
-def _details(report: Report, finding: Finding) -> str:
+def details_text(report: Report, finding: Finding) -> str:
+    """Kind, blocks, pool, threads and evidence of a finding, in one line."""
     n = finding.outstanding_count
     mean = format_bytes(finding.outstanding_bytes / n) if n else "-"
     blocks = f"{count(n, 'mapping' if finding.kind == 'mapping' else 'block')} of {mean}"
@@ -163,7 +165,7 @@ def _no_suspect(report: Report, width: int) -> Iterator[Styled]:
     elif undecided := _undecided(report):
         yield from wrapped(undecided, "    ", width, "bold yellow")
     else:
-        live = f"live memory {per_minute(growth)}/min {_interval(growth)}".rstrip()
+        live = f"live memory {per_minute(growth)}/min {interval_text(growth)}".rstrip()
         yield from wrapped(f"NO LEAK SEEN: {live}", "    ", width, "bold green")
         if text := _long_enough(report):
             yield from wrapped(f"    {text}", "    ", width)
@@ -180,7 +182,7 @@ def _unknown(report: Report) -> str:
         why = f"malloc was watched for {format_duration(watched_s)} of {format_duration(trace.duration_s)}{to_see}"
     resident = ""
     if report.resident is not None:
-        resident = f"; resident memory {per_minute(growth)}/min {_interval(growth)}".rstrip()
+        resident = f"; resident memory {per_minute(growth)}/min {interval_text(growth)}".rstrip()
     return f"Leak: not known, because {why}{resident}"
 
 
@@ -196,7 +198,7 @@ def _undecided(report: Report) -> str:
         first = max(rising, key=lambda each: each.growth.slope_bytes_per_s)
         why = f"{printable(first.name)} gained {per_minute(first.growth)}/min, {_doubt(first)}"
     elif growth.verdict is Verdict.UNDECIDED and report.sums.outstanding_bytes:
-        why = f"live memory changed by {per_minute(growth)}/min {_interval(growth)}, which may be chance"
+        why = f"live memory changed by {per_minute(growth)}/min {interval_text(growth)}, which may be chance"
     elif growth.verdict is Verdict.GROWING:
         why = f"live memory grows by {per_minute(growth)}/min, but no single cause grows for certain"
     else:
@@ -211,7 +213,7 @@ def _doubt(finding: Finding) -> str:
         return f"but in only {count(finding.outstanding_count, 'block')}"
     if finding.growth.low_bytes_per_s > 0:
         return "but lets go of old blocks"
-    return f"which may be chance {_interval(finding.growth)}".rstrip()
+    return f"which may be chance {interval_text(finding.growth)}".rstrip()
 
 
 def _is_noticeable(finding: Finding) -> bool:
@@ -246,19 +248,20 @@ def _limit(report: Report) -> tuple[float, str]:
 
 def _other_lines(report: Report) -> Iterator[Styled]:
     whole = max(1, report.sums.outstanding_bytes)
-    rows = [each for each in report.findings if _held(each) >= _MIN_SHARE * whole or _is_noticeable(each)]
+    rows = [each for each in report.findings if held_bytes(each) >= _MIN_SHARE * whole or _is_noticeable(each)]
     if not rows:
         return
     yield "", ""
     yield "Not growing for certain", "bold"
     for each in rows[:_MAX_OTHERS]:
-        verdict = _VERDICTS[each.growth.verdict]
-        yield f"    {format_bytes(_held(each)):>9}  {verdict}: {_title(each)}; {threads_text(each)}", ""
+        verdict = VERDICTS[each.growth.verdict]
+        yield f"    {format_bytes(held_bytes(each)):>9}  {verdict}: {title_text(each)}; {threads_text(each)}", ""
     if len(rows) > _MAX_OTHERS:
         yield f"    and {len(rows) - _MAX_OTHERS} more (--all)", ""
 
 
-def _held(finding: Finding) -> int:
+def held_bytes(finding: Finding) -> int:
+    """What a finding has in memory, as far as it was measured; else its outstanding bytes."""
     return finding.outstanding_bytes if finding.resident_bytes is None else finding.resident_bytes
 
 
@@ -272,7 +275,8 @@ def signed(n_bytes: float) -> str:
     return ("+" if n_bytes > 0 else "") + format_bytes(n_bytes)
 
 
-def _interval(growth: Growth) -> str:
+def interval_text(growth: Growth) -> str:
+    """The 95 % interval in bytes a minute, in parentheses; empty where it is one number."""
     low, high = growth.low_bytes_per_s * 60, growth.high_bytes_per_s * 60
     return "" if low == high else f"({format_bytes(low)} to {format_bytes(high)})"
 
