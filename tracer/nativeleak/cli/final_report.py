@@ -71,7 +71,7 @@ def report_on(recorded: Recorded, options: TraceOptions, wanted: ReportOptions) 
         arguments += ["--top", str(wanted.top)]
     arguments += [f"--library={pattern}" for pattern in wanted.libraries]
     if wanted.opens:
-        arguments += ["--open", "--output", str(_page_beside(recorded.path))]
+        arguments += ["--open", "--output", str(page_beside(recorded.path))]
     if recorded.content is None:
         bound_bytes = options.budget.max_memory_bytes
         again = f"nativeleak report {recorded.path}"
@@ -86,7 +86,7 @@ def report_on(recorded: Recorded, options: TraceOptions, wanted: ReportOptions) 
         return _run([*arguments, f"/proc/self/fd/{fd}"], "", pass_fds=[fd])
 
 
-def _page_beside(recording: Path) -> Path:
+def page_beside(recording: Path) -> Path:
     """Where the page of a recording goes: its name with .html for .nlk, or after any other ending."""
     stem = recording.stem if recording.suffix == ".nlk" else recording.name
     return recording.absolute().with_name(f"{stem}.html")

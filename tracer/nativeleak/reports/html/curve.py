@@ -87,7 +87,7 @@ def _thinned(course: list[Moment]) -> list[Moment]:
 def _growth(report: Report) -> Json | None:
     """Growth of resident memory, for the band; None where it is not known."""
     growth: Growth | None = report.resident.growth if report.resident is not None else None
-    if growth is None or growth.verdict is Verdict.UNKNOWN or growth.low_bytes_per_s == growth.high_bytes_per_s:
+    if growth is None or growth.verdict is Verdict.UNKNOWN or not growth.slope_bytes_per_s:
         return None
     return {"slope": growth.slope_bytes_per_s, "low": growth.low_bytes_per_s, "high": growth.high_bytes_per_s}
 

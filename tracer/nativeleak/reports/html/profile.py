@@ -244,4 +244,5 @@ def _head(paths: Paths, stack_key: int) -> int:
 def learn_names(detail: Detail, redactor: Redactor) -> None:
     """Tell the redactor the short names of every function of the sites' paths."""
     for step in detail.paths.steps:
-        redactor.learn(step.frame.function, (printable(step.name), short_name(step), step.frame.file or ""))
+        frame = step.frame
+        redactor.learn(frame.function, (printable(step.name), short_name(step), place(frame), frame.file or ""))
