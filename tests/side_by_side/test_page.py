@@ -293,6 +293,11 @@ def test_page_is_readable_in_dark_and_light(chromium: Browser, page: Path, dark:
     chromium.open(page, dark=dark)
     colours = chromium.run(CONTRASTS)
     assert min(colours.values()) >= 4.5, colours
+    chromium.run("document.querySelector('.search input').focus()")
+    chromium.type("compress")
+    chromium.wait("document.querySelectorAll('.flame g.match').length")
+    searched = chromium.run(CONTRASTS)
+    assert min(searched.values()) >= 4.5, searched
     is_dark = chromium.run("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 27)"
     assert is_dark is dark
 
@@ -322,6 +327,7 @@ CONTRASTS = """(() => {
   for (const f of document.querySelectorAll('.flame g.frame')) {
     const rect = f.querySelector('rect');
     const { color } = getComputedStyle(f.querySelector('div'));
+    if (getComputedStyle(rect).fillOpacity !== '1') found['transparent'] = 0;
     found['frame ' + rect.getAttribute('fill')] = ratio(color, getComputedStyle(rect).fill);
   }
   return found;
@@ -355,14 +361,13 @@ def test_page_of_a_real_process_is_made_without_probes(chromium: Browser, tmp_pa
 def test_page_policy_stops_scripts_and_requests_of_others(chromium: Browser, page: Path) -> None:
     chromium.open(page)
     chromium.run(
-        "(() => { const s = document.createElement('script'); s.textContent = 'window.acted = 3'; document.body.append(s);"
-        " const i = document.createElement('img'); i.src = 'http://127.0.0.1:9/x.png'; document.body.append(i); })()"
+        "(() => { const s = document.createElement('script'), i = document.createElement('img');"
+        " s.textContent = 'window.acted = 3'; i.src = 'http://127.0.0.1:9/x.png'; document.body.append(s, i); })()"
     )
-    chromium.wait("performance.now() > 0")
     assert chromium.run("window.acted") is None
     chromium.wait("new Promise(done => setTimeout(() => done(1), 50))")
     refused = [text for text in chromium.complaints if "Content Security Policy" in text]
-    assert len(refused) == len(chromium.complaints) == 2
+    assert len(refused) == 2
     chromium.complaints.clear()
 
 

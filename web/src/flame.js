@@ -22,22 +22,21 @@ export class FlameGraph {
   #chart = null;
   #focused = 0;
 
-  constructor(section, profile, chart) {
+  constructor(section, profile) {
     this.profile = profile;
     this.range = { from: 0, to: profile.moments.length - 1 };
     this.settings = {
-      metric: "outstanding", by: "merged", fold: true, hide: profile.owners && hasPlumbing(profile), invert: false, up: false,
+      metric: "outstanding", by: "merged", fold: true, hide: hasPlumbing(profile), invert: false, up: false,
     };
     this.mask = null;
     this.focusPath = [];
     this.term = "";
-    this.onReset = chart;
     this.#build(section);
     new ResizeObserver(later(100, () => this.draw())).observe(this.canvas);
   }
 
   #build(section) {
-    const { settings } = this;
+    const { profile, settings } = this;
     const set = (key) => (value) => {
       settings[key] = value;
       this.#remake();
@@ -67,7 +66,7 @@ export class FlameGraph {
         element("span", { class: "search" }, this.search, this.found),
         this.reset),
       this.filter, this.rangeText, this.canvas, this.details,
-      element("p", { class: "legend" }, Object.entries(GROUP_NAMES).map(([key, name]) => element("span", {}, element("i", { class: `swatch g-${key}` }), name))),
+      element("p", { class: "legend" }, Object.entries(GROUP_NAMES).filter(([key]) => key === "thread" || groupsOf(profile).has(key)).map(([key, name]) => element("span", {}, element("i", { class: `swatch g-${key}` }), name))),
     );
     this.#remake();
   }
@@ -361,7 +360,10 @@ function nodeOf(target) {
 
 // Whether hiding plumbing leaves anything to see: not where all code is of libraries.
 function hasPlumbing(profile) {
-  const groups = new Set();
-  for (let step = 0; step < profile.nSteps; step++) groups.add(profile.stepGroup(step));
+  const groups = groupsOf(profile);
   return groups.has("program") || groups.has("java") || groups.has("unnamed");
+}
+
+function groupsOf(profile) {
+  return new Set(Array.from(new Set(profile.columns.step_group), (group) => profile.groups[group]));
 }

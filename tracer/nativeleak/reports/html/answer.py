@@ -8,7 +8,7 @@ from typing import Final
 from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Growth
 from nativeleak.reports.completeness import gaps, is_from_input
-from nativeleak.reports.html.markup import Markup, cell, table, tag
+from nativeleak.reports.html.markup import Content, Markup, cell, table, tag
 from nativeleak.reports.html.profile import Profile
 from nativeleak.reports.html.redact import Redactor
 from nativeleak.reports.report import Report
@@ -95,7 +95,7 @@ def _card(report: Report, number: int, finding: Finding, profile: Profile, redac
     path = [redactor.name(short_name(step)) for step in finding.path]
     figures = (
         ("holds", format_bytes(held_bytes(finding)), ""),
-        ("grows, a minute", per_minute(growth), _sure(growth)),
+        ("growth a minute", per_minute(growth), _sure(growth)),
         ("share of growth", percent(finding.share_pct), ""),
         ("oldest", "-" if finding.oldest_s is None else format_duration(finding.oldest_s), ""),
     )
@@ -103,7 +103,7 @@ def _card(report: Report, number: int, finding: Finding, profile: Profile, redac
         "li",
         tag(
             "div",
-            tag("h3", redactor.text(title_text(finding))),
+            tag("h3", _title(finding, redactor)),
             tag("p", redactor.text(details_text(report, finding)), class_="dim"),
             tag("p", " \N{LEFTWARDS ARROW} ".join(path), class_="path") if path else None,
             tag(
@@ -120,6 +120,12 @@ def _card(report: Report, number: int, finding: Finding, profile: Profile, redac
         spark(profile.course(finding.positions).tolist(), profile.moments.tolist()),
         class_="suspect",
     )
+
+
+def _title(finding: Finding, redactor: Redactor) -> list[Content]:
+    """The name of a finding, and beside it its place."""
+    name, _, where = redactor.text(title_text(finding)).partition("  ")
+    return [name, tag("span", " ", where, class_="where") if where else None]
 
 
 def _sure(growth: Growth) -> str:
@@ -185,7 +191,7 @@ def others(report: Report, profile: Profile, redactor: Redactor) -> Markup:
             cell(format_bytes(each.peak_bytes), each.peak_bytes),
             cell(signed(each.growth.slope_bytes_per_s * 60), each.growth.slope_bytes_per_s),
             VERDICTS[each.growth.verdict],
-            [tag("b", redactor.text(title_text(each))), tag("br"), redactor.text(details_text(report, each))],
+            [tag("b", _title(each, redactor)), tag("br"), redactor.text(details_text(report, each))],
             spark(profile.course(each.positions).tolist(), profile.moments.tolist()),
         ]
         for each in rows
