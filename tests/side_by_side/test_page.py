@@ -23,7 +23,7 @@ from support.target import Target
 MIB = 1 << 20
 HOSTILE = "</script><script>window.acted=1</script><img src=x onerror='window.acted=2'>"
 N_SNAPSHOTS = 20
-LEAK, CACHE, NATIVE, HOSTILE_STACK = 21, 22, 23, 24
+LEAK, CACHE, NATIVE, PLUMBING, HOSTILE_STACK = 21, 22, 23, 25, 24
 STACKS = (
     Stack(
         LEAK,
@@ -45,6 +45,10 @@ STACKS = (
     Stack(
         NATIVE, (fixtures.native("calloc"), fixtures.native("load_fonts", "libshop.so"), fixtures.native("main", "app"))
     ),
+    Stack(
+        PLUMBING,
+        (fixtures.native("malloc"), fixtures.native("std::string::_M_append", "app"), fixtures.native("main", "app")),
+    ),
     Stack(HOSTILE_STACK, (fixtures.native("malloc"), fixtures.native(HOSTILE, "app"), fixtures.native("main", "app"))),
 )
 THREADS = (
@@ -64,9 +68,10 @@ def _snapshot(number: int) -> object:
         fixtures.heap_site(3, LEAK, (n * MIB, n), slices=slices),
         fixtures.heap_site(2, CACHE, (8 * MIB + n * MIB, 8 + n), (n * MIB, n)),
         fixtures.heap_site(1, NATIVE, (4 * MIB, 4)),
+        fixtures.heap_site(1, PLUMBING, (2 * MIB, 2)),
         fixtures.heap_site(4, HOSTILE_STACK, (MIB, 1)),
     ]
-    heap = (13 + 3 * n) * MIB
+    heap = (15 + 3 * n) * MIB
     lines = {MemoryLine.ALLOCATOR: heap + 5 * MIB, MemoryLine.JAVA_HEAP: 30 * MIB, MemoryLine.FILES: 20 * MIB}
     lines |= {MemoryLine.STACKS: 4 * MIB, MemoryLine.UNEXPLAINED: 6 * MIB}
     limit = Limit(0, LimitKind.CGROUP, "memory.max", 160 * MIB)
@@ -145,24 +150,25 @@ def test_page_answers_first_and_draws_everything(browser: Browser) -> None:
     assert "Archive.compress" in browser.text(".suspect h3")
     assert browser.run("document.querySelectorAll('.curve canvas').length") == 1
     assert browser.run("document.querySelectorAll('.spark').length") >= 1
-    assert browser.text(".key").split("\n")[-1].split() == ["all", "138", "MiB", "+57", "MiB"]
+    assert browser.text(".key").split("\n")[-1].split() == ["all", "140", "MiB", "+57", "MiB"]
     assert HOSTILE.replace("1", "*").replace("2", "*") in browser.text("#threads")
 
 
 def test_page_flame_graph_has_the_true_figures(browser: Browser) -> None:
     frames = _frames(browser)
-    assert frames["all"].startswith("73 MiB, 100 %")
-    assert frames["Job.step"].startswith("60 MiB, 82 %")
+    assert frames["all"].startswith("75 MiB, 100 %")
+    assert frames["Job.step"].startswith("60 MiB, 80 %")
     assert frames["Cache.fill"].startswith("8 MiB, 11 %")
-    assert frames["load_fonts"].startswith("4 MiB, 5.5 %")
+    assert frames["load_fonts"].startswith("4 MiB, 5.3 %")
     assert "start_thread" not in frames, "plumbing is hidden"
+    assert frames["main"].startswith("3 MiB"), "a stack of nothing but plumbing shows the frame that heads it"
     _toggle(browser, "hide plumbing")
     assert _frames(browser)["start_thread"].startswith("68 MiB")
     n_folded = browser.run("document.querySelectorAll('.flame g.frame').length")
     _toggle(browser, "fold recursion")
     assert browser.run("document.querySelectorAll('.flame g.frame').length") == n_folded + 2
     _toggle(browser, "allocator first")
-    assert _frames(browser)["malloc"].startswith("69 MiB")
+    assert _frames(browser)["malloc"].startswith("71 MiB")
 
 
 def test_page_flame_graph_by_thread_and_pool(browser: Browser) -> None:
@@ -175,8 +181,8 @@ def test_page_flame_graph_by_thread_and_pool(browser: Browser) -> None:
 
 @pytest.mark.parametrize(
     ("metric", "whole", "step"),
-    [("growth", "+73 MiB", "+60 MiB"), ("allocated", "93 MiB", "60 MiB"), ("freed", "20 MiB", None),
-     ("count", "73 blocks", "60 blocks")],
+    [("growth", "+75 MiB", "+60 MiB"), ("allocated", "95 MiB", "60 MiB"), ("freed", "20 MiB", None),
+     ("count", "75 blocks", "60 blocks")],
 )  # fmt: skip
 def test_page_metrics_have_the_true_figures(browser: Browser, metric: str, whole: str, step: str | None) -> None:
     _choose(browser, "Width", metric)
@@ -216,10 +222,10 @@ def test_page_search_tells_the_share_of_matches(browser: Browser) -> None:
     browser.run("document.body.focus()")
     browser.press("/")
     browser.type("compress")
-    assert browser.wait("document.querySelector('.found').innerText").startswith("82 %: 60 MiB in 1 frame")
+    assert browser.wait("document.querySelector('.found').innerText").startswith("80 %: 60 MiB in 1 frame")
     assert browser.run("document.querySelectorAll('.flame g.match').length") == 1
     browser.type("|Cache")
-    browser.wait("document.querySelector('.found').innerText", lambda text: text == "93 %: 68 MiB in 2 frames")
+    browser.wait("document.querySelector('.found').innerText", lambda text: text == "91 %: 68 MiB in 2 frames")
     browser.type("(")
     browser.wait("document.querySelector('.found').innerText", lambda text: text == "no match")
 

@@ -14,7 +14,8 @@ export class Stacks {
       let shown = Array.from(profile.steps(stack));
       if (hidden) {
         const kept = shown.filter((step) => !hidden[step]);
-        shown = kept.length ? kept : shown.slice(0, 1);
+        const head = profile.columns.stack_head[stack];
+        shown = kept.length ? kept : head >= 0 ? [head] : shown.slice(0, 1);
       }
       if (fold) shown = folded(shown);
       if (!invert) shown.reverse();

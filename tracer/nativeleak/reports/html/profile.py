@@ -10,6 +10,7 @@ site_stack           ``n`` numbers of stacks
 site_thread          ``n`` numbers of ``facts.threads``
 site_row             ``n`` numbers of rows; the number of rows for a site that no row shows
 stack_length         ``s`` lengths; ``stack_steps`` has the steps of all stacks one after another, leaf first
+stack_head           ``s`` steps that head the stacks; -1 for none
 step_*               ``f`` by step: name and place as numbers of ``facts.strings``, group of ``GROUPS``
 row_*                ``r`` by row, largest first; ``row_growth`` has slope and interval in bytes a second; -1: unknown
 ===================  ====================================================================================
@@ -160,18 +161,19 @@ def _stacks(recording: Recording, paths: Paths, sites: pd.DataFrame) -> tuple[In
     keys = set(sites["stack_key"].tolist())
     number_of: dict[int, int] = {}
     distinct: dict[bytes, int] = {b"": 0}
-    lengths, parts = [0], []
+    lengths, heads, parts = [0], [-1], []
     for key, ids, _ in recording.stack_rows(keys):
         steps = step_of[np.asarray(ids)]
         steps = steps[steps >= 0].astype(np.uint32)
         number = distinct.setdefault(steps.tobytes(), len(lengths))
         if number == len(lengths):
             lengths.append(len(steps))
+            heads.append(_head(paths, key))
             parts.append(steps)
         number_of[key] = number
     of_site = np.array([number_of.get(key, 0) for key in sites["stack_key"].tolist()], dtype=np.int64)
     steps = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint32)
-    return of_site, {"stack_length": np.array(lengths), "stack_steps": steps}
+    return of_site, {"stack_length": np.array(lengths), "stack_head": np.array(heads), "stack_steps": steps}
 
 
 def _threads(sites: pd.DataFrame, redactor: Redactor) -> tuple[list[list[Any]], Ints]:
