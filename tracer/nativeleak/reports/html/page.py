@@ -87,7 +87,7 @@ def read_parts() -> Mapping[str, str]:
 def _head(title: str, parts: Mapping[str, str]) -> str:
     policy = (
         f"default-src 'none'; script-src '{_hash(parts['page.js'])}'; style-src '{_hash(parts['page.css'])}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
+        "base-uri 'none'; form-action 'none'"
     )
     return "".join(
         (

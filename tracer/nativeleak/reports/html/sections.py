@@ -20,6 +20,7 @@ from nativeleak.reports.text_seen import process_name, saw_everything, watched_l
 from nativeleak.runtimes.frames import headline_frame, purpose_of_stack
 from nativeleak.units import format_bytes, format_duration
 
+_MAX_POOLS: Final = 500
 _MAX_THREADS: Final = 2000
 _MAX_UNMAPPERS: Final = 200
 _KINDS: Final = {Kind.HEAP: "heap", Kind.MAP: "mapped by the program", Kind.BRK: "program break"}
@@ -41,9 +42,11 @@ def threads(report: Report, redactor: Redactor) -> Markup:
         pools.setdefault(pool_of(each.name), []).append(each)
     whole = report.sums.outstanding_bytes
     by_pool = sorted(pools.items(), key=lambda item: -sum(each.outstanding_bytes for each in item[1]))
-    pool_rows = [_thread_row(redactor.text(name), members, whole) for name, members in by_pool]
+    pool_rows = [_thread_row(redactor.text(name), members, whole) for name, members in by_pool[:_MAX_POOLS]]
     heads = [("holds", "number"), ("share", "number"), ("blocks", "number")]
     parts: list[Content] = [table([*heads, ("threads", "number"), ("pool", "")], pool_rows)]
+    if len(pools) > _MAX_POOLS:
+        parts.append(tag("p", f"The {_MAX_POOLS:,} that hold most, of {len(pools):,}.", class_="dim"))
     if len(holders) > len(pools):
         rows = [
             [
