@@ -75,7 +75,6 @@ def build(recording: Recording, selection: Selection) -> Report:
     rows = rows[_is_shown(rows, selection.metric)]
     backing = _with_growth(backing, measure(of_backing))
     of_jvm = rows["owner"] == Owner.RUNTIME.value
-    ranked = rank(rows, selection)
     begin("looking for causes", 0.58)
     found = find(recording, program, paths, span)
     resident = _resident(recording)
@@ -96,8 +95,8 @@ def build(recording: Recording, selection: Selection) -> Report:
         suspects=found.suspects,
         findings=found.others,
         stacks=stacks,
-        detail=Detail(recording, paths, program, ranked, labels),
-        sites=Listing(lambda: _site_reports(recording, ranked, stacks, selection.key), len(rows)),
+        detail=Detail(recording, paths, program, selection, span),
+        sites=_listing(recording, rows, selection, stacks),
         program=_listing(recording, rows[~of_jvm], selection, stacks),
         jvm_sites=_site_reports(recording, rows[of_jvm], stacks, selection.key),
         backing_sites=_site_reports(recording, backing[_is_shown(backing, Metric.OUTSTANDING)], stacks),

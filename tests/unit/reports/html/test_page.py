@@ -204,3 +204,10 @@ def test_redacted_page_has_no_hidden_word_anywhere(gateway: Recording) -> None:
     assert "hidden-" in Outline(page).text
     assert "cache_grow" in words
     assert sum(outstanding(page).values()) == sum(outstanding(plain).values())
+
+
+def test_page_of_a_jvm_tells_its_own_memory_by_purpose(gateway: Recording) -> None:
+    text = Outline(page_of(gateway)).text
+    own = text[text.index("The JVM's own memory") : text.index("Address space")]
+    assert "128 MiB" in own
+    assert "1 GiB" in own

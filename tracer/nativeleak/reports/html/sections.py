@@ -80,24 +80,26 @@ def _thread_row(name: str, members: Iterable[ThreadReport], whole: int) -> list[
 
 def jvm(report: Report) -> Markup:
     """What the JVM holds for itself, by purpose."""
-    if not report.jvm_sites:
+    held = report.detail.sites
+    held = held[held["owner"] == Owner.RUNTIME.value]
+    by_stack = held.groupby("stack_key")[["outstanding_bytes", "outstanding_count", "reserved_bytes"]].sum()
+    by_stack = by_stack[(by_stack["outstanding_bytes"] > 0) | (by_stack["outstanding_count"] > 0)]
+    if by_stack.empty:
         return Markup()
     sums: dict[str, list[int]] = {}
-    for site in report.jvm_sites:
-        row = sums.setdefault(purpose_of_stack(site.stack.frames), [0, 0, 0])
-        row[0] += site.totals.outstanding_bytes
-        row[1] += site.totals.outstanding_count
-        row[2] += site.totals.reserved_bytes
+    for key, added in zip(by_stack.index.tolist(), by_stack.to_numpy().tolist(), strict=True):
+        row = sums.setdefault(purpose_of_stack(report.stacks.stack(int(key)).frames), [0, 0, 0])
+        row[:] = [a + b for a, b in zip(row, added, strict=True)]
     whole = report.sums.outstanding_bytes
     rows = [
         [
-            cell(format_bytes(held), held),
-            _share(held, whole),
-            cell(f"{n:,}", n),
-            cell(format_bytes(kept), kept),
+            cell(format_bytes(size), size),
+            _share(size, whole),
+            cell(f"{n_blocks:,}", n_blocks),
+            cell(format_bytes(reserved), reserved),
             purpose,
         ]
-        for purpose, (held, n, kept) in sorted(sums.items(), key=lambda item: -item[1][0])
+        for purpose, (size, n_blocks, reserved) in sorted(sums.items(), key=lambda item: -item[1][0])
     ]
     heads = [("holds", "number"), ("share", "number"), ("blocks", "number"), ("reserved", "number"), ("for", "")]
     note = "Held by the JVM itself, not by the program's calls."
