@@ -21,7 +21,7 @@ from support.target import leaker  # noqa: E402
 
 DURATION: Final = "40s"
 SETTLED: Final = "new Promise(done => setTimeout(() => done(true), 500))"
-RIGHT_OF_START: Final = 0.3, 0.75
+RANGE: Final = 0.3, 0.75
 """The range of time that the dark picture shows, as shares of the curve's width."""
 
 
@@ -42,7 +42,9 @@ def take(page: Path, docs: Path) -> None:
 
         browser.open(page, width=1200, height=1000, dark=True)
         left, top, width, height = browser.box(".curve .u-over")
-        browser.drag(*[(left + share * width, top + height / 2) for share in RIGHT_OF_START])
+        end = left + RANGE[1] * width
+        selected = f"Math.abs(document.querySelector('.u-select').getBoundingClientRect().right - {end}) < 2"
+        browser.drag(*[(left + share * width, top + height / 2) for share in RANGE], until=selected)
         browser.run("document.querySelectorAll('.toggle input')[0].click()")
         browser.run("document.querySelector('.search input').focus()")
         browser.type("Deflater")

@@ -202,7 +202,8 @@ def test_page_brush_selects_the_time_of_the_flame_graph(browser: Browser) -> Non
     left, top, width, height = browser.box(".curve .u-over")
     end = 200 * 1.15
     x = [left + width * second / end for second in (50, 75, 101)]
-    browser.drag(*[(each, top + height / 2) for each in x])
+    selected = f"Math.abs(document.querySelector('.u-select').getBoundingClientRect().right - {x[-1]}) < 2"
+    browser.drag(*[(each, top + height / 2) for each in x], until=selected)
     assert "From\n50s\nto\n1m 40s" in browser.text(".range")
     assert _frames(browser)["all"].startswith("+15 MiB")
     _choose(browser, "Width", "outstanding")
@@ -388,3 +389,27 @@ def test_page_says_what_an_old_browser_lacks(chromium: Browser, page: Path, tmp_
     finally:
         chromium.call("Page.removeScriptToEvaluateOnNewDocument", identifier=number)
         chromium.complaints.clear()
+
+
+def test_page_of_triage_shows_the_lines_and_runs_no_script(chromium: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "now.html"
+    with Target("heap_states", "gaps", 40009) as target:
+        command = [sys.executable, "-m", "nativeleak", "triage", "-p", str(target.pid), "--format"]
+        subprocess.run([*command, "html", "--redact", "-o", str(page)], check=True)
+        report = json.loads(subprocess.run([*command, "json"], check=True, capture_output=True).stdout)
+        text = page.read_text()
+    chromium.view(1280, 1000)
+    chromium.call("Page.navigate", url=page.as_uri())
+    chromium.wait("document.querySelector('#memory td.number') !== null")
+    assert chromium.complaints == []
+    assert chromium.text("h1") == f"heap_states (PID {target.pid})"
+    assert chromium.text("h2").startswith("PROVEN ")
+    shown = chromium.run(
+        "[...document.querySelectorAll('#memory tbody tr')].map(r => Number(r.cells[1].dataset.value))"
+    )
+    assert sum(shown[:-1]) == shown[-1]
+    assert abs(shown[-1] - report["rss_bytes"]) < MIB
+    assert "script-src 'none'" in text
+    assert report["target"]["exe"] not in text
+    assert chromium.run("getComputedStyle(document.querySelector('.bar rect')).fill") == "rgb(0, 114, 178)"
+    assert chromium.run("document.documentElement.scrollWidth") == 1280

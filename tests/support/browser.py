@@ -161,12 +161,19 @@ class Browser:
         left, top, width, height = self.box(selector)
         self.drag((left + width / 2, top + height / 2))
 
-    def drag(self, *points: tuple[float, float]) -> None:
-        """Press the mouse at the first point, move over the others, release it at the last."""
+    def drag(self, *points: tuple[float, float], until: str = "") -> None:
+        """Press the mouse at the first point, move over the others, release it at the last.
+
+        Args:
+            points: In pixels of the window.
+            until: An expression that is true once the page has seen the last move: it looks once a frame.
+        """
         for number, (x, y) in enumerate(points):
             self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="left", buttons=int(number > 0))
             if number == 0:
                 self.call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, button="left", clickCount=1)
+        if until:
+            self.wait(until)
         x, y = points[-1]
         self.call("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, button="left", clickCount=1)
 

@@ -34,11 +34,11 @@ def render(content: Content) -> Markup:
     return Markup("".join(map(render, content)))
 
 
-def tag(name: str, *content: Content, **attributes: str | bool | None) -> Markup:
+def tag(element: str, *content: Content, **attributes: str | bool | None) -> Markup:
     """One element.
 
     Args:
-        name: Of the element.
+        element: Its name.
         content: Text, markup, or a list of both.
         attributes: ``class_`` is class, and ``_`` stands for ``-``. None and False leave an attribute out, True
             writes it without a value.
@@ -48,9 +48,9 @@ def tag(name: str, *content: Content, **attributes: str | bool | None) -> Markup
         if value is not None and value is not False:
             shown = key.rstrip("_").replace("_", "-")
             written += f" {shown}" if value is True else f' {shown}="{escape(printable(value))}"'
-    if name in _VOID:
-        return Markup(f"<{name}{written}>")
-    return Markup(f"<{name}{written}>{render(content)}</{name}>")
+    if element in _VOID:
+        return Markup(f"<{element}{written}>")
+    return Markup(f"<{element}{written}>{render(content)}</{element}>")
 
 
 def table(

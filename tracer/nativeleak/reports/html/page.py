@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from html import escape
 from importlib.resources import files
 from typing import BinaryIO, Final
@@ -14,7 +14,7 @@ from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.html import answer, sections
 from nativeleak.reports.html.columns import encode
 from nativeleak.reports.html.curve import chart_facts
-from nativeleak.reports.html.markup import Markup, tag
+from nativeleak.reports.html.markup import Content, Markup, render, tag
 from nativeleak.reports.html.profile import Profile, learn_names
 from nativeleak.reports.html.redact import Redactor
 from nativeleak.reports.output import encode_text
@@ -60,12 +60,37 @@ def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
             sections.made(report, redactor, escape(parts["licences.txt"])),
         ),
     ]
-    title = f"nativeleak: {', '.join(redactor.text(process_name(each)) for each in report.trace.targets)}"
-    stream.write(encode_text(f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{_head(title, parts)}</head>\n<body>\n'))
-    stream.write(encode_text("\n".join(body)))
-    stream.write(b'\n<script id="data" type="application/octet-stream">')
-    stream.write(encode(facts, profile.columns).encode("ascii"))
-    stream.write(encode_text(f"</script>\n<script>{parts['page.js']}</script>\n</body>\n</html>\n"))
+    title = ", ".join(redactor.text(process_name(each)) for each in report.trace.targets)
+    data = encode(facts, profile.columns)
+    for part in document(title, body, style=parts["page.css"], script=parts["page.js"], data=data):
+        stream.write(encode_text(part))
+
+
+def document(title: str, body: Content, *, style: str, script: str = "", data: str = "") -> Iterator[str]:
+    """The parts of a page that loads nothing and runs nothing but its own script.
+
+    Args:
+        title: What the page is about.
+        body: What stands in it.
+        style: Of the page.
+        script: Of the page; empty for one that runs none.
+        data: Figures for the script, as ``columns.encode`` writes them.
+    """
+    scripts = f"'{_hash(script)}'" if script else "'none'"
+    policy = (
+        f"default-src 'none'; script-src {scripts}; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
+    )
+    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n'
+    yield tag("meta", charset="utf-8")
+    yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    yield tag("meta", name="viewport", content="width=device-width, initial-scale=1")
+    yield tag("meta", name="color-scheme", content="light dark")
+    yield tag("meta", name="referrer", content="no-referrer")
+    yield tag("title", f"nativeleak: {title}")
+    yield f"\n<style>{style}</style>\n</head>\n<body>\n{render(body)}\n"
+    if script:
+        yield f'<script id="data" type="application/octet-stream">{data}</script>\n<script>{script}</script>\n'
+    yield "</body>\n</html>\n"
 
 
 def read_parts() -> Mapping[str, str]:
@@ -82,24 +107,6 @@ def read_parts() -> Mapping[str, str]:
             "writing the HTML report failed: this installation lacks the page's script",
             "In a checkout run scripts/setup, which builds it with npm; else install nativeleak again.",
         ) from error
-
-
-def _head(title: str, parts: Mapping[str, str]) -> str:
-    policy = (
-        f"default-src 'none'; script-src '{_hash(parts['page.js'])}'; style-src '{_hash(parts['page.css'])}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    return "".join(
-        (
-            '<meta charset="utf-8">\n',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-            '<meta name="color-scheme" content="light dark">\n',
-            '<meta name="referrer" content="no-referrer">\n',
-            tag("title", title),
-            f"\n<style>{parts['page.css']}</style>\n",
-        )
-    )
 
 
 def _hash(text: str) -> str:
