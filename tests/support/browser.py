@@ -172,9 +172,13 @@ class Browser:
             self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="left", buttons=int(number > 0))
             if number == 0:
                 self.call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, button="left", clickCount=1)
-        if until:
-            self.wait(until)
         x, y = points[-1]
+        deadline = time.monotonic() + TIMEOUT_S
+        while until and not self.run(until):
+            # Chromium may tell a move as one without distance, which uPlot passes over.
+            assert time.monotonic() < deadline, f"{until} is still false"
+            for at in (x - 1, x):
+                self.call("Input.dispatchMouseEvent", type="mouseMoved", x=at, y=y, button="left", buttons=1)
         self.call("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, button="left", clickCount=1)
 
     def press(self, key: str) -> None:

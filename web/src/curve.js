@@ -2,7 +2,7 @@
 // is the range of the flame graph.
 
 import uPlot from "uplot";
-import { colour, element, formatBytes, formatDuration, later, signed } from "./ui.js";
+import { colour, element, formatBytes, formatDuration, onNewWidth, signed } from "./ui.js";
 
 const AHEAD = 0.15;
 const MAX_LIMIT = 4;
@@ -18,7 +18,7 @@ export class MemoryCurve {
       this.#sliders());
     this.#say();
     this.#draw();
-    new ResizeObserver(later(100, () => this.#draw())).observe(this.host);
+    onNewWidth(this.host, () => this.#draw());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
   }
 

@@ -4,7 +4,8 @@ import flamegraph from "d3-flame-graph";
 import { select as d3select } from "d3-selection";
 import { Stacks, Tree } from "./tree.js";
 import {
-  colour, copyText, element, formatBytes, formatCount, formatDuration, formatShare, later, select, signed, toggle,
+  colour, copyText, element, formatBytes, formatCount, formatDuration, formatShare, later, onNewWidth, select, signed,
+  toggle,
 } from "./ui.js";
 
 const METRICS = [
@@ -32,7 +33,7 @@ export class FlameGraph {
     this.focusPath = [];
     this.term = "";
     this.#build(section);
-    new ResizeObserver(later(100, () => this.draw())).observe(this.canvas);
+    onNewWidth(this.canvas, () => this.draw());
   }
 
   #build(section) {

@@ -86,3 +86,13 @@ export function later(wait_ms, action) {
     timer = setTimeout(() => action(...given), wait_ms);
   };
 }
+
+// Draw again when an element has another width than it was drawn with; the first report of an observer is none.
+export function onNewWidth(host, draw) {
+  let width = host.clientWidth;
+  new ResizeObserver(later(100, () => {
+    if (host.clientWidth === width) return;
+    width = host.clientWidth;
+    draw();
+  })).observe(host);
+}
