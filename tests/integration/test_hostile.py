@@ -17,6 +17,7 @@ import pytest
 
 from stacks import read_snapshot_count
 from support import Target, Trace, eventually, nativeleak, require_program, target_path
+from support.page import figures
 from tools.check_report import check
 
 EVIL = "a;b\n\x1b[2J<img src=x>\r\u202e$(id)"
@@ -80,10 +81,12 @@ def test_names_of_all_kinds_break_no_output(library, tmp_path):
         functions = {frame["function"] for site in report["sites"] for frame in site["frames"]}
         assert any("img src" in name for name in functions), functions
         assert not [name for name in functions if _UNSAFE.search(name)]
-        text, folded = (report_of(trace, name, tmp_path) for name in ("text", "folded"))
-    for output in (trace.stderr, text, folded):
+        text, folded, page = (report_of(trace, name, tmp_path) for name in ("text", "folded", "html"))
+    for output in (trace.stderr, text, folded, page):
         assert not _UNSAFE.search(output)
     assert all(line.startswith(("nativeleak: ", "  ")) for line in trace.stderr.splitlines())
+    assert "img src" in str(figures(page)[0]["strings"])
+    assert "<img" not in page
     stacks = [line for line in folded.splitlines() if "img src" in line]
     assert len(stacks) == N_THREADS
     for line in stacks:

@@ -11,6 +11,8 @@ import pytest
 from nativeleak.cli.main import run
 from nativeleak.units import format_bytes
 from support import Target, Trace, seen_as
+from support.page import figures
+from support.page import outstanding as page_outstanding
 from tools.check_report import check
 
 STRDUP = {"heap_strdup": "strdup"}
@@ -84,6 +86,19 @@ def test_folded_report_adds_up_to_the_totals_of_each_thread(recorded, report):
         sums[stack.split(";")[0]] += int(value)
     wanted = {thread["name"]: thread["outstanding_bytes"] for thread in recorded.report["threads"]}
     assert sums == wanted
+
+
+def test_html_report_adds_up_to_the_totals_of_each_thread_and_site(recorded, report):
+    page = report("--format", "html")
+    sums = Counter()
+    for (thread, _), n_bytes in page_outstanding(page).items():
+        sums[thread] += n_bytes
+    assert sums == {
+        row["name"]: row["outstanding_bytes"] for row in recorded.report["threads"] if row["outstanding_bytes"]
+    }
+    _, columns = figures(page)
+    assert sum(columns["row_bytes"].tolist()) == outstanding(recorded.report["sites"])[0]
+    assert sum(columns["row_blocks"].tolist()) == outstanding(recorded.report["sites"])[1]
 
 
 @pytest.mark.parametrize(

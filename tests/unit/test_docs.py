@@ -69,7 +69,9 @@ def commands(path: Path) -> Iterator[str]:
     """Each place of a page that calls nativeleak: a line of a code block, or a code span."""
     text = path.read_text().replace("\\\n", " ")
     for part in (*text.splitlines(), *_CODE_SPAN.findall(text)):
-        called = re.search(r"(?:^|[\s/`])nativeleak +(trace|report|triage|watch|oom|maps|peek|top|doctor|demo)\b(.*)", part)
+        called = re.search(
+            r"(?:^|[\s/`])nativeleak +(trace|report|triage|watch|oom|maps|peek|top|doctor|demo)\b(.*)", part
+        )
         if called:
             yield called[0].partition("|")[0]
 

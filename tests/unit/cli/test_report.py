@@ -132,3 +132,26 @@ def test_recording_package_loads_no_pandas() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("option", [["--redact"], ["--hide", "x"], ["--open"]])
+def test_report_options_of_the_page_are_refused_for_other_formats(gateway: Path, option: list[str]) -> None:
+    with pytest.raises(UsageError, match=f"{option[0]} is for --format html, not for json"):
+        _run(gateway, "--format", "json", *option)
+
+
+def test_report_open_without_a_file_is_refused(gateway: Path) -> None:
+    with pytest.raises(UsageError, match="--open needs a file"):
+        _run(gateway, "--format", "html", "--open")
+
+
+def test_report_page_of_several_recordings_is_refused(gateway: Path) -> None:
+    with pytest.raises(UsageError, match="do not fit into one page"):
+        _run(gateway, gateway, "--format", "html")
+
+
+def test_report_page_goes_to_a_file(gateway: Path, tmp_path: Path) -> None:
+    _run(gateway, "--format", "html", "--redact", "-o", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert str(tmp_path) not in page

@@ -117,6 +117,10 @@ class Paths:
         """Whether one of the first frames is in the library of a runtime."""
         return not self._of_runtime.isdisjoint(self._paths[path_id][:most])
 
+    def step_ids(self) -> tuple[list[int], list[int]]:
+        """The frames that loaded stacks have: their ids in the recording, and the step of each, -1 for none."""
+        return list(self._of_frame), list(self._of_frame.values())
+
     def head(self, path_id: int) -> Head:
         """The step that heads a path."""
         if path_id not in self._heads:

@@ -120,6 +120,15 @@ def resident_memory(recording: Recording) -> ResidentMemory | None:
     )
 
 
+def resident_course(recording: Recording) -> list[Moment]:
+    """Resident memory of the targets together, split by use, at every reading; empty where it was not read.
+
+    Raises:
+        RecordingError: The recording is damaged.
+    """
+    return _moments(recording)
+
+
 def peak_snapshot(recording: Recording) -> int | None:
     """Number of the snapshot with the most resident memory; None where none is known."""
     sizes = [snapshot.rss_bytes for snapshot in recording.snapshots]

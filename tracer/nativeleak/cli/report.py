@@ -11,6 +11,7 @@ import click
 from nativeleak.cli.completion import complete_threads
 from nativeleak.cli.config import known_libraries
 from nativeleak.cli.params import CONTEXT, LIBRARY_HELP
+from nativeleak.errors import UsageError
 from nativeleak.reports.formats import (
     DEFAULT_FRAMES,
     DEFAULT_WIDTH,
@@ -33,6 +34,8 @@ Examples:
   nativeleak report trace.nlk --thread 'nioEventLoop-*'    only these threads
   nativeleak report trace.nlk --format folded | flamegraph.pl > trace.svg
   nativeleak report trace.nlk --format json -o trace.json
+  nativeleak report trace.nlk --format html -o trace.html --open
+  nativeleak report trace.nlk --format html -o mail.html --redact --hide 'com.example.*'
 """
 
 
@@ -51,7 +54,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
     type=click.Choice(FORMAT_NAMES),
     default=FORMAT_NAMES[0],
     show_default=True,
-    help="Form of the report; folded: one line a stack, for flame graphs.",
+    help="Form of the report; folded: one line a stack, for flame graphs; html: one page that loads nothing.",
 )
 @click.option(
     "--metric",
@@ -100,6 +103,19 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
 @click.option("--full-stacks", is_flag=True, help="Text: as --all, with all frames of each stack.")
 @click.option("--compact", is_flag=True, help="JSON: frames and stacks in tables of their own, to which sites refer.")
 @click.option(
+    "--redact",
+    is_flag=True,
+    help="HTML: hide paths, arguments, network addresses and names of hosts, before the page is mailed.",
+)
+@click.option(
+    "--hide",
+    "hidden",
+    multiple=True,
+    metavar="PATTERN",
+    help="HTML: hide functions, libraries and threads of this name; * and ? match: 'com.example.*'. May be repeated.",
+)
+@click.option("--open", "opens", is_flag=True, help="HTML: show the page in a browser; needs -o FILE.")
+@click.option(
     "--at",
     metavar="MOMENT",
     help="Report this moment of the trace: peak (most resident memory), end, or a time since its start (90s, 1h30m). "
@@ -127,6 +143,9 @@ def report_command(
     all_: bool,
     full_stacks: bool,
     compact: bool,
+    redact: bool,
+    hidden: tuple[str, ...],
+    opens: bool,
     at: str | None,
     output: Path,
 ) -> None:
@@ -137,6 +156,8 @@ def report_command(
     # pandas takes half a second to load: neither --help nor any other verb shall wait for it.
     from nativeleak.analysis.resident import snapshot_at
     from nativeleak.analysis.select import By, Metric, Selection
+    from nativeleak.cli.bar import report_bar
+    from nativeleak.cli.opening import open_page
     from nativeleak.recording import open_recording
     from nativeleak.recording.moment import RecordingAt
     from nativeleak.reports.output import encode_text, open_file, open_stdout
@@ -145,6 +166,7 @@ def report_command(
 
     format_ = find_format(format_name)
     check_several(format_, files)
+    _check_page(format_name, redact=redact, hidden=hidden, opens=opens, output=output)
     to_stdout = str(output) == "-"
     to_terminal = to_stdout and sys.stdout.isatty()
     check_terminal(format_, is_terminal=to_terminal, remedy=f"Name a file: -o report{format_.suffix}")
@@ -157,11 +179,14 @@ def report_command(
         compact=compact,
         detail=all_ or full_stacks or any(given is not None for given in about_rows),
         screen_lines=terminal.lines if to_terminal else None,
+        redact=redact,
+        hide=hidden,
     )
     rows_by = By.SITE if by == "stack" else By(by) if by else None
     selection = Selection(Metric(metric or "outstanding"), rows_by, thread, function, min_bytes, top)
     known = known_libraries(libraries)
-    with use_libraries(known), open_stdout(is_binary=format_.is_binary) if to_stdout else open_file(output) as stream:
+    opened = open_stdout(is_binary=format_.is_binary) if to_stdout else open_file(output)
+    with use_libraries(known), opened as stream, report_bar():
         for path in files:
             if len(files) > 1:
                 stream.write(encode_text(f"# {printable(str(path))}:\n"))
@@ -170,3 +195,18 @@ def report_command(
                 write_report(then, stream, format_, selection, options)
             if len(files) > 1:
                 stream.write(b"\n")
+    if opens:
+        open_page(output)
+
+
+def _check_page(format_name: str, *, redact: bool, hidden: tuple[str, ...], opens: bool, output: Path) -> None:
+    """Refuse options of the page for other formats, which would show what they should hide.
+
+    Raises:
+        UsageError: One of them is given without --format html, or --open without a file.
+    """
+    given = [name for name, is_given in (("--redact", redact), ("--hide", hidden), ("--open", opens)) if is_given]
+    if given and format_name != "html":
+        raise UsageError(f"{given[0]} is for --format html, not for {format_name}", "add --format html -o report.html")
+    if opens and str(output) == "-":
+        raise UsageError("--open needs a file to show", "add -o report.html")

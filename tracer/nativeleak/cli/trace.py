@@ -55,9 +55,12 @@ _CALLS = {
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
 
-def _check_format(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
+def _check_format(ctx: click.Context, _param: click.Parameter, name: str) -> str:
     """Refuse before the trace, not after it, a report that the terminal cannot show."""
-    if name != "none":
+    if ctx.params["opens"]:
+        if name != "html":
+            raise UsageError(f"--open is for --format html, not for {name}", "add --format html")
+    elif name != "none":
         report = f"nativeleak report FILE.nlk --format {name} -o OUT"
         remedy = f"redirect standard output, or use --format none and then: {report}"
         check_terminal(find_format(name), is_terminal=sys.stdout.isatty(), remedy=remedy)
@@ -79,6 +82,7 @@ Examples:
   nativeleak trace -p 4711 --duration 10m
   nativeleak trace -p 4711 --duration 1h -o leak.nlk --min-size 64K
   nativeleak trace -p 4711 --format folded | flamegraph.pl > leak.svg
+  nativeleak trace -p 4711 --duration 10m --format html --open
   nativeleak trace -p 4711 --engine pmap             which region grows; works without root on your own processes
   nativeleak trace --input strace.txt                output of strace -f -k -Y -ttt -e trace=%memory,%process
 Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
@@ -133,6 +137,8 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
         help="Show the rows of the report by this key; see nativeleak report --help.")  # fmt: skip
 @option(REPORT, "--all", "all_", is_flag=True, help="Text: all parts of the report, not one screen.")
 @option(REPORT, "--full-stacks", is_flag=True, help="Text: as --all, with all frames of each stack.")
+@option(REPORT, "--open", "opens", is_flag=True, is_eager=True,
+        help="HTML: write the page beside the recording and show it in a browser.")  # fmt: skip
 @option(REPORT, "--compact", is_flag=True, help="JSON: frames and stacks in tables of their own.")
 @option(REPORT, "--library", "libraries", multiple=True, metavar="PATTERN", help=LIBRARY_HELP)
 @option(REPORT, "--quiet", is_flag=True, help="Print no progress on stderr.")
@@ -168,7 +174,9 @@ def trace_command(ctx: click.Context, /, **given: object) -> int:
         return 0
     flags = {"--all": "all_", "--full-stacks": "full_stacks", "--compact": "compact"}
     shown = tuple(flag for flag, name in flags.items() if given[name])
-    wanted = ReportOptions(str(given["format_"]), given["top"], given["by"], shown, libraries)
+    wanted = ReportOptions(
+        str(given["format_"]), given["top"], given["by"], shown, libraries, opens=bool(given["opens"])
+    )
     return report_on(recorded, options, wanted)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ Examples:
   nativeleak triage -p 4711 --format json | jq '.verdicts[0].text'
   nativeleak triage -p 4711 --jcmd                  what the JVM says itself, beside it
   nativeleak triage -p 4711 --jcmd-ask GC.class_histogram    direct buffers, deflaters, threads as the JVM counts
+  nativeleak triage -p 4711 --format html -o now.html --open
   nativeleak triage --input nmt.txt                 jcmd PID VM.native_memory: categories in words
   nativeleak triage --input before.txt after.txt    two listings of pmap -x or smaps: what has grown
   nativeleak triage --input hs_err_pid4711.log      what a crashed JVM says about its memory
@@ -53,8 +55,8 @@ Exit status: 0 a process or a file was read, 2 no file was, 3 no right to read t
 @click.option("--input", "inputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE...",
               help="Read this file, not a process. Further files may follow.")  # fmt: skip
 @click.argument("more", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
-@click.option("--format", "format_name", type=click.Choice(["text", "json"]), default="text", show_default=True,
-              help="Form of the output.")  # fmt: skip
+@click.option("--format", "format_name", type=click.Choice(["text", "json", "html"]), default="text", show_default=True,
+              help="Form of the output; html: one page that loads nothing.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE.")
 @click.option("--jcmd", is_flag=True,
               help="Ask the JVM too: flags, heap, NMT, code cache; said beside what is seen from outside. It gets "
@@ -62,6 +64,8 @@ Exit status: 0 a process or a file was read, 2 no file was, 3 no right to read t
 @click.option("--jcmd-ask", "asked", type=click.Choice(JVM_COMMANDS), multiple=True,
               help="Ask the JVM this too. GC.class_histogram stops it for a full collection. Repeat for "
               "several.")  # fmt: skip
+@click.option("--redact", is_flag=True, help="HTML: hide paths, arguments, network addresses and names of hosts.")
+@click.option("--open", "opens", is_flag=True, help="HTML: show the page in a browser; needs -o FILE.")
 @click.option("--all", "show_all", is_flag=True, help="Show everything, not one screen.")
 @click.option("-v", "--verbose", is_flag=True, help="Print tracebacks of errors.")
 def triage_command(
@@ -75,6 +79,8 @@ def triage_command(
     *,
     jcmd: bool,
     asked: tuple[str, ...],
+    redact: bool,
+    opens: bool,
     show_all: bool,
     verbose: bool,  # noqa: ARG001 - main looks for -v
 ) -> int:
@@ -91,10 +97,18 @@ def triage_command(
         raise UsageError("triage takes a process or files, not both", "Leave out -p, or the files")
     if target is None and not paths:
         raise UsageError("triage failed: no process is given", "Name it: -p PID; or give files: --input FILE")
+    if (redact or opens) and format_name != "html":
+        raise UsageError(f"{'--redact' if redact else '--open'} is for --format html", "Add --format html -o FILE")
+    if opens and output is None:
+        raise UsageError("--open needs a file to show", "Add -o FILE")
     if target is None:
         if jcmd or asked:
             raise UsageError("--jcmd asks a process, not a file", "Name it: -p PID")
         return _triage_files(paths, format_name, output)
+    if format_name == "html":
+        if jcmd or asked:
+            raise UsageError("--jcmd is for --format text and json", "Leave out --format html, or --jcmd")
+        return _triage_page(target, output, redact=redact, opens=opens)
     if jcmd or asked:
         return _triage_jvm(target, asked, format_name, output, show_all=show_all)
     return _triage_process(target, format_name, output, show_all=show_all)
@@ -119,6 +133,23 @@ def _triage_jvm(pid: int, asked: Sequence[str], format_name: str, output: str | 
     return EXIT_OK
 
 
+def _triage_page(pid: int, output: str | None, *, redact: bool, opens: bool) -> int:
+    from nativeleak.cli.opening import open_page
+    from nativeleak.errors import EXIT_OK, UsageError
+    from nativeleak.reports.html.redact import Redactor
+    from nativeleak.triage.as_html import render_html
+    from nativeleak.triage.ledger import read_ledger
+    from nativeleak.triage.verdicts import judge
+
+    if output is None and sys.stdout.isatty():
+        raise UsageError("a terminal cannot show a page", "Name a file: -o triage.html")
+    ledger = read_ledger(pid)
+    write_page(render_html(ledger, judge(ledger), __version__, Redactor(is_on=redact)), output)
+    if opens and output is not None:
+        open_page(Path(output))
+    return EXIT_OK
+
+
 def _triage_process(pid: int, format_name: str, output: str | None, *, show_all: bool) -> int:
     from nativeleak.errors import EXIT_OK
     from nativeleak.triage.as_json import render_json
@@ -137,10 +168,12 @@ def _triage_process(pid: int, format_name: str, output: str | None, *, show_all:
 
 
 def _triage_files(paths: Sequence[Path], format_name: str, output: str | None) -> int:
-    from nativeleak.errors import EXIT_OK, EXIT_USAGE
+    from nativeleak.errors import EXIT_OK, EXIT_USAGE, UsageError
     from nativeleak.inputs.registry import as_json, read_inputs
     from nativeleak.inputs.text import as_text
 
+    if format_name == "html":
+        raise UsageError("--format html shows a process, not files", "Leave it out, or use --format json")
     found = read_inputs(paths)
     lines = [json.dumps(as_json(found), indent=2)] if format_name == "json" else as_text(found)
     write_page("".join(f"{line}\n" for line in lines), output)

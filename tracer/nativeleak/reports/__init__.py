@@ -1,1 +1,1 @@
-"""Reports made from a recording: text, JSON, folded stacks."""
+"""Reports made from a recording: text, JSON, folded stacks, an HTML page."""

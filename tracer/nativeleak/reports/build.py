@@ -27,6 +27,7 @@ from nativeleak.model import (
     Window,
 )
 from nativeleak.recording import Recording
+from nativeleak.reports.detail import Detail
 from nativeleak.reports.memory import memory_report
 from nativeleak.reports.report import (
     Overhead,
@@ -40,6 +41,7 @@ from nativeleak.reports.report import (
 )
 from nativeleak.reports.rows import Rows, is_shown
 from nativeleak.reports.stacks import Stacks, stack_id
+from nativeleak.reports.stages import begin
 
 
 def build(recording: Recording, selection: Selection) -> Report:
@@ -49,6 +51,7 @@ def build(recording: Recording, selection: Selection) -> Report:
         RecordingError: The recording is damaged.
         UsageError: A filter of the selection makes no sense.
     """
+    begin("reading the sites", 0.0)
     table = site_table(recording)
     chosen = keep_threads(table, selection.thread)
     chosen = keep_functions(chosen, selection.function, recording.stack)
@@ -56,10 +59,13 @@ def build(recording: Recording, selection: Selection) -> Report:
     backing = table[table["owner"] == Owner.ALLOCATOR.value]
     holding = program[is_shown(program, Metric.OUTSTANDING)]
 
+    begin("reading the stacks", 0.24)
     paths, span = Paths(recording), watched_span(recording)
     program = add_paths(program, paths)
+    begin("looking for causes", 0.45)
     found = find(recording, program, paths, span)
     resident = _resident(recording)
+    begin("reading the memory", 0.75)
     stacks = Stacks(recording)
     return Report(
         trace=_trace_facts(recording),
@@ -76,6 +82,7 @@ def build(recording: Recording, selection: Selection) -> Report:
         suspects=found.suspects,
         findings=found.others,
         stacks=stacks,
+        detail=Detail(recording, paths, program, selection, span),
         rows=Rows(recording, program, backing, selection, stacks, span),
         threads=_threads(recording, holding),
         unmapped=_unmapped(recording, selection, stacks),

@@ -33,6 +33,8 @@ class WriteOptions:
         detail: Whether a text report has all call paths, threads and gaps below its first screen.
         screen_lines: Lines of the terminal that a text report goes to; None where it goes elsewhere.
         compact: Whether a JSON report has its frames and stacks in tables of their own.
+        redact: Whether an HTML report hides paths, arguments, addresses and names of hosts.
+        hide: Patterns of names that an HTML report hides.
     """
 
     width: int = DEFAULT_WIDTH
@@ -41,6 +43,8 @@ class WriteOptions:
     compact: bool = False
     detail: bool = False
     screen_lines: int | None = None
+    redact: bool = False
+    hide: tuple[str, ...] = ()
 
 
 class Writer(Protocol):
@@ -58,7 +62,7 @@ class Format:
         name: Value of ``--format``.
         suffix: Ending of a file of this format, with the dot.
         writer: Its ``Writer`` as ``module:function``.
-        is_binary: A terminal cannot show it.
+        is_binary: A terminal cannot show it, and its bytes are written as they are.
         container: Noun of what holds exactly one report; empty where reports of several recordings may follow each
             other, each under a heading.
         default_top: Sites shown where ``--top`` is not given; None for all.
@@ -84,6 +88,7 @@ FORMATS: Final = (
     Format("text", ".txt", "nativeleak.reports.text:write", default_top=10, default_by="path"),
     Format("json", ".json", "nativeleak.reports.json_report:write", container="JSON object"),
     Format("folded", ".folded", "nativeleak.reports.folded:write"),
+    Format("html", ".html", "nativeleak.reports.html.page:write", is_binary=True, container="page", default_by="path"),
 )
 """All formats; the first is the default."""
 
@@ -113,7 +118,7 @@ def check_several(format_: Format, files: Sequence[object]) -> None:
 
 
 def check_terminal(format_: Format, *, is_terminal: bool, remedy: str) -> None:
-    """Refuse to write bytes that are no text to a terminal.
+    """Refuse to write to a terminal what it cannot show.
 
     Args:
         format_: The format of the report.
@@ -124,4 +129,4 @@ def check_terminal(format_: Format, *, is_terminal: bool, remedy: str) -> None:
         UsageError: The format is binary, and the report would go to a terminal.
     """
     if is_terminal and format_.is_binary:
-        raise UsageError(f"a report in format {format_.name} is binary: a terminal cannot show it", remedy)
+        raise UsageError(f"a terminal cannot show a report in format {format_.name}", remedy)

@@ -12,6 +12,7 @@ from nativeleak.analysis.select import By, Selection
 from nativeleak.recording import Recording
 from nativeleak.reports.build import build
 from nativeleak.reports.formats import Format, WriteOptions
+from nativeleak.reports.stages import begin
 
 
 def write_report(
@@ -36,7 +37,9 @@ def write_report(
     if selection.by is None:
         selection = replace(selection, by=By(format_.default_by))
     with _no_collections():
-        format_.load_writer()(build(recording, selection), stream, options)
+        report = build(recording, selection)
+        begin("writing", 0.76)
+        format_.load_writer()(report, stream, options)
 
 
 @contextlib.contextmanager

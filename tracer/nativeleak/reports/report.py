@@ -12,6 +12,7 @@ from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import Selection
 from nativeleak.model import Child, Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Unwatched, Window
 from nativeleak.recording import Event
+from nativeleak.reports.detail import Detail
 from nativeleak.reports.memory import MemoryReport
 from nativeleak.reports.stacks import Stacks
 
@@ -201,6 +202,7 @@ class Listing:
     """Rows to show, in order.
 
     Attributes:
+        rows: The rows.
         n_all: Number of rows without ``--min`` and ``--top``.
     """
 
@@ -237,6 +239,7 @@ class Report:
         suspects: What grows for certain, fastest first.
         findings: What holds something and does not grow for certain, largest first.
         stacks: Where stacks of the recording are got from, while it is open.
+        detail: The tables behind all this, for formats that show every site's course.
         rows: The selected sites, made when they are asked for.
         threads: Threads that are alive or hold outstanding memory, largest first.
         unmapped: Callers that unmapped memory, most first; None where the engine cannot see them.
@@ -252,6 +255,7 @@ class Report:
     suspects: tuple[Finding, ...]
     findings: tuple[Finding, ...]
     stacks: Stacks
+    detail: Detail
     rows: SiteRows
     threads: tuple[ThreadReport, ...]
     unmapped: tuple[UnmapReport, ...] | None

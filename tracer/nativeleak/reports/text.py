@@ -37,7 +37,7 @@ from nativeleak.units import format_bytes, format_duration
 MAX_LINES: Final = 40
 """Most lines of a report without options."""
 _MAX_THREADS: Final = 20
-_ROUTINE: Final = frozenset({"probes", "engine", "unwind", "level", "blind", "unseen", "unwatched", "children"})
+ROUTINE: Final = frozenset({"probes", "engine", "unwind", "level", "blind", "unseen", "unwatched", "children"})
 """Events of every trace, or that the report states in other words; all are in the JSON report."""
 
 
@@ -90,15 +90,15 @@ def _headline(report: Report, width: int) -> Iterator[Styled]:
     trace = report.trace
     who = ", ".join(map(process_name, trace.targets))
     source = f"recorded output of {printable(trace.info.backend)}," if is_from_input(report) else "traced"
-    facts = [f"{who or 'no process'}", f"{source} {format_duration(trace.duration_s)}{_how(report)}"]
-    if memory := memory_line(report.memory) or _memory(report.resident):
+    facts = [f"{who or 'no process'}", f"{source} {format_duration(trace.duration_s)}{how_watched(report)}"]
+    if memory := memory_text(report):
         facts.append(memory)
     if filters := filter_text(report.selection):
         facts.append(f"only {filters}")
     yield from wrapped(" \N{MIDDLE DOT} ".join(facts), "    ", width, "bold")
 
 
-def _how(report: Report) -> str:
+def how_watched(report: Report) -> str:
     """How closely the heap was watched, where one word tells."""
     levels = {window.level for window in report.trace.windows}
     if "malloc" not in report.trace.info.probes:
@@ -108,8 +108,11 @@ def _how(report: Report) -> str:
     return ", sampled" if levels <= {Level.EXACT, Level.SAMPLED} else ""
 
 
-def _memory(resident: Resident | None) -> str:
-    """Resident memory of recordings that have it only as one number."""
+def memory_text(report: Report) -> str:
+    """Resident memory from start to end, its peak, and the limit that comes first; empty where nothing is known."""
+    if line := memory_line(report.memory):
+        return line
+    resident = report.resident  # recordings that have it only as one number
     if resident is None:
         return ""
     change = resident.last_bytes - resident.first_bytes
@@ -198,7 +201,7 @@ def _completeness(report: Report, width: int) -> Iterator[Line]:
             "    ",
             width,
         )
-    for event in (event for event in report.trace.events if event.what not in _ROUTINE):
+    for event in (event for event in report.trace.events if event.what not in ROUTINE):
         yield from _lines(f"  - at {format_duration(event.elapsed_s)}: {printable(event.text)}", "    ", width)
     yield Line("")
 

@@ -40,7 +40,7 @@ _PACKAGE: Final = re.compile(r"(?:[a-z_][\w]*[./])+(?=[\w$]+[.:])|\w+\$(?=[A-Z]\
 """What stands before the class in the full name of a Java method, and the outer classes of an inner one."""
 _JAVA: Final = (FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED, FrameKind.JAVA_INTERPRETED)
 
-_VERDICTS: Final = {
+VERDICTS: Final = {
     Verdict.GROWING: "growing, below 1 % of the growth",
     Verdict.LEVELLING_OFF: "levelling off, as a cache or pool that is full",
     Verdict.PERIODIC: "comes and goes",
@@ -96,22 +96,24 @@ def leak_lines(report: Report, width: int) -> Iterator[Styled]:
 def _suspect(report: Report, number: int, finding: Finding, width: int) -> Iterator[Styled]:
     oldest = "-" if finding.oldest_s is None else format_duration(finding.oldest_s)
     row = (
-        f"{number:>2} {format_bytes(_held(finding)):>10} {per_minute(finding.growth):>12}  "
-        f"{_interval(finding.growth):<26} {percent(finding.share_pct):>6} {oldest:>8}"
+        f"{number:>2} {format_bytes(held_bytes(finding)):>10} {per_minute(finding.growth):>12}  "
+        f"{interval_text(finding.growth):<26} {percent(finding.share_pct):>6} {oldest:>8}"
     )
     yield row, "bold red"
-    yield f"      {_title(finding)}", "bold"
-    yield from list(wrapped(f"      {_details(report, finding)}", "      ", width))[:_MAX_DETAIL_LINES]
+    yield f"      {title_text(finding)}", "bold"
+    yield from list(wrapped(f"      {details_text(report, finding)}", "      ", width))[:_MAX_DETAIL_LINES]
 
 
-def _title(finding: Finding) -> str:
+def title_text(finding: Finding) -> str:
+    """A finding in one line: its name, its caller where that sets it apart, and its place."""
     where = place(finding.step.frame) if finding.step else ""
     by = f", called by {printable(finding.called_by)}" if finding.called_by else ""
     name = f"the JVM itself: {printable(finding.name)}" if finding.kind == "jvm" else printable(finding.name)
     return f"{name}{by}" + (f"  {where}" if where else "")
 
 
-def _details(report: Report, finding: Finding) -> str:
+def details_text(report: Report, finding: Finding) -> str:
+    """Kind, blocks, pool, threads and evidence of a finding, in one line."""
     n = finding.outstanding_count
     mean = format_bytes(finding.outstanding_bytes / n) if n else "-"
     blocks = f"{count(n, 'mapping' if finding.kind == 'mapping' else 'block')} of {mean}"
@@ -186,7 +188,7 @@ def _no_suspect(report: Report, width: int) -> Iterator[Styled]:
     elif undecided := _undecided(report):
         yield from wrapped(undecided, "    ", width, "bold yellow")
     else:
-        live = f"live memory {per_minute(growth)}/min {_interval(growth)}".rstrip()
+        live = f"live memory {per_minute(growth)}/min {interval_text(growth)}".rstrip()
         yield from wrapped(f"NO LEAK SEEN: {live}", "    ", width, "bold green")
         if text := _long_enough(report):
             yield from wrapped(f"    {text}", "    ", width)
@@ -203,7 +205,7 @@ def _unknown(report: Report) -> str:
         why = f"malloc was watched for {format_duration(watched_s)} of {format_duration(trace.duration_s)}{to_see}"
     resident = ""
     if report.resident is not None:
-        resident = f"; resident memory {per_minute(growth)}/min {_interval(growth)}".rstrip()
+        resident = f"; resident memory {per_minute(growth)}/min {interval_text(growth)}".rstrip()
     return f"Leak: not known, because {why}{resident}"
 
 
@@ -226,7 +228,7 @@ def _undecided(report: Report) -> str:
         first = max(rising, key=lambda each: each.growth.slope_bytes_per_s)
         why = f"{printable(first.name)} gained {per_minute(first.growth)}/min, {_doubt(first)}"
     elif growth.verdict is Verdict.UNDECIDED and report.sums.outstanding_bytes:
-        why = f"live memory changed by {per_minute(growth)}/min {_interval(growth)}, which may be chance"
+        why = f"live memory changed by {per_minute(growth)}/min {interval_text(growth)}, which may be chance"
     elif growth.verdict is Verdict.GROWING:
         why = f"live memory grows by {per_minute(growth)}/min, but no single cause grows for certain"
     else:
@@ -241,7 +243,7 @@ def _doubt(finding: Finding) -> str:
         return f"but in only {count(finding.outstanding_count, 'block')}"
     if finding.growth.low_bytes_per_s > 0:
         return "but lets go of old blocks"
-    return f"which may be chance {_interval(finding.growth)}".rstrip()
+    return f"which may be chance {interval_text(finding.growth)}".rstrip()
 
 
 def _is_noticeable(finding: Finding) -> bool:
@@ -284,14 +286,14 @@ def _other_lines(report: Report, width: int) -> Iterator[Styled]:
             yield "", ""
             yield title, "bold"
         for each in chosen[:_MAX_OTHERS]:
-            yield from wrapped(f"    {format_bytes(_held(each)):>9}  {_other(report, each)}", " " * 15, width)
+            yield from wrapped(f"    {format_bytes(held_bytes(each)):>9}  {_other(report, each)}", " " * 15, width)
         if len(chosen) > _MAX_OTHERS:
             yield f"    and {len(chosen) - _MAX_OTHERS} more (--all)", ""
 
 
 def _is_worth_a_line(report: Report, finding: Finding) -> bool:
     whole = max(1, report.sums.outstanding_bytes)
-    holds = _held(finding) >= _MIN_SHARE * whole or (_is_noticeable(finding) and finding.outstanding_bytes > 0)
+    holds = held_bytes(finding) >= _MIN_SHARE * whole or (_is_noticeable(finding) and finding.outstanding_bytes > 0)
     return holds or _peaked(report, finding) or _turns_over(report, finding)
 
 
@@ -299,7 +301,7 @@ def _peaked(report: Report, finding: Finding) -> bool:
     """Whether it held far more in between, as much as counts in the process."""
     resident = report.memory.resident
     whole = max(report.sums.outstanding_bytes, resident.peak_bytes if resident is not None else 0)
-    return finding.peak_bytes - finding.outstanding_bytes >= max(_held(finding), _PEAK_SHARE * whole, 1)
+    return finding.peak_bytes - finding.outstanding_bytes >= max(held_bytes(finding), _PEAK_SHARE * whole, 1)
 
 
 def _turns_over(report: Report, finding: Finding) -> bool:
@@ -314,14 +316,15 @@ def _other(report: Report, finding: Finding) -> str:
         rate = format_bytes(finding.allocated_bytes / max(report.trace.duration_s, 1e-9))
         how = f"allocates {rate}/s and frees it"
     elif finding.growth.verdict is Verdict.UNDECIDED:
-        how = f"{per_minute(finding.growth)}/min {_interval(finding.growth)}".rstrip()
+        how = f"{per_minute(finding.growth)}/min {interval_text(finding.growth)}".rstrip()
     else:
-        how = _VERDICTS[finding.growth.verdict]
+        how = VERDICTS[finding.growth.verdict]
     peak = f"; peak {format_bytes(finding.peak_bytes)} at {format_duration(finding.peak_s)}"
-    return f"{how}: {_title(finding)}; {threads_text(finding)}{peak if _peaked(report, finding) else ''}"
+    return f"{how}: {title_text(finding)}; {threads_text(finding)}{peak if _peaked(report, finding) else ''}"
 
 
-def _held(finding: Finding) -> int:
+def held_bytes(finding: Finding) -> int:
+    """What a finding has in memory, as far as it was measured; else its outstanding bytes."""
     return finding.outstanding_bytes if finding.resident_bytes is None else finding.resident_bytes
 
 
@@ -335,7 +338,8 @@ def signed(n_bytes: float) -> str:
     return ("+" if n_bytes > 0 else "") + format_bytes(n_bytes)
 
 
-def _interval(growth: Growth) -> str:
+def interval_text(growth: Growth) -> str:
+    """The 95 % interval in bytes a minute, in parentheses; empty where it is one number."""
     low, high = growth.low_bytes_per_s * 60, growth.high_bytes_per_s * 60
     return "" if low == high else f"({format_bytes(low)} to {format_bytes(high)})"
 

@@ -25,23 +25,24 @@ def render_text(ledger: Ledger, verdicts: Sequence[Verdict], *, show_all: bool =
         verdicts: The most important first.
         show_all: Every verdict and every part of every line.
     """
-    head = [_header(ledger)]
+    head = [header_text(ledger)]
     notes = [f"note: {note}" for note in ledger.notes]
     table = list(_table(ledger, show_all=show_all))
     sizes = list(_sizes(ledger, 100 if show_all else _MAX_SIZES))
     if show_all:
-        answers = [line for verdict in verdicts for line in _verdict(verdict, 10)] or [_nothing(ledger)]
+        answers = [line for verdict in verdicts for line in _verdict(verdict, 10)] or [nothing_text(ledger)]
         parts = [head, answers, table, sizes, list(text_inside(ledger)), _part_lines(ledger), notes]
     else:
         room = MAX_LINES - len(head) - len(table) - min(len(notes), 2) - 3
-        answers = _fitting(verdicts, room) or [_nothing(ledger)]
+        answers = _fitting(verdicts, room) or [nothing_text(ledger)]
         left = MAX_LINES - len(head) - len(table) - min(len(notes), 2) - len(answers) - 3
         parts = [head, answers, table, sizes[:left] if left >= 3 else [], notes[:2]]
     text = "\n\n".join("\n".join(line[:_WIDTH] if not show_all else line for line in part) for part in parts if part)
     return text + "\n"
 
 
-def _header(ledger: Ledger) -> str:
+def header_text(ledger: Ledger) -> str:
+    """The process, its resident memory and its tightest limit, in one line."""
     limit, name = tightest_limit(ledger)
     group = next((group for group in ledger.groups if group.limit_bytes == limit), None)
     usage = f", {group.usage_bytes / limit:.0%} used" if group is not None else ""
@@ -52,7 +53,8 @@ def _header(ledger: Ledger) -> str:
     )
 
 
-def _nothing(ledger: Ledger) -> str:
+def nothing_text(ledger: Ledger) -> str:
+    """What is said where no verdict is."""
     largest = max(ledger.lines, key=lambda line: line.resident, default=Line("unexplained"))
     return f"Nothing stands out. Most memory: {largest.label}, {format_bytes(largest.resident)}."
 

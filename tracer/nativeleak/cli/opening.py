@@ -1,0 +1,96 @@
+"""Shows a page in the user's browser: never as root, and after sudo in the session of whoever called it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from nativeleak import children
+from nativeleak.reports.names import printable
+
+_OPENERS: Final = ("xdg-open", "wslview")
+"""They ask the user's own browser to show a file, and end at once."""
+_TIMEOUT_S: Final = 20.0
+_SCREEN: Final = ("DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "DBUS_SESSION_BUS_ADDRESS", "BROWSER", "WSL_INTEROP")
+"""Variables by which an opener finds the user's screen and browser."""
+
+
+@dataclass(frozen=True, slots=True)
+class _User:
+    uid: int
+    gid: int
+    home: str
+
+
+def open_page(path: Path) -> bool:
+    """Show a page in a browser; says on stderr where that cannot be.
+
+    Returns:
+        Whether a browser was asked to show it.
+    """
+    caller = _caller()
+    if caller is not None:
+        _give(path, caller)
+    why = "as root no browser is started" if os.geteuid() == 0 and caller is None else "no browser can be started here"
+    is_shown = (os.geteuid() != 0 or caller is not None) and _ask(path, caller)
+    if not is_shown:
+        print(f"nativeleak: {why}; the page is {printable(str(path))}", file=sys.stderr, flush=True)  # noqa: T201
+    return is_shown
+
+
+def _ask(path: Path, caller: _User | None) -> bool:
+    opener = next(filter(None, map(children.find_program, _OPENERS)), None)
+    if opener is None or not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "WSL_INTEROP")):
+        return False
+    variables = {name: os.environ[name] for name in _SCREEN if name in os.environ}
+    how: dict[str, Any] = {}
+    if caller is not None:
+        variables.pop("BROWSER", None)
+        session = f"/run/user/{caller.uid}"
+        variables |= {"HOME": caller.home, "XDG_RUNTIME_DIR": session}
+        variables.setdefault("DBUS_SESSION_BUS_ADDRESS", f"unix:path={session}/bus")
+        how = {"user": caller.uid, "group": caller.gid, "extra_groups": []}
+    try:
+        done = children.run(
+            [opener, str(path.absolute())],
+            env=children.environment(**variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_TIMEOUT_S,
+            **how,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0
+
+
+def _caller() -> _User | None:
+    """Whoever called sudo; None where no one did, or root."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        entry = pwd.getpwuid(int(os.environ["SUDO_UID"]))
+    except (KeyError, ValueError, OverflowError):
+        return None
+    return _User(entry.pw_uid, entry.pw_gid, entry.pw_dir) if entry.pw_uid else None
+
+
+def _give(path: Path, caller: _User) -> None:
+    """Make a user the owner of a file that is ours alone: no link to another file is followed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid():
+            os.fchown(descriptor, caller.uid, caller.gid)
+    finally:
+        os.close(descriptor)
