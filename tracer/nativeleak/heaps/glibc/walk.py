@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+
+from nativeleak.heaps.blocks import BlockList
 from nativeleak.heaps.census import ArenaCensus, HeapWalk
 from nativeleak.heaps.glibc.caches import Cached, fast_chunks, find_cached
-from nativeleak.heaps.glibc.chunks import ChunkWalk
+from nativeleak.heaps.glibc.chunks import USER_OFFSET, ChunkWalk
 from nativeleak.heaps.glibc.mapped import find_mapped
 from nativeleak.heaps.glibc.state import HEAP_MAX_BYTES, Arena, Glibc, find_glibc
 from nativeleak.heaps.memory import HeapError, HeapMemory
@@ -18,7 +21,11 @@ _SIZE: Final = ~0xF
 
 
 def walk_glibc(
-    memory: HeapMemory, maps: Sequence[MapEntry], exe: str, taken: Sequence[tuple[int, int]] = ()
+    memory: HeapMemory,
+    maps: Sequence[MapEntry],
+    exe: str,
+    taken: Sequence[tuple[int, int]] = (),
+    blocks: BlockList | None = None,
 ) -> HeapWalk:
     """Blocks of glibc's malloc.
 
@@ -27,6 +34,7 @@ def walk_glibc(
         maps: Its mappings.
         exe: Path of its executable.
         taken: (start, end) of memory that is known to belong to somebody else, such as a Java heap.
+        blocks: Where blocks in use are added one by one.
 
     Raises:
         HeapError: There is no such allocator in the process, or it cannot be understood.
@@ -36,7 +44,7 @@ def walk_glibc(
     ranges = {arena.start: _chunk_ranges(memory, arena, glibc, maps, notes) for arena in glibc.arenas}
     chunks = [each for parts in ranges.values() for each in parts]
     cached = find_cached(memory, chunks, memory.window(*glibc.data).words)
-    arenas = tuple(_walk_arena(memory, arena, ranges[arena.start], cached) for arena in glibc.arenas)
+    arenas = tuple(_walk_arena(memory, arena, ranges[arena.start], cached, blocks) for arena in glibc.arenas)
     counted = glibc.parameters
     heaps = [(start, start + HEAP_MAX_BYTES) for arena in glibc.arenas for start, _ in arena.heaps]
     main = [(start, end) for start, end in ranges[glibc.arenas[0].start]]
@@ -44,6 +52,17 @@ def walk_glibc(
     mapped = find_mapped(memory, maps, sorted([*taken, *heaps, *main]), n_expected) if n_expected != 0 else []
     if counted and len(mapped) != counted.n_mapped:
         notes.append(f"glibc counts {counted.n_mapped} blocks with mappings of their own; {len(mapped)} were found")
+    if blocks is not None:
+        main_arena = glibc.arenas[0]
+        blocks.headers.append((main_arena.start, main_arena.end))
+        blocks.spans += [
+            *main,
+            *(each for arena in glibc.arenas for each in arena.heaps),
+            *((start, start + size) for start, size in mapped),
+        ]
+        blocks.link_offset = USER_OFFSET
+        starts = np.array([start + USER_OFFSET for start, _ in mapped], np.int64)
+        blocks.add(starts, starts + np.array([size for _, size in mapped], np.int64))
     return HeapWalk(
         kind="glibc",
         object=glibc.path,
@@ -96,8 +115,14 @@ def _chunk_ranges(
     return pieces
 
 
-def _walk_arena(memory: HeapMemory, arena: Arena, ranges: Sequence[tuple[int, int]], cached: Cached) -> ArenaCensus:
-    walk = ChunkWalk(memory, arena.top, cached, fast_chunks(memory, arena.fast), arena.is_main)
+def _walk_arena(
+    memory: HeapMemory,
+    arena: Arena,
+    ranges: Sequence[tuple[int, int]],
+    cached: Cached,
+    blocks: BlockList | None,
+) -> ArenaCensus:
+    walk = ChunkWalk(memory, arena.top, cached, fast_chunks(memory, arena.fast), arena.is_main, blocks=blocks)
     for start, end in ranges:
         walk.walk(start, end)
     if not arena.is_main:
