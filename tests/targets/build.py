@@ -93,6 +93,8 @@ TARGETS = {
     "forks": Spec("forks.c"),
     "grows": Spec("grows.c"),
     "uses": Spec("uses.c"),
+    "held": Spec("held.c", flags=()),
+    "held_musl": Spec("held.c", compiler="musl-gcc", flags=()),
     "heap_states": Spec("heap_states.c"),
     "heap_states_musl": Spec("heap_states.c", compiler="musl-gcc"),
     "heap_states_static": Spec("heap_states.c", flags=(*FRAME_POINTERS, "-static")),

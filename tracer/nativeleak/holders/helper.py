@@ -107,7 +107,9 @@ class CHelper:
             function.restype = number
         for function in (self._owners, self._exclusive):
             function.restype = None
-        self._room = _Room(np.zeros(0, np.uint64), *(np.zeros(0, np.uint32) for _ in range(2)), np.zeros(0, np.uint8))
+        self._room = _Room(
+            np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint32), np.zeros(0, np.uint8)
+        )
 
     def roots(self, table: BlockTable, runs: Runs) -> tuple[Words, Blocks, Bytes]:
         """See ``Helper``."""

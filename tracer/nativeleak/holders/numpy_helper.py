@@ -43,7 +43,7 @@ class NumpyHelper:
 
     def mark(self, graph: Graph, roots: Blocks, marks: Bytes, *, follows_leftovers: bool = True) -> int:
         """See ``Helper``."""
-        offsets, targets, view = memoryview(graph.offsets), memoryview(graph.targets), memoryview(marks)
+        offsets, targets, view = graph.offsets.data, graph.targets.data, marks.data
         front = np.unique(roots[marks[roots] == 0]).astype(np.int64)
         marks[front] = 1
         n = len(front)
@@ -76,8 +76,8 @@ class NumpyHelper:
     def owners(self, graph: Graph, roots: Blocks, labels: Blocks) -> Blocks:
         """See ``Helper``."""
         owner = np.full(max(len(graph.offsets) - 1, 1), NONE, np.uint32)
-        front, first = np.unique(roots, return_index=True)
-        front = front[np.argsort(first, kind="stable")].astype(np.int64)
+        blocks, first = np.unique(roots, return_index=True)
+        front = blocks[np.argsort(first, kind="stable")].astype(np.int64)
         owner[front] = labels[np.sort(first)]
         while len(front):
             if len(front) < _NARROW:
@@ -86,14 +86,14 @@ class NumpyHelper:
             sources, found = _following(graph, front)
             found = found & _TARGET
             is_new = owner[found] == NONE
-            front, first = np.unique(found[is_new], return_index=True)
-            owner[front] = owner[sources[is_new][first]]
-            front = front[np.argsort(first, kind="stable")].astype(np.int64)
+            blocks, first = np.unique(found[is_new], return_index=True)
+            owner[blocks] = owner[sources[is_new][first]]
+            front = blocks[np.argsort(first, kind="stable")].astype(np.int64)
         return owner
 
     @staticmethod
     def _own_narrowly(graph: Graph, front: Places, owner: Blocks) -> Places:
-        offsets, targets, view = memoryview(graph.offsets), memoryview(graph.targets), memoryview(owner)
+        offsets, targets, view = graph.offsets.data, graph.targets.data, owner.data
         level: list[int] = front.tolist()
         while level and len(level) < 4 * _NARROW:
             following: list[int] = []
@@ -120,7 +120,7 @@ class NumpyHelper:
 
     @staticmethod
     def _exclude_narrowly(graph: Graph, front: Places, only: Blocks) -> Places:
-        offsets, targets, view = memoryview(graph.offsets), memoryview(graph.targets), memoryview(only)
+        offsets, targets, view = graph.offsets.data, graph.targets.data, only.data
         stack: list[int] = front.tolist()
         while stack and len(stack) < 4 * _NARROW:
             block = stack.pop()
@@ -186,4 +186,4 @@ def _put(only: Blocks, blocks: Blocks, labels: Blocks) -> Places:
     new = np.where(now == NONE, label, np.where(now == label, now, np.uint32(SHARED))).astype(np.uint32)
     changed = new != now
     only[block[changed]] = new[changed]
-    return block[changed]
+    return np.asarray(block[changed], np.int64)
