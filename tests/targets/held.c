@@ -5,8 +5,9 @@
  * held FILE [THREADS [INITIALISES]]: with threads, tables of blocks are replaced and moved at full speed, and one block of
  * 20,000 is lost. `stop` ends them and prints their operations; `grow N` loses N more blocks.
  */
-#include "held.h"
 #include "truth.h"
+
+#include "held.h"
 
 #include <signal.h>
 #include <sys/epoll.h>
@@ -96,7 +97,7 @@ struct packed g_packed[503];
 uint64_t g_xor_head, g_xor_tail;
 uint32_t g_compressed[N];
 uint64_t g_encrypted[101];
-static __thread void *thread_local_blocks[53];
+__thread void *volatile thread_local_blocks[53];
 static pthread_key_t specific;
 static volatile int stops;
 static int initialises;
@@ -275,7 +276,7 @@ static void lose(int n)
 
 static void lose_structures(void)
 {
-	lose(5 * N);
+	lose(20 * N);
 	for (int list = 0; list < 11; list++) {
 		struct node *head = NULL;
 

@@ -19,11 +19,13 @@ class BlockList:
     Attributes:
         headers: (start, end) of the allocator's own tables, whose words hold nothing for the program.
         spans: (start, end) of memory that the allocator hands out, in use or not.
+        unread: (start, end) of memory that could not be read as blocks: what is in it may point at others.
         link_offset: Bytes back from a block's end to the place that links of free chunks point at; 0 for none.
     """
 
     headers: list[tuple[int, int]] = field(default_factory=list)
     spans: list[tuple[int, int]] = field(default_factory=list)
+    unread: list[tuple[int, int]] = field(default_factory=list)
     link_offset: int = 0
     _starts: list[Words] = field(default_factory=list)
     _ends: list[Words] = field(default_factory=list)

@@ -42,12 +42,14 @@ class HeapTable:
         table: Blocks in use of all allocators.
         walks: What each walk counted.
         taken: (start, end) of allocators' memory and tables: no root is there.
+        unread: (start, end) of allocators' memory that could not be read as blocks: each word of it is a root.
         notes: What could not be read.
     """
 
     table: BlockTable
     walks: list[HeapWalk] = field(default_factory=list)
     taken: list[tuple[int, int]] = field(default_factory=list)
+    unread: list[tuple[int, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -97,7 +99,8 @@ def read_table(memory: HeapMemory, maps: Sequence[MapEntry], exe: str, named: It
     headers = [header for each in lists for header in each.headers]
     taken = list(zip(table.span_starts.tolist(), table.span_ends.tolist(), strict=True))
     notes += [note for walk in walks for note in walk.notes]
-    return HeapTable(table, walks, [*taken, *headers], notes)
+    unread = [each for blocks in lists for each in blocks.unread]
+    return HeapTable(table, walks, [*taken, *headers], unread, notes)
 
 
 def _others(maps: Sequence[MapEntry]) -> set[str]:

@@ -15,11 +15,12 @@ from typing import Final
 import numpy as np
 
 from nativeleak.errors import NativeleakError
-from nativeleak.heaps.memory import HeapError, HeapMemory, Words
+from nativeleak.heaps.memory import WORD_BYTES, Flags, HeapError, HeapMemory, Words
 from nativeleak.holders.attribution import count_classes, find_holders
 from nativeleak.holders.classes import Classes, find_classes
 from nativeleak.holders.heap_table import HeapTable, name_ranges, read_table
 from nativeleak.holders.helper import Helper, find_helper
+from nativeleak.holders.hidden import find_compressed, find_xor_lists
 from nativeleak.holders.hints import HINT_WORDS, hint
 from nativeleak.holders.labels import Labels
 from nativeleak.holders.lost import (
@@ -33,7 +34,7 @@ from nativeleak.holders.lost import (
     reach,
     refute,
 )
-from nativeleak.holders.places import Named, find_places
+from nativeleak.holders.places import ANONYMOUS, Named, Place, find_places
 from nativeleak.holders.result import LIKELY, POSSIBLE, PROVEN, HoldersReport, LostBlocks, LostGroup
 from nativeleak.holders.scan import EdgeSource, Limits, Scan, Scanner
 from nativeleak.holders.threads import ThreadReader, read_kernel_words
@@ -43,6 +44,8 @@ from nativeleak.process.procfs import read_maps, read_status
 DEFAULT_SCANS: Final = 4
 DEFAULT_BUDGET_S: Final = 60.0
 _GAP_S: Final = 1.0
+_HIDDEN_S_A_GIB: Final = 6.0
+_PACKED_STEP: Final = 4
 _WALK_TRIES: Final = 3
 _MAX_GROUPS: Final = 200
 _MAX_HINTED: Final = 1 << 16
@@ -56,7 +59,7 @@ class Options:
         n_scans: Scans that have to agree.
         budget_s: Seconds in all.
         max_read_bytes: Bytes read in all; 0: as many as it takes.
-        step: Bytes between places of pointers: 8, or 4 for packed structures.
+        step: Bytes between places of pointers; 0: 8, and 4 in the last scan, for packed structures.
         gap_s: Seconds between two scans.
         say: Takes a line about progress.
         sources: Makes other sources of edges for an open process, such as its Java heap; see ``scan.EdgeSource``.
@@ -65,7 +68,7 @@ class Options:
     n_scans: int = DEFAULT_SCANS
     budget_s: float = DEFAULT_BUDGET_S
     max_read_bytes: int = 0
-    step: int = 8
+    step: int = 0
     gap_s: float = _GAP_S
     say: Callable[[str], None] = lambda _text: None
     sources: Sequence[Callable[[HeapMemory], EdgeSource]] = ()
@@ -85,6 +88,8 @@ class _Look:
     sources: list[EdgeSource] = field(default_factory=list)
     heap: HeapTable | None = None
     named: list[Named] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    skipped_hidden: bool = False
     n_walked: int = 0
 
     def run(self) -> None:
@@ -93,7 +98,7 @@ class _Look:
         maps = read_maps(self.target.pid)
         self.named = name_ranges(self.memory, maps, self.report.notes)
         labels = Labels(self.target.pid, maps)
-        scanner = Scanner(self.memory, labels, self.helper, options.step, self.sources)
+        scanner = Scanner(self.memory, labels, self.helper, self.sources)
         candidates: Candidates | None = None
         last: Scan | None = None
         classes: Classes | None = None
@@ -103,6 +108,8 @@ class _Look:
             self.limits.say = lambda done, total, n=number: options.say(  # type: ignore[misc]
                 f"scan {n + 1} of {options.n_scans}: {done >> 20:,} of {total >> 20:,} MiB"
             )
+            # Once is enough for packed structures: what any scan reaches is not lost.
+            scanner.step = options.step or (_PACKED_STEP if number == options.n_scans - 1 else WORD_BYTES)
             scan = self._scan(scanner, is_last=number == options.n_scans - 1 or number == 0)
             if not scan.is_complete:
                 last = last or scan
@@ -143,6 +150,8 @@ class _Look:
         threads = self.threads.read()
         covered = [span for source in self.sources for span in source.ranges]
         places = find_places(maps, threads, self.named, [*heap.taken, *covered])
+        places += [Place(start, end, ANONYMOUS, "heap that could not be walked") for start, end in heap.unread]
+        self.places = places
         words = read_kernel_words(self.target.pid)
         scan = scanner.scan(heap.table, places, threads, words, self.limits, wants_first_words=is_last)
         seen.sees_registers = not self.threads.why_no_registers
@@ -177,13 +186,31 @@ class _Look:
         else:
             refute(candidates, scanner.reader)
             seen.refuted, seen.n_freed = dict(candidates.refuted), candidates.n_freed
-            report.lost = _graded(candidates, typed, classes, scanner, self._doubts(), report.allocators[0][0])
+            is_hidden = self._find_hidden(candidates, last, scanner)
+            report.lost = _graded(
+                candidates, is_hidden, typed, classes, scanner, self._doubts(), report.allocators[0][0]
+            )
         if typed is not None and classes is not None:
             is_lost = np.zeros(len(typed.table), np.bool_)
             if candidates is not None:
                 index = typed.table.look(candidates.starts[~candidates.is_leftover])
                 is_lost[index[index >= 0]] = True
             report.classes = count_classes(typed, classes, self.helper, is_lost)
+
+    def _find_hidden(self, candidates: Candidates, last: Scan, scanner: Scanner) -> Flags:
+        """Which lost blocks other words fit than addresses."""
+        starts, ends = candidates.starts, candidates.ends
+        if not len(starts) or not last.is_complete:
+            return np.zeros(len(starts), np.bool_)
+        self.options.say("pointers in other forms")
+        strong = reach(last, self.helper).strong
+        found = find_xor_lists(last.table, last.graph, strong, scanner.reader, starts, self.limits.deadline)
+        n_bytes = self.report.completeness.read_bytes + last.n_bytes
+        left_s = self.limits.deadline - time.monotonic()
+        if n_bytes > self.limits.max_bytes or left_s < _HIDDEN_S_A_GIB * last.n_bytes / (1 << 30):
+            self.skipped_hidden = True
+            return found
+        return found | find_compressed(scanner.reader, scanner.ranges(last.table, self.places), starts, ends)
 
     def _doubts(self) -> list[str]:
         """What keeps lost blocks from being proven."""
@@ -193,8 +220,8 @@ class _Look:
             doubts.append(f"only {seen.n_scans} scan{'s' if seen.n_scans != 1 else ''}")
         if seen.swapped_bytes:
             doubts.append(f"{seen.swapped_bytes >> 10:,} KiB are swapped out and were not read")
-        if seen.unwalked_bytes:
-            doubts.append(f"{seen.unwalked_bytes >> 10:,} KiB of the heap could not be read as blocks")
+        if self.skipped_hidden:
+            doubts.append("no time was left to look for compressed pointers")
         if not seen.sees_registers:
             doubts.append("registers of sleeping threads could not be read")
         return doubts
@@ -202,6 +229,7 @@ class _Look:
 
 def _graded(
     candidates: Candidates,
+    is_hidden: Flags,
     typed: Scan | None,
     classes: Classes | None,
     scanner: Scanner,
@@ -209,14 +237,14 @@ def _graded(
     allocator: str,
 ) -> list[LostBlocks]:
     """Lost blocks by grade, each grade by class, size and contents."""
-    grades = np.where(candidates.is_leftover, LEFT_OVER, LOST)
+    grades = np.where(is_hidden, HIDDEN, np.where(candidates.is_leftover, LEFT_OVER, LOST))
     found = []
     for grade in (LOST, LEFT_OVER, HIDDEN):
         index = np.flatnonzero(grades == grade)
         if not len(index) and grade != LOST:
             continue
         starts, sizes = candidates.starts[index], candidates.sizes[index]
-        certainty, why = POSSIBLE, _WHY[grade]
+        certainty, why = POSSIBLE, _WHY.get(grade, "")
         if grade == LOST:
             certainty, why = (LIKELY, "; ".join(doubts)) if doubts else (PROVEN, "")
         groups = _groups(starts, sizes, typed, classes, scanner, allocator)

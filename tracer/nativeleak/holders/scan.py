@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from nativeleak.heaps.memory import HeapMemory, Places, Words
+from nativeleak.heaps.memory import WORD_BYTES, HeapMemory, Places, Words
 from nativeleak.holders.graph import EdgeStore, Graph
 from nativeleak.holders.helper import Helper, sees
 from nativeleak.holders.labels import Label, Labels
@@ -124,17 +124,18 @@ class Scanner:
         memory: Of the process.
         labels: Names of holders, kept from scan to scan.
         helper: The inner loops.
-        step: Bytes between places of pointers: 8, or 4 for packed structures.
         sources: Other sources of edges.
+
+    Attributes:
+        reader: Of the process.
+        step: Bytes between places of pointers, for the next scan: 8, or less for packed structures.
     """
 
-    def __init__(
-        self, memory: HeapMemory, labels: Labels, helper: Helper, step: int, sources: Sequence[EdgeSource] = ()
-    ) -> None:
+    def __init__(self, memory: HeapMemory, labels: Labels, helper: Helper, sources: Sequence[EdgeSource] = ()) -> None:
         self._memory = memory
         self._labels = labels
         self._helper = helper
-        self._step = step
+        self.step = WORD_BYTES
         self._sources = sources
         self.reader = Reader(memory.pid)
 
@@ -160,7 +161,7 @@ class Scanner:
         store = EdgeStore(len(table))
         first_words = np.zeros(len(table), np.uint64) if wants_first_words else None
         seen = sees()
-        for runs in self.reader.windows(self._present(ranges), self._step):
+        for runs in self.reader.windows(self._present(ranges), self.step):
             store.add(*self._helper.edges(table, runs, seen))
             if first_words is not None:
                 _take_first_words(table, runs.data, runs.addresses, runs.offsets.tolist(), runs.sizes, first_words)
@@ -182,11 +183,17 @@ class Scanner:
             seconds=time.monotonic() - began,
         )
 
+    def ranges(self, table: BlockTable, places: Sequence[Place]) -> Iterator[tuple[int, int]]:
+        """Everything that a scan reads."""
+        for place in places:
+            yield from self._present([(place.start, place.end)], skips_files=place.skips_files)
+        yield from self._present(_live_ranges(table))
+
     def _read_place(self, table: BlockTable, place: Place, roots: _Roots, limits: Limits) -> bool:
         if limits.is_over(self.reader.n_bytes):
             return False
         present = self._present([(place.start, place.end)], skips_files=place.skips_files)
-        for runs in self.reader.windows(present, self._step):
+        for runs in self.reader.windows(present, self.step):
             addresses, blocks, flags = self._helper.roots(table, runs)
             if len(addresses):
                 roots.add(self._labels.of(place, addresses), blocks, flags)

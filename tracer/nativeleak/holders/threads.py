@@ -19,7 +19,7 @@ from nativeleak.holders.places import Thread
 from nativeleak.process.procfs import read_threads
 
 _RUNNING: Final = "running"
-_EPOLL: Final = re.compile(r"tfd:\s*(\d+) events:\s*[0-9a-f]+ data:\s*([0-9a-f]+)")
+_EPOLL: Final = re.compile(r"tfd:\s*\d+ events:\s*[0-9a-f]+ data:\s*([0-9a-f]+)")
 _TIMER: Final = re.compile(r"^signal: \d+/([0-9a-f]+)$", re.MULTILINE)
 _MAX_DESCRIPTORS: Final = 1 << 16
 
@@ -94,19 +94,19 @@ class ThreadReader(Closing):
 
 def read_kernel_words(pid: int) -> list[KernelWord]:
     """Pointers that the program gave to the kernel: of epoll events and of timers."""
-    found = [KernelWord(int(data, 16), f"epoll event of fd {fd}") for _, fd, data in _epoll_events(pid)]
+    found = [KernelWord(int(data, 16), f"events of epoll's descriptor {fd}") for fd, data in _epoll_events(pid)]
     with contextlib.suppress(OSError):
         text = Path(f"/proc/{pid}/timers").read_text(encoding="ascii")
         found += [KernelWord(int(word, 16), "timer") for word in _TIMER.findall(text)]
     return found
 
 
-def _epoll_events(pid: int) -> Iterator[tuple[int, str, str]]:
-    """(epoll's descriptor, descriptor waited for, data) of each event."""
+def _epoll_events(pid: int) -> Iterator[tuple[int, str]]:
+    """(epoll's descriptor, data) of each event."""
     with contextlib.suppress(OSError):
         for name in sorted(os.listdir(f"/proc/{pid}/fd"), key=len)[:_MAX_DESCRIPTORS]:  # noqa: PTH208 - names alone
             with contextlib.suppress(OSError):
                 if "eventpoll" not in os.readlink(f"/proc/{pid}/fd/{name}"):  # noqa: PTH115
                     continue
                 text = Path(f"/proc/{pid}/fdinfo/{name}").read_text(encoding="ascii")
-                yield from ((int(name), fd, data) for fd, data in _EPOLL.findall(text))
+                yield from ((int(name), data) for data in _EPOLL.findall(text))

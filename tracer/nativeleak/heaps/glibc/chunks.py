@@ -119,6 +119,8 @@ class ChunkWalk:
         found = _next_chain(window.words, stop, n_words)
         following = high if found is None else window.start + 8 * found
         self.census.unread_bytes += following - address
+        if self.blocks is not None:
+            self.blocks.unread.append((address, following))
         return following
 
     def _next_resident(self, address: int, end: int) -> int:
