@@ -39,10 +39,12 @@ def find_caches(memory: HeapMemory, ranges: Sequence[tuple[int, int]], extents: 
     Args:
         memory: Of the process.
         ranges: (start, end) of anonymous memory, in address order.
-        extents: (start, end) of pages that hold blocks, in address order: no bins are there.
+        extents: (start, end) of pages that hold blocks, in address order: bins are elsewhere.
     """
     lows = np.array([low for low, _ in ranges], np.uint64)
     highs = np.array([high for _, high in ranges], np.uint64)
+    firsts = np.array([low for low, _ in extents], np.uint64)
+    lasts = np.array([high for _, high in extents], np.uint64)
     blocks: set[int] = set()
     stacks: set[tuple[int, int]] = set()
     for start, end in _gaps(ranges, extents):
@@ -53,7 +55,7 @@ def find_caches(memory: HeapMemory, ranges: Sequence[tuple[int, int]], extents: 
                 words = window.words[(part - window.start) // WORD_BYTES :]
                 for index in np.flatnonzero(_fits(words, lows, highs)).tolist():
                     stack = _stack(words, index)
-                    found = _blocks_of(memory, int(words[index]), stack[1], extents)
+                    found = _blocks_of(memory, int(words[index]), stack[1], firsts, lasts)
                     if found is not None:
                         blocks.update(found)
                         stacks.add(stack)
@@ -109,7 +111,7 @@ def _stack(words: Words, index: int) -> tuple[int, int]:
     return start, start + ((bits >> 32) - (bits >> 16) & 0xFFFF)
 
 
-def _blocks_of(memory: HeapMemory, head: int, end: int, extents: Sequence[tuple[int, int]]) -> list[int] | None:
+def _blocks_of(memory: HeapMemory, head: int, end: int, lows: Words, highs: Words) -> list[int] | None:
     """Addresses from the top of a stack to its bottom; None where one of them is no block's."""
     if head == end:
         return []
@@ -117,8 +119,6 @@ def _blocks_of(memory: HeapMemory, head: int, end: int, extents: Sequence[tuple[
         addresses = memory.words(head, (end - head) // WORD_BYTES)
     except HeapError:
         return None
-    lows = np.array([low for low, _ in extents], np.uint64)
-    highs = np.array([high for _, high in extents], np.uint64)
     index = np.searchsorted(lows, addresses, side="right").astype(np.int64) - 1
     if ((index < 0) | (addresses >= highs[np.clip(index, 0, None)])).any():
         return None

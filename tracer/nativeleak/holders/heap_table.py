@@ -25,6 +25,7 @@ from nativeleak.runtimes.hotspot.spaces import HEAP, SPACE_VARIABLES, read_space
 from nativeleak.runtimes.hotspot.version import find_libjvm
 
 _OTHER: Final = re.compile(r"/lib(tcmalloc|mimalloc|tbbmalloc|hoard)[^/]*$")
+_FAILED: Final = "walking the heap failed"
 _JVM_PARTS: Final = {
     "metaspace": "metaspace of the JVM",
     "class-space": "class space of the JVM",
@@ -84,23 +85,21 @@ def read_table(memory: HeapMemory, maps: Sequence[MapEntry], exe: str, named: It
     if has_jemalloc(maps):
         tried(lambda blocks: walk_jemalloc(memory, maps, blocks))
     own = sorted([*owned, *(span for each in lists for span in each.spans)])
-    if has_musl(maps):
+    if has_musl(maps) or (not tried(lambda blocks: walk_glibc(memory, maps, exe, own, blocks)) and not walks):
         tried(lambda blocks: walk_musl(memory, maps, blocks))
-    elif not tried(lambda blocks: walk_glibc(memory, maps, exe, own, blocks)) and not walks:
-        is_static_musl = tried(lambda blocks: walk_musl(memory, maps, blocks))
-        notes = [] if is_static_musl else notes[:-1]
-    if not walks:
-        raise HeapError("walking the heap failed: " + ("; ".join(notes) or "no allocator was found"))
+    if walks:
+        notes = [note for note in notes if not note.startswith(_FAILED)]
+    else:
+        raise HeapError(f"{_FAILED}: " + ("; ".join(notes) or "no allocator was found"))
     parts = [each.sorted() for each in lists]
     starts, ends = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
     order = np.argsort(starts, kind="stable")
     spans = [span for each in lists for span in each.spans]
     table = make_table(starts[order], ends[order], spans, max(each.link_offset for each in lists))
     headers = [header for each in lists for header in each.headers]
-    taken = list(zip(table.span_starts.tolist(), table.span_ends.tolist(), strict=True))
     notes += [note for walk in walks for note in walk.notes]
     unread = [each for blocks in lists for each in blocks.unread]
-    return HeapTable(table, walks, [*taken, *headers], unread, notes)
+    return HeapTable(table, walks, [*spans, *headers], unread, notes)
 
 
 def _others(maps: Sequence[MapEntry]) -> set[str]:

@@ -33,7 +33,8 @@ _LINK_WORDS: Final = 4
 _PART: Final = 1 << 20
 _RUN: Final = 8
 _MAX_RUNS: Final = 4096
-_SAMPLES: Final = 64
+_COUNTED: Final = 256
+_MAX_CONSTANTS: Final = 1 << 14
 _UPPER: Final = np.uint64(36)
 
 
@@ -114,7 +115,11 @@ class HiddenSearch:
         constants = self._starts ^ words[0]
         for word in words[1:_RUN]:
             constants = constants[self._place_of(word ^ constants) >= 0]
-        for constant in constants[:_SAMPLES].tolist():
+        # Blocks at equal distances fit shifted constants too, but fewer of the words.
+        n_fitting = np.zeros(len(constants), np.int64)
+        for word in words[:_COUNTED]:
+            n_fitting += self._place_of(word ^ constants) >= 0
+        for constant in constants[n_fitting == n_fitting.max(initial=0)][:_MAX_CONSTANTS].tolist():
             places = self._place_of(words ^ np.uint64(constant))
             self._fits[places[places >= 0]] = True
 

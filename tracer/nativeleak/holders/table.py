@@ -67,13 +67,6 @@ class BlockTable:
             return index
         return np.where((index >= 0) & (values < self.ends[np.clip(index, 0, None)]), index, -1)
 
-    def owns(self, values: Words) -> npt.NDArray[np.bool_]:
-        """Whether each address lies in memory of an allocator."""
-        index = np.searchsorted(self.span_starts, values, side="right").astype(np.int64) - 1
-        if not len(self.span_starts):
-            return np.zeros(len(values), np.bool_)
-        return np.asarray((index >= 0) & (values < self.span_ends[np.clip(index, 0, None)]), np.bool_)
-
 
 def make_table(starts: Words, ends: Words, spans: list[tuple[int, int]], link_offset: int = 0) -> BlockTable:
     """Index blocks.
