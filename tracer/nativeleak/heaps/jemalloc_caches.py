@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from nativeleak.heaps.memory import WORD_BYTES, Flags, HeapError, HeapMemory, Words
+from nativeleak.heaps.memory import WORD_BYTES, Flags, HeapError, HeapMemory, Places, Words
 
 _BIN_WORDS: Final = 3
 _PART_BYTES: Final = 4 << 20
@@ -25,11 +25,11 @@ class Caches(NamedTuple):
     """What the caches hold.
 
     Attributes:
-        blocks: Addresses of blocks that the program freed.
+        blocks: Addresses of blocks that the program freed, ascending.
         stacks: (start, end) of the stacks, which also hold addresses that were taken out again.
     """
 
-    blocks: frozenset[int]
+    blocks: Places
     stacks: tuple[tuple[int, int], ...]
 
 
@@ -59,7 +59,7 @@ def find_caches(memory: HeapMemory, ranges: Sequence[tuple[int, int]], extents: 
                     if found is not None:
                         blocks.update(found)
                         stacks.add(stack)
-    return Caches(frozenset(blocks), tuple(sorted(stacks)))
+    return Caches(np.array(sorted(blocks), np.int64), tuple(sorted(stacks)))
 
 
 def _gaps(ranges: Sequence[tuple[int, int]], extents: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ Other encryptions cannot be told from data.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -35,6 +35,7 @@ _RUN: Final = 8
 _MAX_RUNS: Final = 4096
 _COUNTED: Final = 256
 _MAX_CONSTANTS: Final = 1 << 14
+_ADDRESS: Final = np.uint64((1 << 47) - 1)
 _UPPER: Final = np.uint64(36)
 
 
@@ -44,10 +45,12 @@ class HiddenSearch:
     Args:
         starts: Of the blocks, in ascending order.
         ends: First addresses behind them.
+        mapped: (start, end) of the process's mappings, in address order.
     """
 
-    def __init__(self, starts: Words, ends: Words) -> None:
+    def __init__(self, starts: Words, ends: Words, mapped: Sequence[tuple[int, int]]) -> None:
         self._starts, self._ends = starts, ends
+        self._mapped = np.array([start for start, _ in mapped], np.uint64), np.array([e for _, e in mapped], np.uint64)
         self._fits = np.zeros(len(starts), np.bool_)
         self._hits: dict[int, list[tuple[Words, Places]]] = {shift: [] for shift in _SHIFTS}
         self._keys: dict[int, tuple[Words, Places]] = {}
@@ -108,8 +111,15 @@ class HiddenSearch:
         is_same &= words[1:] >> np.uint64(47) != np.uint64(0x1FFFF)
         edges = np.flatnonzero(np.diff(np.concatenate(([False], is_same, [False])).astype(np.int8)))
         for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            if last - first + 1 >= _RUN and len(self._runs) < _MAX_RUNS:
+            if last - first + 1 >= _RUN and len(self._runs) < _MAX_RUNS and not self._is_tagged(words[first]):
                 self._runs.append(words[first : last + 1].copy())
+
+    def _is_tagged(self, word: np.uint64) -> bool:
+        """Whether it is an address with something in its upper bits."""
+        lows, highs = self._mapped
+        address = word & _ADDRESS
+        index = int(np.searchsorted(lows, address, side="right")) - 1
+        return index >= 0 and bool(address < highs[index])
 
     def _take_constant(self, words: Words) -> None:
         constants = self._starts ^ words[0]
@@ -137,9 +147,15 @@ def _hashed(halves: np.ndarray[tuple[int], np.dtype[np.uint32]]) -> np.ndarray[t
     return np.asarray(halves * _HASH >> np.uint32(32 - _TABLE_BITS), np.uint32)
 
 
-def find_compressed(reader: Reader, ranges: Iterable[tuple[int, int]], starts: Words, ends: Words) -> Flags:
-    """Which blocks fit words of these ranges, compressed or XORed with a constant."""
-    search = HiddenSearch(starts, ends)
+def find_compressed(
+    reader: Reader,
+    ranges: Iterable[tuple[int, int]],
+    starts: Words,
+    ends: Words,
+    mapped: Sequence[tuple[int, int]],
+) -> Flags:
+    """Which blocks fit words of these ranges, compressed or XORed with a constant; see ``HiddenSearch``."""
+    search = HiddenSearch(starts, ends, mapped)
     for runs in reader.windows(ranges):
         search.look(runs)
     return search.result()

@@ -210,7 +210,9 @@ class _Look:
         if n_bytes > self.limits.max_bytes or left_s < _HIDDEN_S_A_GIB * last.n_bytes / (1 << 30):
             self.skipped_hidden = True
             return found
-        return found | find_compressed(scanner.reader, scanner.ranges(last.table, self.places), starts, ends)
+        mapped = [(entry.start, entry.end) for entry in read_maps(self.target.pid)]
+        ranges = scanner.ranges(last.table, self.places)
+        return found | find_compressed(scanner.reader, ranges, starts, ends, mapped)
 
     def _doubts(self) -> list[str]:
         """What keeps lost blocks from being proven."""
