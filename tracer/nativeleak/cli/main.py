@@ -18,6 +18,7 @@ _VERBS = {
     "trace": ("nativeleak.cli.trace", "trace_command"),
     "report": ("nativeleak.cli.report", "report_command"),
     "triage": ("nativeleak.cli.triage", "triage_command"),
+    "holders": ("nativeleak.cli.holders", "holders_command"),
     "oom": ("nativeleak.cli.oom", "oom_command"),
     "maps": ("nativeleak.cli.maps", "maps_command"),
     "doctor": ("nativeleak.cli.doctor", "doctor_command"),
@@ -57,6 +58,7 @@ def cli() -> None:
       nativeleak trace -p PID --duration 10m    trace, then report
       nativeleak report FILE.nlk                report again, in any format
       nativeleak triage -p PID                  say what the memory is, now, without tracing
+      nativeleak holders -p PID                 say who holds it, and which blocks are lost
       nativeleak triage --input FILE            what a file at hand says: NMT, pmap, hs_err, ...
       nativeleak oom                            who was killed when memory ran out
       nativeleak doctor -p PID                  check what works here, and how to fix the rest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,10 +13,14 @@ from nativeleak import __version__
 from nativeleak.cli.completion import complete_pids
 from nativeleak.cli.params import CONTEXT, ns_pid_options, resolve_pids
 
+if TYPE_CHECKING:
+    from nativeleak.holders.result import HoldersReport
+
 _EPILOG = """\b
 Examples:
   nativeleak triage -p 4711                         the answer on one screen
   nativeleak triage -p 4711 --all                   every verdict, every part of every line
+  nativeleak triage -p 4711 --holders               and who holds it; see nativeleak holders
   nativeleak triage -p 4711 --format json | jq '.verdicts[0].text'
   nativeleak triage --input nmt.txt                 jcmd PID VM.native_memory: categories in words
   nativeleak triage --input before.txt after.txt    two listings of pmap -x or smaps: what has grown
@@ -43,6 +48,7 @@ Exit status: 0 a process or a file was read, 2 no file was, 3 no right to read t
 @click.option("--format", "format_name", type=click.Choice(["text", "json"]), default="text", show_default=True,
               help="Form of the output.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE.")
+@click.option("--holders", "with_holders", is_flag=True, help="Also say who holds the blocks, and which are lost.")
 @click.option("--all", "show_all", is_flag=True, help="Show everything, not one screen.")
 @click.option("-v", "--verbose", is_flag=True, help="Print tracebacks of errors.")
 def triage_command(
@@ -54,6 +60,7 @@ def triage_command(
     format_name: str,
     output: str | None,
     *,
+    with_holders: bool,
     show_all: bool,
     verbose: bool,  # noqa: ARG001 - main looks for -v
 ) -> int:
@@ -71,11 +78,13 @@ def triage_command(
     if target is None and not paths:
         raise UsageError("triage failed: no process is given", "Name it: -p PID; or give files: --input FILE")
     if target is None:
+        if with_holders:
+            raise UsageError("--holders failed: files do not say who holds memory", "Name a process: -p PID")
         return _triage_files(paths, format_name, output)
-    return _triage_process(target, format_name, output, show_all=show_all)
+    return _triage_process(target, format_name, output, with_holders=with_holders, show_all=show_all)
 
 
-def _triage_process(pid: int, format_name: str, output: str | None, *, show_all: bool) -> int:
+def _triage_process(pid: int, format_name: str, output: str | None, *, with_holders: bool, show_all: bool) -> int:
     from nativeleak.errors import EXIT_OK
     from nativeleak.triage.as_json import render_json
     from nativeleak.triage.ledger import read_ledger
@@ -84,12 +93,33 @@ def _triage_process(pid: int, format_name: str, output: str | None, *, show_all:
 
     ledger = read_ledger(pid)
     verdicts = judge(ledger)
+    report = _look_for_holders(pid, ledger.notes) if with_holders else None
     if format_name == "json":
-        text = render_json(ledger, verdicts, __version__)
+        text = render_json(ledger, verdicts, __version__, report)
     else:
         text = render_text(ledger, verdicts, show_all=show_all)
+        if report is not None:
+            from nativeleak.holders.text import render_text as render_holders
+
+            text += "\n" + render_holders(report, show_all=show_all)
     write_page(text, output)
     return EXIT_OK
+
+
+def _look_for_holders(pid: int, notes: list[str]) -> HoldersReport | None:
+    """Who holds the blocks; None, and a note, where the heap cannot be walked."""
+    from nativeleak.cli.holders import progress
+    from nativeleak.heaps.memory import HeapError
+    from nativeleak.holders.run import Options, find_who_holds
+
+    say = progress(quiet=False)
+    try:
+        return find_who_holds(pid, Options(say=say))
+    except HeapError as error:
+        notes.append(f"who holds the blocks is not known: {error.what}")
+        return None
+    finally:
+        say("")
 
 
 def _triage_files(paths: Sequence[Path], format_name: str, output: str | None) -> int:

@@ -4,7 +4,7 @@ Scope: sizes of glibc's chunks, which is what a walk finds; a size is a hint, ne
 
 Source: zlib 1.2.11 to 1.3 (deflateInit2 and inflateInit2 with their usual windows), Netty 4.1 (PoolArena: chunks of 16
 MiB, 4 MiB since 4.1.75), HotSpot (arena.hpp: Chunk::size), glibc (tcache_perthread_struct, the loader's vector of a
-thread).
+thread), libstdc++ since GCC 5 (eh_alloc.cc: the emergency pool).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ _KNOWN: Final = {
     7168: "state of a zlib inflater",
     32784: "window of a zlib inflater, or a buffer of 32 KiB",
     65552: "tables of a zlib deflater (4 each), or a buffer of 64 KiB",
+    72720: "pool of libstdc++ for exceptions",
     32752: "arena chunk of the JVM",
     32768: "arena chunk of the JVM",
 }

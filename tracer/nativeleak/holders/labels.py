@@ -19,7 +19,8 @@ from nativeleak.holders.table import Blocks
 from nativeleak.process.procfs import MapEntry
 from nativeleak.symbols.demangle import demangle
 
-_NEAR_BYTES: Final = 64
+_NEAR_BYTES: Final = 16
+_MIN_ARRAY: Final = 16
 _MAX_UNNAMED: Final = 1 << 16  # labels of words without a variable; beyond, pages
 _PAGE: Final = np.uint64(~0xFFF & (1 << 64) - 1)
 _WORD: Final = np.uint64(~7 & (1 << 64) - 1)
@@ -116,13 +117,21 @@ class Labels:
         return [label.kind for label in self._labels]
 
     def join_neighbours(self) -> Blocks:
-        """The label of each label after words without a variable that lie near each other were made one."""
+        """The label of each label after words without a variable that are an array together were made one."""
         joined = np.arange(max(len(self._labels), 1), dtype=np.uint32)
-        first = last = None
-        for number, (path, address) in sorted(self._unnamed.items(), key=lambda item: item[1]):
-            if last is not None and first is not None and path == last[0] and address - last[1] <= _NEAR_BYTES:
-                joined[number] = first
-            else:
-                first = number
-            last = path, address
+        array: list[int] = []
+        last = "", 0
+        for number, place in sorted(self._unnamed.items(), key=lambda item: item[1]):
+            if place[0] != last[0] or place[1] - last[1] > _NEAR_BYTES:
+                _join(joined, array)
+                array = []
+            array.append(number)
+            last = place
+        _join(joined, array)
         return joined
+
+
+def _join(joined: Blocks, array: Sequence[int]) -> None:
+    """Few neighbours are as likely variables of their own."""
+    if len(array) >= _MIN_ARRAY:
+        joined[list(array)] = array[0]

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from nativeleak.heaps.census import HeapWalk
 from nativeleak.heaps.known import known_as
+from nativeleak.holders.as_json import holders_object
+from nativeleak.holders.result import HoldersReport
 from nativeleak.process.procfs import read_boot_id
 from nativeleak.triage.lines import Ledger
 from nativeleak.triage.verdicts import Verdict, java_limits
@@ -16,9 +18,22 @@ from nativeleak.triage.verdicts import Verdict, java_limits
 SCHEMA: Final = "nativeleak.triage/1"
 
 
-def render_json(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str) -> str:
-    """One object, with a newline at its end. Sizes in bytes."""
-    return json.dumps(_object(ledger, verdicts, tool_version), indent=2) + "\n"
+def render_json(
+    ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str, held: HoldersReport | None = None
+) -> str:
+    """One object, with a newline at its end. Sizes in bytes.
+
+    Args:
+        ledger: The lines.
+        verdicts: The most important first.
+        tool_version: Of nativeleak.
+        held: Who holds the blocks; adds the keys ``holders`` and ``holders_seen``.
+    """
+    found = _object(ledger, verdicts, tool_version)
+    if held is not None:
+        seen = holders_object(held)
+        found |= {"holders": seen.pop("holders"), "holders_seen": seen}
+    return json.dumps(found, indent=2) + "\n"
 
 
 def _object(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str) -> dict[str, Any]:
