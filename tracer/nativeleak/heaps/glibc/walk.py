@@ -18,6 +18,7 @@ from nativeleak.heaps.memory import HeapError, HeapMemory
 from nativeleak.process.procfs import MapEntry
 
 _SIZE: Final = ~0xF
+_MAX_GROWTH_BYTES: Final = 1 << 30
 
 
 def walk_glibc(
@@ -104,12 +105,14 @@ def _chunk_ranges(
     if heap is not None:
         start = glibc.parameters.break_start if glibc.parameters else heap.start
         first = -(-start // 16) * 16
-        pieces.append((first, top_end if first <= arena.top < heap.end else heap.end))
+        # The break may have grown since the mappings were listed; a size that was overwritten is beyond any growth.
+        is_sound = first <= arena.top < heap.end and arena.top < top_end <= heap.end + _MAX_GROWTH_BYTES
+        pieces.append((first, top_end if is_sound else heap.end))
     if not pieces or not pieces[0][0] <= arena.top < pieces[0][1]:
         # The break could not grow: the main arena goes on in a mapping.
         entry = next((each for each in maps if each.start <= arena.top < each.end), None)
         if entry is not None:
-            pieces.append((entry.start, top_end))
+            pieces.append((entry.start, top_end if arena.top < top_end <= entry.end + _MAX_GROWTH_BYTES else entry.end))
     if sum(end - start for start, end in pieces) < arena.system_bytes // 2:
         notes.append("parts of the main arena were not found: it is not in one piece")
     return pieces
