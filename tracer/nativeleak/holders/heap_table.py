@@ -25,6 +25,7 @@ from nativeleak.runtimes.hotspot.spaces import HEAP, SPACE_VARIABLES, read_space
 from nativeleak.runtimes.hotspot.version import find_libjvm
 
 _OTHER: Final = re.compile(r"/lib(tcmalloc|mimalloc|tbbmalloc|hoard)[^/]*$")
+_PYTHON: Final = "Python objects"
 _FAILED: Final = "walking the heap failed"
 _JVM_PARTS: Final = {
     "metaspace": "metaspace of the JVM",
@@ -81,7 +82,8 @@ def read_table(memory: HeapMemory, maps: Sequence[MapEntry], exe: str, named: It
         return True
 
     notes += [f"{name} is mapped; it is not walked" for name in sorted(_others(maps))]
-    owned = [(each.start, each.end) for each in named]
+    # Blocks with mappings of their own lie among CPython's arenas.
+    owned = [(each.start, each.end) for each in named if each.name != _PYTHON]
     if has_jemalloc(maps):
         tried(lambda blocks: walk_jemalloc(memory, maps, blocks))
     own = sorted([*owned, *(span for each in lists for span in each.spans)])
@@ -122,5 +124,5 @@ def name_ranges(memory: HeapMemory, maps: Sequence[MapEntry], notes: list[str]) 
     if has_python(maps):
         anonymous = [(entry.start, entry.end) for entry in maps if entry.perms == "rw-p" and not entry.path]
         pools = (each for each in anonymous if find_pools(memory, *each) is not None)
-        found += [Named(start, end, ANONYMOUS, "Python objects") for start, end in pools]
+        found += [Named(start, end, ANONYMOUS, _PYTHON) for start, end in pools]
     return found

@@ -14,7 +14,7 @@ import numpy as np
 
 from nativeleak.heaps.memory import Words
 from nativeleak.holders.data_symbols import DataSymbols, read_data_symbols
-from nativeleak.holders.places import ANONYMOUS, GLOBAL, STACK, Place
+from nativeleak.holders.places import ANONYMOUS, GLOBAL, SHARED_MEMORY, STACK, Place
 from nativeleak.holders.table import Blocks
 from nativeleak.process.procfs import MapEntry
 from nativeleak.symbols.demangle import demangle
@@ -82,6 +82,8 @@ class Labels:
             name, detail = f"thread {name}", ""
         elif place.kind == ANONYMOUS and not name:
             name = f"anonymous memory at {place.start:#x}"
+        elif place.kind != SHARED_MEMORY:
+            detail = ""  # one label for all parts of what has a name
         return np.full(len(addresses), self.number(Label(place.kind, name, detail)), np.uint32)
 
     def symbols(self, path: str) -> DataSymbols:
