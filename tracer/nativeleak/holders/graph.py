@@ -6,6 +6,7 @@ kernel keeps in memory as far as there is room, and drops with the process.
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from typing import Final
 
@@ -26,14 +27,20 @@ class Graph:
         targets: Blocks, some with the bit ``LEFTOVER``.
     """
 
-    def __init__(self, offsets: Places, targets: Blocks) -> None:
+    def __init__(self, offsets: Places, targets: Blocks, mapped: mmap.mmap | None = None) -> None:
         self.offsets = offsets
         self.targets = targets
+        self._mapped = mapped
 
     @property
     def n_edges(self) -> int:
         """Number of edges."""
         return len(self.targets)
+
+    def rest(self) -> None:
+        """Give back what a spilled graph takes of our resident memory; the next use reads it again."""
+        if self._mapped is not None:
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class EdgeStore:
@@ -84,9 +91,9 @@ class EdgeStore:
             self._parts = []
             return Graph(offsets, targets)
         self._spill()
-        mapped: Blocks = np.memmap(self._file, np.uint32, "r", shape=(self._n_spilled,))
+        mapped = mmap.mmap(self._file.fileno(), 4 * self._n_spilled, mmap.MAP_SHARED, mmap.PROT_READ)
         self._file.close()
-        return Graph(offsets, mapped)
+        return Graph(offsets, np.frombuffer(mapped, np.uint32), mapped)
 
     def _spill(self) -> None:
         if self._file is None:

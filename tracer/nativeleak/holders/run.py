@@ -101,7 +101,6 @@ class _Look:
         scanner = Scanner(self.memory, labels, self.helper, self.sources)
         candidates: Candidates | None = None
         last: Scan | None = None
-        classes: Classes | None = None
         for number in range(options.n_scans):
             if number and not self._may_go_on(last):
                 break
@@ -110,25 +109,23 @@ class _Look:
             )
             # Once is enough for packed structures: what any scan reaches is not lost.
             scanner.step = options.step or (_PACKED_STEP if number == options.n_scans - 1 else WORD_BYTES)
-            scan = self._scan(scanner, is_last=number == options.n_scans - 1 or number == 0)
+            scan = self._scan(scanner)
             if not scan.is_complete:
                 last = last or scan
                 break
-            if scan.first_words is not None:
-                classes = find_classes(self.memory, maps, scan.first_words)
-                last_typed = scan
             reached = reach(scan, self.helper)
             if candidates is None:
                 candidates = first_candidates(scan, reached, scanner.reader)
             else:
                 narrow(candidates, scan, reached)
             seen.n_scans += 1
+            scan.graph.rest()
             last = scan
             if number < options.n_scans - 1:
                 time.sleep(max(0.0, min(options.gap_s, self.limits.deadline - time.monotonic())))
         if last is None:
             raise HeapError("scanning failed: nothing could be read")
-        self._fill(last, last_typed if classes is not None else None, classes, labels, candidates, scanner)
+        self._fill(last, find_classes(self.memory, maps, last.first_words), labels, candidates, scanner)
 
     def _may_go_on(self, last: Scan | None) -> bool:
         """Whether another whole scan fits."""
@@ -136,7 +133,7 @@ class _Look:
         left_s = self.limits.deadline - time.monotonic()
         return left_s > 1.5 * cost_s and self.report.completeness.read_bytes + n_bytes <= self.limits.max_bytes
 
-    def _scan(self, scanner: Scanner, *, is_last: bool) -> Scan:
+    def _scan(self, scanner: Scanner) -> Scan:
         seen, notes = self.report.completeness, self.report.notes
         for attempt in range(_WALK_TRIES):
             began = time.monotonic()
@@ -153,7 +150,7 @@ class _Look:
         places += [Place(start, end, ANONYMOUS, "heap that could not be walked") for start, end in heap.unread]
         self.places = places
         words = read_kernel_words(self.target.pid)
-        scan = scanner.scan(heap.table, places, threads, words, self.limits, wants_first_words=is_last)
+        scan = scanner.scan(heap.table, places, threads, words, self.limits)
         seen.sees_registers = not self.threads.why_no_registers
         seen.read_bytes += scan.n_bytes
         seen.missed_bytes = scan.n_missed_bytes
@@ -164,8 +161,7 @@ class _Look:
     def _fill(
         self,
         last: Scan,
-        typed: Scan | None,
-        classes: Classes | None,
+        classes: Classes,
         labels: Labels,
         candidates: Candidates | None,
         scanner: Scanner,
@@ -188,14 +184,13 @@ class _Look:
             seen.refuted, seen.n_freed = dict(candidates.refuted), candidates.n_freed
             is_hidden = self._find_hidden(candidates, last, scanner)
             report.lost = _graded(
-                candidates, is_hidden, typed, classes, scanner, self._doubts(), report.allocators[0][0]
+                candidates, is_hidden, last, classes, scanner, self._doubts(), report.allocators[0][0]
             )
-        if typed is not None and classes is not None:
-            is_lost = np.zeros(len(typed.table), np.bool_)
-            if candidates is not None:
-                index = typed.table.look(candidates.starts[~candidates.is_leftover])
-                is_lost[index[index >= 0]] = True
-            report.classes = count_classes(typed, classes, self.helper, is_lost)
+        is_lost = np.zeros(len(last.table), np.bool_)
+        if candidates is not None:
+            index = last.table.look(candidates.starts[~candidates.is_leftover])
+            is_lost[index[index >= 0]] = True
+        report.classes = count_classes(last, classes, self.helper, is_lost)
 
     def _find_hidden(self, candidates: Candidates, last: Scan, scanner: Scanner) -> Flags:
         """Which lost blocks other words fit than addresses."""
@@ -232,8 +227,8 @@ class _Look:
 def _graded(
     candidates: Candidates,
     is_hidden: Flags,
-    typed: Scan | None,
-    classes: Classes | None,
+    last: Scan,
+    classes: Classes,
     scanner: Scanner,
     doubts: Sequence[str],
     allocator: str,
@@ -249,7 +244,7 @@ def _graded(
         certainty, why = POSSIBLE, _WHY.get(grade, "")
         if grade == LOST:
             certainty, why = (LIKELY, "; ".join(doubts)) if doubts else (PROVEN, "")
-        groups = _groups(starts, sizes, typed, classes, scanner, allocator)
+        groups = _groups(starts, sizes, last, classes, scanner, allocator)
         found.append(
             LostBlocks(grade, certainty, why, len(index), int(sizes.sum()), tuple(groups), tuple(starts.tolist()))
         )
@@ -263,9 +258,9 @@ _WHY: Final = {
 
 
 def _groups(
-    starts: Words, sizes: Words, typed: Scan | None, classes: Classes | None, scanner: Scanner, allocator: str
+    starts: Words, sizes: Words, last: Scan, classes: Classes, scanner: Scanner, allocator: str
 ) -> list[LostGroup]:
-    names = _class_names(starts, typed, classes)
+    names = _class_names(starts, last, classes)
     shown = scanner.reader.words(starts[:_MAX_HINTED] & np.uint64(~7 & (1 << 64) - 1), HINT_WORDS)
     groups: dict[tuple[int, str, str], list[int]] = {}
     for place, (start, size) in enumerate(zip(starts.tolist(), sizes.tolist(), strict=True)):
@@ -289,10 +284,8 @@ def _kind_of_hint(text: str) -> str:
     return "text" if text.startswith("text ") else text
 
 
-def _class_names(starts: Words, typed: Scan | None, classes: Classes | None) -> list[str]:
-    if typed is None or classes is None:
-        return [""] * len(starts)
-    index = typed.table.look(starts)
+def _class_names(starts: Words, last: Scan, classes: Classes) -> list[str]:
+    index = last.table.look(starts)
     numbers = [int(classes.of_blocks[each]) if each >= 0 else -1 for each in index.tolist()]
     return [classes.names[number] if number >= 0 else "" for number in numbers]
 

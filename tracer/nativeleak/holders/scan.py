@@ -83,7 +83,7 @@ class Scan:
         table: The blocks.
         graph: Pointers from block to block.
         roots: From everywhere else.
-        first_words: First word of each block; None where they were not wanted.
+        first_words: First word of each block; 0 where it was not read.
         is_complete: All was read that is to be read.
         n_bytes: Read.
         n_missed_bytes: Gone when they were to be read.
@@ -93,7 +93,7 @@ class Scan:
     table: BlockTable
     graph: Graph
     roots: RootList
-    first_words: Words | None
+    first_words: Words
     is_complete: bool
     n_bytes: int
     n_missed_bytes: int
@@ -146,8 +146,6 @@ class Scanner:
         threads: Sequence[Thread],
         kernel_words: Sequence[KernelWord],
         limits: Limits,
-        *,
-        wants_first_words: bool = False,
     ) -> Scan:
         """Read everything once; stacks first, since they move most."""
         began, read_before, missed_before = time.monotonic(), self.reader.n_bytes, self.reader.n_missed_bytes
@@ -159,12 +157,11 @@ class Scanner:
         for place in sorted(places, key=lambda place: place.kind != STACK):
             is_complete = is_complete and self._read_place(table, place, roots, limits)
         store = EdgeStore(len(table))
-        first_words = np.zeros(len(table), np.uint64) if wants_first_words else None
+        first_words = np.zeros(len(table), np.uint64)
         seen = sees()
         for runs in self.reader.windows(self._present(ranges), self.step):
             store.add(*self._helper.edges(table, runs, seen))
-            if first_words is not None:
-                _take_first_words(table, runs.data, runs.addresses, runs.offsets.tolist(), runs.sizes, first_words)
+            _take_first_words(table, runs.data, runs.addresses, runs.offsets.tolist(), runs.sizes, first_words)
             limits.say(self.reader.n_bytes - read_before, max(to_read, self.reader.n_bytes - read_before))
             if limits.is_over(self.reader.n_bytes):
                 is_complete = False
