@@ -7,13 +7,13 @@ watched for NATIVELEAK_TEST_WATCH_S seconds each (120 unless it is set); CI watc
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import shutil
 import socket
 import subprocess
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,15 +102,15 @@ def _nginx(room: Path) -> Iterator[int]:
     (room / "page.txt").write_text("some words to be packed\n" * 5000)
     (room / "nginx.conf").write_text(
         f"daemon off; master_process off; error_log {room}/error.log; pid {room}/pid; events {{}}\n"
-        f"http {{ access_log off; gzip on; gzip_types text/plain; server {{ listen 127.0.0.1:{port}; root {room}; }} }}\n"
+        "http { access_log off; gzip on; gzip_types text/plain;\n"
+        f"server {{ listen 127.0.0.1:{port}; root {room}; }} }}\n"
     )
     with subprocess.Popen(["nginx", "-p", room, "-c", room / "nginx.conf"]) as server:
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/page.txt", headers={"Accept-Encoding": "gzip"})
 
         def ask() -> bytes:
-            with urllib.request.urlopen(request, timeout=5) as answer:
-                body: bytes = answer.read()
-            return body
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+                connection.request("GET", "/page.txt", headers={"Accept-Encoding": "gzip"})
+                return connection.getresponse().read()
 
         def answers() -> bool:
             with contextlib.suppress(OSError):
