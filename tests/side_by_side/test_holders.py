@@ -135,6 +135,9 @@ def test_rust_loses_what_it_forgets_and_its_statics_hold_the_rest() -> None:
     lost = report.grade("lost")
     assert lost is not None
     assert lost.n_blocks == truth["lost_blocks"]
+    objects = {each.name: each.n_objects for each in report.classes}
+    assert objects["held_rust::Mail"] == truth["mail"]
+    assert objects["Rust trait object of 320 bytes"] == truth["print"]
     names = _holders(report)
     assert names["held_rust::JOBS in held_rust"][0] == 1 + 2 * 1009 + 1009
     assert names["held_rust::TABLE in held_rust"][0] == 1 + 2003

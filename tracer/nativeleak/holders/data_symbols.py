@@ -24,7 +24,8 @@ from nativeleak.symbols.elf import ElfError, ElfFile, FileSource, SymbolArea
 _SYMBOL: Final = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")]
 )
-_OBJECT: Final = 1
+_OBJECT, _FUNCTION = 1, 2
+_MAX_STRINGS_BYTES: Final = 64 << 20
 _LOCAL: Final = 0
 
 
@@ -77,6 +78,26 @@ def read_data_symbols(pid: int, entries: Sequence[MapEntry]) -> DataSymbols:
             return DataSymbols(path, bias, nothing.starts, nothing.ends, ())
 
 
+def read_function_symbols(pid: int, entries: Sequence[MapEntry], word: str) -> DataSymbols:
+    """Functions of the file behind some mappings whose names as in the file hold a word; none where it has no names.
+
+    Only the file's own full symbol table is read.
+    """
+    path = entries[0].path
+    nothing = DataSymbols(path, entries[0].start, np.zeros(0, np.uint64), np.zeros(0, np.uint64), ())
+    try:
+        with ElfFile(FileSource(_open(pid, entries))) as elf:
+            bias, area = _bias(elf, entries), elf.symtab
+            if bias is None or area is None or area.strings_bytes > _MAX_STRINGS_BYTES:
+                return nothing
+            strings = elf.source.read(area.strings_offset, area.strings_bytes)
+            if word.encode() not in strings:
+                return nothing
+            return _table(elf, area, path, bias, _FUNCTION, strings, word.encode())
+    except (OSError, ElfError):
+        return nothing
+
+
 def _open(pid: int, entries: Sequence[MapEntry]) -> int:
     for entry in entries:
         try:
@@ -111,10 +132,21 @@ def _read(pid: int, elf: ElfFile, path: str, bias: int) -> DataSymbols:
     return _table(elf, elf.dynsym, path, bias)
 
 
-def _table(elf: ElfFile, area: SymbolArea, path: str, bias: int) -> DataSymbols:
+def _table(
+    elf: ElfFile,
+    area: SymbolArea,
+    path: str,
+    bias: int,
+    kind: int = _OBJECT,
+    strings: bytes = b"",
+    word: bytes = b"",
+) -> DataSymbols:
     table = np.frombuffer(elf.source.read(area.offset, area.n_symbols * _SYMBOL.itemsize), _SYMBOL)
     kinds = table["info"] & 15
-    table = table[(kinds == _OBJECT) & (table["section"] != 0) & (table["size"] > 0)]
+    table = table[(kinds == kind) & (table["section"] != 0) & (table["size"] > 0)]
+    if word:
+        wanted = [word in strings[at : strings.find(b"\0", at)] for at in table["name"].tolist()]
+        table = table[np.array(wanted, np.bool_)]
     # Of several names of one address the exported one; of nested ones the first.
     order = np.lexsort((table["info"] >> 4 == _LOCAL, table["value"]))
     table = table[order]

@@ -38,8 +38,9 @@ from nativeleak.holders.places import ANONYMOUS, Named, Place, find_places
 from nativeleak.holders.result import LIKELY, POSSIBLE, PROVEN, HoldersReport, LostBlocks, LostGroup
 from nativeleak.holders.scan import EdgeSource, Limits, Scan, Scanner
 from nativeleak.holders.threads import ThreadReader, read_kernel_words
+from nativeleak.holders.traits import find_trait_objects, find_trait_tables
 from nativeleak.process.check import TargetFacts, check_target
-from nativeleak.process.procfs import read_maps, read_status
+from nativeleak.process.procfs import MapEntry, read_maps, read_status
 
 DEFAULT_SCANS: Final = 4
 DEFAULT_BUDGET_S: Final = 60.0
@@ -125,7 +126,16 @@ class _Look:
                 time.sleep(max(0.0, min(options.gap_s, self.limits.deadline - time.monotonic())))
         if last is None:
             raise HeapError("scanning failed: nothing could be read")
-        self._fill(last, find_classes(self.memory, maps, last.first_words), labels, candidates, scanner)
+        self._fill(last, self._classes(maps, last, scanner), labels, candidates, scanner)
+
+    def _classes(self, maps: Sequence[MapEntry], last: Scan, scanner: Scanner) -> Classes:
+        """Types of the blocks: of C++ by first words, of Rust by fat pointers."""
+        classes = find_classes(self.memory, maps, last.first_words)
+        tables = find_trait_tables(self.memory, maps)
+        n_bytes = self.report.completeness.read_bytes + last.n_bytes
+        if tables is None or n_bytes > self.limits.max_bytes or self.limits.is_over(0):
+            return classes
+        return find_trait_objects(tables, last.table, scanner.reader, scanner.ranges(last.table, self.places), classes)
 
     def _may_go_on(self, last: Scan | None) -> bool:
         """Whether another whole scan fits."""

@@ -123,7 +123,7 @@ def _holders(report: HoldersReport, n_most: int) -> Iterator[str]:
 def _classes(report: HoldersReport, n_most: int) -> Iterator[str]:
     if not report.classes:
         return
-    yield f"{'C++ class':<{_NAME}}{'bytes':>12}{'objects':>12}{'retained':>13}{'lost':>10}"
+    yield f"{'class':<{_NAME}}{'bytes':>12}{'objects':>12}{'retained':>13}{'lost':>10}"
     for each in report.classes[:n_most]:
         retained = format_bytes(each.retained_bytes) if each.retained_bytes is not None else ""
         lost = f"{each.n_lost:,}" if each.n_lost else ""
