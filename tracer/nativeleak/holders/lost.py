@@ -15,10 +15,10 @@ from typing import Final
 
 import numpy as np
 
-from nativeleak.heaps.memory import Flags, Words
+from nativeleak.heaps.memory import Flags, Places, Words
 from nativeleak.holders.helper import Helper
 from nativeleak.holders.scan import Scan
-from nativeleak.holders.table import LINK, Bytes
+from nativeleak.holders.table import LINK, BlockTable, Bytes
 from nativeleak.holders.windows import Reader
 
 LOST, LEFT_OVER, HIDDEN = "lost", "leftover", "hidden"
@@ -99,18 +99,30 @@ def first_candidates(scan: Scan, reached: Reached, reader: Reader) -> Candidates
 
 def narrow(candidates: Candidates, scan: Scan, reached: Reached) -> None:
     """Leave out what another scan reached, or did not find: that was freed."""
-    index = scan.table.look(candidates.starts)
-    is_there = index >= 0
-    clipped = np.clip(index, 0, None)
-    if len(scan.table):
-        is_there &= (scan.table.starts[clipped] == candidates.starts) & (scan.table.ends[clipped] == candidates.ends)
-    else:
-        is_there[:] = False
+    index, is_there = _find(candidates, scan.table)
     candidates.n_freed += int((~is_there).sum())
+    clipped = np.clip(index, 0, None)
     still = is_there & (reached.strong[clipped] == 0)
     candidates.is_leftover |= reached.marks[clipped] == 1
     candidates.keep(still)
     candidates.n_scans += 1
+
+
+def keep_what_is_in_use(candidates: Candidates, table: BlockTable) -> None:
+    """Leave out what another walk did not find: that was freed."""
+    _, is_there = _find(candidates, table)
+    candidates.n_freed += int((~is_there).sum())
+    candidates.keep(is_there)
+
+
+def _find(candidates: Candidates, table: BlockTable) -> tuple[Places, Flags]:
+    """Place of each candidate in a table, and whether the very block is there."""
+    index = table.look(candidates.starts)
+    if not len(table):
+        return index, np.zeros(len(index), np.bool_)
+    clipped = np.clip(index, 0, None)
+    is_same = (table.starts[clipped] == candidates.starts) & (table.ends[clipped] == candidates.ends)
+    return index, np.asarray((index >= 0) & is_same, np.bool_)
 
 
 def refute(candidates: Candidates, reader: Reader) -> None:

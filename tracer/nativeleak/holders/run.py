@@ -30,6 +30,7 @@ from nativeleak.holders.lost import (
     Candidates,
     first_candidates,
     has_lost_blocks,
+    keep_what_is_in_use,
     narrow,
     reach,
     refute,
@@ -47,6 +48,9 @@ DEFAULT_BUDGET_S: Final = 60.0
 _GAP_S: Final = 1.0
 _HIDDEN_S_A_GIB: Final = 6.0
 _PACKED_STEP: Final = 4
+_WALKS_AT_END: Final = 10
+_WALK_GAP_S: Final = 0.03
+_WRITES_INTO_FREE: Final = "glibc"
 _WALK_TRIES: Final = 3
 _MAX_GROUPS: Final = 200
 _MAX_HINTED: Final = 1 << 16
@@ -119,6 +123,7 @@ class _Look:
                 candidates = first_candidates(scan, reached, scanner.reader)
             else:
                 narrow(candidates, scan, reached)
+            self._walk_again(candidates, _WALKS_AT_END if number == options.n_scans - 1 else 1)
             seen.n_scans += 1
             scan.graph.rest()
             last = scan
@@ -136,6 +141,20 @@ class _Look:
         if tables is None or n_bytes > self.limits.max_bytes or self.limits.is_over(0):
             return classes
         return find_trait_objects(tables, last.table, scanner.reader, scanner.ranges(last.table, self.places), classes)
+
+    def _walk_again(self, candidates: Candidates, n_times: int) -> None:
+        """Leave out blocks that are freed by now, where the allocator writes nothing into a block that it takes back.
+
+        A block that is used and freed all the time is else in use at each walk and free at each scan, by chance.
+        """
+        if self.heap is None or all(walk.kind == _WRITES_INTO_FREE for walk in self.heap.walks):
+            return
+        for _ in range(n_times):
+            if not len(candidates) or self.limits.is_over(0):
+                return
+            time.sleep(_WALK_GAP_S)
+            maps = read_maps(self.target.pid)
+            keep_what_is_in_use(candidates, read_table(self.memory, maps, self.target.exe, self.named).table)
 
     def _may_go_on(self, last: Scan | None) -> bool:
         """Whether another whole scan fits."""
