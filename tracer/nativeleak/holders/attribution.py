@@ -7,6 +7,7 @@ what is reached from one holder and no other.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -97,7 +98,7 @@ def _sums(
 
 def count_classes(
     scan: Scan, classes: Classes, helper: Helper, is_lost: np.ndarray[tuple[int], np.dtype[np.bool_]],
-    n_retained: int = MAX_CLASSES,
+    deadline: float,
 ) -> list[ClassCensus]:  # fmt: skip
     """Objects by class, the largest by bytes first.
 
@@ -106,7 +107,7 @@ def count_classes(
         classes: Types of the blocks.
         helper: The inner loops.
         is_lost: Of each block, whether nothing points at it.
-        n_retained: Of so many classes the retained bytes are computed.
+        deadline: By time.monotonic(); after it no retained bytes are computed.
     """
     sizes, of_blocks = scan.table.sizes, classes.of_blocks
     found = []
@@ -118,7 +119,7 @@ def count_classes(
         if not counts[number]:
             continue
         retained = None
-        if rank < n_retained:
+        if rank < MAX_CLASSES and time.monotonic() < deadline:
             retained = everything - _reached_bytes(scan, helper, of_blocks == number)
         found.append(ClassCensus(classes.names[number], counts[number], sums[number], retained, lost[number]))
     return found

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from nativeleak.heaps.memory import Places, Words
 from nativeleak.process.mapped import map_file
@@ -26,7 +27,35 @@ _SYMBOL: Final = np.dtype(
 )
 _OBJECT, _FUNCTION = 1, 2
 _MAX_STRINGS_BYTES: Final = 64 << 20
+_MAX_NAME_BYTES: Final = 1 << 14
 _LOCAL: Final = 0
+
+
+class Names(Sequence[str]):
+    """Names of symbols, each taken from the table of strings when it is asked for.
+
+    Args:
+        strings: The table.
+        offsets: Of each name in it.
+    """
+
+    def __init__(self, strings: bytes = b"", offsets: npt.NDArray[np.uint32] | None = None) -> None:
+        self._strings = strings
+        self._offsets = np.zeros(0, np.uint32) if offsets is None else offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        at = int(self._offsets[index])
+        end = self._strings.find(b"\0", at, at + _MAX_NAME_BYTES)
+        return self._strings[at : end if end >= 0 else at].decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +74,7 @@ class DataSymbols:
     bias: int
     starts: Words
     ends: Words
-    names: Sequence[str]
+    names: Names
 
     def look(self, addresses: Words) -> Places:
         """The variable of each address, -1 for none."""
@@ -63,7 +92,7 @@ def read_data_symbols(pid: int, entries: Sequence[MapEntry]) -> DataSymbols:
         entries: All mappings of the file, in address order.
     """
     path = entries[0].path
-    nothing = DataSymbols(path, entries[0].start, np.zeros(0, np.uint64), np.zeros(0, np.uint64), ())
+    nothing = DataSymbols(path, entries[0].start, np.zeros(0, np.uint64), np.zeros(0, np.uint64), Names())
     try:
         elf = ElfFile(FileSource(_open(pid, entries)))
     except (OSError, ElfError):
@@ -75,7 +104,7 @@ def read_data_symbols(pid: int, entries: Sequence[MapEntry]) -> DataSymbols:
         try:
             return _read(pid, elf, path, bias)
         except (OSError, ElfError):
-            return DataSymbols(path, bias, nothing.starts, nothing.ends, ())
+            return DataSymbols(path, bias, nothing.starts, nothing.ends, Names())
 
 
 def read_function_symbols(pid: int, entries: Sequence[MapEntry], word: str) -> DataSymbols:
@@ -84,7 +113,7 @@ def read_function_symbols(pid: int, entries: Sequence[MapEntry], word: str) -> D
     Only the file's own full symbol table is read.
     """
     path = entries[0].path
-    nothing = DataSymbols(path, entries[0].start, np.zeros(0, np.uint64), np.zeros(0, np.uint64), ())
+    nothing = DataSymbols(path, entries[0].start, np.zeros(0, np.uint64), np.zeros(0, np.uint64), Names())
     try:
         with ElfFile(FileSource(_open(pid, entries))) as elf:
             bias, area = _bias(elf, entries), elf.symtab
@@ -93,7 +122,7 @@ def read_function_symbols(pid: int, entries: Sequence[MapEntry], word: str) -> D
             strings = elf.source.read(area.strings_offset, area.strings_bytes)
             if word.encode() not in strings:
                 return nothing
-            return _table(elf, area, path, bias, _FUNCTION, strings, word.encode())
+            return _table(elf, area, path, bias, _FUNCTION, word.encode())
     except (OSError, ElfError):
         return nothing
 
@@ -138,9 +167,11 @@ def _table(
     path: str,
     bias: int,
     kind: int = _OBJECT,
-    strings: bytes = b"",
     word: bytes = b"",
 ) -> DataSymbols:
+    if area.strings_bytes > _MAX_STRINGS_BYTES:
+        raise ElfError(f"reading names failed: {area.strings_bytes} bytes, at most {_MAX_STRINGS_BYTES} are read")
+    strings = elf.source.read(area.strings_offset, area.strings_bytes)
     table = np.frombuffer(elf.source.read(area.offset, area.n_symbols * _SYMBOL.itemsize), _SYMBOL)
     kinds = table["info"] & 15
     table = table[(kinds == kind) & (table["section"] != 0) & (table["size"] > 0)]
@@ -154,12 +185,5 @@ def _table(
     is_first[1:] = table["value"][1:] != table["value"][:-1]
     table = table[is_first]
     starts = table["value"].astype(np.uint64) + np.uint64(bias % (1 << 64))
-    names = [_name(elf, area, int(index)) for index in table["name"].tolist()]
+    names = Names(strings, table["name"].copy())
     return DataSymbols(path, bias, starts, starts + table["size"].astype(np.uint64), names)
-
-
-def _name(elf: ElfFile, area: SymbolArea, index: int) -> str:
-    try:
-        return elf.name_at(area, index)
-    except ElfError:
-        return ""

@@ -21,7 +21,6 @@ class LostGroup:
         class_name: Dynamic type; empty for none.
         hint: What their contents look like; empty for nothing.
         example: Address of one.
-        n_new: Of them, how many were not there, or not lost, in the first scan.
     """
 
     block_bytes: int

@@ -219,7 +219,7 @@ class _Look:
         if candidates is not None:
             index = last.table.look(candidates.starts[~candidates.is_leftover])
             is_lost[index[index >= 0]] = True
-        report.classes = count_classes(last, classes, self.helper, is_lost)
+        report.classes = count_classes(last, classes, self.helper, is_lost, self.limits.deadline)
 
     def _find_hidden(self, candidates: Candidates, last: Scan, scanner: Scanner) -> Flags:
         """Which lost blocks other words fit than addresses."""
@@ -242,7 +242,7 @@ class _Look:
         """What keeps lost blocks from being proven."""
         seen = self.report.completeness
         doubts = []
-        if seen.n_scans < DEFAULT_SCANS - 1:
+        if seen.n_scans < DEFAULT_SCANS:
             doubts.append(f"only {seen.n_scans} scan{'s' if seen.n_scans != 1 else ''}")
         if seen.swapped_bytes:
             doubts.append(f"{seen.swapped_bytes >> 10:,} KiB are swapped out and were not read")
