@@ -1,4 +1,4 @@
-"""Build hook: compiles the BPF programs with clang, for x86-64 and arm64, and bundles the HTML report with npm.
+"""Build hook: compiles the BPF programs and the native helper with clang, and bundles the HTML report with npm.
 
 Runs for wheels, source distributions and editable installs alike. What is newer than all its sources stays, so a second
 install builds nothing, and a source distribution carries what was built.
@@ -6,8 +6,10 @@ install builds nothing, and a source distribution carries what was built.
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 MACHINES = {"x86_64": "x86", "aarch64": "arm64"}
 """uname -m -> the name of the machine in libbpf's ``bpf_tracing.h`` (``__TARGET_ARCH_``)."""
 
+HELPER_SOURCE = "native/holders.c"
+HELPERS = "tracer/nativeleak/holders"
 
 PAGE = "tracer/nativeleak/reports/html/built"
 PAGE_PARTS = ("page.js", "page.css", "licences.txt")
@@ -42,6 +46,12 @@ class BpfBuildHook(BuildHookInterface):
         if is_page_old(root):
             build_page(root)
         build_data["artifacts"] += [str((page / name).relative_to(root)) for name in PAGE_PARTS]
+        for machine in MACHINES:
+            helper = root / HELPERS / f"helper.{machine}.so"
+            if not helper.exists() or helper.stat().st_mtime < (root / HELPER_SOURCE).stat().st_mtime:
+                compile_helper(root / HELPER_SOURCE, helper, machine)
+            if helper.exists():
+                build_data["artifacts"].append(str(helper.relative_to(root)))
         if version == "standard":
             # BCC compiles these sources if no object fits; a checkout has them already.
             for source in sorted((root / "bpf").glob("*.[ch]")):
@@ -98,3 +108,25 @@ def compile_object(source: Path, target: Path, arch: str) -> None:
     if done.returncode:
         raise RuntimeError(f"clang failed on {source}:\n{done.stderr}")
     part.replace(target)
+
+
+def compile_helper(source: Path, target: Path, machine: str) -> bool:
+    """Compile the native helper; False where this machine cannot, which makes nativeleak slower and nothing else.
+
+    It uses no library, so that one file serves every Linux of its machine; for another machine lld has to be there.
+    """
+    clang = shutil.which("clang")
+    is_own = machine == platform.machine()
+    if clang is None or not (is_own or shutil.which("ld.lld")):
+        return False
+    part = target.with_suffix(".part")
+    flags = ["-O2", "-fPIC", "-shared", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-Wall", "-Wextra"]
+    other = [] if is_own else [f"--target={machine}-linux-gnu", "-fuse-ld=lld"]
+    command = [clang, *flags, "-Werror", *other, "-o", str(part), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        part.unlink(missing_ok=True)
+        sys.stderr.write(f"the native helper for {machine} was not built:\n{done.stderr}")
+        return False
+    part.replace(target)
+    return True

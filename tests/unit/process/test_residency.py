@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +109,26 @@ def test_resident_bytes_after_the_target_ended_is_zero(use_scan: bool) -> None:
             process.communicate("")
             assert reader.has_ended()
             assert reader.resident_bytes([(address, address + 1)]) == [0]
+
+
+@pytest.mark.parametrize("use_scan", [True, False])
+def test_present_runs_skip_pages_that_are_still_the_files(tmp_path: Path, use_scan: bool) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 3 * PAGE_BYTES)
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as memory,
+    ):
+        assert memory[0] == memory[PAGE_BYTES] == memory[2 * PAGE_BYTES] == ord("x")
+        memory[PAGE_BYTES] = 0
+        view = ctypes.c_char.from_buffer(memory)
+        address = ctypes.addressof(view)
+        with ResidencyReader(os.getpid(), use_scan=use_scan) as reader:
+            whole = reader.present_runs(address, address + 3 * PAGE_BYTES)
+            written = reader.present_runs(address, address + 3 * PAGE_BYTES, skips_files=True)
+        del view
+    assert whole == [(address, address + 3 * PAGE_BYTES)]
+    assert written == [(address + PAGE_BYTES, address + 2 * PAGE_BYTES)]
 
 
 def test_residency_reader_no_such_process_raises_target_gone() -> None:

@@ -19,6 +19,7 @@ _VERBS = {
     "report": ("nativeleak.cli.report", "report_command"),
     "triage": ("nativeleak.cli.triage", "triage_command"),
     "watch": ("nativeleak.cli.watch", "watch_command"),
+    "holders": ("nativeleak.cli.holders", "holders_command"),
     "oom": ("nativeleak.cli.oom", "oom_command"),
     "top": ("nativeleak.cli.top", "top_command"),
     "peek": ("nativeleak.cli.peek", "peek_command"),
@@ -60,6 +61,7 @@ def cli() -> None:
       nativeleak trace -p PID --duration 10m    trace, then report
       nativeleak report FILE.nlk                report again, in any format
       nativeleak triage -p PID                  say what the memory is, now, without tracing
+      nativeleak holders -p PID                 say who holds it, and which blocks are lost
       nativeleak triage --input FILE            what a file at hand says: NMT, pmap, hs_err, ...
       nativeleak watch -p PID                   which part of the memory grows; alarms
       nativeleak oom                            who was killed when memory ran out

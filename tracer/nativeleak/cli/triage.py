@@ -6,12 +6,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nativeleak import __version__
 from nativeleak.cli.completion import complete_pids
 from nativeleak.cli.params import CONTEXT, ns_pid_options, resolve_pids
+
+if TYPE_CHECKING:
+    from nativeleak.holders.result import HoldersReport
 
 JVM_COMMANDS = (
     "GC.class_histogram",
@@ -28,6 +32,7 @@ _EPILOG = """\b
 Examples:
   nativeleak triage -p 4711                         the answer on one screen
   nativeleak triage -p 4711 --all                   every verdict, every part of every line
+  nativeleak triage -p 4711 --holders               and who holds it; see nativeleak holders
   nativeleak triage -p 4711 --format json | jq '.verdicts[0].text'
   nativeleak triage -p 4711 --jcmd                  what the JVM says itself, beside it
   nativeleak triage -p 4711 --jcmd-ask GC.class_histogram    direct buffers, deflaters, threads as the JVM counts
@@ -66,6 +71,7 @@ Exit status: 0 a process or a file was read, 2 no file was, 3 no right to read t
               "several.")  # fmt: skip
 @click.option("--redact", is_flag=True, help="HTML: hide paths, arguments, network addresses and names of hosts.")
 @click.option("--open", "opens", is_flag=True, help="HTML: show the page in a browser; needs -o FILE.")
+@click.option("--holders", "with_holders", is_flag=True, help="Also say who holds the blocks, and which are lost.")
 @click.option("--all", "show_all", is_flag=True, help="Show everything, not one screen.")
 @click.option("-v", "--verbose", is_flag=True, help="Print tracebacks of errors.")
 def triage_command(
@@ -81,6 +87,7 @@ def triage_command(
     asked: tuple[str, ...],
     redact: bool,
     opens: bool,
+    with_holders: bool,
     show_all: bool,
     verbose: bool,  # noqa: ARG001 - main looks for -v
 ) -> int:
@@ -89,7 +96,7 @@ def triage_command(
     The process is only read; it is never stopped. Blocks from before this command are counted too. With --input, files
     about a process's memory are read instead, with no rights at all; a file of another kind is named for what it is.
     """
-    from nativeleak.errors import UsageError
+    from nativeleak.errors import EXIT_OK, UsageError
 
     target = next(iter(resolve_pids(() if pid is None else (pid,), ns_pid, ns_of)), None)
     paths = (*inputs, *more)
@@ -104,38 +111,25 @@ def triage_command(
     if target is None:
         if jcmd or asked:
             raise UsageError("--jcmd asks a process, not a file", "Name it: -p PID")
+        if with_holders:
+            raise UsageError("--holders failed: files do not say who holds memory", "Name a process: -p PID")
         return _triage_files(paths, format_name, output)
     if format_name == "html":
-        if jcmd or asked:
-            raise UsageError("--jcmd is for --format text and json", "Leave out --format html, or --jcmd")
-        return _triage_page(target, output, redact=redact, opens=opens)
-    if jcmd or asked:
-        return _triage_jvm(target, asked, format_name, output, show_all=show_all)
-    return _triage_process(target, format_name, output, show_all=show_all)
-
-
-def _triage_jvm(pid: int, asked: Sequence[str], format_name: str, output: str | None, *, show_all: bool) -> int:
-    from nativeleak.errors import EXIT_OK
-    from nativeleak.triage import jvm_word
-    from nativeleak.triage.as_json import render_json
-    from nativeleak.triage.text import render_text
-    from nativeleak.triage.verdicts import judge
-
-    ledger, word = jvm_word.read_with_jvm(pid, asked)
-    verdicts = jvm_word.with_trim(judge(ledger), ledger, word)
-    compared = jvm_word.compare(ledger, word)
-    if format_name == "json":
-        text = render_json(ledger, verdicts, __version__, {"jvm_says": jvm_word.as_json(word, compared)})
-    else:
-        said = "".join(f"{line}\n" for line in jvm_word.in_words(word, compared))
-        text = f"{render_text(ledger, verdicts, show_all=show_all)}\n{said}"
+        if jcmd or asked or with_holders:
+            option = "--holders" if with_holders else "--jcmd"
+            raise UsageError(f"{option} is for --format text and json", f"Leave out --format html, or {option}")
+        _triage_page(target, output, redact=redact, opens=opens)
+        return EXIT_OK
+    text = _triage_process(
+        target, asked if jcmd or asked else None, format_name, with_holders=with_holders, show_all=show_all
+    )
     write_page(text, output)
     return EXIT_OK
 
 
-def _triage_page(pid: int, output: str | None, *, redact: bool, opens: bool) -> int:
+def _triage_page(pid: int, output: str | None, *, redact: bool, opens: bool) -> None:
     from nativeleak.cli.opening import open_page
-    from nativeleak.errors import EXIT_OK, UsageError
+    from nativeleak.errors import UsageError
     from nativeleak.reports.html.redact import Redactor
     from nativeleak.triage.as_html import render_html
     from nativeleak.triage.ledger import read_ledger
@@ -147,24 +141,55 @@ def _triage_page(pid: int, output: str | None, *, redact: bool, opens: bool) -> 
     write_page(render_html(ledger, judge(ledger), __version__, Redactor(is_on=redact)), output)
     if opens and output is not None:
         open_page(Path(output))
-    return EXIT_OK
 
 
-def _triage_process(pid: int, format_name: str, output: str | None, *, show_all: bool) -> int:
-    from nativeleak.errors import EXIT_OK
-    from nativeleak.triage.as_json import render_json
+def _triage_process(
+    pid: int, asked: Sequence[str] | None, format_name: str, *, with_holders: bool, show_all: bool
+) -> str:
+    """Text or JSON of a process; ``asked`` is what its JVM is asked beside the usual, None where it is not asked."""
+    from nativeleak.triage.as_json import holders_keys, render_json
     from nativeleak.triage.ledger import read_ledger
     from nativeleak.triage.text import render_text
     from nativeleak.triage.verdicts import judge
 
-    ledger = read_ledger(pid)
-    verdicts = judge(ledger)
-    if format_name == "json":
-        text = render_json(ledger, verdicts, __version__)
+    more: dict[str, Any] = {}
+    said = ""
+    if asked is None:
+        ledger = read_ledger(pid)
+        verdicts = judge(ledger)
     else:
-        text = render_text(ledger, verdicts, show_all=show_all)
-    write_page(text, output)
-    return EXIT_OK
+        from nativeleak.triage import jvm_word
+
+        ledger, word = jvm_word.read_with_jvm(pid, asked)
+        verdicts = jvm_word.with_trim(judge(ledger), ledger, word)
+        compared = jvm_word.compare(ledger, word)
+        more |= {"jvm_says": jvm_word.as_json(word, compared)}
+        said += "\n" + "".join(f"{line}\n" for line in jvm_word.in_words(word, compared))
+    report = _look_for_holders(pid, ledger.notes) if with_holders else None
+    if report is not None:
+        from nativeleak.holders.text import render_text as render_holders
+
+        more |= holders_keys(report)
+        said += "\n" + render_holders(report, show_all=show_all)
+    if format_name == "json":
+        return render_json(ledger, verdicts, __version__, more)
+    return render_text(ledger, verdicts, show_all=show_all) + said
+
+
+def _look_for_holders(pid: int, notes: list[str]) -> HoldersReport | None:
+    """Who holds the blocks; None, and a note, where the heap cannot be walked."""
+    from nativeleak.cli.holders import progress
+    from nativeleak.heaps.memory import HeapError
+    from nativeleak.holders.run import Options, find_who_holds
+
+    say = progress(quiet=False)
+    try:
+        return find_who_holds(pid, Options(say=say))
+    except HeapError as error:
+        notes.append(f"who holds the blocks is not known: {error.what}")
+        return None
+    finally:
+        say("")
 
 
 def _triage_files(paths: Sequence[Path], format_name: str, output: str | None) -> int:

@@ -14,11 +14,14 @@ import bisect
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import compress
 from typing import Final
 
 import numpy as np
 
+from nativeleak.heaps.blocks import BlockList
 from nativeleak.heaps.census import TABLES, ArenaCensus, Census, HeapWalk
+from nativeleak.heaps.jemalloc_caches import Caches, find_caches
 from nativeleak.heaps.memory import HeapError, HeapMemory, Places, Words
 from nativeleak.process.procfs import PAGE_BYTES, MapEntry
 
@@ -27,6 +30,9 @@ _EXTENT_WORDS: Final = 16
 _BITMAP: Final = slice(8, 16)
 _ACTIVE, _N_STATES = 0, 6
 _MIN_EXTENTS: Final = 8
+_BASE_BYTES: Final = 2 << 20
+_MAX_BASE_BYTES: Final = 1 << 30
+_MAX_BASES: Final = 4096
 _PART_BYTES: Final = 16 << 20
 _SIZES: Final = tuple(
     sorted(
@@ -41,19 +47,30 @@ def has_jemalloc(maps: Sequence[MapEntry]) -> bool:
     return any(_OBJECT.search(entry.path) for entry in maps)
 
 
-def walk_jemalloc(memory: HeapMemory, maps: Sequence[MapEntry]) -> HeapWalk:
+def walk_jemalloc(memory: HeapMemory, maps: Sequence[MapEntry], blocks: BlockList | None = None) -> HeapWalk:
     """Blocks of jemalloc.
+
+    Args:
+        memory: Of the process.
+        maps: Its mappings.
+        blocks: Where blocks in use are added one by one, without those in threads' caches.
 
     Raises:
         HeapError: The process has no such allocator, or one whose extents have another shape.
     """
     ranges = [(entry.start, entry.end) for entry in maps if entry.perms == "rw-p" and not entry.inode]
     ranges = [(start, end) for start, end in ranges if start < 1 << 47]
-    extents, tables = _extents(memory, _joined(ranges))
+    extents, tables, records = _extents(memory, _joined(ranges))
     if len(extents) < _MIN_EXTENTS:
         raise HeapError("walking the heap failed: no extents of jemalloc 5.3 were found")
     census, kept = Census(), []
-    for start, size, extent in _without_overlaps(extents):
+    extents = _without_overlaps(extents)
+    caches = Caches(np.zeros(0, np.int64), ())
+    if blocks is not None:
+        caches = find_caches(memory, _joined(ranges), [(start, start + size) for start, size, _ in extents])
+        blocks.headers += [*caches.stacks, *((at, at + 8 * _EXTENT_WORDS) for at in records)]
+        blocks.headers += _base_blocks(memory, records)
+    for start, size, extent in extents:
         bits = int(extent[0])
         if bits >> 17 & 7 != _ACTIVE:
             census.free.add(1, size)
@@ -62,6 +79,8 @@ def walk_jemalloc(memory: HeapMemory, maps: Sequence[MapEntry]) -> HeapWalk:
             continue
         region = _SIZES[bits >> 20 & 255]
         kept.append((start, start + size, "extent"))
+        if blocks is not None:
+            _add_blocks(blocks, (start, size, extent), region, caches)
         if not bits >> 12 & 1:
             census.in_use.add(1, region)
             census.sizes[region] += 1
@@ -87,6 +106,48 @@ def walk_jemalloc(memory: HeapMemory, maps: Sequence[MapEntry]) -> HeapWalk:
     )
 
 
+def _base_blocks(memory: HeapMemory, records: Sequence[int]) -> list[tuple[int, int]]:
+    """(start, end) of what jemalloc keeps its own data in: blocks of whole huge pages that begin with their size.
+
+    Source: include/jemalloc/internal/base.h of jemalloc 5.3 (struct base_block_s).
+    """
+    found: dict[int, int] = {}
+    for start in {at // _BASE_BYTES * _BASE_BYTES for at in records}:
+        place = start
+        while place and place not in found and len(found) < _MAX_BASES:
+            try:
+                size, following = memory.words(place, 2).tolist()
+            except HeapError:
+                break
+            if not 0 < size <= _MAX_BASE_BYTES or size % _BASE_BYTES or following % PAGE_BYTES:
+                break
+            found[place] = place + size
+            place = following
+    return list(found.items())
+
+
+def _add_blocks(blocks: BlockList, place: tuple[int, int, Words], region: int, caches: Caches) -> None:
+    """The blocks of an extent in use. A large one may be followed by a page that no block has.
+
+    A thread's cache takes memory for its stacks as if it were the program.
+    """
+    start, size, extent = place
+    blocks.spans.append((start, start + size))
+    own = [low for low, _ in caches.stacks if start <= low < start + size]
+    if not int(extent[0]) >> 12 & 1:
+        first = int(extent[1])  # a random multiple of 64 inside of the first page
+        if not own:
+            blocks.add(np.array([first], np.int64), np.array([max(first + region, start + size)], np.int64))
+        return
+    n_regions = size // region
+    is_free = np.unpackbits(extent[_BITMAP].view(np.uint8), bitorder="little")[:n_regions]
+    starts = start + region * np.flatnonzero(is_free == 0).astype(np.int64)
+    here = caches.blocks[slice(*np.searchsorted(caches.blocks, [start, start + size]))]
+    if len(here) or own:
+        starts = starts[~np.isin(starts, [*here.tolist(), *((low - start) // region * region + start for low in own)])]
+    blocks.add(starts, starts + region)
+
+
 def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Ranges that touch as one: an extent may lie in two mappings."""
     joined: list[tuple[int, int]] = []
@@ -108,9 +169,11 @@ def _mappings_of(ranges: Sequence[tuple[int, int]], places: Sequence[int]) -> li
     return found
 
 
-def _extents(memory: HeapMemory, ranges: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, int, Words]], list[int]]:
-    """(start, size, words) of all that has the shape of a description, and where some of these lie."""
-    tables = []
+def _extents(
+    memory: HeapMemory, ranges: Sequence[tuple[int, int]]
+) -> tuple[list[tuple[int, int, Words]], list[int], list[int]]:
+    """(start, size, words) of all that has the shape of a description; where some of these lie, and where all do."""
+    tables, records = [], []
     lows = np.array([low for low, _ in ranges], np.uint64)
     highs = np.array([high for _, high in ranges], np.uint64)
     found = []
@@ -121,7 +184,10 @@ def _extents(memory: HeapMemory, ranges: Sequence[tuple[int, int]]) -> tuple[lis
                 rows = np.flatnonzero(_fits(words, lows, highs))
                 tables += [part + 8 * _EXTENT_WORDS * int(row) for row in rows[:1]]
                 found += [(int(row[1] & ~_PAGE_MASK), int(row[2] & ~_PAGE_MASK), row.copy()) for row in words[rows]]
-    return [each for each in found if _is_sound(*each)], tables
+                records += [part + 8 * _EXTENT_WORDS * row for row in rows.tolist()]
+    is_sound = [_is_sound(*each) for each in found]
+    # Descriptions that are not in use keep an old address: they are jemalloc's too.
+    return list(compress(found, is_sound)), tables, records
 
 
 def _fits(words: Words, lows: Words, highs: Words) -> Places:

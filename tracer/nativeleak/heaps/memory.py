@@ -91,9 +91,9 @@ class HeapMemory(Closing):
             os.close(self._fd)
             self._fd = -1
 
-    def present_runs(self, start: int, end: int) -> list[tuple[int, int]]:
-        """(start, end) of each run of resident pages."""
-        return self._residency.present_runs(start, end)
+    def present_runs(self, start: int, end: int, *, skips_files: bool = False) -> list[tuple[int, int]]:
+        """(start, end) of each run of resident pages; see ``ResidencyReader``."""
+        return self._residency.present_runs(start, end, skips_files=skips_files)
 
     def resident_bytes(self, start: int, end: int) -> int:
         """Bytes in memory between two addresses, in whole pages."""

@@ -12,10 +12,13 @@ import bisect
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
+
+from nativeleak.heaps.blocks import BlockList
 from nativeleak.heaps.census import ArenaCensus, Census, HeapWalk
 from nativeleak.heaps.memory import WORD_BYTES, HeapError, HeapMemory
 from nativeleak.process.procfs import PAGE_BYTES, MapEntry
@@ -49,8 +52,13 @@ def has_musl(maps: Sequence[MapEntry]) -> bool:
     return any(_OBJECT.search(entry.path) for entry in maps)
 
 
-def walk_musl(memory: HeapMemory, maps: Sequence[MapEntry]) -> HeapWalk:
+def walk_musl(memory: HeapMemory, maps: Sequence[MapEntry], blocks: BlockList | None = None) -> HeapWalk:
     """Blocks of musl's malloc; sizes are those of slots.
+
+    Args:
+        memory: Of the process.
+        maps: Its mappings.
+        blocks: Where blocks in use are added one by one.
 
     Raises:
         HeapError: The process has no such allocator, or has not used it.
@@ -62,7 +70,7 @@ def walk_musl(memory: HeapMemory, maps: Sequence[MapEntry]) -> HeapWalk:
     hosts = _hosting_slots(groups)
     census = Census()
     for group in groups:
-        n_hosting = hosts[group.address]
+        n_hosting = len(hosts.get(group.address, ()))
         n_used = group.in_use.bit_count() - n_hosting
         census.in_use.add(n_used, n_used * group.stride)
         census.sizes[group.stride] += n_used
@@ -70,6 +78,8 @@ def walk_musl(memory: HeapMemory, maps: Sequence[MapEntry]) -> HeapWalk:
         census.free.add(n_free, n_free * group.stride)
         census.retained_resident_bytes += _resident_free(memory, group)
     census.sizes = Counter({size: count for size, count in census.sizes.items() if count})
+    if blocks is not None:
+        _add_blocks(blocks, groups, hosts)
     path = next((entry.path for entry in maps if _OBJECT.search(entry.path)), "")
     ranges = [(group.address, group.address + group.mapped) for group in groups if group.mapped]
     return HeapWalk(
@@ -133,8 +143,23 @@ def _groups(memory: HeapMemory, area: int) -> Iterable[_Group]:
         yield _Group(address, stride, last + 1, in_use, pages * PAGE_BYTES)
 
 
-def _hosting_slots(groups: Sequence[_Group]) -> Counter[int]:
-    """How many slots of each group, by its address, are not the program's but hold a smaller group."""
+def _add_blocks(blocks: BlockList, groups: Sequence[_Group], hosts: Mapping[int, set[int]]) -> None:
+    """Slots in use that hold no smaller group. The last four bytes of a slot are the next one's header."""
+    starts: list[int] = []
+    sizes: list[int] = []
+    for group in groups:
+        first = group.address + _GROUP_HEADER_BYTES
+        blocks.spans.append((group.address, first + group.n_slots * group.stride))
+        hosting = hosts.get(group.address, ())
+        used = [slot for slot in range(group.n_slots) if group.in_use >> slot & 1 and slot not in hosting]
+        starts += [first + slot * group.stride for slot in used]
+        sizes += [group.stride] * len(used)
+    first_addresses = np.array(starts, np.int64)
+    blocks.add(first_addresses, first_addresses + np.array(sizes, np.int64))
+
+
+def _hosting_slots(groups: Sequence[_Group]) -> dict[int, set[int]]:
+    """The slots of each group, by its address, that are not the program's but hold a smaller group."""
     ordered = sorted(groups)
     starts = [group.address for group in ordered]
     hosts: dict[int, set[int]] = {}
@@ -151,7 +176,7 @@ def _hosting_slots(groups: Sequence[_Group]) -> Counter[int]:
                 break
             if host.mapped and offset >= host.mapped:
                 break
-    return Counter({address: len(slots) for address, slots in hosts.items()})
+    return hosts
 
 
 def _resident_free(memory: HeapMemory, group: _Group) -> int:

@@ -29,16 +29,19 @@ from nativeleak.process.procfs import PAGE_BYTES, PTRACE_REMEDY, TargetGoneError
 _SCAN_ARG: Final = struct.Struct("=12Q")
 _PAGEMAP_SCAN: Final = 3 << 30 | _SCAN_ARG.size << 16 | ord("f") << 8 | 16
 _WALK_END: Final = slice(32, 40)
+_IS_FILE: Final = 1 << 2
 _IS_PRESENT: Final = 1 << 3
 _IS_PFNZERO: Final = 1 << 5
 # struct page_region is three __u64: start, end, categories. 24 KiB hold 1,024 of them.
 _REGION_WORDS: Final = 3
 _N_REGIONS: Final = 1024
 
-# Documentation/admin-guide/mm/pagemap.rst: bit 63 of an entry says "present"; it is bit 7 of the last byte.
+# Documentation/admin-guide/mm/pagemap.rst: bit 63 of an entry says "present"; it is bit 7 of the last byte. Bit 61: the
+# page is a file's, or shared.
 _ENTRY_BYTES: Final = 8
 _CHUNK_PAGES: Final = 1 << 17
 _PRESENT: Final = bytes(byte >> 7 for byte in range(256))
+_PRIVATE: Final = bytes(byte >> 7 & ~(byte >> 5) & 1 for byte in range(256))
 _PRESENT_RUN: Final = re.compile(rb"\x01+")
 
 
@@ -85,10 +88,15 @@ class ResidencyReader(Closing):
         """Bytes in memory of each (start, end); ends are rounded outwards to whole pages. Holes count as 0."""
         return [self._resident(start, end) for start, end in ranges]
 
-    def present_runs(self, start: int, end: int) -> list[tuple[int, int]]:
+    def present_runs(self, start: int, end: int, *, skips_files: bool = False) -> list[tuple[int, int]]:
         """(start, end) of each run of pages in memory, in address order; ends are rounded outwards to whole pages.
 
         A page outside of these runs is to be left alone: a read would map the page of zeros there, or swap it in.
+
+        Args:
+            start: First address.
+            end: First address behind the range.
+            skips_files: Leave out pages that are still a file's: the process has written nothing there.
         """
         first = start // PAGE_BYTES * PAGE_BYTES
         last = -(-end // PAGE_BYTES) * PAGE_BYTES
@@ -96,7 +104,8 @@ class ResidencyReader(Closing):
             return []
         runs: list[tuple[int, int]] = []
         try:
-            for low, high in self._scanned(first, last) if self.uses_scan else self._listed(first, last):
+            source = self._scanned if self.uses_scan else self._listed
+            for low, high in source(first, last, skips_files=skips_files):
                 if runs and runs[-1][1] == low:
                     runs[-1] = runs[-1][0], high
                 else:
@@ -129,14 +138,15 @@ class ResidencyReader(Closing):
         """Resident bytes of a range by PAGEMAP_SCAN."""
         return sum(high - low for low, high in self._scanned(start, end))
 
-    def _scanned(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+    def _scanned(self, start: int, end: int, *, skips_files: bool = False) -> Iterator[tuple[int, int]]:
         """Runs of resident pages by PAGEMAP_SCAN."""
         address, _ = self._regions.buffer_info()
+        unwanted = _IS_PFNZERO | (_IS_FILE if skips_files else 0)
         while start < end:
             argument = bytearray(
                 _SCAN_ARG.pack(
                     _SCAN_ARG.size, 0, start, end, 0, address, _N_REGIONS, 0,
-                    _IS_PFNZERO, _IS_PRESENT | _IS_PFNZERO, 0, _IS_PRESENT,
+                    unwanted, _IS_PRESENT | unwanted, 0, _IS_PRESENT,
                 )
             )  # fmt: skip
             n_regions = fcntl.ioctl(self._fd, _PAGEMAP_SCAN, argument)
@@ -155,18 +165,18 @@ class ResidencyReader(Closing):
         """Resident bytes of a range by the entries of the page map."""
         return PAGE_BYTES * sum(flags.count(1) for _, flags in self._flags(start, end))
 
-    def _listed(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+    def _listed(self, start: int, end: int, *, skips_files: bool = False) -> Iterator[tuple[int, int]]:
         """Runs of resident pages by the entries of the page map."""
-        for base, flags in self._flags(start, end):
+        for base, flags in self._flags(start, end, _PRIVATE if skips_files else _PRESENT):
             for run in _PRESENT_RUN.finditer(flags):
                 yield base + run.start() * PAGE_BYTES, base + run.end() * PAGE_BYTES
 
-    def _flags(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    def _flags(self, start: int, end: int, table: bytes = _PRESENT) -> Iterator[tuple[int, bytes]]:
         """An address, and one byte for each page from there on: 1 where it is resident."""
         page, last = start // PAGE_BYTES, end // PAGE_BYTES
         while page < last:
             entries = os.pread(self._fd, min(last - page, _CHUNK_PAGES) * _ENTRY_BYTES, page * _ENTRY_BYTES)
             if len(entries) < _ENTRY_BYTES:
                 break
-            yield page * PAGE_BYTES, entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES].translate(_PRESENT)
+            yield page * PAGE_BYTES, entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES].translate(table)
             page += len(entries) // _ENTRY_BYTES

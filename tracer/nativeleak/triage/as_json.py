@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from nativeleak.heaps.census import HeapWalk
 from nativeleak.heaps.known import known_as
+from nativeleak.holders.as_json import holders_object
+from nativeleak.holders.result import HoldersReport
 from nativeleak.process.procfs import read_boot_id
 from nativeleak.triage.lines import Ledger
 from nativeleak.triage.verdicts import Verdict, java_limits
@@ -29,6 +31,12 @@ def render_json(
         more: Further keys, such as ``jvm_says``.
     """
     return json.dumps(_object(ledger, verdicts, tool_version) | dict(more or {}), indent=2) + "\n"
+
+
+def holders_keys(held: HoldersReport) -> dict[str, Any]:
+    """The keys ``holders`` and ``holders_seen``, for ``more``."""
+    seen = holders_object(held)
+    return {"holders": seen.pop("holders"), "holders_seen": seen}
 
 
 def _object(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str) -> dict[str, Any]:

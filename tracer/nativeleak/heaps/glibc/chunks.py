@@ -14,12 +14,15 @@ from typing import Final
 
 import numpy as np
 
+from nativeleak.heaps.blocks import BlockList
 from nativeleak.heaps.census import Census
 from nativeleak.heaps.glibc.caches import CACHED_MAX_BYTES, FAST_MAX_BYTES, Cached
 from nativeleak.heaps.memory import Flags, HeapError, HeapMemory, Places, Window, Words
 from nativeleak.process.procfs import PAGE_BYTES
 
 WINDOW_BYTES: Final = 4 << 20
+USER_OFFSET: Final = 16
+"""From a chunk's header to the program's address. A block's last word lies in the next chunk's header."""
 
 _MIN_WORDS: Final = 4
 _FENCE_BYTES: Final = 16
@@ -46,6 +49,7 @@ class ChunkWalk:
         fast: Addresses of chunks in fast lists.
         is_main: It is the main arena, whose top malloc_trim gives back too.
         census: What was found so far.
+        blocks: Where blocks in use are added one by one; None where only their census is wanted.
     """
 
     memory: HeapMemory
@@ -54,6 +58,7 @@ class ChunkWalk:
     fast: frozenset[int]
     is_main: bool
     census: Census = field(default_factory=Census)
+    blocks: BlockList | None = None
 
     def walk(self, start: int, end: int) -> None:
         """Count the chunks of a range; ``start`` is the first one's address."""
@@ -114,6 +119,8 @@ class ChunkWalk:
         found = _next_chain(window.words, stop, n_words)
         following = high if found is None else window.start + 8 * found
         self.census.unread_bytes += following - address
+        if self.blocks is not None:
+            self.blocks.unread.append((address, following))
         return following
 
     def _next_resident(self, address: int, end: int) -> int:
@@ -147,6 +154,9 @@ class ChunkWalk:
             amount.add(int(mask.sum()), int(sizes[mask].sum()))
         census.n_torn += int((is_free & (previous_sizes.astype(np.int64) != sizes)).sum())
         census.top_bytes += int(sizes[is_top].sum())
+        if self.blocks is not None:
+            starts = addresses[is_used] + USER_OFFSET
+            self.blocks.add(starts, starts + sizes[is_used])
         values, counts = np.unique(sizes[is_used], return_counts=True)
         census.sizes.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         self._count_residency(window, addresses, sizes, is_cached | is_fast | is_free | is_top, is_free | is_top)

@@ -6,19 +6,27 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+
+from nativeleak.heaps.blocks import BlockList
 from nativeleak.heaps.census import ArenaCensus, HeapWalk
 from nativeleak.heaps.glibc.caches import Cached, fast_chunks, find_cached
-from nativeleak.heaps.glibc.chunks import ChunkWalk
+from nativeleak.heaps.glibc.chunks import USER_OFFSET, ChunkWalk
 from nativeleak.heaps.glibc.mapped import find_mapped
 from nativeleak.heaps.glibc.state import HEAP_MAX_BYTES, Arena, Glibc, find_glibc
 from nativeleak.heaps.memory import HeapError, HeapMemory
 from nativeleak.process.procfs import MapEntry
 
 _SIZE: Final = ~0xF
+_MAX_GROWTH_BYTES: Final = 1 << 30
 
 
 def walk_glibc(
-    memory: HeapMemory, maps: Sequence[MapEntry], exe: str, taken: Sequence[tuple[int, int]] = ()
+    memory: HeapMemory,
+    maps: Sequence[MapEntry],
+    exe: str,
+    taken: Sequence[tuple[int, int]] = (),
+    blocks: BlockList | None = None,
 ) -> HeapWalk:
     """Blocks of glibc's malloc.
 
@@ -27,6 +35,7 @@ def walk_glibc(
         maps: Its mappings.
         exe: Path of its executable.
         taken: (start, end) of memory that is known to belong to somebody else, such as a Java heap.
+        blocks: Where blocks in use are added one by one.
 
     Raises:
         HeapError: There is no such allocator in the process, or it cannot be understood.
@@ -36,7 +45,7 @@ def walk_glibc(
     ranges = {arena.start: _chunk_ranges(memory, arena, glibc, maps, notes) for arena in glibc.arenas}
     chunks = [each for parts in ranges.values() for each in parts]
     cached = find_cached(memory, chunks, memory.window(*glibc.data).words)
-    arenas = tuple(_walk_arena(memory, arena, ranges[arena.start], cached) for arena in glibc.arenas)
+    arenas = tuple(_walk_arena(memory, arena, ranges[arena.start], cached, blocks) for arena in glibc.arenas)
     counted = glibc.parameters
     heaps = [(start, start + HEAP_MAX_BYTES) for arena in glibc.arenas for start, _ in arena.heaps]
     main = [(start, end) for start, end in ranges[glibc.arenas[0].start]]
@@ -44,6 +53,17 @@ def walk_glibc(
     mapped = find_mapped(memory, maps, sorted([*taken, *heaps, *main]), n_expected) if n_expected != 0 else []
     if counted and len(mapped) != counted.n_mapped:
         notes.append(f"glibc counts {counted.n_mapped} blocks with mappings of their own; {len(mapped)} were found")
+    if blocks is not None:
+        main_arena = glibc.arenas[0]
+        blocks.headers.append((main_arena.start, main_arena.end))
+        blocks.spans += [
+            *main,
+            *(each for arena in glibc.arenas for each in arena.heaps),
+            *((start, start + size) for start, size in mapped),
+        ]
+        blocks.link_offset = USER_OFFSET
+        starts = np.array([start + USER_OFFSET for start, _ in mapped], np.int64)
+        blocks.add(starts, starts + np.array([size for _, size in mapped], np.int64))
     return HeapWalk(
         kind="glibc",
         object=glibc.path,
@@ -85,19 +105,27 @@ def _chunk_ranges(
     if heap is not None:
         start = glibc.parameters.break_start if glibc.parameters else heap.start
         first = -(-start // 16) * 16
-        pieces.append((first, top_end if first <= arena.top < heap.end else heap.end))
+        # The break may have grown since the mappings were listed; a size that was overwritten is beyond any growth.
+        is_sound = first <= arena.top < heap.end and arena.top < top_end <= heap.end + _MAX_GROWTH_BYTES
+        pieces.append((first, top_end if is_sound else heap.end))
     if not pieces or not pieces[0][0] <= arena.top < pieces[0][1]:
         # The break could not grow: the main arena goes on in a mapping.
         entry = next((each for each in maps if each.start <= arena.top < each.end), None)
         if entry is not None:
-            pieces.append((entry.start, top_end))
+            pieces.append((entry.start, top_end if arena.top < top_end <= entry.end + _MAX_GROWTH_BYTES else entry.end))
     if sum(end - start for start, end in pieces) < arena.system_bytes // 2:
         notes.append("parts of the main arena were not found: it is not in one piece")
     return pieces
 
 
-def _walk_arena(memory: HeapMemory, arena: Arena, ranges: Sequence[tuple[int, int]], cached: Cached) -> ArenaCensus:
-    walk = ChunkWalk(memory, arena.top, cached, fast_chunks(memory, arena.fast), arena.is_main)
+def _walk_arena(
+    memory: HeapMemory,
+    arena: Arena,
+    ranges: Sequence[tuple[int, int]],
+    cached: Cached,
+    blocks: BlockList | None,
+) -> ArenaCensus:
+    walk = ChunkWalk(memory, arena.top, cached, fast_chunks(memory, arena.fast), arena.is_main, blocks=blocks)
     for start, end in ranges:
         walk.walk(start, end)
     if not arena.is_main:

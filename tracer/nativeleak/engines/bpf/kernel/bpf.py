@@ -32,6 +32,7 @@ _PROG_TEST_RUN: Final = 10
 _RAW_TRACEPOINT_OPEN: Final = 17
 _LINK_CREATE: Final = 28
 _ENABLE_STATS: Final = 32
+_ITER_CREATE: Final = 33
 _PERF_EVENT: Final = 41
 _LOG_BYTES: Final = 1 << 20
 _UPROBE_MULTI_RETURN: Final = 1
@@ -215,6 +216,24 @@ def attach_raw_tracepoint(prog_fd: int, tracepoint: str) -> int:
     """
     name = ctypes.create_string_buffer(tracepoint.encode())
     return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI4x", ctypes.addressof(name), prog_fd))
+
+
+def link_iterator(prog_fd: int, attach_type: int) -> int:
+    """Attach a program to the kernel's iterator that it was loaded for (Linux 5.8); returns the link's descriptor.
+
+    Raises:
+        OSError: As the kernel says.
+    """
+    return _bpf(_LINK_CREATE, struct.pack("<IIIIQI4x", prog_fd, 0, attach_type, 0, 0, 0))
+
+
+def start_iterator(link_fd: int) -> int:
+    """Begin one pass of an iterator; returns a descriptor that reads what the program writes.
+
+    Raises:
+        OSError: As the kernel says.
+    """
+    return _bpf(_ITER_CREATE, struct.pack("<II", link_fd, 0))
 
 
 def attach_fentry(prog_fd: int) -> int:

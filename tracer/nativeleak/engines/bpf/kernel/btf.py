@@ -21,7 +21,7 @@ _ENUMERATOR: Final = struct.Struct("=Ii")
 _ARRAY: Final = struct.Struct("=III")
 _INTEGER_KIND, _POINTER_KIND, _ARRAY_KIND = 1, 2, 3
 _STRUCT, _UNION = 4, 5
-_ENUM: Final = 6
+_ENUM, _FUNCTION = 6, 12
 _ALIASES: Final = (8, 9, 10, 11, 18)
 """typedef, volatile, const, restrict, type tag: as large as the type that they name."""
 _POINTER_BYTES: Final = 8
@@ -58,6 +58,18 @@ def parse_offsets(btf: bytes, fields: Iterable[tuple[str, str]]) -> dict[tuple[s
     if missing:
         raise ValueError(f"the kernel's type information has no {', '.join(missing)}")
     return {where: offset for where, offset in found.items() if offset is not None}
+
+
+def find_function(btf: bytes, name: str) -> int:
+    """The number of a function of the kernel.
+
+    Raises:
+        ValueError: The type information is damaged, or has no such function.
+    """
+    try:
+        return _Types(btf).number_of_function(name)
+    except (struct.error, IndexError, KeyError) as error:
+        raise ValueError(f"the kernel's type information cannot be read: {error!r}") from error
 
 
 class Member(NamedTuple):
@@ -138,6 +150,15 @@ class _Types:
             if info >> 24 & 0x1F == _STRUCT and info & 0xFFFF and self._name(name_at) == text:
                 return self._find(at, wanted)
         return None
+
+    def number_of_function(self, name: str) -> int:
+        """See ``find_function``."""
+        text = name.encode()
+        for number, at in enumerate(self._at[1:], 1):
+            name_at, info, _ = _TYPE.unpack_from(self._types, at)
+            if info >> 24 & 0x1F == _FUNCTION and self._name(name_at) == text:
+                return number
+        raise ValueError(f"the kernel's type information has no function {name}")
 
     def _find(self, at: int, field: bytes) -> int | None:
         for name, type_id, bits in self._members(at):

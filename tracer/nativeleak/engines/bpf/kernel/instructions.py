@@ -12,7 +12,7 @@ from typing import Final
 INSTRUCTION: Final = struct.Struct("<BBhi")
 """Operation, registers (source in the high half), offset, value."""
 
-R0, R1, R2, R3, R6, R10 = 0, 1, 2, 3, 6, 10
+R0, R1, R2, R3, R6, R7, R8, R9, R10 = 0, 1, 2, 3, 6, 7, 8, 9, 10
 
 ATOMIC_OPERATIONS: Final = (0xC3, 0xDB)
 """Of 32 and of 64 bits; their value says which."""
@@ -25,7 +25,8 @@ JUMP_ALWAYS: Final = 0x05
 _EXCHANGE: Final = 0xE1
 _MOVE, _MOVE_VALUE, _ADD_VALUE = 0xBF, 0xB7, 0x07
 _STORE_64, _STORE_32_VALUE = 0x7B, 0x62
-_JUMP_IF_ZERO: Final = 0x15
+_LOAD_FIELD_64, _LOAD_FIELD_32 = 0x79, 0x61
+_JUMP_IF_ZERO, _JUMP_UNLESS_EQUAL = 0x15, 0x55
 _CALL, _EXIT = 0x85, 0x95
 
 
@@ -34,6 +35,7 @@ class Helper(IntEnum):
 
     MAP_LOOKUP_ELEM = 1
     TAIL_CALL = 12
+    SEQ_WRITE = 127
     GET_CURRENT_TASK_BTF = 158
     GET_ATTACH_COOKIE = 174
     TASK_PT_REGS = 175
@@ -74,6 +76,16 @@ def store_value(base: int, offset: int, value: int) -> bytes:
     return INSTRUCTION.pack(_STORE_32_VALUE, base, offset, value)
 
 
+def load(to: int, base: int, offset: int) -> bytes:
+    """A register = 64 bits of memory."""
+    return INSTRUCTION.pack(_LOAD_FIELD_64, base << 4 | to, offset, 0)
+
+
+def load_32(to: int, base: int, offset: int) -> bytes:
+    """A register = 32 bits of memory."""
+    return INSTRUCTION.pack(_LOAD_FIELD_32, base << 4 | to, offset, 0)
+
+
 def exchange(base: int, offset: int, source: int) -> bytes:
     """64 bits of memory for those of a register, atomically."""
     return INSTRUCTION.pack(ATOMIC_OPERATIONS[1], source << 4 | base, offset, _EXCHANGE)
@@ -82,6 +94,11 @@ def exchange(base: int, offset: int, source: int) -> bytes:
 def skip_if_zero(register: int, skipped: bytes) -> bytes:
     """``skipped``, run unless the register is zero."""
     return INSTRUCTION.pack(_JUMP_IF_ZERO, register, len(skipped) // INSTRUCTION.size, 0) + skipped
+
+
+def skip_unless_equal(register: int, value: int, skipped: bytes) -> bytes:
+    """``skipped``, run only if the register has this value of 32 bits."""
+    return INSTRUCTION.pack(_JUMP_UNLESS_EQUAL, register, len(skipped) // INSTRUCTION.size, value) + skipped
 
 
 def call(helper: Helper) -> bytes:
