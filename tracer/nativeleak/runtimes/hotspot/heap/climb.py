@@ -1,0 +1,233 @@
+"""Passes over a Java heap: the objects that hold native blocks, then upwards from them what refers to these.
+
+Scope: reading. A pass looks for the referrers of all objects found so far that were not looked for yet; a referrer is
+looked for in the rest of the same pass at once, so that a chain often takes one pass. Passes change direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from nativeleak.runtimes.hotspot.heap.budget import Budget
+from nativeleak.runtimes.hotspot.heap.classes import ClassTable
+from nativeleak.runtimes.hotspot.heap.kinds import Kinds, Strength
+from nativeleak.runtimes.hotspot.heap.layout import Layout
+from nativeleak.runtimes.hotspot.heap.matching import Blocks, Hits, Known, Targets
+from nativeleak.runtimes.hotspot.heap.objects import ObjectFinder
+from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, HeapPages, Indices, Window
+from nativeleak.runtimes.hotspot.heap.parts import Part
+from nativeleak.runtimes.hotspot.heap.roots import Roots
+
+_LOOKS_A_WINDOW: Final = 64
+
+
+@dataclass(slots=True)
+class Holders:
+    """Objects that hold native blocks: one row for each place that points into one.
+
+    Attributes:
+        objects: Address of the object.
+        classes: Index of its class.
+        offsets: Of the ``long`` in it.
+        blocks: Index of the block.
+        inside: The address is inside of the block, not at its start.
+        n_rejected: Words that point into a block and are no ``long`` of an object.
+    """
+
+    objects: Addresses = field(default_factory=lambda: np.zeros(0, np.uint64))
+    classes: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
+    offsets: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
+    blocks: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
+    inside: Flags = field(default_factory=lambda: np.zeros(0, np.bool_))
+    n_rejected: int = 0
+
+
+@dataclass(slots=True)
+class Edges:
+    """References that were found: one row each, each once.
+
+    Attributes:
+        parents: Address of the object that refers.
+        classes: Index of its class.
+        offsets: Of the reference in it.
+        children: Address of the object that is referred to.
+        strengths: ``Strength`` of each.
+    """
+
+    parents: Addresses = field(default_factory=lambda: np.zeros(0, np.uint64))
+    classes: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
+    offsets: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
+    children: Addresses = field(default_factory=lambda: np.zeros(0, np.uint64))
+    strengths: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+class Climber:
+    """Makes the passes over one heap.
+
+    Args:
+        layout: How the heap is written.
+        classes: That are loaded.
+        kinds: What their fields are for.
+        finder: Finds objects.
+        pages: Of the process.
+        parts: Of the heap that are in use, in address order.
+        budget: What it may cost.
+
+    Attributes:
+        n_passes: Made so far.
+        heap_bytes: Read in the largest pass.
+        n_unresolved: References whose object was not found.
+        cut_short: Which bound ended it early; None if none did.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        classes: ClassTable,
+        kinds: Kinds,
+        finder: ObjectFinder,
+        pages: HeapPages,
+        parts: list[Part],
+        budget: Budget,
+    ) -> None:
+        self._layout = layout
+        self._classes = classes
+        self._kinds = kinds
+        self._finder = finder
+        self._pages = pages
+        self._ranges = _merged(parts)
+        self._budget = budget
+        self._edges: list[tuple[Addresses, Indices, Indices, Addresses, Indices]] = []
+        self._n_edges = 0
+        self._known = Known()
+        self.n_passes = 0
+        self.heap_bytes = 0
+        self.n_unresolved = 0
+        self.cut_short: str | None = None
+
+    def holders(self, blocks: Blocks) -> Holders:
+        """The first pass: objects with a ``long`` that points into a native block."""
+        rows: list[tuple[Addresses, Indices, Indices, Indices, Flags]] = []
+        found = Holders()
+        for window in self._windows():
+            hits = blocks.hits(window)
+            owners = self._finder.owners(window, hits.places, self._kinds.hold_addresses)
+            is_one = owners.classes >= 0
+            found.n_rejected += int((~is_one).sum())
+            objects = owners.objects[is_one]
+            offsets = hits.places[is_one] - (objects.astype(np.int64) - window.start)
+            index = hits.found[is_one].astype(np.int64)
+            inside = window.words[hits.places[is_one] // 8] != blocks.starts[index]
+            rows.append((objects, owners.classes[is_one], offsets, index, inside))
+        if rows:
+            columns = map(np.concatenate, zip(*rows, strict=True))
+            found.objects, found.classes, found.offsets, found.blocks, found.inside = columns
+        return found
+
+    def climb(self, start: Addresses, roots: Roots) -> Addresses:
+        """The other passes: what refers to objects, up to what is held from outside of the heap.
+
+        Args:
+            start: The objects.
+            roots: Nothing above an object that they hold is looked for.
+
+        Returns:
+            Objects whose referrers were not all looked for when a bound was met.
+        """
+        self._known.new_of(start)
+        frontier = self._above(np.unique(start), roots)
+        while len(frontier) and self.cut_short is None:
+            if self.n_passes >= self._budget.n_passes:
+                self.cut_short = f"{self.n_passes} passes over the heap were made"
+                break
+            targets, found = Targets(self._layout, frontier), []
+            complete = True
+            for window in self._windows(is_downward=self.n_passes % 2 == 1):
+                found += self._look(window, targets, roots)
+                if self.cut_short is not None:
+                    complete = False
+                    break
+            new = np.concatenate(found) if found else np.zeros(0, np.uint64)
+            frontier = new if complete and self.cut_short is None else np.concatenate([frontier, new])
+        return frontier
+
+    def edges(self) -> Edges:
+        """All references that were found."""
+        if not self._edges:
+            return Edges()
+        columns = list(map(np.concatenate, zip(*self._edges, strict=True)))
+        order = np.lexsort((columns[3], columns[2], columns[0]))
+        columns = [column[order] for column in columns]
+        is_new = np.ones(len(order), np.bool_)
+        is_new[1:] = (np.diff(columns[0]) != 0) | (np.diff(columns[2]) != 0) | (np.diff(columns[3]) != 0)
+        parents, classes, offsets, children, strengths = (column[is_new] for column in columns)
+        return Edges(parents, classes, offsets, children, strengths)
+
+    def _windows(self, *, is_downward: bool = False) -> Iterator[Window]:
+        before = self._pages.n_bytes
+        self.n_passes += 1
+        for window in self._pages.windows(self._ranges, is_downward=is_downward):
+            yield window
+            self.cut_short = self.cut_short or self._budget.spent(self._pages.n_bytes)
+            if self.cut_short is not None:
+                break
+        self.heap_bytes = max(self.heap_bytes, self._pages.n_bytes - before)
+
+    def _look(self, window: Window, targets: Targets, roots: Roots) -> list[Addresses]:
+        """Referrers in a window; those found are looked for in the window again, a few times."""
+        found = []
+        at = targets
+        for _ in range(_LOOKS_A_WINDOW):
+            new = self._referrers(window, at.hits(window), roots)
+            if not len(new):
+                break
+            found.append(new)
+            targets.add(new)
+            at = Targets(self._layout, new)
+        return found
+
+    def _referrers(self, window: Window, hits: Hits, roots: Roots) -> Addresses:
+        """Note the references; return the objects above which more is to be looked for."""
+        owners = self._finder.owners(window, hits.places, self._kinds.hold_references)
+        is_one = owners.classes >= 0
+        self.n_unresolved += int((~is_one).sum())
+        parents, classes = owners.objects[is_one], owners.classes[is_one]
+        children = np.asarray(hits.found[is_one], np.uint64)
+        offsets = hits.places[is_one] - (parents.astype(np.int64) - window.start)
+        strengths = self._kinds.strengths(classes, offsets)
+        keep = (strengths < Strength.NONE) & (parents != children)
+        parents, classes, offsets = parents[keep], classes[keep], offsets[keep]
+        children, strengths = children[keep], strengths[keep]
+        if not len(parents):
+            return parents
+        self._edges.append((parents, classes, offsets, children, strengths))
+        self._n_edges += len(parents)
+        if self._n_edges > self._budget.n_edges:
+            self.cut_short = f"{self._budget.n_edges} references were followed"
+        above = parents[(strengths == Strength.STRONG) & (classes != self._classes.class_index)]
+        new = self._known.new_of(above)
+        if len(self._known) > self._budget.n_objects:
+            self.cut_short = f"{self._budget.n_objects} objects were followed"
+        return self._above(new, roots)
+
+    @staticmethod
+    def _above(objects: Addresses, roots: Roots) -> Addresses:
+        """Those that nothing outside of the heap is known to hold; a word of a stack may be left over."""
+        return objects[~roots.are_ends(objects)]
+
+
+def _merged(parts: list[Part]) -> list[tuple[int, int]]:
+    """The ranges in use; neighbours are joined."""
+    ranges: list[tuple[int, int]] = []
+    for part in parts:
+        if part.top <= part.start:
+            continue
+        if ranges and ranges[-1][1] == part.start:
+            ranges[-1] = ranges[-1][0], part.top
+        else:
+            ranges.append((part.start, part.top))
+    return ranges

@@ -1,0 +1,164 @@
+"""A look at the Java heap of a running process: which objects hold its native blocks.
+
+Scope: the whole of it: ``read_java_holders``. Nothing is stopped, injected or attached; only pages in memory are read.
+Collectors that move objects while the program runs (ZGC, Shenandoah) are not read, and the result says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nativeleak.frames.libraries import BUILT_IN, Libraries
+from nativeleak.runtimes.hotspot.heap.budget import Budget
+from nativeleak.runtimes.hotspot.heap.classes import ClassTable
+from nativeleak.runtimes.hotspot.heap.climb import Climber, Holders
+from nativeleak.runtimes.hotspot.heap.collections import count_collections, find_collection_counters
+from nativeleak.runtimes.hotspot.heap.fields import FieldReader
+from nativeleak.runtimes.hotspot.heap.graph import Graph
+from nativeleak.runtimes.hotspot.heap.kinds import Kinds
+from nativeleak.runtimes.hotspot.heap.layout import read_collector, read_layout
+from nativeleak.runtimes.hotspot.heap.matching import Blocks
+from nativeleak.runtimes.hotspot.heap.naming import Namer
+from nativeleak.runtimes.hotspot.heap.netty import NettyReader
+from nativeleak.runtimes.hotspot.heap.objects import ObjectFinder
+from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, HeapPages
+from nativeleak.runtimes.hotspot.heap.parts import FREE, YOUNG, Part, read_parts
+from nativeleak.runtimes.hotspot.heap.result import Completeness, JavaHolders
+from nativeleak.runtimes.hotspot.heap.roots import STORAGES, RootReader
+from nativeleak.runtimes.hotspot.heap.summary import group_holders
+from nativeleak.runtimes.hotspot.jvm import HotSpot
+from nativeleak.runtimes.hotspot.memory import UnreadableError
+
+Progress = Callable[[str], None]
+
+
+def read_java_holders(
+    pid: int,
+    starts: Addresses,
+    sizes: Addresses,
+    budget: Budget | None = None,
+    libraries: Libraries = BUILT_IN,
+    progress: Progress = lambda _: None,
+) -> JavaHolders:
+    """Which Java objects hold native blocks of a process.
+
+    Args:
+        pid: The process.
+        starts: First address of each block that its owner knows (behind the allocator's header), ascending; mappings of
+            files, too, where mapped buffers are asked for.
+        sizes: Bytes of each.
+        budget: What it may cost.
+        libraries: Whose classes are walked through; the program's own are the answer.
+        progress: Is told what is being done.
+
+    Raises:
+        UnreadableError: The process runs no HotSpot JVM, or may not be read.
+        NativeleakError: The process is gone, or may not be read.
+        ValueError: The blocks are not in order, or of two lengths.
+    """
+    starts, sizes = np.asarray(starts, np.uint64), np.asarray(sizes, np.uint64)
+    if starts.shape != sizes.shape or starts.ndim != 1 or (starts[1:] < starts[:-1]).any():
+        raise ValueError("the blocks must be one-dimensional, of one length, and in the order of their addresses")
+    blocks = Blocks(starts, sizes)
+    with HotSpot.open(pid, (STORAGES,)) as vm, HeapPages(pid) as pages:
+        try:
+            return _Look(vm, pages, budget or Budget(), libraries, progress).read(blocks)
+        except UnreadableError as error:
+            try:
+                collector = read_collector(vm)
+            except UnreadableError:
+                collector = ""
+            return JavaHolders(collector, not_read=str(error), n_given=len(blocks))
+
+
+class _Look:
+    """One look at one heap."""
+
+    def __init__(self, vm: HotSpot, pages: HeapPages, budget: Budget, libraries: Libraries, progress: Progress) -> None:
+        self._vm = vm
+        self._pages = pages
+        self._budget = budget
+        self._progress = progress
+        self._layout = read_layout(vm)
+        progress("classes")
+        self._classes = ClassTable(vm, self._layout)
+        self._fields = FieldReader(vm, self._classes)
+        self._kinds = Kinds(self._classes, self._fields, libraries)
+        self._counters = find_collection_counters(vm)
+
+    def read(self, blocks: Blocks) -> JavaHolders:
+        vm = self._vm
+        vm.refresh()
+        n_before = count_collections(vm, self._counters)
+        parts = [part for part in read_parts(vm, self._layout.collector) if part.kind != FREE]
+        if not parts:
+            raise UnreadableError("the Java heap is empty")
+        heap = parts[0].start, max(part.top for part in parts)
+        finder = ObjectFinder(self._layout, self._classes, parts, self._pages, self._mirror_size())
+        climber = Climber(self._layout, self._classes, self._kinds, finder, self._pages, parts, self._budget)
+        self._progress("pass 1 over the Java heap")
+        holders = climber.holders(blocks)
+        absent = self._pages.n_absent_bytes
+        netty = NettyReader(vm, self._pages, self._layout, self._classes, self._fields)
+        self._progress("static fields, threads and handles")
+        roots = RootReader(vm, self._pages, self._layout, self._classes, self._fields, heap).read()
+        start = np.unique(holders.objects)
+        self._progress("what refers to the holders")
+        unfollowed = climber.climb(start, roots) if len(start) else start
+        edges = climber.edges()
+        graph = Graph(edges, start, unfollowed, roots, self._classes, self._kinds)
+        namer = Namer(self._classes, self._fields, self._kinds, roots)
+        namer.know(holders.objects.tolist(), holders.classes.tolist())
+        namer.know(edges.parents.tolist(), edges.classes.tolist())
+        pools = netty.pools(edges, graph)
+        n_after = count_collections(vm, self._counters)
+        n_collections = n_after - n_before if n_before is not None and n_after is not None else None
+        is_moving = self._moving(holders, parts, n_collections)
+        groups = group_holders(holders, blocks, graph, namer, is_moving)
+        held = np.unique(holders.blocks)
+        return JavaHolders(
+            self._layout.collector,
+            groups=groups,
+            pools=pools,
+            n_blocks=len(held),
+            n_bytes=int(blocks.sizes[held].sum()),
+            n_given=len(blocks),
+            completeness=Completeness(
+                heap_bytes=climber.heap_bytes,
+                absent_bytes=absent,
+                n_passes=climber.n_passes,
+                n_collections=n_collections,
+                n_rejected=holders.n_rejected,
+                n_unresolved=climber.n_unresolved,
+                n_unfollowed=len(unfollowed),
+                n_young=int(np.unique(holders.objects[is_moving]).size),
+                cut_short=climber.cut_short,
+                notes=(*roots.notes, *self._class_notes()),
+            ),
+        )
+
+    def _mirror_size(self) -> int | None:
+        place = self._vm.structs.static("java_lang_Class::_oop_size_offset", "java_lang_Class::oop_size_offset")
+        try:
+            offset = self._vm.memory.i32(place) if place is not None else 0
+        except UnreadableError:
+            return None
+        return offset if 0 < offset < 1 << 12 else None
+
+    def _moving(self, holders: Holders, parts: list[Part], n_collections: int | None) -> Flags:
+        """Rows whose object was young while collections ran."""
+        if n_collections == 0:
+            return np.zeros(len(holders.objects), np.bool_)
+        starts = np.array([part.start for part in parts], np.uint64)
+        is_young = np.array([part.kind in YOUNG for part in parts], np.bool_)
+        return np.asarray(is_young[np.searchsorted(starts, holders.objects, side="right") - 1], np.bool_)
+
+    def _class_notes(self) -> list[str]:
+        notes = []
+        if self._classes.n_broken:
+            notes.append(f"{self._classes.n_broken} lists of classes could not be read to their end")
+        if self._fields.n_unread:
+            notes.append(f"the fields of {self._fields.n_unread} classes could not be read")
+        return notes
