@@ -15,11 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
 from nativeleak.runtimes.hotspot.heap.layout import Header, Layout
-from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, HeapPages, Indices, Window
+from nativeleak.runtimes.hotspot.heap.pages import Addresses, Bytes, Flags, HeapPages, Indices, Window
 from nativeleak.runtimes.hotspot.heap.parts import HUMONGOUS, Part
 
 _NEAR_WORDS: Final = 32
@@ -138,7 +137,7 @@ class ObjectFinder:
         classes = self._classes.look_up(keys)
         is_class = classes >= 0
         places, classes = places[is_class], classes[is_class]
-        is_marked = self._are_marks(words[places])
+        is_marked = _are_marks(self._layout, words[places])
         places, classes = places[is_marked], classes[is_marked]
         sizes = self._sizes(window, places, classes)
         starts = places.astype(np.uint64) * np.uint64(8) + np.uint64(window.start)
@@ -149,23 +148,6 @@ class ObjectFinder:
             if fits[index]:
                 self._keep_large(start, start + int(sizes[index]), int(classes[index]))
         return Headers(places[fits], classes[fits], sizes[fits])
-
-    def class_at(self, heads: npt.NDArray[np.uint8]) -> Indices:
-        """Class of each object from its first 16 bytes, -1 where these are no header.
-
-        Args:
-            heads: n x 16 bytes.
-        """
-        words = np.ascontiguousarray(heads).view(np.uint64).reshape(-1, 2)
-        marks = words[:, 0]
-        if self._layout.header is Header.COMPACT:
-            keys = marks >> np.uint64(self._layout.mark_klass_shift)
-        elif self._layout.header is Header.NARROW:
-            keys = words[:, 1] & np.uint64(0xFFFF_FFFF)
-        else:
-            keys = words[:, 1]
-        classes = self._classes.look_up(keys)
-        return np.where(self._are_marks(marks), classes, -1)
 
     def _class_words(self, window: Window, places: Indices | None) -> tuple[Indices, Addresses]:
         """Places that may be headers, and the class that each names."""
@@ -187,17 +169,6 @@ class ObjectFinder:
             first, last = low << shift, ((low + span + 1) << shift) - 1
             places = np.flatnonzero(words[:-1] - np.uint64(first) <= np.uint64(last - first))
         return places, words[places] >> np.uint64(shift)
-
-    def _are_marks(self, marks: Addresses) -> Flags:
-        low = marks & np.uint64(3)
-        if self._layout.header is Header.COMPACT:
-            return np.asarray(low != 3, np.bool_)
-        is_free = (low == 1) & (marks >> np.uint64(self._layout.hash_top) == 0)
-        if self._layout.is_biased:
-            is_free |= marks & np.uint64(7) == 5
-        is_place = (marks < np.uint64(_LOCKED_LOW)) | (marks >= np.uint64(_LOCKED_HIGH))
-        is_locked = ((low == 0) | (low == 2)) & is_place & (marks < np.uint64(_ADDRESS_LIMIT)) & (marks != 0)
-        return np.asarray(is_free | is_locked, np.bool_)
 
     def _sizes(self, window: Window, places: Indices, classes: Indices) -> Indices:
         """Bytes of objects; 0 where they cannot be known."""
@@ -239,7 +210,7 @@ class ObjectFinder:
         if end + 16 > int(self._tops[index]):
             return False
         window = self._pages.read(end, end + 16)
-        return window is not None and int(self.class_at(window.data.reshape(1, 16))[0]) >= 0
+        return window is not None and int(class_at(self._layout, self._classes, window.data.reshape(1, 16))[0]) >= 0
 
     def _take(
         self, window: Window, headers: Headers, places: Indices, open_: Flags, found: Owners, accept: Accept
@@ -351,3 +322,34 @@ def _neighbours(places: Indices, n_words: int) -> Indices:
     """Words at and before some places (bytes), each once, in order; the last word is none: its class would follow."""
     spread = (places[:, None] // 8 - np.arange(_NEAR_WORDS)[None, :]).ravel()
     return np.unique(spread[(spread >= 0) & (spread < n_words - 1)])
+
+
+def class_at(layout: Layout, classes: ClassTable, heads: Bytes) -> Indices:
+    """Class of each object from its first 16 bytes, -1 where these are no header.
+
+    Args:
+        layout: How headers are written.
+        classes: That are loaded.
+        heads: n x 16 bytes.
+    """
+    words = np.ascontiguousarray(heads).view(np.uint64).reshape(-1, 2)
+    marks = words[:, 0]
+    if layout.header is Header.COMPACT:
+        keys = marks >> np.uint64(layout.mark_klass_shift)
+    elif layout.header is Header.NARROW:
+        keys = words[:, 1] & np.uint64(0xFFFF_FFFF)
+    else:
+        keys = words[:, 1]
+    return np.where(_are_marks(layout, marks), classes.look_up(keys), -1)
+
+
+def _are_marks(layout: Layout, marks: Addresses) -> Flags:
+    low = marks & np.uint64(3)
+    if layout.header is Header.COMPACT:
+        return np.asarray(low != 3, np.bool_)
+    is_free = (low == 1) & (marks >> np.uint64(layout.hash_top) == 0)
+    if layout.is_biased:
+        is_free |= marks & np.uint64(7) == 5
+    is_place = (marks < np.uint64(_LOCKED_LOW)) | (marks >= np.uint64(_LOCKED_HIGH))
+    is_locked = ((low == 0) | (low == 2)) & is_place & (marks < np.uint64(_ADDRESS_LIMIT)) & (marks != 0)
+    return np.asarray(is_free | is_locked, np.bool_)

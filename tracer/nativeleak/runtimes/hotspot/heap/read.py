@@ -7,29 +7,34 @@ Collectors that move objects while the program runs (ZGC, Shenandoah) are not re
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 
 from nativeleak.frames.libraries import BUILT_IN, Libraries
 from nativeleak.runtimes.hotspot.heap.budget import Budget
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
-from nativeleak.runtimes.hotspot.heap.climb import Climber, Holders
+from nativeleak.runtimes.hotspot.heap.climb import Climber, Edges, Holders
 from nativeleak.runtimes.hotspot.heap.collections import count_collections, find_collection_counters
 from nativeleak.runtimes.hotspot.heap.fields import FieldReader
-from nativeleak.runtimes.hotspot.heap.graph import Graph
+from nativeleak.runtimes.hotspot.heap.graph import Graph, State
 from nativeleak.runtimes.hotspot.heap.kinds import Kinds
 from nativeleak.runtimes.hotspot.heap.layout import read_collector, read_layout
 from nativeleak.runtimes.hotspot.heap.matching import Blocks
 from nativeleak.runtimes.hotspot.heap.naming import Namer
 from nativeleak.runtimes.hotspot.heap.netty import NettyReader
-from nativeleak.runtimes.hotspot.heap.objects import ObjectFinder
+from nativeleak.runtimes.hotspot.heap.objects import ObjectFinder, class_at
 from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, HeapPages
 from nativeleak.runtimes.hotspot.heap.parts import FREE, YOUNG, Part, read_parts
 from nativeleak.runtimes.hotspot.heap.result import Completeness, JavaHolders
-from nativeleak.runtimes.hotspot.heap.roots import STORAGES, RootReader
+from nativeleak.runtimes.hotspot.heap.roots import STORAGES, RootReader, Roots
 from nativeleak.runtimes.hotspot.heap.summary import group_holders
 from nativeleak.runtimes.hotspot.jvm import HotSpot
 from nativeleak.runtimes.hotspot.memory import UnreadableError
+
+_MAX_TRIES: Final = 3
+_MOVED_SHARE: Final = 0.05
+_DOUBTFUL: Final = frozenset({State.SOFT, State.WEAK, State.CLEANER, State.NONE})
 
 Progress = Callable[[str], None]
 
@@ -89,8 +94,18 @@ class _Look:
         self._counters = find_collection_counters(vm)
 
     def read(self, blocks: Blocks) -> JavaHolders:
+        """The holders of some blocks; begun anew where many of them were moved meanwhile."""
+        for n_tries in range(1, _MAX_TRIES + 1):
+            found, moved_share = self._read(blocks, n_tries)
+            if moved_share <= _MOVED_SHARE or found.completeness.cut_short is not None:
+                break
+        return found
+
+    def _read(self, blocks: Blocks, n_tries: int) -> tuple[JavaHolders, float]:
+        """What one try finds, and which share of the holders was moved meanwhile."""
         vm = self._vm
         vm.refresh()
+        self._pages.n_absent_bytes = 0
         n_before = count_collections(vm, self._counters)
         parts = [part for part in read_parts(vm, self._layout.collector) if part.kind != FREE]
         if not parts:
@@ -98,30 +113,32 @@ class _Look:
         heap = parts[0].start, max(part.top for part in parts)
         finder = ObjectFinder(self._layout, self._classes, parts, self._pages, self._mirror_size())
         climber = Climber(self._layout, self._classes, self._kinds, finder, self._pages, parts, self._budget)
-        self._progress("pass 1 over the Java heap")
+        self._progress("holders of native memory")
         holders = climber.holders(blocks)
         absent = self._pages.n_absent_bytes
-        netty = NettyReader(vm, self._pages, self._layout, self._classes, self._fields)
         self._progress("static fields, threads and handles")
         roots = RootReader(vm, self._pages, self._layout, self._classes, self._fields, heap).read()
         start = np.unique(holders.objects)
         self._progress("what refers to the holders")
-        unfollowed = climber.climb(start, roots) if len(start) else start
-        edges = climber.edges()
-        graph = Graph(edges, start, unfollowed, roots, self._classes, self._kinds)
+        unfollowed = climber.climb(start, roots)
+        graph, edges = self._graph(climber, start, unfollowed, roots)
+        n_collections = self._since(n_before)
+        if n_collections != 0:
+            # A referrer may have been moved from memory not read yet to memory already read: look again.
+            doubtful = np.array([each for each in start.tolist() if graph.state(each) in _DOUBTFUL], np.uint64)
+            unfollowed = np.union1d(unfollowed, climber.climb(doubtful, roots))
+            graph, edges = self._graph(climber, start, unfollowed, roots)
+            n_collections = self._since(n_before)
         namer = Namer(self._classes, self._fields, self._kinds, roots)
         namer.know(holders.objects.tolist(), holders.classes.tolist())
         namer.know(edges.parents.tolist(), edges.classes.tolist())
-        pools = netty.pools(edges, graph)
-        n_after = count_collections(vm, self._counters)
-        n_collections = n_after - n_before if n_before is not None and n_after is not None else None
-        is_moving = self._moving(holders, parts, n_collections)
+        is_moving = self._moving(holders, parts, blocks, n_collections)
         groups = group_holders(holders, blocks, graph, namer, is_moving)
-        held = np.unique(holders.blocks)
-        return JavaHolders(
+        held = np.unique(np.concatenate([group.blocks for group in groups])) if groups else np.zeros(0, np.int64)
+        result = JavaHolders(
             self._layout.collector,
             groups=groups,
-            pools=pools,
+            pools=NettyReader(vm, self._pages, self._layout, self._classes, self._fields).pools(edges, graph),
             n_blocks=len(held),
             n_bytes=int(blocks.sizes[held].sum()),
             n_given=len(blocks),
@@ -129,6 +146,7 @@ class _Look:
                 heap_bytes=climber.heap_bytes,
                 absent_bytes=absent,
                 n_passes=climber.n_passes,
+                n_tries=n_tries,
                 n_collections=n_collections,
                 n_rejected=holders.n_rejected,
                 n_unresolved=climber.n_unresolved,
@@ -138,6 +156,16 @@ class _Look:
                 notes=(*roots.notes, *self._class_notes()),
             ),
         )
+        return result, float(is_moving.mean()) if len(is_moving) else 0.0
+
+    def _graph(self, climber: Climber, start: Addresses, unfollowed: Addresses, roots: Roots) -> tuple[Graph, Edges]:
+        edges = climber.edges()
+        return Graph(edges, start, unfollowed, roots, self._classes, self._kinds), edges
+
+    def _since(self, n_before: int | None) -> int | None:
+        """Collections since a count; None if unknown."""
+        n_after = count_collections(self._vm, self._counters)
+        return n_after - n_before if n_before is not None and n_after is not None else None
 
     def _mirror_size(self) -> int | None:
         place = self._vm.structs.static("java_lang_Class::_oop_size_offset", "java_lang_Class::oop_size_offset")
@@ -147,13 +175,23 @@ class _Look:
             return None
         return offset if 0 < offset < 1 << 12 else None
 
-    def _moving(self, holders: Holders, parts: list[Part], n_collections: int | None) -> Flags:
-        """Rows whose object was young while collections ran."""
+    def _moving(self, holders: Holders, parts: list[Part], blocks: Blocks, n_collections: int | None) -> Flags:
+        """Rows whose object was young while collections ran, or is not there any more."""
         if n_collections == 0:
             return np.zeros(len(holders.objects), np.bool_)
-        starts = np.array([part.start for part in parts], np.uint64)
-        is_young = np.array([part.kind in YOUNG for part in parts], np.bool_)
-        return np.asarray(is_young[np.searchsorted(starts, holders.objects, side="right") - 1], np.bool_)
+        was_young, is_young = _are_young(parts, holders.objects), np.ones(len(holders.objects), np.bool_)
+        try:
+            self._vm.refresh()
+            is_young = _are_young(read_parts(self._vm, self._layout.collector), holders.objects)
+        except UnreadableError:
+            pass
+        words, done = self._pages.scattered(holders.objects + holders.offsets.astype(np.uint64), 8)
+        values = np.ascontiguousarray(words).view(np.uint64).ravel()
+        starts = blocks.starts[holders.blocks]
+        points = done & (values >= starts) & (values < starts + blocks.sizes[holders.blocks])
+        heads, _ = self._pages.scattered(holders.objects, 16)
+        is_same = class_at(self._layout, self._classes, heads) == holders.classes
+        return np.asarray(was_young | is_young | ~points | ~is_same, np.bool_)
 
     def _class_notes(self) -> list[str]:
         notes = []
@@ -162,3 +200,12 @@ class _Look:
         if self._fields.n_unread:
             notes.append(f"the fields of {self._fields.n_unread} classes could not be read")
         return notes
+
+
+def _are_young(parts: list[Part], objects: Addresses) -> Flags:
+    """Whether each object lies in a young part, or in none that is in use."""
+    starts = np.array([part.start for part in parts], np.uint64)
+    tops = np.array([part.top for part in parts], np.uint64)
+    is_young = np.array([part.kind in YOUNG or part.kind == FREE for part in parts], np.bool_)
+    index = np.maximum(np.searchsorted(starts, objects, side="right") - 1, 0)
+    return np.asarray(is_young[index] | (objects >= tops[index]), np.bool_)

@@ -91,6 +91,7 @@ class Completeness:
         heap_bytes: Of the heap in use and in memory: read in each pass.
         absent_bytes: Of the heap in use, but not in memory (swapped out, or never touched).
         n_passes: Over the heap.
+        n_tries: Looks from the beginning: one more each time that many holders were moved.
         n_collections: During the passes; None if unknown.
         n_rejected: Words that point into a block and are no ``long`` of an object: by chance, or of an unknown class.
         n_unresolved: References whose object was not found.
@@ -103,6 +104,7 @@ class Completeness:
     heap_bytes: int = 0
     absent_bytes: int = 0
     n_passes: int = 0
+    n_tries: int = 1
     n_collections: int | None = None
     n_rejected: int = 0
     n_unresolved: int = 0
@@ -162,6 +164,7 @@ def holders_java_json(result: JavaHolders) -> dict[str, Any]:
             "heap_bytes": whole.heap_bytes,
             "absent_bytes": whole.absent_bytes,
             "passes": whole.n_passes,
+            "tries": whole.n_tries,
             "collections": whole.n_collections,
             "rejected_words": whole.n_rejected,
             "unresolved_references": whole.n_unresolved,
