@@ -31,7 +31,9 @@ FLAGS = {
 IS_LONG = bool(os.environ.get("NATIVELEAK_TEST_LONG"))
 ROTATED = [(jdk, COLLECTORS[i % 3]) for i, jdk in enumerate(ALL)]
 EACH = [(jdk, collector) for jdk in ALL for collector in COLLECTORS] if IS_LONG else ROTATED
-EACH_FLAGS = [(jdk, flags) for jdk in ALL for flags in FLAGS] if IS_LONG else [("17", "wide-oops"), ("25", "wide-classes")]
+EACH_FLAGS = (
+    [(jdk, flags) for jdk in ALL for flags in FLAGS] if IS_LONG else [("17", "wide-oops"), ("25", "wide-classes")]
+)
 
 BUFFER, CODEC = "java.nio.DirectByteBuffer.address", "Holds$Codec.nativeHandle"
 DEFLATER = "java.util.zip.Deflater$DeflaterZStreamRef.address"
@@ -49,7 +51,9 @@ def look(target: Target) -> JavaHolders:
     return read_java_holders(target.pid, *read_native_blocks(target.pid, files=True))
 
 
-def found(result: JavaHolders, holder: str, state: State = State.STRONG, root: str = "", owner: str = "") -> tuple[int, int]:
+def found(
+    result: JavaHolders, holder: str, state: State = State.STRONG, root: str = "", owner: str = ""
+) -> tuple[int, int]:
     """(objects, blocks) of the groups of a field, a state, a root and an owner."""
     groups = [
         group
@@ -148,6 +152,21 @@ def test_holders_that_live_long_are_exact_under_young_collections(jdk: str, coll
         result = look(target)
     check_strong(result, truth)
     assert result.completeness.n_collections, "no collection ran during the look"
+
+
+@pytest.mark.parametrize(("jdk", "collector"), EACH if IS_LONG else [("21", "Serial")])
+def test_collections_that_move_all_objects_give_no_false_verdict(jdk: str, collector: str) -> None:
+    with started(jdk, f"-XX:+Use{collector}GC", "-Xmn24m", fill=128) as target:
+        target.go()
+        target.ask("busy old")
+        result = look(target)
+    false = [
+        group
+        for group in result.groups
+        if group.state in (State.CLEANER, State.NONE) and abs(group.sizes[0][0] - 400_009) > 8192
+        if group.holder in (BUFFER, CODEC) and abs(group.sizes[0][0] - 70_001) > 8192
+    ]
+    assert false == [], outline(result)
 
 
 @pytest.mark.parametrize("collector", ["Z", "Shenandoah"])

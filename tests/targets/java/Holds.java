@@ -21,9 +21,9 @@ import java.util.zip.Inflater;
 /**
  * Holds native memory in every way that Java code does, each a known number of times.
  *
- * <p>Usage: {@code Holds [idle|busy]}. Prints {@code READY pid}. {@code go} makes the objects and answers with one line
+ * <p>Usage: {@code Holds [MIB]}, the size of what else is in the heap. Prints {@code READY pid}. {@code go} makes the objects and answers with one line
  * of JSON: for each way its objects and the bytes of each. {@code busy} then starts two threads that allocate until
- * stdin ends. {@code collections} says how often the collectors ran.
+ * stdin ends, with {@code busy old} so that old objects are moved too. {@code collections} says how often the collectors ran.
  */
 public class Holds {
     static final int MAPPED_BYTES = 1 << 20;
@@ -171,11 +171,12 @@ public class Holds {
         });
     }
 
-    static void churn() {
+    /** Allocates at full speed; with many keys what is dropped is old, so that full collections follow. */
+    static void churn(int keys) {
         HashMap<Integer, Object> map = new HashMap<>();
         java.util.Random random = new java.util.Random(1);
         while (true) {
-            int key = random.nextInt(20_000);
+            int key = random.nextInt(keys);
             map.put(key, new Object[] {new byte[random.nextInt(2000)], "x" + key});
         }
     }
@@ -197,9 +198,10 @@ public class Holds {
                         + " \"handles\": [23, 80021], \"bare\": [1, 90001], \"deep\": [2, 300007],"
                         + " \"dropped_deflaters\": 61, \"dropped_buffers\": [83, 400009],"
                         + " \"dropped_codecs\": [37, 70001], \"lost\": [11, 60013]}");
-            } else if (line.equals("busy")) {
+            } else if (line.startsWith("busy")) {
+                int keys = line.equals("busy old") ? 20_000 : 200;
                 for (int i = 0; i < 2; i++) {
-                    Thread thread = new Thread(Holds::churn, "busy-" + i);
+                    Thread thread = new Thread(() -> churn(keys), "busy-" + i);
                     thread.setDaemon(true);
                     thread.start();
                 }

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
 from nativeleak.runtimes.hotspot.heap.fields import FieldReader
 from nativeleak.runtimes.hotspot.heap.graph import State, Way
 from nativeleak.runtimes.hotspot.heap.kinds import Kinds
+from nativeleak.runtimes.hotspot.heap.pages import Flags, Indices
 from nativeleak.runtimes.hotspot.heap.roots import HANDLE, STACK, STATIC, Root, Roots
 from nativeleak.runtimes.hotspot.text import class_name
 from nativeleak.symbols.demangle import printable
@@ -16,6 +19,7 @@ from nativeleak.symbols.demangle import printable
 _PRIMITIVES: Final = {
     "B": "byte", "C": "char", "D": "double", "F": "float", "I": "int", "J": "long", "S": "short", "Z": "boolean",
 }  # fmt: skip
+_JDK: Final = ("java/", "jdk/", "sun/")
 _COLLECTIONS: Final = ("java.util.", "jdk.internal.vm.StackChunk")
 _NOT_INNER: Final = ("java.util.zip.", "java.util.jar.", "java.util.concurrent.ThreadPoolExecutor")
 _NUMBERS: Final = re.compile(r"\d+")
@@ -55,6 +59,11 @@ class Namer:
     def know(self, objects: list[int], classes: list[int]) -> None:
         """Learn the classes of objects."""
         self._classes_of.update(zip(objects, classes, strict=True))
+
+    def are_of_jdk(self, classes: Indices) -> Flags:
+        """Whether each class is the JDK's own."""
+        found = {index: self._classes.names[index].startswith(_JDK) for index in np.unique(classes).tolist()}
+        return np.array([found[index] for index in classes.tolist()], np.bool_)
 
     def type_name(self, index: int) -> str:
         """Name of a class: ``java.util.ArrayList``, ``long[]``."""

@@ -138,7 +138,7 @@ class _Look:
         result = JavaHolders(
             self._layout.collector,
             groups=groups,
-            pools=NettyReader(vm, self._pages, self._layout, self._classes, self._fields).pools(edges, graph),
+            pools=NettyReader(self._pages, self._classes, self._fields, edges, graph).pools(),
             n_blocks=len(held),
             n_bytes=int(blocks.sizes[held].sum()),
             n_given=len(blocks),

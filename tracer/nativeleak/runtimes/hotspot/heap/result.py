@@ -19,8 +19,8 @@ class HolderGroup:
     Attributes:
         holder: Class and field, ``java.nio.DirectByteBuffer.address``; ``long[]`` for an array.
         state: How the objects are held.
-        path: Class and field of each reference upwards; a static field begins with ``static``. Arrays and the inner
-            classes of collections are left out.
+        path: Class and field of each reference upwards, as it is for most of them. Arrays and the inner classes of
+            collections are left out.
         root: The end of the path: ``static Gateway.PENDING``, ``thread main``, ``stack of thread main``, a handle;
             empty where none was reached.
         owner: The first field of the program on the path, with the type of what it refers to:
