@@ -1,15 +1,16 @@
 """How objects are held: the best way from outside of the heap to each, along the references that were found.
 
 Scope: computing. Ways are tried from the strongest to the weakest; among strong ones, those from static fields of the
-program go first.
+program go first. Names of the ways are ``naming``'s.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Iterable
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -18,8 +19,6 @@ from nativeleak.runtimes.hotspot.heap.climb import Edges
 from nativeleak.runtimes.hotspot.heap.kinds import Kinds, Strength
 from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, Indices
 from nativeleak.runtimes.hotspot.heap.roots import HANDLE, STACK, STATIC, THREAD, Roots
-
-MAX_STEPS: Final = 64
 
 
 class State(Enum):
@@ -43,205 +42,154 @@ ORDER: Final = tuple(State)
 _OF_STRENGTH: Final = ((Strength.SOFT, State.SOFT), (Strength.WEAK, State.WEAK), (Strength.CLEANER, State.CLEANER))
 
 
-class Step(NamedTuple):
-    """A reference on the way to an object.
-
-    Attributes:
-        parent: Address of the object that refers.
-        index: Of its class.
-        offset: Of the reference in it.
-        child: Address of what it refers to.
-    """
-
-    parent: int
-    index: int
-    offset: int
-    child: int
-
-
-class Way(NamedTuple):
-    """How one object is held.
-
-    Attributes:
-        state: How strongly.
-        steps: From the object outwards.
-        root: Index of the root at their end; -1 where a static field ends them, or none was reached.
-        owner: Number of steps up to and with the first that is the program's own; 0 if there is none.
-    """
-
-    state: State
-    steps: tuple[Step, ...]
-    root: int
-    owner: int
-
-
 class Graph:
     """The references that were found, and how each object is held.
 
     Args:
         edges: That were found.
-        objects: That the ways are asked for.
+        objects: That the ways are asked for, in order, each once.
+        object_classes: Index of the class of each.
         unfollowed: Whose referrers were not all looked for.
         roots: Outside of the heap.
         classes: That are loaded.
         kinds: What is the program's own.
+
+    Attributes:
+        edges: As given.
+        nodes: Addresses of all objects, in order; an object's place here is its number.
+        classes: Index of the class of each, -1 where it is not known.
+        labels: Index in the roots of what holds each directly, -1 for nothing.
+        parents: Number of the object that refers, of each reference.
+        via: Number of the reference by which the best way comes to each object, -1 where it begins there.
+        order: Objects that have a way, each after the one that its way comes from.
+        near_via: The same for the way from the nearest field of the program, among objects that are held strongly.
+        near_order: Objects that have such a way.
     """
 
     def __init__(
         self,
         edges: Edges,
         objects: Addresses,
+        object_classes: Indices,
         unfollowed: Addresses,
         roots: Roots,
         classes: ClassTable,
         kinds: Kinds,
     ) -> None:
+        self.edges = edges
         self._roots = roots
-        self._classes = classes
+        self._class_table = classes
         self._kinds = kinds
-        self._nodes: Addresses = np.unique(np.concatenate([edges.parents, edges.children, objects, unfollowed]))
-        parents = np.searchsorted(self._nodes, edges.parents)
-        children = np.searchsorted(self._nodes, edges.children)
-        self._edges = edges
-        is_strong = edges.strengths == Strength.STRONG
-        chosen = np.flatnonzero(is_strong)
-        chosen = chosen[np.argsort(parents[chosen], kind="stable")]
-        counts = np.bincount(parents[chosen], minlength=len(self._nodes))
-        self._first = memoryview(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-        self._edge = memoryview(chosen.astype(np.int64))
-        self._to = memoryview(children[chosen].astype(np.int64))
-        self._children = children
-        self._parents = parents
-        self._via = np.full(len(self._nodes), -1, np.int64)
-        self._state = np.full(len(self._nodes), ORDER.index(State.NONE), np.int8)
-        self._is_root = np.full(len(self._nodes), -1, np.int64)
-        self._near_via = np.full(len(self._nodes), -1, np.int64)
-        self._is_near = np.zeros(len(self._nodes), np.bool_)
+        self.nodes: Addresses = np.unique(np.concatenate([edges.parents, edges.children, objects, unfollowed]))
+        self.parents: Indices = np.searchsorted(self.nodes, edges.parents).astype(np.int64)
+        self._children: Indices = np.searchsorted(self.nodes, edges.children).astype(np.int64)
+        self.classes: Indices = np.full(len(self.nodes), -1, np.int64)
+        self.classes[self.parents] = edges.classes
+        self.classes[np.searchsorted(self.nodes, objects)] = object_classes
+        self.labels = roots.labels_of(self.nodes)
+        self._make_lists()
+        self.via: Indices = np.full(len(self.nodes), -1, np.int64)
+        self.near_via: Indices = np.full(len(self.nodes), -1, np.int64)
+        self._states = np.full(len(self.nodes), ORDER.index(State.NONE), np.int8)
+        self.order = array("q")
+        self.near_order = array("q")
         self._spread(unfollowed)
         self._spread_from_program()
 
-    def way(self, address: int) -> Way:
-        """How an object is held."""
-        node = self._node(address)
-        if node is None:
-            return Way(State.NONE, (), -1, 0)
-        state = ORDER[self._state[node]]
-        steps: list[Step] = []
-        owner = 0
-        if self._is_near[node]:
-            node = self._up(node, self._near_via, steps, to_program=True)
-            owner = len(steps) if steps and self._kinds.is_of_program(steps[-1].index) else 0
-        node = self._up(node, self._via, steps)
-        if not owner:
-            owner = next((at for at, step in enumerate(steps, 1) if self._kinds.is_of_program(step.index)), 0)
-        return Way(state, tuple(steps), int(self._is_root[node]), owner)
+    def numbers(self, objects: Addresses) -> Indices:
+        """Number of each object, -1 where it is not among them."""
+        if not len(self.nodes):
+            return np.full(len(objects), -1, np.int64)
+        at = np.minimum(np.searchsorted(self.nodes, objects), len(self.nodes) - 1)
+        return np.where(self.nodes[at] == objects, at, -1)
 
-    def parents_of(self, address: int) -> list[tuple[int, int, int]]:
-        """(object, class, offset) of each reference to an object that was found, of any strength."""
-        node = self._node(address)
-        if node is None:
-            return []
-        at = np.flatnonzero(self._children == node)
-        edges = self._edges
-        return list(
-            zip(edges.parents[at].tolist(), edges.classes[at].tolist(), edges.offsets[at].tolist(), strict=True)
-        )
+    def states(self, objects: Addresses) -> Indices:
+        """How strongly each object is held, as a place in ``ORDER``."""
+        none = ORDER.index(State.NONE)
+        at = self.numbers(objects)
+        return np.where(at >= 0, self._states[at], none).astype(np.int64) if len(self.nodes) else np.full(len(at), none)
 
-    def state(self, address: int) -> State:
-        """How strongly an object is held."""
-        node = self._node(address)
-        return State.NONE if node is None else ORDER[self._state[node]]
-
-    def _node(self, address: int) -> int | None:
-        at = int(np.searchsorted(self._nodes, np.uint64(address)))
-        return at if at < len(self._nodes) and int(self._nodes[at]) == address else None
-
-    def _up(self, node: int, via: Indices, steps: list[Step], *, to_program: bool = False) -> int:
-        """Append the steps from a node upwards; return the last node."""
-        edges = self._edges
-        while via[node] >= 0 and len(steps) < MAX_STEPS:
-            at = int(via[node])
-            steps.append(
-                Step(int(edges.parents[at]), int(edges.classes[at]), int(edges.offsets[at]), int(edges.children[at]))
-            )
-            node = int(self._parents[at])
-            if edges.strengths[at] != Strength.STRONG or (to_program and self._kinds.is_of_program(steps[-1].index)):
-                break
-        return node
+    def _make_lists(self) -> None:
+        """The strong references of each object, one after the other."""
+        edges = self.edges
+        chosen = np.flatnonzero(edges.strengths == Strength.STRONG)
+        chosen = chosen[np.argsort(self.parents[chosen], kind="stable")]
+        counts = np.bincount(self.parents[chosen], minlength=len(self.nodes))
+        self._first = memoryview(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+        self._edge = memoryview(chosen.astype(np.int64))
+        self._to = memoryview(self._children[chosen])
+        is_link = self.classes[self.parents[chosen]] == self.classes[self._children[chosen]]
+        self._is_link = memoryview(is_link.view(np.uint8))
 
     def _spread(self, unfollowed: Addresses) -> None:
         """Give each object its state, from the strongest on."""
-        done = np.zeros(len(self._nodes), np.bool_)
-        labels = self._roots.labels_of(self._nodes)
-        # The mirrors' own edges have the name of the static field; what is held by one alone has its label.
-        is_mirror = np.zeros(len(self._nodes), np.bool_)
-        is_mirror[self._parents[self._edges.classes == self._classes.class_index]] = True
-        for nodes in self._ranked(labels):
-            self._is_root[nodes] = labels[nodes]
-            self._run(nodes.tolist(), done, self._via, State.STRONG)
-        self._run(np.flatnonzero(is_mirror & ~done).tolist(), done, self._via, State.STRONG)
-        if len(unfollowed):
-            self._run(np.searchsorted(self._nodes, unfollowed).tolist(), done, self._via, State.OPEN)
+        done = np.zeros(len(self.nodes), np.bool_)
+        is_mirror = np.zeros(len(self.nodes), np.bool_)
+        is_mirror[self.parents[self.edges.classes == self._class_table.class_index]] = True
+        for nodes in self._ranked():
+            self._run(nodes, done, self.via, State.STRONG)
+        self._run(np.flatnonzero(is_mirror), done, self.via, State.STRONG)
+        self._run(np.searchsorted(self.nodes, unfollowed), done, self.via, State.OPEN)
         for strength, state in _OF_STRENGTH:
-            at = np.flatnonzero((self._edges.strengths == strength) & ~done[self._children])
+            at = np.flatnonzero((self.edges.strengths == strength) & ~done[self._children])
             nodes, first = np.unique(self._children[at], return_index=True)
-            self._via[nodes] = at[first]
-            self._run(nodes.tolist(), done, self._via, state)
+            self.via[nodes] = at[first]
+            self._run(nodes, done, self.via, state)
 
-    def _ranked(self, labels: Indices) -> Iterable[Indices]:
-        """Nodes that are held from outside, by what holds them: the program's static fields first, stacks last."""
-        roots = self._roots.roots
+    def _ranked(self) -> Iterable[Indices]:
+        """Objects that are held from outside, by what holds them: the program's static fields first, stacks last."""
         ranks = []
-        for root in roots:
+        for root in self._roots.roots:
             if root.kind == STATIC:
                 ranks.append(0 if self._kinds.is_of_program(root.owner) else 3)
             else:
                 ranks.append({THREAD: 1, HANDLE: 2, STACK: 4}[root.kind])
-        rank_of = np.array([*ranks, -1], np.int64)[labels]
+        rank_of = np.array([*ranks, -1], np.int64)[self.labels]
         return [np.flatnonzero(rank_of == rank) for rank in range(5)]
 
     def _spread_from_program(self) -> None:
-        """The nearest object of the program above each one."""
-        strong = ORDER.index(State.STRONG)
-        edges = self._edges
-        program = np.array([self._kinds.is_of_program(index) for index in range(len(self._classes))], np.bool_)
-        is_strong = edges.strengths == Strength.STRONG
-        at = np.flatnonzero(is_strong & program[edges.classes] & (self._state[self._parents] <= strong + 1))
-        done = np.zeros(len(self._nodes), np.bool_)
+        """The nearest field of the program above each object."""
+        edges = self.edges
+        program = np.array([self._kinds.is_of_program(index) for index in range(len(self._class_table))], np.bool_)
+        is_held = self._states[self.parents] <= ORDER.index(State.OPEN)
+        at = np.flatnonzero((edges.strengths == Strength.STRONG) & program[edges.classes] & is_held)
         nodes, first = np.unique(self._children[at], return_index=True)
-        self._near_via[nodes] = at[first]
-        sources = nodes.tolist()
-        # Held by a static field of the program directly.
-        labels = self._roots.labels_of(self._nodes)
-        statics = np.array(
-            [*(root.kind == STATIC and bool(program[root.owner]) for root in self._roots.roots), False], np.bool_
-        )
-        direct = np.flatnonzero(statics[labels])
-        self._near_via[direct] = -1
-        self._run(direct.tolist() + sources, done, self._near_via, None)
-        self._is_near = done
+        self.near_via[nodes] = at[first]
+        statics = [root.kind == STATIC and bool(program[root.owner]) for root in self._roots.roots]
+        direct = np.flatnonzero(np.array([*statics, False], np.bool_)[self.labels])
+        self.near_via[direct] = -1
+        done = np.zeros(len(self.nodes), np.bool_)
+        # A link to another object of the same class is no ownership where there is another way: Netty's chunks are all
+        # linked, so that one request would own them all.
+        self._run(np.concatenate([direct, nodes]), done, self.near_via, None, passes_links=False)
+        reached = np.frombuffer(self.near_order, np.int64).copy()
+        done[:] = False
+        self.near_order = array("q")
+        self._run(reached, done, self.near_via, None)
 
-    def _run(self, sources: list[int], done: Flags, via: Indices, state: State | None) -> None:
-        """Breadth-first along strong references from some nodes to those that were not reached before."""
+    def _run(
+        self, sources: Indices, done: Flags, via: Indices, state: State | None, *, passes_links: bool = True
+    ) -> None:
+        """Breadth-first along strong references from some objects to those that were not reached before."""
         queue: deque[int] = deque()
         number = ORDER.index(state) if state is not None else 0
+        order = self.order if state is not None else self.near_order
         seen = memoryview(done.view(np.uint8))
-        ways, states = memoryview(via), memoryview(self._state)
-        first, edge, to = self._first, self._edge, self._to
-        for node in sources:
+        ways, states = memoryview(via), memoryview(self._states)
+        first, edge, to, is_link = self._first, self._edge, self._to, self._is_link
+        for node in sources.tolist():
             if not seen[node]:
                 seen[node] = 1
-                if state is not None:
-                    states[node] = number
                 queue.append(node)
         while queue:
             node = queue.popleft()
+            order.append(node)
+            if state is not None:
+                states[node] = number
             for place in range(first[node], first[node + 1]):
                 child = to[place]
-                if seen[child]:
+                if seen[child] or (is_link[place] and not passes_links):
                     continue
                 seen[child] = 1
                 ways[child] = edge[place]
-                if state is not None:
-                    states[child] = number
                 queue.append(child)

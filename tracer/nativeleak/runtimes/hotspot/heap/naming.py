@@ -1,21 +1,28 @@
-"""Names of holders and of the ways to them, as people know them from sources."""
+"""Names of holders and of the ways to them, as people know them from sources.
+
+Scope: text. An object's way is that of its referrer and one step more, so that equal ways are named once: a list of a
+million elements has one way.
+"""
 
 from __future__ import annotations
 
 import re
+from array import array
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
 from nativeleak.runtimes.hotspot.heap.fields import FieldReader
-from nativeleak.runtimes.hotspot.heap.graph import State, Way
-from nativeleak.runtimes.hotspot.heap.kinds import Kinds
-from nativeleak.runtimes.hotspot.heap.pages import Flags, Indices
+from nativeleak.runtimes.hotspot.heap.graph import Graph
+from nativeleak.runtimes.hotspot.heap.kinds import Kinds, Strength
+from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, Indices
 from nativeleak.runtimes.hotspot.heap.roots import HANDLE, STACK, STATIC, Root, Roots
 from nativeleak.runtimes.hotspot.text import class_name
 from nativeleak.symbols.demangle import printable
 
+MAX_STEPS: Final = 16
+_MAX_WAYS: Final = 20_000
 _PRIMITIVES: Final = {
     "B": "byte", "C": "char", "D": "double", "F": "float", "I": "int", "J": "long", "S": "short", "Z": "boolean",
 }  # fmt: skip
@@ -23,20 +30,24 @@ _JDK: Final = ("java/", "jdk/", "sun/")
 _COLLECTIONS: Final = ("java.util.", "jdk.internal.vm.StackChunk")
 _NOT_INNER: Final = ("java.util.zip.", "java.util.jar.", "java.util.concurrent.ThreadPoolExecutor")
 _NUMBERS: Final = re.compile(r"\d+")
+_STATIC: Final = "static "
 
 
 class Names(NamedTuple):
     """A way in words.
 
     Attributes:
-        path: Class and field of each reference upwards.
-        root: What ends it.
-        owner: The program's own field on it, with the type of what it refers to.
+        path: Class and field of each reference upwards, the first ones.
+        root: What ends it; empty where nothing was reached.
+        owner: The program's own field that is nearest on it, with the type of what it refers to.
     """
 
     path: tuple[str, ...]
     root: str
     owner: str
+
+
+NOWHERE: Final = Names((), "", "")
 
 
 class Namer:
@@ -54,38 +65,50 @@ class Namer:
         self._fields = fields
         self._kinds = kinds
         self._roots = roots
-        self._classes_of: dict[int, int] = {}
-
-    def know(self, objects: list[int], classes: list[int]) -> None:
-        """Learn the classes of objects."""
-        self._classes_of.update(zip(objects, classes, strict=True))
+        self._ways: list[Names] = [NOWHERE]
+        self._index: dict[Names, int] = {NOWHERE: 0}
+        self._types: dict[int, str] = {}
 
     def are_of_jdk(self, classes: Indices) -> Flags:
         """Whether each class is the JDK's own."""
-        found = {index: self._classes.names[index].startswith(_JDK) for index in np.unique(classes).tolist()}
-        return np.array([found[index] for index in classes.tolist()], np.bool_)
+        found = np.array([name.startswith(_JDK) for name in self._classes.names], np.bool_)
+        return np.asarray(found[classes], np.bool_)
 
     def type_name(self, index: int) -> str:
         """Name of a class: ``java.util.ArrayList``, ``long[]``."""
-        name = self._classes.names[index]
-        depth = len(name) - len(name.lstrip("["))
-        if not depth:
-            return class_name(name)
-        element = name[depth:]
-        element = class_name(element[1:].rstrip(";")) if element.startswith("L") else _PRIMITIVES.get(element, "?")
-        return element + "[]" * depth
+        found = self._types.get(index)
+        if found is None:
+            name = self._classes.names[index]
+            depth = len(name) - len(name.lstrip("["))
+            element = name[depth:]
+            if not depth:
+                found = class_name(name)
+            elif element.startswith("L"):
+                found = class_name(element[1:].rstrip(";")) + "[]" * depth
+            else:
+                found = _PRIMITIVES.get(element, "?") + "[]" * depth
+            self._types[index] = found
+        return found
 
     def field_name(self, index: int, offset: int, address: int = 0) -> str:
-        """Class and field; the class is the one that declares it."""
+        """Class of the object, and field; of a mirror the static field of the class that it stands for."""
         if self._classes.is_array(index):
             return self.type_name(index)
-        if index == self._classes.class_index and self._kinds.static_owner(offset):
+        if self.is_static(index, offset):
             owner = self._roots.class_of_mirror(address)
             return self._static(owner, offset) if owner is not None else "static field of a class that is not listed"
         field = self._fields.instance(index).get(offset)
         if field is None:
             return f"{self.type_name(index)}+{offset}"
         return f"{self.type_name(index)}.{printable(field.name)}"
+
+    def is_array(self, index: int) -> bool:
+        """Whether it is a class of arrays."""
+        return self._classes.is_array(index)
+
+    def is_static(self, index: int, offset: int) -> bool:
+        """Whether the field is a static one, in the mirror of its class."""
+        return index == self._classes.class_index and self._kinds.static_owner(offset)
 
     def root_name(self, root: Root) -> str:
         """What holds an object from outside; numbers in names of threads are a ``*``."""
@@ -96,47 +119,100 @@ class Namer:
             return f"stack of thread {name}"
         return f"handle: {name}" if root.kind == HANDLE else f"thread {name}"
 
-    def names(self, way: Way) -> Names:
-        """A way in words."""
-        if way.state is State.CLEANER:
-            return self._cleaner(way)
-        root = self.root_name(self._roots.roots[way.root]) if way.root >= 0 else ""
-        path: list[str] = []
-        owner = ""
-        for number, step in enumerate(way.steps, 1):
-            name = self.field_name(step.index, step.offset, step.parent)
-            is_static = name.startswith("static ")
-            if number == way.owner or (is_static and not owner and self._is_of_program(step.parent)):
-                owner = name + self._type_of(step.child)
-            if is_static:
-                root = name
+    def name(self, number: int) -> Names:
+        """A way by its number in ``ways``."""
+        return self._ways[number]
+
+    def ways(self, graph: Graph, objects: Addresses) -> Indices:
+        """How each object is held: the number of its ``name``."""
+        whole = np.zeros(len(graph.nodes), np.int64)
+        self._follow(graph, graph.order, graph.via, whole, whole)
+        near = np.zeros(len(graph.nodes), np.int64)
+        self._follow(graph, graph.near_order, graph.near_via, near, whole)
+        has_near = np.zeros(len(graph.nodes), np.bool_)
+        has_near[np.frombuffer(graph.near_order, np.int64)] = True
+        at = graph.numbers(objects)
+        best = np.where(has_near[at], near[at], whole[at])
+        return np.where(at >= 0, best, 0)
+
+    def _follow(self, graph: Graph, order: array[int], via: Indices, ways: Indices, whole: Indices) -> None:
+        """Name the way of each object after that of its referrer.
+
+        Args:
+            graph: Of the objects.
+            order: Each after the one that its way comes from.
+            via: The reference by which it comes.
+            ways: Filled: the number of each one's way.
+            whole: Ways up to what is outside; a way from a field of the program goes on with its.
+        """
+        is_near = ways is not whole
+        known: dict[tuple[int, int, int, int], int] = {}
+        edges, classes = graph.edges, memoryview(graph.classes)
+        edge_classes, offsets = memoryview(edges.classes), memoryview(edges.offsets)
+        parents, strengths = memoryview(graph.parents), memoryview(edges.strengths)
+        via_, ways_, whole_, labels = memoryview(via), memoryview(ways), memoryview(whole), memoryview(graph.labels)
+        of_roots: dict[int, int] = {}
+        for node in order:
+            edge = via_[node]
+            if edge < 0:
+                label = labels[node]
+                number = of_roots.get(label)
+                if number is None:
+                    number = of_roots[label] = self._of_root(label, classes[node] if is_near else -1)
+                ways_[node] = number
                 continue
-            if self._is_inner(step.index) or (path and path[-1] == name):
-                continue
-            path.append(name)
-        if not owner and way.root >= 0:
-            root_ = self._roots.roots[way.root]
-            if root_.kind == STATIC and self._kinds.is_of_program(root_.owner):
-                owner = root.removeprefix("static ") + self._type_of(way.steps[-1].parent if way.steps else 0)
-        return Names(tuple(path), root, owner.removeprefix("static "))
+            parent, index = parents[edge], edge_classes[edge]
+            is_own = is_near and self._kinds.is_of_program(index)
+            above = whole_[parent] if is_own or not is_near else ways_[parent]
+            is_class = index == self._classes.class_index
+            # Of a mirror each static field is a way of its own.
+            key = above, index, offsets[edge] | (parent << 32 if is_class else 0), classes[node] if is_own else -1
+            number = known.get(key)
+            if number is None:
+                address = int(graph.nodes[parent])
+                strength = Strength(strengths[edge])
+                number = self._with_step(above, index, offsets[edge], address, key[3], strength)
+                known[key] = number
+            ways_[node] = number
 
-    def _cleaner(self, way: Way) -> Names:
-        """Up to the cleaner: how that is held does not matter."""
-        path = []
-        for step in way.steps:
-            if self._kinds.is_cleaner(step.index):
-                return Names((*path, self.type_name(step.index)), "", "")
-            if not self._is_inner(step.index):
-                path.append(self.field_name(step.index, step.offset, step.parent))
-        return Names(tuple(path), "", "")
+    def _of_root(self, label: int, index: int) -> int:
+        """The way of an object that something outside holds."""
+        if label < 0:
+            return 0
+        root = self._roots.roots[label]
+        name = self.root_name(root)
+        own = root.kind == STATIC and self._kinds.is_of_program(root.owner)
+        return self._number(Names((), name, name.removeprefix(_STATIC) + self._type_of(index) if own else ""))
 
-    def _is_of_program(self, mirror: int) -> bool:
-        owner = self._roots.class_of_mirror(mirror)
-        return owner is not None and self._kinds.is_of_program(owner)
+    def _with_step(self, above: int, index: int, offset: int, address: int, child: int, strength: Strength) -> int:
+        """A way with one reference more in front."""
+        if strength == Strength.CLEANER:
+            return self._number(Names((self.type_name(index),), "", ""))
+        names = self._ways[above]
+        step = self.field_name(index, offset, address)
+        if strength != Strength.STRONG:
+            return self._number(Names((step,), "", ""))
+        if step.startswith(_STATIC):
+            owner = self._roots.class_of_mirror(address)
+            own = owner is not None and self._kinds.is_of_program(owner)
+            return self._number(Names((), step, step.removeprefix(_STATIC) if own else ""))
+        owner_name = step + self._type_of(child) if child >= 0 else names.owner
+        path = names.path
+        if not self._is_inner(index) and (not path or path[0] != step):
+            path = (step, *path)[:MAX_STEPS]
+        return self._number(Names(path, names.root, owner_name))
 
-    def _type_of(self, address: int) -> str:
-        index = self._classes_of.get(address)
-        return f" ({self.type_name(index)})" if index is not None else ""
+    def _number(self, names: Names) -> int:
+        found = self._index.get(names)
+        if found is None:
+            if len(self._ways) >= _MAX_WAYS:
+                return self._number(NOWHERE._replace(root=names.root)) if names.path or names.owner else 0
+            found = self._index[names] = len(self._ways)
+            self._ways.append(names)
+        return found
+
+    def _type_of(self, index: int) -> str:
+        return f" ({self.type_name(index)})" if index >= 0 else ""
 
     def _is_inner(self, index: int) -> bool:
         """Arrays, and what collections are made of."""
@@ -145,4 +221,4 @@ class Namer:
 
     def _static(self, owner: int, offset: int) -> str:
         field = self._fields.static(owner, offset)
-        return f"static {self.type_name(owner)}.{printable(field.name) if field else f'+{offset}'}"
+        return f"{_STATIC}{self.type_name(owner)}.{printable(field.name) if field else f'+{offset}'}"

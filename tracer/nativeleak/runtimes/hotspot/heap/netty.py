@@ -18,7 +18,7 @@ import numpy as np
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
 from nativeleak.runtimes.hotspot.heap.climb import Edges
 from nativeleak.runtimes.hotspot.heap.fields import FieldReader
-from nativeleak.runtimes.hotspot.heap.graph import Graph, State
+from nativeleak.runtimes.hotspot.heap.graph import ORDER, Graph, State
 from nativeleak.runtimes.hotspot.heap.pages import Addresses, HeapPages, Indices
 from nativeleak.runtimes.hotspot.heap.result import Pool
 
@@ -29,7 +29,6 @@ _SUBPAGE: Final = _PACKAGE + "PoolSubpage"
 _CACHED: Final = _PACKAGE + "PoolThreadCache$MemoryRegionCache$Entry"
 _ADAPTIVE_CHUNK: Final = _PACKAGE + "AdaptivePoolingAllocator$Chunk"
 _ADAPTIVE_BUFFER: Final = _PACKAGE + "AdaptivePoolingAllocator$AdaptiveByteBuf"
-_REACHED: Final = (State.STRONG, State.OPEN)
 _WIDTHS: Final = {"I": 4, "J": 8, "Z": 1}
 _SUBPAGE_HANDLE: Final = 1 << 62  # 4.1.48: PoolSubpage.toHandle
 
@@ -120,7 +119,7 @@ class NettyReader:
         """Buffers that the program can reach, and those that it dropped."""
         objects, _ = self._with_chunk(name, chunks)
         lengths = self._numbers(objects, length)
-        is_live = np.array([self._graph.state(each) in _REACHED for each in objects.tolist()], np.bool_)
+        is_live = self._graph.states(objects) <= ORDER.index(State.OPEN)
         return (
             _Amount(int(is_live.sum()), int(lengths[is_live].sum())),
             _Amount(int((~is_live).sum()), int(lengths[~is_live].sum())),
@@ -137,7 +136,7 @@ class NettyReader:
         """Bytes that threads keep for their next buffers."""
         entries, of_entries = self._with_chunk(_CACHED, chunks)
         # A finalizer that empties the cache of a thread that has ended leaves its entries as they are.
-        is_kept = np.array([self._graph.state(each) is not State.NONE for each in entries.tolist()], np.bool_)
+        is_kept = self._graph.states(entries) != ORDER.index(State.NONE)
         entries, of_entries = entries[is_kept], of_entries[is_kept]
         if not len(entries):
             return 0

@@ -17,14 +17,14 @@ from nativeleak.runtimes.hotspot.heap.classes import ClassTable
 from nativeleak.runtimes.hotspot.heap.climb import Climber, Edges, Holders
 from nativeleak.runtimes.hotspot.heap.collections import count_collections, find_collection_counters
 from nativeleak.runtimes.hotspot.heap.fields import FieldReader
-from nativeleak.runtimes.hotspot.heap.graph import Graph, State
+from nativeleak.runtimes.hotspot.heap.graph import ORDER, Graph, State
 from nativeleak.runtimes.hotspot.heap.kinds import Kinds
 from nativeleak.runtimes.hotspot.heap.layout import read_collector, read_layout
 from nativeleak.runtimes.hotspot.heap.matching import Blocks
 from nativeleak.runtimes.hotspot.heap.naming import Namer
 from nativeleak.runtimes.hotspot.heap.netty import NettyReader
 from nativeleak.runtimes.hotspot.heap.objects import ObjectFinder, class_at
-from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, HeapPages
+from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, HeapPages, Indices
 from nativeleak.runtimes.hotspot.heap.parts import FREE, YOUNG, Part, read_parts
 from nativeleak.runtimes.hotspot.heap.result import Completeness, JavaHolders
 from nativeleak.runtimes.hotspot.heap.roots import STORAGES, RootReader, Roots
@@ -34,7 +34,7 @@ from nativeleak.runtimes.hotspot.memory import UnreadableError
 
 _MAX_TRIES: Final = 3
 _MOVED_SHARE: Final = 0.05
-_DOUBTFUL: Final = frozenset({State.SOFT, State.WEAK, State.CLEANER, State.NONE})
+_DOUBTFUL: Final = (State.SOFT, State.WEAK, State.CLEANER, State.NONE)
 
 Progress = Callable[[str], None]
 
@@ -118,20 +118,19 @@ class _Look:
         absent = self._pages.n_absent_bytes
         self._progress("static fields, threads and handles")
         roots = RootReader(vm, self._pages, self._layout, self._classes, self._fields, heap).read()
-        start = np.unique(holders.objects)
+        start, first = np.unique(holders.objects, return_index=True)
+        start_classes = holders.classes[first]
         self._progress("what refers to the holders")
         unfollowed = climber.climb(start, roots)
-        graph, edges = self._graph(climber, start, unfollowed, roots)
+        graph, edges = self._graph(climber, start, start_classes, unfollowed, roots)
         n_collections = self._since(n_before)
         if n_collections != 0:
             # A referrer may have been moved from memory not read yet to memory already read: look again.
-            doubtful = np.array([each for each in start.tolist() if graph.state(each) in _DOUBTFUL], np.uint64)
+            doubtful = start[np.isin(graph.states(start), [ORDER.index(state) for state in _DOUBTFUL])]
             unfollowed = np.union1d(unfollowed, climber.climb(doubtful, roots))
-            graph, edges = self._graph(climber, start, unfollowed, roots)
+            graph, edges = self._graph(climber, start, start_classes, unfollowed, roots)
             n_collections = self._since(n_before)
         namer = Namer(self._classes, self._fields, self._kinds, roots)
-        namer.know(holders.objects.tolist(), holders.classes.tolist())
-        namer.know(edges.parents.tolist(), edges.classes.tolist())
         is_moving = self._moving(holders, parts, blocks, n_collections)
         groups = group_holders(holders, blocks, graph, namer, is_moving)
         held = np.unique(np.concatenate([group.blocks for group in groups])) if groups else np.zeros(0, np.int64)
@@ -158,9 +157,11 @@ class _Look:
         )
         return result, float(is_moving.mean()) if len(is_moving) else 0.0
 
-    def _graph(self, climber: Climber, start: Addresses, unfollowed: Addresses, roots: Roots) -> tuple[Graph, Edges]:
+    def _graph(
+        self, climber: Climber, start: Addresses, classes: Indices, unfollowed: Addresses, roots: Roots
+    ) -> tuple[Graph, Edges]:
         edges = climber.edges()
-        return Graph(edges, start, unfollowed, roots, self._classes, self._kinds), edges
+        return Graph(edges, start, classes, unfollowed, roots, self._classes, self._kinds), edges
 
     def _since(self, n_before: int | None) -> int | None:
         """Collections since a count; None if unknown."""

@@ -28,7 +28,8 @@ class HolderGroup:
         n_objects: How many.
         blocks: Indices of the blocks, ascending.
         n_bytes: Of the blocks.
-        sizes: (bytes, number) of the blocks, those with the most bytes first.
+        sizes: (bytes, number) of the blocks, those with the most bytes first; at most eight.
+        n_sizes: How many sizes there are.
         is_inside: The addresses are inside of the blocks, not at their starts.
     """
 
@@ -41,6 +42,7 @@ class HolderGroup:
     blocks: Indices
     n_bytes: int
     sizes: tuple[tuple[int, int], ...]
+    n_sizes: int
     is_inside: bool = False
 
     @property

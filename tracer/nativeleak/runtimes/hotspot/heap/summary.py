@@ -9,20 +9,18 @@ from typing import Final
 import numpy as np
 
 from nativeleak.runtimes.hotspot.heap.climb import Holders
-from nativeleak.runtimes.hotspot.heap.graph import ORDER, Graph, State, Way
+from nativeleak.runtimes.hotspot.heap.graph import ORDER, Graph, State
 from nativeleak.runtimes.hotspot.heap.matching import Blocks
-from nativeleak.runtimes.hotspot.heap.naming import Namer, Names
+from nativeleak.runtimes.hotspot.heap.naming import NOWHERE, Namer, Names
 from nativeleak.runtimes.hotspot.heap.pages import Flags, Indices
 from nativeleak.runtimes.hotspot.heap.result import HolderGroup
 
 _MAX_SIZES: Final = 8
-_NOWHERE: Final = Names((), "", "")
 
 
 @dataclass(slots=True)
 class _Group:
-    objects: set[int] = field(default_factory=set)
-    blocks: list[int] = field(default_factory=list)
+    rows: list[Indices] = field(default_factory=list)
     names: Counter[Names] = field(default_factory=Counter)
 
 
@@ -38,37 +36,37 @@ def group_holders(
         namer: Names ways.
         is_moving: For each row: the object is young and was moved or collected meanwhile.
     """
-    objects = holders.objects.tolist()
-    ways: dict[int, tuple[Way, Names]] = {}
-    states = np.zeros(len(objects), np.int64)
-    for row, address in enumerate(objects):
-        if address not in ways:
-            way = graph.way(address)
-            ways[address] = way, namer.names(way)
-        states[row] = ORDER.index(ways[address][0].state)
+    states = graph.states(holders.objects)
     states[is_moving & (states > ORDER.index(State.OPEN))] = ORDER.index(State.MOVING)
-    # Memory that is not in use any more is full of old words; an array around some of them is no holder.
-    is_chance = (states == ORDER.index(State.NONE)) & holders.inside
+    ways = namer.ways(graph, holders.objects)
     rows = _owning_rows(holders.blocks, states, holders.inside, namer.are_of_jdk(holders.classes))
-    rows = rows[~is_chance[rows]]
+    # Memory that is not in use any more is full of old words; an array around some of them is no holder.
+    rows = rows[~((states == ORDER.index(State.NONE)) & holders.inside)[rows]]
+    columns = [holders.classes, holders.offsets, states, ways, holders.inside.astype(np.int64)]
+    is_array = np.array([namer.is_array(index) for index in holders.classes.tolist()], np.bool_)
+    columns[1] = np.where(is_array, 0, columns[1])
+    keys, inverse = np.unique(np.stack([column[rows] for column in columns], 1), axis=0, return_inverse=True)
     found: dict[tuple[str, State, str, str, bool], _Group] = defaultdict(_Group)
-    for row in rows.tolist():
-        address = objects[row]
-        holder = namer.field_name(int(holders.classes[row]), int(holders.offsets[row]), address)
-        state = ORDER[states[row]]
-        names = ways[address][1] if state is not State.MOVING else _NOWHERE
-        if holder.startswith("static "):  # a class holds it itself
-            state, names = State.STRONG, Names((), holder, holder.removeprefix("static "))
-        # One field of the program is one answer, by whichever way it leads there.
-        way = names.owner or " ".join(names.path)
-        group = found[holder, state, names.root, way, bool(holders.inside[row])]
-        group.names[names] += 1
-        group.objects.add(address)
-        group.blocks.append(int(holders.blocks[row]))
-    groups = [
-        _made(holder, state, is_inside, group, blocks) for (holder, state, _, _, is_inside), group in found.items()
-    ]
+    for number, (index, offset, state_number, way, inside) in enumerate(keys.tolist()):
+        members = rows[np.ravel(inverse) == number]
+        state = ORDER[state_number]
+        names = namer.name(way) if state is not State.MOVING else NOWHERE
+        for name, part in _parts_by_name(namer, holders, members, index, offset):
+            if name.startswith("static "):  # a class holds it itself
+                state, names = State.STRONG, Names((), name, name.removeprefix("static "))
+            # One field of the program is one answer, by whichever way it leads there.
+            group = found[name, state, names.root, names.owner or " ".join(names.path), bool(inside)]
+            group.names[names] += len(part)
+            group.rows.append(part)
+    groups = [_made(key[0], key[1], key[4], group, holders, blocks) for key, group in found.items()]
     return tuple(sorted(groups, key=lambda group: (-group.n_bytes, group.holder, group.path)))
+
+
+def _parts_by_name(namer: Namer, holders: Holders, rows: Indices, index: int, offset: int) -> list[tuple[str, Indices]]:
+    """The rows of a field; of static fields, by class."""
+    if not namer.is_static(index, offset):
+        return [(namer.field_name(index, offset), rows)]
+    return [(namer.field_name(index, offset, int(holders.objects[row])), rows[i : i + 1]) for i, row in enumerate(rows)]
 
 
 def _owning_rows(block_of: Indices, states: Indices, inside: Flags, of_jdk: Flags) -> Indices:
@@ -82,12 +80,14 @@ def _owning_rows(block_of: Indices, states: Indices, inside: Flags, of_jdk: Flag
     return np.sort(order[is_first])
 
 
-def _made(holder: str, state: State, is_inside: bool, group: _Group, blocks: Blocks) -> HolderGroup:
+def _made(holder: str, state: State, is_inside: bool, group: _Group, holders: Holders, blocks: Blocks) -> HolderGroup:
     names = group.names.most_common(1)[0][0]
-    indices = np.unique(np.array(group.blocks, np.int64))
-    sizes = Counter(blocks.sizes[indices].tolist())
-    largest = sorted(sizes.items(), key=lambda item: -item[0] * item[1])[:_MAX_SIZES]
+    rows = np.concatenate(group.rows)
+    indices = np.unique(holders.blocks[rows])
+    sizes, counts = np.unique(blocks.sizes[indices], return_counts=True)
+    largest = np.argsort(-(sizes.astype(np.int64) * counts), kind="stable")[:_MAX_SIZES]
     return HolderGroup(
-        holder, state, names.path, names.root, names.owner, len(group.objects), indices,
-        int(blocks.sizes[indices].sum()), tuple((int(size), count) for size, count in largest), is_inside,
+        holder, state, names.path, names.root, names.owner, len(np.unique(holders.objects[rows])), indices,
+        int(blocks.sizes[indices].sum()), tuple((int(sizes[i]), int(counts[i])) for i in largest.tolist()),
+        len(sizes), is_inside,
     )  # fmt: skip
