@@ -12,9 +12,11 @@ import pytest
 from nativeleak.runtimes.hotspot.heap.graph import State
 from nativeleak.runtimes.hotspot.heap.read import read_java_holders
 from nativeleak.runtimes.hotspot.heap.result import HolderGroup, JavaHolders, holders_java_json
+from nativeleak.runtimes.hotspot.heap.text import holders_java_text
 from support import Target, java_launcher
 from support.native_blocks import read_native_blocks
 from support.target import target_path
+from targets.build import NETTY
 from targets.jdks import DEBIAN, RELEASES
 
 pytestmark = [pytest.mark.jvm, pytest.mark.timeout(180)]
@@ -178,3 +180,33 @@ def test_collectors_that_are_not_read_are_said(collector: str) -> None:
     assert result.groups == ()
     assert result.not_read is not None
     assert holders_java_json(result)["completeness"]["read"] is False
+
+
+def gateway(jdk: str) -> Target:
+    command = [java_launcher(jdk), "-Xmx256m", "-XX:MaxDirectMemorySize=4g", "-cp", f"{NETTY}:{target_path('Gateway')}"]
+    return Target("Gateway", command=[*command, "Gateway"])
+
+
+@pytest.mark.parametrize("jdk", ["11", DEBIAN, "25"] if IS_LONG else [DEBIAN])
+def test_gateway_with_leaked_chunks_is_explained_after_the_fact(jdk: str) -> None:
+    n_chunks, n_kept, n_dropped, n_small = (147 if IS_LONG else 47), 1500, 800, 300
+    with gateway(jdk) as target:
+        truth = target.ask(f"fill {n_chunks} {n_kept} {n_dropped} {n_small}")
+        result = look(target)
+    chunk_bytes = truth["chunk_bytes"]
+    groups = {group.owner: group for group in result.groups}
+    leaked = groups["Gateway.pending (java.util.ArrayList)"]
+    assert (leaked.holder, leaked.n_blocks, leaked.root) == (BUFFER, n_chunks, "static Gateway.GATEWAY")
+    assert all(0 <= size - chunk_bytes <= 8192 for size, _ in leaked.sizes)
+    assert groups["Gateway$Request.body (io.netty.buffer.PooledUnsafeDirectByteBuf)"].path[-1] == "Gateway.open"
+    (pool,) = result.pools
+    assert (pool.kind, pool.chunk_bytes) == ("pooled", truth["used"])
+    assert (pool.n_buffers, pool.n_garbage) == (n_chunks + n_kept + n_small, 0)
+    # A buffer of 60,000 bytes takes 64 KiB of its chunk.
+    assert pool.unaccounted_bytes == pool.lost_bytes == n_dropped << 16
+    page = holders_java_text(result)
+    assert page.count("\n") <= 24
+    line = next(line for line in page.splitlines() if "Gateway.pending" in line)
+    assert line.split("  ")[-1].startswith(f"{n_chunks} x 16.0 MiB: java.nio.DirectByteBuffer.address <- io.netty.")
+    assert line.endswith(" <- Gateway.pending (java.util.ArrayList) <- static Gateway.GATEWAY")
+    assert "50 MiB  dropped without release()" in page

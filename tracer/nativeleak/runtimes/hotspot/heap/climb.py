@@ -128,32 +128,33 @@ class Climber:
             found.objects, found.classes, found.offsets, found.blocks, found.inside = columns
         return found
 
-    def climb(self, start: Addresses, roots: Roots) -> Addresses:
+    def climb(self, start: Addresses, roots: Roots, n_passes: int) -> Addresses:
         """The other passes: what refers to objects, up to what is held from outside of the heap.
 
         Args:
             start: The objects.
             roots: Nothing above an object that they hold is looked for.
+            n_passes: Made in all at most, those before among them.
 
         Returns:
-            Objects whose referrers were not all looked for when a bound was met.
+            Objects whose referrers were not all looked for.
         """
         self._known.new_of(start)
         frontier = self._above(np.unique(start), roots)
-        while len(frontier) and self.cut_short is None:
-            if self.n_passes >= self._budget.n_passes:
-                self.cut_short = f"{self.n_passes} passes over the heap were made"
-                break
+        while len(frontier) and self.cut_short is None and self.n_passes < n_passes:
             targets, found = Targets(self._layout, frontier), []
-            complete = True
             for window in self._windows(is_downward=self.n_passes % 2 == 1):
                 found += self._look(window, targets, roots)
                 if self.cut_short is not None:
-                    complete = False
                     break
             new = np.concatenate(found) if found else np.zeros(0, np.uint64)
-            frontier = new if complete and self.cut_short is None else np.concatenate([frontier, new])
+            frontier = new if self.cut_short is None else np.concatenate([frontier, new])
         return frontier
+
+    def renew(self, finder: ObjectFinder, parts: list[Part]) -> None:
+        """Go on in the heap as it is by now."""
+        self._finder = finder
+        self._ranges = _merged(parts)
 
     def edges(self) -> Edges:
         """All references that were found."""

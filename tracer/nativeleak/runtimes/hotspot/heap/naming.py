@@ -102,9 +102,10 @@ class Namer:
             return f"{self.type_name(index)}+{offset}"
         return f"{self.type_name(index)}.{printable(field.name)}"
 
-    def is_array(self, index: int) -> bool:
-        """Whether it is a class of arrays."""
-        return self._classes.is_array(index)
+    def are_arrays(self, classes: Indices) -> Flags:
+        """Whether each is a class of arrays."""
+        found = np.array([name.startswith("[") for name in self._classes.names], np.bool_)
+        return np.asarray(found[classes], np.bool_)
 
     def is_static(self, index: int, offset: int) -> bool:
         """Whether the field is a static one, in the mirror of its class."""

@@ -34,7 +34,7 @@ from nativeleak.runtimes.hotspot.memory import UnreadableError
 
 _MAX_TRIES: Final = 3
 _MOVED_SHARE: Final = 0.05
-_DOUBTFUL: Final = (State.SOFT, State.WEAK, State.CLEANER, State.NONE)
+_DOUBTFUL: Final = [ORDER.index(state) for state in (State.SOFT, State.WEAK, State.CLEANER, State.NONE)]
 
 Progress = Callable[[str], None]
 
@@ -103,33 +103,36 @@ class _Look:
 
     def _read(self, blocks: Blocks, n_tries: int) -> tuple[JavaHolders, float]:
         """What one try finds, and which share of the holders was moved meanwhile."""
-        vm = self._vm
-        vm.refresh()
         self._pages.n_absent_bytes = 0
-        n_before = count_collections(vm, self._counters)
-        parts = [part for part in read_parts(vm, self._layout.collector) if part.kind != FREE]
-        if not parts:
-            raise UnreadableError("the Java heap is empty")
-        heap = parts[0].start, max(part.top for part in parts)
-        finder = ObjectFinder(self._layout, self._classes, parts, self._pages, self._mirror_size())
-        climber = Climber(self._layout, self._classes, self._kinds, finder, self._pages, parts, self._budget)
+        n_before = count_collections(self._vm, self._counters)
+        parts = self._parts()
+        climber = Climber(
+            self._layout, self._classes, self._kinds, self._finder(parts), self._pages, parts, self._budget
+        )
         self._progress("holders of native memory")
         holders = climber.holders(blocks)
         absent = self._pages.n_absent_bytes
-        self._progress("static fields, threads and handles")
-        roots = RootReader(vm, self._pages, self._layout, self._classes, self._fields, heap).read()
         start, first = np.unique(holders.objects, return_index=True)
-        start_classes = holders.classes[first]
+        classes = holders.classes[first]
+        self._progress("static fields, threads and handles")
+        roots = self._roots(parts)
         self._progress("what refers to the holders")
-        unfollowed = climber.climb(start, roots)
-        graph, edges = self._graph(climber, start, start_classes, unfollowed, roots)
+        unfollowed = climber.climb(start, roots, self._budget.n_passes - 1)
+        graph, edges = self._graph(climber, start, classes, unfollowed, roots)
+        parts_now = self._parts()
+        has_changed = parts_now != parts or self._since(n_before) != 0
+        if has_changed:
+            # A referrer may be new, or moved to memory that had been read: nothing is garbage at the first look.
+            unfollowed = np.union1d(unfollowed, graph.nodes[np.isin(graph.states(graph.nodes), _DOUBTFUL)])
+        if len(unfollowed) and climber.cut_short is None:
+            climber.renew(self._finder(parts_now), parts_now)
+            roots = self._roots(parts_now)
+            unfollowed = climber.climb(unfollowed, roots, self._budget.n_passes)
+            graph, edges = self._graph(climber, start, classes, unfollowed, roots)
+        cut_short = climber.cut_short
+        if len(unfollowed) and cut_short is None:
+            cut_short = f"{climber.n_passes} passes over the heap were made"
         n_collections = self._since(n_before)
-        if n_collections != 0:
-            # A referrer may have been moved from memory not read yet to memory already read: look again.
-            doubtful = start[np.isin(graph.states(start), [ORDER.index(state) for state in _DOUBTFUL])]
-            unfollowed = np.union1d(unfollowed, climber.climb(doubtful, roots))
-            graph, edges = self._graph(climber, start, start_classes, unfollowed, roots)
-            n_collections = self._since(n_before)
         namer = Namer(self._classes, self._fields, self._kinds, roots)
         is_moving = self._moving(holders, parts, blocks, n_collections)
         groups = group_holders(holders, blocks, graph, namer, is_moving)
@@ -151,7 +154,7 @@ class _Look:
                 n_unresolved=climber.n_unresolved,
                 n_unfollowed=len(unfollowed),
                 n_young=int(np.unique(holders.objects[is_moving]).size),
-                cut_short=climber.cut_short,
+                cut_short=cut_short,
                 notes=(*roots.notes, *self._class_notes()),
             ),
         )
@@ -167,6 +170,21 @@ class _Look:
         """Collections since a count; None if unknown."""
         n_after = count_collections(self._vm, self._counters)
         return n_after - n_before if n_before is not None and n_after is not None else None
+
+    def _parts(self) -> list[Part]:
+        """The parts of the heap in use, as they are now."""
+        self._vm.refresh()
+        parts = [part for part in read_parts(self._vm, self._layout.collector) if part.kind != FREE]
+        if not parts:
+            raise UnreadableError("the Java heap is empty")
+        return parts
+
+    def _finder(self, parts: list[Part]) -> ObjectFinder:
+        return ObjectFinder(self._layout, self._classes, parts, self._pages, self._mirror_size())
+
+    def _roots(self, parts: list[Part]) -> Roots:
+        heap = parts[0].start, max(part.top for part in parts)
+        return RootReader(self._vm, self._pages, self._layout, self._classes, self._fields, heap).read()
 
     def _mirror_size(self) -> int | None:
         place = self._vm.structs.static("java_lang_Class::_oop_size_offset", "java_lang_Class::oop_size_offset")

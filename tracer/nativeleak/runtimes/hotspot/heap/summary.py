@@ -41,9 +41,9 @@ def group_holders(
     ways = namer.ways(graph, holders.objects)
     rows = _owning_rows(holders.blocks, states, holders.inside, namer.are_of_jdk(holders.classes))
     # Memory that is not in use any more is full of old words; an array around some of them is no holder.
-    rows = rows[~((states == ORDER.index(State.NONE)) & holders.inside)[rows]]
+    is_array = namer.are_arrays(holders.classes)
+    rows = rows[~((states == ORDER.index(State.NONE)) & (holders.inside | is_array))[rows]]
     columns = [holders.classes, holders.offsets, states, ways, holders.inside.astype(np.int64)]
-    is_array = np.array([namer.is_array(index) for index in holders.classes.tolist()], np.bool_)
     columns[1] = np.where(is_array, 0, columns[1])
     keys, inverse = np.unique(np.stack([column[rows] for column in columns], 1), axis=0, return_inverse=True)
     found: dict[tuple[str, State, str, str, bool], _Group] = defaultdict(_Group)

@@ -118,7 +118,8 @@ def _pool(pool: Pool, *, whole: bool) -> Iterator[str]:
     if pool.lost_bytes:
         bound = "" if pool.kind == "pooled" and whole else "at most; "
         garbage = f", {pool.n_garbage:,} of them not collected yet" if pool.n_garbage else ""
-        yield f"{format_bytes(pool.lost_bytes):>{_COLUMN}}  dropped without release() ({bound}no buffer has it{garbage})"
+        said = f"dropped without release() ({bound}no buffer has it{garbage})"
+        yield f"{format_bytes(pool.lost_bytes):>{_COLUMN}}  {said}"
         yield f"{'':>{_COLUMN}}  Next: -Dio.netty.leakDetection.level=paranoid names where such buffers were last used."
 
 
@@ -129,5 +130,6 @@ def _completeness(result: JavaHolders) -> Iterator[str]:
     if whole.cut_short is not None:
         yield f"note: ended early: {whole.cut_short}; {whole.n_unfollowed:,} objects were not followed to the end"
     if whole.n_collections:
-        yield f"note: {whole.n_collections:,} collections ran meanwhile; {whole.n_young:,} holders were moved or are young"
+        moved = f"{whole.n_young:,} holders were moved or are young"
+        yield f"note: {whole.n_collections:,} collections ran meanwhile; {moved}"
     yield from (f"note: not read: {note}" for note in whole.notes)
