@@ -106,7 +106,8 @@ def outline(result: JavaHolders) -> list[str]:
 
 
 def _line(group: HolderGroup) -> str:
-    return f"{group.n_bytes:,} {group.n_objects} {group.n_blocks} {group.state} {group.holder} {group.path} {group.root} {group.owner}"
+    counts = f"{group.n_bytes:,} {group.n_objects} {group.n_blocks}"
+    return f"{counts} {group.state} {group.holder} {group.path} {group.root} {group.owner}"
 
 
 @pytest.mark.parametrize(("jdk", "collector"), EACH)
@@ -191,7 +192,7 @@ def gateway(jdk: str) -> Target:
 def test_gateway_with_leaked_chunks_is_explained_after_the_fact(jdk: str) -> None:
     n_chunks, n_kept, n_dropped, n_small = (147 if IS_LONG else 47), 1500, 800, 300
     with gateway(jdk) as target:
-        truth = target.ask(f"fill {n_chunks} {n_kept} {n_dropped} {n_small}")
+        truth = target.ask(f"fill {n_chunks} {n_kept} {n_dropped} {n_small}", timeout_s=150)
         result = look(target)
     chunk_bytes = truth["chunk_bytes"]
     groups = {group.owner: group for group in result.groups}

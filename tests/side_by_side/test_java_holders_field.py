@@ -1,4 +1,4 @@
-"""Java programs after reports from the field, looked at when they have leaked already: the class that holds is named."""
+"""Java programs after reports from the field, looked at once they have leaked: the class that holds is named."""
 
 from __future__ import annotations
 
@@ -78,6 +78,7 @@ CASES = {
         lambda group: group.holder == "com.github.luben.zstd.ZstdOutputStreamNoFinalizer.stream",
         20,
         n_found=1,
+        options=("-Xms256m", "-Xmn160m"),
         jars=":/usr/share/java/zstd-jni.jar",
     ),
     "thread_leak": Case(

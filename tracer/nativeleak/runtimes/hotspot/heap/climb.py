@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from nativeleak.runtimes.hotspot.heap.budget import Budget
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
@@ -18,11 +19,15 @@ from nativeleak.runtimes.hotspot.heap.kinds import Kinds, Strength
 from nativeleak.runtimes.hotspot.heap.layout import Layout
 from nativeleak.runtimes.hotspot.heap.matching import Blocks, Hits, Known, Targets
 from nativeleak.runtimes.hotspot.heap.objects import ObjectFinder
-from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, HeapPages, Indices, Window
+from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, HeapPages, Window
 from nativeleak.runtimes.hotspot.heap.parts import Part
 from nativeleak.runtimes.hotspot.heap.roots import Roots
 
 _LOOKS_A_WINDOW: Final = 64
+_FULL: Final = 0.8
+
+Column: TypeAlias = npt.NDArray[np.int32]
+Strengths: TypeAlias = npt.NDArray[np.int8]
 
 
 @dataclass(slots=True)
@@ -35,14 +40,16 @@ class Holders:
         offsets: Of the ``long`` in it.
         blocks: Index of the block.
         inside: The address is inside of the block, not at its start.
+        likeness: The object whose referrers stand for those of this one: itself, unless only a sample was followed.
         n_rejected: Words that point into a block and are no ``long`` of an object.
     """
 
     objects: Addresses = field(default_factory=lambda: np.zeros(0, np.uint64))
-    classes: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
-    offsets: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
-    blocks: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
+    classes: Column = field(default_factory=lambda: np.zeros(0, np.int32))
+    offsets: Column = field(default_factory=lambda: np.zeros(0, np.int32))
+    blocks: Column = field(default_factory=lambda: np.zeros(0, np.int32))
     inside: Flags = field(default_factory=lambda: np.zeros(0, np.bool_))
+    likeness: Addresses = field(default_factory=lambda: np.zeros(0, np.uint64))
     n_rejected: int = 0
 
 
@@ -59,10 +66,10 @@ class Edges:
     """
 
     parents: Addresses = field(default_factory=lambda: np.zeros(0, np.uint64))
-    classes: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
-    offsets: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
+    classes: Column = field(default_factory=lambda: np.zeros(0, np.int32))
+    offsets: Column = field(default_factory=lambda: np.zeros(0, np.int32))
     children: Addresses = field(default_factory=lambda: np.zeros(0, np.uint64))
-    strengths: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
+    strengths: Strengths = field(default_factory=lambda: np.zeros(0, np.int8))
 
 
 class Climber:
@@ -101,7 +108,7 @@ class Climber:
         self._pages = pages
         self._ranges = _merged(parts)
         self._budget = budget
-        self._edges: list[tuple[Addresses, Indices, Indices, Addresses, Indices]] = []
+        self._edges: list[tuple[Addresses, Column, Column, Addresses, Strengths]] = []
         self._n_edges = 0
         self._known = Known()
         self.n_passes = 0
@@ -111,7 +118,7 @@ class Climber:
 
     def holders(self, blocks: Blocks) -> Holders:
         """The first pass: objects with a ``long`` that points into a native block."""
-        rows: list[tuple[Addresses, Indices, Indices, Indices, Flags]] = []
+        rows: list[tuple[Addresses, Column, Column, Column, Flags]] = []
         found = Holders()
         for window in self._windows():
             hits = blocks.hits(window)
@@ -122,10 +129,12 @@ class Climber:
             offsets = hits.places[is_one] - (objects.astype(np.int64) - window.start)
             index = hits.found[is_one].astype(np.int64)
             inside = window.words[hits.places[is_one] // 8] != blocks.starts[index]
-            rows.append((objects, owners.classes[is_one], offsets, index, inside))
+            small = (column.astype(np.int32) for column in (owners.classes[is_one], offsets, index))
+            rows.append((objects, *small, inside))
         if rows:
-            columns = map(np.concatenate, zip(*rows, strict=True))
-            found.objects, found.classes, found.offsets, found.blocks, found.inside = columns
+            found.objects, found.classes, found.offsets, found.blocks, found.inside = (
+                np.concatenate(parts) for parts in zip(*rows, strict=True)
+            )
         return found
 
     def climb(self, start: Addresses, roots: Roots, n_passes: int) -> Addresses:
@@ -158,15 +167,26 @@ class Climber:
 
     def edges(self) -> Edges:
         """All references that were found."""
+        self._put_in_order()
         if not self._edges:
             return Edges()
-        columns = list(map(np.concatenate, zip(*self._edges, strict=True)))
-        order = np.lexsort((columns[3], columns[2], columns[0]))
-        columns = [column[order] for column in columns]
+        return Edges(*self._edges[0])
+
+    def _put_in_order(self) -> None:
+        """Join what was found; each reference stays once."""
+        if not self._edges:
+            return
+        columns = [np.concatenate(parts) for parts in zip(*self._edges, strict=True)]
+        self._edges.clear()
+        parents, classes, offsets, children, strengths = columns
+        order = np.lexsort((children, offsets, parents))
         is_new = np.ones(len(order), np.bool_)
-        is_new[1:] = (np.diff(columns[0]) != 0) | (np.diff(columns[2]) != 0) | (np.diff(columns[3]) != 0)
-        parents, classes, offsets, children, strengths = (column[is_new] for column in columns)
-        return Edges(parents, classes, offsets, children, strengths)
+        for position, column in enumerate((parents, offsets, children)):
+            change = np.diff(column[order]) != 0
+            is_new[1:] = change if not position else is_new[1:] | change
+        order = order[is_new]
+        self._edges.append((parents[order], classes[order], offsets[order], children[order], strengths[order]))
+        self._n_edges = len(order)
 
     def _windows(self, *, is_downward: bool = False) -> Iterator[Window]:
         before = self._pages.n_bytes
@@ -197,28 +217,33 @@ class Climber:
         is_one = owners.classes >= 0
         self.n_unresolved += int((~is_one).sum())
         parents, classes = owners.objects[is_one], owners.classes[is_one]
-        children = np.asarray(hits.found[is_one], np.uint64)
+        children: Addresses = hits.found[is_one].astype(np.uint64)
         offsets = hits.places[is_one] - (parents.astype(np.int64) - window.start)
         strengths = self._kinds.strengths(classes, offsets)
         keep = (strengths < Strength.NONE) & (parents != children)
         parents, classes, offsets = parents[keep], classes[keep], offsets[keep]
         children, strengths = children[keep], strengths[keep]
         if not len(parents):
-            return parents
-        self._edges.append((parents, classes, offsets, children, strengths))
+            return np.zeros(0, np.uint64)
+        small = classes.astype(np.int32), offsets.astype(np.int32), strengths.astype(np.int8)
+        self._edges.append((parents, small[0], small[1], children, small[2]))
         self._n_edges += len(parents)
         if self._n_edges > self._budget.n_edges:
-            self.cut_short = f"{self._budget.n_edges} references were followed"
+            self._put_in_order()
+            # With little room left the same would happen again with nearly each window.
+            if self._n_edges > _FULL * self._budget.n_edges:
+                self.cut_short = f"{self._n_edges:,} references were followed"
         above = parents[(strengths == Strength.STRONG) & (classes != self._classes.class_index)]
         new = self._known.new_of(above)
         if len(self._known) > self._budget.n_objects:
-            self.cut_short = f"{self._budget.n_objects} objects were followed"
+            self.cut_short = f"{self._budget.n_objects:,} objects were followed"
         return self._above(new, roots)
 
     @staticmethod
     def _above(objects: Addresses, roots: Roots) -> Addresses:
         """Those that nothing outside of the heap is known to hold; a word of a stack may be left over."""
-        return objects[~roots.are_ends(objects)]
+        is_end = roots.are_ends(objects)
+        return np.compress(~is_end, objects)
 
 
 def _merged(parts: list[Part]) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ import numpy as np
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
 from nativeleak.runtimes.hotspot.heap.climb import Edges
 from nativeleak.runtimes.hotspot.heap.kinds import Kinds, Strength
-from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, Indices
+from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, Indices, Numbers
 from nativeleak.runtimes.hotspot.heap.roots import HANDLE, STACK, STATIC, THREAD, Roots
 
 
@@ -70,7 +70,7 @@ class Graph:
         self,
         edges: Edges,
         objects: Addresses,
-        object_classes: Indices,
+        object_classes: Numbers,
         unfollowed: Addresses,
         roots: Roots,
         classes: ClassTable,
@@ -115,11 +115,11 @@ class Graph:
         chosen = np.flatnonzero(edges.strengths == Strength.STRONG)
         chosen = chosen[np.argsort(self.parents[chosen], kind="stable")]
         counts = np.bincount(self.parents[chosen], minlength=len(self.nodes))
-        self._first = memoryview(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-        self._edge = memoryview(chosen.astype(np.int64))
-        self._to = memoryview(self._children[chosen])
+        self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64).data
+        self._edge = chosen.astype(np.int64).data
+        self._to = self._children[chosen].data
         is_link = self.classes[self.parents[chosen]] == self.classes[self._children[chosen]]
-        self._is_link = memoryview(is_link.view(np.uint8))
+        self._is_link = is_link.view(np.uint8).data
 
     def _spread(self, unfollowed: Addresses) -> None:
         """Give each object its state, from the strongest on."""
@@ -174,10 +174,10 @@ class Graph:
         queue: deque[int] = deque()
         number = ORDER.index(state) if state is not None else 0
         order = self.order if state is not None else self.near_order
-        seen = memoryview(done.view(np.uint8))
-        ways, states = memoryview(via), memoryview(self._states)
+        seen = done.view(np.uint8).data
+        ways, states = via.data, self._states.data
         first, edge, to, is_link = self._first, self._edge, self._to, self._is_link
-        for node in sources.tolist():
+        for node in np.ascontiguousarray(sources).data:
             if not seen[node]:
                 seen[node] = 1
                 queue.append(node)

@@ -110,9 +110,9 @@ class Targets:
         if self._is_narrow:
             halves = window.halves
             at = np.flatnonzero(halves - np.uint32(self._low) <= np.uint32(self._high - self._low))
-            values = halves[at]
-            near = self._grains[values >> np.uint32(self._bits)]
-            at, values = at[near], values[near].astype(np.uint64)
+            near = self._grains[halves[at] >> np.uint32(self._bits)]
+            at = at[near]
+            values = halves[at].astype(np.uint64)
         else:
             words = window.words
             at = np.flatnonzero(words - np.uint64(self._low) <= np.uint64(self._high - self._low))

@@ -16,7 +16,7 @@ from nativeleak.runtimes.hotspot.heap.classes import ClassTable
 from nativeleak.runtimes.hotspot.heap.fields import FieldReader
 from nativeleak.runtimes.hotspot.heap.graph import Graph
 from nativeleak.runtimes.hotspot.heap.kinds import Kinds, Strength
-from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, Indices
+from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, Indices, Numbers
 from nativeleak.runtimes.hotspot.heap.roots import HANDLE, STACK, STATIC, Root, Roots
 from nativeleak.runtimes.hotspot.text import class_name
 from nativeleak.symbols.demangle import printable
@@ -69,7 +69,7 @@ class Namer:
         self._index: dict[Names, int] = {NOWHERE: 0}
         self._types: dict[int, str] = {}
 
-    def are_of_jdk(self, classes: Indices) -> Flags:
+    def are_of_jdk(self, classes: Numbers) -> Flags:
         """Whether each class is the JDK's own."""
         found = np.array([name.startswith(_JDK) for name in self._classes.names], np.bool_)
         return np.asarray(found[classes], np.bool_)
@@ -102,7 +102,7 @@ class Namer:
             return f"{self.type_name(index)}+{offset}"
         return f"{self.type_name(index)}.{printable(field.name)}"
 
-    def are_arrays(self, classes: Indices) -> Flags:
+    def are_arrays(self, classes: Numbers) -> Flags:
         """Whether each is a class of arrays."""
         found = np.array([name.startswith("[") for name in self._classes.names], np.bool_)
         return np.asarray(found[classes], np.bool_)
@@ -148,10 +148,10 @@ class Namer:
         """
         is_near = ways is not whole
         known: dict[tuple[int, int, int, int], int] = {}
-        edges, classes = graph.edges, memoryview(graph.classes)
-        edge_classes, offsets = memoryview(edges.classes), memoryview(edges.offsets)
-        parents, strengths = memoryview(graph.parents), memoryview(edges.strengths)
-        via_, ways_, whole_, labels = memoryview(via), memoryview(ways), memoryview(whole), memoryview(graph.labels)
+        edges, classes = graph.edges, graph.classes.data
+        edge_classes, offsets = edges.classes.data, edges.offsets.data
+        parents, strengths = graph.parents.data, edges.strengths.data
+        via_, ways_, whole_, labels = via.data, ways.data, whole.data, graph.labels.data
         of_roots: dict[int, int] = {}
         for node in order:
             edge = via_[node]

@@ -185,8 +185,8 @@ class ObjectFinder:
             sizes[is_array] = np.where((lengths < 1 << 31) & (at < len(halves)), (n_bytes + 7) // 8 * 8, 0)
         if self._mirror_size is not None:
             for index in np.flatnonzero(classes == self._classes.class_index).tolist():
-                at = int(places[index]) * 2 + self._mirror_size // 4
-                n_words = int(window.halves[at]) if at < len(window.halves) else 0
+                place = int(places[index]) * 2 + self._mirror_size // 4
+                n_words = int(window.halves[place]) if place < len(window.halves) else 0
                 sizes[index] = 8 * n_words if n_words < 1 << 20 else 0
         return sizes
 

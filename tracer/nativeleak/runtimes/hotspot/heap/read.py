@@ -24,7 +24,7 @@ from nativeleak.runtimes.hotspot.heap.matching import Blocks
 from nativeleak.runtimes.hotspot.heap.naming import Namer
 from nativeleak.runtimes.hotspot.heap.netty import NettyReader
 from nativeleak.runtimes.hotspot.heap.objects import ObjectFinder, class_at
-from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, HeapPages, Indices
+from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, HeapPages, Numbers
 from nativeleak.runtimes.hotspot.heap.parts import FREE, YOUNG, Part, read_parts
 from nativeleak.runtimes.hotspot.heap.result import Completeness, JavaHolders
 from nativeleak.runtimes.hotspot.heap.roots import STORAGES, RootReader, Roots
@@ -112,8 +112,7 @@ class _Look:
         self._progress("holders of native memory")
         holders = climber.holders(blocks)
         absent = self._pages.n_absent_bytes
-        start, first = np.unique(holders.objects, return_index=True)
-        classes = holders.classes[first]
+        start, classes, n_sampled, holders.likeness = self._chosen(holders)
         self._progress("static fields, threads and handles")
         roots = self._roots(parts)
         self._progress("what refers to the holders")
@@ -153,6 +152,7 @@ class _Look:
                 n_rejected=holders.n_rejected,
                 n_unresolved=climber.n_unresolved,
                 n_unfollowed=len(unfollowed),
+                n_sampled=n_sampled,
                 n_young=int(np.unique(holders.objects[is_moving]).size),
                 cut_short=cut_short,
                 notes=(*roots.notes, *self._class_notes()),
@@ -160,8 +160,27 @@ class _Look:
         )
         return result, float(is_moving.mean()) if len(is_moving) else 0.0
 
+    def _chosen(self, holders: Holders) -> tuple[Addresses, Numbers, int, Addresses]:
+        """(objects, classes, number if it is a sample) of those to follow, and the one that stands for each row."""
+        objects, first = np.unique(holders.objects, return_index=True)
+        classes = holders.classes[first]
+        if len(objects) <= self._budget.n_holders:
+            return objects, classes, 0, holders.objects
+        # Evenly from each class in the order of addresses: neighbours were made together.
+        order = np.lexsort((objects, classes))
+        step = -(-len(objects) // self._budget.n_holders)
+        is_first = np.ones(len(order), np.bool_)
+        is_first[1:] = np.diff(classes[order]) != 0
+        is_chosen = is_first | (np.arange(len(order)) % step == 0)
+        stands = order[np.maximum.accumulate(np.where(is_chosen, np.arange(len(order)), 0))]
+        like = np.zeros(len(objects), np.uint64)
+        like[order] = objects[stands]
+        chosen = np.sort(order[is_chosen])
+        likeness = like[np.searchsorted(objects, holders.objects)]
+        return objects[chosen], classes[chosen], len(chosen), likeness
+
     def _graph(
-        self, climber: Climber, start: Addresses, classes: Indices, unfollowed: Addresses, roots: Roots
+        self, climber: Climber, start: Addresses, classes: Numbers, unfollowed: Addresses, roots: Roots
     ) -> tuple[Graph, Edges]:
         edges = climber.edges()
         return Graph(edges, start, classes, unfollowed, roots, self._classes, self._kinds), edges

@@ -98,6 +98,7 @@ class Completeness:
         n_rejected: Words that point into a block and are no ``long`` of an object: by chance, or of an unknown class.
         n_unresolved: References whose object was not found.
         n_unfollowed: Objects whose referrers were not all looked for.
+        n_sampled: Of the holders: followed upwards; the others count as held like their neighbours. 0: all were.
         n_young: Objects that were moved or collected meanwhile.
         cut_short: Which bound ended it early; None if none did.
         notes: What else could not be read, for people.
@@ -111,6 +112,7 @@ class Completeness:
     n_rejected: int = 0
     n_unresolved: int = 0
     n_unfollowed: int = 0
+    n_sampled: int = 0
     n_young: int = 0
     cut_short: str | None = None
     notes: tuple[str, ...] = ()
@@ -171,6 +173,7 @@ def holders_java_json(result: JavaHolders) -> dict[str, Any]:
             "rejected_words": whole.n_rejected,
             "unresolved_references": whole.n_unresolved,
             "unfollowed_objects": whole.n_unfollowed,
+            "sampled_holders": whole.n_sampled,
             "young_objects": whole.n_young,
             "cut_short": whole.cut_short,
             "notes": list(whole.notes),

@@ -359,7 +359,7 @@ class RootReader:
 
 def _stack_pointers(pid: int) -> list[int]:
     """Of the threads that sleep now; source: proc(5), /proc/PID/task/TID/syscall."""
-    found = []
+    found: list[int] = []
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
     except OSError:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from nativeleak.runtimes.hotspot.heap.climb import Holders
 from nativeleak.runtimes.hotspot.heap.graph import ORDER, Graph, State
 from nativeleak.runtimes.hotspot.heap.matching import Blocks
 from nativeleak.runtimes.hotspot.heap.naming import NOWHERE, Namer, Names
-from nativeleak.runtimes.hotspot.heap.pages import Flags, Indices
+from nativeleak.runtimes.hotspot.heap.pages import Flags, Indices, Numbers
 from nativeleak.runtimes.hotspot.heap.result import HolderGroup
 
 _MAX_SIZES: Final = 8
@@ -36,19 +38,18 @@ def group_holders(
         namer: Names ways.
         is_moving: For each row: the object is young and was moved or collected meanwhile.
     """
-    states = graph.states(holders.objects)
+    states = graph.states(holders.likeness)
     states[is_moving & (states > ORDER.index(State.OPEN))] = ORDER.index(State.MOVING)
-    ways = namer.ways(graph, holders.objects)
+    ways = namer.ways(graph, holders.likeness)
     rows = _owning_rows(holders.blocks, states, holders.inside, namer.are_of_jdk(holders.classes))
     # Memory that is not in use any more is full of old words; an array around some of them is no holder.
     is_array = namer.are_arrays(holders.classes)
     rows = rows[~((states == ORDER.index(State.NONE)) & (holders.inside | is_array))[rows]]
-    columns = [holders.classes, holders.offsets, states, ways, holders.inside.astype(np.int64)]
-    columns[1] = np.where(is_array, 0, columns[1])
-    keys, inverse = np.unique(np.stack([column[rows] for column in columns], 1), axis=0, return_inverse=True)
+    offsets = np.where(is_array, 0, holders.offsets)
+    kinds = _kinds([holders.classes[rows], offsets[rows], states[rows], ways[rows], holders.inside[rows]])
     found: dict[tuple[str, State, str, str, bool], _Group] = defaultdict(_Group)
-    for number, (index, offset, state_number, way, inside) in enumerate(keys.tolist()):
-        members = rows[np.ravel(inverse) == number]
+    for number, (index, offset, state_number, way, inside) in enumerate(kinds.rows):
+        members = rows[kinds.order[kinds.starts[number] : kinds.starts[number + 1]]]
         state = ORDER[state_number]
         names = namer.name(way) if state is not State.MOVING else NOWHERE
         for name, part in _parts_by_name(namer, holders, members, index, offset):
@@ -62,6 +63,32 @@ def group_holders(
     return tuple(sorted(groups, key=lambda group: (-group.n_bytes, group.holder, group.path)))
 
 
+class _Kinds(NamedTuple):
+    """Rows that are alike.
+
+    Attributes:
+        rows: The values of each kind.
+        order: Numbers of the rows, those of a kind together.
+        starts: Where in ``order`` each kind begins, and the end.
+    """
+
+    rows: list[list[int]]
+    order: Indices
+    starts: list[int]
+
+
+def _kinds(columns: Sequence[npt.NDArray[Any]]) -> _Kinds:
+    """The rows of some columns by their values."""
+    order = np.lexsort(columns[::-1]).astype(np.int64)
+    is_first = np.zeros(len(order), np.bool_)
+    is_first[:1] = True
+    for column in columns:
+        is_first[1:] |= np.diff(column[order]) != 0
+    starts = np.flatnonzero(is_first)
+    rows = [[int(column[order[start]]) for column in columns] for start in starts.tolist()]
+    return _Kinds(rows, order, [*starts.tolist(), len(order)])
+
+
 def _parts_by_name(namer: Namer, holders: Holders, rows: Indices, index: int, offset: int) -> list[tuple[str, Indices]]:
     """The rows of a field; of static fields, by class."""
     if not namer.is_static(index, offset):
@@ -69,12 +96,12 @@ def _parts_by_name(namer: Namer, holders: Holders, rows: Indices, index: int, of
     return [(namer.field_name(index, offset, int(holders.objects[row])), rows[i : i + 1]) for i, row in enumerate(rows)]
 
 
-def _owning_rows(block_of: Indices, states: Indices, inside: Flags, of_jdk: Flags) -> Indices:
+def _owning_rows(block_of: Numbers, states: Indices, inside: Flags, of_jdk: Flags) -> Indices:
     """The row that each block counts in: that of the strongest object, exact before inside, the JDK's before others.
 
     A library's own object often repeats the address of a buffer of the JDK that it has.
     """
-    order = np.lexsort((np.arange(len(block_of)), ~of_jdk, inside, states, block_of))
+    order = np.lexsort((~of_jdk, inside, states, block_of))
     is_first = np.ones(len(order), np.bool_)
     is_first[1:] = np.diff(block_of[order]) != 0
     return np.sort(order[is_first])
@@ -83,7 +110,7 @@ def _owning_rows(block_of: Indices, states: Indices, inside: Flags, of_jdk: Flag
 def _made(holder: str, state: State, is_inside: bool, group: _Group, holders: Holders, blocks: Blocks) -> HolderGroup:
     names = group.names.most_common(1)[0][0]
     rows = np.concatenate(group.rows)
-    indices = np.unique(holders.blocks[rows])
+    indices = np.unique(holders.blocks[rows]).astype(np.int64)
     sizes, counts = np.unique(blocks.sizes[indices], return_counts=True)
     largest = np.argsort(-(sizes.astype(np.int64) * counts), kind="stable")[:_MAX_SIZES]
     return HolderGroup(

@@ -129,6 +129,8 @@ def _completeness(result: JavaHolders) -> Iterator[str]:
         yield f"note: {format_bytes(whole.absent_bytes)} of the Java heap are in use but not in memory: not read"
     if whole.cut_short is not None:
         yield f"note: ended early: {whole.cut_short}; {whole.n_unfollowed:,} objects were not followed to the end"
+    if whole.n_sampled:
+        yield f"note: {whole.n_sampled:,} of the holders were followed upwards; the others count like their neighbours"
     if whole.n_collections:
         moved = f"{whole.n_young:,} holders were moved or are young"
         yield f"note: {whole.n_collections:,} collections ran meanwhile; {moved}"
