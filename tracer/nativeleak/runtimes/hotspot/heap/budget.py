@@ -19,6 +19,7 @@ class Budget:
         n_passes: Over the heap.
         n_holders: Followed upwards; of more of them a sample is.
         n_objects: Followed upwards in all.
+        n_of_class: Of these, of one class: more are the links of one long list.
         n_edges: References kept; each takes 25 bytes, three times as much while they are put in order.
     """
 
@@ -27,6 +28,7 @@ class Budget:
     n_passes: int = MAX_PASSES
     n_holders: int = 100_000
     n_objects: int = 500_000
+    n_of_class: int = 100_000
     n_edges: int = 1_000_000
     _started: float = field(default_factory=time.monotonic)
 

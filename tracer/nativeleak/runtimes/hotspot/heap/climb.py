@@ -111,6 +111,8 @@ class Climber:
         self._edges: list[tuple[Addresses, Column, Column, Addresses, Strengths]] = []
         self._n_edges = 0
         self._known = Known()
+        self._n_followed = np.zeros(len(classes), np.int64)
+        self._crowd: list[Addresses] = []
         self.n_passes = 0
         self.heap_bytes = 0
         self.n_unresolved = 0
@@ -149,6 +151,7 @@ class Climber:
             Objects whose referrers were not all looked for.
         """
         self._known.new_of(start)
+        self._crowd.clear()
         frontier = self._above(np.unique(start), roots)
         while len(frontier) and self.cut_short is None and self.n_passes < n_passes:
             targets, found = Targets(self._layout, frontier), []
@@ -158,7 +161,7 @@ class Climber:
                     break
             new = np.concatenate(found) if found else np.zeros(0, np.uint64)
             frontier = new if self.cut_short is None else np.concatenate([frontier, new])
-        return frontier
+        return np.unique(np.concatenate([frontier, *self._crowd]))
 
     def renew(self, finder: ObjectFinder, parts: list[Part]) -> None:
         """Go on in the heap as it is by now."""
@@ -233,8 +236,16 @@ class Climber:
             # With little room left the same would happen again with nearly each window.
             if self._n_edges > _FULL * self._budget.n_edges:
                 self.cut_short = f"{self._n_edges:,} references were followed"
-        above = parents[(strengths == Strength.STRONG) & (classes != self._classes.class_index)]
-        new = self._known.new_of(above)
+        is_above = (strengths == Strength.STRONG) & (classes != self._classes.class_index)
+        is_crowd = self._n_followed[classes] >= self._budget.n_of_class
+        if (is_above & is_crowd).any():
+            self._crowd.append(np.unique(parents[is_above & is_crowd]))
+        is_above &= ~is_crowd
+        new = self._known.new_of(parents[is_above])
+        if len(new):
+            is_new = is_above & np.isin(parents, new)
+            _, first = np.unique(parents[is_new], return_index=True)
+            self._n_followed += np.bincount(classes[is_new][first], minlength=len(self._n_followed))
         if len(self._known) > self._budget.n_objects:
             self.cut_short = f"{self._budget.n_objects:,} objects were followed"
         return self._above(new, roots)

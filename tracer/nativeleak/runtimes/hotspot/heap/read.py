@@ -130,7 +130,9 @@ class _Look:
             graph, edges = self._graph(climber, start, classes, unfollowed, roots)
         cut_short = climber.cut_short
         if len(unfollowed) and cut_short is None:
-            cut_short = f"{climber.n_passes} passes over the heap were made"
+            is_spent = climber.n_passes >= self._budget.n_passes
+            passes = f"{climber.n_passes} passes over the heap were made"
+            cut_short = passes if is_spent else f"{self._budget.n_of_class:,} objects of one class were followed"
         n_collections = self._since(n_before)
         namer = Namer(self._classes, self._fields, self._kinds, roots)
         is_moving = self._moving(holders, parts, blocks, n_collections)

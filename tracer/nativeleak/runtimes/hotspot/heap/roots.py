@@ -30,6 +30,8 @@ STORAGES: Final = "_ZN13OopStorageSet9_storagesE"
 
 STATIC, THREAD, HANDLE, STACK = "static", "thread", "handle", "stack"
 
+_WITHOUT_JAVA: Final = ("C1 CompilerThread", "C2 CompilerThread", "Sweeper thread", "Service Thread")
+"""Threads of the JVM itself: what looks like a reference on their stacks is a number."""
 _MAX_STATICS: Final = 1 << 12
 _FEW_STATICS: Final = 32
 _MAX_STORAGES: Final = 32
@@ -278,6 +280,8 @@ class RootReader:
         pointers = sorted(_stack_pointers(self._vm.pid))
         n_words = 0
         for thread in threads:
+            if names.get(thread.address, "").startswith(_WITHOUT_JAVA):
+                continue
             try:
                 end, n_bytes = memory.u64(thread.address + base), memory.u64(thread.address + size)
             except UnreadableError:
