@@ -21,7 +21,7 @@ from nativeleak.runtimes.hotspot.text import class_name
 
 _SOFT: Final = "java/lang/ref/SoftReference"
 _CLEANERS: Final = frozenset({"java/lang/ref/PhantomReference", "java/lang/ref/FinalReference"})
-_STACK_CHUNK: Final = "jdk/internal/vm/StackChunk"
+STACK_CHUNK: Final = "jdk/internal/vm/StackChunk"
 _OFFSET_BITS: Final = 32
 
 
@@ -122,7 +122,7 @@ class Kinds:
             return True
         field = self._field(index, offset)
         if field is None:
-            return self._classes.names[index] == _STACK_CHUNK
+            return self._classes.names[index] == STACK_CHUNK
         return field.refers
 
     def _strength_of(self, code: int) -> Strength:

@@ -74,6 +74,7 @@ class ObjectFinder:
         parts: Of the heap, in address order, those in use.
         pages: Of the process.
         mirror_size_offset: Offset in a java.lang.Class of its own size in words; None if unknown.
+        stack_chunk: (class, offset of the size in words) of the stacks of virtual threads; None where there are none.
 
     Attributes:
         n_searches: For large arrays that began before a window.
@@ -86,11 +87,13 @@ class ObjectFinder:
         parts: Sequence[Part],
         pages: HeapPages,
         mirror_size_offset: int | None,
+        stack_chunk: tuple[int, int] | None = None,
     ) -> None:
         self._layout = layout
         self._classes = classes
         self._pages = pages
         self._mirror_size = mirror_size_offset
+        self._stack_chunk = stack_chunk
         self._parts = list(parts)
         self._starts: Addresses = np.array([part.start for part in parts], np.uint64)
         self._tops: Addresses = np.array([part.top for part in parts], np.uint64)
@@ -188,6 +191,11 @@ class ObjectFinder:
                 place = int(places[index]) * 2 + self._mirror_size // 4
                 n_words = int(window.halves[place]) if place < len(window.halves) else 0
                 sizes[index] = 8 * n_words if n_words < 1 << 20 else 0
+        if self._stack_chunk is not None:
+            for index in np.flatnonzero(classes == self._stack_chunk[0]).tolist():
+                place = int(places[index]) * 2 + self._stack_chunk[1] // 4
+                n_words = int(window.halves[place]) if place < len(window.halves) else 0
+                sizes[index] += 8 * n_words if n_words < 1 << 20 else 0
         return sizes
 
     def _fit(self, starts: Addresses, sizes: Indices) -> Flags:

@@ -18,7 +18,7 @@ from nativeleak.runtimes.hotspot.heap.climb import Climber, Edges, Holders
 from nativeleak.runtimes.hotspot.heap.collections import count_collections, find_collection_counters
 from nativeleak.runtimes.hotspot.heap.fields import FieldReader
 from nativeleak.runtimes.hotspot.heap.graph import ORDER, Graph, State
-from nativeleak.runtimes.hotspot.heap.kinds import Kinds
+from nativeleak.runtimes.hotspot.heap.kinds import STACK_CHUNK, Kinds
 from nativeleak.runtimes.hotspot.heap.layout import read_collector, read_layout
 from nativeleak.runtimes.hotspot.heap.matching import Blocks
 from nativeleak.runtimes.hotspot.heap.naming import Namer
@@ -201,7 +201,10 @@ class _Look:
         return parts
 
     def _finder(self, parts: list[Part]) -> ObjectFinder:
-        return ObjectFinder(self._layout, self._classes, parts, self._pages, self._mirror_size())
+        chunk = next(iter(self._classes.named(STACK_CHUNK)), None)
+        size = self._fields.by_name(chunk).get("size") if chunk is not None else None
+        stack_chunk = (chunk, size.offset) if chunk is not None and size is not None else None
+        return ObjectFinder(self._layout, self._classes, parts, self._pages, self._mirror_size(), stack_chunk)
 
     def _roots(self, parts: list[Part]) -> Roots:
         heap = parts[0].start, max(part.top for part in parts)
