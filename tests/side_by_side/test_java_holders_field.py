@@ -88,7 +88,7 @@ CASES = {
         10,
     ),
 }
-CHOSEN = list(CASES) if os.environ.get("NATIVELEAK_TEST_LONG") else ["mmap_segments", "ffm_arena"]
+CHOSEN = list(CASES) if os.environ.get("NATIVELEAK_TEST_LONG") else ["ffm_arena"]
 
 
 @contextmanager
