@@ -31,6 +31,10 @@ OVER_JEMALLOC = ("-Wl,-u,mallocx,--allow-multiple-definition", "-l:libjemalloc.a
 """jemalloc in the program itself, but for its C++ operators where the program has its own."""
 RUST = ("--edition=2021", "-g", "-Dwarnings")
 JAVA = ("--release", "11", "-g", "-nowarn", "-sourcepath", str(HERE / "java"))
+JAVA_UNSAFE = (*JAVA, "-XDignore.symbol.file")
+"""sun.misc.Unsafe is no part of the API of a release."""
+NETTY = "/usr/share/java/netty-buffer.jar:/usr/share/java/netty-common.jar"
+"""Of Debian's libnetty-java."""
 JDK = Path(os.path.realpath(shutil.which("javac") or "javac")).parent.parent
 JNI = ("-isystem", str(JDK / "include"), "-isystem", str(JDK / "include" / "linux"))
 
@@ -162,6 +166,8 @@ TARGETS = {
     "Mappings": Spec("java/Mappings.java", compiler="javac", flags=JAVA, needs=("libmappings.so",)),
     "Stress": Spec("java/Stress.java", compiler="javac", flags=JAVA, needs=("libnofp.so",)),
     "Forger": Spec("java/Forger.java", compiler="javac", flags=JAVA, needs=("libforge.so",)),
+    "Holds": Spec("java/Holds.java", compiler="javac", flags=JAVA_UNSAFE),
+    "Gateway": Spec("java/Gateway.java", compiler="javac", flags=(*JAVA, "-cp", NETTY)),
     "libforge.so": Spec("java/forge.c", flags=(*NO_FRAME_POINTERS, *JNI, "-shared", "-fPIC")),
     "unmaps": Spec("unmaps.c"),
     "unmaps_musl": Spec("unmaps.c", compiler="musl-gcc"),

@@ -17,7 +17,7 @@ from typing import Final
 
 from nativeleak.runtimes.hotspot.codecache import read_code_cache
 from nativeleak.runtimes.hotspot.flags import read_flags
-from nativeleak.runtimes.hotspot.heap import JavaHeap, read_heap
+from nativeleak.runtimes.hotspot.heap.usage import JavaHeap, read_heap
 from nativeleak.runtimes.hotspot.jvm import HotSpot
 from nativeleak.runtimes.hotspot.memory import UnreadableError
 from nativeleak.runtimes.hotspot.threadlist import read_thread_list
