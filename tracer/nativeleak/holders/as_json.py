@@ -10,6 +10,7 @@ from typing import Any, Final
 from nativeleak.holders.attribution import ClassCensus, Holder
 from nativeleak.holders.result import HoldersReport, LostBlocks
 from nativeleak.process.procfs import read_boot_id
+from nativeleak.runtimes.hotspot.heap.result import holders_java_json
 
 SCHEMA: Final = "nativeleak.holders/1"
 MAX_ADDRESSES: Final = 1000
@@ -37,6 +38,7 @@ def holders_object(report: HoldersReport) -> dict[str, Any]:
         "allocators": [{"kind": kind, "object": path} for kind, path in report.allocators],
         "completeness": _completeness(report),
         "notes": report.notes,
+        "java_holders": None if report.java is None else holders_java_json(report.java),
     }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from nativeleak.holders.attribution import ClassCensus, Holder
 from nativeleak.process.check import TargetFacts
+from nativeleak.runtimes.hotspot.heap.result import JavaHolders
 
 PROVEN, LIKELY, POSSIBLE = "proven", "likely", "possible"
 
@@ -109,6 +110,7 @@ class HoldersReport:
         unreached_bytes: Of the last scan, blocks that no holder reaches.
         completeness: What was seen.
         notes: What could not be read, for people.
+        java: Which Java objects hold blocks; None where there is no JVM, or it could not be read.
     """
 
     target: TargetFacts
@@ -120,6 +122,7 @@ class HoldersReport:
     unreached_bytes: int = 0
     completeness: Completeness = field(default_factory=Completeness)
     notes: list[str] = field(default_factory=list)
+    java: JavaHolders | None = None
 
     def grade(self, name: str) -> LostBlocks | None:
         """The blocks of one grade; None for none."""

@@ -22,6 +22,7 @@ from nativeleak.holders.heap_table import HeapTable, name_ranges, read_table
 from nativeleak.holders.helper import Helper, find_helper
 from nativeleak.holders.hidden import find_compressed, find_xor_lists
 from nativeleak.holders.hints import HINT_WORDS, hint
+from nativeleak.holders.java import JavaSource, runs_java
 from nativeleak.holders.labels import Labels
 from nativeleak.holders.lost import (
     HIDDEN,
@@ -46,6 +47,8 @@ from nativeleak.process.procfs import MapEntry, read_maps, read_status
 DEFAULT_SCANS: Final = 4
 DEFAULT_BUDGET_S: Final = 60.0
 _GAP_S: Final = 1.0
+_JAVA_SHARE: Final = 0.5
+"""Of the time, for the look at a Java heap."""
 _HIDDEN_S_A_GIB: Final = 6.0
 _PACKED_STEP: Final = 4
 _WALKS_AT_END: Final = 10
@@ -67,6 +70,7 @@ class Options:
         step: Bytes between places of pointers; 0: 8, and 4 in the last scan, for packed structures.
         gap_s: Seconds between two scans.
         say: Takes a line about progress.
+        with_java: Ask which objects of a JVM hold blocks.
         sources: Makes other sources of edges for an open process, such as its Java heap; see ``scan.EdgeSource``.
     """
 
@@ -76,6 +80,7 @@ class Options:
     step: int = 0
     gap_s: float = _GAP_S
     say: Callable[[str], None] = lambda _text: None
+    with_java: bool = True
     sources: Sequence[Callable[[HeapMemory], EdgeSource]] = ()
 
 
@@ -336,12 +341,19 @@ def find_who_holds(pid: int, options: Options | None = None) -> HoldersReport:
     with ExitStack() as stack:
         memory = stack.enter_context(HeapMemory(pid))
         threads = stack.enter_context(ThreadReader(pid))
-        sources = []
+        sources: list[EdgeSource] = []
         for make in chosen.sources:
             try:
                 sources.append(make(memory))
             except NativeleakError as error:
                 report.notes.append(error.what)
+        java = None
+        if chosen.with_java and runs_java(read_maps(pid)):
+            java = JavaSource(memory, chosen.budget_s * _JAVA_SHARE, chosen.say)
+            sources.append(java)
         _Look(target, chosen, helper, memory, threads, report, limits, sources).run()
+        if java is not None:
+            report.java = java.found
+            report.notes += [f"the Java heap was not read: {java.why_not}"] if java.why_not else []
     seen.seconds = time.monotonic() - began
     return report

@@ -1,19 +1,22 @@
-"""The report for people: lost blocks first, then holders, then classes; at most 40 lines unless all are wanted."""
+"""The report for people: Java objects, lost blocks, holders, classes; at most 40 lines unless all are wanted."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from nativeleak.holders.lost import LOST
 from nativeleak.holders.result import HoldersReport, LostBlocks
+from nativeleak.runtimes.hotspot.heap.text import holders_java_text
 from nativeleak.units import format_bytes, format_duration
 
 MAX_LINES: Final = 40
 _WIDTH: Final = 118
 _NAME: Final = 60
-_ROOM: Final = ((6, 12, 8), (4, 10, 6), (3, 8, 5), (2, 6, 4), (1, 4, 3), (1, 3, 1))
-"""Rows of groups, holders and classes, the most first."""
+_ROOM: Final = ((6, 12, 8, 8), (4, 10, 6, 6), (3, 8, 5, 5), (2, 6, 4, 4), (1, 4, 3, 3), (1, 3, 1, 3), (1, 2, 1, 2))
+"""Rows of groups, holders, classes and ways of Java objects, the most first."""
+_JAVA_INDENT: Final = " " * 18
 _MIN_SHARE: Final = 0.001
 _TITLES: Final = {
     "lost": "LOST",
@@ -30,17 +33,22 @@ def render_text(report: HoldersReport, *, show_all: bool = False) -> str:
         show_all: Every holder, class and group.
     """
     if show_all:
-        return "\n".join(_page(report, 1 << 30, 1 << 30, 1 << 30, report.notes)) + "\n"
-    for n_groups, n_holders, n_classes in _ROOM:
-        lines = [line[:_WIDTH] for line in _page(report, n_groups, n_holders, n_classes, report.notes[:2])]
+        java = [] if report.java is None else holders_java_text(report.java, show_all=True).splitlines()
+        return "\n".join(_page(report, java, 1 << 30, 1 << 30, 1 << 30, report.notes)) + "\n"
+    for n_groups, n_holders, n_classes, n_ways in _ROOM:
+        java = list(_java(report, n_ways))
+        lines = [line[:_WIDTH] for line in _page(report, java, n_groups, n_holders, n_classes, report.notes[:2])]
         if len(lines) <= MAX_LINES:
             break
     return "\n".join(lines[:MAX_LINES]) + "\n"
 
 
-def _page(report: HoldersReport, n_groups: int, n_holders: int, n_classes: int, notes: Sequence[str]) -> list[str]:
+def _page(
+    report: HoldersReport, java: list[str], n_groups: int, n_holders: int, n_classes: int, notes: Sequence[str]
+) -> list[str]:
     parts = [
         list(_header(report)),
+        java,
         list(_lost(report, n_groups)),
         list(_holders(report, n_holders)),
         list(_classes(report, n_classes)),
@@ -60,6 +68,13 @@ def _header(report: HoldersReport) -> Iterator[str]:
     if seen.n_scans < seen.wanted_scans:
         scans += f" of {seen.wanted_scans}"
     yield f"{scans}, {format_bytes(seen.read_bytes)} read in {format_duration(round(seen.seconds, 1))}; never stopped"
+
+
+def _java(report: HoldersReport, n_most: int) -> Iterator[str]:
+    """Which Java objects hold blocks; long ways take several lines."""
+    if report.java is not None:
+        for line in holders_java_text(report.java, n_most=n_most).splitlines():
+            yield from textwrap.wrap(line, _WIDTH, subsequent_indent=_JAVA_INDENT, break_on_hyphens=False)
 
 
 def _lost(report: HoldersReport, n_most: int) -> Iterator[str]:

@@ -14,7 +14,7 @@ _MIN_SHARE: Final = 0.01
 _FIRST_STEPS: Final = 2
 _COLUMN: Final = 14
 
-_STATES: Final = {
+STATE_WORDS: Final = {
     State.CLEANER: "CLEANER ONLY",
     State.NONE: "NO REFERRER",
     State.WEAK: "weak reference only",
@@ -35,16 +35,17 @@ _ADVICE: Final = {
 }
 
 
-def holders_java_text(result: JavaHolders, *, show_all: bool = False) -> str:
+def holders_java_text(result: JavaHolders, *, show_all: bool = False, n_most: int = _MAX_GROUPS) -> str:
     """The page, with a newline at its end; empty where there is nothing to say.
 
     Args:
         result: Of the look.
         show_all: Every group with all of its path.
+        n_most: Groups without it.
     """
     if result.not_read is not None:
         return f"Java heap   not read: {result.not_read}\n"
-    lines = [_header(result), *_groups(result, show_all=show_all)]
+    lines = [_header(result), *_groups(result, n_most, show_all=show_all)]
     lines += [line for pool in result.pools for line in _pool(pool, whole=result.completeness.cut_short is None)]
     lines += _completeness(result)
     return "\n".join(lines) + "\n"
@@ -80,18 +81,18 @@ def _header(result: JavaHolders) -> str:
     )
 
 
-def _groups(result: JavaHolders, *, show_all: bool) -> Iterator[str]:
+def _groups(result: JavaHolders, n_most: int, *, show_all: bool) -> Iterator[str]:
     groups = result.groups
     shown = [
         group
         for number, group in enumerate(groups)
-        if show_all or (number < _MAX_GROUPS and group.n_bytes >= _MIN_SHARE * result.n_bytes)
+        if show_all or (number < n_most and group.n_bytes >= _MIN_SHARE * result.n_bytes)
     ]
     said: set[State] = set()
     for group in shown:
         yield f"{format_bytes(group.n_bytes):>{_COLUMN}}  {_count(group)}: {way_text(group, show_all=show_all)}"
-        if group.state in _STATES:
-            yield f"{'':>{_COLUMN}}  {_STATES[group.state]}"
+        if group.state in STATE_WORDS:
+            yield f"{'':>{_COLUMN}}  {STATE_WORDS[group.state]}"
         if group.state in _ADVICE and group.state not in said:
             said.add(group.state)
             yield from (f"{'':>{_COLUMN}}  {line}" for line in _ADVICE[group.state])
