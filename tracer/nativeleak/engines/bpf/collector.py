@@ -96,6 +96,8 @@ class Collector:
         self._lost_events_seen = 0
         self._snapshots = SnapshotBuilder(self.targets, self._threads, self.heap, self.namer)
         self.level = Level.EXACT
+        self._by_names = False
+        self._was_blind = False
         self.is_sampled = False
         """Whether blocks were sampled at any time."""
 
@@ -130,21 +132,22 @@ class Collector:
         """Count from now on: what the engine did before the windows open is not the targets'."""
         self._snapshots.start_counters(self.engine)
 
-    def set_level(self, level: Level) -> None:
-        """How the allocator is watched from now on."""
+    def set_level(self, level: Level, *, by_names: bool = False) -> None:
+        """How the allocator is watched from now on.
+
+        Args:
+            level: The level.
+            by_names: Where calls are not seen, the names on a stack tell what an allocator maps for itself.
+        """
         self.level = level
         self.is_sampled = self.is_sampled or level is Level.SAMPLED
-        self.namer.allocator_watched = level in (Level.EXACT, Level.SAMPLED)
+        self._by_names = level is Level.SAMPLED or (by_names and level is not Level.EXACT)
+        self._was_blind = self._was_blind or level is Level.SYSCALLS
+        self.namer.allocator_watched = by_names or level in (Level.EXACT, Level.SAMPLED)
 
     def consume(self) -> None:
         """Take in the events that wait, under the level at which they came about."""
         self.engine.consume()
-
-    def write_off(self) -> None:
-        """Take all outstanding heap blocks out of the totals: their frees will go unseen. Without probes only."""
-        self.read_heap()
-        self.heap.write_off(self.generation)
-        self.engine.empty_live_set()
 
     # Events
 
@@ -165,6 +168,8 @@ class Collector:
             self._on_exec(state)
         elif kind == abi.EventType.OOM_KILL:
             state.oom_killed = True
+        elif kind == abi.EventType.BUSY:
+            pass  # it has woken us up, which is all that it is for
         else:
             self._on_mapping(state, event)
 
@@ -181,8 +186,8 @@ class Collector:
             state.new_code = True
 
     def _is_unfollowed(self, event: abi.Event) -> bool:
-        """Whether memory was mapped inside of an allocator call whose return the kernel side has declined."""
-        if self.level is not Level.SAMPLED or not event.stack:
+        """Whether memory was mapped inside of an allocator call that the kernel side does not follow."""
+        if not self._by_names or not event.stack:
             return False
         if not self.namer.is_known(event.stack):
             self._name([event.stack])
@@ -331,6 +336,9 @@ class Collector:
             within_s = _LAST_NAMING_PRESSED_S if self._retirement.is_pressed else _LAST_NAMING_S
         self.name_new_stacks(within_s=within_s)
         self.runtimes.name_threads()
+        if self._was_blind:
+            self.read_heap()
+            self.heap.uncertain = self.heap.outstanding()
         counters = self._snapshots.read_counters(self.engine)
         self._resync_after_loss(counters[abi.Counter.LOST_EVENTS])
         moment = Moment(
