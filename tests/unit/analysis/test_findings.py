@@ -11,8 +11,9 @@ import pytest
 import recording_fixtures as fixtures
 from nativeleak.analysis.curves import watched_span
 from nativeleak.analysis.finding import Finding, Findings
-from nativeleak.analysis.findings import add_paths, find
+from nativeleak.analysis.findings import find
 from nativeleak.analysis.growth import Verdict
+from nativeleak.analysis.path_columns import add_paths
 from nativeleak.analysis.paths import Paths
 from nativeleak.analysis.table import site_table
 from nativeleak.model import SiteTotals, Stack

@@ -3,8 +3,9 @@
 The whole course of every site would not fit into memory. Kept of each are its values at the edges of eight parts, its
 lowest value in each of ten parts, and its peak.
 
-Caveat: heap blocks that were outstanding when the heap was no longer watched are lost from sight. Courses cover the
-longest time in which that did not happen, so that such a loss ends a course and does not lower it.
+Where the heap was watched in windows, a course tells nothing: it rises in each window by what the window saw, and by
+nothing between. What tells is how much of each age is left for each second in which births were seen (``windowed.py``).
+Where one run of the watch covers most of the trace, courses cover that run alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ N_TROUGHS: Final = 10
 MIN_WATCHED_PCT: Final = 50.0
 """With less of the time watched there is no verdict on the heap."""
 
+_LEAST_RUN: Final = 0.5
+"""Of the trace: a shorter run of the watch says less than all its windows."""
+_LEAST_WINDOWS: Final = 3
+"""A watch that ended for good, or began anew once, has no windows."""
+
 WATCHED: Final = (Level.EXACT, Level.SAMPLED)
 """Levels at which allocations and frees of the heap are both seen."""
 
@@ -49,6 +55,8 @@ class Curves:
         peaks: Highest bytes, and the time of it in seconds: two columns; empty where only the edges are known.
         courses: Bytes at every snapshot; empty unless they were asked for.
         resident: Resident bytes at each edge, outstanding bytes where they were not measured; empty where unknown.
+        watched: Seconds of each birth slice in which births were seen, where the heap was watched in windows; None
+            where it was watched all the time.
     """
 
     elapsed_s: Floats
@@ -62,15 +70,21 @@ class Curves:
     peaks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     courses: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     resident: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    watched: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The snapshots that curves are made of, first and last, and the share of the trace with a watched heap."""
+    """The snapshots that curves are made of, first and last, and the share of the trace with a watched heap.
+
+    Attributes:
+        in_windows: No run of the watch is long enough: births tell, by the windows in which they were seen.
+    """
 
     first: int
     last: int
     watched_pct: float
+    in_windows: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -152,9 +166,16 @@ def watched_span(recording: Recording) -> Span:
         first = i if first is None else first
         if times[i] - times[first] > (times[best[1]] - times[best[0]] if best[1] >= 0 else -1.0):
             best = (first, i)
-    if best[1] - best[0] < 1:
-        return Span(0, len(times) - 1, watched_pct)
-    return Span(*best, watched_pct)
+    run_s = times[best[1]] - times[best[0]] if best[1] - best[0] >= 1 else 0.0
+    if run_s < _LEAST_RUN * times[-1] and _n_runs(recording) >= _LEAST_WINDOWS:
+        return Span(0, len(times) - 1, watched_pct, in_windows=True)
+    return Span(*best, watched_pct) if run_s else Span(0, len(times) - 1, watched_pct)
+
+
+def _n_runs(recording: Recording) -> int:
+    """How often the watch began."""
+    levels = [window.level in WATCHED for window in recording.windows if window.to_s > window.from_s]
+    return sum(here and not before for before, here in zip([False, *levels], levels, strict=False))
 
 
 def read_curves(
@@ -189,7 +210,18 @@ def read_curves(
                 track.add(number - span.first, now)
     slices, slice_s = _slices(recording) if span.last == len(times) - 1 else (np.zeros((n_sites, 0)), 0.0)
     start_s = times[span.first] if span.first else 0.0
-    return [track.curves(slices, slice_s, start_s) for track in tracks]
+    watched = _watched(recording, slices.shape[1], slice_s) if span.in_windows else None
+    return [track.curves(slices, slice_s, start_s, watched) for track in tracks]
+
+
+def _watched(recording: Recording, n_slices: int, slice_s: float) -> Floats:
+    """Seconds of each birth slice in which births were seen."""
+    watched = np.zeros(n_slices)
+    for window in recording.windows:
+        if window.level in WATCHED and slice_s:
+            for i in range(int(window.from_s / slice_s), min(n_slices, int(window.to_s / slice_s) + 1)):
+                watched[i] += max(0.0, min(window.to_s, (i + 1) * slice_s) - max(window.from_s, i * slice_s))
+    return watched
 
 
 def _slices(recording: Recording) -> tuple[Floats, float]:
@@ -239,7 +271,7 @@ class _Track:
         share = (self._times[number] - self._times[0]) / whole_s if whole_s else 0.0
         return min(n_parts - 1, int(share * n_parts))
 
-    def curves(self, slices: Floats, slice_s: float, start_s: float) -> Curves:
+    def curves(self, slices: Floats, slice_s: float, start_s: float, watched: Floats | None) -> Curves:
         troughs = self._troughs[:, np.isfinite(self._troughs).all(axis=0)]
         return Curves(
             self._elapsed_s,
@@ -253,6 +285,7 @@ class _Track:
             self._peaks,
             self._courses,
             self._values[2],
+            watched,
         )
 
 

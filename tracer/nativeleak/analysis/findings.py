@@ -16,7 +16,8 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from nativeleak.analysis.curves import MIN_WATCHED_PCT, Floats, Ints, Labelled, Span, read_curves
+from nativeleak.analysis.census_growth import Part, heap_growth, held_against_memory
+from nativeleak.analysis.curves import MIN_WATCHED_PCT, Curves, Floats, Ints, Labelled, Span, read_curves
 from nativeleak.analysis.finding import Finding, Findings
 from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
 from nativeleak.analysis.naming import Head, is_malloc
@@ -25,7 +26,6 @@ from nativeleak.analysis.select import pool_of
 from nativeleak.analysis.tree import Key, Node, Tree
 from nativeleak.model import FrameKind, Kind, Owner
 from nativeleak.recording import Recording
-from nativeleak.runtimes.frames import owner_of_stack, purpose_of_stack
 
 _LEAST_HELD_SHARE: Final = 0.005
 _LEAST_ALLOCATED_SHARE: Final = 0.02
@@ -290,9 +290,22 @@ class _Search:
         everything[self._table.index.to_numpy()] = 0
         groupings = [Labelled(everything, 1), Labelled(labels, len(parts))]
         total, curves = read_curves(self._recording, groupings, self._span, courses=True)
-        growths, resident = measure(curves), measure(replace(curves, n_bytes=curves.resident))
-        whole = measure(replace(total, n_bytes=total.resident))[0].slope_bytes_per_s
+        growths, resident = measure(curves), self._resident(curves)
         rising = sum(growth.slope_bytes_per_s for growth in resident if growth.verdict is Verdict.GROWING)
+        if self._span.in_windows:
+            is_map = [self._table.loc[part.positions[0], "kind"] != Kind.HEAP.value for part in parts]
+            mapped = measure(replace(curves, watched=None))
+            by_windows = held_against_memory(
+                self._recording,
+                [Part(growth, self._block_bytes(part)) for growth, part in zip(growths, parts, strict=True)],
+            )
+            growths = [mapped[i] if is_map[i] else growth for i, growth in enumerate(by_windows)]
+            chosen = [resident[i] if is_map[i] else growths[i] for i in range(len(parts))]
+            rising = sum(each.slope_bytes_per_s for each in chosen if each.verdict is Verdict.GROWING)
+            heap = heap_growth(self._recording)
+            whole = heap.slope_bytes_per_s if heap is not None else 0.0
+        else:
+            whole = measure(replace(total, n_bytes=total.resident))[0].slope_bytes_per_s
         of = max(whole, rising)
         found = [self._finding(part, growths[i], resident[i], of, curves.peaks[i]) for i, part in enumerate(parts)]
         suspects = [each for each in found if _is_suspect(each)]
@@ -300,6 +313,15 @@ class _Search:
         suspects.sort(key=lambda each: -each.growth.slope_bytes_per_s)
         others.sort(key=lambda each: -(each.resident_bytes or each.outstanding_bytes))
         return Findings(tuple(suspects), tuple(others), measure(total)[0])
+
+    def _block_bytes(self, part: _Part) -> float:
+        rows = self._table.loc[part.positions]
+        return float(rows["outstanding_bytes"].sum() / max(1, rows["outstanding_count"].sum()))
+
+    @staticmethod
+    def _resident(curves: Curves) -> list[Growth]:
+        """Growth of what is resident; whether blocks were watched in windows does not matter to it."""
+        return measure(replace(curves, n_bytes=curves.resident, watched=None))
 
     def _finding(self, part: _Part, growth: Growth, resident: Growth, of: float, peak: Floats) -> Finding:
         rows = self._table.loc[part.positions].sort_values("outstanding_bytes", ascending=False, kind="stable")
@@ -368,6 +390,8 @@ class _Search:
         """
         if self._span.watched_pct >= MIN_WATCHED_PCT or "malloc" not in self._recording.info.probes:
             return False
+        if self._span.in_windows and not is_map:
+            return False
         path_id = int(rows.iloc[0]["path_id"])
         below = self._paths.path(path_id)[1 : self._paths.head(path_id).index]
         return not is_map or any(is_malloc(self._paths.steps[step].frame) for step in below)
@@ -402,34 +426,3 @@ def _kind(step: Step | None, head: Head, is_map: bool) -> str:
 def _is_suspect(finding: Finding) -> bool:
     grows = finding.growth.verdict is Verdict.GROWING and finding.growth.slope_bytes_per_s > 0
     return grows and finding.share_pct >= 100 * _MIN_SHARE
-
-
-def add_paths(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
-    """The table with the columns path_id and purpose, and owners as the names of the frames tell them today.
-
-    The purpose is what a runtime uses its memory for; it is empty for the program's memory.
-    """
-    keys = [int(key) for key in table["stack_key"]]
-    paths.load(set(keys))
-    ids = [paths.path_id(key) for key in keys]
-    known: dict[tuple[int, str], tuple[str, str]] = {}
-    rows = []
-    for path_id, owner in zip(ids, table["owner"], strict=True):
-        told = known.get((path_id, owner))
-        if told is None:
-            told = known[path_id, owner] = _owner_and_purpose(paths, path_id, owner)
-        rows.append(told)
-    return table.assign(
-        path_id=pd.Series(ids, index=table.index, dtype="int64"),
-        owner=pd.Series([owner for owner, _ in rows], index=table.index, dtype=object),
-        purpose=pd.Series([purpose for _, purpose in rows], index=table.index, dtype=object),
-    )
-
-
-def _owner_and_purpose(paths: Paths, path_id: int, owner: str) -> tuple[str, str]:
-    path = paths.path(path_id)
-    if not any(paths.steps[step].in_runtime for step in path[:_MAX_FRAMES]):
-        return owner, "other" if owner == Owner.RUNTIME.value else ""
-    frames = [paths.steps[step].frame for step in path]
-    owner = owner_of_stack(frames).value
-    return owner, purpose_of_stack(frames) if owner == Owner.RUNTIME.value else ""

@@ -105,6 +105,8 @@ def _how(report: Report) -> str:
         return ""
     if levels == {Level.EXACT}:
         return ", every allocation"
+    if report.sums.in_windows:
+        return ", malloc in windows"
     return ", sampled" if levels <= {Level.EXACT, Level.SAMPLED} else ""
 
 
