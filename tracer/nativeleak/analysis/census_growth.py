@@ -15,13 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from nativeleak.analysis.curves import WATCHED
+from nativeleak.analysis.curves import WATCHED, is_slowed
 from nativeleak.analysis.growth import MIN_SNAPSHOTS, Growth, Verdict, course, watch_s
 from nativeleak.model import MemoryLine
 from nativeleak.recording import Recording
 
-_NOTICEABLE: Final = 0.1
-"""Part of the time of busy threads from which on probes slow the targets down."""
 _COST_ERROR: Final = 0.15
 """How far the estimate of the cost of probes may be off."""
 _HEADER_BYTES: Final = 16.0
@@ -58,7 +56,7 @@ def most_slowdown(recording: Recording) -> float:
     seen = [window for window in windows if window.level in WATCHED]
     seconds = sum(window.to_s - window.from_s for window in seen)
     cost_s, used_s = sum(window.cost_s for window in seen), sum(window.target_cpu_s for window in seen)
-    if not seconds or cost_s <= _NOTICEABLE * max(seconds, used_s):
+    if not seconds or not is_slowed(recording):
         return 1.0
     whole_s = sum(window.to_s - window.from_s for window in windows)
     own_s = sum(window.target_cpu_s - window.cost_s for window in windows)

@@ -32,6 +32,8 @@ MIN_WATCHED_PCT: Final = 50.0
 
 _LEAST_RUN: Final = 0.5
 """Of the trace: a shorter run of the watch says less than all its windows."""
+_NOTICEABLE: Final = 0.1
+"""Part of the time of busy threads from which on probes slow the targets down."""
 _LEAST_WINDOWS: Final = 3
 """A watch that ended for good, or began anew once, has no windows."""
 
@@ -215,13 +217,29 @@ def read_curves(
 
 
 def _watched(recording: Recording, n_slices: int, slice_s: float) -> Floats:
-    """Seconds of each birth slice in which births were seen."""
+    """Seconds of each birth slice in which births were seen.
+
+    Where probes slow the targets down, a second holds as many births as the scheduler lets through. Then all seconds
+    are shared out among the windows by the number of calls.
+    """
     watched = np.zeros(n_slices)
-    for window in recording.windows:
-        if window.level in WATCHED and slice_s:
-            for i in range(int(window.from_s / slice_s), min(n_slices, int(window.to_s / slice_s) + 1)):
-                watched[i] += max(0.0, min(window.to_s, (i + 1) * slice_s) - max(window.from_s, i * slice_s))
+    windows = [each for each in recording.windows if each.level in WATCHED and each.to_s > each.from_s and slice_s]
+    seconds, hits = sum(each.to_s - each.from_s for each in windows), sum(each.probe_hits for each in windows)
+    by_calls = is_slowed(recording) and hits > 0
+    for window in windows:
+        span_s = window.to_s - window.from_s
+        weight = seconds * window.probe_hits / (hits * span_s) if by_calls else 1.0
+        for i in range(int(window.from_s / slice_s), min(n_slices, int(window.to_s / slice_s) + 1)):
+            here_s = min(window.to_s, (i + 1) * slice_s) - max(window.from_s, i * slice_s)
+            watched[i] += weight * max(0.0, here_s)
     return watched
+
+
+def is_slowed(recording: Recording) -> bool:
+    """Whether probes took so much of the time of busy threads in the windows that fewer births came about."""
+    seen = [window for window in recording.windows if window.level in WATCHED]
+    seconds, used_s = sum(each.to_s - each.from_s for each in seen), sum(each.target_cpu_s for each in seen)
+    return sum(each.cost_s for each in seen) > _NOTICEABLE * max(seconds, used_s)
 
 
 def _slices(recording: Recording) -> tuple[Floats, float]:

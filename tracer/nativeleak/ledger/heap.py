@@ -136,6 +136,22 @@ class HeapLedger:
         # By position: this is called for each of up to 65,536 sites.
         return SiteTotals(key, *state.totals, None, 0, oldest_s, state.slices.values(), owner, functions)
 
+    def take_out(self, key: SiteKey, born: int, n_bytes: int, count: int, generation: int) -> None:
+        """Count a block as freed that is gone although no free was seen.
+
+        Args:
+            key: Its site, or the twin.
+            born: When, in units of 2^20 ns since its target's window opened.
+        """
+        state = self._sites.get(key)
+        if state is None:
+            return
+        state.written_off = (state.written_off[0] + n_bytes, state.written_off[1] + count)
+        allocated_bytes, allocated_count, freed_bytes, freed_count = state.totals
+        state.totals = (allocated_bytes, allocated_count, freed_bytes + n_bytes, freed_count + count)
+        state.row = None
+        state.slices.take_out(born, n_bytes, count, generation)
+
     def outstanding(self) -> tuple[int, int]:
         """Bytes and count outstanding over all sites."""
         totals = [state.totals for state in self._sites.values()]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from nativeleak.engines.bpf.audit import HeapAudit
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.limits import Limits
 from nativeleak.engines.bpf.kernel.programs import Programs
@@ -46,6 +47,7 @@ from nativeleak.process.residency import ResidencyReader
 from nativeleak.runtimes.base import RuntimeSpec
 from nativeleak.runtimes.registry import RUNTIMES
 from nativeleak.symbols.resolver import Symbolizer
+from nativeleak.units import format_bytes
 from nativeleak.unwind.verify import ReturnAddresses
 
 _PROT_EXEC: Final = 4
@@ -98,6 +100,8 @@ class Collector:
         self.level = Level.EXACT
         self._by_names = False
         self._was_blind = False
+        self._is_audited = False
+        self._ended_s: float | None = None
         self.is_sampled = False
         """Whether blocks were sampled at any time."""
 
@@ -145,9 +149,27 @@ class Collector:
         self._was_blind = self._was_blind or level is Level.SYSCALLS
         self.namer.allocator_watched = by_names or level in (Level.EXACT, Level.SAMPLED)
 
-    def consume(self) -> None:
-        """Take in the events that wait, under the level at which they came about."""
-        self.engine.consume()
+    def end(self) -> None:
+        """The windows are closed: what comes now takes no time of the trace."""
+        self._ended_s = self.elapsed_s()
+
+    def audit(self) -> None:
+        """Ask the heaps which blocks are gone whose frees may have gone unseen; no allocator probe may be attached."""
+        if not self._was_blind or not self.heap.outstanding()[1]:
+            return
+        self.read_heap()
+        pids = {state.slot: state.facts.pid for state in self.targets.values() if not state.is_over}
+        found = HeapAudit(self.engine, self.heap).run(pids, self.generation)
+        if found is None:
+            return
+        self._is_audited = True
+        self.heap.uncertain = (0, 0)
+        if found.n_asked:
+            self._on_note(
+                "audit",
+                f"walked the heap: of {found.n_asked:,} blocks that windows had recorded {found.n_gone:,} were gone"
+                f" ({format_bytes(found.n_bytes)})",
+            )
 
     # Events
 
@@ -296,7 +318,9 @@ class Collector:
     # Snapshots
 
     def elapsed_s(self) -> float:
-        """Seconds since the first window opened."""
+        """Seconds since the first window opened, up to the end."""
+        if self._ended_s is not None:
+            return self._ended_s
         starts = [state.start_ns for state in self.targets.values() if state.start_ns]
         return (time.monotonic_ns() - min(starts)) / 1e9 if starts else 0.0
 
@@ -336,7 +360,7 @@ class Collector:
             within_s = _LAST_NAMING_PRESSED_S if self._retirement.is_pressed else _LAST_NAMING_S
         self.name_new_stacks(within_s=within_s)
         self.runtimes.name_threads()
-        if self._was_blind:
+        if self._was_blind and not self._is_audited:
             self.read_heap()
             self.heap.uncertain = self.heap.outstanding()
         counters = self._snapshots.read_counters(self.engine)

@@ -340,11 +340,13 @@ class BpfEngine:
             self.programs.close_window(state.slot)
         self._windows = self.controller.windows()
         self.controller.close()
+        self.collector.end()
         self._wait_for_debuggers()
         started_s = time.monotonic()
         self.programs.detach()
         self._on_note("engine", f"detached the allocator probes in {1000 * (time.monotonic() - started_s):.0f} ms")
         self.programs.consume()
+        self.collector.audit()
 
     def _wait_for_debuggers(self) -> None:
         """Once, before the probes go."""

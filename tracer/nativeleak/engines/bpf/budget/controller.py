@@ -203,14 +203,14 @@ class BudgetController:
             now_s = elapsed_s()
             passed_s, load = meter.measure(now_s)
             following = governor.close(now_s, passed_s, load)
-        self._collector.consume()
+        self._engine.consume()
         self._plan = following.plan
         self._collector.set_level(following.plan.level, by_names=True)
 
     def _apply(self, plan: Plan) -> None:
         """Go over to a plan; the account of the window before it ends there."""
         engine, collector, meter = self._engine, self._collector, self._meter
-        collector.consume()
+        engine.consume()
         groups = _GROUPS[plan.level]
         is_more = bool(groups - engine.groups.wanted)
         if not is_more:
@@ -225,7 +225,7 @@ class BudgetController:
             meter.measure(moment_s)
             meter.next_window(moment_s, self._plan)
         self._plan = plan
-        collector.consume()
+        engine.consume()
         collector.set_level(plan.level, by_names=self._is_bounded)
 
     def _record_births(self, plan: Plan) -> None:

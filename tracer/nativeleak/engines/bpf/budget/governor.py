@@ -226,7 +226,8 @@ class Governor:
         self.purse.lend(load.cpu)
         self._busy, self._own_cpu = load.cpu, load.cpu
         self._learn(self.expected(self._ceiling, load), load)
-        if self.is_blip(self._watching, load.cpu):
+        # What was counted in a moment is believed to half: a busy machine may have let the targets wait.
+        if self.is_blip(self._watching / _BELIEVED, load.cpu):
             self._has_windows = True
             return self._window(0.0)
         self.plan = self._ceiling
@@ -321,7 +322,7 @@ class Governor:
         share = (pace - self._between_cost) / max(self._watching - self._between_cost, 1e-9)
         for_s = max(_LEAST_WINDOW_S, min(1.0, max(0.0, share)) * self._period_s(now_s))
         frees_s = 0.0
-        if self.is_blip(self._watching, self._busy):
+        if self.is_blip(self._watching / _BELIEVED, self._busy):
             if self._max_blip_s <= 0:
                 return self._forbidden(now_s)
             for_s = min(for_s, _BIRTHS_OF_BLIP * self._max_blip_s)
@@ -348,7 +349,7 @@ class Governor:
         self.plan, self._until_s, self._blip_s = self.between, None, 0.0
         # All that the window before has cost, with what attaching and detaching took.
         spent_s, self._spent_before_s = self.purse.spent_s - self._spent_before_s, self.purse.spent_s
-        if self.is_blip(self._watching, self._busy):
+        if self.is_blip(self._watching / _BELIEVED, self._busy):
             for_s = max(_LEAST_GAP_S, now_s / _N_WINDOWS, spent_s / self.purse.pace)
         else:
             share = (self.purse.pace - self._between_cost) / max(self._watching - self._between_cost, 1e-9)
