@@ -49,7 +49,9 @@ def estimate(curves: Curves) -> tuple[Floats, Floats, Bools]:
     left, seen = left_by_age(curves)
     n_rows, n_parts = left.shape
     if n_parts < _LEAST_OLD:
-        return np.zeros(n_rows), np.full(n_rows, np.inf), np.zeros(n_rows, dtype=np.bool_)
+        # From losing all to gaining all in the time that was seen.
+        widest = curves.slices.sum(axis=1) / max(1e-3, float(curves.watched.sum()) if curves.watched is not None else 1)
+        return np.zeros(n_rows), widest, np.zeros(n_rows, dtype=np.bool_)
     slopes = left.sum(axis=1) / seen.sum()
     weights = seen / seen.sum()
     spread = (weights * (left / seen - slopes[:, None]) ** 2).sum(axis=1)

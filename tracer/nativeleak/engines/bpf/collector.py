@@ -155,9 +155,11 @@ class Collector:
 
     def audit(self) -> None:
         """Ask the heaps which blocks are gone whose frees may have gone unseen; no allocator probe may be attached."""
-        if not self._was_blind or not self.heap.outstanding()[1]:
+        if not self._was_blind:
             return
         self.read_heap()
+        if not self.heap.outstanding()[1]:
+            return
         pids = {state.slot: state.facts.pid for state in self.targets.values() if not state.is_over}
         found = HeapAudit(self.engine, self.heap).run(pids, self.generation)
         if found is None:
