@@ -92,7 +92,7 @@ def _count(engine: Programs, pid: int, governor: Governor) -> Load:
         now, passed_s = engine.read_counters(), time.monotonic() - started_s
         counts = {counter: now[counter] - before[counter] for counter in now}
         load = load_of(counts, passed_s, (procfs.read_cpu_s(pid) - cpu_s) / passed_s)
-        is_blip = governor.is_blip(governor.expected(EXACT, load), load.cpu)
+        is_blip = governor.is_blip(governor.expected(EXACT, load), load.busy)
         if passed_s >= _COUNTED_S or (is_blip and passed_s >= DEFAULT_MAX_BLIP_S - _SLICE_S):
             return load
 
@@ -112,7 +112,7 @@ def describe(load: Load, governor: Governor) -> str:
     if cost <= _FILLED * allowed:
         return f"{what}: trace would watch every one of them, for {price} ({100 * allowed:.2g} % are allowed)"
     share = min(1.0, allowed / cost)
-    windows = f"windows of {1000 * _WINDOW_S:.0f} ms, " if governor.is_blip(cost, load.cpu) else "windows, "
+    windows = f"windows of {1000 * _WINDOW_S:.0f} ms, " if governor.is_blip(cost, load.busy) else "windows, "
     return (
         f"{what}: trace would watch them in {windows}about {100 * share:.2g} % of the time, for {100 * allowed:.2g} %"
         f" of a core; recording all takes {price}: --max-overhead off --duration 5s"

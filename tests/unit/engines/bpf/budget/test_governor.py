@@ -68,7 +68,7 @@ class Simulation:
         self.cost_s += cost * passed_s
         if self.governor.plan.level in (Level.EXACT, Level.SAMPLED):
             self.watched.append((self.now_s, passed_s))
-            if self.governor.is_blip(cost, load.cpu):
+            if self.governor.is_blip(cost, load.busy):
                 if not self.blips or not math.isclose(self._blip_end_s, self.now_s):
                     self.blips.append(0.0)
                 self.blips[-1] += passed_s
@@ -219,7 +219,7 @@ def test_burst_is_what_lasts_longer_than_a_blip_or_empties_the_purse():
     sim = simulation(duration_s=60, pairs=20_000)
     governor = sim.governor
     many = Load(120_000.0, 120_000.0, 120_000.0, 120_000.0, 1.0, COSTS.run_ns)
-    assert governor.is_blip(governor.cost(many), many.cpu)
+    assert governor.is_blip(governor.cost(many), many.busy)
     assert not governor.is_burst(many, 0.5 * BLIP_S)
     assert governor.is_burst(many, BLIP_S)
     some = Load(60_000.0, 60_000.0, 60_000.0, 60_000.0, 1.0, COSTS.run_ns)
@@ -252,3 +252,14 @@ def test_without_a_limit_nothing_is_decided():
     assert governor.decide(1.0, 0.5, load) is None
     assert governor.due_s == math.inf
     assert governor.plan == EXACT
+
+
+def test_target_that_waits_for_a_core_is_not_calm():
+    incomes = []
+    for reach in (1.0, 0.1):
+        governor = Governor(5.0, COSTS, EXACT, 30.0)
+        load = Load(100_000.0, 100_000.0, 100_000.0, 100_000.0, 0.1, COSTS.run_ns, reach)
+        governor.begin(load)
+        incomes.append(governor.purse.income)
+        assert governor.is_blip(0.05, load.busy) is (reach < 0.2)
+    assert incomes == pytest.approx([0.02, 0.005])

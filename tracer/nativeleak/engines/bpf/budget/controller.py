@@ -94,6 +94,7 @@ class BudgetController:
             slots = [state.slot for state in self._collector.targets.values()]
             for slot in slots:
                 self._engine.count_only(slot)
+            waited_s = self._meter.read_waited_s()
             before, cpu_s, started_s = self._engine.read_counters(), self._meter.read_cpu_s(), time.monotonic()
             time.sleep(_COUNTED_S)
             after = self._engine.read_counters()
@@ -101,7 +102,9 @@ class BudgetController:
             for slot in slots:
                 self._engine.close_window(slot)
             counts = {counter: after[counter] - before[counter] for counter in after}
-            self._first = self._governor.begin(load_of(counts, passed_s, (self._meter.read_cpu_s() - cpu_s) / passed_s))
+            cpu = (self._meter.read_cpu_s() - cpu_s) / passed_s
+            reach = self._meter.reach_since(cpu_s, waited_s)
+            self._first = self._governor.begin(load_of(counts, passed_s, cpu, reach=reach))
             self._plan = NOTHING if self._is_brief(self._first) else self._first.plan
         self._apply(self._plan)
 

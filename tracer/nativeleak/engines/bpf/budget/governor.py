@@ -104,6 +104,7 @@ class Load:
         followed: Of the calls: those that were recorded.
         cpu: CPU seconds a second that the targets used, ours in them.
         run_ns: What a hit of our programs took, where that was measured; None otherwise.
+        reach: Part of the time of the targets' runnable threads in which these ran; less than 1 where cores are scarce.
     """
 
     calls: float
@@ -112,6 +113,12 @@ class Load:
     followed: float
     cpu: float
     run_ns: float | None = None
+    reach: float = 1.0
+
+    @property
+    def busy(self) -> float:
+        """Time of busy threads, seconds a second: what the targets use, or one thread as far as it gets a core."""
+        return max(self.reach, self.cpu)
 
     @property
     def hits(self) -> float:
@@ -190,14 +197,15 @@ class Governor:
             case Level.SYSCALLS:
                 return 0.0
 
-    def is_blip(self, cost: float, cpu: float) -> bool:
+    @staticmethod
+    def is_blip(cost: float, busy: float) -> bool:
         """Whether probes take more than a fifth of the time of the busy threads.
 
         Args:
             cost: CPU seconds a second that the probes take.
-            cpu: CPU seconds a second that the targets use.
+            busy: Time of busy threads, seconds a second.
         """
-        return cost > _BLIP_SHARE * max(1.0, cpu)
+        return cost > _BLIP_SHARE * busy
 
     def is_burst(self, load: Load, passed_s: float) -> bool:
         """Whether a load calls for a look at once: a blip that has lasted long enough, or the purse is empty.
@@ -207,7 +215,7 @@ class Governor:
             passed_s: How long that is.
         """
         cost = self.cost(load)
-        if self.is_blip(cost, load.cpu) and self._blip_s + passed_s >= self._max_blip_s:
+        if self.is_blip(cost, load.busy) and self._blip_s + passed_s >= self._max_blip_s:
             return True
         return self._until_s is None and cost * passed_s > max(0.0, self.purse.left_s) + self.purse.income * passed_s
 
@@ -223,11 +231,11 @@ class Governor:
         Args:
             load: What was counted by probes that do nothing else: all of it entries.
         """
-        self.purse.lend(load.cpu)
-        self._busy, self._own_cpu = load.cpu, load.cpu
+        self.purse.lend(load.cpu, load.reach)
+        self._busy, self._own_cpu = load.busy, load.cpu
         self._learn(self.expected(self._ceiling, load), load)
         # What was counted in a moment is believed to half: a busy machine may have let the targets wait.
-        if self.is_blip(self._watching / _BELIEVED, load.cpu):
+        if self.is_blip(self._watching / _BELIEVED, load.busy):
             self._has_windows = True
             return self._window(0.0)
         self.plan = self._ceiling
@@ -247,12 +255,12 @@ class Governor:
             return None
         cost = self.cost(load)
         self._own_cpu = max(0.0, load.cpu - cost)
-        self.purse.move(passed_s, self._own_cpu, cost)
+        self.purse.move(passed_s, self._own_cpu, cost, load.reach)
         if self.plan != self._ceiling:
             self._between_cost = cost
             return self._window(now_s) if self.is_due(now_s) else None
         self._learn(cost, load)
-        is_blip = self.is_blip(cost, load.cpu)
+        is_blip = self.is_blip(cost, load.busy)
         self._blip_s = self._blip_s + passed_s if is_blip else 0.0
         if is_blip and self._blip_s >= self._max_blip_s:
             return self._rest(now_s, "the probes would slow it down by more than a fifth")
@@ -273,7 +281,7 @@ class Governor:
             self._run_ns[self.plan.level] = load.run_ns
         cost = self.cost(load)
         self._own_cpu = max(0.0, load.cpu - cost)
-        self.purse.move(passed_s, self._own_cpu, cost)
+        self.purse.move(passed_s, self._own_cpu, cost, load.reach)
         self._learn(cost, load)
 
     def close(self, now_s: float, passed_s: float, load: Load) -> Step:
@@ -285,7 +293,7 @@ class Governor:
             load: Of that time.
         """
         cost = self.cost(load)
-        self.purse.move(passed_s, max(0.0, load.cpu - cost), cost)
+        self.purse.move(passed_s, max(0.0, load.cpu - cost), cost, load.reach)
         return self._rest(now_s)
 
     def is_due(self, now_s: float) -> bool:
@@ -306,7 +314,7 @@ class Governor:
 
         A moment in which the targets were asleep proves little: costs are believed to fall by half at most.
         """
-        self._watching, self._busy = max(cost, _BELIEVED * self._watching), load.cpu
+        self._watching, self._busy = max(cost, _BELIEVED * self._watching), load.busy
         self._freeing = max(self.expected(FREES, load), _BELIEVED * self._freeing)
         self.between = FREES if self._freeing <= _CHEAP_FREES * self.purse.pace else NOTHING
         self._between_cost = self._freeing if self.between is FREES else 0.0

@@ -21,6 +21,8 @@ _MAX_WINDOWS: Final = 10_000
 """Windows that are kept. Beyond, the last one goes on whatever its level."""
 _OF_HITS: Final = (abi.Counter.CALLS, abi.Counter.FREES, abi.Counter.DECLINED, abi.Counter.UNSAMPLED)
 _LEAST_S: Final = 1e-6
+_LEAST_WAIT_S: Final = 0.03
+"""Waiting of threads is looked at after so long: it is read thread by thread."""
 
 Counts = dict[abi.Counter, int]
 
@@ -50,12 +52,16 @@ class Meter:
         self._used_s = 0.0
         self._counts: Counts = {}
         self._cpu_s = 0.0
+        self._waited_s = 0.0
+        self._reach = 1.0
+        self._reached_s = 0.0
         self._times = (0, 0)
         self.measured_s = 0.0
 
     def start(self, now_s: float) -> None:
         """Count from now on."""
         self.measured_s, self._counts, self._cpu_s = now_s, self._engine.read_counters(), self.read_cpu_s()
+        self._waited_s, self._reached_s = self.read_waited_s(), self._cpu_s
 
     def measure(self, now_s: float) -> tuple[float, Load]:
         """Seconds since the last measurement, and the load of that time; it is added to the account of the window."""
@@ -63,7 +69,9 @@ class Meter:
         counts, cpu_s = self._engine.read_counters(), self.read_cpu_s()
         used_s = max(0.0, cpu_s - self._cpu_s)
         run_ns = self._run_ns()
-        load = load_of(_differences(counts, self._counts), passed_s, used_s / passed_s, run_ns)
+        if passed_s >= _LEAST_WAIT_S:
+            self._look_at_waiting(cpu_s)
+        load = load_of(_differences(counts, self._counts), passed_s, used_s / passed_s, run_ns, self._reach)
         self._hits += round(load.hits * passed_s)
         if self._governor is not None:
             self._cost_s += self._governor.cost(load) * passed_s
@@ -83,7 +91,7 @@ class Meter:
         if n_hits * most_hit_s < least_s:
             return None
         cpu = max(0.0, self.read_cpu_s() - self._cpu_s) / passed_s
-        return passed_s, load_of(differences, passed_s, cpu, self._timed_ns())
+        return passed_s, load_of(differences, passed_s, cpu, self._timed_ns(), self._reach)
 
     def next_window(self, now_s: float, plan: Plan) -> None:
         """Begin the account of another window; ``plan`` is that of the one that ends."""
@@ -115,6 +123,23 @@ class Meter:
                 state.cpu_total_s = procfs.read_cpu_s(state.facts.pid)
             total_s += state.cpu_total_s
         return total_s
+
+    def read_waited_s(self) -> float:
+        """Seconds that runnable threads of the targets have waited for a core."""
+        total_s = 0.0
+        for state in self._states():
+            with contextlib.suppress(NativeleakError):
+                total_s += procfs.read_waited_s(state.facts.pid)
+        return total_s
+
+    def reach_since(self, cpu_s: float, waited_s: float) -> float:
+        """Part of the time of runnable threads in which these ran, since CPU and waiting time were read."""
+        return reach_of(self.read_cpu_s() - cpu_s, self.read_waited_s() - waited_s)
+
+    def _look_at_waiting(self, cpu_s: float) -> None:
+        waited_s = self.read_waited_s()
+        self._reach = reach_of(cpu_s - self._reached_s, waited_s - self._waited_s)
+        self._waited_s, self._reached_s = waited_s, cpu_s
 
     # How long our programs run
 
@@ -150,7 +175,13 @@ class Meter:
         return run_ns
 
 
-def load_of(counts: Counts, passed_s: float, cpu: float, run_ns: float | None = None) -> Load:
+def reach_of(used_s: float, waited_s: float) -> float:
+    """Part of the time of runnable threads in which these ran; threads that end meanwhile take their times along."""
+    used_s, waited_s = max(0.0, used_s), max(0.0, waited_s)
+    return used_s / (used_s + waited_s) if used_s + waited_s > _LEAST_WAIT_S / 10 else 1.0
+
+
+def load_of(counts: Counts, passed_s: float, cpu: float, run_ns: float | None = None, reach: float = 1.0) -> Load:
     """The load from differences of counters."""
     calls, declined = counts[abi.Counter.CALLS], counts[abi.Counter.DECLINED]
     return Load(
@@ -160,6 +191,7 @@ def load_of(counts: Counts, passed_s: float, cpu: float, run_ns: float | None = 
         followed=max(0, calls - declined - counts[abi.Counter.UNSAMPLED]) / passed_s,
         cpu=cpu,
         run_ns=run_ns,
+        reach=reach,
     )
 
 

@@ -3,8 +3,9 @@
 Scope: sums alone. Time and cost come in as arguments, so that a test can play any trace in no time.
 
 The purse is filled by the second, with a share of the CPU time that the targets use themselves, or of 0.4 of a core,
-whichever is more. What is not spent is saved. A part of it is lent at the start, so that a trace begins with the whole
-heap in sight; it is paid back from a part of what comes in.
+whichever is more. Where cores are scarce and the targets wait for one, they are not calm: that 0.4 is less then. What
+is not spent is saved. A part of it is lent at the start, so that a trace begins with the whole heap in sight; it is
+paid back from a part of what comes in.
 """
 
 from __future__ import annotations
@@ -42,24 +43,26 @@ class Purse:
         self.spent_s = 0.0
         self.income = share * LEAST_CPU
 
-    def lend(self, cpu: float) -> None:
+    def lend(self, cpu: float, reach: float = 1.0) -> None:
         """Fill the purse at the start of the trace.
 
         Args:
             cpu: CPU seconds a second that the targets use.
+            reach: Part of the time of their runnable threads in which these run.
         """
-        self.income = self._share * max(LEAST_CPU, cpu)
+        self.income = self._share * max(LEAST_CPU * reach, cpu)
         self._owed_s = self.left_s = _LENT * self.income * self._horizon_s
 
-    def move(self, passed_s: float, cpu: float, cost: float) -> None:
+    def move(self, passed_s: float, cpu: float, cost: float, reach: float = 1.0) -> None:
         """Let time pass.
 
         Args:
             passed_s: Seconds.
             cpu: CPU seconds a second that the targets used for themselves.
             cost: CPU seconds a second that the probes took.
+            reach: Part of the time of their runnable threads in which these ran.
         """
-        self.income = self._share * max(LEAST_CPU, cpu)
+        self.income = self._share * max(LEAST_CPU * reach, cpu)
         earned_s = self.income * passed_s
         paid_back_s = min(self._owed_s, _LENT * earned_s)
         self._owed_s -= paid_back_s
