@@ -4,6 +4,7 @@
 #include "arch.bpf.h"
 #include "common.bpf.h"
 #include "counters.bpf.h"
+#include "events.bpf.h"
 #include "inflight.bpf.h"
 #include "live.bpf.h"
 #include "nativeleak.h"
@@ -69,7 +70,8 @@ int on_free(struct pt_regs *ctx)
 	}
 	if (target->tgid != ids >> 32)
 		return 0;
-	count_roughly(NL_FREES);
+	if (count_roughly(NL_FREES))
+		tell_busy(slot);
 	if (!address) {
 		count(NL_FREE_NULL);
 		return 0;

@@ -20,6 +20,7 @@
 #include "arch.bpf.h"
 #include "common.bpf.h"
 #include "counters.bpf.h"
+#include "events.bpf.h"
 #include "exits.bpf.h"
 #include "inflight.bpf.h"
 #include "live.bpf.h"
@@ -222,7 +223,8 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie, u64 ids,
 	/* A forked child has the same probes, but it is not the target. */
 	if (target->tgid != ids >> 32)
 		return 0;
-	count_roughly(NL_CALLS);
+	if (count_roughly(NL_CALLS))
+		tell_busy(slot);
 	args = arguments_of(ctx, cookie);
 	size = requested_size(&args, call);
 	if (call == NL_ALLOC_CALL_NEW && size >> IMPOSSIBLE_SHIFT) {

@@ -18,13 +18,19 @@ static __always_inline void count_n(u32 counter, u64 n)
 		__sync_fetch_and_add(value, n);
 }
 
-/* For counters of every call, which are read as rates: a preempted program may lose an increment. */
-static __always_inline void count_roughly(u32 counter)
+/*
+ * For counters of every call, which are read as rates: a preempted program may lose an increment. Returns whether user
+ * space should be told that there were many.
+ */
+static __always_inline int count_roughly(u32 counter)
 {
-	u64 *value = bpf_map_lookup_elem(&counters, &counter);
+	u64 *value = bpf_map_lookup_elem(&counters, &counter), n;
 
-	if (value)
-		*(volatile u64 *)value += 1;
+	if (!value)
+		return 0;
+	n = *(volatile u64 *)value + 1;
+	*(volatile u64 *)value = n;
+	return !(n & (NL_BUSY_HITS - 1));
 }
 
 static __always_inline void count(u32 counter)

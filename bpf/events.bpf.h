@@ -31,4 +31,13 @@ static __always_inline struct nl_event *new_event(u32 type, u32 slot, u32 uid)
 	return event;
 }
 
+/* Wake user space up: many calls were made, and it decides whether they cost too much. */
+static __noinline void tell_busy(u32 slot)
+{
+	struct nl_event *event = new_event(NL_EVENT_BUSY, slot, 0);
+
+	if (event)
+		bpf_ringbuf_submit(event, 0);
+}
+
 #endif /* NATIVELEAK_EVENTS_BPF_H */

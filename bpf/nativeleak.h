@@ -39,6 +39,9 @@
 /* The slot of the target is above the 56 bits of a user address (5-level paging). */
 #define NL_SLOT_SHIFT 56
 
+/* Calls, or frees, of one CPU from one NL_EVENT_BUSY to the next, a power of two: 41 ms at 100,000 a second. */
+#define NL_BUSY_HITS 4096
+
 /* Kinds of allocator functions, by arguments and result. Part of a probe's cookie. */
 enum nl_alloc_call {
 	NL_ALLOC_CALL_NONE,
@@ -134,6 +137,7 @@ enum nl_event_type {
 	NL_EVENT_EXEC,
 	NL_EVENT_OOM_KILL,
 	NL_EVENT_SHMDT_DONE, /* exit, success */
+	NL_EVENT_BUSY, /* NL_BUSY_HITS more calls or frees on one CPU: user space looks at the costs */
 };
 
 /* Features that a kernel lacks; see engines/bpf/kernel/features.py. */

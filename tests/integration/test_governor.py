@@ -66,11 +66,11 @@ def test_deep_stacks_count_in_the_estimate_without_a_budget_too():
     assert cost_of_hit[100] > 1.5 * cost_of_hit[0]
 
 
-def test_burst_is_answered_by_watching_less_and_everything_comes_back():
+def test_burst_is_watched_in_windows_and_everything_comes_back():
     with Target("phases") as target, Trace(target, options=["--max-overhead", "5%"]) as trace:
         target.ask("keep 1 503")
         target.ask("burst 2000 0")
-        trace.wait_line("no heap allocation or free is seen")
+        trace.wait_line("recorded in windows")
         trace.wait_line("every heap block is recorded: there is room", 60.0)
         truth = target.ask("keep 2 307")
         report = trace.stop()
@@ -79,15 +79,17 @@ def test_burst_is_answered_by_watching_less_and_everything_comes_back():
     assert levels(report)[0] == "exact"
     assert "syscalls" in levels(report)
     assert levels(report)[-1] == "exact"
-    # Two seconds from the beginning of the burst, and what it takes for a look on a busy machine.
-    assert windows[0]["to_s"] < 4
+    # What it takes for a look on a busy machine.
+    assert windows[0]["to_s"] < 3
+    # Pairs without a pause: each window after the first is a blip, and is ended in time.
+    brief = [w["to_s"] - w["from_s"] for w in windows[1:-1] if w["level"] == "exact"]
+    assert max(brief[:1] + brief[1:-1]) < 0.3
     assert [w["to_s"] for w in windows[:-1]] == [w["from_s"] for w in windows[1:]]
-    # What was outstanding when the frees were lost sight of is in no total; what came after is exact.
-    assert held(report, truth, "phases_first") == (0, 0)
-    assert report["completeness"]["uncertain_allocations"] >= 503
+    # What was outstanding when frees were lost sight of stays in the account.
+    assert held(report, truth, "phases_first") == (503 * KEPT_BYTES, 503)
+    assert report["completeness"]["uncertain_allocations"] == 0
     assert held(report, truth, "phases_second") == (307 * KEPT_BYTES, 307)
     assert "malloc was watched for" in " ".join(text.split())
-    assert "counts as mapped memory" in " ".join(text.split())
 
 
 def test_frees_are_seen_while_allocations_are_not():
@@ -108,34 +110,36 @@ def test_frees_are_seen_while_allocations_are_not():
     assert held(report, truth, "phases_third") == (401 * KEPT_BYTES, 401)
     for function in ("phases_second", "phases_grown", "phases_big"):
         assert held(report, truth, function) == (0, 0)
-    # The allocator mapped the big ones one by one: a page more than asked for at most.
-    n_bytes, count = held(report, truth, "phases_big", "map")
-    assert count == 3
-    assert 0 <= n_bytes - 3 * 5000011 < 3 * 2 * 4096
+    # The allocator mapped the big ones one by one: that is its own, whether its calls are seen or not.
+    assert held(report, truth, "phases_big", "map") == (0, 0)
+    backing = report["allocator_backing"]["outstanding_bytes"]
+    assert backing >= 3 * 5000011
     assert report["completeness"]["unmatched_frees"] == 0
     assert report["completeness"]["unsampled_frees"] == 11
     assert report["completeness"]["uncertain_allocations"] == 0
 
 
-def test_blocks_from_before_a_blind_time_are_uncertain_and_never_counted_twice():
+def test_blocks_that_were_freed_unseen_are_found_by_their_address_or_by_the_walk_of_the_heap():
     with Target("phases") as target, scripted(target, "exact", "syscalls", "exact") as trace:
         target.ask("keep 1 1009")
         step(trace)
         target.ask("free 1 307")
-        target.ask("keep 2 211")
         step(trace)
         target.ask("free 1 101")
-        target.ask("free 2 11")
-        truth = target.ask("keep 3 401")
+        # Some of these get the addresses of the 307: the second window knows then that those were freed.
+        truth = target.ask("keep 3 211")
         report = trace.stop()
-    assert held(report, truth, "phases_first") == held(report, truth, "phases_second") == (0, 0)
-    assert held(report, truth, "phases_third") == (401 * KEPT_BYTES, 401)
+    left = 1009 - 307 - 101
+    assert held(report, truth, "phases_first") == (left * KEPT_BYTES, left)
+    assert held(report, truth, "phases_third") == (211 * KEPT_BYTES, 211)
     completeness = report["completeness"]
-    assert completeness["uncertain_bytes"] == 1009 * KEPT_BYTES
-    assert completeness["uncertain_allocations"] == 1009
-    assert completeness["unsampled_frees"] == 101 + 11
+    assert completeness["uncertain_allocations"] == 0
+    assert completeness["unmatched_frees"] == completeness["unsampled_frees"] == 0
+    [walk] = [note["text"] for note in report["notes"] if note["what"] == "audit"]
+    assert walk.startswith(f"walked the heap: of {1009 - 101 - completeness['overwritten'] + 211:,} blocks")
+    assert f"{307 - completeness['overwritten']:,} were gone" in walk
     heap = report["totals"]["heap"]
-    assert heap["allocated_count"] - heap["freed_count"] == heap["outstanding_count"] == 401
+    assert heap["allocated_count"] - heap["freed_count"] == heap["outstanding_count"] == left + 211
 
 
 def test_exact_blocks_stay_exact_through_a_sampled_time():

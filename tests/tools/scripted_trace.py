@@ -6,6 +6,7 @@ The first plan is the one to begin with. So a test has every change of level at 
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 
@@ -21,20 +22,25 @@ class ScriptedGovernor(governor.Governor):
     plans: list[governor.Plan]
     n_signals = 0
 
-    def begin(self, load: governor.Load) -> governor.Plan:
+    @property
+    def due_s(self) -> float:
+        """Signals alone decide."""
+        return math.inf
+
+    def begin(self, load: governor.Load) -> governor.Step:
         """The first plan."""
         del load
         self.plan = self.plans.pop(0)
-        return self.plan
+        return governor.Step(self.plan)
 
-    def decide(self, now_s: float, load: governor.Load) -> governor.Plan | None:
+    def decide(self, now_s: float, passed_s: float, load: governor.Load) -> governor.Step | None:
         """The next plan, once for each signal."""
-        del now_s, load
+        del now_s, passed_s, load
         if not ScriptedGovernor.n_signals:
             return None
         ScriptedGovernor.n_signals -= 1
         self.plan = self.plans.pop(0)
-        return self.plan
+        return governor.Step(self.plan, why="as the script says")
 
 
 def _parse(text: str) -> governor.Plan:

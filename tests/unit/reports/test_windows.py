@@ -62,8 +62,8 @@ def test_text_says_which_part_was_not_recorded_and_what_became_uncertain(tmp_pat
     with _recording(tmp_path) as recording:
         text = " ".join(render(recording, "text", WriteOptions(detail=True)).split())
     assert "malloc was watched for 46s of 1m 00s, to stay within --max-overhead or --max-memory" in text
-    assert "(to see all of it: --max-overhead off --duration 5s)" in text
-    assert "1 MiB in 1,013 heap blocks were outstanding when frees were no longer traced" in text
+    assert "recording all takes 1 % of a core: --max-overhead off --duration 5s" in text
+    assert "1 MiB in 1,013 outstanding heap blocks may have been freed while frees were not watched" in text
     assert "heap totals are estimates from samples, one block per 512 KiB on average" in text
     assert "95 % confidence, from 100 blocks" in text
     assert "211 frees were of blocks that were not sampled" in text

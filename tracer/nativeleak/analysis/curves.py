@@ -3,8 +3,9 @@
 The whole course of every site would not fit into memory. Kept of each are its values at the edges of eight parts, its
 lowest value in each of ten parts, and its peak.
 
-Caveat: heap blocks that were outstanding when the heap was no longer watched are lost from sight. Courses cover the
-longest time in which that did not happen, so that such a loss ends a course and does not lower it.
+Where the heap was watched in windows, a course tells nothing: it rises in each window by what the window saw, and by
+nothing between. What tells is how much of each age is left for each second in which births were seen (``windowed.py``).
+Where one run of the watch covers most of the trace, courses cover that run alone.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ _SMALL_RISE: Final = 0.25
 MIN_WATCHED_PCT: Final = 50.0
 """With less of the time watched there is no verdict on the heap."""
 
+_LEAST_RUN: Final = 0.5
+"""Of the trace: a shorter run of the watch says less than all its windows."""
+_NOTICEABLE: Final = 0.1
+"""Part of the time of busy threads from which on probes slow the targets down."""
+_LEAST_WINDOWS: Final = 3
+"""A watch that ended for good, or began anew once, has no windows."""
+
 WATCHED: Final = (Level.EXACT, Level.SAMPLED)
 """Levels at which allocations and frees of the heap are both seen."""
 
@@ -50,6 +58,8 @@ class Curves:
         peaks: Highest bytes, and the time of it in seconds: two columns; empty where only the edges are known.
         courses: Bytes at every snapshot; empty unless they were asked for.
         resident: Resident bytes at each edge, outstanding bytes where they were not measured; empty where unknown.
+        watched: Seconds of each birth slice in which births were seen, where the heap was watched in windows; None
+            where it was watched all the time.
     """
 
     elapsed_s: Floats
@@ -63,15 +73,21 @@ class Curves:
     peaks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     courses: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     resident: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    watched: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The snapshots that curves are made of, first and last, and the share of the trace with a watched heap."""
+    """The snapshots that curves are made of, first and last, and the share of the trace with a watched heap.
+
+    Attributes:
+        in_windows: No run of the watch is long enough: births tell, by the windows in which they were seen.
+    """
 
     first: int
     last: int
     watched_pct: float
+    in_windows: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -153,9 +169,16 @@ def watched_span(recording: Recording) -> Span:
         first = i if first is None else first
         if times[i] - times[first] > (times[best[1]] - times[best[0]] if best[1] >= 0 else -1.0):
             best = (first, i)
-    if best[1] - best[0] < 1:
-        return Span(0, len(times) - 1, watched_pct)
-    return Span(*best, watched_pct)
+    run_s = times[best[1]] - times[best[0]] if best[1] - best[0] >= 1 else 0.0
+    if run_s < _LEAST_RUN * times[-1] and _n_runs(recording) >= _LEAST_WINDOWS:
+        return Span(0, len(times) - 1, watched_pct, in_windows=True)
+    return Span(*best, watched_pct) if run_s else Span(0, len(times) - 1, watched_pct)
+
+
+def _n_runs(recording: Recording) -> int:
+    """How often the watch began."""
+    levels = [window.level in WATCHED for window in recording.windows if window.to_s > window.from_s]
+    return sum(here and not before for before, here in zip([False, *levels], levels, strict=False))
 
 
 def read_curves(
@@ -190,7 +213,34 @@ def read_curves(
                 track.add(number - span.first, now)
     slices, slice_s = _slices(recording) if span.last == len(times) - 1 else (np.zeros((n_sites, 0)), 0.0)
     start_s = times[span.first] if span.first else 0.0
-    return [track.curves(slices, slice_s, start_s) for track in tracks]
+    watched = _watched(recording, slices.shape[1], slice_s) if span.in_windows else None
+    return [track.curves(slices, slice_s, start_s, watched) for track in tracks]
+
+
+def _watched(recording: Recording, n_slices: int, slice_s: float) -> Floats:
+    """Seconds of each birth slice in which births were seen.
+
+    Where probes slow the targets down, a second holds as many births as the scheduler lets through. Then all seconds
+    are shared out among the windows by the number of calls.
+    """
+    watched = np.zeros(n_slices)
+    windows = [each for each in recording.windows if each.level in WATCHED and each.to_s > each.from_s and slice_s]
+    seconds, hits = sum(each.to_s - each.from_s for each in windows), sum(each.probe_hits for each in windows)
+    by_calls = is_slowed(recording) and hits > 0
+    for window in windows:
+        span_s = window.to_s - window.from_s
+        weight = seconds * window.probe_hits / (hits * span_s) if by_calls else 1.0
+        for i in range(int(window.from_s / slice_s), min(n_slices, int(window.to_s / slice_s) + 1)):
+            here_s = min(window.to_s, (i + 1) * slice_s) - max(window.from_s, i * slice_s)
+            watched[i] += weight * max(0.0, here_s)
+    return watched
+
+
+def is_slowed(recording: Recording) -> bool:
+    """Whether probes took so much of the time of busy threads in the windows that fewer births came about."""
+    seen = [window for window in recording.windows if window.level in WATCHED]
+    seconds, used_s = sum(each.to_s - each.from_s for each in seen), sum(each.target_cpu_s for each in seen)
+    return sum(each.cost_s for each in seen) > _NOTICEABLE * max(seconds, used_s)
 
 
 def course_curves(elapsed_s: Sequence[float], n_bytes: Floats, n_blocks: Floats | None = None) -> Curves:
@@ -207,7 +257,7 @@ def course_curves(elapsed_s: Sequence[float], n_bytes: Floats, n_blocks: Floats 
     blocks = np.zeros_like(n_bytes) if n_blocks is None else n_blocks
     for number in range(len(elapsed_s)):
         track.add(number, np.stack((n_bytes[:, number], blocks[:, number], n_bytes[:, number]), axis=1))
-    curves = track.curves(np.zeros((n_rows, 0)), 0.0, elapsed_s[0])
+    curves = track.curves(np.zeros((n_rows, 0)), 0.0, elapsed_s[0], None)
     return curves if n_blocks is not None else replace(curves, n_blocks=np.zeros((n_rows, 0)))
 
 
@@ -292,7 +342,7 @@ class _Track:
         share = (self._times[number] - self._times[0]) / whole_s if whole_s else 0.0
         return min(n_parts - 1, int(share * n_parts))
 
-    def curves(self, slices: Floats, slice_s: float, start_s: float) -> Curves:
+    def curves(self, slices: Floats, slice_s: float, start_s: float, watched: Floats | None) -> Curves:
         troughs = self._troughs[:, np.isfinite(self._troughs).all(axis=0)]
         return Curves(
             self._elapsed_s,
@@ -306,6 +356,7 @@ class _Track:
             self._peaks,
             self._courses,
             self._values[2],
+            watched,
         )
 
 

@@ -24,11 +24,11 @@ from nativeleak.analysis.curves import (
     Span,
     median_ages,
     read_curves,
-    replaces_older,
 )
 from nativeleak.analysis.finding import Finding, Findings, growth_of_all
 from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
 from nativeleak.analysis.naming import Head, is_malloc
+from nativeleak.analysis.part_rates import About, rates_of_parts
 from nativeleak.analysis.paths import Paths, Step
 from nativeleak.analysis.select import pool_of
 from nativeleak.analysis.tree import Key, Node, Tree
@@ -323,19 +323,13 @@ class _Search:
         everything[self._table.index.to_numpy()] = 0
         groupings = [Labelled(everything, 1), Labelled(labels, len(parts))]
         total, curves = read_curves(self._recording, groupings, self._span, courses=True)
-        growths, resident = measure(curves), measure(replace(curves, n_bytes=curves.resident))
-        growths = [
-            replace(growth, verdict=Verdict.UNDECIDED, enough_s=watch_s(3 * self._recording.elapsed_s))
-            if growth.verdict is Verdict.GROWING and is_replaced
-            else growth
-            for growth, is_replaced in zip(growths, replaces_older(self._recording, curves, self._span), strict=True)
-        ]
-        whole = measure(replace(total, n_bytes=total.resident))[0].slope_bytes_per_s
-        rising = sum(growth.slope_bytes_per_s for growth in resident if growth.verdict is Verdict.GROWING)
-        of = max(whole, rising)
+        rates = rates_of_parts(self._recording, self._span, total, curves, [self._about(part) for part in parts])
         ages = median_ages(curves)
         found = [
-            replace(self._finding(part, growths[i], resident[i], of, curves.peaks[i]), median_age_s=ages[i])
+            replace(
+                self._finding(part, rates.growths[i], rates.resident[i], rates.whole, curves.peaks[i]),
+                median_age_s=ages[i],
+            )
             for i, part in enumerate(parts)
         ]
         suspects = [each for each in found if each.is_suspect]
@@ -343,6 +337,11 @@ class _Search:
         suspects.sort(key=lambda each: -each.growth.slope_bytes_per_s)
         others.sort(key=lambda each: -(each.resident_bytes or each.outstanding_bytes))
         return Findings(tuple(suspects), tuple(others), growth_of_all(measure(total)[0], suspects))
+
+    def _about(self, part: _Part) -> About:
+        rows = self._table.loc[part.positions]
+        is_map = rows["kind"].iloc[0] != Kind.HEAP.value
+        return About(is_map, float(rows["outstanding_bytes"].sum() / max(1, rows["outstanding_count"].sum())))
 
     def _finding(self, part: _Part, growth: Growth, resident: Growth, of: float, peak: Floats) -> Finding:
         rows = self._table.loc[part.positions].sort_values("outstanding_bytes", ascending=False, kind="stable")
@@ -416,6 +415,8 @@ class _Search:
         kernel is not who keeps the blocks.
         """
         if self._span.watched_pct >= MIN_WATCHED_PCT or "malloc" not in self._recording.info.probes:
+            return False
+        if self._span.in_windows and not is_map:
             return False
         path_id = int(rows.iloc[0]["path_id"])
         below = self._paths.path(path_id)[1 : self._paths.head(path_id).index]

@@ -27,6 +27,7 @@ from typing import Final
 import numpy as np
 
 from nativeleak.analysis.curves import Bools, Curves, EachSite, Floats, part_edges, read_curves
+from nativeleak.analysis.windowed import estimate
 from nativeleak.model import Owner
 from nativeleak.recording import Recording
 
@@ -126,6 +127,8 @@ def course(elapsed_s: Sequence[float], n_bytes: Sequence[float]) -> Growth:
 
 def measure(curves: Curves) -> list[Growth]:
     """Growth and verdict of every curve."""
+    if curves.watched is not None:
+        return _measure_windows(curves)
     if len(curves.elapsed_s) < 3:
         return _too_short(curves)
     added = np.diff(curves.n_bytes, axis=1)
@@ -170,6 +173,18 @@ def measure(curves: Curves) -> list[Growth]:
     return [
         Growth(slope, lower, upper, Verdict(verdict), enough_s if verdict == Verdict.UNDECIDED else None)
         for slope, lower, upper, verdict, enough_s in rows
+    ]
+
+
+def _measure_windows(curves: Curves) -> list[Growth]:
+    """The same where the heap was watched in windows: it grows, or nothing is decided."""
+    slopes, margins, certain = estimate(curves)
+    enough_s = watch_s(_LONGER * (float(curves.elapsed_s[-1]) if len(curves.elapsed_s) else 0.0))
+    return [
+        Growth(slope, slope - margin, slope + margin, Verdict.GROWING)
+        if grows
+        else Growth(slope, slope - margin, slope + margin, Verdict.UNDECIDED, enough_s)
+        for slope, margin, grows in zip(slopes.tolist(), margins.tolist(), certain.tolist(), strict=True)
     ]
 
 

@@ -49,6 +49,14 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since 
             self.fail(str(error), param, ctx)
 
 
+class StretchType(DurationType):
+    """``0``, or as a duration -> seconds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds, or a usage error."""
+        return 0.0 if value == "0" else super().convert(value, param, ctx)
+
+
 class OverheadType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """``2%``, ``0.5``, ``off`` -> percent; 0.0 for off."""
 
@@ -91,6 +99,7 @@ LIBRARY_HELP: Final = (
 SIZE = SizeType()
 OVERHEAD = OverheadType()
 DURATION = DurationType()
+STRETCH = StretchType()
 AFFIX = AffixType()
 
 _CHOICE: Final = "nativeleak.choice"

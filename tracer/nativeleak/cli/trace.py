@@ -22,6 +22,7 @@ from nativeleak.cli.params import (
     LIBRARY_HELP,
     OVERHEAD,
     SIZE,
+    STRETCH,
     ns_pid_options,
     resolve_pids,
 )
@@ -99,9 +100,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
 @option(EVERYDAY, "--min-size", type=SIZE, default=0, metavar="SIZE",
         help="Ignore smaller heap allocations. Saves memory, not overhead: the probe still runs.")  # fmt: skip
 @option(EVERYDAY, "--max-overhead", type=OVERHEAD, default=5.0, metavar="PERCENT",
-        help="CPU budget for the probes, as a percentage of one core or of the target's CPU time, whichever is lower. "
-        "When it would be exceeded, nativeleak samples allocations, then traces only frees, then only mmap. "
-        "`off` disables the limit. [default: 5%]")  # fmt: skip
+        help="CPU budget of the probes, spent over the whole trace: a percentage of the target's CPU time, or of 0.4 "
+        "of a core, whichever is more (5%: at least 2% of a core). Where it does not pay for every allocation all the "
+        "time, they are recorded in windows. `off` disables the limit. [default: 5%]")  # fmt: skip
 @ns_pid_options
 @option(WHAT, "--input", "inputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
         help="Read recorded output of strace, or listings of pmap or smaps, instead of tracing. Repeat for several "
@@ -118,6 +119,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
         "[default: every block]")  # fmt: skip
 @option(LIMITS, "--sample-above", type=SIZE, default=0, metavar="SIZE",
         help="Always record blocks of this size or more. [default: the SIZE of --sample]")  # fmt: skip
+@option(LIMITS, "--max-blip", type=STRETCH, default=0.1, metavar="TIME",
+        help="Longest stretch in which the probes take more than a fifth of the time of the target's busy threads; "
+        "0 forbids such stretches. [default: 0.1s]")  # fmt: skip
 @option(LIMITS, "--max-memory", type=SIZE, default=0, metavar="SIZE",
         help="Memory limit for the tracer and its kernel maps together, and for the report at the end. Allocations "
         "that do not fit are reported as lost. [default: set by the limits below]")  # fmt: skip
@@ -211,6 +215,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         max_size=ctx.params["max_size"],
         budget=Budget(
             max_overhead_pct=ctx.params["max_overhead"],
+            max_blip_s=ctx.params["max_blip"],
             max_memory_bytes=ctx.params["max_memory"],
             sample_bytes=ctx.params["sample"],
             sample_above=ctx.params["sample_above"],

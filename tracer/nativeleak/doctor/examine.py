@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nativeleak.doctor.checks import ENGINE, Check, State, run_checks
 from nativeleak.doctor.engines import engine_check
 from nativeleak.doctor.machine import machine_functions
+from nativeleak.doctor.rate import NAME, rate_checks
 from nativeleak.doctor.target import target_functions
 from nativeleak.doctor.trial import trial_checks, try_modes
 from nativeleak.errors import CannotTraceError, NativeleakError
@@ -44,7 +45,7 @@ def examine(pid: int | None) -> Findings:
         return Findings(checks, None if isinstance(error, CannotTraceError) else error)
     except Exception as error:
         return Findings([*checks, Check("target", State.WARN, f"could not be checked: {error}")])
-    checks += run_checks(target_functions(facts))
+    checks += run_checks([*target_functions(facts), (NAME, lambda: rate_checks(facts.pid))])
     return Findings([*checks, *run_checks([(ENGINE, lambda: [engine_check(checks, pid)])])])
 
 

@@ -28,14 +28,17 @@ class Budget:
     """What a trace may cost, and which blocks it keeps in order to cost less.
 
     Attributes:
-        max_overhead_pct: CPU time of the probes, in percent of one core or of the target's CPU time, whichever is
-            lower; 0: no limit. See ``bpf/budget/governor.py``.
+        max_overhead_pct: CPU time of the probes, in percent of the targets' CPU time, or of 0.4 of a core where they
+            use less; 0: no limit. See ``bpf/budget/purse.py``.
+        max_blip_s: Longest stretch in which probes take more than a fifth of the time of the targets' busy threads;
+            0: none.
         max_memory_bytes: Memory of the recorder and its kernel maps together; 0: as the limits of the maps allow.
         sample_bytes: Mean bytes from one sampled heap block to the next; 0: every block is kept.
         sample_above: Blocks of this size or more are always kept; 0: as ``sample_bytes``.
     """
 
     max_overhead_pct: float = 0.0
+    max_blip_s: float = 0.1
     max_memory_bytes: int = 0
     sample_bytes: int = 0
     sample_above: int = 0

@@ -63,8 +63,8 @@ class HeapLedger:
     Their totals count as retired then. Where a process makes sites without end, each of them
     would stay in the recording.
     """
-    written_off: tuple[int, int] = (0, 0)
-    """Bytes and count that ``write_off`` has taken out of what is outstanding."""
+    uncertain: tuple[int, int] = (0, 0)
+    """Outstanding bytes and count whose frees may have gone unseen."""
 
     def read(self, raw_sites: Iterable[tuple[int, int, int, bytes | memoryview]], generation: int) -> None:
         """Read the kernel's totals: (slot, thread, stack, value) for each site; no value is kept."""
@@ -143,19 +143,21 @@ class HeapLedger:
         # By position: this is called for each of up to 65,536 sites.
         return SiteTotals(key, *state.totals, None, 0, oldest_s, state.slices.values(), owner, functions)
 
-    def write_off(self, generation: int) -> None:
-        """Count all outstanding memory as freed, with its own sum, because its frees are no longer traced.
+    def take_out(self, key: SiteKey, born: int, n_bytes: int, count: int, generation: int) -> None:
+        """Count a block as freed that is gone although no free was seen.
 
-        Call it right after ``read``, when the kernel has dropped all blocks.
+        Args:
+            key: Its site, or the twin.
+            born: When, in units of 2^20 ns since its target's window opened.
         """
-        for state in self._sites.values():
-            allocated_bytes, allocated_count, freed_bytes, freed_count = state.totals
-            n_bytes, count = allocated_bytes - freed_bytes, allocated_count - freed_count
-            state.written_off = (state.written_off[0] + n_bytes, state.written_off[1] + count)
-            state.totals = (allocated_bytes, allocated_count, allocated_bytes, allocated_count)
-            state.row = None
-            state.slices.forget(generation)
-            self.written_off = (self.written_off[0] + n_bytes, self.written_off[1] + count)
+        state = self._sites.get(key)
+        if state is None:
+            return
+        state.written_off = (state.written_off[0] + n_bytes, state.written_off[1] + count)
+        allocated_bytes, allocated_count, freed_bytes, freed_count = state.totals
+        state.totals = (allocated_bytes, allocated_count, freed_bytes + n_bytes, freed_count + count)
+        state.row = None
+        state.slices.take_out(born, n_bytes, count, generation)
 
     def outstanding(self) -> tuple[int, int]:
         """Bytes and count outstanding over all sites."""

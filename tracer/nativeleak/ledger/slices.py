@@ -120,10 +120,19 @@ class SiteSlices:
         else:
             self._first, self._folded = 0, ()
 
-    def forget(self, generation: int) -> None:
-        """Drop all memory folded so far, because it is no longer outstanding."""
-        self.generation = max(self.generation, generation)
-        self._first, self._folded = 0, ()
+    def take_out(self, born: int, n_bytes: int, count: int, generation: int) -> None:
+        """Subtract a block that is no longer outstanding.
+
+        Args:
+            born: When, in units of 2^20 ns.
+        """
+        while self.generation < generation:
+            self._merge_pairs()
+        folded = self._dense()
+        index = min(N_SLICES - 1, born >> (SLICE_SHIFT + self.generation))
+        folded[2 * index] -= n_bytes
+        folded[2 * index + 1] -= count
+        self._keep(folded)
 
     def widen(self, generation: int) -> bool:
         """Merge slices in pairs until they have a generation's width; returns whether that has changed any."""

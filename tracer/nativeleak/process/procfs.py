@@ -9,9 +9,11 @@ Source: Documentation/filesystems/proc.rst and proc(5).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
@@ -34,6 +36,9 @@ _PF_KTHREAD: Final = 0x0020_0000  # include/linux/sched.h
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 # Fields of /proc/PID/stat counted from the one after the name, which is field 3 in proc(5).
 _STAT_STATE, _STAT_FLAGS, _STAT_UTIME, _STAT_STIME, _STAT_START = 0, 6, 11, 12, 19
+_MAX_WAITING: Final = 64
+_CPUCLOCK_SCHED: Final = 2
+"""Clock of the CPU time of a process: with its PID, ``clock_getcpuclockid(3)``; include/linux/posix-timers.h."""
 _STAT_START_BRK: Final = 44  # since Linux 3.5
 
 
@@ -272,14 +277,34 @@ def read_peak_rss(pid: int) -> int:
 
 
 def read_cpu_s(pid: int) -> float:
-    """CPU time of all its threads, user and kernel, in seconds.
+    """CPU time of all its threads, user and kernel, in seconds; to the nanosecond where its clock can be read.
 
     Raises:
         TargetGoneError: There is no such process any more.
         CannotTraceError: It may not be read with these rights.
     """
+    with contextlib.suppress(OSError):
+        return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
     fields = _read_stat(pid)
     return (int(fields[_STAT_UTIME]) + int(fields[_STAT_STIME])) / _TICKS_PER_S
+
+
+def read_waited_s(pid: int) -> float:
+    """Seconds that its runnable threads have waited for a core; of the first 64 threads.
+
+    0.0 where the kernel does not count it. Source: Documentation/scheduler/sched-stats.rst.
+
+    Raises:
+        TargetGoneError: There is no such process any more.
+    """
+    total_ns = 0
+    try:
+        for task in list(Path(f"/proc/{pid}/task").iterdir())[:_MAX_WAITING]:
+            with contextlib.suppress(OSError):
+                total_ns += int((task / "schedstat").read_text(encoding="ascii").split()[1])
+    except OSError as error:
+        raise TargetGoneError(f"reading /proc/{pid}/task failed: process {pid} is gone") from error
+    return total_ns / 1e9
 
 
 def read_boot_id() -> str:

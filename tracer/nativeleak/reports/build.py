@@ -74,8 +74,9 @@ def build(recording: Recording, selection: Selection) -> Report:
             by_kind={kind: _kind_totals(recording, program, kind, selection) for kind in Kind},
             jvm=_sum(program[program["owner"] == Owner.RUNTIME.value]),
             backing=_sum(backing),
-            growth=_process_growth(found.growth, resident, span),
+            growth=_process_growth(found.growth, resident, span, has_suspects=bool(found.suspects)),
             watched_pct=span.watched_pct,
+            in_windows=span.in_windows,
             certainty=_certainty(program[program["kind"] == Kind.HEAP.value]),
         ),
         resident=resident,
@@ -93,8 +94,14 @@ def build(recording: Recording, selection: Selection) -> Report:
     )
 
 
-def _process_growth(growth: Growth | None, resident: Resident | None, span: Span) -> Growth:
-    """Growth of all that was seen; of resident memory, without a verdict, where too little was watched."""
+def _process_growth(growth: Growth | None, resident: Resident | None, span: Span, *, has_suspects: bool) -> Growth:
+    """Growth of all that was seen; of resident memory, without a verdict, where too little was watched.
+
+    Windows prove growth where they name who grows. They do not prove that nothing does.
+    """
+    if span.in_windows and resident is not None:
+        verdict = Verdict.GROWING if has_suspects else Verdict.UNKNOWN
+        return replace(resident.growth, verdict=verdict, enough_s=None)
     if span.watched_pct < MIN_WATCHED_PCT:
         seen = resident.growth if resident is not None else Growth(0.0, 0.0, 0.0, Verdict.UNKNOWN)
         return replace(seen, verdict=Verdict.UNKNOWN, enough_s=None)

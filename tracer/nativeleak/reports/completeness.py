@@ -9,6 +9,7 @@ from typing import Final
 from nativeleak.model import Level, TargetEnd, TargetInfo
 from nativeleak.reports.names import printable
 from nativeleak.reports.report import Report
+from nativeleak.reports.text_windows import price_text, share_text
 from nativeleak.units import format_bytes, format_duration
 
 
@@ -166,24 +167,30 @@ def _unwatched(report: Report) -> list[Gap]:
     if "malloc" in trace.info.probes and any(window.level in _UNWATCHED for window in trace.windows):
         unwatched_s = sum(window.to_s - window.from_s for window in trace.windows if window.level in _UNWATCHED)
         watched_s = max(0.0, trace.duration_s - unwatched_s)
+        if report.sums.in_windows:
+            text = f"malloc was watched {share_text(report)}, to stay within --max-overhead; growth is estimated from"
+            return [Gap(f"{text} what is left of the blocks of all windows", price_text(report)), *_uncertain(report)]
         found.append(
             Gap(
                 f"malloc was watched for {format_duration(watched_s)} of {format_duration(trace.duration_s)}, to stay "
-                "within --max-overhead or --max-memory; what allocators mapped meanwhile counts as mapped memory",
-                "to see all of it: --max-overhead off --duration 5s",
+                "within --max-overhead or --max-memory",
+                price_text(report),
                 is_loss=True,
             )
         )
+    return [*found, *_uncertain(report)]
+
+
+def _uncertain(report: Report) -> list[Gap]:
+    """Outstanding blocks whose frees may have gone unseen."""
     if n_uncertain := report.counters.get("uncertain_allocations", 0):
         n_bytes = format_bytes(report.counters.get("uncertain_bytes", 0))
-        found.append(
+        return [
             Gap(
-                f"{n_bytes} in {n_uncertain:,} heap blocks were outstanding when frees were no longer traced; they "
-                "are in no total",
-                is_loss=True,
+                f"{n_bytes} in {n_uncertain:,} outstanding heap blocks may have been freed while frees were not watched"
             )
-        )
-    return found
+        ]
+    return []
 
 
 def _cut_stacks(counters: Mapping[str, int]) -> list[Gap]:

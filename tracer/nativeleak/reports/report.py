@@ -177,6 +177,7 @@ class Sums:
             was watched.
         watched_pct: Share of the trace in which allocations and frees of the heap were seen.
         certainty: Of all outstanding heap memory; None where it is exact.
+        in_windows: The heap was watched in windows, and growth is estimated from what is left of their blocks.
     """
 
     by_kind: Mapping[Kind, Totals]
@@ -185,6 +186,7 @@ class Sums:
     growth: Growth
     watched_pct: float
     certainty: Certainty | None = None
+    in_windows: bool = False
 
     @property
     def outstanding_bytes(self) -> int:

@@ -37,7 +37,7 @@ from nativeleak.units import format_bytes, format_duration
 MAX_LINES: Final = 40
 """Most lines of a report without options."""
 _MAX_THREADS: Final = 20
-ROUTINE: Final = frozenset({"probes", "engine", "unwind", "level", "blind", "unseen", "unwatched", "children"})
+ROUTINE: Final = frozenset({"audit", "probes", "engine", "unwind", "level", "blind", "unseen", "unwatched", "children"})
 """Events of every trace, or that the report states in other words; all are in the JSON report."""
 
 
@@ -105,6 +105,8 @@ def how_watched(report: Report) -> str:
         return ""
     if levels == {Level.EXACT}:
         return ", every allocation"
+    if report.sums.in_windows:
+        return ", malloc in windows"
     return ", sampled" if levels <= {Level.EXACT, Level.SAMPLED} else ""
 
 

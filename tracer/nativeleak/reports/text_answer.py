@@ -19,6 +19,7 @@ from nativeleak.reports.json_findings import evidence
 from nativeleak.reports.names import place, printable
 from nativeleak.reports.report import Report
 from nativeleak.reports.text_seen import watched_lines
+from nativeleak.reports.text_windows import price_text, share_text
 from nativeleak.units import format_bytes, format_duration
 
 Styled = tuple[str, str]
@@ -84,6 +85,8 @@ def leak_lines(report: Report, width: int) -> Iterator[Styled]:
     n = len(report.suspects)
     noun, verb = ("LEAK: 1 suspect", "explains") if n == 1 else (f"LEAKS: {n} suspects", "explain")
     yield f"{noun} {verb} {percent(pct)} of the growth", "bold red"
+    if report.sums.in_windows:
+        yield from wrapped(f"    {_explained(report)}", "    ", width)
     yield "       holds   growth/min  (95 % sure)                 share   oldest", "dim"
     for number, finding in enumerate(shown, 1):
         yield from _suspect(report, number, finding, width)
@@ -96,12 +99,31 @@ def leak_lines(report: Report, width: int) -> Iterator[Styled]:
 def _suspect(report: Report, number: int, finding: Finding, width: int) -> Iterator[Styled]:
     oldest = "-" if finding.oldest_s is None else format_duration(finding.oldest_s)
     row = (
-        f"{number:>2} {format_bytes(held_bytes(finding)):>10} {per_minute(finding.growth):>12}  "
+        f"{number:>2} {_holds(report, finding):>10} {per_minute(finding.growth):>12}  "
         f"{interval_text(finding.growth):<26} {percent(finding.share_pct):>6} {oldest:>8}"
     )
     yield row, "bold red"
     yield f"      {title_text(finding)}", "bold"
     yield from list(wrapped(f"      {details_text(report, finding)}", "      ", width))[:_MAX_DETAIL_LINES]
+
+
+def _holds(report: Report, finding: Finding) -> str:
+    """What it holds; of windows about what grew."""
+    if not report.sums.in_windows or finding.resident_bytes is not None:
+        return format_bytes(held_bytes(finding))
+    return "~" + format_bytes(max(held_bytes(finding), finding.growth.slope_bytes_per_s * report.trace.duration_s))
+
+
+def _explained(report: Report) -> str:
+    """The growth of the memory as a sum, where only windows tell who grows."""
+    pct = min(100.0, sum(each.share_pct for each in report.suspects))
+    growth = sum(each.growth.slope_bytes_per_s for each in report.suspects) / max(pct / 100, 1e-9)
+    first = report.suspects[0]
+    others = f" and {len(report.suspects) - 1} more" if len(report.suspects) > 1 else ""
+    return (
+        f"the heap grows by {format_bytes(growth * 60)}/min; {percent(pct)} of it by {printable(first.name)}{others}; "
+        f"{percent(100 - pct)} not explained. Watched {share_text(report)}"
+    )
 
 
 def title_text(finding: Finding) -> str:
@@ -200,13 +222,13 @@ def _unknown(report: Report) -> str:
         why = f"malloc was not watched by {printable(trace.info.backend)}"
     else:
         watched_s = round(report.sums.watched_pct / 100 * trace.duration_s, 3)
-        levels = {window.level for window in trace.windows}
-        to_see = ". To see all of it: --max-overhead off --duration 5s" if levels != {Level.EXACT} else ""
-        why = f"malloc was watched for {format_duration(watched_s)} of {format_duration(trace.duration_s)}{to_see}"
+        why = f"malloc was watched for {format_duration(watched_s)} of {format_duration(trace.duration_s)}"
     resident = ""
     if report.resident is not None:
         resident = f"; resident memory {per_minute(growth)}/min {interval_text(growth)}".rstrip()
-    return f"Leak: not known, because {why}{resident}"
+    levels = {window.level for window in trace.windows}
+    to_see = f". {price_text(report)[:1].upper()}{price_text(report)[1:]}" if levels != {Level.EXACT} else ""
+    return f"Leak: not known, because {why}{resident}{to_see}"
 
 
 def _gained_by_children(report: Report) -> int:
@@ -370,9 +392,8 @@ def totals_text(report: Report) -> str:
     if report.sums.jvm.outstanding_bytes:
         parts.append(f"{format_bytes(report.sums.jvm.outstanding_bytes)} of all this is the JVM's own")
     whole = format_bytes(report.sums.outstanding_bytes)
-    return f"{whole} of {format_bytes(allocated)} allocated since the start" + (
-        f": {'; '.join(parts)}" if parts else ""
-    )
+    seen = "seen in windows" if report.sums.in_windows else "since the start"
+    return f"{whole} of {format_bytes(allocated)} allocated {seen}" + (f": {'; '.join(parts)}" if parts else "")
 
 
 def labelled(label: str, text: str, width: int, style: str = "") -> Iterator[Styled]:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from nativeleak.model import Child, Level, TargetInfo
 from nativeleak.reports.names import printable
 from nativeleak.reports.report import Report
+from nativeleak.reports.text_windows import share_text
 from nativeleak.units import format_bytes
 
 _MIN_GROWTH_BYTES: Final = 1 << 20
@@ -83,7 +84,7 @@ def _watched(report: Report) -> str:
     objects = dict.fromkeys(name for target in report.trace.targets for name in target.allocators)
     if not objects:
         return ""
-    level = "every allocation" if saw_everything(report) else ""
+    level = "every allocation" if saw_everything(report) else share_text(report) if report.sums.in_windows else ""
     others = ", ".join(probe for probe in report.trace.info.probes if probe != "malloc")
     text = f"allocator functions of {', '.join(map(printable, objects))}; {others}"
     return f"{text}; {level}" if level else text

@@ -40,11 +40,17 @@ def test_free_and_unfinished_places_are_no_blocks():
     assert read(live_set) == {4099: 5099, 8209: 9209, 16411: 7, 32771: 11, 65537: 13}
 
 
-def test_set_that_was_cleared_has_no_blocks_and_waits_for_none():
-    live_set, maps = made([0, 4099], [(16411, 7)])
-    live_set.clear()
-    assert read(live_set) == {}
-    assert {*maps["live_overflow"].rows.values()} == {bytes(4)}
+def test_blocks_that_were_removed_are_gone_wherever_they_were_and_the_others_stay():
+    key = 0x7F00_1234_5670
+    index = 1 + (key * abi.HASH_FACTOR % (1 << 64) >> 64 - abi.LIVE_CACHE_BITS)
+    live_set, maps = made([], [(16411, 7), (32771, 11)])
+    maps["live_cache_keys"].rows[struct.pack("=I", index)] = struct.pack("=Q", key)
+    maps["live_cache"].rows[struct.pack("=I", index)] = block(13)
+    overflow = struct.pack("=I", 1 + (16411 * abi.HASH_FACTOR % (1 << 64) >> 64 - abi.LIVE_CACHE_BITS))
+    maps["live_overflow"].rows[overflow] = struct.pack("=I", 1)
+    live_set.remove([key, 16411, 4242])
+    assert read(live_set) == {32771: 11}
+    assert maps["live_overflow"].rows[overflow] == bytes(4)
 
 
 @pytest.mark.parametrize(("limit", "entries"), [(0, 1), (1000, 1), (2 * N_CACHED - 1, 1), (2 * N_CACHED, 1 + N_CACHED)])

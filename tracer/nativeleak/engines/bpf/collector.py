@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from nativeleak.engines.bpf.audit import HeapAudit
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.limits import Limits
 from nativeleak.engines.bpf.kernel.programs import Programs
@@ -46,6 +47,7 @@ from nativeleak.process.residency import ResidencyReader
 from nativeleak.runtimes.base import RuntimeSpec
 from nativeleak.runtimes.registry import RUNTIMES
 from nativeleak.symbols.resolver import Symbolizer
+from nativeleak.units import format_bytes
 from nativeleak.unwind.verify import ReturnAddresses
 
 _PROT_EXEC: Final = 4
@@ -96,6 +98,10 @@ class Collector:
         self._lost_events_seen = 0
         self._snapshots = SnapshotBuilder(self.targets, self._threads, self.heap, self.namer)
         self.level = Level.EXACT
+        self._by_names = False
+        self._was_blind = False
+        self._is_audited = False
+        self._ended_s: float | None = None
         self.is_sampled = False
         """Whether blocks were sampled at any time."""
 
@@ -130,21 +136,42 @@ class Collector:
         """Count from now on: what the engine did before the windows open is not the targets'."""
         self._snapshots.start_counters(self.engine)
 
-    def set_level(self, level: Level) -> None:
-        """How the allocator is watched from now on."""
+    def set_level(self, level: Level, *, by_names: bool = False) -> None:
+        """How the allocator is watched from now on.
+
+        Args:
+            level: The level.
+            by_names: Where calls are not seen, the names on a stack tell what an allocator maps for itself.
+        """
         self.level = level
         self.is_sampled = self.is_sampled or level is Level.SAMPLED
-        self.namer.allocator_watched = level in (Level.EXACT, Level.SAMPLED)
+        self._by_names = level is Level.SAMPLED or (by_names and level is not Level.EXACT)
+        self._was_blind = self._was_blind or level is Level.SYSCALLS
+        self.namer.allocator_watched = by_names or level in (Level.EXACT, Level.SAMPLED)
 
-    def consume(self) -> None:
-        """Take in the events that wait, under the level at which they came about."""
-        self.engine.consume()
+    def end(self) -> None:
+        """The windows are closed: what comes now takes no time of the trace."""
+        self._ended_s = self.elapsed_s()
 
-    def write_off(self) -> None:
-        """Take all outstanding heap blocks out of the totals: their frees will go unseen. Without probes only."""
+    def audit(self) -> None:
+        """Ask the heaps which blocks are gone whose frees may have gone unseen; no allocator probe may be attached."""
+        if not self._was_blind:
+            return
         self.read_heap()
-        self.heap.write_off(self.generation)
-        self.engine.empty_live_set()
+        if not self.heap.outstanding()[1]:
+            return
+        pids = {state.slot: state.facts.pid for state in self.targets.values() if not state.is_over}
+        found = HeapAudit(self.engine, self.heap).run(pids, self.generation)
+        if found is None:
+            return
+        self._is_audited = True
+        self.heap.uncertain = (0, 0)
+        if found.n_asked:
+            self._on_note(
+                "audit",
+                f"walked the heap: of {found.n_asked:,} blocks that windows had recorded {found.n_gone:,} were gone"
+                f" ({format_bytes(found.n_bytes)})",
+            )
 
     # Events
 
@@ -165,6 +192,8 @@ class Collector:
             self._on_exec(state)
         elif kind == abi.EventType.OOM_KILL:
             state.oom_killed = True
+        elif kind == abi.EventType.BUSY:
+            pass  # it has woken us up, which is all that it is for
         else:
             self._on_mapping(state, event)
 
@@ -181,8 +210,8 @@ class Collector:
             state.new_code = True
 
     def _is_unfollowed(self, event: abi.Event) -> bool:
-        """Whether memory was mapped inside of an allocator call whose return the kernel side has declined."""
-        if self.level is not Level.SAMPLED or not event.stack:
+        """Whether memory was mapped inside of an allocator call that the kernel side does not follow."""
+        if not self._by_names or not event.stack:
             return False
         if not self.namer.is_known(event.stack):
             self._name([event.stack])
@@ -291,7 +320,9 @@ class Collector:
     # Snapshots
 
     def elapsed_s(self) -> float:
-        """Seconds since the first window opened."""
+        """Seconds since the first window opened, up to the end."""
+        if self._ended_s is not None:
+            return self._ended_s
         starts = [state.start_ns for state in self.targets.values() if state.start_ns]
         return (time.monotonic_ns() - min(starts)) / 1e9 if starts else 0.0
 
@@ -332,6 +363,9 @@ class Collector:
             within_s = _LAST_NAMING_PRESSED_S if self._retirement.is_pressed else _LAST_NAMING_S
         self.name_new_stacks(within_s=within_s)
         self.runtimes.name_threads()
+        if self._was_blind and not self._is_audited:
+            self.read_heap()
+            self.heap.uncertain = self.heap.outstanding()
         counters = self._snapshots.read_counters(self.engine)
         self._resync_after_loss(counters[abi.Counter.LOST_EVENTS])
         moment = Moment(

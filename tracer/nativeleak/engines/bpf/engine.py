@@ -158,6 +158,8 @@ class BpfEngine:
             self._options.allocators,
         )
         self._refuse_filtered(self._allocators)
+        # Before the first probe is in a target: it would be slowed down meanwhile.
+        self._calibration = self._allocators.calibrate()
         for state in self._states:
             target = abi.Target(
                 min_size=self._options.min_size,
@@ -173,7 +175,6 @@ class BpfEngine:
             self._probe_new_objects(state)
             if not state.info.allocators and not self._options.maps_only:
                 raise _no_allocator(state)
-        self._calibration = self._allocators.calibrate()
         self._controller = self._make_controller(self._allocators)
         self._controller.count_before()
         self.collector.start_counters()
@@ -217,7 +218,8 @@ class BpfEngine:
         if self._options.maps_only:
             plan = Plan(Level.SYSCALLS)
         elif self._calibration is not None:
-            governor = Governor(budget.max_overhead_pct or math.inf, allocators.costs(self._calibration), plan)
+            percent, costs = budget.max_overhead_pct or math.inf, allocators.costs(self._calibration)
+            governor = Governor(percent, costs, plan, self._options.duration_s, budget.max_blip_s)
         return BudgetController(
             self.programs,
             self.collector,
@@ -252,11 +254,11 @@ class BpfEngine:
         collector.runtimes.complete(self.programs)
         collector.keep_slices()
         controller.look()
-        return _IDLE_S
+        return min(_IDLE_S, controller.idle_s())
 
     def is_urgent(self) -> bool:
-        """Whether events pile up in the ring buffer, or costs."""
-        return self.programs.is_filling or self.controller.is_burst()
+        """Whether events pile up in the ring buffer, or costs, or a window is to be opened or closed."""
+        return self.programs.is_filling or not self.controller.idle_s() or self.controller.is_burst()
 
     def _name_new_stacks(self) -> None:
         """Name new stacks, of many at once only a part: then the target has the machine to itself."""
@@ -339,11 +341,13 @@ class BpfEngine:
             state.symbolizer.refresh_maps()
             _say_what_was_unloaded(state, self._on_note)
         self.controller.close()
+        self.collector.end()
         self._wait_for_debuggers()
         started_s = time.monotonic()
         self.programs.detach()
         self._on_note("engine", f"detached the allocator probes in {1000 * (time.monotonic() - started_s):.0f} ms")
         self.programs.consume()
+        self.collector.audit()
 
     def _wait_for_debuggers(self) -> None:
         """Once, before the probes go."""

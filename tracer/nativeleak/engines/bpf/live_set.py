@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from nativeleak.engines.bpf.kernel import abi
@@ -16,6 +17,9 @@ _BATCH: Final = 1 << 15
 _CACHE_BATCH: Final = 1 << 12
 _BLOCK_BYTES: Final = ctypes.sizeof(abi.Live)
 _FREE: Final = (0, abi.LIVE_CACHE_BUSY)
+
+_KEY: Final = struct.Struct("=Q")
+_INDEX: Final = struct.Struct("=I")
 
 MAP_NAMES: Final = ("live_cache_keys", "live_cache", "live_overflow")
 
@@ -38,11 +42,15 @@ class LiveSet:
         self._overflow = take("live_overflow", 4, 4)
         self._rest = take("live", 8, _BLOCK_BYTES)
 
-    def clear(self) -> None:
-        """Forget everything; while nobody else writes."""
-        self._rest.clear()
-        self._keys.fill_with_zeros()
-        self._overflow.fill_with_zeros()
+    def remove(self, keys: Sequence[int]) -> None:
+        """Forget some blocks; while nobody else writes."""
+        for key in keys:
+            index = _INDEX.pack(1 + (key * abi.HASH_FACTOR % (1 << 64) >> 64 - abi.LIVE_CACHE_BITS))
+            name = _KEY.pack(key)
+            if self._keys.lookup(index) == name:
+                self._keys.update(index, _KEY.pack(0))
+            elif self._rest.delete(name) and (others := self._overflow.lookup(index)) is not None:
+                self._overflow.update(index, _INDEX.pack(max(0, _INDEX.unpack(others)[0] - 1)))
 
     def batches(self) -> Iterator[tuple[memoryview, memoryview, int]]:
         """Chunks of keys (u64), values (``struct nl_live``), how many; each valid until the next.

@@ -185,7 +185,7 @@ class SnapshotBuilder:
         counters["stale_runtime_frames"] = stale
         counters["unmap_sites_full"] = sum(s.space.unmaps.n_without_row for s in states)
         counters["resync_unknown_bytes"] = sum(s.space.resync_unknown_bytes for s in states)
-        counters["uncertain_bytes"], counters["uncertain_allocations"] = self._heap.written_off
+        counters["uncertain_bytes"], counters["uncertain_allocations"] = self._heap.uncertain
         counters["sites_retired"] = self._heap.n_retired
         counters["kernel_map_bytes"] = kernel.map_memory_bytes()
         return counters

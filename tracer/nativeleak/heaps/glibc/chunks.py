@@ -9,6 +9,7 @@ use when the next one says so; the first word of the next one repeats the size o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,6 +29,7 @@ _MIN_WORDS: Final = 4
 _FENCE_BYTES: Final = 16
 _HEAP_END_BYTES: Final = 64  # what two fences and the rest of a full heap take
 _MAX_READS: Final = 4
+_USER_BYTES: Final = 16  # from a chunk to what the user gets
 _LARGE_BYTES: Final = 128 << 10  # DEFAULT_MMAP_THRESHOLD
 _SIZE: Final = np.uint64(0xFFFF_FFFF_FFFF_FFF0)
 _IN_USE: Final = np.uint64(1)
@@ -50,6 +52,8 @@ class ChunkWalk:
         is_main: It is the main arena, whose top malloc_trim gives back too.
         census: What was found so far.
         blocks: Where blocks in use are added one by one; None where only their census is wanted.
+        on_used: Gets the users' addresses of the blocks in use of each window.
+        on_unread: Gets (start, end) of what was passed over.
     """
 
     memory: HeapMemory
@@ -59,6 +63,8 @@ class ChunkWalk:
     is_main: bool
     census: Census = field(default_factory=Census)
     blocks: BlockList | None = None
+    on_used: Callable[[Places], None] | None = None
+    on_unread: Callable[[int, int], None] | None = None
 
     def walk(self, start: int, end: int) -> None:
         """Count the chunks of a range; ``start`` is the first one's address."""
@@ -121,6 +127,8 @@ class ChunkWalk:
         self.census.unread_bytes += following - address
         if self.blocks is not None:
             self.blocks.unread.append((address, following))
+        if self.on_unread is not None:
+            self.on_unread(address, following)
         return following
 
     def _next_resident(self, address: int, end: int) -> int:
@@ -148,6 +156,8 @@ class ChunkWalk:
         else:
             is_fast[:] = False
         is_used = is_live & ~is_cached & ~is_fast
+        if self.on_used is not None:
+            self.on_used(addresses[is_used] + _USER_BYTES)
         for amount, mask in (
             (census.in_use, is_used), (census.free, is_free), (census.cached, is_cached), (census.fast, is_fast),
         ):  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -14,7 +14,7 @@ from nativeleak.heaps.glibc.caches import Cached, fast_chunks, find_cached
 from nativeleak.heaps.glibc.chunks import USER_OFFSET, ChunkWalk
 from nativeleak.heaps.glibc.mapped import find_mapped
 from nativeleak.heaps.glibc.state import HEAP_MAX_BYTES, Arena, Glibc, find_glibc
-from nativeleak.heaps.memory import HeapError, HeapMemory
+from nativeleak.heaps.memory import HeapError, HeapMemory, Places
 from nativeleak.process.procfs import MapEntry
 
 _SIZE: Final = ~0xF
@@ -81,6 +81,40 @@ def walk_glibc(
         ),
         notes=tuple(notes),
     )
+
+
+def walk_used(
+    memory: HeapMemory,
+    maps: Sequence[MapEntry],
+    exe: str,
+    on_used: Callable[[Places], None],
+    on_unread: Callable[[int, int], None],
+) -> list[tuple[int, int]]:
+    """Tell the blocks in use of glibc's arenas, without those that have a mapping of their own.
+
+    Args:
+        memory: Of the process.
+        maps: Its mappings.
+        exe: Path of its executable.
+        on_used: Gets users' addresses, some at a time.
+        on_unread: Gets (start, end) of what could not be read.
+
+    Returns:
+        (start, end) of all that was walked.
+
+    Raises:
+        HeapError: There is no such allocator in the process, or it cannot be understood.
+    """
+    glibc = find_glibc(memory, maps, exe)
+    ranges = {arena.start: _chunk_ranges(memory, arena, glibc, maps, []) for arena in glibc.arenas}
+    chunks = [each for parts in ranges.values() for each in parts]
+    cached = find_cached(memory, chunks, memory.window(*glibc.data).words)
+    for arena in glibc.arenas:
+        walk = ChunkWalk(memory, arena.top, cached, fast_chunks(memory, arena.fast), arena.is_main)
+        walk.on_used, walk.on_unread = on_used, on_unread
+        for start, end in ranges[arena.start]:
+            walk.walk(start, end)
+    return chunks
 
 
 def _chunk_ranges(

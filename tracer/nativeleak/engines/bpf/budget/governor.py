@@ -1,19 +1,15 @@
-"""Keeps a trace inside its budget: decides how much of the allocator's work is traced.
+"""Keeps a trace inside its budget: decides when all of the allocator's work is traced, and when none of it.
 
 Scope: decisions alone. What a probe costs and how often it runs is measured elsewhere
 (``engines/bpf/budget/calibration.py``, ``controller.py``), and time comes in as an argument, so that a test can play
 any load in no time.
 
-The budget is a share of one core or of the CPU time that the targets use without us, whichever is less; but never less
-than a fifth of that share of one core, so that a target that sleeps most of the time is not watched less for nothing.
+The budget is a purse (``purse.py``), not a limit of speed. A trace begins with every call watched, for as long as the
+purse pays. Where it does not pay for all the time, windows of watching recur at the pace that it pays. Between two
+windows nothing is trapped, or only frees, where these cost little.
 
-The levels, each cheaper than the one before:
-
-- *exact*: every call of the allocator.
-- *sampled*: every call is trapped, but few are followed to their end.
-- *big blocks*: allocations are not trapped. Frees and reallocs are, so that what was recorded before stays true; blocks
-  so large that the allocator maps each by itself are seen as mapped memory.
-- *system calls*: no allocator probe at all. What is mapped is still seen.
+A *blip* is a stretch in which the probes take more than a fifth of the time of the targets' busy threads. It is ended
+after ``max_blip_s``, whatever the purse holds, and the next one comes a second later at the earliest.
 """
 
 from __future__ import annotations
@@ -22,25 +18,32 @@ import math
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from nativeleak.engines.bpf.budget.purse import Purse
 from nativeleak.model import Level
 
-DEFAULT_SAMPLE_BYTES: Final = 512 << 10
-MAX_SAMPLE_BYTES: Final = 32 << 20
-_LEAST_CPU: Final = 0.2
-"""CPU seconds a second that targets are taken to use at least: what a sleeping one may lose is a share of that."""
+DEFAULT_MAX_BLIP_S: Final = 0.1
+_BLIP_SHARE: Final = 0.2
+"""Part of the time of busy threads that makes a blip; a thread counts as busy where targets use less than a core."""
+_BIRTHS_OF_BLIP: Final = 0.5
+_FREES_OF_BLIP: Final = 0.2
+"""Parts of a blip in which blocks are recorded, and in which their frees alone are watched; the rest goes to attaching
+and detaching."""
+_LEAST_WINDOW_S: Final = 0.03
+_LEAST_GAP_S: Final = 1.0
+"""Between two blips."""
+_CHEAP_FREES: Final = 0.4
+"""Frees are watched between windows where that takes at most this part of the pace."""
 _FILLED: Final = 0.9
-"""A lower level is taken when it is expected to use at most this much of the budget."""
-_ROOM: Final = 0.7
-"""A higher level is taken again when it is expected to use at most this much: the difference keeps it from swinging."""
-_HOLD_S: Final = 5.0
-"""How long there must be room before a step up; doubled when it was wrong."""
-_MAX_HOLD_S: Final = 320.0
-_WRONG_S: Final = 10.0
-"""A step up was wrong when a step down follows within this time."""
-_NOT_WAITED_FOR: Final = 2.0
-"""Above this multiple of the budget, step down at once instead of waiting for a second sample."""
-_STEADY_S: Final = 60.0
-"""After so long without a step down the hold is what it was at first."""
+"""All is watched again, without an end, where that takes at most this part of the pace."""
+_LEAST_PERIOD_S: Final = 1.0
+_MOST_PERIOD_S: Final = 5.0
+_N_PERIODS: Final = 24
+"""Windows of a trace, about: verdicts divide it into twelve parts, and each should have one."""
+_N_WINDOWS: Final = 1000
+"""Two windows are at least this part of the trace so far apart, so that a trace of days has some thousand of them."""
+_BELIEVED: Final = 0.5
+_CALMER: Final = 0.5
+"""Where blips are forbidden the load is tried again when the targets use so much less CPU time than before."""
 
 
 class Plan(NamedTuple):
@@ -51,6 +54,24 @@ class Plan(NamedTuple):
 
 
 EXACT: Final = Plan(Level.EXACT)
+FREES: Final = Plan(Level.BIG)
+NOTHING: Final = Plan(Level.SYSCALLS)
+
+
+class Step(NamedTuple):
+    """What to do next.
+
+    Attributes:
+        plan: How to watch from now on.
+        for_s: For how long; infinite where later loads decide.
+        frees_s: How long frees alone are watched after that, so that the end of short lives is seen.
+        why: In words, for the notes; empty for a step of every day.
+    """
+
+    plan: Plan
+    for_s: float = math.inf
+    frees_s: float = 0.0
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +104,7 @@ class Load:
         followed: Of the calls: those that were recorded.
         cpu: CPU seconds a second that the targets used, ours in them.
         run_ns: What a hit of our programs took, where that was measured; None otherwise.
+        reach: Part of the time of the targets' runnable threads in which these ran; less than 1 where cores are scarce.
     """
 
     calls: float
@@ -91,6 +113,12 @@ class Load:
     followed: float
     cpu: float
     run_ns: float | None = None
+    reach: float = 1.0
+
+    @property
+    def busy(self) -> float:
+        """Time of busy threads, seconds a second: what the targets use, or one thread as far as it gets a core."""
+        return max(self.reach, self.cpu)
 
     @property
     def hits(self) -> float:
@@ -102,27 +130,45 @@ class Governor:
     """Decides on each look at the load.
 
     Args:
-        budget_pct: Share of one core or of the targets' CPU time; ``math.inf``: it keeps account and nothing else.
+        budget_pct: Share of the targets' CPU time; ``math.inf``: it keeps account and nothing else.
         costs: Of probes on this host.
         ceiling: The most that is wanted: exact, or what the user asked for.
+        duration_s: Of the trace; None where it is not known.
+        max_blip_s: Longest stretch in which probes take more than a fifth of the time of the busy threads.
 
     Attributes:
         plan: How the targets are watched now.
         is_bounded: Whether there is a budget.
+        purse: What may be spent.
+        between: How the targets are watched between windows.
     """
 
-    def __init__(self, budget_pct: float, costs: Costs, ceiling: Plan = EXACT) -> None:
+    def __init__(
+        self,
+        budget_pct: float,
+        costs: Costs,
+        ceiling: Plan = EXACT,
+        duration_s: float | None = None,
+        max_blip_s: float = DEFAULT_MAX_BLIP_S,
+    ) -> None:
         self.plan = ceiling
         self.is_bounded = math.isfinite(budget_pct)
-        self._budget = budget_pct / 100
-        self._costs = costs
-        self._ceiling = ceiling
+        self.purse = Purse(budget_pct / 100 if self.is_bounded else 0.0, duration_s)
+        self._costs, self._ceiling = costs, ceiling
+        self._duration_s, self._max_blip_s = duration_s, max_blip_s
         self._run_ns = {Level.EXACT: costs.run_ns}
-        self._was_over = False
-        self._room_since_s: float | None = None
-        self._hold_s = _HOLD_S
-        self._last_up_s: float | None = None
-        self._last_down_s: float | None = None
+        self._watching = 0.0
+        self._freeing = 0.0
+        self._busy = 1.0
+        self.between = NOTHING
+        self._between_cost = 0.0
+        self._blip_s = 0.0
+        self._until_s: float | None = None
+        self._next_s = 0.0
+        self._spent_before_s = 0.0
+        self._has_windows = False
+        self._own_cpu = 0.0
+        self._cpu_of_blip: float | None = None
 
     # What things cost
 
@@ -136,123 +182,187 @@ class Governor:
     def _usual_run_ns(self, level: Level) -> float:
         return self._run_ns.get(level, self._costs.light_run_ns)
 
-    def budget(self, load: Load) -> float:
-        """CPU seconds a second that they may take."""
-        return self._budget * min(1.0, max(_LEAST_CPU, load.cpu - self.cost(load)))
-
     def expected(self, plan: Plan, load: Load) -> float:
-        """CPU seconds a second that another plan would take, from the load under the present one.
-
-        Where allocations are not trapped there are taken to be as many as frees.
-        """
+        """CPU seconds a second that a plan takes where as many calls and frees are made as a load has."""
         costs = self._costs
-        calls = load.calls
-        if self.plan.level not in (Level.EXACT, Level.SAMPLED):
-            calls = max(load.calls, load.frees)
-        full_ns = costs.return_ns + 2 * self._run_ns[Level.EXACT]
-        entries_ns = calls * costs.call_ns + load.frees * costs.free_ns
+        entries_ns = load.calls * costs.call_ns + load.frees * costs.free_ns
         match plan.level:
             case Level.EXACT:
-                return (entries_ns + calls * full_ns + load.frees * self._run_ns[Level.EXACT]) / 1e9
+                run_ns = self._run_ns[Level.EXACT]
+                return (entries_ns + load.calls * (costs.return_ns + 2 * run_ns) + load.frees * run_ns) / 1e9
             case Level.SAMPLED:
-                followed = 0.0
-                if self.plan.level is Level.SAMPLED and plan.sample_bytes:
-                    followed = load.followed * self.plan.sample_bytes / plan.sample_bytes
-                return (entries_ns + (calls + load.frees) * costs.light_run_ns + followed * full_ns) / 1e9
+                return (entries_ns + (load.calls + load.frees) * costs.light_run_ns) / 1e9
             case Level.BIG:
                 return load.frees * (costs.free_ns + costs.light_run_ns) / 1e9
             case Level.SYSCALLS:
                 return 0.0
 
-    def is_burst(self, load: Load, passed_s: float, look_s: float) -> bool:
-        """Whether a load has cost by now what was for the whole time between two looks.
+    @staticmethod
+    def is_blip(cost: float, busy: float) -> bool:
+        """Whether probes take more than a fifth of the time of the busy threads.
+
+        Args:
+            cost: CPU seconds a second that the probes take.
+            busy: Time of busy threads, seconds a second.
+        """
+        return cost > _BLIP_SHARE * busy
+
+    def is_burst(self, load: Load, passed_s: float) -> bool:
+        """Whether a load calls for a look at once: a blip that has lasted long enough, or the purse is empty.
 
         Args:
             load: Of the time since the last look.
-            passed_s: How long that is, less than ``look_s``.
-            look_s: From one look to the next.
+            passed_s: How long that is.
         """
-        return self.cost(load) * passed_s > self.budget(load) * look_s
+        cost = self.cost(load)
+        if self.is_blip(cost, load.busy) and self._blip_s + passed_s >= self._max_blip_s:
+            return True
+        return self._until_s is None and cost * passed_s > max(0.0, self.purse.left_s) + self.purse.income * passed_s
 
-    def least_burst(self, look_s: float) -> float:
-        """CPU seconds that are no burst whatever the targets use: the bound of ``is_burst`` for targets that sleep."""
-        return self._budget * _LEAST_CPU * look_s
+    def least_burst(self) -> float:
+        """CPU seconds since the last look that are no burst whatever the targets use."""
+        return min(_BLIP_SHARE * self._max_blip_s, max(0.0, self.purse.left_s))
 
     # Decisions
 
-    def begin(self, load: Load) -> Plan:
-        """The plan to start with.
+    def begin(self, load: Load) -> Step:
+        """The first step.
 
         Args:
             load: What was counted by probes that do nothing else: all of it entries.
         """
-        budget = self._budget * min(1.0, max(_LEAST_CPU, load.cpu))
-        self.plan = next((p for p in self._plans() if self.expected(p, load) <= _FILLED * budget), _LAST)
-        return self.plan
+        self.purse.lend(load.cpu, load.reach)
+        self._busy, self._own_cpu = load.busy, load.cpu
+        self._learn(self.expected(self._ceiling, load), load)
+        # What was counted in a moment is believed to half: a busy machine may have let the targets wait.
+        if self.is_blip(self._watching / _BELIEVED, load.busy):
+            self._has_windows = True
+            return self._window(0.0)
+        self.plan = self._ceiling
+        return Step(self.plan)
 
-    def decide(self, now_s: float, load: Load) -> Plan | None:
-        """The plan to go over to; None where the present one stays.
+    def decide(self, now_s: float, passed_s: float, load: Load) -> Step | None:
+        """The step to take; None where the present one goes on.
 
         Args:
-            now_s: Seconds since whenever.
-            load: Of the time since the last look, half a second or so.
+            now_s: Seconds since the trace began.
+            passed_s: Seconds that the load is of.
+            load: Of the time since the last look.
         """
         if load.run_ns is not None and load.hits:
             self._run_ns[self.plan.level] = load.run_ns
         if not self.is_bounded:
             return None
-        cost, budget = self.cost(load), self.budget(load)
-        was_over, self._was_over = self._was_over, cost > budget
-        # One look above the budget may be a short burst; twice the budget is none that can be waited for.
-        if cost > _NOT_WAITED_FOR * budget or (cost > budget and was_over):
-            return self._step_down(now_s, load, budget)
-        return self._step_up(now_s, load, budget)
-
-    def _step_down(self, now_s: float, load: Load, budget: float) -> Plan | None:
-        cheaper = self._plans()[self._index() + 1 :]
-        if not cheaper:
+        cost = self.cost(load)
+        self._own_cpu = max(0.0, load.cpu - cost)
+        self.purse.move(passed_s, self._own_cpu, cost, load.reach)
+        if self.plan != self._ceiling:
+            self._between_cost = cost
+            return self._window(now_s) if self.is_due(now_s) else None
+        self._learn(cost, load)
+        is_blip = self.is_blip(cost, load.busy)
+        self._blip_s = self._blip_s + passed_s if is_blip else 0.0
+        if is_blip and self._blip_s >= self._max_blip_s:
+            return self._rest(now_s, "the probes would slow it down by more than a fifth")
+        if self._until_s is None:
+            if self.purse.left_s <= 0 and cost > self.purse.income:
+                return self._rest(now_s, "more would exceed the budget")
             return None
-        if self._last_up_s is not None and now_s - self._last_up_s <= _WRONG_S:
-            self._hold_s = min(_MAX_HOLD_S, 2 * self._hold_s)
-        self._last_down_s = now_s
-        plan = next((p for p in cheaper if self.expected(p, load) <= _FILLED * budget), _LAST)
-        return self._go(plan)
-
-    def _step_up(self, now_s: float, load: Load, budget: float) -> Plan | None:
-        if self._last_down_s is not None and now_s - self._last_down_s >= _STEADY_S + self._hold_s:
-            self._hold_s = _HOLD_S
-        dearer = self._plans()[: self._index()]
-        if self.plan == _LAST:
-            # Nothing is trapped, so nothing is known: what can be watched at the least cost will tell.
-            dearer = dearer[-1:]
-        plan = next((p for p in dearer if self.expected(p, load) <= _ROOM * budget), None)
-        if plan is None:
-            self._room_since_s = None
+        if not self.is_due(now_s):
             return None
-        if self._room_since_s is None:
-            self._room_since_s = now_s
-        if now_s - self._room_since_s < self._hold_s:
-            return None
-        self._last_up_s = now_s
-        return self._go(plan)
+        if not is_blip and self._watching <= _FILLED * self.purse.pace:
+            self._until_s, self._has_windows = None, False
+            return Step(self.plan, why="there is room in the budget again")
+        return self._rest(now_s)
 
-    def _go(self, plan: Plan) -> Plan:
-        self.plan = plan
-        self._room_since_s = None
-        self._was_over = False
-        return plan
+    def watched(self, passed_s: float, load: Load) -> None:
+        """Take the load of a window that had its own end; what comes after it goes to ``decide``."""
+        if load.run_ns is not None and load.hits:
+            self._run_ns[self.plan.level] = load.run_ns
+        cost = self.cost(load)
+        self._own_cpu = max(0.0, load.cpu - cost)
+        self.purse.move(passed_s, self._own_cpu, cost, load.reach)
+        self._learn(cost, load)
 
-    def _plans(self) -> list[Plan]:
-        """All there are, dearest first."""
-        rate = self._ceiling.sample_bytes or DEFAULT_SAMPLE_BYTES
-        plans = [EXACT] if self._ceiling == EXACT else []
-        while rate <= max(MAX_SAMPLE_BYTES, self._ceiling.sample_bytes):
-            plans.append(Plan(Level.SAMPLED, rate))
-            rate *= 8
-        return [*plans, Plan(Level.BIG), _LAST]
+    def close(self, now_s: float, passed_s: float, load: Load) -> Step:
+        """The step after a window that had its own end: a pause, or no end any more.
 
-    def _index(self) -> int:
-        return self._plans().index(self.plan)
+        Args:
+            now_s: Seconds since the trace began.
+            passed_s: Seconds since the window's end: frees alone, and detaching.
+            load: Of that time.
+        """
+        cost = self.cost(load)
+        self.purse.move(passed_s, max(0.0, load.cpu - cost), cost, load.reach)
+        return self._rest(now_s)
 
+    def is_due(self, now_s: float) -> bool:
+        """Whether a window is to be opened or closed by now."""
+        return now_s >= self.due_s
 
-_LAST: Final = Plan(Level.SYSCALLS)
+    @property
+    def due_s(self) -> float:
+        """When to decide next at the latest, seconds since the trace began; infinite where loads tell."""
+        if not self.is_bounded:
+            return math.inf
+        if self.plan != self._ceiling:
+            return self._next_s
+        return math.inf if self._until_s is None else self._until_s
+
+    def _learn(self, cost: float, load: Load) -> None:
+        """Take the cost of watching all, and choose what is watched between windows.
+
+        A moment in which the targets were asleep proves little: costs are believed to fall by half at most.
+        """
+        self._watching, self._busy = max(cost, _BELIEVED * self._watching), load.busy
+        self._freeing = max(self.expected(FREES, load), _BELIEVED * self._freeing)
+        self.between = FREES if self._freeing <= _CHEAP_FREES * self.purse.pace else NOTHING
+        self._between_cost = self._freeing if self.between is FREES else 0.0
+
+    def _period_s(self, now_s: float) -> float:
+        whole_s = now_s if self._duration_s is None else self._duration_s
+        wanted_s = min(_MOST_PERIOD_S, max(_LEAST_PERIOD_S, whole_s / _N_PERIODS))
+        return max(wanted_s, now_s / _N_WINDOWS)
+
+    def _window(self, now_s: float) -> Step:
+        """Watch all for a time."""
+        pace = self.purse.pace
+        share = (pace - self._between_cost) / max(self._watching - self._between_cost, 1e-9)
+        for_s = max(_LEAST_WINDOW_S, min(1.0, max(0.0, share)) * self._period_s(now_s))
+        frees_s = 0.0
+        if self.is_blip(self._watching / _BELIEVED, self._busy):
+            if self._max_blip_s <= 0:
+                return self._forbidden(now_s)
+            for_s = min(for_s, _BIRTHS_OF_BLIP * self._max_blip_s)
+            frees_s = min(for_s, _FREES_OF_BLIP * self._max_blip_s)
+        self.plan, self._until_s, self._blip_s = self._ceiling, now_s + for_s, 0.0
+        return Step(self.plan, for_s, frees_s)
+
+    def _forbidden(self, now_s: float) -> Step:
+        """Nothing is watched until the targets use much less CPU time."""
+        if self._cpu_of_blip is None:
+            self._cpu_of_blip = self._own_cpu
+        if self._own_cpu < _CALMER * self._cpu_of_blip:
+            self._cpu_of_blip, self._watching = None, 0.0
+            return self._window(now_s)
+        is_first = self.plan != NOTHING or not now_s
+        self._next_s = now_s + _MOST_PERIOD_S
+        self.plan = NOTHING
+        return Step(NOTHING, why="--max-blip 0 forbids the stretch that it takes" if is_first else "")
+
+    def _rest(self, now_s: float, why: str = "") -> Step:
+        """Watch nothing, or frees alone, until the purse pays for the next window."""
+        is_first, self._has_windows = not self._has_windows, True
+        period_s = self._period_s(now_s)
+        self.plan, self._until_s, self._blip_s = self.between, None, 0.0
+        # All that the window before has cost, with what attaching and detaching took.
+        spent_s, self._spent_before_s = self.purse.spent_s - self._spent_before_s, self.purse.spent_s
+        if self.is_blip(self._watching / _BELIEVED, self._busy):
+            for_s = max(_LEAST_GAP_S, now_s / _N_WINDOWS, spent_s / self.purse.pace)
+        else:
+            share = (self.purse.pace - self._between_cost) / max(self._watching - self._between_cost, 1e-9)
+            for_s = max(0.0, 1 - share) * period_s
+            if share * period_s < _LEAST_WINDOW_S:
+                for_s = _LEAST_WINDOW_S / max(share, 1e-3)
+        self._next_s = now_s + for_s
+        return Step(self.plan, why=why if is_first else "")

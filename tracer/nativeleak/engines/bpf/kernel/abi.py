@@ -95,6 +95,7 @@ class EventType(IntEnum):
     EXEC = 15
     OOM_KILL = 16
     SHMDT_DONE = 17
+    BUSY = 18
 
 
 class FrameSource(IntEnum):

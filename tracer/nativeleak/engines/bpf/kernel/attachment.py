@@ -60,7 +60,9 @@ class FunctionProbes:
             for step, group, places in jobs:
                 if places:
                     attach = functools.partial(self._way.attach, self._loaded, step, pid, path, places)
-                    self.groups.add(group, attach, owner=(slot, path))
+                    make_link = getattr(self._way, "link", None)
+                    link = functools.partial(make_link, self._loaded, step, pid, path, places) if make_link else None
+                    self.groups.add(group, attach, owner=(slot, path), link=link)
         except OSError as error:
             close_together(self.groups.drop(n_before))
             raise attach_error(name, error) from error

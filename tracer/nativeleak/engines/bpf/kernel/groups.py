@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
+import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from nativeleak.engines.bpf.kernel.shielded import shielded
+
 Close = Callable[[], None]
 """Detaches what one attach made; it waits for the kernel, some 50 ms."""
+Link = Callable[[], int]
+"""Attaches by one link, not shielded; returns its descriptor."""
 
 
 class Group(StrEnum):
@@ -29,6 +36,7 @@ class _Job:
     group: Group
     attach: Callable[[], list[Close]]
     owner: Hashable
+    link: Link | None = None
     closes: list[Close] = field(default_factory=list)
 
 
@@ -42,16 +50,19 @@ class ProbeGroups:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def add(self, group: Group, attach: Callable[[], list[Close]], owner: Hashable = None) -> None:
+    def add(
+        self, group: Group, attach: Callable[[], list[Close]], owner: Hashable = None, link: Link | None = None
+    ) -> None:
         """Take probes in, and attach them where their group is wanted.
 
         Args:
             owner: Probes of one owner can be attached anew.
+            link: The same in one descriptor, where there is such a way: many jobs then take one child process.
 
         Raises:
             OSError: As the kernel says.
         """
-        job = _Job(group, attach, owner)
+        job = _Job(group, attach, owner, link)
         if group in self.wanted:
             job.closes = attach()
         self._jobs.append(job)
@@ -62,17 +73,40 @@ class ProbeGroups:
         Raises:
             OSError: As the kernel says; what could be attached then is.
         """
+        close_together(self._leave(groups))
+        self._attach_all([job for job in self._jobs if job.group in groups and not job.closes])
+
+    def fade(self, first: frozenset[Group], for_s: float, then: frozenset[Group]) -> None:
+        """Detach in two steps: for some time the first groups stay, after it only the second ones.
+
+        Nobody waits for the kernel between the steps, so that the first takes no longer than it should.
+        """
+        thread = threading.Thread(target=close_together, args=(self._leave(first),), name="nativeleak-detach")
+        thread.start()
+        time.sleep(for_s)
+        close_together(self._leave(then))
+        thread.join()
+
+    def _leave(self, groups: frozenset[Group]) -> list[Close]:
+        """Want just these groups; returns what detaches the others."""
         self.wanted = groups
-        closes = []
+        closes: list[Close] = []
         for job in self._jobs:
             if job.group not in groups:
                 closes += job.closes
                 job.closes = []
-        close_together(closes)
-        # In their order: those of frees come first, so that no block is recorded whose free goes unseen.
-        for job in self._jobs:
-            if job.group in groups and not job.closes:
+        return closes
+
+    @staticmethod
+    def _attach_all(jobs: Sequence[_Job]) -> None:
+        """In their order: those of frees come first, so that no block is recorded whose free goes unseen."""
+        links = [job.link for job in jobs if job.link is not None]
+        if len(links) < len(jobs) or len(jobs) < 2:
+            for job in jobs:
                 job.closes = job.attach()
+            return
+        for job, fd in zip(jobs, shielded(lambda: [link() for link in links]), strict=True):
+            job.closes = [functools.partial(os.close, fd)]
 
     def attach_anew(self, owner: Hashable) -> None:
         """Detach the probes of one owner and attach them again. Where that fails they are forgotten.

@@ -349,9 +349,9 @@ class Programs(Closing):
         """Chunks of the live set: keys (u64), values (``struct nl_live``), how many."""
         return self._live.batches()
 
-    def empty_live_set(self) -> None:
-        """Forget all outstanding blocks; to be called while no allocator probe is attached."""
-        self._live.clear()
+    def remove_live(self, keys: Sequence[int]) -> None:
+        """Take blocks out of the live set; to be called while no allocator probe is attached."""
+        self._live.remove(keys)
 
     def read_counters(self, counters: Iterable[abi.Counter] = abi.Counter) -> dict[abi.Counter, int]:
         """Counters, all if not said otherwise, summed over the CPUs."""

@@ -133,11 +133,14 @@ class _Links(ABC):
 
     def attach(self, loaded: ProgramSource, step: Step, pid: int, path: str, places: Sequence[Place]) -> list[Close]:
         """Make one link."""
+        (fd,) = shielded(lambda: [self.link(loaded, step, pid, path, places)])
+        return [functools.partial(os.close, fd)]
+
+    def link(self, loaded: ProgramSource, step: Step, pid: int, path: str, places: Sequence[Place]) -> int:
+        """Make one link, not shielded; returns its descriptor."""
         offsets, cookies = [place.offset for place in places], [place.cookie for place in places]
         program_fd, attach_type = loaded.program_fd(step.program), self.programs[step.program]
-        link = functools.partial(bpf.link_uprobes, program_fd, attach_type, path, offsets, cookies, pid)
-        (fd,) = shielded(lambda: [link(at_return=step.at_return)])
-        return [functools.partial(os.close, fd)]
+        return bpf.link_uprobes(program_fd, attach_type, path, offsets, cookies, pid, at_return=step.at_return)
 
 
 class SessionLinks(_Links):

@@ -1,0 +1,137 @@
+"""Growth by windows: what is left of the births that windows saw, on made-up courses whose truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import recording_fixtures as fixtures
+from nativeleak.analysis.census_growth import Part, held_against_memory, most_slowdown
+from nativeleak.analysis.curves import Curves, Floats, read_curves, watched_span
+from nativeleak.analysis.growth import Growth, Verdict, measure
+from nativeleak.model import Level, Window
+from nativeleak.recording import RecordingWriter
+
+SLICE_S = 2.147
+TRACE_S = 30.0
+N_SLICES = 16
+BLOCK_BYTES = 520.0
+WINDOW_S = 0.05
+
+
+def curves(bytes_a_second: Floats, blocks: float = 900.0, watched: Floats | None = None) -> Curves:
+    """Curves whose windows saw so many bytes a second that are left, by slice."""
+    seen = np.full(N_SLICES, 0.1) if watched is None else watched
+    seen = np.where(np.arange(N_SLICES) * SLICE_S < TRACE_S, seen, 0.0)
+    slices = np.array([bytes_a_second * seen])
+    rows = np.linspace(0, slices.sum(), 9).reshape(1, -1)
+    return Curves(np.linspace(0, TRACE_S, 9), 20, rows, np.full((1, 9), blocks), slices, SLICE_S, watched=seen)
+
+
+def poisson(rate: float, seed: int) -> Floats:
+    return np.random.default_rng(seed).poisson(rate * 0.1, N_SLICES) * BLOCK_BYTES / 0.1
+
+
+def test_leak_grows_at_its_rate_whatever_was_watched_of_it():
+    for watched in (None, np.linspace(0.05, 1.5, N_SLICES), np.array([2.0] + [0.05] * 15)):
+        (growth,) = measure(curves(np.full(N_SLICES, 1e6), watched=watched))
+        assert growth.verdict is Verdict.GROWING
+        assert growth.slope_bytes_per_s == pytest.approx(1e6, rel=1e-6)
+
+
+@pytest.mark.parametrize("rate", [30.0, 200.0, 2000.0])
+def test_interval_holds_the_truth_of_counts_by_chance(rate: float):
+    held = 0
+    for seed in range(200):
+        born = poisson(rate, seed)
+        (growth,) = measure(curves(born, blocks=float(born.sum() * 0.1 / BLOCK_BYTES)))
+        held += growth.low_bytes_per_s <= rate * BLOCK_BYTES <= growth.high_bytes_per_s
+    assert held >= 186
+
+
+def test_what_only_stays_for_a_while_does_not_grow():
+    for left in (
+        np.array([0.0] * 8 + [1e6] * 8),  # ten seconds
+        1e6 * np.exp(-np.arange(N_SLICES)[::-1] / 4),  # a cache that turns over
+        np.array([1e6] * 4 + [0.0] * 12),  # the start
+    ):
+        (growth,) = measure(curves(left))
+        assert growth.verdict is Verdict.UNDECIDED
+
+
+def test_few_blocks_and_few_windows_decide_nothing():
+    assert measure(curves(np.full(N_SLICES, 1e6), blocks=5.0))[0].verdict is Verdict.UNDECIDED
+    three = np.array([0.1 if i in (0, 5, 9) else 0.0 for i in range(N_SLICES)])
+    assert measure(curves(np.full(N_SLICES, 1e6), watched=three))[0].verdict is Verdict.UNDECIDED
+    (growth,) = measure(curves(np.zeros(N_SLICES), blocks=0.0))
+    assert growth.verdict is Verdict.UNDECIDED
+
+
+def windows(period_s: float = 1.5, share: float = 0.3, *, cost: float | None = None) -> tuple[Window, ...]:
+    rows: list[Window] = []
+    at_s = 0.0
+    while at_s < TRACE_S:
+        cost_s = WINDOW_S * (share if cost is None else cost)
+        rows.append(Window(at_s, at_s + WINDOW_S, Level.EXACT, 0, 30_000, cost_s, WINDOW_S * 0.32))
+        rest_s = min(TRACE_S, at_s + period_s)
+        rows.append(Window(at_s + WINDOW_S, rest_s, Level.SYSCALLS, 0, 0, 0.0, 0.05 * (rest_s - at_s - WINDOW_S)))
+        at_s += period_s
+    return tuple(rows)
+
+
+def recorded(tmp_path: Path, parts: tuple[Window, ...], rss_rate: float):  # type: ignore[no-untyped-def]
+    def write(writer: RecordingWriter) -> None:
+        for number in range(1, 21):
+            at_s = TRACE_S * number / 20
+            slices = tuple((5200, 10) if i * SLICE_S < at_s else (0, 0) for i in range(N_SLICES))
+            totals = sum(n for n, _ in slices), sum(n for _, n in slices)
+            site = fixtures.heap_site(1, 12, totals, slices=slices)
+            rss = (64 << 20) + round(rss_rate * at_s)
+            writer.write_snapshot(fixtures.snapshot(at_s, [site], windows=parts, rss_bytes=rss, slice_s=SLICE_S))
+
+    return fixtures.record(tmp_path / "a.nlk", write)
+
+
+def test_span_of_windows_is_the_whole_trace_and_births_are_counted_for_the_seconds_watched(tmp_path: Path):
+    parts = windows()
+    with recorded(tmp_path, parts, 1e6) as recording:
+        span = watched_span(recording)
+        assert span.in_windows
+        assert (span.first, span.last) == (0, 19)
+        (found,) = read_curves(recording, [fixtures_each(recording)], span)
+        assert found.watched is not None
+        assert found.watched.sum() == pytest.approx(sum(w.to_s - w.from_s for w in parts if w.level is Level.EXACT))
+
+
+def fixtures_each(recording):  # type: ignore[no-untyped-def]
+    from nativeleak.analysis.curves import EachSite
+
+    return EachSite(len(recording.sites))
+
+
+def growing(rate: float, margin: float = 0.05) -> Part:
+    return Part(Growth(rate, rate * (1 - margin), rate * (1 + margin), Verdict.GROWING), BLOCK_BYTES)
+
+
+def test_estimates_are_raised_to_the_growth_of_memory_where_probes_slowed_the_target_down(tmp_path: Path):
+    with recorded(tmp_path, windows(), 2e6) as recording:
+        assert most_slowdown(recording) > 2
+        (growth,) = held_against_memory(recording, [growing(1e6)])
+    assert growth.slope_bytes_per_s == pytest.approx(2e6, rel=0.05)
+    assert growth.low_bytes_per_s == pytest.approx(0.95e6)
+    assert growth.high_bytes_per_s >= 2e6
+
+
+def test_estimates_stay_where_probes_cost_little(tmp_path: Path):
+    with recorded(tmp_path, windows(cost=0.02), 2e6) as recording:
+        assert most_slowdown(recording) == 1.0
+        (growth,) = held_against_memory(recording, [growing(1e6)])
+    assert growth == growing(1e6).growth
+
+
+def test_nothing_grows_by_more_than_the_memory_does(tmp_path: Path):
+    with recorded(tmp_path, windows(), 0.0) as recording:
+        (growth,) = held_against_memory(recording, [growing(1e6)])
+    assert growth.verdict is Verdict.UNDECIDED

@@ -1,0 +1,73 @@
+"""Growth where the heap was watched in windows: what is left of the births that were seen, for each second of seeing.
+
+A block that is never freed is left, whenever it was born. So the bytes of an age that are left, divided by the seconds
+in which births of that age were seen, are the growth a second of that time. They are taken for the birth slices of the
+first three quarters of the trace; younger blocks may still be freed. The estimate is their mean, weighted with the
+seconds, and its 95 % interval that of Student's t over them, and not narrower than that of a count of so many blocks.
+
+It grows if something is left of every age, and not less of the old than of the young. What only stayed for a while has
+less left of the old; its free, or another block at its address, was seen in a later window, or a walk of the heap found
+it gone.
+
+Caveat: a block that was freed unseen, and whose address was given away again unseen, counts as left.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from nativeleak.analysis.curves import Bools, Curves, Floats
+
+_OLD_SHARE: Final = 0.75
+_LEAST_OLD: Final = 4
+_MIN_BLOCKS: Final = 6
+_MIN_OLD_SHARE: Final = 0.40
+_THIRDS: Final = 3
+_T_975: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201)
+"""97.5 % quantiles of Student's t for 1 to 11 degrees of freedom. Source: any table of the distribution."""
+_Z_975: Final = 1.96
+
+
+def left_by_age(curves: Curves) -> tuple[Floats, Floats]:
+    """Bytes that are left of each old birth slice, a row a curve; and the seconds in which its births were seen.
+
+    Slices in which none was seen are left out.
+    """
+    end_s = float(curves.elapsed_s[-1]) if len(curves.elapsed_s) else 0.0
+    n_slices = curves.slices.shape[1]
+    seen = np.zeros(n_slices) if curves.watched is None else curves.watched
+    is_old = (np.arange(n_slices) + 1) * curves.slice_s <= _OLD_SHARE * end_s
+    used = is_old & (seen > 0)
+    return curves.slices[:, used], seen[used]
+
+
+def estimate(curves: Curves) -> tuple[Floats, Floats, Bools]:
+    """Growth of each curve in bytes a second, half the width of its interval, and whether it grows for certain."""
+    left, seen = left_by_age(curves)
+    n_rows, n_parts = left.shape
+    if n_parts < _LEAST_OLD:
+        # From losing all to gaining all in the time that was seen.
+        widest = curves.slices.sum(axis=1) / max(1e-3, float(curves.watched.sum()) if curves.watched is not None else 1)
+        return np.zeros(n_rows), widest, np.zeros(n_rows, dtype=np.bool_)
+    slopes = left.sum(axis=1) / seen.sum()
+    weights = seen / seen.sum()
+    spread = (weights * (left / seen - slopes[:, None]) ** 2).sum(axis=1)
+    # As many parts as would have the same weight each.
+    n = min(float(n_parts), 1.0 / float((weights**2).sum()))
+    by_parts = _T_975[max(0, min(len(_T_975) - 1, math.floor(n + 0.5) - 2))] * np.sqrt(spread / max(1.0, n - 1))
+    blocks = curves.n_blocks[:, -1] if curves.n_blocks.shape[1] else np.zeros(n_rows)
+    old_blocks = blocks * left.sum(axis=1) / np.maximum(curves.slices.sum(axis=1), 1)
+    by_count = _Z_975 * slopes / np.sqrt(np.maximum(old_blocks, 1))
+    margins = np.maximum(by_parts, by_count)
+    thirds = _thirds(left, seen)
+    even = (thirds.min(axis=1) >= _MIN_OLD_SHARE * thirds.max(axis=1)) & (thirds[:, 0] > 0)
+    return slopes, margins, np.asarray(even & (slopes - margins > 0) & (old_blocks >= _MIN_BLOCKS))
+
+
+def _thirds(left: Floats, seen: Floats) -> Floats:
+    """What is left a second, of the oldest, the middle and the youngest third of the parts."""
+    groups = np.array_split(np.arange(len(seen)), _THIRDS)
+    return np.stack([left[:, group].sum(axis=1) / seen[group].sum() for group in groups], axis=1)

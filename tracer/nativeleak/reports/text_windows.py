@@ -1,0 +1,51 @@
+"""What the text report says of a heap that was watched in windows."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nativeleak.model import Level, Window
+from nativeleak.reports.report import Report
+from nativeleak.units import format_duration
+
+_WATCHED: Final = (Level.EXACT, Level.SAMPLED)
+_PROBES_A_CALL: Final = 3
+"""Entry, return, and the free later."""
+_NOTICEABLE_PCT: Final = 0.1
+
+
+def watched_windows(report: Report) -> list[Window]:
+    """The windows in which allocations were recorded."""
+    return [each for each in report.trace.windows if each.level in _WATCHED and each.to_s > each.from_s]
+
+
+def watched_s(report: Report) -> float:
+    """Seconds in which allocations were recorded."""
+    return sum(window.to_s - window.from_s for window in watched_windows(report))
+
+
+def share_text(report: Report) -> str:
+    """How long the heap was watched: "in 11 windows, 0.5s of 15s (3.5 % of the time)"."""
+    n = len(watched_windows(report))
+    seconds, whole_s = round(watched_s(report), 2), report.trace.duration_s
+    pct = 100 * seconds / whole_s if whole_s else 0.0
+    windows = "1 window" if n == 1 else f"{n:,} windows"
+    return f"in {windows}, {format_duration(seconds)} of {format_duration(whole_s)} ({pct:.2g} % of the time)"
+
+
+def price_text(report: Report) -> str:
+    """What it takes to see everything: "200,000 calls/s; recording all takes 34 % of a core: ..."."""
+    seconds = watched_s(report)
+    command = "--max-overhead off --duration 5s"
+    hits = sum(window.probe_hits for window in watched_windows(report))
+    cost_s = sum(window.cost_s for window in watched_windows(report))
+    pct = 100 * cost_s / seconds if seconds else 0.0
+    if pct < _NOTICEABLE_PCT:
+        return f"to see all of it: {command}"
+    calls = _rounded(hits / _PROBES_A_CALL / seconds)
+    return f"about {calls:,} calls/s; recording all takes {pct:.0f} % of a core: {command}"
+
+
+def _rounded(rate: float) -> int:
+    """Two digits: what a window sees is no more exact."""
+    return round(float(f"{rate:.1e}"))
