@@ -232,7 +232,7 @@ def _mean_slopes(added: Floats, spans: Floats) -> tuple[Floats, Floats]:
     slopes = added.sum(axis=1) / spans.sum()
     n_parts = len(spans)
     spread = (weights * (added / spans - slopes[:, None]) ** 2).sum(axis=1) * n_parts / (n_parts - 1)
-    margins = _T_975[n_parts - 2] * np.sqrt(spread / n_parts)
+    margins = _T_975[min(n_parts - 2, len(_T_975) - 1)] * np.sqrt(spread / n_parts)
     # Equal parts differ only by rounding: an interval of 1e-12 bytes must not make a flat curve rise.
     return slopes, np.where(margins < 1e-6, 0.0, margins)
 
