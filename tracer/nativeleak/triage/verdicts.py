@@ -50,6 +50,11 @@ def trace_command(ledger: Ledger, minutes: int = 10) -> str:
     return f"nativeleak trace -p {ledger.target.pid} --duration {minutes}m"
 
 
+def holders_command(ledger: Ledger) -> str:
+    """The line that finds out who holds blocks that are there already."""
+    return f"nativeleak holders -p {ledger.target.pid}"
+
+
 def tightest_limit(ledger: Ledger) -> tuple[int, str]:
     """(bytes, name) of the memory limit with the least bytes: a control group's or the machine's."""
     groups = [(group.limit_bytes, f"cgroup {group.path}") for group in ledger.groups]
@@ -188,7 +193,10 @@ def _direct_memory(ledger: Ledger) -> Verdict | None:
         f"Large blocks outside of the Java heap hold {format_bytes(n_bytes)}{written}: direct buffers"
         f"{'' if is_proven else ', most likely'}.",
         tuple(evidence),
-        (f"{trace_command(ledger)} --min-size 1M    shows who allocates them",),
+        (
+            f"{holders_command(ledger)}    shows which Java objects hold them, now",
+            f"{trace_command(ledger)} --min-size 1M    shows who allocates more of them",
+        ),
         n_bytes,
     )
 
@@ -202,7 +210,10 @@ def _native(ledger: Ledger) -> Verdict | None:
         PROVEN,
         f"The program holds {format_bytes(resident)} of malloc's memory.",
         tuple(_largest(sum((walk.sizes for walk in ledger.walks), Counter[int]()))),
-        (f"{trace_command(ledger)}    shows whether it grows, and where",),
+        (
+            f"{trace_command(ledger)}    shows whether it grows, and where",
+            f"{holders_command(ledger)}    shows who holds it, now, and which blocks are lost",
+        ),
         resident,
     )
 
