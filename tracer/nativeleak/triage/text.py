@@ -64,7 +64,8 @@ def _fitting(verdicts: Sequence[Verdict], room: int) -> list[str]:
     lines: list[str] = []
     for index, verdict in enumerate(verdicts):
         said = list(_verdict(verdict, 2 if index < 2 else 1))
-        if len(lines) + len(said) > room:
+        rest = 1 if index < len(verdicts) - 1 else 0  # the line that says how many there are more
+        if len(lines) + len(said) + rest > room:
             lines.append(f"{len(verdicts) - index} more: --all")
             break
         lines += said
