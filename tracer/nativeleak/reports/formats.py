@@ -95,6 +95,15 @@ FORMATS: Final = (
         "pprof", ".pb.gz", "nativeleak.reports.exports.pprof:write",
         is_binary=True, container="profile", has_freed=True,
     ),
+    Format(
+        "speedscope", ".speedscope.json", "nativeleak.reports.exports.speedscope:write",
+        container="JSON object", has_freed=True,
+    ),
+    Format("csv", ".csv", "nativeleak.reports.exports.csv_sites:write", container="table", has_freed=True),
+    Format(
+        "prometheus", ".prom", "nativeleak.reports.exports.prometheus:write",
+        container="set of metrics", default_top=100, default_by="path",
+    ),
 )  # fmt: skip
 """All formats; the first is the default."""
 
