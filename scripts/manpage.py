@@ -15,6 +15,11 @@ from nativeleak import __version__
 from nativeleak.cli.grouped import EVERYDAY, GroupedCommand
 from nativeleak.cli.main import cli
 
+_ARGUMENTS = {
+    "report": r" \fIFILE\fR...",
+    "triage": r" \fIFILE\fR...",
+    "diff": r" \fIBEFORE\fR [\fIAFTER\fR]",
+}
 _STATUSES = (
     (0, "A report was made, also after an early Ctrl-C or after the target exited during the trace."),
     (1, "A failure at run time."),
@@ -50,7 +55,7 @@ def _lines() -> Iterator[str]:
     yield ".SH SYNOPSIS"
     for name, _ in verbs:
         yield f".B nativeleak {name}"
-        yield r"[\fIOPTIONS\fR]" + (r" \fIFILE\fR..." if name in ("report", "triage") else "")
+        yield r"[\fIOPTIONS\fR]" + _ARGUMENTS.get(name, "")
         yield ".br"
     yield ".SH DESCRIPTION"
     for paragraph in (cli.help or "").split("\b")[0].strip().split("\n\n"):

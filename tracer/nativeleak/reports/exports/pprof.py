@@ -12,6 +12,7 @@ Growth is in bytes a minute. Memory that allocators took from the kernel for the
 from __future__ import annotations
 
 import gzip
+import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import PurePath
@@ -46,6 +47,7 @@ _PAGE: Final = 4096
 _FIXED_START: Final = 0x400000
 """Where GNU ld and lld link an executable that cannot be moved."""
 _LAST: Final = (1 << 64) - 1
+_MOST: Final = (1 << 63) - 1
 _LEVEL: Final = 6
 
 
@@ -82,10 +84,10 @@ class _Profile:
             yield bytes_field(3, self._mapping(*mapping))
         yield from self._tables
         trace = self._report.trace
-        yield number_field(9, int(trace.info.started * 1e9))
-        yield number_field(10, int(trace.duration_s * 1e9))
+        yield number_field(9, _int64(trace.info.started * 1e9))
+        yield number_field(10, _int64(trace.duration_s * 1e9))
         yield bytes_field(11, self._value_type("space", "bytes"))
-        yield number_field(12, trace.sample_bytes or 1)
+        yield number_field(12, _int64(trace.sample_bytes or 1))
         yield packed_field(13, [self._string(comment) for comment in _comments(self._report)])
         yield number_field(14, self._string(_DEFAULT_TYPES.get(self._report.selection.metric, "inuse_space")))
         for text in self._strings:
@@ -104,7 +106,7 @@ class _Profile:
             totals.allocated_bytes,
             totals.outstanding_count,
             totals.outstanding_bytes,
-            round(site.growth.slope_bytes_per_s * 60),
+            site.growth.slope_bytes_per_s * 60,
         )
         labels = {
             "thread": printable(site.thread),
@@ -116,7 +118,7 @@ class _Profile:
         }
         return b"".join(
             chain(
-                (bytes_field(1, b"".join(self._stack(site.stack.frames))), packed_field(2, values)),
+                (bytes_field(1, b"".join(self._stack(site.stack.frames))), packed_field(2, map(_int64, values))),
                 (bytes_field(3, self._label(name, text)) for name, text in labels.items() if text),
             )
         )
@@ -130,7 +132,7 @@ class _Profile:
         n_blocks = sum(each.allocated_count for each in sums) - sum(row.totals.allocated_count for row in rows)
         if n_bytes > 0 or n_blocks > 0:
             stack = b"".join(self._stack((Frame(FREED, None, 0, 0, FrameKind.UNRESOLVED),)))
-            yield bytes_field(2, bytes_field(1, stack) + packed_field(2, (n_blocks, n_bytes, 0, 0, 0)))
+            yield bytes_field(2, bytes_field(1, stack) + packed_field(2, map(_int64, (n_blocks, n_bytes, 0, 0, 0))))
 
     def _label(self, name: str, text: str) -> bytes:
         return number_field(1, self._string(name)) + number_field(2, self._string(text))
@@ -159,7 +161,8 @@ class _Profile:
             return known
         number = len(self._locations) + 1
         lines = b"".join(
-            bytes_field(4, number_field(1, self._function(frame)) + number_field(2, frame.line or 0)) for frame in group
+            bytes_field(4, number_field(1, self._function(frame)) + number_field(2, _int64(frame.line or 0)))
+            for frame in group
         )
         head = number_field(1, number) + number_field(2, self._mappings.number(group[0]))
         self._tables.append(bytes_field(4, head + number_field(3, address) + lines))
@@ -244,6 +247,15 @@ def _module(frame: Frame) -> _Module | None:
     bias = frame.ip - frame.module_offset
     is_known = frame.module_offset and bias >= 0 and not bias % _PAGE
     return _Module(frame.module, frame.build_id, bias if is_known else None)
+
+
+def _int64(value: float) -> int:
+    """The nearest number that int64 holds: a damaged recording may have others."""
+    if math.isnan(value):
+        return 0
+    if abs(value) >= _MOST:
+        return _MOST if value > 0 else -_MOST
+    return round(value)
 
 
 def _joins(frames: Sequence[Frame], at: int) -> bool:

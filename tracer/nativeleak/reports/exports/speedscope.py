@@ -36,7 +36,8 @@ def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
     frames = _Frames()
     rows = report.sites.rows
     stacks = [frames.stack(site) for site in rows]
-    profiles, active = [], 0
+    profiles: list[dict[str, Any]] = []
+    active = 0
     for metric, name, unit in _PROFILES:
         weights = [max(0, metric_value(site, metric)) for site in rows]
         if metric is report.selection.metric:
