@@ -14,13 +14,12 @@ from __future__ import annotations
 import gzip
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import PurePath
 from typing import BinaryIO, Final, NamedTuple
 
 from nativeleak import __version__
 from nativeleak.analysis.select import Metric, pool_of
-from nativeleak.model import Frame, FrameKind
+from nativeleak.model import Frame, FrameKind, Kind, Owner
 from nativeleak.reports.exports.protobuf import bytes_field, number_field, packed_field, varint
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.names import printable
@@ -55,7 +54,7 @@ def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
     """The whole profile. No file name and no time of writing are in its gzip header: equal reports are equal bytes."""
     del options
     with gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=stream, mtime=0) as packed:
-        packed.writelines(_Profile(report).fields())
+        packed.write(b"".join(_Profile(report).fields()))
 
 
 class _Profile:
@@ -68,6 +67,7 @@ class _Profile:
         self._locations: dict[tuple[bool, tuple[Frame, ...]], bytes] = {}
         self._mappings = _Mappings([PurePath(target.exe).name for target in report.trace.targets])
         self._tables: list[bytes] = []
+        self._label_sets: dict[tuple[str, int, int, Kind, Owner], bytes] = {}
         self._of_callers: dict[int, bytes] = {}
         """By the id of a frame object, which the rows keep: a frame's own hash takes as long as all the rest."""
 
@@ -108,20 +108,24 @@ class _Profile:
             totals.outstanding_bytes,
             site.growth.slope_bytes_per_s * 60,
         )
-        labels = {
-            "thread": printable(site.thread),
-            "pool": printable(pool_of(site.thread)),
-            "tid": str(site.tid) if site.tid else "",
-            "pid": str(site.pid) if site.pid else "",
-            "kind": site.kind.value,
-            "owner": site.owner.value,
-        }
-        return b"".join(
-            chain(
-                (bytes_field(1, b"".join(self._stack(site.stack.frames))), packed_field(2, map(_int64, values))),
-                (bytes_field(3, self._label(name, text)) for name, text in labels.items() if text),
-            )
-        )
+        stack = bytes_field(1, b"".join(self._stack(site.stack.frames)))
+        return stack + packed_field(2, map(_int64, values)) + self._labels(site)
+
+    def _labels(self, site: SiteReport) -> bytes:
+        key = site.thread, site.tid, site.pid, site.kind, site.owner
+        known = self._label_sets.get(key)
+        if known is None:
+            labels = {
+                "thread": printable(site.thread),
+                "pool": printable(pool_of(site.thread)),
+                "tid": str(site.tid) if site.tid else "",
+                "pid": str(site.pid) if site.pid else "",
+                "kind": site.kind.value,
+                "owner": site.owner.value,
+            }
+            known = b"".join(bytes_field(3, self._label(name, text)) for name, text in labels.items() if text)
+            self._label_sets[key] = known
+        return known
 
     def _dropped(self, rows: Sequence[SiteReport]) -> Iterator[bytes]:
         """One sample for memory of sites that were dropped; without it the allocated bytes would not add up."""
@@ -141,15 +145,18 @@ class _Profile:
         """Ids of the locations, leaf first. Inlined methods share the location of the method they are inlined into."""
         at = 0
         while at < len(frames):
+            known = self._of_callers.get(id(frames[at])) if at else None
+            if known is not None:
+                yield known
+                at += 1
+                continue
             end = at + 1
             while end < len(frames) and frames[end - 1].kind is FrameKind.JAVA_INLINED and _joins(frames, end):
                 end += 1
-            known = self._of_callers.get(id(frames[at])) if at and end == at + 1 else None
-            if known is None:
-                known = self._location(tuple(frames[at:end]), is_leaf=not at)
-                if at and end == at + 1:
-                    self._of_callers[id(frames[at])] = known
-            yield known
+            found = self._location(tuple(frames[at:end]), is_leaf=not at)
+            if at and frames[at].kind is not FrameKind.JAVA_INLINED:
+                self._of_callers[id(frames[at])] = found
+            yield found
             at = end
 
     def _location(self, group: tuple[Frame, ...], *, is_leaf: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""Encodes Protocol Buffers messages: only what the exports need, numbers and nested bytes.
+"""Encodes Protocol Buffers messages: only what the exports need, numbers and nested bytes, in fields 1 to 15.
 
 Source: https://protobuf.dev/programming-guides/encoding/
 """
@@ -20,13 +20,13 @@ def varint(number: int) -> bytes:
     Raises:
         ValueError: The number needs more than 64 bits.
     """
-    if 0 <= number < len(_SMALL):
+    if 0 <= number < 0x80:
         return _SMALL[number]
     if not -_WORD // 2 <= number < _WORD:
         raise ValueError(f"{number} does not fit into 64 bits")
     number %= _WORD
     encoded = bytearray()
-    while number >= len(_SMALL):
+    while number >= 0x80:
         encoded.append(number & 0x7F | 0x80)
         number >>= 7
     encoded.append(number)
@@ -35,12 +35,12 @@ def varint(number: int) -> bytes:
 
 def number_field(field: int, number: int) -> bytes:
     """A field that holds a number; nothing for 0, which is the default of every number."""
-    return varint(field << 3 | _VARINT) + varint(number) if number else b""
+    return _SMALL[field << 3 | _VARINT] + varint(number) if number else b""
 
 
 def bytes_field(field: int, data: bytes) -> bytes:
     """A field that holds text, a nested message or packed numbers."""
-    return varint(field << 3 | _BYTES) + varint(len(data)) + data
+    return _SMALL[field << 3 | _BYTES] + varint(len(data)) + data
 
 
 def packed_field(field: int, numbers: Iterable[int]) -> bytes:
