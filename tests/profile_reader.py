@@ -94,7 +94,9 @@ def read_profile(packed: bytes) -> Profile:
 
     types = [(text(row, 1), text(row, 2)) for row in nested(1)]
     functions = {_int(row[1][0]): (text(row, 2), text(row, 4)) for row in nested(5)}
-    mappings = {_int(row[1][0]): (text(row, 5), text(row, 6), _int(row[2][0]), _int(row[3][0])) for row in nested(3)}
+    mappings = {
+        _int(row[1][0]): (text(row, 5), text(row, 6), _int(row.get(2, [0])[0]), _int(row[3][0])) for row in nested(3)
+    }
     locations: dict[int, list[str]] = {}
     addresses = {}
     for row in nested(4):

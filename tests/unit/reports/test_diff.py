@@ -165,6 +165,22 @@ def test_lengths_of_two_traces_are_told_where_they_differ(tmp_path: Path) -> Non
     assert _json(old, write(tmp_path / "c", 610.0, 2e9))["notes"] == []
 
 
+def test_uncertainty_that_is_not_recorded_is_told(tmp_path: Path) -> None:
+    def write(writer: RecordingWriter) -> None:
+        writer.add_stacks(fixtures.STACKS)
+        for number in range(1, 4):
+            site = fixtures.heap_site(1, 12, (number * MIB, number), uncertainty=Uncertainty(number, 4e8, 0.0))
+            window = Window(0.0, 60.0 * number, Level.SAMPLED, 524288)
+            writer.write_snapshot(
+                fixtures.snapshot(60.0 * number, (site,), threads=fixtures.THREADS, windows=(window,))
+            )
+
+    fixtures.record(tmp_path / "a.nlk", write).close()
+    notes = _json(tmp_path / "a.nlk", "--from", "1m")["notes"]
+    assert "BEFORE: the uncertainty of its estimates is not recorded at this moment, and is not in ±." in notes
+    assert not [note for note in notes if note.startswith("AFTER: the uncertainty")]
+
+
 def test_nothing_against_nothing(tmp_path: Path) -> None:
     old, new = (_write(tmp_path / name, (), ()) for name in "ab")
     assert _json(old, new)["total"]["outstanding_bytes_change"] == 0

@@ -184,11 +184,16 @@ def compare(before: Recording, after: Recording, *, thread: str | None = None, f
     """
     sides = _side(before), _side(after)
     old, new = _amounts(before, thread, function), _amounts(after, thread, function)
+    notes = list(_notes(before, after, *sides))
+    for name, side, amounts in (("BEFORE", sides[0], old), ("AFTER", sides[1], new)):
+        held = sum((amount for (_, path), amount in amounts.stacks.items() if path.kind == Kind.HEAP.value), Amount())
+        if side.sample_bytes and held.outstanding_bytes and not held.variance:
+            notes.append(f"{name}: the uncertainty of its estimates is not recorded at this moment, and is not in ±.")
     return Diff(
         *sides,
         _paired(old.stacks, new.stacks),
         _paired(old.purposes, new.purposes),
-        tuple(_notes(before, after, *sides)),
+        tuple(notes),
     )
 
 

@@ -13,7 +13,8 @@ from nativeleak.units import format_bytes, format_duration
 SCHEMA: Final = "nativeleak.diff/1"
 DEFAULT_TOP: Final = 10
 
-_N_NAMES: Final = 4
+_WIDTH: Final = 70
+"""Columns of a call path: more callers than one are shown as far as they fit."""
 _MAX_TIMES: Final = 100
 """No percentage is shown of a change beyond so many times what was there."""
 _UNITS: Final = {
@@ -123,9 +124,11 @@ def _changed(pair: Pair, metric: DiffMetric) -> str:
 def _named(key: Path | str) -> str:
     if isinstance(key, str):
         return printable(key)
-    names = key.names[key.head : key.head + _N_NAMES]
-    more = " < ..." if key.head + _N_NAMES < len(key.names) else ""
-    return f"{key.kind:<4}  " + " < ".join(map(printable, names)) + more
+    callers = list(map(printable, key.names[key.head :]))
+    shown = 1
+    while shown < len(callers) and len(" < ".join(callers[: shown + 1])) <= _WIDTH:
+        shown += 1
+    return f"{key.kind:<4}  " + " < ".join(callers[:shown]) + (" < ..." if shown < len(callers) else "")
 
 
 def _figure(amount: Amount, metric: DiffMetric) -> str:

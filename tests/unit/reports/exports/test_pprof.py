@@ -137,7 +137,7 @@ def test_names_of_the_target_stay_text(tmp_path: Path) -> None:
     with fixtures.record(tmp_path / "a.nlk", write) as recording:
         profile = read_profile(_profile(recording))
     assert profile.samples[0].frames == ["ev\\x1b[31m\\udcff :0"]
-    assert [name for name, *_ in profile.mappings.values()] == ["li\\x0ab"]
+    assert [name for name, *_ in profile.mappings.values()] == ["java", "li\\x0ab"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import BinaryIO, Final, NamedTuple
 
@@ -216,10 +216,10 @@ class _Mappings:
     """Modules of the frames: a module is one mapping at each place where it was loaded.
 
     Args:
-        programs: File names of executables; pprof calls the profile by the first mapping.
+        programs: File names of executables; pprof names a profile by its first mapping.
     """
 
-    def __init__(self, programs: Collection[str]) -> None:
+    def __init__(self, programs: Sequence[str]) -> None:
         self._programs = programs
         self._numbers: dict[_Module, int] = {}
         self._ranges: dict[_Module, tuple[int, int]] = {}
@@ -231,6 +231,10 @@ class _Mappings:
             if module is not None:
                 low, high = self._ranges.get(module, (frame.ip, frame.ip))
                 self._ranges[module] = min(low, frame.ip), max(high, frame.ip)
+        names = {module.name for module in self._ranges}
+        for name in self._programs[:1]:
+            if name and name not in names:  # as java, whose code is all in libraries: it gives the profile its name
+                self._ranges[_Module(name, "", None)] = (0, 0)
         ordered = sorted(self._ranges, key=lambda module: module.name not in self._programs)
         self._numbers = {module: number for number, module in enumerate(ordered, 1)}
 
