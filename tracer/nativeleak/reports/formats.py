@@ -101,6 +101,10 @@ FORMATS: Final = (
     ),
     Format("csv", ".csv", "nativeleak.reports.exports.csv_sites:write", container="table", has_freed=True),
     Format(
+        "parquet", ".parquet", "nativeleak.reports.exports.parquet:write",
+        is_binary=True, container="table", has_freed=True,
+    ),
+    Format(
         "prometheus", ".prom", "nativeleak.reports.exports.prometheus:write",
         container="set of metrics", default_top=100, default_by="path",
     ),

@@ -11,7 +11,7 @@ import pandas as pd
 import recording_fixtures as fixtures
 from nativeleak.model import Frame, Stack, ThreadInfo
 from nativeleak.recording import RecordingWriter, open_recording
-from nativeleak.reports.exports.csv_sites import COLUMNS
+from nativeleak.reports.exports.columns import COLUMNS
 from rendering import render, render_selected
 
 MIB = fixtures.MIB
@@ -20,7 +20,7 @@ MIB = fixtures.MIB
 def test_table_has_every_site_and_its_sums(tmp_path: Path) -> None:
     with open_recording(fixtures.write_gateway(tmp_path / "a.nlk")) as recording:
         table = pd.read_csv(io.StringIO(render(recording, "csv")))
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == tuple(COLUMNS)
     assert table["outstanding_bytes"].is_monotonic_decreasing
     assert table["outstanding_bytes"].sum() == 38 * 16 * MIB + 3 * MIB + 1009 + 192 * MIB + 132 * 1024
     assert table["freed_bytes"].sum() == MIB + 7 * MIB + 11 * 4096
