@@ -15,6 +15,12 @@ from nativeleak import __version__
 from nativeleak.cli.grouped import EVERYDAY, GroupedCommand
 from nativeleak.cli.main import cli
 
+_ARGUMENTS = {
+    "report": r" \fIFILE\fR...",
+    "triage": r" \fIFILE\fR...",
+    "peek": r" \fIADDRESS\fR[-\fIEND\fR]",
+    "diff": r" \fIBEFORE\fR [\fIAFTER\fR]",
+}
 _STATUSES = (
     (0, "A report was made, also after an early Ctrl-C or after the target exited during the trace."),
     (1, "A failure at run time."),
@@ -50,11 +56,7 @@ def _lines() -> Iterator[str]:
     yield ".SH SYNOPSIS"
     for name, _ in verbs:
         yield f".B nativeleak {name}"
-        yield r"[\fIOPTIONS\fR]" + (
-            {"report": r" \fIFILE\fR...", "triage": r" \fIFILE\fR...", "peek": r" \fIADDRESS\fR[-\fIEND\fR]"}.get(
-                name, ""
-            )
-        )
+        yield r"[\fIOPTIONS\fR]" + _ARGUMENTS.get(name, "")
         yield ".br"
     yield ".SH DESCRIPTION"
     for paragraph in (cli.help or "").split("\b")[0].strip().split("\n\n"):

@@ -19,7 +19,7 @@ def render(
     stream = io.BytesIO()
     options, selection = options or WriteOptions(), selection or Selection()
     write_report(recording, stream, find_format(format_name), selection, options)
-    return stream.getvalue().decode()
+    return stream.getvalue().decode("utf-8", "surrogateescape")
 
 
 def render_selected(recording: Recording, format_name: str, **selection: Any) -> str:

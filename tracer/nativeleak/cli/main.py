@@ -17,6 +17,7 @@ from nativeleak.process.shortage import shortage_behind
 _VERBS = {
     "trace": ("nativeleak.cli.trace", "trace_command"),
     "report": ("nativeleak.cli.report", "report_command"),
+    "diff": ("nativeleak.cli.diff", "diff_command"),
     "triage": ("nativeleak.cli.triage", "triage_command"),
     "watch": ("nativeleak.cli.watch", "watch_command"),
     "holders": ("nativeleak.cli.holders", "holders_command"),
@@ -60,6 +61,7 @@ def cli() -> None:
     \b
       nativeleak trace -p PID --duration 10m    trace, then report
       nativeleak report FILE.nlk                report again, in any format
+      nativeleak diff OLD.nlk NEW.nlk           what holds more, by call path and thread pool
       nativeleak triage -p PID                  say what the memory is, now, without tracing
       nativeleak holders -p PID                 say who holds it, and which blocks are lost
       nativeleak triage --input FILE            what a file at hand says: NMT, pmap, hs_err, ...

@@ -34,6 +34,7 @@ Examples:
   nativeleak report trace.nlk --thread 'nioEventLoop-*'    only these threads
   nativeleak report trace.nlk --format folded | flamegraph.pl > trace.svg
   nativeleak report trace.nlk --format json -o trace.json
+  nativeleak report trace.nlk --format pprof -o trace.pb.gz
   nativeleak report trace.nlk --format html -o trace.html --open
   nativeleak report trace.nlk --format html -o mail.html --redact --hide 'com.example.*'
 """
@@ -54,7 +55,8 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
     type=click.Choice(FORMAT_NAMES),
     default=FORMAT_NAMES[0],
     show_default=True,
-    help="Form of the report; folded: one line a stack, for flame graphs; html: one page that loads nothing.",
+    help="Form of the report; folded: one line a stack, for flame graphs; html: one page that loads nothing; "
+    "pprof, speedscope, csv, parquet, prometheus: for these tools.",
 )
 @click.option(
     "--metric",
@@ -66,13 +68,13 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
     type=click.Choice(["path", "stack", "site", "thread", "site,thread", "pool"]),
     help="One row per call path (same functions and lines), per machine stack (stack or site), per thread, or per pair "
     "of stack and thread. pool: per path and pool, threads whose names differ only in numbers being one "
-    "(reactor-http-epoll-*). [default: path in text, site,thread in other formats]",
+    "(reactor-http-epoll-*). [default: path in text, html and prometheus, site,thread in other formats]",
 )
 @click.option(
     "--top",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Number of rows to show. [default: 10 in text, all in other formats]",
+    help="Number of rows to show. [default: 10 in text, 100 in prometheus, all in other formats]",
 )
 @click.option(
     "--min",

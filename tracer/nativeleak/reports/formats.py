@@ -67,6 +67,7 @@ class Format:
             other, each under a heading.
         default_top: Sites shown where ``--top`` is not given; None for all.
         default_by: Key of a row where ``--by`` is not given.
+        has_freed: Sites of which everything is freed are shown too, where neither ``--top`` nor ``--min`` is given.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Format:
     container: str = ""
     default_top: int | None = None
     default_by: str = "site,thread"
+    has_freed: bool = False
 
     def load_writer(self) -> Writer:
         """Import the writer: with it come pandas and numpy."""
@@ -89,7 +91,24 @@ FORMATS: Final = (
     Format("json", ".json", "nativeleak.reports.json_report:write", container="JSON object"),
     Format("folded", ".folded", "nativeleak.reports.folded:write"),
     Format("html", ".html", "nativeleak.reports.html.page:write", is_binary=True, container="page", default_by="path"),
-)
+    Format(
+        "pprof", ".pb.gz", "nativeleak.reports.exports.pprof:write",
+        is_binary=True, container="profile", has_freed=True,
+    ),
+    Format(
+        "speedscope", ".speedscope.json", "nativeleak.reports.exports.speedscope:write",
+        container="JSON object", has_freed=True,
+    ),
+    Format("csv", ".csv", "nativeleak.reports.exports.csv_sites:write", container="table", has_freed=True),
+    Format(
+        "parquet", ".parquet", "nativeleak.reports.exports.parquet:write",
+        is_binary=True, container="table", has_freed=True,
+    ),
+    Format(
+        "prometheus", ".prom", "nativeleak.reports.exports.prometheus:write",
+        container="set of metrics", default_top=100, default_by="path",
+    ),
+)  # fmt: skip
 """All formats; the first is the default."""
 
 FORMAT_NAMES: Final = tuple(format_.name for format_ in FORMATS)

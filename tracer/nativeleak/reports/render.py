@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
-from nativeleak.analysis.select import By, Selection
+from nativeleak.analysis.select import By, Metric, Selection
 from nativeleak.recording import Recording
 from nativeleak.reports.build import build
 from nativeleak.reports.formats import Format, WriteOptions
@@ -37,7 +37,10 @@ def write_report(
     if selection.by is None:
         selection = replace(selection, by=By(format_.default_by))
     with _no_collections():
-        report = build(recording, selection)
+        with_freed = format_.has_freed and selection.top is None and not selection.min_bytes
+        report = build(recording, replace(selection, metric=Metric.ALLOCATED) if with_freed else selection)
+        if with_freed:
+            report = replace(report, selection=selection)
         begin("writing", 0.76)
         format_.load_writer()(report, stream, options)
 

@@ -1,0 +1,33 @@
+"""Call sites as a Parquet file for pandas, DuckDB, Spark and their like: the columns of the CSV table, with types."""
+
+from __future__ import annotations
+
+import io
+from importlib.util import find_spec
+from typing import Any, BinaryIO
+
+import pandas as pd
+
+from nativeleak.errors import UsageError
+from nativeleak.reports.exports.columns import COLUMNS, rows
+from nativeleak.reports.formats import WriteOptions
+from nativeleak.reports.report import Report
+
+
+def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
+    """One row a site, most of the metric first; what is not known is null.
+
+    Raises:
+        UsageError: pyarrow, which writes the file, is not installed.
+    """
+    del options
+    if find_spec("pyarrow") is None:
+        raise UsageError(
+            "report --format parquet failed: it needs the Python package pyarrow, which is not installed",
+            "Install it: pip install 'nativeleak[parquet]'. Or take --format csv, which has the same columns.",
+        )
+    types: dict[str, Any] = dict(COLUMNS)
+    table = pd.DataFrame(list(rows(report)), columns=list(COLUMNS), dtype=object).astype(types)
+    packed = io.BytesIO()
+    table.to_parquet(packed, engine="pyarrow", index=False)
+    stream.write(packed.getvalue())
