@@ -14,10 +14,9 @@ from enum import StrEnum
 from typing import Final, TypeVar
 
 from nativeleak.analysis.curves import watched_span
-from nativeleak.analysis.findings import add_paths
 from nativeleak.analysis.paths import Paths
 from nativeleak.analysis.select import keep_functions, keep_threads, pool_of
-from nativeleak.analysis.table import site_table
+from nativeleak.analysis.table import add_paths, site_table
 from nativeleak.model import Kind, Owner
 from nativeleak.recording import Recording
 from nativeleak.units import format_duration

@@ -27,7 +27,7 @@ Cell = str | int | float | bool | None
 def rows(report: Report) -> Iterator[tuple[Cell, ...]]:
     """Cells of each site, most of the report's metric first; None for what is not known."""
     metric = report.selection.metric
-    for site in sorted(report.sites.rows, key=lambda site: -metric_value(site, metric)):
+    for site in sorted(report.rows.sites.rows, key=lambda site: -metric_value(site, metric)):
         yield _cells(site)
 
 

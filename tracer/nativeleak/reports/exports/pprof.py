@@ -75,7 +75,7 @@ class _Profile:
         """The encoded fields of the message."""
         for name, unit in SAMPLE_TYPES:
             yield bytes_field(1, self._value_type(name, unit))
-        rows = self._report.sites.rows
+        rows = self._report.rows.sites.rows
         self._mappings.measure(frame for site in rows for frame in site.stack.frames)
         for site in rows:
             yield bytes_field(2, self._sample(site))

@@ -65,7 +65,7 @@ def _metrics(report: Report) -> Iterator[tuple[str, str, Iterable[Row]]]:
         "CPU time of the process that the probes took.",
         [({}, report.overhead.cost_s)],
     )
-    rows = [(_labels(site, number), site) for number, site in enumerate(report.sites.rows, 1)]
+    rows = [(_labels(site, number), site) for number, site in enumerate(report.rows.sites.rows, 1)]
     sites = [(labels, site.totals.outstanding_bytes) for labels, site in rows]
     yield "nativeleak_site_outstanding_bytes", "The same of the largest call paths.", sites
     yield (

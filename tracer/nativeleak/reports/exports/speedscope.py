@@ -34,7 +34,7 @@ def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
     """One JSON object on one line, ASCII only. Metrics that no site has are left out; the asked one is shown first."""
     del options
     frames = _Frames()
-    rows = report.sites.rows
+    rows = report.rows.sites.rows
     stacks = [frames.stack(site) for site in rows]
     profiles: list[dict[str, Any]] = []
     active = 0
