@@ -104,7 +104,7 @@ def read_profile(packed: bytes) -> Profile:
         for line in row.get(4, []):
             content = dict(fields(_bytes(line)))
             name, file = functions[_int(content[1])]
-            lines.append(f"{name} {file}:{content.get(2, 0)}")
+            lines.append(f"{name} {file}:{_int(content.get(2, 0))}")
         mapping = _int(row.get(2, [0])[0])
         assert not mapping or mapping in mappings
         locations[_int(row[1][0])] = lines

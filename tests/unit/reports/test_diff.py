@@ -181,6 +181,39 @@ def test_uncertainty_that_is_not_recorded_is_told(tmp_path: Path) -> None:
     assert not [note for note in notes if note.startswith("AFTER: the uncertainty")]
 
 
+def test_allocated_bytes_without_a_stack_are_told(before: Path, tmp_path: Path) -> None:
+    gone = fixtures.heap_site(0, 0, (5 * MIB, 5), (5 * MIB, 5))
+    new = _write(tmp_path / "b", fixtures.STACKS, fixtures.gateway_sites(0), retired=(gone,))
+    assert _json(before, new)["after"]["dropped_bytes"] == 5 * MIB
+    note = "AFTER: 5 MiB of sites that were dropped"
+    assert note in _run(before, new, "--metric", "allocated")
+    assert note not in _run(before, new)
+
+
+def test_libraries_of_a_configuration_file_head_no_path(
+    before: Path, after: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "config" / "nativeleak"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text('libraries = ["com.example.gateway.Codec*"]')
+    (folder / "config.toml").chmod(0o600)
+    assert "heap  Codec.decode" in _run(before, after)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert "heap  Codec.decode" not in _run(before, after)
+
+
+def test_paths_of_one_function_look_different(tmp_path: Path) -> None:
+    stacks = tuple(
+        Stack(key, (fixtures.native(leaf), fixtures.native("serve", "app"), fixtures.native("main", "app")))
+        for key, leaf in ((1, "malloc"), (2, "calloc"))
+    )
+    old = _write(tmp_path / "a", stacks, ())
+    new = _write(tmp_path / "b", stacks, (fixtures.heap_site(1, 1, (MIB, 1)), fixtures.heap_site(1, 2, (MIB, 1))))
+    text = _run(old, new)
+    assert "heap  malloc < serve < main" in text
+    assert "heap  calloc < serve < main" in text
+
+
 def test_nothing_against_nothing(tmp_path: Path) -> None:
     old, new = (_write(tmp_path / name, (), ()) for name in "ab")
     assert _json(old, new)["total"]["outstanding_bytes_change"] == 0

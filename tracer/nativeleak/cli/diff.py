@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from nativeleak.cli.completion import complete_threads
+from nativeleak.cli.config import known_libraries
 from nativeleak.cli.params import CONTEXT
 from nativeleak.errors import UsageError
 
@@ -87,13 +88,15 @@ def diff_command(
     from nativeleak.reports.diff import DiffMetric, compare
     from nativeleak.reports.diff_formats import WRITERS
     from nativeleak.reports.output import encode_text, open_file, open_stdout
+    from nativeleak.runtimes.frames import use_libraries
 
     _check_files(files, from_, to)
 
     def at(recording: Recording, moment: str | None) -> Recording:
         return recording if moment is None else RecordingAt(recording, snapshot_at(recording, moment))
 
-    with open_recording(files[0]) as before, open_recording(files[-1]) as after:
+    known = known_libraries(())
+    with use_libraries(known), open_recording(files[0]) as before, open_recording(files[-1]) as after:
         diff = compare(at(before, from_), at(after, to), thread=thread, function=function)
     opened = open_stdout() if str(output) == "-" else open_file(output)
     with opened as stream:

@@ -114,6 +114,8 @@ class Side:
         moment_s: The moment that is compared, seconds since the trace began.
         watched_pct: Share of the trace in which calls of the heap were seen.
         losses: Counters of what was lost, without zeros.
+        dropped_bytes: Allocated bytes of sites that were dropped because all is freed; they have no stack and are in
+            no row. Of a moment before the end they are not known, and 0.
     """
 
     name: str
@@ -126,6 +128,7 @@ class Side:
     sample_bytes: int
     watched_pct: float
     losses: dict[str, int]
+    dropped_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +248,7 @@ def _side(recording: Recording) -> Side:
         max([info.sample_bytes, *(window.sample_bytes for window in recording.windows)]),
         watched_span(recording).watched_pct if info.coverage.has_blocks else 0.0,
         {name: counters[name] for name in _LOSSES if counters.get(name)},
+        sum(site.allocated_bytes for site in recording.retired if site.owner is not Owner.ALLOCATOR),
     )
 
 

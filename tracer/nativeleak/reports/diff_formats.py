@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from nativeleak.reports.diff import Amount, Diff, DiffMetric, Pair, Path, Side, ranked
@@ -92,6 +93,10 @@ def _text(diff: Diff, metric: DiffMetric, top: int) -> Iterator[str]:
     yield f"change  {_changed(total, metric)}: {_UNITS[metric]}"
     for note in diff.notes:
         yield f"note    {printable(note)}"
+    for label, side in (("BEFORE", diff.before), ("AFTER", diff.after)):
+        if metric is DiffMetric.ALLOCATED and side.dropped_bytes:
+            dropped = format_bytes(side.dropped_bytes)
+            yield f"note    {label}: {dropped} of sites that were dropped, because all is freed, are in no row."
     tables: tuple[tuple[str, list[tuple[Any, Pair]]], ...] = (
         ("call path", ranked(diff.paths(), metric)),
         ("thread pool", ranked(diff.pools(), metric)),
@@ -103,9 +108,10 @@ def _text(diff: Diff, metric: DiffMetric, top: int) -> Iterator[str]:
         yield ""
         yield f"By {heading}{of}"
         yield f"{'change':>12} {'before':>12} {'after':>12}  {heading}"
-        for key, pair in shown:
+        names = _names([key for key, _ in shown])
+        for name, (_, pair) in zip(names, shown, strict=True):
             figures = _signed(pair.change(metric), metric), _figure(pair.before, metric), _figure(pair.after, metric)
-            yield " ".join(f"{figure:>12}" for figure in figures) + f"  {_named(key)}"
+            yield " ".join(f"{figure:>12}" for figure in figures) + f"  {name}"
             if metric is DiffMetric.OUTSTANDING and pair.error_bytes:
                 yield f"{'± ' + format_bytes(pair.error_bytes):>12}"
 
@@ -121,10 +127,18 @@ def _changed(pair: Pair, metric: DiffMetric) -> str:
     )
 
 
-def _named(key: Path | str) -> str:
-    if isinstance(key, str):
-        return printable(key)
-    callers = list(map(printable, key.names[key.head :]))
+def _names(keys: Sequence[Path | str]) -> list[str]:
+    """A path begins with the function that heads it; paths that would look the same begin with their leaf."""
+    names = [printable(key) if isinstance(key, str) else _path(key, key.head) for key in keys]
+    seen = Counter(names)
+    return [
+        _path(key, 0) if isinstance(key, Path) and seen[name] > 1 else name
+        for key, name in zip(keys, names, strict=True)
+    ]
+
+
+def _path(key: Path, first: int) -> str:
+    callers = list(map(printable, key.names[first:]))
     shown = 1
     while shown < len(callers) and len(" < ".join(callers[: shown + 1])) <= _WIDTH:
         shown += 1
@@ -153,6 +167,7 @@ def _side(side: Side) -> Json:
         "sample_bytes": side.sample_bytes,
         "watched_pct": round(side.watched_pct, 3),
         "losses": side.losses,
+        "dropped_bytes": side.dropped_bytes,
     }
 
 

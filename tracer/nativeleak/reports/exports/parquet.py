@@ -24,10 +24,14 @@ def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
     if find_spec("pyarrow") is None:
         raise UsageError(
             "report --format parquet failed: it needs the Python package pyarrow, which is not installed",
-            "Install it: pip install 'nativeleak[parquet]'. Or take --format csv, which has the same columns.",
+            "Install it where nativeleak is: pip install pyarrow. Or take --format csv, which has the same columns.",
         )
-    types: dict[str, Any] = dict(COLUMNS)
-    table = pd.DataFrame(list(rows(report)), columns=list(COLUMNS), dtype=object).astype(types)
     packed = io.BytesIO()
-    table.to_parquet(packed, engine="pyarrow", index=False)
+    table(report).to_parquet(packed, engine="pyarrow", index=False)
     stream.write(packed.getvalue())
+
+
+def table(report: Report) -> pd.DataFrame:
+    """The rows of the file, with the types of ``COLUMNS``."""
+    types: dict[str, Any] = dict(COLUMNS)
+    return pd.DataFrame(list(rows(report)), columns=list(COLUMNS), dtype=object).astype(types)
