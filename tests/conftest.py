@@ -15,12 +15,27 @@ settings.register_profile("nativeleak", deadline=None)
 settings.load_profile("nativeleak")
 
 
+SIDE_BY_SIDE = frozenset(
+    """
+    affixed_allocators allocators battery bcc containers engine_choice errors exact_calls
+    exact_completeness exact_losses exact_property exact_stress fentry files hostile java_degraded
+    java_depth java_hostile java_truth jvm placement planted pmap_engine report strace_engine
+    streams tail_calls unmaps unwind_depth unwind_programs unwind_truth
+    """.split()
+)
+"""Integration tests that may run two at once: they compare what a program did with what was recorded, whatever it took,
+and leave the machine's lists of probes to others."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of real processes look at them as root: mark them so."""
-    folders = {Path(__file__).parent / name for name in ("integration", "side_by_side")}
+    """Tests of real processes look at them as root, and some may run two at once: mark them so."""
+    here = Path(__file__).parent
     for item in items:
-        if not folders.isdisjoint(item.path.parents):
+        folder = item.path.relative_to(here).parts[0]
+        if folder in ("integration", "side_by_side"):
             item.add_marker(pytest.mark.root)
+        if folder == "side_by_side" or (folder == "integration" and item.path.stem[5:] in SIDE_BY_SIDE):
+            item.add_marker(pytest.mark.side_by_side)
 
 
 @pytest.hookimpl(wrapper=True)
