@@ -16,12 +16,39 @@ settings.load_profile("nativeleak")
 
 
 SIDE_BY_SIDE = frozenset(
-    """
-    affixed_allocators allocators battery bcc containers engine_choice errors exact_calls
-    exact_completeness exact_losses exact_property exact_stress fentry files hostile java_degraded
-    java_depth java_hostile java_truth jvm placement planted pmap_engine report strace_engine
-    streams tail_calls unmaps unwind_depth unwind_programs unwind_truth
-    """.split()
+    [
+        "affixed_allocators",
+        "allocators",
+        "battery",
+        "bcc",
+        "containers",
+        "engine_choice",
+        "errors",
+        "exact_calls",
+        "exact_completeness",
+        "exact_losses",
+        "exact_property",
+        "exact_stress",
+        "fentry",
+        "files",
+        "hostile",
+        "java_degraded",
+        "java_depth",
+        "java_hostile",
+        "java_truth",
+        "jvm",
+        "placement",
+        "planted",
+        "pmap_engine",
+        "report",
+        "strace_engine",
+        "streams",
+        "tail_calls",
+        "unmaps",
+        "unwind_depth",
+        "unwind_programs",
+        "unwind_truth",
+    ]
 )
 """Integration tests that may run two at once: they compare what a program did with what was recorded, whatever it took,
 and leave the machine's lists of probes to others."""
