@@ -45,7 +45,9 @@ def test_plugin_that_comes_and_goes_by_two_paths_is_one_row_with_names(tmp_path)
         truth = target.go()
         report = trace.stop()
     rows = [row for row in report["sites"] if {"plugin_buffer"} & {frame["function"] for frame in row["frames"]}]
-    whole = [row for row in rows if "plugins_keep" in {frame["function"] for frame in row["frames"]}]
+    # A block of the first moments, before the tables of the plugin were there, may have a guessed stack.
+    exact = [row for row in rows if "guess" not in {frame["found"] for frame in row["frames"]}]
+    whole = [row for row in exact if "plugins_keep" in {frame["function"] for frame in row["frames"]}]
     assert truth["sites"][0]["outstanding_count"] == N_LOADS
     assert len({row["id"] for row in whole}) == 1
     assert len({frame["module"] for row in rows for frame in row["frames"][1:2]}) == 1
