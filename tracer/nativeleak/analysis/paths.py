@@ -51,7 +51,7 @@ class Step:
 
     @property
     def may_be_named(self) -> bool:
-        """Whether it can be what callers are told apart by: no runtime's function, and none that all go through."""
+        """Whether its name can tell callers apart: no runtime's function, and none that everything goes through."""
         return not self.is_passed_through and not self.in_runtime
 
 

@@ -2,13 +2,13 @@
 
 Scope: three forms, looked for among blocks that no address points at, block by block.
 
-* Compressed: 32 bits of an address, shifted by 0, 3 or 4. Chance hits are told from real ones by their company: real
-  ones lie near others.
+* Compressed: 32 bits of an address, shifted by 0, 3 or 4. A real pointer has others
+  near it; a chance hit has none.
 * XORed with a constant: neighbouring words whose upper halves agree and are no address's, all of which become starts
   of such blocks with one and the same constant.
 * XORed with the neighbours: lists whose links are previous XOR next. Followed from two blocks that are held.
 
-Other encryptions cannot be told from data.
+Other encryptions look like data.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Dynamic types of Rust trait objects: by the table that the second word of a fat pointer points at.
 
 Scope: modules with a symbol table. A table begins with the function that drops the value, its size and its alignment;
-the name of that function has the type's. A type that needs no drop has no such function and is told by its size alone;
+the name of that function has the type's. A type that needs no drop has no such function; only its size is known;
 types whose drop is the same code may share one name, since linkers fold such functions.
 
 Source: rustc's vtable layout (compiler/rustc_middle/src/ty/vtable.rs: drop, size, align, then methods), not stable; the

@@ -50,7 +50,7 @@ class AlarmWatch:
 
     Args:
         alarms: What is asked for.
-        every_s: Time between two lines: growth is told from moments so far apart.
+        every_s: Time between two lines: growth is measured between moments so far apart.
     """
 
     def __init__(self, alarms: Alarms, every_s: float) -> None:

@@ -27,7 +27,7 @@ _SELF_WORDS: Final = 2
 def find_attached(
     memory: HeapMemory, stacks: Sequence[tuple[int, int, int]], arenas: Collection[int]
 ) -> dict[int, list[int]]:
-    """Threads by the address of their arena; empty where the variable cannot be told from others.
+    """Threads by the address of their arena; empty where several variables fit.
 
     Args:
         memory: Of the process.

@@ -19,7 +19,7 @@ class JavaHeap:
     """The heap.
 
     Attributes:
-        start: First address of what is reserved; 0 for ZGC, whose heap is told by the name of its mappings.
+        start: First address of what is reserved; 0 for ZGC, whose mappings have a name instead.
         end: End of it.
         used: Bytes in use, dead objects that were not collected yet among them; None if unknown.
         parts: Bytes in use by generation or kind of region.
