@@ -24,20 +24,9 @@ from integration.test_unwind_programs import (
 )  # fmt: skip
 from stacks import await_snapshots, await_tables
 from support import Trace, eventually, require, require_program
+from support.scripts import NODE_WORK
 
-NODE = """
-const zlib = require('zlib'), crypto = require('crypto');
-function work() {
-  const text = JSON.stringify(Array.from({length: 2000}, (_, i) => ({i, s: 'x'.repeat(i % 50)})));
-  zlib.gunzipSync(zlib.gzipSync(text));
-  crypto.createHash('sha256').update(text).digest('hex');
-  JSON.parse(text).map(x => Buffer.alloc(3000, x.i));
-  zlib.deflate(text, () => {});
-  setImmediate(work);
-}
-console.log('ready');
-process.stdin.once('data', work);
-"""
+NODE = NODE_WORK + "process.stdin.once('data', work);\n"
 
 
 # An empty line ends a query.

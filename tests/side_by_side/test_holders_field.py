@@ -22,6 +22,7 @@ import pytest
 
 from nativeleak.holders.run import Options, find_who_holds
 from support import eventually, require, require_program
+from support.scripts import NODE_WORK
 
 LONG = bool(os.environ.get("NATIVELEAK_TEST_LONG"))
 WATCH_S = float(os.environ.get("NATIVELEAK_TEST_WATCH_S", "120")) if LONG else 2.0
@@ -40,19 +41,7 @@ while True:
     kept[i % 1000] = work(i)
     i += 1
 """
-NODE = """
-const zlib = require('zlib'), crypto = require('crypto');
-function work() {
-  const text = JSON.stringify(Array.from({length: 2000}, (_, i) => ({i, s: 'x'.repeat(i % 50)})));
-  zlib.gunzipSync(zlib.gzipSync(text));
-  crypto.createHash('sha256').update(text).digest('hex');
-  JSON.parse(text).map(x => Buffer.alloc(3000, x.i));
-  zlib.deflate(text, () => {});
-  setImmediate(work);
-}
-console.log('ready');
-work();
-"""
+NODE = NODE_WORK + "work();\n"
 SQL = b"""\
 SELECT g % 7, md5(string_agg(g::text || repeat('x', 50), ',' ORDER BY g DESC))
 FROM generate_series(1, 5000) g GROUP BY 1;
@@ -162,13 +151,19 @@ def _postgres() -> Iterator[int]:
             try:
                 eventually(lambda: "postgres" in comm.read_text(), "setpriv has become postgres")
                 with _in_the_background(lambda: stdin.write(SQL)):
-                    time.sleep(1.0)
+                    eventually(lambda: _cpu_s(server.pid) > 0.5, "postgres has worked")
                     yield server.pid
                     server.kill()
             finally:
                 server.kill()
     finally:
         shutil.rmtree(room)
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _started(name: str, room: Path) -> contextlib.AbstractContextManager[int]:

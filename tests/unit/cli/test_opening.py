@@ -15,7 +15,6 @@ from nativeleak.cli.final_report import page_beside
 from nativeleak.cli.opening import open_page
 
 NOBODY = pwd.getpwnam("nobody")
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +70,7 @@ def test_open_as_root_starts_no_browser(
     assert not opener.exists()
 
 
-@AS_ROOT
+@pytest.mark.root
 def test_open_under_sudo_is_the_callers_page_and_browser(
     tmp_path: Path, opener: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nativeleak.closing import Closing
-from nativeleak.errors import CannotTraceError, NativeleakError
-from nativeleak.process.procfs import PAGE_BYTES, PTRACE_REMEDY, TargetGoneError
+from nativeleak.errors import NativeleakError
+from nativeleak.process.memory import open_memory, read_into
+from nativeleak.process.procfs import PAGE_BYTES
 from nativeleak.process.residency import ResidencyReader
 
 Words: TypeAlias = npt.NDArray[np.uint64]
@@ -75,14 +76,11 @@ class HeapMemory(Closing):
         self.pid = pid
         self.n_bytes = 0
         self._residency = ResidencyReader(pid)
-        path = f"/proc/{pid}/mem"
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
+            self._fd = open_memory(pid)
+        except NativeleakError:
             self._residency.close()
-            if isinstance(error, FileNotFoundError | ProcessLookupError):
-                raise TargetGoneError(f"reading {path} failed: process {pid} is gone") from error
-            raise CannotTraceError(f"reading {path} failed: {error.strerror}", PTRACE_REMEDY) from error
+            raise
 
     def close(self) -> None:
         """Close the files."""
@@ -156,15 +154,7 @@ class HeapMemory(Closing):
         return [(first, second) for first, second in pairs]
 
     def _read_into(self, target: memoryview, address: int) -> int:
-        n_read = 0
-        while n_read < len(target):
-            try:
-                n_more = os.preadv(self._fd, [target[n_read:]], address + n_read)
-            except OSError:
-                break  # unmapped since it was listed, or the process is gone
-            if n_more <= 0:
-                break
-            n_read += n_more
+        n_read = read_into(self._fd, target, address)
         self.n_bytes += n_read
         return n_read
 

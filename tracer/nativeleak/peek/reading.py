@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from nativeleak.closing import Closing
-from nativeleak.errors import CannotTraceError
+from nativeleak.errors import NativeleakError
 from nativeleak.peek.ranges import Span
-from nativeleak.process.procfs import PTRACE_REMEDY, TargetGoneError
+from nativeleak.process.memory import open_memory
 from nativeleak.process.residency import ResidencyReader
 
 BLOCK_BYTES: Final = 64 << 10
@@ -60,14 +60,11 @@ class PresentMemory(Closing):
         self.failed_bytes = 0
         self._fd = -1
         self._residency = ResidencyReader(pid, use_scan=use_scan)
-        path = f"/proc/{pid}/mem"
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
+            self._fd = open_memory(pid)
+        except NativeleakError:
             self._residency.close()
-            if isinstance(error, FileNotFoundError | ProcessLookupError):
-                raise TargetGoneError(f"reading {path} failed: process {pid} is gone") from error
-            raise CannotTraceError(f"reading {path} failed: {error.strerror}", PTRACE_REMEDY) from error
+            raise
 
     def close(self) -> None:
         """Close the files."""

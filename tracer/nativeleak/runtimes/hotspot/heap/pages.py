@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nativeleak.closing import Closing
+from nativeleak.errors import NativeleakError
+from nativeleak.process.memory import open_memory, read_into
 from nativeleak.process.procfs import PAGE_BYTES
 from nativeleak.process.residency import ResidencyReader
-from nativeleak.runtimes.hotspot.memory import UnreadableError
 
 Addresses: TypeAlias = npt.NDArray[np.uint64]
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -71,8 +72,7 @@ class HeapPages(Closing):
         n_absent_bytes: Of the ranges that were asked for: not in memory.
 
     Raises:
-        UnreadableError: Its memory may not be read, or it is gone.
-        NativeleakError: Its page map may not be read, or it is gone.
+        NativeleakError: Its memory or its page map may not be read, or it is gone.
     """
 
     def __init__(self, pid: int) -> None:
@@ -81,12 +81,11 @@ class HeapPages(Closing):
         self.n_absent_bytes = 0
         self._residency = ResidencyReader(pid)
         self._buffer = np.empty(WINDOW_BYTES, np.uint8)
-        path = f"/proc/{pid}/mem"
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
+            self._fd = open_memory(pid)
+        except NativeleakError:
             self._residency.close()
-            raise UnreadableError(f"reading {path} failed: {error.strerror}") from error
+            raise
 
     def close(self) -> None:
         """Close the files."""
@@ -161,16 +160,7 @@ class HeapPages(Closing):
             yield Window(start, data[:n_bytes])
 
     def _read_into(self, data: Bytes, address: int) -> int:
-        target = memoryview(data.data).cast("B")
-        n_read = 0
-        while n_read < len(target):
-            try:
-                n_more = os.preadv(self._fd, [target[n_read:]], address + n_read)
-            except OSError:
-                break  # unmapped since it was listed, or the process is gone
-            if n_more <= 0:
-                break
-            n_read += n_more
+        n_read = read_into(self._fd, memoryview(data.data).cast("B"), address)
         self.n_bytes += n_read
         return n_read
 
