@@ -69,7 +69,11 @@ class ResidencyReader(Closing):
         except OSError as error:
             raise CannotTraceError(f"reading {path} failed: {error.strerror}", PTRACE_REMEDY) from error
         self._regions = array.array("Q", bytes(8 * _REGION_WORDS * _N_REGIONS))
-        self.uses_scan = use_scan and self._scan_works()
+        try:
+            self.uses_scan = use_scan and self._scan_works()
+        except ProcessLookupError as error:
+            self.close()
+            raise TargetGoneError(f"reading {path} failed: process {pid} is gone") from error
 
     def close(self) -> None:
         """Close the page map; the reader is of no use afterwards."""

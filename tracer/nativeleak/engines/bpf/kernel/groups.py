@@ -29,6 +29,8 @@ class Group(StrEnum):
 
 ALL_GROUPS: Final = frozenset(Group)
 FREES_ONLY: Final = frozenset({Group.FREES, Group.REALLOCS})
+_LEAST_TOGETHER: Final = 2
+"""Jobs that are worth a child process for all of them."""
 
 
 @dataclass(slots=True)
@@ -97,16 +99,26 @@ class ProbeGroups:
                 job.closes = []
         return closes
 
-    @staticmethod
-    def _attach_all(jobs: Sequence[_Job]) -> None:
-        """In their order: those of frees come first, so that no block is recorded whose free goes unseen."""
+    def _attach_all(self, jobs: Sequence[_Job]) -> None:
+        """In their order: those of frees come first, so that no block is recorded whose free goes unseen.
+
+        Probes of a target that has ended are forgotten.
+        """
         links = [job.link for job in jobs if job.link is not None]
-        if len(links) < len(jobs) or len(jobs) < 2:
-            for job in jobs:
+        if len(links) == len(jobs) >= _LEAST_TOGETHER:
+            try:
+                fds = shielded(lambda: [link() for link in links])
+            except ProcessLookupError:
+                pass  # one of the targets has ended: the probes of the others are attached one by one
+            else:
+                for job, fd in zip(jobs, fds, strict=True):
+                    job.closes = [functools.partial(os.close, fd)]
+                return
+        for job in jobs:
+            try:
                 job.closes = job.attach()
-            return
-        for job, fd in zip(jobs, shielded(lambda: [link() for link in links]), strict=True):
-            job.closes = [functools.partial(os.close, fd)]
+            except ProcessLookupError:
+                self._jobs.remove(job)
 
     def attach_anew(self, owner: Hashable) -> None:
         """Detach the probes of one owner and attach them again. Where that fails they are forgotten.
