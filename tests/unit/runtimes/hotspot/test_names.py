@@ -118,13 +118,22 @@ def test_compiled_is_remembered_when_the_code_is_gone(compiled):
     assert compiled.at(32) == before
 
 
+def test_compiled_code_whose_place_a_stub_has_by_now_is_stale(compiled):
+    fields = NEW_FIELDS if compiled.jvm.is_new else OLD_FIELDS
+    space, name = compiled.jvm.space, HEAP + (N_SEGMENTS << SHIFT)
+    space.write(name, b"AdapterBlob\0")
+    space.u64(compiled.blob + fields["CodeBlob::_name"], name)
+    space.u32(compiled.blob + fields["nmethod::_compile_id"], 0x4C8B_5424)  # its code
+    assert [frame.function for frame in compiled.at(32)] == [STALE]
+
+
 def test_compiled_damaged_scopes_leave_the_method(compiled):
     space = compiled.jvm.space
     table = [address for address, byte in space.data.items() if byte == compiled.places[2]]
     for address in table:
         if space.read(address - 4, 4) == (32).to_bytes(4, "little"):
             space.u32(address, 1 << 20)
-    assert [frame.function for frame in compiled.at(32)] == ["com.x.App.outer"]
+    assert [frame.function for frame in compiled.at(32)] == [UNREADABLE, "com.x.App.outer"]
     assert compiled.namer.n_unreadable == 1
 
 

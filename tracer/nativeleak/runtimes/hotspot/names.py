@@ -68,7 +68,7 @@ class JavaNamer:
 
         Args:
             blob: Address of the CodeBlob that holds it.
-            compile_id: Of the nmethod when the frame was found; of no meaning for a stub.
+            compile_id: Of the nmethod when the frame was found; for a stub, what its code had in that place.
             offset: Of the return address from the blob's start.
 
         Returns:
@@ -171,28 +171,36 @@ class JavaNamer:
         is_inside = code_cache.find_blob(self._vm.memory, blob + offset) == blob
         if not is_inside or not code_cache.is_used(self._vm.memory, blob):
             return None
+        # A stub has code in that place. It stays the same as long as the stub is there, and a stub that took the place
+        # of a compiled method has another word there.
+        if nmethods.compile_id(blob) != compile_id:
+            return None
         kind = nmethods.kind(blob)
         if kind not in (NMETHOD, NATIVE_WRAPPER):
             return [Frame(f"<{printable(kind)}>", None, blob + offset, offset, FrameKind.STUB)]
         size = nmethods.size(blob)
-        if nmethods.compile_id(blob) != compile_id or (size is not None and not 0 <= offset <= size):
+        if size is not None and not 0 <= offset <= size:
             return None
         if not nmethods.method(blob):
             return None  # its class was unloaded
-        frames = self._frames(self._scopes(nmethods, kind, blob, offset), blob + offset)
+        scopes = self._scopes(nmethods, kind, blob, offset)
+        # Where scopes cannot be read the method itself is still known, and what was inlined in it is not.
+        frames = [] if scopes is not None else [_mark(UNREADABLE, blob + offset)]
+        frames += self._frames(scopes or [Scope(nmethods.method(blob), None)], blob + offset)
         # Its methods are there as long as it is: if it is still there, they were when their names were read.
         self._vm.memory.drop(blob - code_cache.header_bytes, code_cache.header_bytes + _NMETHOD_BYTES)
         is_there = code_cache.is_used(self._vm.memory, blob) and nmethods.compile_id(blob) == compile_id
         return frames if is_there and nmethods.method(blob) else None
 
-    def _scopes(self, nmethods: NmethodReader, kind: str, blob: int, offset: int) -> list[Scope]:
-        scopes: list[Scope] = []
-        if kind == NMETHOD:
-            try:
-                scopes = nmethods.scopes(blob, offset)
-            except UnreadableError:
-                self.n_unreadable += 1  # the method itself is still known
-        return scopes or [Scope(nmethods.method(blob), None)]
+    def _scopes(self, nmethods: NmethodReader, kind: str, blob: int, offset: int) -> list[Scope] | None:
+        """The methods at a place; empty where nothing is recorded of it, None where the record cannot be read."""
+        if kind != NMETHOD:
+            return []
+        try:
+            return nmethods.scopes(blob, offset)
+        except UnreadableError:
+            self.n_unreadable += 1
+            return None
 
     def _frames(self, scopes: Sequence[Scope], ip: int) -> list[Frame]:
         frames = []
