@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
 from nativeleak.frames.display import bare
+from nativeleak.frames.patterns import Pattern
 from nativeleak.frames.tables import Kinds
 
 _GENERAL: Final = (
@@ -79,9 +79,9 @@ _GENERAL: Final = (
 )  # fmt: skip
 
 
-def kinds(rows: Sequence[tuple[str, str]]) -> tuple[tuple[str, re.Pattern[str]], ...]:
+def kinds(rows: Sequence[tuple[str, str]]) -> tuple[tuple[str, Pattern], ...]:
     """A table of kinds from names and alternatives of whole names."""
-    return tuple((name, re.compile(rf"(?:{pattern})")) for name, pattern in rows)
+    return tuple((name, Pattern(rf"(?:{pattern})")) for name, pattern in rows)
 
 
 _TABLE: Final = kinds(_GENERAL)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
+
+from nativeleak.frames.patterns import Pattern
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,7 +20,7 @@ class Interpreter:
 
     language: str
     tool: str
-    loops: re.Pattern[str]
+    loops: Pattern
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,8 +37,8 @@ class Library:
     """
 
     name: str
-    modules: re.Pattern[str] | None = None
-    functions: re.Pattern[str] | None = None
+    modules: Pattern | None = None
+    functions: Pattern | None = None
     packages: tuple[str, ...] = ()
     is_base: bool = False
     interpreter: Interpreter | None = None
@@ -61,8 +62,8 @@ def _row(
     """Args: modules: Names of files without ``lib``, version and ``.so``; functions: alternatives; both regular."""
     return Library(
         name,
-        re.compile(_FILE[interpreter is not None].format(modules)) if modules else None,
-        re.compile(rf"(?:{functions})") if functions else None,
+        Pattern(_FILE[interpreter is not None].format(modules)) if modules else None,
+        Pattern(rf"(?:{functions})") if functions else None,
         tuple(packages.split()),
         is_base,
         interpreter,
@@ -83,7 +84,7 @@ _GLIB: Final = (
 _PYTHON: Final = Interpreter(
     "Python",
     "py-spy dump --pid PID",
-    re.compile(
+    Pattern(
         r"_?PyEval_\w+|_?PyFunction_Vectorcall\w*|_?PyObject_(?:MakeTpCall|Vectorcall\w*|Call\w*|FastCall\w*)"
         r"|_?PyVectorcall_\w+"
         r"|_PyFunction_FastCall\w*|method_vectorcall\w*|cfunction_(?:vectorcall|call)\w*|builtin_(?:exec|eval)\w*"
@@ -100,7 +101,7 @@ _PYTHON: Final = Interpreter(
 _RUBY: Final = Interpreter(
     "Ruby",
     "rbspy record --pid PID",
-    re.compile(
+    Pattern(
         r"(?:rb_)?vm_(?:exec\w*|call\w*|sendish|invoke\w*|yield\w*|push_frame|method_\w+|cfp\w*)|rb_(?:ec|vm)_\w+"
         r"|rb_yield\w*"
         r"|rb_(?:call\w*|funcall\w*|protect|ensure|rescue\w*|iterate\w*|block_call\w*|catch\w*|thread_\w+)"
@@ -115,7 +116,7 @@ _RUBY: Final = Interpreter(
 _NODE: Final = Interpreter(
     "JavaScript",
     "start node with --perf-basic-prof, or take a heap profile: node --inspect",
-    re.compile(
+    Pattern(
         r"Builtins_\w*|v8::internal::(?:\(anonymous namespace\)::)?(?:Invoke\w*|Execution::\w+|Builtins?_?\w*"
         r"|HandleApiCallHelper|Builtin_HandleApiCall\w*|FunctionCallbackArguments::Call|StubCache\w*"
         r"|MicrotaskQueue::\w+)"
@@ -128,7 +129,7 @@ _NODE: Final = Interpreter(
 _PHP: Final = Interpreter(
     "PHP",
     "phpspy -p PID",
-    re.compile(
+    Pattern(
         r"execute_ex|zend_execute\w*|zend_call_\w+|ZEND_\w+_HANDLER|ZEND_\w+|php_execute_\w+|do_cli\w*|php_cli_\w+"
         r"|zend_do_\w+"
         r"|fcgi_\w+|php_request_\w+|zif_call_user_func\w*|_call_user_function\w*|zend_include_\w+"
@@ -137,7 +138,7 @@ _PHP: Final = Interpreter(
 _PERL: Final = Interpreter(
     "Perl",
     "perl -d:NYTProf",
-    re.compile(
+    Pattern(
         r"Perl_(?:runops\w*|pp_\w+|call_\w+"
         r"|sv_\w*call\w*)|perl_run|S_run_body"
     ),
@@ -145,7 +146,7 @@ _PERL: Final = Interpreter(
 _LUA: Final = Interpreter(
     "Lua",
     "a hook of debug.sethook",
-    re.compile(
+    Pattern(
         r"luaV_execute|luaD_\w+|lua_p?callk?"
         r"|lj_BC_\w+|lj_vm_\w+"
     ),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from nativeleak.frames.display import bare
+from nativeleak.frames.patterns import Pattern
 from nativeleak.model import Frame, FrameKind
 
 
@@ -28,22 +28,22 @@ class Pool:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Row:
     pool: Pool
-    functions: re.Pattern[str]
-    unless: re.Pattern[str] | None = None
+    functions: Pattern
+    unless: Pattern | None = None
     """Functions of the pool that pass large requests on to the system."""
-    leaf: re.Pattern[str] | None = None
+    leaf: Pattern | None = None
     """The call by which it takes chunks; other calls below it are no chunks."""
-    modules: re.Pattern[str] | None = None
+    modules: Pattern | None = None
     """Objects whose nameless code makes this call for the pool alone."""
 
 
 def _row(name: str, switch: str, functions: str, unless: str = "", leaf: str = "", modules: str = "") -> _Row:
     return _Row(
         Pool(name, switch),
-        re.compile(rf"(?:{functions})"),
-        re.compile(rf"(?:{unless})") if unless else None,
-        re.compile(rf"(?:{leaf})") if leaf else None,
-        re.compile(rf"(?:{modules})") if modules else None,
+        Pattern(rf"(?:{functions})"),
+        Pattern(rf"(?:{unless})") if unless else None,
+        Pattern(rf"(?:{leaf})") if leaf else None,
+        Pattern(rf"(?:{modules})") if modules else None,
     )
 
 

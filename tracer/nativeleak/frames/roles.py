@@ -9,6 +9,7 @@ from typing import Final
 
 from nativeleak.frames.display import JAVA, bare
 from nativeleak.frames.libraries import BUILT_IN, Libraries
+from nativeleak.frames.patterns import Pattern
 from nativeleak.frames.pools import is_pool
 from nativeleak.frames.tables import RuntimeFrames
 from nativeleak.frames.words import is_helper
@@ -43,7 +44,7 @@ THREAD_ROOTS: Final = frozenset(
         "thread_start",
     }
 )
-_PASSING: Final = re.compile(
+_PASSING: Final = Pattern(
     r"main|_?_?start|__libc_start\w*|start_thread|thread_start\w*|_*clone3?|_*start_\w*|generic_start_main\w*"
     r"|_init|_dl_init|call_init\w*"
     r"|__libc_csu_init|_dl_start_user|__scrt\w*|__?thread_proxy|_*g_thread_proxy|execute_native_thread_routine"
@@ -62,7 +63,7 @@ _PASSING: Final = re.compile(
     r"|func|proc)\w*|poll_?loop|serve_?forever|entry_?point|callback_trampoline)",
     re.IGNORECASE,
 )
-_PASSING_JAVA: Final = re.compile(
+_PASSING_JAVA: Final = Pattern(
     r".*\.(?:run|main|(?:event|main|run|poll)?[lL]oop|doFilter(?:Internal)?|lambda\$(?:main|static|new)\$\d+"
     r"|access\$\d+|runWorker|runTask)"
 )

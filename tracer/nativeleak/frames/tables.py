@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-Kinds = tuple[tuple[str, re.Pattern[str]], ...]
+from nativeleak.frames.patterns import Pattern
+
+Kinds = tuple[tuple[str, Pattern], ...]
 """Kind of memory, and the whole names of functions that show it."""
 
 
@@ -30,8 +31,8 @@ class RuntimeFrames:
     library: str
     launchers: tuple[str, ...] = ()
     requests: Kinds = ()
-    chores: re.Pattern[str] | None = None
+    chores: Pattern | None = None
     allocators: str = ""
-    passing: re.Pattern[str] | None = None
+    passing: Pattern | None = None
     kinds: Kinds = ()
     purposes: Kinds = ()

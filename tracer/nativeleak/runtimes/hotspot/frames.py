@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
+from nativeleak.frames.patterns import Pattern
 from nativeleak.frames.tables import Kinds, RuntimeFrames
 
 LIBRARY: Final = "libjvm.so"
@@ -158,16 +158,16 @@ _PURPOSES: Final = (
 
 
 def _table(rows: Kinds | tuple[tuple[str, str], ...], whole: bool) -> Kinds:
-    return tuple((name, re.compile(rf"(?:{pattern})" + ("$" if whole else ""))) for name, pattern in rows)
+    return tuple((name, Pattern(rf"(?:{pattern})" + ("$" if whole else ""))) for name, pattern in rows)
 
 
 FRAMES: Final = RuntimeFrames(
     library=LIBRARY,
     launchers=("libjli.so",),
     requests=_table((*_REQUESTS, *_UNSAFE), whole=True),
-    chores=re.compile(rf"(?:{_CHORES})$"),
+    chores=Pattern(rf"(?:{_CHORES})$"),
     allocators=_ALLOCATORS,
-    passing=re.compile(_PASSING),
+    passing=Pattern(_PASSING),
     kinds=_table(_KINDS, whole=True),
     purposes=_table(_PURPOSES, whole=False),
 )
