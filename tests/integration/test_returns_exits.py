@@ -1,4 +1,4 @@
-"""--returns exits: every figure as exact as by return probes, and targets that return probes would end or disturb."""
+"""--returns exits, and the default for an own allocator: exact, and targets live that return probes would end."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from support import Target, Trace, mismatches, nativeleak, preload, strangers, s
 from tools.check_report import check
 
 EXITS = ("--returns", "exits")
+DEFAULT = ("--returns", "auto")
 
 
-def exact(target, *options, complete=True):
+def exact(target, *options, complete=True, returns=EXITS):
     """Trace a target by its exits; all that its truth says is in the report. Returns both."""
-    with Trace(target, options=[*EXITS, *options]) as trace:
+    with Trace(target, options=[*returns, *options]) as trace:
         truth = target.go()
         report = trace.stop()
         everything = trace.all_sites()
@@ -51,26 +52,41 @@ def test_blocks_freed_by_other_threads_are_exact():
         exact(target, complete=False)
 
 
-@pytest.mark.parametrize("step", [1 << 20, 1 << 15])
-def test_fibers_that_yield_inside_of_malloc_are_exact(step):
+@pytest.mark.parametrize(("step", "returns"), [(1 << 20, EXITS), (1 << 15, EXITS), (1 << 20, DEFAULT)])
+def test_fibers_that_yield_inside_of_malloc_are_exact(step, returns):
     with Target("fibers", step) as target:
-        _, report = exact(target)
+        _, report = exact(target, returns=returns)
         assert target.process.poll() is None
     assert report["completeness"]["abandoned"] == 0
     assert report["completeness"]["failed"] == 0
 
 
-@pytest.mark.parametrize("where", ["high", "low"])
-def test_handler_on_another_stack_inside_of_malloc_is_exact(where):
+@pytest.mark.parametrize(("where", "returns"), [("high", EXITS), ("low", EXITS), ("high", DEFAULT)])
+def test_handler_on_another_stack_inside_of_malloc_is_exact(where, returns):
     with Target("other_stack", where) as target:
-        exact(target)
+        exact(target, returns=returns)
         assert target.process.poll() is None
 
 
-def test_own_backtrace_inside_of_malloc_is_whole():
+@pytest.mark.parametrize("returns", [EXITS, DEFAULT])
+def test_own_backtrace_inside_of_malloc_is_whole(returns):
     with Target("own_backtrace") as target:
-        truth, _ = exact(target)
+        truth, _ = exact(target, returns=returns)
     assert (truth["whole"], truth["cut"]) == (1009, 0)
+
+
+def test_own_allocator_whose_exits_are_not_proved_gets_return_probes_and_it_is_said():
+    why = "return probes on malloc of own_unproved, whose exits are not proved (at 0x"
+    with Target("own_unproved", "low") as target:
+        with Trace(target, options=DEFAULT) as trace:
+            trace.wait_line(why)
+            truth = target.go()
+            report = trace.stop()
+            text = nativeleak("report", trace.recording).stdout
+        doctor = nativeleak("doctor", "-p", target.pid).stdout
+    assert mismatches(report, truth) == []
+    assert "RETURN PROBES on malloc of own_unproved" in " ".join(text.partition("Watched")[2].split())
+    assert why in " ".join(doctor.split())
 
 
 @pytest.mark.parametrize(("name", "argument"), [("fibers", 1 << 20), ("other_stack", "high")])

@@ -130,6 +130,7 @@ TARGETS = {
     "other_stack": Spec("safety/other_stack.c"),
     "own": Spec("own.c"),
     "own_backtrace": Spec("safety/own_backtrace.c"),
+    "own_unproved": Spec("safety/other_stack.c", flags=(*FRAME_POINTERS, *NAMES, "-DUNPROVED")),
     "peeked": Spec("peeked.c"),
     "phases": Spec("phases.c"),
     "pairs": Spec("unwind/pairs.c", flags=(*FRAME_POINTERS, *NAMES)),

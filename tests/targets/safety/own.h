@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An allocator of the program's own under the standard names. It takes no lock and never hands out an address twice, so
- * that a call may be left or entered again anywhere; `hook` is called in the middle of malloc.
+ * that a call may be left or entered again anywhere; `hook` is called in the middle of malloc. With UNPROVED its malloc has
+ * a path, never taken, over a byte that is no instruction.
  */
 #ifndef OWN_H
 #define OWN_H
@@ -23,6 +24,9 @@ OWN void *malloc(size_t n)
 
 	if (n > ARENA_BYTES || at + bytes > ARENA_BYTES)
 		return NULL;
+#ifdef UNPROVED
+	asm volatile("test %0, %0\n\tjnz 1f\n\t.byte 0x06\n1:" : : "r"(bytes) : "cc");
+#endif
 	if (hook)
 		hook();
 	*(size_t *)(arena + at) = n;

@@ -83,3 +83,20 @@ def test_plan_damaged_rows_are_worked_out_anew(tmp_path: Path, row: str) -> None
     start = text.index(":[") + 1
     file.write_text(f"{text[:start]}[{row}]}}}}")
     assert plan_returns(path, placed, Returns.AUTO, CONSERVATIVE, cache) == first
+
+
+@pytest.mark.parametrize("name", ["libc.so.6", "libjemalloc.so.2", "libtcmalloc_minimal.so.4", "libmimalloc.so.2.0"])
+def test_plan_functions_of_a_well_known_library_are_known(name: str) -> None:
+    assert {point.is_known for point in find_allocators(library(name)).points} == {True}
+
+
+def test_plan_other_allocator_is_seen_at_its_exits_by_default_and_by_return_probes_on_demand() -> None:
+    found = sorted(Path("/lib").glob("x86_64-linux-gnu/liblsan.so.*"))
+    require(found, "liblsan.so is not installed")
+    placed = placed_in(str(found[0]))
+    default = plan_returns(str(found[0]), placed, Returns.AUTO, CONSERVATIVE)
+    assert {probe.point.spec.frees for probe in default.placed} == {True}
+    assert {"malloc", "calloc", "realloc"} <= {each.probe.point.function for each in default.at_exits}
+    assert default.unproved == ()
+    on_demand = plan_returns(str(found[0]), placed, Returns.PROBES, CONSERVATIVE)
+    assert "malloc" in {probe.point.function for probe in on_demand.placed}

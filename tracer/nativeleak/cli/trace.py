@@ -153,7 +153,8 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
         help="Walk native stacks by unwind tables or by frame pointers.")  # fmt: skip
 @option(EXPERT, "--returns", type=click.Choice([each.value for each in Returns]), default=Returns.AUTO.value,
         show_default=True, help="See allocator calls end by return probes, or at the exits of the functions, which "
-        "leaves the target's stack as it is: docs/returns.md.")  # fmt: skip
+        "leaves the target's stack as it is; `auto` takes exits for all but well-known allocators: "
+        "docs/returns.md.")  # fmt: skip
 @option(EXPERT, "--attach", "attach", type=click.Choice(list(_MODES)), multiple=True,
         help="Way to attach uprobes that may be tried. Repeat for several. [default: the best this kernel "
         "has]")  # fmt: skip

@@ -16,7 +16,7 @@ from nativeleak.doctor.trial import allocator_objects
 from nativeleak.probes.cache import PlacementCache
 from nativeleak.probes.emulation import CONSERVATIVE
 from nativeleak.probes.placement import place
-from nativeleak.probes.returns import Plan, Returns, plan_returns
+from nativeleak.probes.returns import HARM, Plan, Returns, describe_unproved, plan_returns
 from nativeleak.process import procfs
 from nativeleak.process.mapped import MappedObject, executable_objects
 from nativeleak.symbols.elf import ElfFile
@@ -33,27 +33,35 @@ _MAX_NAMES_BYTES: Final = 64 << 20
 
 
 def check_returns(pid: int) -> Iterator[Check]:
-    """Whether return probes may harm or disturb a process, and what ``--returns exits`` would see of it."""
+    """How a process's allocators would be seen, and whether return probes may harm or disturb it."""
     if not arch.here().decodes:
         return
     signs = [*_find_switches(pid), *_find_profilers(pid)]
-    n_functions, unseen = 0, []
+    n_exits, n_default, unseen, unproved = 0, 0, [], []
     for mapped, points in allocator_objects(pid):
         try:
             placed = place(mapped.file_path, points)
-            plan = plan_returns(mapped.file_path, placed, Returns.EXITS, CONSERVATIVE, PlacementCache())
+            all_exits, default = (
+                plan_returns(mapped.file_path, placed, returns, CONSERVATIVE, PlacementCache())
+                for returns in (Returns.EXITS, Returns.AUTO)
+            )
         except (ElfError, OSError):
             continue
-        n_functions += len(plan.at_exits)
-        unseen += _describe_unseen(mapped, plan)
-    detail = f"--returns exits can see {n_functions} functions at their exits"
+        n_exits, n_default = n_exits + len(all_exits.at_exits), n_default + len(default.at_exits)
+        unseen += _describe_unseen(mapped, all_exits)
+        if default.unproved:
+            unproved.append(describe_unproved(default.unproved, mapped.name))
+    detail = f"{n_default} functions are seen at their exits by default, {n_exits} with --returns exits"
     if unseen:
-        detail += f", but not {', '.join(unseen)}"
-    if not signs:
+        detail += f"; not seen with it: {', '.join(unseen)}"
+    if unproved:
+        remedy = "--returns exits leaves these functions out; --maps-only probes no function: docs/returns.md"
+        yield Check("returns", State.WARN, f"{'; '.join([*unproved, *signs])}: {HARM}. {detail}", remedy)
+    elif signs:
+        remedy = "trace it with --returns exits: docs/returns.md"
+        yield Check("returns", State.WARN, f"{'; '.join(signs)}: return probes may harm it. {detail}", remedy)
+    else:
         yield Check("returns", State.OK, f"nothing speaks against return probes; {detail}")
-        return
-    remedy = "trace it with --returns exits: docs/returns.md"
-    yield Check("returns", State.WARN, f"{'; '.join(signs)}: return probes may harm it. {detail}", remedy)
 
 
 def _describe_unseen(mapped: MappedObject, plan: Plan) -> list[str]:

@@ -181,12 +181,14 @@ class ProbePoint(NamedTuple):
         kind: Meaning of its arguments.
         offset: File offset of its first instruction, bytes.
         may_throw: It is a C++ operator under another name.
+        is_known: It is a well-known allocator's (``known.py``).
     """
 
     function: str
     kind: AllocCall
     offset: int
     may_throw: bool = False
+    is_known: bool = False
 
     @property
     def spec(self) -> CallSpec:
@@ -235,24 +237,29 @@ def looks_like_one(affix: Affix, defined: Iterable[str]) -> bool:
     return all(affix.name(stem) in has for stem in _STANDARD_FOUR)
 
 
-def choose_points(offsets: Mapping[str, int], *, makes_own_new: bool = False) -> list[ProbePoint]:
+def choose_points(
+    offsets: Mapping[str, int], *, makes_own_new: bool = False, is_known: bool = False
+) -> list[ProbePoint]:
     """Functions without an affix to probe in an object; empty if it is no allocator.
 
     Args:
         offsets: Function name -> file offset, of the names in ``PLAIN_NAMES`` that the object defines.
         makes_own_new: Its operator new calls no malloc.
+        is_known: It is a well-known allocator.
     """
     if "malloc" not in offsets or "free" not in offsets:
         return []
     tables: list[Mapping[str, AllocCall]] = [STANDARD, _JEMALLOC]
     if makes_own_new or any(mark in offsets for mark in _ALLOCATOR_MARKS):
         tables.append(OPERATORS)
-    return _points(((name, kind, False) for table in tables for name, kind in table.items()), offsets)
+    named = ((name, kind, False) for table in tables for name, kind in table.items())
+    return _points(named, offsets, is_known=is_known)
 
 
-def choose_affixed(affix: Affix, offsets: Mapping[str, int]) -> list[ProbePoint]:
+def choose_affixed(affix: Affix, offsets: Mapping[str, int], *, is_known: bool = False) -> list[ProbePoint]:
     """Functions of a family to probe; each that frees may call another one that is probed."""
-    return _points(((affix.name(stem), _nesting(kind), _may_throw(stem)) for stem, kind in STEMS.items()), offsets)
+    named = ((affix.name(stem), _nesting(kind), _may_throw(stem)) for stem, kind in STEMS.items())
+    return _points(named, offsets, is_known=is_known)
 
 
 def _nesting(kind: AllocCall) -> AllocCall:
@@ -263,10 +270,12 @@ def _may_throw(stem: str) -> bool:
     return stem.startswith(("new", "heap_alloc_new"))
 
 
-def _points(named: Iterable[tuple[str, AllocCall, bool]], offsets: Mapping[str, int]) -> list[ProbePoint]:
+def _points(
+    named: Iterable[tuple[str, AllocCall, bool]], offsets: Mapping[str, int], *, is_known: bool
+) -> list[ProbePoint]:
     chosen: dict[int, ProbePoint] = {}
     for function, kind, may_throw in named:
         offset = offsets.get(function)
         if offset is not None and offset not in chosen:
-            chosen[offset] = ProbePoint(function, kind, offset, may_throw)
+            chosen[offset] = ProbePoint(function, kind, offset, may_throw, is_known)
     return list(chosen.values())

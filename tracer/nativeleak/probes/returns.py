@@ -5,6 +5,9 @@ process, so that C++'s ``operator new``, in all its forms, is seen at its exits 
 libstdc++ only calls malloc and needs no probe; neither does another one of which every block comes from a probed
 function.
 
+A stack that is left inside of the call ends the process too. Well-known allocators do not leave it (``known.py``); any
+other one is seen at its exits where these are proved, else by return probes.
+
 Scope: x86-64. On other machines no exits are known, and ``operator new`` of an allocator is not seen.
 """
 
@@ -27,6 +30,8 @@ from nativeleak.probes.placement import PlacedProbe
 from nativeleak.symbols.elf import ElfFile
 
 _VERSION: Final = 1
+HARM: Final = "a program that leaves its stack inside of them may end"
+"""What return probes may do, for people."""
 
 
 class Returns(StrEnum):
@@ -65,7 +70,7 @@ class SeenAtExits(NamedTuple):
 
 
 class Unseen(NamedTuple):
-    """A function that is not probed.
+    """A function that is not seen at its exits.
 
     Attributes:
         function: Its name.
@@ -84,11 +89,13 @@ class Plan:
         placed: Functions that free, and those whose return is probed.
         at_exits: Functions that are seen at their exits.
         unseen: Functions that are not probed.
+        unproved: Functions among ``placed`` whose exits were wanted and are not proved.
     """
 
     placed: tuple[PlacedProbe, ...] = ()
     at_exits: tuple[SeenAtExits, ...] = ()
     unseen: tuple[Unseen, ...] = ()
+    unproved: tuple[Unseen, ...] = ()
 
     @property
     def functions(self) -> list[PlacedProbe]:
@@ -99,7 +106,10 @@ class Plan:
         """The same for functions of these names alone."""
         placed = tuple(each for each in self.placed if each.point.function in names)
         at_exits = tuple(each for each in self.at_exits if each.probe.point.function in names)
-        return Plan(placed, at_exits, tuple(each for each in self.unseen if each.function in names))
+        unseen, unproved = (
+            tuple(each for each in found if each.function in names) for found in (self.unseen, self.unproved)
+        )
+        return Plan(placed, at_exits, unseen, unproved)
 
 
 def plan_returns(
@@ -114,7 +124,8 @@ def plan_returns(
     Args:
         path: The object's file.
         placed: Its functions, from ``placement.place``.
-        returns: What is asked for; ``auto`` is ``probes`` so far. Neither of them touches ``operator new``.
+        returns: What is asked for. ``auto`` takes exits of all but well-known allocators, where they are proved.
+            Return probes are never put on ``operator new``.
         emulated: What this kernel emulates.
         cache: Asked first, and told.
 
@@ -128,6 +139,14 @@ def plan_returns(
         return Plan(tuple(placed))
     probed = [each.point for each in placed if not each.point.spec.frees]
     found = _Found(path, [each.point for each in wanted], probed, emulated, cache)
+    unproved = []
+    if returns is Returns.AUTO:
+        for each in [each for each in wanted if not each.point.is_operator]:
+            if why := found.own_reason(each.point.offset):
+                unproved.append(Unseen(each.point.function, why))
+                by_probe.append(each)
+                wanted.remove(each)
+                found.leave_out(each.point.offset)
     at_exits, unseen = [], []
     for each in wanted:
         reason = found.reason(each.point.offset)
@@ -136,11 +155,26 @@ def plan_returns(
         elif not (each.point.is_operator and found.is_passed_on(each.point.offset)):
             is_open = each.point.is_operator and not found.calls_probed(each.point.offset)
             at_exits.append(SeenAtExits(each, tuple(found.places(each.point.offset)), is_open))
-    return Plan(tuple(by_probe), tuple(at_exits), tuple(unseen))
+    return Plan(tuple(by_probe), tuple(at_exits), tuple(unseen), tuple(unproved))
+
+
+def describe_unproved(unproved: Sequence[Unseen], name: str) -> str:
+    """Functions of an allocator that is not well-known and gets return probes, with the reasons.
+
+    Args:
+        unproved: They; not empty.
+        name: Of their object.
+    """
+    functions = ", ".join(each.function for each in unproved)
+    reasons = "; ".join(dict.fromkeys(each.reason for each in unproved))
+    return f"return probes on {functions} of {name}, whose exits are not proved ({reasons})"
 
 
 def _ends_at_exits(point: ProbePoint, returns: Returns) -> bool:
-    return not point.spec.frees and (returns is Returns.EXITS or point.is_operator)
+    if point.spec.frees:
+        return False
+    is_doubtful = returns is Returns.AUTO and not point.is_known
+    return point.is_operator or is_doubtful or returns is Returns.EXITS
 
 
 class _Found:
@@ -185,6 +219,14 @@ class _Found:
                 further = [self._offsets[vaddr] for vaddr in self._exits[each].goes_on_in]
                 work += [end for end in further if end in self._exits]
         return ends
+
+    def own_reason(self, offset: int) -> str:
+        """Why a function's own exits cannot be seen, wherever else it may end; empty where they can."""
+        return self._exits[offset].reason
+
+    def leave_out(self, offset: int) -> None:
+        """A function's return is probed: what goes on in it is seen there."""
+        del self._exits[offset]
 
     def reason(self, offset: int) -> str:
         """Why a function cannot be seen at its exits; empty where it can."""

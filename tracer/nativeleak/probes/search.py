@@ -24,6 +24,7 @@ from nativeleak.probes.families import (
     looks_like_one,
 )
 from nativeleak.probes.image import Image
+from nativeleak.probes.known import EVIDENCE, is_known_family, is_known_plain
 from nativeleak.probes.passing import Calls, find_calls
 from nativeleak.symbols.elf import ElfFile
 from nativeleak.symbols.functions import FunctionSymbol, function_names, function_symbols
@@ -130,14 +131,16 @@ def _by_names(elf: ElfFile, names: ElfFile, name: str, asked: Sequence[Affix]) -
     unwatched = tuple(Unwatched(name, "", str(affix), _UNKNOWN.format(affix=_shown(affix))) for affix in doubtful)
     if "malloc" not in defined and not affixes and not asked:
         return Allocators(unwatched=unwatched)  # the search for its other names takes long in a large object
-    wanted = {*PLAIN_NAMES, *(each for affix in (*asked, *affixes) for each in affix.names())}
+    wanted = {*PLAIN_NAMES, *EVIDENCE, *(each for affix in (*asked, *affixes) for each in affix.names())}
     symbols = {each: symbol for each, symbol in function_symbols(names, wanted).items() if not symbol.is_ifunc}
     offsets = {each: elf.vaddr_to_offset(symbol.vaddr) for each, symbol in symbols.items()}
     known = {each: offset for each, offset in offsets.items() if offset is not None}
-    points = {point.offset: point for point in choose_points(known, makes_own_new=_makes_own_new(image, symbols))}
+    plain = choose_points(known, makes_own_new=_makes_own_new(image, symbols), is_known=is_known_plain(known))
+    points = {point.offset: point for point in plain}
     used = []
     for affix in (*asked, *affixes):
-        new = [point for point in choose_affixed(affix, known) if point.offset not in points]
+        family = choose_affixed(affix, known, is_known=is_known_family(affix, defined))
+        new = [point for point in family if point.offset not in points]
         if new:
             used.append(affix)
             points |= {point.offset: point for point in new}

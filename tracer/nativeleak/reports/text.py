@@ -37,7 +37,9 @@ from nativeleak.units import format_bytes, format_duration
 MAX_LINES: Final = 40
 """Most lines of a report without options."""
 _MAX_THREADS: Final = 20
-ROUTINE: Final = frozenset({"audit", "probes", "engine", "unwind", "level", "blind", "unseen", "unwatched", "children"})
+ROUTINE: Final = frozenset(
+    {"audit", "probes", "engine", "unwind", "level", "blind", "unseen", "unwatched", "children", "returns"}
+)
 """Events of every trace, or that the report states in other words; all are in the JSON report."""
 
 

@@ -29,9 +29,12 @@ class Labelled(NamedTuple):
 
 
 def watched_lines(report: Report) -> Iterator[Labelled]:
-    """Lines for the first screen: allocators that are watched, those that are not, and children that hold as much."""
+    """Lines for the first screen: allocators that are watched, in a way that may harm or not at all; large children."""
     if watched := _watched(report):
         yield Labelled("Watched", watched)
+    for event in report.trace.events:
+        if event.what == "returns":
+            yield Labelled("RETURN PROBES", printable(event.text).removeprefix("return probes "), "bold red")
     for each in report.unwatched:
         functions = f" ({printable(each.prefix)})" if each.prefix else ""
         name = printable(each.allocator) if each.allocator else "what looks like an allocator"

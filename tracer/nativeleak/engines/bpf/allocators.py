@@ -21,7 +21,7 @@ from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.emulation import CONSERVATIVE, measure_emulated
 from nativeleak.probes.families import Affix
 from nativeleak.probes.placement import PlacedProbe, place
-from nativeleak.probes.returns import Plan, Returns, plan_returns
+from nativeleak.probes.returns import HARM, Plan, Returns, describe_unproved, plan_returns
 from nativeleak.probes.search import Allocators, find_allocators
 from nativeleak.process import procfs
 from nativeleak.process.hazards import is_patched, read_code
@@ -114,6 +114,8 @@ class AllocatorProbes:
             found, plan = Allocators(), Plan()
         for function, reason in plan.unseen:
             self._on_note("unseen", f"{demangle(function)} of {mapped.path} is not seen: {reason}")
+        if plan.unproved:
+            self._on_note("returns", f"{describe_unproved(plan.unproved, mapped.name)}: {HARM}")
         plan = self._leave_out_patched(state, mapped, fd, plan)
         self._take_unwatched(state, found.unwatched)
         placed = plan.functions

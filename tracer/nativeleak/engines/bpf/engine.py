@@ -51,8 +51,8 @@ _NAMING_SHARE: Final = 0.1
 
 With a budget no more than that.
 """
-_SHOWN: Final = frozenset(
-    {LOST, "debugger", "exec", "oom", "killed", "exit", "resync", "level", "memory", "unseen", "unwatched", "allocator"}
+_SHOWN: Final = frozenset({LOST, "debugger", "exec", "oom", "killed", "exit", "resync", "level", "memory"}) | frozenset(
+    {"unseen", "unwatched", "allocator", "returns"}
 )
 """Words of notes that the user reads at once."""
 
