@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from nativeleak.process.exit_status import read_exit_status
 from stacks import read_snapshot_count
 from support import (
     Target,
@@ -249,6 +250,30 @@ def test_target_killed_by_the_kernel_for_want_of_memory_is_reported_as_such():
     # Every page of the kept blocks was touched; what is missing is the allocator's own share and page tables.
     assert 0.8 * OOM_LIMIT_BYTES < site["outstanding_bytes"] < OOM_LIMIT_BYTES
     assert "OOM killer" in " ".join(text.stdout.splitlines()[:5])
+
+
+@pytest.mark.parametrize("engine", ["strace", "pmap"])
+def test_engines_without_bpf_tell_the_oom_killer_from_another_kill(engine):
+    options = ["--engine", engine, "--interval", "0.2s"]
+    with memory_cgroup(OOM_LIMIT_BYTES) as group, Target("churn", 1, 1, 0, 1 << 30) as target:
+        (group / "cgroup.procs").write_text(str(target.pid))
+        with Trace(target, options=options) as trace:
+            target.send("go")
+            assert target.wait(60.0) == -signal.SIGKILL
+            report = trace.wait()
+        assert check(report) == []
+        assert f"PID {target.pid} was killed by the kernel's OOM killer" in trace.stderr
+        assert report["target"]["end"] == "oom-killed"
+        with Target("churn", 1, 1, 0, 1 << 30) as other, Trace(other, options=options) as trace:
+            (group / "cgroup.procs").write_text(str(other.pid))
+            pidfd = os.pidfd_open(other.pid)
+            os.kill(other.pid, signal.SIGKILL)
+            assert other.wait() == -signal.SIGKILL
+            report = trace.wait()
+            is_said = engine == "strace" or read_exit_status(pidfd) is not None  # by the kernel since Linux 6.15
+            os.close(pidfd)
+    assert report["target"]["end"] == ("killed" if is_said else "exited")
+    assert f"PID {other.pid} {'was ended by signal 9' if is_said else 'has ended: how'}" in trace.stderr
 
 
 def test_children_of_the_target_do_not_touch_its_ledger():
