@@ -11,6 +11,7 @@ import re
 import select
 import signal
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -252,28 +253,35 @@ def test_target_killed_by_the_kernel_for_want_of_memory_is_reported_as_such():
     assert "OOM killer" in " ".join(text.stdout.splitlines()[:5])
 
 
+@contextmanager
+def grower():
+    """A process that maps and writes 64 MiB once a line comes."""
+    code = "print(flush=True); input(); bytearray(64 << 20)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield process
+
+
 @pytest.mark.parametrize("engine", ["strace", "pmap"])
 def test_engines_without_bpf_tell_the_oom_killer_from_another_kill(engine):
     options = ["--engine", engine, "--interval", "0.2s"]
-    with memory_cgroup(OOM_LIMIT_BYTES) as group, Target("churn", 1, 1, 0, 1 << 30) as target:
-        (group / "cgroup.procs").write_text(str(target.pid))
-        with Trace(target, options=options) as trace:
-            target.send("go")
-            assert target.wait(60.0) == -signal.SIGKILL
-            report = trace.wait()
-        assert check(report) == []
-        assert f"PID {target.pid} was killed by the kernel's OOM killer" in trace.stderr
-        assert report["target"]["end"] == "oom-killed"
-        with Target("churn", 1, 1, 0, 1 << 30) as other, Trace(other, options=options) as trace:
-            (group / "cgroup.procs").write_text(str(other.pid))
+    with memory_cgroup(OOM_LIMIT_BYTES) as group, grower() as victim, grower() as other:
+        for process in (victim, other):
+            (group / "cgroup.procs").write_text(str(process.pid))
+        with Trace(victim.pid, other.pid, options=options) as trace:
             pidfd = os.pidfd_open(other.pid)
-            os.kill(other.pid, signal.SIGKILL)
+            other.kill()
             assert other.wait() == -signal.SIGKILL
-            report = trace.wait()
             is_said = engine == "strace" or read_exit_status(pidfd) is not None  # by the kernel since Linux 6.15
             os.close(pidfd)
-    assert report["target"]["end"] == ("killed" if is_said else "exited")
-    assert f"PID {other.pid} {'was ended by signal 9' if is_said else 'has ended: how'}" in trace.stderr
+            trace.wait_line(f"PID {other.pid} {'was ended by signal 9' if is_said else 'has ended: how'}")
+            victim.stdin.write(b"\n")
+            victim.stdin.flush()
+            assert victim.wait() == -signal.SIGKILL
+            report = trace.wait()
+    assert f"PID {victim.pid} was killed by the kernel's OOM killer" in trace.stderr
+    assert check(report) == []
+    assert report["target"]["end"] == "oom-killed"
 
 
 def test_children_of_the_target_do_not_touch_its_ledger():
