@@ -13,6 +13,7 @@ from nativeleak.heaps.known import known_as
 from nativeleak.holders.as_json import holders_object
 from nativeleak.holders.result import HoldersReport
 from nativeleak.process.procfs import read_boot_id
+from nativeleak.triage.group import groups_json
 from nativeleak.triage.lines import Ledger
 from nativeleak.triage.verdicts import Verdict, java_limits
 
@@ -94,6 +95,7 @@ def _object(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str) -> d
                 "reached_in_s": None, "reached_in_ci95_s": None,
             }
         ],
+        "groups": groups_json(ledger),
         "allocators": [_allocator(walk, ledger) for walk in ledger.walks],
         "unwalked_allocators": ledger.unwalked,
         "verdicts": [

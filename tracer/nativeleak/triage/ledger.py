@@ -22,6 +22,7 @@ from nativeleak.heaps.python import find_pools, has_python
 from nativeleak.heaps.v8 import find_chunks, has_v8
 from nativeleak.process import procfs
 from nativeleak.process.cgroups import read_memory_groups
+from nativeleak.process.charges import read_charges
 from nativeleak.process.check import TargetFacts, check_target
 from nativeleak.process.procfs import MapEntry
 from nativeleak.runtimes.hotspot.jvm import HotSpot
@@ -131,6 +132,8 @@ def _read(target: TargetFacts) -> Ledger:
         rlimits=read_rlimits(pid, status),
         unwalked=unwalked,
         arena_threads=inside.arena_threads,
+        charges=read_charges(pid),
+        anonymous=_kib(status, "RssAnon"),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from nativeleak.heaps.census import HeapWalk
 from nativeleak.model import LimitUse
 from nativeleak.process.cgroups import MemoryGroup
+from nativeleak.process.charges import GroupCharge
 from nativeleak.process.check import TargetFacts
 from nativeleak.runtimes.hotspot.spaces import JavaSpaces
 from nativeleak.runtimes.hotspot.statics import NativeCounts
@@ -110,6 +111,8 @@ class Ledger:
         rlimits: Limits of the process itself, with what is used of each.
         unwalked: Names of allocators in it that are not walked.
         arena_threads: Names of threads by the name of their arena.
+        charges: What the control groups of the process are charged for, the innermost first, limited or not.
+        anonymous: Bytes of anonymous memory, by the kernel's running count.
     """
 
     target: TargetFacts
@@ -135,6 +138,8 @@ class Ledger:
     rlimits: list[LimitUse] = field(default_factory=list)
     unwalked: list[str] = field(default_factory=list)
     arena_threads: dict[str, list[str]] = field(default_factory=dict)
+    charges: Sequence[GroupCharge] = ()
+    anonymous: int = 0
 
     def resident(self, *ids: str) -> int:
         """Bytes in memory of some lines together."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from nativeleak.heaps.census import ArenaCensus
+from nativeleak.triage.group import group_lines
 from nativeleak.triage.lines import Ledger
 from nativeleak.triage.verdicts import java_limits
 from nativeleak.units import format_bytes
@@ -22,11 +23,7 @@ def text_inside(ledger: Ledger) -> Iterator[str]:
 
 
 def _limits(ledger: Ledger) -> Iterator[str]:
-    for group in ledger.groups:
-        cache = f", page cache {format_bytes(group.cache_bytes)} of it" if group.cache_bytes else ""
-        yield (
-            f"limit: cgroup {group.path}: {format_bytes(group.usage_bytes)} of {format_bytes(group.limit_bytes)}{cache}"
-        )
+    yield from group_lines(ledger)
     for use in ledger.rlimits:
         used = "unknown" if use.usage_bytes is None else format_bytes(use.usage_bytes)
         yield f"limit: {use.limit.name}: {used} of {format_bytes(use.limit.limit_bytes)}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from nativeleak.heaps.known import known_as
+from nativeleak.triage import group
 from nativeleak.triage.beside import free_heap, huge_pages, page_tables, script_heap, ulimits, unwalked_allocator
 from nativeleak.triage.lines import Ledger
 from nativeleak.triage.statement import LIKELY, POSSIBLE, PROVEN
@@ -37,6 +38,7 @@ def judge(ledger: Ledger) -> list[Verdict]:
     rules: tuple[Callable[[Ledger], Verdict | None], ...] = (
         _limits, _retention, _direct_memory, _native, _stacks, _metaspace, _code_cache, _files, _java_heap, _python,
         script_heap, free_heap, huge_pages, page_tables, ulimits, unwalked_allocator, _unexplained,
+        group.kernel_memory, group.page_cache, group.shared_memory, group.other_processes,
     )  # fmt: skip
     found = [verdict for rule in rules if (verdict := rule(ledger)) is not None]
     weights = {verdict.id: verdict.weight for verdict in found}
@@ -57,7 +59,7 @@ def holders_command(ledger: Ledger) -> str:
 
 def tightest_limit(ledger: Ledger) -> tuple[int, str]:
     """(bytes, name) of the memory limit with the least bytes: a control group's or the machine's."""
-    groups = [(group.limit_bytes, f"cgroup {group.path}") for group in ledger.groups]
+    groups = [(each.limit_bytes, f"cgroup {each.path}") for each in ledger.groups]
     return min([*groups, (ledger.machine_bytes, "machine")])
 
 
