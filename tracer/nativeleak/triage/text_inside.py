@@ -13,6 +13,8 @@ from nativeleak.units import format_bytes
 
 _MAX_ARENAS: Final = 40
 _MAX_NAMES: Final = 6
+_MAX_CLEANERS: Final = 5
+_MIN_CLEANERS: Final = 100
 
 
 def text_inside(ledger: Ledger) -> Iterator[str]:
@@ -45,6 +47,20 @@ def _java(ledger: Ledger) -> Iterator[str]:
         yield f"Java heap: {name}: {format_bytes(n_bytes)} used{beside}"
     if said := ledger.native_counts.said():
         yield f"Java counts: {said}"
+    counts = ledger.native_counts
+    if counts.cleaners_whole and counts.deflater_count is None:
+        yield (
+            "Java counts: Deflaters and Inflaters unknown: objects moved while their list was read; run it again, or "
+            f"nativeleak holders -p {ledger.target.pid}"
+        )
+    if not counts.cleaners_whole:
+        yield (
+            "Java counts: the list of cleaners is longer than is read here; "
+            f"nativeleak holders -p {ledger.target.pid} counts all"
+        )
+    for name, count in counts.cleaners[:_MAX_CLEANERS]:
+        if count >= _MIN_CLEANERS:
+            yield f"Java cleaners: {name.replace('/', '.')}: {count:,} wait for their object's end"
     if ledger.heap_free is not None:
         yield f"Java heap: free and in memory: {format_bytes(ledger.heap_free)}"
 

@@ -13,6 +13,7 @@ from typing import Final
 from nativeleak.heaps.known import known_as
 from nativeleak.triage import group
 from nativeleak.triage.beside import free_heap, huge_pages, page_tables, script_heap, ulimits, unwalked_allocator
+from nativeleak.triage.java_counts import zlib_streams
 from nativeleak.triage.lines import Ledger
 from nativeleak.triage.statement import LIKELY, POSSIBLE, PROVEN
 from nativeleak.triage.statement import Verdict as Verdict  # others take it from here
@@ -36,9 +37,9 @@ _LARGE_CODE: Final = 0.9
 def judge(ledger: Ledger) -> list[Verdict]:
     """All that can be said, the most memory first; a limit that the JVM's own limits exceed comes before all."""
     rules: tuple[Callable[[Ledger], Verdict | None], ...] = (
-        _limits, _retention, _direct_memory, _native, _stacks, _metaspace, _code_cache, _files, _java_heap, _python,
-        script_heap, free_heap, huge_pages, page_tables, ulimits, unwalked_allocator, _unexplained,
-        group.kernel_memory, group.page_cache, group.shared_memory, group.other_processes,
+        _limits, _retention, _direct_memory, zlib_streams, _native, _stacks, _metaspace, _code_cache, _files,
+        _java_heap, _python, script_heap, free_heap, huge_pages, page_tables, ulimits, unwalked_allocator,
+        _unexplained, group.kernel_memory, group.page_cache, group.shared_memory, group.other_processes,
     )  # fmt: skip
     found = [verdict for rule in rules if (verdict := rule(ledger)) is not None]
     weights = {verdict.id: verdict.weight for verdict in found}
