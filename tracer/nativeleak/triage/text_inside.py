@@ -50,8 +50,8 @@ def _java(ledger: Ledger) -> Iterator[str]:
     counts = ledger.native_counts
     if counts.cleaners_whole and counts.deflater_count is None:
         yield (
-            "Java counts: Deflaters and Inflaters unknown: objects moved while their list was read; run it again, or "
-            f"nativeleak holders -p {ledger.target.pid}"
+            "Java counts: Deflaters and Inflaters unknown: their list could not be read, most often because objects "
+            f"moved; run it again, or nativeleak holders -p {ledger.target.pid}"
         )
     if not counts.cleaners_whole:
         yield (

@@ -3,8 +3,8 @@
 Scope: one walk of the cleaner's list, bounded in number and time. An entry is there from the constructor until
 ``end()``, or until the collector has found the object dead and the cleaner has run: as long as the native memory is
 held. The list is linked through the heap, and objects move: each object is believed only by its class, and a walk that
-breaks is begun anew. Direct buffers have a list of their own, which ``java.nio.Bits`` counts. An application's own cleaners
-(``Cleaner.create()``) have lists that no static field leads to.
+breaks is begun anew. Direct buffers have a list of their own, which ``java.nio.Bits`` counts. An application's own
+cleaners (``Cleaner.create()``) have lists that no static field leads to.
 
 Source: jdk.internal.ref.CleanerFactory, CleanerImpl, PhantomCleanable (a ring of entries up to JDK 24, arrays of them
 since JDK 25), java.util.zip.Deflater and Inflater; objArrayOop.hpp.
