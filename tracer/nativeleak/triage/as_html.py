@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from nativeleak.heaps.known import known_as
@@ -10,6 +10,7 @@ from nativeleak.reports.html.markup import Content, Markup, cell, table, tag
 from nativeleak.reports.html.page import document, read_parts
 from nativeleak.reports.html.redact import Redactor
 from nativeleak.reports.text_answer import percent
+from nativeleak.triage.group import group_line, group_lines
 from nativeleak.triage.lines import Ledger, Line
 from nativeleak.triage.text import header_text, nothing_text
 from nativeleak.triage.verdicts import Verdict
@@ -19,7 +20,9 @@ _MAX_PARTS: Final = 200
 _MAX_SIZES: Final = 100
 
 
-def render_html(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str, redactor: Redactor) -> str:
+def render_html(
+    ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str, redactor: Redactor, more: Iterable[Markup] = ()
+) -> str:
     """The page.
 
     Args:
@@ -27,6 +30,7 @@ def render_html(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str, 
         verdicts: The most important first.
         tool_version: Of nativeleak.
         redactor: Hides what the page must not show.
+        more: Further sections, such as ``holders_sections``.
 
     Raises:
         NativeleakError: The package was built without the page's style.
@@ -38,7 +42,8 @@ def render_html(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str, 
         tag(
             "main",
             tag("section", list(_verdicts(ledger, verdicts, redactor)), id="answer"),
-            tag("section", tag("h2", "Resident memory"), _lines(ledger), _beside(ledger), id="memory"),
+            tag("section", tag("h2", "Resident memory"), _lines(ledger), _beside(ledger, redactor), id="memory"),
+            list(more),
             _parts(ledger, redactor),
             _sizes(ledger),
             _notes(ledger, redactor),
@@ -85,12 +90,22 @@ def _bar(pct: float) -> Markup:
     return tag("svg", bar, viewBox="0 0 100 10", preserveAspectRatio="none", class_="bar", aria_hidden="true")
 
 
-def _beside(ledger: Ledger) -> Markup:
+def _beside(ledger: Ledger, redactor: Redactor) -> Markup:
     text = (
         f"Beside it: page tables {format_bytes(ledger.page_tables)}, {ledger.n_threads:,} threads, "
         f"{ledger.n_regions:,} mappings, {format_bytes(ledger.virtual)} of address space."
     )
-    return tag("p", text, class_="dim")
+    charged = group_line(ledger)
+    said = [text] if charged is None else [text, charged]
+    beside = "".join(tag("p", redactor.text(each), class_="dim") for each in said)
+    return Markup(beside + _groups(ledger, redactor))
+
+
+def _groups(ledger: Ledger, redactor: Redactor) -> Markup:
+    rows = [tag("li", redactor.text(each)) for each in group_lines(ledger)]
+    if not rows:
+        return Markup()
+    return tag("details", tag("summary", f"Control groups: {len(ledger.charges)}"), tag("ul", rows))
 
 
 def _parts(ledger: Ledger, redactor: Redactor) -> Markup:
