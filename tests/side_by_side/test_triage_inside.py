@@ -108,9 +108,11 @@ def test_a_ulimit_is_a_limit_and_said_when_it_is_near() -> None:
 @pytest.mark.parametrize("allocator", ["tcmalloc", "mimalloc"])
 def test_an_allocator_that_is_not_walked_is_named_not_unexplained(allocator: str) -> None:
     with Target("heap_states", "live", 10007, env=preload(allocator)) as target:
-        report = _report(target.pid)
+        report, text = _report(target.pid), _triage(target.pid)
     lines = {line["id"]: line["resident_bytes"] for line in report["lines"]}
     assert sum(lines.values()) == report["rss_bytes"]
+    assert re.search(rf"^{allocator}, not told apart +[\d.]+ MiB +[\d.]+% +unknown$", text, re.MULTILINE)
+    assert "malloc: in use" not in text
     assert report["unwalked_allocators"] == [allocator]
     assert lines["allocator"] > 0.8 * report["rss_bytes"]
     assert report["unexplained_bytes"] < 0.03 * report["rss_bytes"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from nativeleak.heaps.known import known_as
 from nativeleak.reports.html.markup import Content, Markup, cell, table, tag
 from nativeleak.reports.html.page import document, read_parts
 from nativeleak.reports.html.redact import Redactor
@@ -74,7 +73,7 @@ def _lines(ledger: Ledger) -> Markup:
 def _row(ledger: Ledger, label: str, line: Line) -> list[Content]:
     pct = 100 * line.resident / ledger.rss if ledger.rss else 0.0
     swap: list[Content] = [cell(format_bytes(line.swap), line.swap)] if ledger.swap else []
-    used = "" if line.used is None else format_bytes(line.used)
+    used = format_bytes(line.used) if line.used is not None else "unknown" if line.owner else ""
     return [
         label,
         cell(format_bytes(line.resident), line.resident),
@@ -129,7 +128,7 @@ def _sizes(ledger: Ledger) -> Markup:
             cell(format_bytes(size * count), size * count),
             cell(f"{count:,}", count),
             cell(f"{size:,}", size),
-            known_as(size) or "",
+            ledger.known_as(size) or "",
         ]
         for size, count in found[:_MAX_SIZES]
     ]

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from nativeleak.heaps.census import HeapWalk
-from nativeleak.heaps.known import known_as
 from nativeleak.holders.as_json import holders_object
 from nativeleak.holders.result import HoldersReport
 from nativeleak.process.procfs import read_boot_id
@@ -155,7 +154,7 @@ def _allocator(walk: HeapWalk, ledger: Ledger) -> dict[str, Any]:
             for arena in walk.arenas
         ],
         "size_classes": [
-            {"bytes": size, "count": count, "total_bytes": size * count, "known_as": known_as(size)}
+            {"bytes": size, "count": count, "total_bytes": size * count, "known_as": ledger.known_as(size)}
             for size, count in sorted(walk.sizes.items(), key=lambda item: -item[0] * item[1])
         ],
     }

@@ -47,7 +47,7 @@ def charge_words(group: GroupCharge) -> str:
         ("page cache", group.page_cache),
         ("shared memory", group.shared_memory),
         (_kernel_name(group), group.kernel),
-        ("TCP buffers, beside the limit" if group.version == 1 else "socket buffers", group.sockets),
+        ("TCP buffers" if group.version == 1 else "socket buffers", group.sockets),
         ("swapped out", group.swap),
     )
     said = [f"{name} {format_bytes(n_bytes)}" for name, n_bytes in kinds if n_bytes]

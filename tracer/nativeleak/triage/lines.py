@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from nativeleak.heaps.census import HeapWalk
+from nativeleak.heaps.known import known_as
 from nativeleak.model import LimitUse
 from nativeleak.process.cgroups import MemoryGroup
 from nativeleak.process.charges import GroupCharge
@@ -26,7 +27,8 @@ LABELS: Final = {
     "malloc-retained": "malloc: freed, retained",
     "python": "Python objects",
     "javascript": "JavaScript heap (V8)",
-    "allocator": "allocator's own, not walked",
+    "go": "Go heap and runtime",
+    "allocator": "allocator, not told apart",
     "anonymous": "anonymous, named",
     "libraries": "program and libraries",
     "files": "mapped files",
@@ -68,6 +70,7 @@ class Line:
         virtual: Bytes of address space.
         used: Bytes that are in use by the owner's own count; None where it keeps none.
         detail: (name, resident bytes) of its parts, the largest first.
+        owner: Name of the allocator that the line is of; empty where the id says enough.
     """
 
     id: str
@@ -76,11 +79,12 @@ class Line:
     virtual: int = 0
     used: int | None = None
     detail: list[tuple[str, int]] = field(default_factory=list)
+    owner: str = ""
 
     @property
     def label(self) -> str:
         """For people."""
-        return LABELS[self.id]
+        return f"{self.owner}, not told apart" if self.owner else LABELS[self.id]
 
 
 @dataclass(slots=True)
@@ -140,6 +144,11 @@ class Ledger:
     arena_threads: dict[str, list[str]] = field(default_factory=dict)
     charges: Sequence[GroupCharge] = ()
     anonymous: int = 0
+
+    def known_as(self, block_bytes: int) -> str | None:
+        """What blocks of a size often are in such a process; None where nothing is known."""
+        is_java = self.java is not None or any(piece.name.endswith("/libjvm.so") for piece in self.pieces)
+        return known_as(block_bytes, in_java=is_java)
 
     def resident(self, *ids: str) -> int:
         """Bytes in memory of some lines together."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from nativeleak.heaps.known import known_as
 from nativeleak.triage.group import group_line
 from nativeleak.triage.lines import Ledger, Line
 from nativeleak.triage.text_inside import text_inside
@@ -115,7 +114,7 @@ def _table(ledger: Ledger, *, show_all: bool) -> Iterator[str]:
 
 def _row(ledger: Ledger, label: str, line: Line, *, has_swap: bool) -> str:
     share = f"{line.resident / ledger.rss:.1%}" if ledger.rss else "-"
-    used = format_bytes(line.used) if line.used is not None else ""
+    used = format_bytes(line.used) if line.used is not None else "unknown" if line.owner else ""
     swap = f"{format_bytes(line.swap):>11}" if has_swap else ""
     return f"{label:<27}{format_bytes(line.resident):>11}{share:>8}{swap}{used:>11}".rstrip()
 
@@ -126,7 +125,7 @@ def _sizes(ledger: Ledger, n_most: int) -> Iterator[str]:
         return
     yield f"{'blocks in use by size':<27}{'blocks':>11}{'together':>15}"
     for size, count in sorted(sizes, key=lambda item: -item[0] * item[1])[:n_most]:
-        name = known_as(size)
+        name = ledger.known_as(size)
         yield f"{f'{size:,} bytes':<27}{count:>11,}{format_bytes(size * count):>15}" + (f"   {name}" if name else "")
 
 
