@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -209,3 +210,42 @@ def test_netty_that_holds_147_chunks_of_16_mib_says_so_on_the_first_screen() -> 
     assert report["java"]["native_counts"]["netty_bytes"] == 147 * 16 * _MIB
     verdict = next(each for each in report["verdicts"] if each["id"] == "direct-memory")
     assert verdict["certainty"] == "proven"
+
+
+_GO_PROGRAM = """package main
+
+import "fmt"
+
+var kept [][]byte
+
+func main() {
+	for i := 0; i < 2000; i++ {
+		kept = append(kept, make([]byte, 20000))
+		for j := range kept[i] {
+			kept[i][j] = 1
+		}
+	}
+	fmt.Println("READY", len(kept))
+	fmt.Scanln()
+}
+"""
+
+
+def test_the_heap_of_go_is_no_threads_stack(tmp_path: Path) -> None:
+    require_program("go")
+    source = tmp_path / "main.go"
+    source.write_text(_GO_PROGRAM)
+    environment = os.environ | {"GO111MODULE": "off", "CGO_ENABLED": "0", "GOCACHE": str(tmp_path / "cache")}
+    subprocess.run(["go", "build", "-o", "kept", source.name], cwd=tmp_path, env=environment, check=True)
+    with subprocess.Popen([tmp_path / "kept"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as target:
+        assert target.stdout is not None
+        assert target.stdout.readline() == "READY 2000\n"
+        report = _report(target.pid)
+        target.communicate("\n")
+    lines = {line["id"]: line["resident_bytes"] for line in report["lines"]}
+    assert sum(lines.values()) == report["rss_bytes"]
+    assert lines["go"] > 2000 * 20000
+    assert lines["thread-stacks"] < _MIB
+    assert report["unexplained_bytes"] < 0.01 * report["rss_bytes"]
+    assert report["verdicts"][0]["id"] == "go-heap"
+    assert report["notes"] == []
