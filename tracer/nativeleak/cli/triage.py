@@ -135,16 +135,19 @@ class _Found:
 
 def _look(pid: int, asked: Sequence[str] | None, *, with_holders: bool) -> _Found:
     """Look at a process; ``asked`` is what its JVM is asked beside the usual, None where it is not asked."""
+    from nativeleak.triage.children import read_children
     from nativeleak.triage.ledger import read_ledger
     from nativeleak.triage.verdicts import judge
 
     if asked is None:
         ledger = read_ledger(pid)
+        ledger.children = read_children(pid)
         found = _Found(ledger, judge(ledger))
     else:
         from nativeleak.triage import jvm_word
 
         ledger, word = jvm_word.read_with_jvm(pid, asked)
+        ledger.children = read_children(pid)
         verdicts = jvm_word.with_trim(judge(ledger), ledger, word)
         found = _Found(ledger, verdicts, word, jvm_word.compare(ledger, word))
     if with_holders:

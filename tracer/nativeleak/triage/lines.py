@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from nativeleak.heaps.census import HeapWalk
 from nativeleak.heaps.known import known_as
-from nativeleak.model import LimitUse
+from nativeleak.model import Child, LimitUse
 from nativeleak.process.cgroups import MemoryGroup
 from nativeleak.process.charges import GroupCharge
 from nativeleak.process.check import TargetFacts
@@ -117,6 +117,7 @@ class Ledger:
         arena_threads: Names of threads by the name of their arena.
         charges: What the control groups of the process are charged for, the innermost first, limited or not.
         anonymous: Bytes of anonymous memory, by the kernel's running count.
+        children: Processes that descend from it and hold as much; empty where nobody looked.
     """
 
     target: TargetFacts
@@ -144,6 +145,7 @@ class Ledger:
     arena_threads: dict[str, list[str]] = field(default_factory=dict)
     charges: Sequence[GroupCharge] = ()
     anonymous: int = 0
+    children: Sequence[Child] = ()
 
     def known_as(self, block_bytes: int) -> str | None:
         """What blocks of a size often are in such a process; None where nothing is known."""

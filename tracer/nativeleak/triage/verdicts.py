@@ -21,6 +21,7 @@ from nativeleak.triage.beside import (
     ulimits,
     unwalked_allocator,
 )
+from nativeleak.triage.children import children
 from nativeleak.triage.java_counts import zlib_streams
 from nativeleak.triage.lines import Ledger
 from nativeleak.triage.statement import LIKELY, POSSIBLE, PROVEN
@@ -60,7 +61,7 @@ def judge(ledger: Ledger) -> list[Verdict]:
     rules: tuple[Callable[[Ledger], Verdict | None], ...] = (
         _limits, _retention, _direct_memory, zlib_streams, _native, _stacks, _metaspace, _code_cache, _files,
         _java_heap, _python, script_heap, go_heap, free_heap, huge_pages, page_tables, ulimits, unwalked_allocator,
-        _unexplained, group.kernel_memory, group.page_cache, group.shared_memory, group.other_processes,
+        _unexplained, group.kernel_memory, group.page_cache, group.shared_memory, group.other_processes, children,
     )  # fmt: skip
     found = [verdict for rule in rules if (verdict := rule(ledger)) is not None]
     weights = {verdict.id: verdict.weight for verdict in found}
