@@ -11,6 +11,7 @@ import re
 import select
 import signal
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from nativeleak.process.exit_status import read_exit_status
 from stacks import read_snapshot_count
 from support import (
     Target,
@@ -249,6 +251,37 @@ def test_target_killed_by_the_kernel_for_want_of_memory_is_reported_as_such():
     # Every page of the kept blocks was touched; what is missing is the allocator's own share and page tables.
     assert 0.8 * OOM_LIMIT_BYTES < site["outstanding_bytes"] < OOM_LIMIT_BYTES
     assert "OOM killer" in " ".join(text.stdout.splitlines()[:5])
+
+
+@contextmanager
+def grower():
+    """A process that maps and writes 64 MiB once a line comes."""
+    code = "print(flush=True); input(); bytearray(64 << 20)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield process
+
+
+@pytest.mark.parametrize("engine", ["strace", "pmap"])
+def test_engines_without_bpf_tell_the_oom_killer_from_another_kill(engine):
+    options = ["--engine", engine, "--interval", "0.2s"]
+    with memory_cgroup(OOM_LIMIT_BYTES) as group, grower() as victim, grower() as other:
+        for process in (victim, other):
+            (group / "cgroup.procs").write_text(str(process.pid))
+        with Trace(victim.pid, other.pid, options=options) as trace:
+            pidfd = os.pidfd_open(other.pid)
+            other.kill()
+            assert other.wait() == -signal.SIGKILL
+            is_said = engine == "strace" or read_exit_status(pidfd) is not None  # by the kernel since Linux 6.15
+            os.close(pidfd)
+            trace.wait_line(f"PID {other.pid} {'was ended by signal 9' if is_said else 'has ended: how'}")
+            victim.stdin.write(b"\n")
+            victim.stdin.flush()
+            assert victim.wait() == -signal.SIGKILL
+            report = trace.wait()
+    assert f"PID {victim.pid} was killed by the kernel's OOM killer" in trace.stderr
+    assert check(report) == []
+    assert report["target"]["end"] == "oom-killed"
 
 
 def test_children_of_the_target_do_not_touch_its_ledger():

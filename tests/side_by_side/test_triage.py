@@ -52,10 +52,10 @@ def test_retention_is_the_first_answer_and_the_lines_add_up_to_rss() -> None:
     assert "retention, not a leak" in text.splitlines()[2]
 
 
-def test_netty_sized_blocks_are_named_on_the_first_screen() -> None:
+def test_large_blocks_of_a_program_without_a_jvm_are_named_but_not_for_java() -> None:
     with Target("heap_states", "big", 7) as target:
         text = _triage(target.pid)
-    assert re.search(r"7 blocks of 16,781,312 bytes = 112\.0 MiB: .*Netty", text)
+    assert re.search(r"7 blocks of 16,781,312 bytes = 112\.0 MiB: buffer of 16 MiB$", text, re.MULTILINE)
     assert f"nativeleak trace -p {target.pid}" in text
 
 
@@ -194,3 +194,17 @@ def test_python_objects_are_those_that_python_counts() -> None:
     assert python["used_bytes"] == pytest.approx(counted, rel=0.01)
     assert report["unexplained_bytes"] < 0.03 * report["rss_bytes"]
     assert sum(_resident(report).values()) == report["rss_bytes"]
+
+
+def test_a_master_names_its_worker_that_holds_more() -> None:
+    worker = "kept = bytearray(60 << 20); print(flush=True); input()"
+    master = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', sys.argv[1]]).returncode)"
+    command = [sys.executable, "-c", master, worker]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "\n"
+        verdict = _report(process.pid)["verdicts"][0]
+        pid = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii"))
+        process.communicate("\n")
+    assert (verdict["id"], verdict["next"]) == ("children", [f"nativeleak triage -p {pid}"])
+    assert re.match(rf"{pid} \([^)]+\) [67]\d\.\d MiB;", verdict["evidence"][0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from nativeleak.runtimes.hotspot.jvm import HotSpot
+from nativeleak.runtimes.hotspot.spaces import SPACE_VARIABLES
+from nativeleak.runtimes.hotspot.statics import NativeCounts, read_native_counts
 from support.machine import preload, require, require_program
 from support.target import Target, java_launcher, leaker, target_path
 from targets.servers import NETTY, PACKAGES
@@ -105,9 +109,11 @@ def test_a_ulimit_is_a_limit_and_said_when_it_is_near() -> None:
 @pytest.mark.parametrize("allocator", ["tcmalloc", "mimalloc"])
 def test_an_allocator_that_is_not_walked_is_named_not_unexplained(allocator: str) -> None:
     with Target("heap_states", "live", 10007, env=preload(allocator)) as target:
-        report = _report(target.pid)
+        report, text = _report(target.pid), _triage(target.pid)
     lines = {line["id"]: line["resident_bytes"] for line in report["lines"]}
     assert sum(lines.values()) == report["rss_bytes"]
+    assert re.search(rf"^{allocator}, not told apart +[\d.]+ MiB +[\d.]+% +unknown$", text, re.MULTILINE)
+    assert "malloc: in use" not in text
     assert report["unwalked_allocators"] == [allocator]
     assert lines["allocator"] > 0.8 * report["rss_bytes"]
     assert report["unexplained_bytes"] < 0.03 * report["rss_bytes"]
@@ -156,6 +162,39 @@ def test_buffers_are_those_that_java_counts(release: str, collector: str) -> Non
 
 
 @pytest.mark.jvm
+@pytest.mark.parametrize(
+    ("release", "collector"),
+    [("debian", "G1"), ("11", "Serial"), ("17", "Shenandoah"), ("21", "Parallel"), ("25", "G1"), ("25", "Z")],
+)
+def test_deflaters_and_inflaters_are_those_that_java_holds(release: str, collector: str) -> None:
+    options = ["-XX:+UnlockExperimentalVMOptions", f"-XX:+Use{collector}GC", "-Xmx256m"]
+    command = [java_launcher(release), *options, "-cp", str(target_path("ZipStreams")), "ZipStreams"]
+    with Target("ZipStreams", command=command) as target:
+        before = _counts(target.pid)
+        assert target.ask("open 307 5003") == {"deflaters": 307, "inflaters": 5003}
+        target.ask("end 101")
+        assert target.ask("drop 503") == {"deflaters": 206, "inflaters": 5003}  # not collected: their memory is held
+        counts = _counts(target.pid)
+        text = _triage(target.pid, "--all") if release == "debian" else ""
+        target.ask("busy")
+        busy = _counts(target.pid)
+    assert counts.cleaners_whole
+    assert (before.deflater_count, counts.deflater_count) == (0, 206)
+    assert counts.inflater_count is not None
+    assert before.inflater_count is not None
+    assert counts.inflater_count - before.inflater_count == 5003
+    assert busy.deflater_count in (206, None)  # while objects move a number is right or missing
+    if text:
+        assert f"Java counts: 206 Deflaters not ended; {counts.inflater_count:,} Inflaters not ended" in text
+        assert f"206 Deflaters and {counts.inflater_count:,} Inflaters that were not ended hold up to " in text
+
+
+def _counts(pid: int) -> NativeCounts:
+    with HotSpot.open(pid, SPACE_VARIABLES) as vm:
+        return read_native_counts(vm)
+
+
+@pytest.mark.jvm
 def test_netty_that_holds_147_chunks_of_16_mib_says_so_on_the_first_screen() -> None:
     class_path = NETTY.class_path("NettyChunks")
     require(class_path, f"jars of the server are missing: {PACKAGES}")
@@ -171,3 +210,42 @@ def test_netty_that_holds_147_chunks_of_16_mib_says_so_on_the_first_screen() -> 
     assert report["java"]["native_counts"]["netty_bytes"] == 147 * 16 * _MIB
     verdict = next(each for each in report["verdicts"] if each["id"] == "direct-memory")
     assert verdict["certainty"] == "proven"
+
+
+_GO_PROGRAM = """package main
+
+import "fmt"
+
+var kept [][]byte
+
+func main() {
+	for i := 0; i < 2000; i++ {
+		kept = append(kept, make([]byte, 20000))
+		for j := range kept[i] {
+			kept[i][j] = 1
+		}
+	}
+	fmt.Println("READY", len(kept))
+	fmt.Scanln()
+}
+"""
+
+
+def test_the_heap_of_go_is_no_threads_stack(tmp_path: Path) -> None:
+    require_program("go")
+    source = tmp_path / "main.go"
+    source.write_text(_GO_PROGRAM)
+    environment = os.environ | {"GO111MODULE": "off", "CGO_ENABLED": "0", "GOCACHE": str(tmp_path / "cache")}
+    subprocess.run(["go", "build", "-o", "kept", source.name], cwd=tmp_path, env=environment, check=True)
+    with subprocess.Popen([tmp_path / "kept"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as target:
+        assert target.stdout is not None
+        assert target.stdout.readline() == "READY 2000\n"
+        report = _report(target.pid)
+        target.communicate("\n")
+    lines = {line["id"]: line["resident_bytes"] for line in report["lines"]}
+    assert sum(lines.values()) == report["rss_bytes"]
+    assert lines["go"] > 2000 * 20000
+    assert lines["thread-stacks"] < _MIB
+    assert report["unexplained_bytes"] < 0.01 * report["rss_bytes"]
+    assert report["verdicts"][0]["id"] == "go-heap"
+    assert report["notes"] == []

@@ -167,6 +167,7 @@ TARGETS = {
     "Mappings": Spec("java/Mappings.java", compiler="javac", flags=JAVA, needs=("libmappings.so",)),
     "Stress": Spec("java/Stress.java", compiler="javac", flags=JAVA, needs=("libnofp.so",)),
     "Forger": Spec("java/Forger.java", compiler="javac", flags=JAVA, needs=("libforge.so",)),
+    "ZipStreams": Spec("java/ZipStreams.java", compiler="javac", flags=JAVA),
     "Holds": Spec("java/Holds.java", compiler="javac", flags=JAVA_UNSAFE),
     "Gateway": Spec("java/Gateway.java", compiler="javac", flags=(*JAVA, "-cp", NETTY)),
     "libforge.so": Spec("java/forge.c", flags=(*NO_FRAME_POINTERS, *JNI, "-shared", "-fPIC")),

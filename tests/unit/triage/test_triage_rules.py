@@ -13,7 +13,8 @@ from nativeleak.process.cgroups import MemoryGroup
 from nativeleak.process.check import TargetFacts
 from nativeleak.process.procfs import MapEntry
 from nativeleak.runtimes.hotspot.spaces import JavaSpaces
-from nativeleak.triage.lines import Ledger, Line
+from nativeleak.runtimes.hotspot.statics import NativeCounts
+from nativeleak.triage.lines import Ledger, Line, Piece
 from nativeleak.triage.owners import Owners
 from nativeleak.triage.regions import Region, parse_smaps
 from nativeleak.triage.rest import Neighbours, name_of
@@ -191,5 +192,31 @@ def test_one_screen_holds_the_answer_however_much_there_is() -> None:
 
 def test_sizes_are_known_by_chunk() -> None:
     assert "Netty" in (known_as(16_781_312) or "")
+    assert known_as(16_781_312, in_java=False) == "buffer of 16 MiB"
+    assert known_as(1008, in_java=False) is None
     assert "deflater" in (known_as(65_552) or "")
     assert known_as(48) is None
+
+
+@pytest.mark.parametrize(("library", "words"), [("/usr/lib/libruby-3.1.so.3.1", "Ruby"), ("/usr/bin/php8.2", "PHP")])
+def test_unexplained_memory_of_a_runtime_that_maps_without_names_says_so(library: str, words: str) -> None:
+    ledger = _ledger([Line("unexplained", 50 * _MIB, detail=[("7f00-7f01", 50 * _MIB)])])
+    assert words not in " ".join(judge(ledger)[0].evidence)
+    ledger.pieces.append(Piece(0, 4096, "libraries", library, 4096, 0))
+    verdict = judge(ledger)[0]
+    assert (verdict.id, verdict.certainty) == ("unexplained", "possible")
+    assert verdict.evidence[0].startswith(words)
+    assert "nativeleak trace" in verdict.next[-1]
+
+
+def test_zlib_streams_are_said_with_their_number_and_as_a_bound_where_the_list_is_longer() -> None:
+    ledger = _ledger([Line("malloc-live", 100 * _MIB)], flags={})
+    ledger.native_counts = NativeCounts(deflater_count=400, inflater_count=1)
+    verdict = next(each for each in judge(ledger) if each.id == "zlib-streams")
+    assert verdict.text == "400 Deflaters and 1 Inflater that were not ended hold up to 102.4 MiB of native memory."
+    ledger.native_counts = NativeCounts(deflater_count=400, cleaners_whole=False)
+    verdict = next(each for each in judge(ledger) if each.id == "zlib-streams")
+    assert verdict.text.startswith("At least 400 Deflaters that were not ended")
+    assert ledger.native_counts.said() == "at least 400 Deflaters not ended"
+    ledger.native_counts = NativeCounts(deflater_count=40)
+    assert [each.id for each in judge(ledger)] == ["native-memory"]

@@ -90,11 +90,12 @@ def oom_command(
 
 def _lines(logs: tuple[Path, ...], *, no_rotated: bool, journal: bool, kmsg: bool) -> tuple[str, Iterator[str]]:
     from nativeleak.inputs.oom import sources
+    from nativeleak.process.kernel_log import KMSG
 
     if journal:
         return "journal", sources.read_journal()
     if kmsg:
-        return str(sources.KMSG), sources.read_kmsg()
+        return str(KMSG), sources.read_kmsg()
     if not logs:
         return sources.read_whatever_is_here()
     if logs == (Path("-"),):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nativeleak import children
+from nativeleak.errors import UsageError
 from nativeleak.reports.names import printable
 
 _OPENERS: Final = ("xdg-open", "wslview")
@@ -26,6 +27,27 @@ class _User:
     uid: int
     gid: int
     home: str
+
+
+def check_page_options(format_name: str, output: object, *, redact: bool, opens: bool, example: str) -> None:
+    """Refuse options of a page where there is none, and a page on a terminal.
+
+    Args:
+        format_name: Form of the output.
+        output: Where it goes; None: standard output.
+        redact: Whether the page is to hide names.
+        opens: Whether it is to be shown.
+        example: Name of a file, for the message.
+
+    Raises:
+        UsageError: They do not fit together.
+    """
+    if (redact or opens) and format_name != "html":
+        raise UsageError(f"{'--redact' if redact else '--open'} is for --format html", "Add --format html -o FILE")
+    if opens and output is None:
+        raise UsageError("--open needs a file to show", "Add -o FILE")
+    if format_name == "html" and output is None and sys.stdout.isatty():
+        raise UsageError("a terminal cannot show a page", f"Name a file: -o {example}")
 
 
 def open_page(path: Path) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,9 @@ from nativeleak.cli.params import CONTEXT, ns_pid_options, resolve_pids
 
 if TYPE_CHECKING:
     from nativeleak.holders.result import HoldersReport
+    from nativeleak.triage.jvm_word import Compared, JvmWord
+    from nativeleak.triage.lines import Ledger
+    from nativeleak.triage.statement import Verdict
 
 JVM_COMMANDS = (
     "GC.class_histogram",
@@ -96,6 +99,7 @@ def triage_command(
     The process is only read; it is never stopped. Blocks from before this command are counted too. With --input, files
     about a process's memory are read instead, with no rights at all; a file of another kind is named for what it is.
     """
+    from nativeleak.cli.opening import check_page_options, open_page
     from nativeleak.errors import EXIT_OK, UsageError
 
     target = next(iter(resolve_pids(() if pid is None else (pid,), ns_pid, ns_of)), None)
@@ -104,76 +108,99 @@ def triage_command(
         raise UsageError("triage takes a process or files, not both", "Leave out -p, or the files")
     if target is None and not paths:
         raise UsageError("triage failed: no process is given", "Name it: -p PID; or give files: --input FILE")
-    if (redact or opens) and format_name != "html":
-        raise UsageError(f"{'--redact' if redact else '--open'} is for --format html", "Add --format html -o FILE")
-    if opens and output is None:
-        raise UsageError("--open needs a file to show", "Add -o FILE")
+    check_page_options(format_name, output, redact=redact, opens=opens, example="now.html")
     if target is None:
         if jcmd or asked:
             raise UsageError("--jcmd asks a process, not a file", "Name it: -p PID")
         if with_holders:
             raise UsageError("--holders failed: files do not say who holds memory", "Name a process: -p PID")
         return _triage_files(paths, format_name, output)
-    if format_name == "html":
-        if jcmd or asked or with_holders:
-            option = "--holders" if with_holders else "--jcmd"
-            raise UsageError(f"{option} is for --format text and json", f"Leave out --format html, or {option}")
-        _triage_page(target, output, redact=redact, opens=opens)
-        return EXIT_OK
-    text = _triage_process(
-        target, asked if jcmd or asked else None, format_name, with_holders=with_holders, show_all=show_all
-    )
-    write_page(text, output)
+    found = _look(target, asked if jcmd or asked else None, with_holders=with_holders)
+    write_page(_rendered(found, format_name, redact=redact, show_all=show_all), output)
+    if opens and output is not None:
+        open_page(Path(output))
     return EXIT_OK
 
 
-def _triage_page(pid: int, output: str | None, *, redact: bool, opens: bool) -> None:
-    from nativeleak.cli.opening import open_page
-    from nativeleak.errors import UsageError
-    from nativeleak.reports.html.redact import Redactor
-    from nativeleak.triage.as_html import render_html
+@dataclass(slots=True)
+class _Found:
+    """What is known of a process; of its JVM and of holders if they were asked for."""
+
+    ledger: Ledger
+    verdicts: list[Verdict]
+    word: JvmWord | None = None
+    compared: Sequence[Compared] = ()
+    holders: HoldersReport | None = None
+
+
+def _look(pid: int, asked: Sequence[str] | None, *, with_holders: bool) -> _Found:
+    """Look at a process; ``asked`` is what its JVM is asked beside the usual, None where it is not asked."""
+    from nativeleak.triage.children import read_children
     from nativeleak.triage.ledger import read_ledger
     from nativeleak.triage.verdicts import judge
 
-    if output is None and sys.stdout.isatty():
-        raise UsageError("a terminal cannot show a page", "Name a file: -o triage.html")
-    ledger = read_ledger(pid)
-    write_page(render_html(ledger, judge(ledger), __version__, Redactor(is_on=redact)), output)
-    if opens and output is not None:
-        open_page(Path(output))
-
-
-def _triage_process(
-    pid: int, asked: Sequence[str] | None, format_name: str, *, with_holders: bool, show_all: bool
-) -> str:
-    """Text or JSON of a process; ``asked`` is what its JVM is asked beside the usual, None where it is not asked."""
-    from nativeleak.triage.as_json import holders_keys, render_json
-    from nativeleak.triage.ledger import read_ledger
-    from nativeleak.triage.text import render_text
-    from nativeleak.triage.verdicts import judge
-
-    more: dict[str, Any] = {}
-    said = ""
     if asked is None:
         ledger = read_ledger(pid)
-        verdicts = judge(ledger)
+        ledger.children = read_children(pid)
+        found = _Found(ledger, judge(ledger))
     else:
         from nativeleak.triage import jvm_word
 
         ledger, word = jvm_word.read_with_jvm(pid, asked)
+        ledger.children = read_children(pid)
         verdicts = jvm_word.with_trim(judge(ledger), ledger, word)
-        compared = jvm_word.compare(ledger, word)
-        more |= {"jvm_says": jvm_word.as_json(word, compared)}
-        said += "\n" + "".join(f"{line}\n" for line in jvm_word.in_words(word, compared))
-    report = _look_for_holders(pid, ledger.notes) if with_holders else None
-    if report is not None:
+        found = _Found(ledger, verdicts, word, jvm_word.compare(ledger, word))
+    if with_holders:
+        found.holders = _look_for_holders(pid, ledger.notes)
+    return found
+
+
+def _rendered(found: _Found, format_name: str, *, redact: bool, show_all: bool) -> str:
+    """Text, JSON or the page."""
+    if format_name == "html":
+        return _page(found, redact=redact)
+    ledger, verdicts, word = found.ledger, found.verdicts, found.word
+    if format_name == "json":
+        from nativeleak.triage.as_json import holders_keys, render_json
+
+        more: dict[str, Any] = {}
+        if word is not None:
+            from nativeleak.triage.jvm_word import as_json
+
+            more["jvm_says"] = as_json(word, found.compared)
+        if found.holders is not None:
+            more |= holders_keys(found.holders)
+        return render_json(ledger, verdicts, __version__, more)
+    from nativeleak.triage.text import render_text
+
+    text = render_text(ledger, verdicts, show_all=show_all)
+    if word is not None:
+        from nativeleak.triage.jvm_word import in_words
+
+        text += "\n" + "".join(f"{line}\n" for line in in_words(word, found.compared))
+    if found.holders is not None:
         from nativeleak.holders.text import render_text as render_holders
 
-        more |= holders_keys(report)
-        said += "\n" + render_holders(report, show_all=show_all)
-    if format_name == "json":
-        return render_json(ledger, verdicts, __version__, more)
-    return render_text(ledger, verdicts, show_all=show_all) + said
+        text += "\n" + render_holders(found.holders, show_all=show_all)
+    return text
+
+
+def _page(found: _Found, *, redact: bool) -> str:
+    from nativeleak.reports.html.redact import Redactor
+    from nativeleak.triage.as_html import render_html
+
+    redactor = Redactor(is_on=redact)
+    redactor.learn_title(found.ledger.target.comm)
+    more = []
+    if found.word is not None:
+        from nativeleak.triage.jvm_html import jvm_section
+
+        more.append(jvm_section(found.word, found.compared, redactor))
+    if found.holders is not None:
+        from nativeleak.holders.as_html import holders_sections
+
+        more += holders_sections(found.holders, redactor)
+    return render_html(found.ledger, found.verdicts, __version__, redactor, more)
 
 
 def _look_for_holders(pid: int, notes: list[str]) -> HoldersReport | None:

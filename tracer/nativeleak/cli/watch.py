@@ -20,6 +20,8 @@ Examples:
   nativeleak watch -p 4711 --rss-above 6G --trace 10m   trace as soon as it holds more than 6 GiB
   nativeleak watch -p 4711 --cgroup-above 90% --run 'jcmd $NATIVELEAK_PID VM.native_memory > nmt.txt'
   nativeleak watch -p 4711 --growth-above 10M/min --run ./page-somebody
+  nativeleak watch -p 4711 --duration 1h --format html -o watch.html --open
+  nativeleak watch --name billing --cgroup-above 90% --trace 10m
   nativeleak watch -p 4711 --duration 1h --format json | jq -c 'select(.kind == "reading").size_classes[0]'
 \b
 Exit status: 0 also when the process ended meanwhile, 3 no right to read it, 4 no such process."""
@@ -74,13 +76,17 @@ class RateType(click.ParamType):  # type: ignore[type-arg]  # generic since clic
 @click.option("--trace", "trace_s", type=DURATION, metavar="TIME",
               help="Trace for so long at an alarm, into nativeleak-PID-DATE.nlk.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="Keep the last ten minutes in FILE, as JSON lines: once a minute, and when the process "
-              "ends.")  # fmt: skip
+              help="Keep the last ten minutes in FILE, as JSON lines, or with --format html the page: once a minute, "
+              "and when the process ends.")  # fmt: skip
 @click.option("--jcmd", is_flag=True,
               help="Ask a JVM for its Native Memory Tracking at each full reading, and say which categories "
               "grow.")  # fmt: skip
-@click.option("--format", "format_name", type=click.Choice(["text", "json"]), default="text", show_default=True,
-              help="Form of the output; json is one object a line.")  # fmt: skip
+@click.option("--format", "format_name", type=click.Choice(["text", "json", "html"]), default="text",
+              show_default=True, help="Form of the output; json is one object a line, html one page that loads "
+              "nothing.")  # fmt: skip
+@click.option("--redact", is_flag=True, help="HTML: hide paths, arguments, network addresses and names of hosts.")
+@click.option("--open", "opens", is_flag=True,
+              help="HTML: show the page in a browser at the end; needs -o FILE.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print no progress on stderr.")
 @click.option("-v", "--verbose", is_flag=True, help="Print tracebacks of errors.")
 def watch_command(
@@ -97,6 +103,8 @@ def watch_command(
     output: Path | None,
     format_name: str,
     *,
+    redact: bool,
+    opens: bool,
     jcmd: bool,
     quiet: bool,
     verbose: bool,  # noqa: ARG001 - main looks for -v
@@ -106,7 +114,8 @@ def watch_command(
     The process is only read; it is never stopped. The kernel's counts are read every second, all lines as often as 1 %
     of a core allows. When the process ends, the last lines and how it ended are printed.
     """
-    from nativeleak.cli.watch_view import make_view
+    from nativeleak.cli.opening import check_page_options, open_page
+    from nativeleak.cli.watch_view import HtmlView, make_view
     from nativeleak.errors import EXIT_OK, UsageError
     from nativeleak.watch.options import LEAST_EVERY_S, Alarms, WatchOptions
     from nativeleak.watch.watcher import Watch
@@ -122,13 +131,18 @@ def watch_command(
             f"{'--run' if command else '--trace'} needs an alarm",
             "say when: --rss-above SIZE, --growth-above RATE or --cgroup-above PERCENT",
         )
+    check_page_options(format_name, output, redact=redact, opens=opens, example="watch.html")
+    is_page = format_name == "html"
     options = WatchOptions(
         pid=target, every_s=every_s, duration_s=duration_s, alarms=alarms, command=command, trace_s=trace_s,
-        output=output, asks_jvm=jcmd, is_quiet=quiet or (format_name == "text" and sys.stdout.isatty()),
+        output=None if is_page else output, asks_jvm=jcmd,
+        is_quiet=quiet or (format_name == "text" and sys.stdout.isatty()),
     )  # fmt: skip
-    view = make_view(format_name, quiet=quiet)
+    view = HtmlView(output, redacts=redact, quiet=quiet) if is_page else make_view(format_name, quiet=quiet)
     try:
         Watch(options, view).run()
     finally:
         view.close()
+    if opens and output is not None:
+        open_page(output)
     return EXIT_OK

@@ -6,8 +6,10 @@ import json
 import sys
 import time
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from nativeleak.errors import NativeleakError
 from nativeleak.reports.names import printable
 from nativeleak.watch import as_json, text
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from nativeleak.watch.watcher import Watch
 
 _N_SAID: Final = 4
+_N_EVENTS: Final = 200
+_WRITE_EVERY_S: Final = 60.0
 
 
 class LineView:
@@ -90,6 +94,60 @@ class JsonView(LineView):
     @staticmethod
     def _write(entry: as_json.Entry) -> None:
         print(json.dumps(entry), flush=True)  # noqa: T201
+
+
+class HtmlView(LineView):
+    """One page: written into its file once a minute and at the end, or to standard output at the end.
+
+    Args:
+        output: The file; None: standard output.
+        redacts: Whether paths, arguments and hosts are hidden.
+        quiet: Whether nothing is said on standard error.
+    """
+
+    def __init__(self, output: Path | None, *, redacts: bool, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet)
+        self._output, self._redacts = output, redacts
+        self._events: deque[tuple[float, str]] = deque(maxlen=_N_EVENTS)
+        self._written_s = 0.0
+        self._is_told = False
+
+    def begin(self, watch: Watch) -> None:
+        """Say what is watched; a file that cannot be written is told now."""
+        self.say(text.title(watch))
+        self._write(watch)
+
+    def line(self, watch: Watch) -> None:
+        """The page again, once a minute and after the first reading; a full disk is said once and ends nothing."""
+        if self._output is None or (watch.n_readings > 1 and watch.elapsed_s - self._written_s < _WRITE_EVERY_S):
+            return
+        try:
+            self._write(watch)
+        except NativeleakError as error:
+            if not self._is_told:
+                self.warn(error.what)
+            self._is_told = True
+
+    def event(self, entry: as_json.Entry) -> None:
+        """Keep it for the page."""
+        self._events.append((entry["elapsed_s"], entry["text"]))
+
+    def end(self, watch: Watch) -> None:
+        """The whole page."""
+        self._write(watch, is_last=True)
+        if self._output is not None:
+            self.say(f"the page is in {self._output}")
+
+    def _write(self, watch: Watch, *, is_last: bool = False) -> None:
+        if self._output is None and not is_last:
+            return
+        from nativeleak.cli.triage import write_page
+        from nativeleak.reports.html.redact import Redactor
+        from nativeleak.watch.as_html import render_html
+
+        self._written_s = watch.elapsed_s
+        page = render_html(watch, list(self._events), Redactor(is_on=self._redacts))
+        write_page(page, None if self._output is None else str(self._output))
 
 
 class LiveView(LineView):

@@ -38,6 +38,7 @@ from nativeleak.model import (
 )
 from nativeleak.process import procfs
 from nativeleak.process.cgroups import tightest_shared_group
+from nativeleak.process.kills import EndWatch, ProcessEnd
 from nativeleak.process.residency import ResidencyReader
 from nativeleak.process.shortage import no_room_error
 from nativeleak.runtimes.frames import headline_frame
@@ -66,6 +67,7 @@ class TracedProcess:
         info: Facts that stay.
         space: Its address space.
         residency: How much of it is in memory; None where it may not be asked, and for recorded output.
+        watch: Tells how it ended; None for recorded output.
         cpu_before_s: CPU seconds used before the window.
         cpu_s: CPU seconds used in it.
     """
@@ -74,13 +76,14 @@ class TracedProcess:
     info: TargetInfo
     space: AddressSpace = field(default_factory=AddressSpace)
     residency: ResidencyReader | None = None
+    watch: EndWatch | None = None
     cpu_before_s: float = 0.0
     cpu_s: float = 0.0
 
     @classmethod
     def live(cls, slot: int, info: TargetInfo) -> TracedProcess:
         """A process that is there now."""
-        process = cls(slot, info)
+        process = cls(slot, info, watch=EndWatch(info.pid, info.comm))
         try:
             process.residency = ResidencyReader(info.pid)
         except NativeleakError:
@@ -96,6 +99,23 @@ class TracedProcess:
         """The process is gone, or is another program now."""
         if not self.is_over:
             self.info = replace(self.info, end=how, end_signal=signal_number)
+
+    def tell_end(self) -> tuple[str, str] | None:
+        """(word, sentence) on its end, which the kernel is asked about first; None where the engine has told it."""
+        if self.info.end not in (TargetEnd.KILLED, TargetEnd.EXITED):
+            return None
+        found = ProcessEnd(self.info.end_signal)
+        if self.watch is not None:
+            found = self.watch.look(signal_number=self.info.end_signal or None)
+            if found.signal_number:
+                how = TargetEnd.OOM_KILLED if found.is_oom_kill else TargetEnd.KILLED
+                self.info = replace(self.info, end=how, end_signal=found.signal_number)
+        pid = self.info.pid
+        if found.is_oom_kill:
+            return "oom", f"PID {pid} was killed by the kernel's OOM killer"
+        if self.info.end is TargetEnd.KILLED:
+            return "exit", f"PID {pid} was ended by signal {self.info.end_signal}"
+        return "exit", f"PID {pid} ended by itself" if found.is_known else f"PID {pid} has ended: how is not known"
 
     def open_window(self) -> None:
         """The window opens: present mappings are from before.
@@ -130,6 +150,9 @@ class TracedProcess:
         if self.residency is not None:
             self.residency.close()
             self.residency = None
+        if self.watch is not None:
+            self.watch.close()
+            self.watch = None
 
 
 def snapshot_of(
@@ -223,7 +246,7 @@ class UserspaceEngine(abc.ABC):
         return False
 
     def target_exited(self, slot: int) -> None:
-        """The process is gone; /proc does not say how it ended."""
+        """The process is gone; how it ended is asked when its end is told."""
         self.processes[slot].end(TargetEnd.EXITED)
 
     def progress(self, n_rows: int) -> Progress:
@@ -283,10 +306,11 @@ class UserspaceEngine(abc.ABC):
             self._sink.note(what, text)
         self._sink.add_stacks(self._take_stacks())
         for process in self.processes:
-            text = _end_of(process.info)
-            if text and process.slot not in self._told_ends:
-                self._told_ends.add(process.slot)
-                self._sink.note("exit", text)
+            if not process.is_over or process.slot in self._told_ends:
+                continue
+            self._told_ends.add(process.slot)
+            if said := process.tell_end():
+                self._sink.note(*said)
 
 
 def _check_bound(bound_bytes: int) -> None:
@@ -303,9 +327,3 @@ def _check_group(pids: Sequence[int]) -> None:
     group = tightest_shared_group(pids)
     if group is not None and group.room_bytes < _GROWTH_BYTES:
         raise no_room_error(group, _GROWTH_BYTES, "recorder and recording")
-
-
-def _end_of(info: TargetInfo) -> str:
-    if info.end is TargetEnd.KILLED:
-        return f"PID {info.pid} was ended by signal {info.end_signal}"
-    return f"PID {info.pid} ended by itself" if info.end is TargetEnd.EXITED else ""

@@ -21,17 +21,13 @@ _KNOWN: Final = {
     528: "node of a std::deque",
     592: "a thread's cache of glibc",
     656: "a thread's cache of glibc",
-    1008: "arena chunk of the JVM, the smallest",
     4112: "buffer of 4 KiB: of a stdio stream, often",
     5952: "state of a zlib deflater",
     5968: "state of a zlib deflater",
     7168: "state of a zlib inflater",
     8208: "buffer of 8 KiB",
-    10224: "arena chunk of the JVM, the middle size",
     16400: "buffer of 16 KiB",
     16432: "state of an LZ4 compressor",
-    32752: "arena chunk of the JVM",
-    32768: "arena chunk of the JVM",
     32784: "window of a zlib inflater, or a buffer of 32 KiB",
     32832: "an open directory (opendir)",
     65552: "tables of a zlib deflater (4 each), or an NIO buffer of 64 KiB",
@@ -42,21 +38,38 @@ _KNOWN: Final = {
     262160: "buffer of 256 KiB, or a table of bzip2",
     266232: "state of an LZ4 compressor (HC)",
 }
-_BUFFERS: Final = {
-    16 << 20: "buffer of 16 MiB: a chunk of Netty's pool",
-    4 << 20: "buffer of 4 MiB: a chunk of Netty's pool",
-    8 << 20: "buffer of 8 MiB",
-    2 << 20: "buffer of 2 MiB",
-    1 << 20: "buffer of 1 MiB, or a task queue of a Java collector",
+_IN_JAVA: Final = {
+    1008: "arena chunk of the JVM, the smallest",
+    10224: "arena chunk of the JVM, the middle size",
+    32752: "arena chunk of the JVM",
+    32768: "arena chunk of the JVM",
 }
+_BUFFERS: Final = {
+    16 << 20: ("buffer of 16 MiB", ": a chunk of Netty's pool"),
+    4 << 20: ("buffer of 4 MiB", ": a chunk of Netty's pool"),
+    8 << 20: ("buffer of 8 MiB", ""),
+    2 << 20: ("buffer of 2 MiB", ""),
+    1 << 20: ("buffer of 1 MiB", ", or a task queue of a Java collector"),
+}
+"""Size -> name, and what is added to it in a JVM."""
 
 
-def known_as(chunk_bytes: int) -> str | None:
-    """What chunks of this size often are; None where nothing is known."""
+def known_as(chunk_bytes: int, *, in_java: bool = True) -> str | None:
+    """What chunks of a size often are.
+
+    Args:
+        chunk_bytes: The size, with the header.
+        in_java: Whether the process runs a JVM, or it is not known.
+
+    Returns:
+        None where nothing is known.
+    """
     if chunk_bytes in _KNOWN:
         return _KNOWN[chunk_bytes]
-    for size, name in _BUFFERS.items():
+    if in_java and chunk_bytes in _IN_JAVA:
+        return _IN_JAVA[chunk_bytes]
+    for size, (name, more) in _BUFFERS.items():
         # With its own mapping a chunk is whole pages; Java's direct buffers may have a page and a header more.
         if size <= chunk_bytes <= size + 2 * _PAGE and chunk_bytes % (2 * _WORD) == 0:
-            return name
+            return name + more if in_java else name
     return None

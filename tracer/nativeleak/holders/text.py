@@ -18,7 +18,7 @@ _ROOM: Final = ((6, 12, 8, 8), (4, 10, 6, 6), (3, 8, 5, 5), (2, 6, 4, 4), (1, 4,
 """Rows of groups, holders, classes and ways of Java objects, the most first."""
 _JAVA_INDENT: Final = " " * 18
 _MIN_SHARE: Final = 0.001
-_TITLES: Final = {
+TITLES: Final = {
     "lost": "LOST",
     "leftover": "UNCERTAIN",
     "hidden": "HIDDEN",
@@ -98,7 +98,7 @@ def _scans(report: HoldersReport) -> str:
 
 def _grade(report: HoldersReport, lost: LostBlocks, n_most: int) -> Iterator[str]:
     share = f", {lost.n_bytes / report.completeness.n_bytes:.1%} of the heap" if report.completeness.n_bytes else ""
-    yield f"{_TITLES[lost.grade]:<10}{lost.n_blocks:,} blocks, {format_bytes(lost.n_bytes)}{share}"
+    yield f"{TITLES[lost.grade]:<10}{lost.n_blocks:,} blocks, {format_bytes(lost.n_bytes)}{share}"
     if lost.grade == LOST:
         why = f" ({lost.why})" if lost.why else ""
         yield f"          no pointer of the process leads to them in {_scans(report)}: {lost.certainty}{why}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from nativeleak.heaps.known import known_as
 from nativeleak.reports.html.markup import Content, Markup, cell, table, tag
 from nativeleak.reports.html.page import document, read_parts
 from nativeleak.reports.html.redact import Redactor
 from nativeleak.reports.text_answer import percent
+from nativeleak.triage.group import group_line, group_lines
 from nativeleak.triage.lines import Ledger, Line
 from nativeleak.triage.text import header_text, nothing_text
 from nativeleak.triage.verdicts import Verdict
@@ -19,7 +19,9 @@ _MAX_PARTS: Final = 200
 _MAX_SIZES: Final = 100
 
 
-def render_html(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str, redactor: Redactor) -> str:
+def render_html(
+    ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str, redactor: Redactor, more: Iterable[Markup] = ()
+) -> str:
     """The page.
 
     Args:
@@ -27,6 +29,7 @@ def render_html(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str, 
         verdicts: The most important first.
         tool_version: Of nativeleak.
         redactor: Hides what the page must not show.
+        more: Further sections, such as ``holders_sections``.
 
     Raises:
         NativeleakError: The package was built without the page's style.
@@ -38,7 +41,8 @@ def render_html(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str, 
         tag(
             "main",
             tag("section", list(_verdicts(ledger, verdicts, redactor)), id="answer"),
-            tag("section", tag("h2", "Resident memory"), _lines(ledger), _beside(ledger), id="memory"),
+            tag("section", tag("h2", "Resident memory"), _lines(ledger), _beside(ledger, redactor), id="memory"),
+            list(more),
             _parts(ledger, redactor),
             _sizes(ledger),
             _notes(ledger, redactor),
@@ -69,7 +73,7 @@ def _lines(ledger: Ledger) -> Markup:
 def _row(ledger: Ledger, label: str, line: Line) -> list[Content]:
     pct = 100 * line.resident / ledger.rss if ledger.rss else 0.0
     swap: list[Content] = [cell(format_bytes(line.swap), line.swap)] if ledger.swap else []
-    used = "" if line.used is None else format_bytes(line.used)
+    used = format_bytes(line.used) if line.used is not None else "unknown" if line.owner else ""
     return [
         label,
         cell(format_bytes(line.resident), line.resident),
@@ -85,12 +89,22 @@ def _bar(pct: float) -> Markup:
     return tag("svg", bar, viewBox="0 0 100 10", preserveAspectRatio="none", class_="bar", aria_hidden="true")
 
 
-def _beside(ledger: Ledger) -> Markup:
+def _beside(ledger: Ledger, redactor: Redactor) -> Markup:
     text = (
         f"Beside it: page tables {format_bytes(ledger.page_tables)}, {ledger.n_threads:,} threads, "
         f"{ledger.n_regions:,} mappings, {format_bytes(ledger.virtual)} of address space."
     )
-    return tag("p", text, class_="dim")
+    charged = group_line(ledger)
+    said = [text] if charged is None else [text, charged]
+    beside = "".join(tag("p", redactor.text(each), class_="dim") for each in said)
+    return Markup(beside + _groups(ledger, redactor))
+
+
+def _groups(ledger: Ledger, redactor: Redactor) -> Markup:
+    rows = [tag("li", redactor.text(each)) for each in group_lines(ledger)]
+    if not rows:
+        return Markup()
+    return tag("details", tag("summary", f"Control groups: {len(ledger.charges)}"), tag("ul", rows))
 
 
 def _parts(ledger: Ledger, redactor: Redactor) -> Markup:
@@ -114,7 +128,7 @@ def _sizes(ledger: Ledger) -> Markup:
             cell(format_bytes(size * count), size * count),
             cell(f"{count:,}", count),
             cell(f"{size:,}", size),
-            known_as(size) or "",
+            ledger.known_as(size) or "",
         ]
         for size, count in found[:_MAX_SIZES]
     ]

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from nativeleak.heaps.census import HeapWalk
-from nativeleak.heaps.known import known_as
 from nativeleak.holders.as_json import holders_object
 from nativeleak.holders.result import HoldersReport
 from nativeleak.process.procfs import read_boot_id
+from nativeleak.triage.group import groups_json
 from nativeleak.triage.lines import Ledger
 from nativeleak.triage.verdicts import Verdict, java_limits
 
@@ -94,6 +94,7 @@ def _object(ledger: Ledger, verdicts: Sequence[Verdict], tool_version: str) -> d
                 "reached_in_s": None, "reached_in_ci95_s": None,
             }
         ],
+        "groups": groups_json(ledger),
         "allocators": [_allocator(walk, ledger) for walk in ledger.walks],
         "unwalked_allocators": ledger.unwalked,
         "verdicts": [
@@ -153,7 +154,7 @@ def _allocator(walk: HeapWalk, ledger: Ledger) -> dict[str, Any]:
             for arena in walk.arenas
         ],
         "size_classes": [
-            {"bytes": size, "count": count, "total_bytes": size * count, "known_as": known_as(size)}
+            {"bytes": size, "count": count, "total_bytes": size * count, "known_as": ledger.known_as(size)}
             for size, count in sorted(walk.sizes.items(), key=lambda item: -item[0] * item[1])
         ],
     }

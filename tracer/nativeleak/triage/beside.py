@@ -67,6 +67,22 @@ def script_heap(ledger: Ledger) -> Verdict | None:
     )  # fmt: skip
 
 
+def go_heap(ledger: Ledger) -> Verdict | None:
+    """The heap of a Go program holds most of the memory."""
+    line = ledger.line("go")
+    if line.resident < _MIN_BYTES or line.resident < _HEAP_SHARE * ledger.rss:
+        return None
+    return Verdict(
+        "go-heap",
+        PROVEN,
+        f"The Go runtime holds {format_bytes(line.resident)}, {line.resident / ledger.rss:.0%} of all.",
+        ("objects, garbage and memory that it keeps are not told apart; GOGC=100 collects at twice what lives",),
+        ("go tool pprof http://HOST:PORT/debug/pprof/heap    shows the lines of Go, where the program serves it",
+         "GOMEMLIMIT bounds the heap; GODEBUG=gctrace=1 at its start prints what lives after each collection."),
+        line.resident,
+    )  # fmt: skip
+
+
 def huge_pages(ledger: Ledger) -> Verdict | None:
     """Huge pages hold zeros that nobody wrote."""
     zero = ledger.huge_zero

@@ -15,6 +15,7 @@ from typing import Final
 from nativeleak.errors import NativeleakError
 from nativeleak.heaps.census import TABLES, HeapWalk
 from nativeleak.heaps.glibc.walk import walk_glibc
+from nativeleak.heaps.go import find_arenas, has_libc
 from nativeleak.heaps.jemalloc import has_jemalloc, walk_jemalloc
 from nativeleak.heaps.memory import HeapError, HeapMemory
 from nativeleak.heaps.musl import has_musl, walk_musl
@@ -22,6 +23,7 @@ from nativeleak.heaps.python import find_pools, has_python
 from nativeleak.heaps.v8 import find_chunks, has_v8
 from nativeleak.process import procfs
 from nativeleak.process.cgroups import read_memory_groups
+from nativeleak.process.charges import read_charges
 from nativeleak.process.check import TargetFacts, check_target
 from nativeleak.process.procfs import MapEntry
 from nativeleak.runtimes.hotspot.jvm import HotSpot
@@ -41,6 +43,7 @@ _DRIFT: Final = 0.01
 _TRIES: Final = 3
 _MALLOC: Final = "malloc-live"
 _MAX_DETAIL: Final = 20
+_GO_TABLES: Final = ("go", "tables of the runtime")
 _OTHER_ALLOCATOR: Final = re.compile(r"/lib(tcmalloc|mimalloc|tbbmalloc|hoard)[^/]*$")
 
 
@@ -85,11 +88,18 @@ def _read(target: TargetFacts) -> Ledger:
         java, names, counts = _read_java(pid, regions, notes)
         owners = Owners()
         _own_java(owners, java, names)
+        maps = [region.entry for region in regions]
+        arenas = find_arenas(pid, maps)
+        for start, end in arenas:
+            owners.add(start, end, "go", "arenas")
         threads = procfs.read_threads(pid)
         java_tids = {tid for _, _, tid in java.stacks} if java else set()
         pointers = read_stack_pointers(pid, [tid for tid in threads if tid != pid and tid not in java_tids])
+        pointers = {tid: pointer for tid, pointer in pointers.items() if not owners.inside(pointer, pointer + 1)}
         stacks = find_stacks(regions, pointers)
-        walks = _walk(memory, regions, target, [*owners.ranges(), *((low, high) for low, high, _ in stacks)], notes)
+        is_all_go = bool(arenas) and not has_libc(maps)
+        taken = [*owners.ranges(), *((low, high) for low, high, _ in stacks)]
+        walks = [] if is_all_go else _walk(memory, regions, target, taken, notes)
         for walk in walks:
             for start, end, what in walk.ranges:
                 owners.add(start, end, "allocator" if what == TABLES else _MALLOC, what)
@@ -98,10 +108,10 @@ def _read(target: TargetFacts) -> Ledger:
             owners.add(stack.start, stack.end, "thread-stacks", name)
         python_used = _own_python(memory, regions, owners)
         _own_v8(memory, regions, owners)
-        unwalked = _unwalked(walks, [region.entry for region in regions])
-        pieces = _pieces(memory, regions, owners, java, unwalked)
+        unwalked = _unwalked(walks, maps)
+        pieces = _pieces(memory, regions, owners, java, unwalked, rest=_GO_TABLES if is_all_go else None)
         retained = sum(walk.total.retained_resident_bytes for walk in walks)
-        lines = _lines(pieces, retained)
+        lines = _lines(pieces, retained, next(iter(unwalked), ""))
         _add_used(lines, walks, java, python_used)
         all_stacks = [*stacks, *(java.stacks if java else ())]
         heap_line = next((line.resident for line in lines if line.id == "java-heap"), 0)
@@ -131,6 +141,8 @@ def _read(target: TargetFacts) -> Ledger:
         rlimits=read_rlimits(pid, status),
         unwalked=unwalked,
         arena_threads=inside.arena_threads,
+        charges=read_charges(pid),
+        anonymous=_kib(status, "RssAnon"),
     )
 
 
@@ -222,11 +234,12 @@ def _pieces(
     owners: Owners,
     java: JavaSpaces | None,
     unwalked: Sequence[str],
+    rest: tuple[str, str] | None,
 ) -> list[Piece]:
-    """All mappings, cut by owners."""
+    """All mappings, cut by owners; ``rest`` is (line, name) of what no owner claims, None where that is unexplained."""
     program_files = frozenset(region.entry.path for region in regions if region.entry.executable and region.entry.inode)
     heap_bytes = java.flags.get("MaxHeapSize", 0) if java else 0
-    neighbours = Neighbours(regions, program_files, heap_bytes, unwalked)
+    neighbours = Neighbours(regions, program_files, heap_bytes, unwalked, rest)
     pieces: list[Piece] = []
     for index, region in enumerate(regions):
         cuts: list[tuple[int, int, str, str]] = []
@@ -259,8 +272,9 @@ def _measured(memory: HeapMemory, region: Region, cuts: Sequence[tuple[int, int,
     ]
 
 
-def _lines(pieces: Sequence[Piece], retained: int) -> list[Line]:
+def _lines(pieces: Sequence[Piece], retained: int, unwalked: str) -> list[Line]:
     lines = {line_id: Line(line_id) for line_id in LABELS}
+    lines["allocator"].owner = unwalked
     details: dict[str, dict[str, int]] = {line_id: {} for line_id in LABELS}
     for piece in pieces:
         line = lines[piece.line]

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from nativeleak.heaps.census import HeapWalk
-from nativeleak.model import LimitUse
+from nativeleak.heaps.known import known_as
+from nativeleak.model import Child, LimitUse
 from nativeleak.process.cgroups import MemoryGroup
+from nativeleak.process.charges import GroupCharge
 from nativeleak.process.check import TargetFacts
 from nativeleak.runtimes.hotspot.spaces import JavaSpaces
 from nativeleak.runtimes.hotspot.statics import NativeCounts
@@ -25,7 +27,8 @@ LABELS: Final = {
     "malloc-retained": "malloc: freed, retained",
     "python": "Python objects",
     "javascript": "JavaScript heap (V8)",
-    "allocator": "allocator's own, not walked",
+    "go": "Go heap and runtime",
+    "allocator": "allocator, not told apart",
     "anonymous": "anonymous, named",
     "libraries": "program and libraries",
     "files": "mapped files",
@@ -67,6 +70,7 @@ class Line:
         virtual: Bytes of address space.
         used: Bytes that are in use by the owner's own count; None where it keeps none.
         detail: (name, resident bytes) of its parts, the largest first.
+        owner: Name of the allocator that the line is of; empty where the id says enough.
     """
 
     id: str
@@ -75,11 +79,12 @@ class Line:
     virtual: int = 0
     used: int | None = None
     detail: list[tuple[str, int]] = field(default_factory=list)
+    owner: str = ""
 
     @property
     def label(self) -> str:
         """For people."""
-        return LABELS[self.id]
+        return f"{self.owner}, not told apart" if self.owner else LABELS[self.id]
 
 
 @dataclass(slots=True)
@@ -110,6 +115,9 @@ class Ledger:
         rlimits: Limits of the process itself, with what is used of each.
         unwalked: Names of allocators in it that are not walked.
         arena_threads: Names of threads by the name of their arena.
+        charges: What the control groups of the process are charged for, the innermost first, limited or not.
+        anonymous: Bytes of anonymous memory, by the kernel's running count.
+        children: Processes that descend from it and hold as much; empty where nobody looked.
     """
 
     target: TargetFacts
@@ -135,6 +143,14 @@ class Ledger:
     rlimits: list[LimitUse] = field(default_factory=list)
     unwalked: list[str] = field(default_factory=list)
     arena_threads: dict[str, list[str]] = field(default_factory=dict)
+    charges: Sequence[GroupCharge] = ()
+    anonymous: int = 0
+    children: Sequence[Child] = ()
+
+    def known_as(self, block_bytes: int) -> str | None:
+        """What blocks of a size often are in such a process; None where nothing is known."""
+        is_java = self.java is not None or any(piece.name.endswith("/libjvm.so") for piece in self.pieces)
+        return known_as(block_bytes, in_java=is_java)
 
     def resident(self, *ids: str) -> int:
         """Bytes in memory of some lines together."""

@@ -45,6 +45,7 @@ class Neighbours:
         program_files: Paths of files that are mapped executable anywhere.
         heap_bytes: Largest size of a Java heap; 0 where the process runs no JVM.
         allocators: Names of allocators in the process that are not walked.
+        rest: (line, name) of writable anonymous memory that nothing names; None: it is unexplained.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class Neighbours:
         program_files: frozenset[str],
         heap_bytes: int,
         allocators: Sequence[str] = (),
+        rest: tuple[str, str] | None = None,
     ) -> None:
         self._regions = regions
         self._allocator = allocators[0] if allocators else ""
         self._program_files = program_files
+        self._rest = rest
         self._heap_bytes = heap_bytes
 
     def name_of(self, index: int, start: int, end: int) -> tuple[str, str]:
@@ -84,6 +87,8 @@ class Neighbours:
             return "collector", "by size"
         if self._allocator and region.entry.perms.startswith("rw"):
             return "allocator", f"{self._allocator}: anonymous memory that nothing else claims"
+        if self._rest is not None and region.entry.perms.startswith("rw"):
+            return self._rest
         return "unexplained", f"{start:x}-{end:x}"
 
     def _is_collectors(self, index: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from nativeleak.heaps.known import known_as
+from nativeleak.triage.group import group_line
 from nativeleak.triage.lines import Ledger, Line
 from nativeleak.triage.text_inside import text_inside
 from nativeleak.triage.verdicts import Verdict, tightest_limit
@@ -15,6 +15,8 @@ MAX_LINES: Final = 30
 _WIDTH: Final = 118
 _MIN_SHARE: Final = 0.005
 _MAX_SIZES: Final = 5
+_CACHE_SHARE: Final = 0.05
+"""Of the limit: less page cache is not worth a word."""
 
 
 def render_text(ledger: Ledger, verdicts: Sequence[Verdict], *, show_all: bool = False) -> str:
@@ -45,7 +47,10 @@ def header_text(ledger: Ledger) -> str:
     """The process, its resident memory and its tightest limit, in one line."""
     limit, name = tightest_limit(ledger)
     group = next((group for group in ledger.groups if group.limit_bytes == limit), None)
-    usage = f", {group.usage_bytes / limit:.0%} used" if group is not None else ""
+    usage = ""
+    if group is not None:
+        used, without = group.usage_bytes / limit, (group.usage_bytes - group.cache_bytes) / limit
+        usage = f", {used:.0%} used" + (f", {without:.0%} without page cache" if used - without > _CACHE_SHARE else "")
     swap = f", {format_bytes(ledger.swap)} swapped out" if ledger.swap else ""
     return (
         f"{ledger.target.comm} (PID {ledger.target.pid}): {format_bytes(ledger.rss)} resident{swap}; "
@@ -100,6 +105,8 @@ def _table(ledger: Ledger, *, show_all: bool) -> Iterator[str]:
     threads = "1 thread" if ledger.n_threads == 1 else f"{ledger.n_threads:,} threads"
     beside = f"beside it: page tables {format_bytes(ledger.page_tables)}, {threads}"
     yield f"{beside}, {ledger.n_regions:,} mappings, {format_bytes(ledger.virtual)} of address space"
+    if (charged := group_line(ledger)) is not None:
+        yield charged
     if ledger.huge:
         zero = f", about {format_bytes(ledger.huge_zero)} of it zeros" if ledger.huge_zero is not None else ""
         yield f"in huge pages: {format_bytes(ledger.huge)}{zero}"
@@ -107,7 +114,7 @@ def _table(ledger: Ledger, *, show_all: bool) -> Iterator[str]:
 
 def _row(ledger: Ledger, label: str, line: Line, *, has_swap: bool) -> str:
     share = f"{line.resident / ledger.rss:.1%}" if ledger.rss else "-"
-    used = format_bytes(line.used) if line.used is not None else ""
+    used = format_bytes(line.used) if line.used is not None else "unknown" if line.owner else ""
     swap = f"{format_bytes(line.swap):>11}" if has_swap else ""
     return f"{label:<27}{format_bytes(line.resident):>11}{share:>8}{swap}{used:>11}".rstrip()
 
@@ -118,7 +125,7 @@ def _sizes(ledger: Ledger, n_most: int) -> Iterator[str]:
         return
     yield f"{'blocks in use by size':<27}{'blocks':>11}{'together':>15}"
     for size, count in sorted(sizes, key=lambda item: -item[0] * item[1])[:n_most]:
-        name = known_as(size)
+        name = ledger.known_as(size)
         yield f"{f'{size:,} bytes':<27}{count:>11,}{format_bytes(size * count):>15}" + (f"   {name}" if name else "")
 
 

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from nativeleak.heaps.census import ArenaCensus
+from nativeleak.triage.group import group_lines
 from nativeleak.triage.lines import Ledger
 from nativeleak.triage.verdicts import java_limits
 from nativeleak.units import format_bytes
 
 _MAX_ARENAS: Final = 40
 _MAX_NAMES: Final = 6
+_MAX_CLEANERS: Final = 5
+_MIN_CLEANERS: Final = 100
 
 
 def text_inside(ledger: Ledger) -> Iterator[str]:
@@ -22,11 +25,7 @@ def text_inside(ledger: Ledger) -> Iterator[str]:
 
 
 def _limits(ledger: Ledger) -> Iterator[str]:
-    for group in ledger.groups:
-        cache = f", page cache {format_bytes(group.cache_bytes)} of it" if group.cache_bytes else ""
-        yield (
-            f"limit: cgroup {group.path}: {format_bytes(group.usage_bytes)} of {format_bytes(group.limit_bytes)}{cache}"
-        )
+    yield from group_lines(ledger)
     for use in ledger.rlimits:
         used = "unknown" if use.usage_bytes is None else format_bytes(use.usage_bytes)
         yield f"limit: {use.limit.name}: {used} of {format_bytes(use.limit.limit_bytes)}"
@@ -48,6 +47,20 @@ def _java(ledger: Ledger) -> Iterator[str]:
         yield f"Java heap: {name}: {format_bytes(n_bytes)} used{beside}"
     if said := ledger.native_counts.said():
         yield f"Java counts: {said}"
+    counts = ledger.native_counts
+    if counts.cleaners_whole and counts.deflater_count is None:
+        yield (
+            "Java counts: Deflaters and Inflaters unknown: their list could not be read, most often because objects "
+            f"moved; run it again, or nativeleak holders -p {ledger.target.pid}"
+        )
+    if not counts.cleaners_whole:
+        yield (
+            "Java counts: the list of cleaners is longer than is read here; "
+            f"nativeleak holders -p {ledger.target.pid} counts all"
+        )
+    for name, count in counts.cleaners[:_MAX_CLEANERS]:
+        if count >= _MIN_CLEANERS:
+            yield f"Java cleaners: {name.replace('/', '.')}: {count:,} wait for their object's end"
     if ledger.heap_free is not None:
         yield f"Java heap: free and in memory: {format_bytes(ledger.heap_free)}"
 

@@ -6,12 +6,23 @@ or possible. Nothing here says that memory leaks: one moment cannot tell growth.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from nativeleak.heaps.known import known_as
-from nativeleak.triage.beside import free_heap, huge_pages, page_tables, script_heap, ulimits, unwalked_allocator
+from nativeleak.triage import group
+from nativeleak.triage.beside import (
+    free_heap,
+    go_heap,
+    huge_pages,
+    page_tables,
+    script_heap,
+    ulimits,
+    unwalked_allocator,
+)
+from nativeleak.triage.children import children
+from nativeleak.triage.java_counts import zlib_streams
 from nativeleak.triage.lines import Ledger
 from nativeleak.triage.statement import LIKELY, POSSIBLE, PROVEN
 from nativeleak.triage.statement import Verdict as Verdict  # others take it from here
@@ -30,13 +41,27 @@ _DIRECT_BYTES: Final = 1 << 20
 _UNLIMITED: Final = 1 << 60
 _MOSTLY: Final = 0.8
 _LARGE_CODE: Final = 0.9
+_MAPPERS: Final = (
+    (
+        re.compile(r"/libruby[^/]*\.so|/ruby[\d.]*$"),
+        "Ruby maps pages of 64 KiB for its objects, without a name: most likely these",
+        "In the program: GC.stat(:heap_allocated_pages), ObjectSpace.count_objects",
+    ),
+    (
+        re.compile(r"/php(?:-fpm|-cgi)?[\d.]*$|/libphp[^/]*\.so"),
+        "PHP's own allocator maps chunks of 2 MiB, without a name: most likely these",
+        "In the program: memory_get_usage(true); USE_ZEND_ALLOC=0 at its start has malloc serve it",
+    ),
+)
+"""Program, what it maps without a name, and the next step."""
 
 
 def judge(ledger: Ledger) -> list[Verdict]:
     """All that can be said, the most memory first; a limit that the JVM's own limits exceed comes before all."""
     rules: tuple[Callable[[Ledger], Verdict | None], ...] = (
-        _limits, _retention, _direct_memory, _native, _stacks, _metaspace, _code_cache, _files, _java_heap, _python,
-        script_heap, free_heap, huge_pages, page_tables, ulimits, unwalked_allocator, _unexplained,
+        _limits, _retention, _direct_memory, zlib_streams, _native, _stacks, _metaspace, _code_cache, _files,
+        _java_heap, _python, script_heap, go_heap, free_heap, huge_pages, page_tables, ulimits, unwalked_allocator,
+        _unexplained, group.kernel_memory, group.page_cache, group.shared_memory, group.other_processes, children,
     )  # fmt: skip
     found = [verdict for rule in rules if (verdict := rule(ledger)) is not None]
     weights = {verdict.id: verdict.weight for verdict in found}
@@ -57,7 +82,7 @@ def holders_command(ledger: Ledger) -> str:
 
 def tightest_limit(ledger: Ledger) -> tuple[int, str]:
     """(bytes, name) of the memory limit with the least bytes: a control group's or the machine's."""
-    groups = [(group.limit_bytes, f"cgroup {group.path}") for group in ledger.groups]
+    groups = [(each.limit_bytes, f"cgroup {each.path}") for each in ledger.groups]
     return min([*groups, (ledger.machine_bytes, "machine")])
 
 
@@ -89,11 +114,11 @@ def _limit_name(flag: str, flags: dict[str, int], otherwise: str) -> str:
     return f"-XX:{flag}" if flags.get(flag, _UNLIMITED) < _UNLIMITED else otherwise
 
 
-def _largest(blocks: Mapping[int, int]) -> list[str]:
+def _largest(ledger: Ledger, blocks: Mapping[int, int]) -> list[str]:
     """The three sizes that hold the most, from (size, number)."""
     lines = []
     for size, count in sorted(blocks.items(), key=lambda item: -item[0] * item[1])[:3]:
-        name = known_as(size)
+        name = ledger.known_as(size)
         blocks_text = f"{count:,} block{'s' if count > 1 else ''} of {size:,} bytes = {format_bytes(size * count)}"
         lines.append(f"{blocks_text}: {name}" if name else blocks_text)
     return lines
@@ -176,7 +201,7 @@ def _direct_memory(ledger: Ledger) -> Verdict | None:
     largest = sorted(blocks.items(), key=lambda item: -item[0] * item[1])[:3]
     evidence = [
         f"{count:,} blocks of {size:,} bytes = {format_bytes(size * count)}"
-        + (f": {name}" if (name := known_as(size)) else "")
+        + (f": {name}" if (name := ledger.known_as(size)) else "")
         for size, count in largest
     ]
     counts = ledger.native_counts
@@ -209,7 +234,7 @@ def _native(ledger: Ledger) -> Verdict | None:
         "native-memory",
         PROVEN,
         f"The program holds {format_bytes(resident)} of malloc's memory.",
-        tuple(_largest(sum((walk.sizes for walk in ledger.walks), Counter[int]()))),
+        tuple(_largest(ledger, sum((walk.sizes for walk in ledger.walks), Counter[int]()))),
         (
             f"{trace_command(ledger)}    shows whether it grows, and where",
             f"{holders_command(ledger)}    shows who holds it, now, and which blocks are lost",
@@ -318,11 +343,17 @@ def _unexplained(ledger: Ledger) -> Verdict | None:
     line = ledger.line("unexplained")
     if line.resident < _MIN_BYTES or line.resident < _UNEXPLAINED_SHARE * ledger.rss:
         return None
+    evidence = [f"{name}: {format_bytes(n_bytes)}" for name, n_bytes in line.detail[:3]]
+    steps = [f"{trace_command(ledger)}    shows who maps memory"]
+    for program, why, step in _MAPPERS:
+        if any(program.search(piece.name) for piece in ledger.pieces if piece.line == "libraries"):
+            evidence.insert(0, why)
+            steps.insert(0, step)
     return Verdict(
         "unexplained",
         POSSIBLE,
         f"{format_bytes(line.resident)} lie in mappings that nothing names.",
-        tuple(f"{name}: {format_bytes(n_bytes)}" for name, n_bytes in line.detail[:3]),
-        (f"{trace_command(ledger)}    shows who maps memory",),
+        tuple(evidence),
+        tuple(steps),
         line.resident,
     )

@@ -45,14 +45,14 @@ def line(watch: Watch) -> str:
     now, held = watch.status, watch.held_row
     change = now.held_bytes - watch.first.held_bytes
     growth = format_rate(held.growth.slope_bytes_per_s) if held is not None and held.growth.slope_bytes_per_s else ""
-    row = f"{format_duration(int(now.elapsed_s)):>8}{format_bytes(now.rss_bytes):>11}{_signed(change):>11}{growth:>15}"
+    row = f"{format_duration(int(now.elapsed_s)):>8}{format_bytes(now.rss_bytes):>11}{signed(change):>11}{growth:>15}"
     return f"{row}{now.n_threads:>9,}  {_grows_most(watch)}".rstrip()[:_WIDTH]
 
 
 def page(watch: Watch) -> str:
     """The end of a watch: how it ended, the lines with their growth, sizes that grow, what to do next."""
     parts = [list(_head(watch)), list(lines_table(watch)), list(sizes_table(watch)), list(_said_table(watch))]
-    parts.append(list(_next(watch)))
+    parts.append([f"-> {step}" for step in next_steps(watch)])
     parts.append([f"note: {note}" for note in watch.notes])
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
@@ -107,7 +107,7 @@ def lines_table(watch: Watch, n_most: int = 20) -> Iterator[str]:
 
 
 def _row(label: str, row: Row) -> str:
-    change = _signed(row.last_bytes - row.first_bytes)
+    change = signed(row.last_bytes - row.first_bytes)
     return f"{label:<28}{format_bytes(row.last_bytes):>11}{change:>12}{growth_text(row.growth):>30}"
 
 
@@ -144,8 +144,8 @@ def _said_table(watch: Watch, n_most: int = 5) -> Iterator[str]:
     yield from (f"{_row(row.name, row)}  {CATEGORIES.get(row.name, '')}".rstrip() for row in rows)
 
 
-def _next(watch: Watch) -> Iterator[str]:
-    """The exact line to run for what grows."""
+def next_steps(watch: Watch) -> Iterator[str]:
+    """The exact line to run for what grows, and behind it what it shows."""
     pid = watch.options.pid if watch.reason != "target ended" else "PID"
     lines = {row.name: row.growth for row in watch.line_rows if row.growth.verdict is Verdict.GROWING}
     growing = next((row for row in watch.size_rows if row.growth.verdict is Verdict.GROWING), None)
@@ -154,14 +154,14 @@ def _next(watch: Watch) -> Iterator[str]:
     if growing is not None and growing.requests and growing.growth.slope_bytes_per_s >= _MOST * whole:
         low, high = growing.requests
         yield (
-            f"-> nativeleak trace -p {pid} --duration 10m --min-size {low} --max-size {high}"
+            f"nativeleak trace -p {pid} --duration 10m --min-size {low} --max-size {high}"
             "    shows who allocates these blocks"
         )
     elif lines.keys() - {"java-heap"}:
-        yield f"-> nativeleak trace -p {pid} --duration 10m    shows who allocates it"
+        yield f"nativeleak trace -p {pid} --duration 10m    shows who allocates it"
     elif lines:
         yield (
-            f"-> nativeleak triage -p {pid} --jcmd-ask GC.class_histogram"
+            f"nativeleak triage -p {pid} --jcmd-ask GC.class_histogram"
             "    shows the objects; it stops the JVM for a full collection"
         )
 
@@ -180,5 +180,6 @@ def _grows_most(watch: Watch) -> str:
     return f"{text}; {size_line(size)}" if size is not None and row.name == "malloc-live" else text
 
 
-def _signed(n_bytes: float) -> str:
+def signed(n_bytes: float) -> str:
+    """A size with its sign."""
     return ("+" if n_bytes > 0 else "") + format_bytes(n_bytes)

@@ -145,6 +145,14 @@ class Watch:
         """Resident and swapped memory with its growth, as of the last line."""
         return self._held_row
 
+    def course(self, name: str = HELD) -> list[tuple[float, int]]:
+        """(seconds, bytes) of a line of resident memory, or of all and swap; empty where there is none."""
+        return (self._sums if name == HELD else self._lines).course(name)
+
+    def said_course(self, name: str) -> list[tuple[float, int]]:
+        """The same of an NMT category."""
+        return self._said.course(name)
+
     def forecast(self) -> Forecast | None:
         """When the tightest group's limit is reached; None without one, or where nothing can be told."""
         group = self.status.tightest_group

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
@@ -13,12 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from nativeleak import children
-from nativeleak.closing import Closing
 from nativeleak.errors import CannotTraceError, NativeleakError
 from nativeleak.inputs.source import InputFile
+from nativeleak.process.kernel_log import KMSG, LogRecords
 from nativeleak.units import excerpt
 
-KMSG: Final = Path("/dev/kmsg")
 _RECORD_BYTES: Final = 8192
 """Longest record of the log. Source: CONSOLE_EXT_LOG_MAX in kernel/printk/internal.h."""
 _ROTATED: Final = re.compile(r"\.(\d{1,4})(?:\.(?:gz|bz2|xz))?|-(\d{8})(?:-?\d+)?(?:\.(?:gz|bz2|xz))?")
@@ -90,48 +88,13 @@ def read_kmsg(path: Path = KMSG) -> Iterator[str]:
         os.close(log)
 
 
-class KernelLogTail(Closing):
-    """What the kernel logs from now on; a context manager. Nothing where its buffer may not be read.
-
-    Args:
-        path: The buffer.
-
-    Attributes:
-        n_lost: How often lines were overwritten before they were read.
-    """
-
-    def __init__(self, path: Path = KMSG) -> None:
-        self.n_lost = 0
-        self._fd = -1
-        with contextlib.suppress(OSError):
-            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            os.lseek(self._fd, 0, os.SEEK_END)
-
-    @property
-    def is_readable(self) -> bool:
-        """Whether the buffer may be read."""
-        return self._fd >= 0
+class KernelLogTail(LogRecords):
+    """What the kernel logs from now on, as lines; nothing where its buffer may not be read."""
 
     def lines(self) -> Iterator[str]:
         """Lines since the last call, as ``read_kmsg`` gives them."""
         start_s = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
-        while self._fd >= 0:
-            try:
-                record = os.read(self._fd, _RECORD_BYTES)
-            except BrokenPipeError:
-                self.n_lost += 1
-                continue  # the next read goes on after what was overwritten
-            except OSError:
-                return
-            if not record:
-                return
-            yield _as_line(record, start_s)
-
-    def close(self) -> None:
-        """Close the buffer."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        yield from (_as_line(record, start_s) for record in self.records())
 
 
 def _as_line(record: bytes, start_s: float) -> str:

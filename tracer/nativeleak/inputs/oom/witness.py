@@ -3,14 +3,10 @@
 Scope: the kernel's log from the beginning of a watch on, and the counters of kills of the memory groups that the
 process is in. The log names the victim by the machine's own PID; in a container PIDs are others, and the log may not be
 readable: there the counters are what is left, and they name nobody.
-
-Source: Documentation/admin-guide/cgroup-v2.rst (memory.events), cgroup-v1/memory.rst (memory.oom_control).
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +15,11 @@ from typing import Final
 from nativeleak.closing import Closing
 from nativeleak.inputs.oom.event import Event
 from nativeleak.inputs.oom.reader import OomReader
-from nativeleak.inputs.oom.sources import KMSG, KernelLogTail
-from nativeleak.process.cgroups import read_group_folders
+from nativeleak.inputs.oom.sources import KernelLogTail
+from nativeleak.process.kernel_log import KMSG
+from nativeleak.process.kills import KillCounters
 from nativeleak.process.pidns import read_inner_pid_namespace
 
-_COUNTERS: Final = {1: "memory.oom_control", 2: "memory.events"}
-_KILLS: Final = "oom_kill"
-_MAX_BYTES: Final = 4096
 _LATE_S: Final = 1.0
 """The victim may be gone before the kernel has logged its end, and it logs under a lock."""
 _STEP_S: Final = 0.02
@@ -57,11 +51,7 @@ class OomWitness(Closing):
         self._pid, self._comm = pid, comm
         self._has_own_pids = read_inner_pid_namespace() is not None
         self._log = KernelLogTail(log)
-        self._counters: list[tuple[Path, int, int]] = []
-        for version, folder in read_group_folders(pid):
-            with contextlib.suppress(OSError):
-                fd = os.open(folder / _COUNTERS[version], os.O_RDONLY | os.O_CLOEXEC)
-                self._counters.append((folder, fd, _kills(fd) or 0))
+        self._counters = KillCounters(pid)
 
     def look(self, *, was_killed: bool | None = None) -> Kill | None:
         """The kill, after the process has ended; None where nothing tells of one.
@@ -77,7 +67,7 @@ class OomWitness(Closing):
             for line in self._log.lines():
                 reader.feed(line)
             event = next((event for event in reader.events if self._is_it(event)), None)
-            group = self._risen()
+            group = self._counters.risen()
             if event is not None:
                 return Kill(event, group)
             is_expected = was_killed and self._log.is_readable and group is not None
@@ -90,26 +80,7 @@ class OomWitness(Closing):
             return False
         return event.comm == self._comm if self._has_own_pids else event.pid == self._pid
 
-    def _risen(self) -> Path | None:
-        """The innermost group that has counted a kill."""
-        return next((folder for folder, fd, before in self._counters if (_kills(fd) or 0) > before), None)
-
     def close(self) -> None:
         """Close the files."""
         self._log.close()
-        for _, fd, _ in self._counters:
-            os.close(fd)
-        self._counters.clear()
-
-
-def _kills(fd: int) -> int | None:
-    """Kills that a group has counted; None where it does not count them, or is gone."""
-    try:
-        text = os.pread(fd, _MAX_BYTES, 0).decode("ascii", "replace")
-    except OSError:
-        return None
-    for line in text.splitlines():
-        name, _, number = line.partition(" ")
-        if name == _KILLS and number.isdigit():
-            return int(number)
-    return None
+        self._counters.close()

@@ -84,6 +84,11 @@ def cell(content: Content, value: float) -> Markup:
     return tag("td", content, class_="number", data_value=f"{value:.17g}")
 
 
+def lines(content: Iterable[str], **attributes: str | bool | None) -> Markup:
+    """Lines of text as they are, one below the other."""
+    return tag("pre", [[each, Markup("\n")] for each in content], **attributes)
+
+
 def is_cell(content: Content) -> bool:
     """Whether some content is a cell already."""
     return isinstance(content, Markup) and content.startswith("<td")

@@ -10,6 +10,7 @@ zAddress.hpp.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -93,6 +94,7 @@ class StringReader:
         )
         self._load_shift = _z_load_shift(vm)
         self._scheme: _Scheme | None = None
+        self._proven: _Scheme | None = None
         self._strings: set[int] = set()
         self._byte_arrays: dict[int, int] = {}
 
@@ -129,10 +131,54 @@ class StringReader:
                     found = (owner,) if offset is None else self._references(owner + offset, scheme)
                     for place in found:
                         if self._methods.class_of(self._class_at(place, scheme)) == name:
+                            self._proven = scheme if offset is not None else self._proven
                             return place
             except UnreadableError:
                 continue
         return None
+
+    def follow(self, address: int) -> int | None:
+        """The object that a reference in the heap means, None for null; ``find`` has proven how they are written.
+
+        Args:
+            address: Of the reference.
+
+        Raises:
+            UnreadableError: It means no object that is in memory, or nothing was proven before.
+        """
+        scheme = self._proven
+        if scheme is None:
+            raise UnreadableError("reading a Java object failed: it is not known how this JVM writes references")
+        if scheme.reference == "narrow":
+            is_null = not self._memory.u32(address)
+            return None if is_null else next(self._references(address, scheme))
+        places = list(self._references(address, scheme))
+        if not any(places):
+            return None  # a coloured null has its colour alone
+        if scheme.reference == "plain":
+            return places[0]
+        for place in places:
+            with contextlib.suppress(UnreadableError):
+                if self._methods.class_of(self._class_at(place, scheme)):
+                    return place
+        raise UnreadableError(f"reading a Java object failed: the reference at {address:#x} leads to none")
+
+    def klass_of(self, oop: int) -> int:
+        """Klass of an object; raises as ``follow`` does."""
+        if self._proven is None:
+            raise UnreadableError("reading a Java object failed: it is not known how this JVM writes headers")
+        return self._class_at(oop, self._proven)
+
+    def class_name(self, klass: int) -> str:
+        """Internal name of a class; raises as ``follow`` does."""
+        return self._methods.class_of(klass)
+
+    def elements(self, array: int) -> tuple[int, int]:
+        """(address of the first, bytes of each) element of an array; raises as ``follow`` does."""
+        helper = self._memory.u32(self.klass_of(array) + self._layout_helper)
+        if helper >> 31 == 0:
+            raise UnreadableError(f"reading a Java object failed: the one at {array:#x} is no array")
+        return array + (helper >> _HEADER_SHIFT & 0xFF), 1 << (helper & 0x3F)
 
     def _read(self, handle: int, offset: int, scheme: _Scheme) -> str | None:
         for owner in self._full(handle, scheme):

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from nativeleak.runtimes.hotspot.cleaners import CLASSES, DEFLATER, INFLATER, count_cleaners
 from nativeleak.runtimes.hotspot.jvm import HotSpot
 from nativeleak.runtimes.hotspot.memory import UnreadableError
 from nativeleak.runtimes.hotspot.methods import MethodReader
@@ -47,6 +48,10 @@ class NativeCounts:
         mapped_count: Mapped buffers (FileChannel.map).
         mapped_bytes: Address space of these.
         netty_bytes: Direct memory that Netty takes past the JVM's own count.
+        deflater_count: Deflaters that were not ended, nor found dead by the collector.
+        inflater_count: Inflaters likewise; the JDK keeps some for its own archives.
+        cleaners: Other entries of the JDK's common cleaner, by the class of what it would run; the most frequent first.
+        cleaners_whole: Whether the cleaner's list was read to its end; else the three before count a part of it.
     """
 
     direct_count: int | None = None
@@ -54,6 +59,10 @@ class NativeCounts:
     mapped_count: int | None = None
     mapped_bytes: int | None = None
     netty_bytes: int | None = None
+    deflater_count: int | None = None
+    inflater_count: int | None = None
+    cleaners: tuple[tuple[str, int], ...] = ()
+    cleaners_whole: bool = True
 
     def said(self) -> str:
         """For people; empty where nothing is known or held."""
@@ -64,6 +73,10 @@ class NativeCounts:
             parts.append(f"{self.mapped_count:,} mapped buffers, {format_bytes(self.mapped_bytes)}")
         if self.netty_bytes:
             parts.append(f"Netty's own direct memory, {format_bytes(self.netty_bytes)}")
+        at_least = "" if self.cleaners_whole else "at least "
+        for count, name in ((self.deflater_count, "Deflater"), (self.inflater_count, "Inflater")):
+            if count:
+                parts.append(f"{at_least}{count:,} {name}{'s' if count > 1 else ''} not ended")
         return "; ".join(parts)
 
 
@@ -74,12 +87,17 @@ def read_native_counts(vm: HotSpot) -> NativeCounts:
         UnreadableError: The JVM does not describe its classes.
     """
     reader = _StaticReader(vm)
-    classes = reader.find({_BITS, _ATOMIC, _NETTY, *_UNMAPPERS})
+    classes = reader.find({_BITS, _ATOMIC, _NETTY, *_UNMAPPERS, *CLASSES})
     atomic = classes.get(_ATOMIC)
     value = reader.offset(atomic, "value") if atomic else None
     bits, netty = classes.get(_BITS), classes.get(_NETTY)
     unmappers = [classes[name] for name in _UNMAPPERS if name in classes]
+    waiting = count_cleaners(vm.memory, reader, reader.objects, classes, vm.refresh)
     return NativeCounts(
+        deflater_count=waiting.count(DEFLATER) if waiting else None,
+        inflater_count=waiting.count(INFLATER) if waiting else None,
+        cleaners=tuple(each for each in waiting.by_class if each[0] not in (DEFLATER, INFLATER)) if waiting else (),
+        cleaners_whole=waiting is None or waiting.is_whole,
         direct_count=reader.atomic(bits, "COUNT", value),
         direct_bytes=reader.atomic(bits, "RESERVED_MEMORY", value),
         mapped_count=reader.sum_of(unmappers, "count", 4),
@@ -93,7 +111,7 @@ class _StaticReader:
         self._memory = vm.memory
         methods = MethodReader(vm)
         self._symbol, self._class_of = methods.symbol, methods.class_of
-        self._objects = StringReader(vm, methods)
+        self.objects = StringReader(vm, methods)
         fields = vm.structs.field
 
         def needed(*names: str) -> int:
@@ -106,6 +124,7 @@ class _StaticReader:
         self._first, self._next_loader = needed("ClassLoaderData::_klasses"), needed("ClassLoaderData::_next")
         self._next_class, self._mirror = needed("Klass::_next_link"), needed("Klass::_java_mirror")
         self._pool = needed("InstanceKlass::_constants")
+        self._super = needed("Klass::_super")
         self._stream, self._array = fields("InstanceKlass::_fieldinfo_stream"), fields("InstanceKlass::_fields")
         self._n_fields = fields("InstanceKlass::_java_fields_count")
         self._pool_bytes = vm.structs.size("ConstantPool") or 0
@@ -136,6 +155,14 @@ class _StaticReader:
                 n_classes += 1
                 klass = self._memory.u64(klass + self._next_class)
             loader = self._memory.u64(loader + self._next_loader)
+
+    def mirror(self, klass: int) -> int:
+        """Address of the reference to the mirror of a class."""
+        return self._memory.u64(klass + self._mirror)
+
+    def super_of(self, klass: int) -> int:
+        """The class above a class, 0 above Object."""
+        return self._memory.u64(klass + self._super)
 
     def offset(self, klass: int, name: str) -> int | None:
         """Offset of a field in an object, or in the mirror of the class; None where it has no such field."""
@@ -182,8 +209,7 @@ class _StaticReader:
         if klass is None or offset is None or value is None:
             return None
         try:
-            handle = self._memory.u64(klass + self._mirror)
-            place = self._objects.find(handle, offset, _ATOMIC)
+            place = self.objects.find(self.mirror(klass), offset, _ATOMIC)
             return _sensible(self._memory.u64(place + value)) if place is not None else None
         except UnreadableError:
             return None
@@ -196,7 +222,7 @@ class _StaticReader:
             if offset is None:
                 continue
             try:
-                mirror = self._objects.find(self._memory.u64(klass + self._mirror), None, _MIRROR)
+                mirror = self.objects.find(self.mirror(klass), None, _MIRROR)
                 if mirror is None:
                     return None
                 values.append(int.from_bytes(self._memory.read(mirror + offset, n_bytes), "little"))
