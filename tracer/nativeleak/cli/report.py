@@ -33,6 +33,7 @@ Examples:
   nativeleak report trace.nlk --at peak                    when memory was highest
   nativeleak report trace.nlk --thread 'nioEventLoop-*'    only these threads
   nativeleak report trace.nlk --format folded | flamegraph.pl > trace.svg
+  nativeleak report trace.nlk --lines --all                source lines of C and C++
   nativeleak report trace.nlk --format json -o trace.json
   nativeleak report trace.nlk --format pprof -o trace.pb.gz
   nativeleak report trace.nlk --format html -o trace.html --open
@@ -103,6 +104,20 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
     "--all", "all_", is_flag=True, help="Text: also call paths, threads, gaps and cost below the first screen."
 )
 @click.option("--full-stacks", is_flag=True, help="Text: as --all, with all frames of each stack.")
+@click.option(
+    "--lines/--no-lines",
+    default=None,
+    help="Show source lines and inlined functions of native code, from debug information on this machine. "
+    "[default: in html, where it is there]",
+)
+@click.option(
+    "--debug-files",
+    "debug_folders",
+    multiple=True,
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of binaries or debug files, for --lines. May be repeated.",
+)
 @click.option("--compact", is_flag=True, help="JSON: frames and stacks in tables of their own, to which sites refer.")
 @click.option(
     "--redact",
@@ -144,6 +159,8 @@ def report_command(
     max_frames: int | None,
     all_: bool,
     full_stacks: bool,
+    lines: bool | None,
+    debug_folders: tuple[Path, ...],
     compact: bool,
     redact: bool,
     hidden: tuple[str, ...],
@@ -159,6 +176,7 @@ def report_command(
     from nativeleak.analysis.resident import snapshot_at
     from nativeleak.analysis.select import By, Metric, Selection
     from nativeleak.cli.bar import report_bar
+    from nativeleak.cli.lines import check_lines, with_lines
     from nativeleak.cli.opening import open_page
     from nativeleak.recording import open_recording
     from nativeleak.recording.moment import RecordingAt
@@ -168,6 +186,7 @@ def report_command(
 
     format_ = find_format(format_name)
     check_several(format_, files)
+    check_lines(lines)
     _check_page(format_name, redact=redact, hidden=hidden, opens=opens, output=output)
     to_stdout = str(output) == "-"
     to_terminal = to_stdout and sys.stdout.isatty()
@@ -194,6 +213,8 @@ def report_command(
                 stream.write(encode_text(f"# {printable(str(path))}:\n"))
             with open_recording(path) as recording:
                 then = recording if at is None else RecordingAt(recording, snapshot_at(recording, at))
+                if lines or (lines is None and format_name == "html"):
+                    then = with_lines(then, debug_folders, tells=bool(lines))
                 write_report(then, stream, format_, selection, options)
             if len(files) > 1:
                 stream.write(b"\n")
