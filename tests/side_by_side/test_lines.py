@@ -230,7 +230,7 @@ def test_report_shows_lines_and_keeps_the_ids_of_its_sites(
         assert run(["report", str(tmp_path / "a.nlk"), "--format", "json", *options]) == 0
         out, err = capfd.readouterr()
         found.append(json.loads(out))
-        assert ("source lines: of 1 of 1 modules" in err) == (options == ["--lines"])
+        assert ("source lines: 1 of 1 modules" in err) == (options == ["--lines"])
     with_lines, without = (report["sites"][0] for report in found)
     assert with_lines["id"] == without["id"]
     names = [(frame["function"], frame.get("inlined", False)) for frame in with_lines["frames"][1:-1]]

@@ -46,7 +46,8 @@ def with_lines(recording: Recording, folders: Sequence[Path], *, tells: bool) ->
     without = [each for each in lined.modules if not each.places]
     if tells:
         n_found = len(lined.modules) - len(without)
-        click.echo(f"source lines: of {n_found} of {len(lined.modules)} modules", err=True)
+        found = f"{n_found} of {len(lined.modules)} modules" if lined.modules else "no module has a build id"
+        click.echo(f"source lines: {found}", err=True)
         for each in without[:_MAX_TOLD]:
             click.echo(f"  {printable(each.module)}: {each.why or 'none of these addresses has a line'}", err=True)
         if len(without) > _MAX_TOLD:

@@ -11,7 +11,6 @@ import click
 from nativeleak.cli.completion import complete_threads
 from nativeleak.cli.config import known_libraries
 from nativeleak.cli.params import CONTEXT, LIBRARY_HELP
-from nativeleak.errors import UsageError
 from nativeleak.reports.formats import (
     DEFAULT_FRAMES,
     DEFAULT_WIDTH,
@@ -177,7 +176,7 @@ def report_command(
     from nativeleak.analysis.select import By, Metric, Selection
     from nativeleak.cli.bar import report_bar
     from nativeleak.cli.lines import check_lines, with_lines
-    from nativeleak.cli.opening import open_page
+    from nativeleak.cli.opening import check_page, open_page
     from nativeleak.recording import open_recording
     from nativeleak.recording.moment import RecordingAt
     from nativeleak.reports.output import encode_text, open_file, open_stdout
@@ -187,7 +186,7 @@ def report_command(
     format_ = find_format(format_name)
     check_several(format_, files)
     check_lines(lines)
-    _check_page(format_name, redact=redact, hidden=hidden, opens=opens, output=output)
+    check_page(format_name, redact=redact, hidden=hidden, opens=opens, output=output)
     to_stdout = str(output) == "-"
     to_terminal = to_stdout and sys.stdout.isatty()
     check_terminal(format_, is_terminal=to_terminal, remedy=f"Name a file: -o report{format_.suffix}")
@@ -220,16 +219,3 @@ def report_command(
                 stream.write(b"\n")
     if opens:
         open_page(output)
-
-
-def _check_page(format_name: str, *, redact: bool, hidden: tuple[str, ...], opens: bool, output: Path) -> None:
-    """Refuse options of the page for other formats, which would show what they should hide.
-
-    Raises:
-        UsageError: One of them is given without --format html, or --open without a file.
-    """
-    given = [name for name, is_given in (("--redact", redact), ("--hide", hidden), ("--open", opens)) if is_given]
-    if given and format_name != "html":
-        raise UsageError(f"{given[0]} is for --format html, not for {format_name}", "add --format html -o report.html")
-    if opens and str(output) == "-":
-        raise UsageError("--open needs a file to show", "add -o report.html")
