@@ -172,6 +172,13 @@ def test_file_of_another_build_gives_no_lines(built: Built, tmp_path: Path) -> N
         assert [each.why for each in lined.modules] == [NO_FILE]
 
 
+@pytest.mark.parametrize("build_id", ["../../../etc/passwd", "*", "", "ab", "AB" * 20])
+def test_build_id_of_a_foreign_recording_is_no_path(built: Built, tmp_path: Path, build_id: str) -> None:
+    with recorded(tmp_path, Built(built.path, build_id, built.address)) as recording:
+        assert RecordingWithLines(recording, kept=tmp_path / "kept").modules == ()
+        assert not (tmp_path / "kept").exists()
+
+
 def test_damaged_debug_information_ends_no_report(built: Built, tmp_path: Path) -> None:
     data = bytearray(built.path.read_bytes())
     for section in range(len(data) // 2, len(data) - 4096, 7):

@@ -5,17 +5,21 @@ Scope: the recording itself is not changed. Addresses, offsets and the names of 
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Final
 
 from nativeleak.model import Frame, FrameKind
 from nativeleak.recording.reader import Recording
 from nativeleak.recording.schema import Samples, unpack_ids
 from nativeleak.symbols.lines.files import Places
 from nativeleak.symbols.lines.finder import Found, Place, Wanted, find_lines, kept_folder
+
+_BUILD_ID: Final = re.compile(r"[0-9a-f]{8,128}")
 
 
 class RecordingWithLines(Recording):
@@ -94,7 +98,9 @@ class RecordingWithLines(Recording):
 
 
 def _has_lines(frame: Frame) -> bool:
-    return frame.kind is FrameKind.NATIVE and bool(frame.module and frame.build_id) and not frame.file
+    # A recording is untrusted, and its build ids become names of files and parts of addresses.
+    is_known = bool(frame.module) and _BUILD_ID.fullmatch(frame.build_id) is not None
+    return is_known and frame.kind is FrameKind.NATIVE and not frame.file
 
 
 def _address(frame: Frame) -> int:
