@@ -1,10 +1,10 @@
 """Measures reports of recordings with very many sites: time, memory, and the size of JSON reports.
 
-    benchmarks/report.py [sites=50000] [snapshots=60] [java=10000]
+    benchmarks/report.py [sites=50000] [snapshots=60] [java=10000] [exported=10000]
 
 Prints for a recording of ``sites`` native call sites the time and peak memory of a text report, the whole process with
-its start; for one of ``java`` sites with stacks of a JVM the size of the JSON report without and with --compact. Needs
-no root.
+its start; for one of ``exported`` native call sites those of each export; for one of ``java`` sites with stacks of a
+JVM the size of the JSON report without and with --compact. Needs no root.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import recording_fixtures as fixtures
 from nativeleak.model import Frame, FrameKind, SiteTotals, Stack, ThreadInfo
 from nativeleak.recording import RecordingWriter
 
-DEFAULTS = {"sites": 50_000, "snapshots": 60, "java": 10_000}
+DEFAULTS = {"sites": 50_000, "snapshots": 60, "java": 10_000, "exported": 10_000}
+EXPORTS = ("pprof", "folded", "csv", "speedscope", "prometheus")
 THREADS = tuple(ThreadInfo(uid, 0, 1000 + uid, f"worker-{uid}") for uid in range(1, 65))
 CHANGING = 20
 """Each snapshot changes one site in so many."""
@@ -95,6 +96,11 @@ def main() -> None:
         for options in ([], ["--all"]):
             figures, _ = run_report(native, *options)
             print(f"text {' '.join(options)}, {wanted['sites']:,} sites: {figures}")
+        exported = Path(folder) / "exported.nlk"
+        write(exported, wanted["exported"], wanted["snapshots"], native_stack)
+        for name in EXPORTS:
+            figures, size = run_report(exported, "--format", name)
+            print(f"{name}, {wanted['exported']:,} sites: {size / 1e6:.1f} MB, {figures}")
         write(java, wanted["java"], wanted["snapshots"], java_stack)
         for options in ([], ["--compact"]):
             figures, size = run_report(java, "--format", "json", *options)

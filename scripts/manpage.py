@@ -98,7 +98,7 @@ def _examples(epilog: str) -> list[str]:
 
 
 def _option(option: click.Option) -> Iterator[str]:
-    names = ", ".join(rf"\fB{_escape(name)}\fR" for name in option.opts)
+    names = ", ".join(rf"\fB{_escape(name)}\fR" for name in (*option.opts, *option.secondary_opts))
     choices = option.type.choices if isinstance(option.type, click.Choice) else ()
     value = "" if option.is_flag else "|".join(map(str, choices)) or option.metavar or option.type.name.upper()
     default = f" [default: {option.default}]" if option.show_default else ""

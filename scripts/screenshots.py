@@ -1,4 +1,4 @@
-"""Takes the pictures of the HTML report: docs/page-wide.png, docs/page-dark.png, docs/page-phone.png.
+"""Takes the pictures of the HTML report, docs/page-*.png: wide, dark, on a phone, and a comparison.
 
     .venv/bin/python scripts/screenshots.py [RECORDING.nlk]
 
@@ -16,10 +16,13 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+import recording_fixtures as fixtures  # noqa: E402
 from support.browser import Browser  # noqa: E402
 from support.target import leaker  # noqa: E402
 
 DURATION: Final = "40s"
+GONE: Final = 13
+"""The stack of memory that only the first of the two compared recordings has."""
 SETTLED: Final = "new Promise(done => setTimeout(() => done(true), 500))"
 RANGE: Final = 0.3, 0.75
 """The range of time that the dark picture shows, as shares of the curve's width."""
@@ -30,6 +33,24 @@ def record(path: Path) -> None:
     with leaker(waits=False) as target:
         trace = [sys.executable, "-m", "nativeleak", "trace", "-p", str(target.pid), "--duration", DURATION]
         subprocess.run([*trace, "-o", str(path), "--format", "none", "--quiet"], check=True)
+
+
+def compare(folder: Path) -> Path:
+    """The page of two made-up recordings: what grew, what is the same, and an index that is gone."""
+    before, after, page = folder / "monday.nlk", folder / "tuesday.nlk", folder / "diff.html"
+    fixtures.write_minutes(before, 4)
+    fixtures.write_minutes(after, 7, without=GONE)
+    diff = [sys.executable, "-m", "nativeleak", "diff", str(before), str(after), "--format", "html", "-o", str(page)]
+    subprocess.run(diff, check=True)
+    return page
+
+
+def take_diff(page: Path, docs: Path) -> None:
+    """Take the picture of a comparison."""
+    with Browser() as browser:
+        browser.open(page, width=1200, height=760)
+        browser.wait(SETTLED)
+        browser.screenshot(docs / "page-diff.png")
 
 
 def take(page: Path, docs: Path) -> None:
@@ -69,6 +90,7 @@ def main() -> None:
         report = [sys.executable, "-m", "nativeleak", "report", str(recording), "--format", "html", "-o", str(page)]
         subprocess.run(report, check=True)
         take(page, ROOT / "docs")
+        take_diff(compare(Path(folder)), ROOT / "docs")
 
 
 if __name__ == "__main__":

@@ -140,6 +140,16 @@ def gateway_sites(minute: int) -> tuple[SiteTotals, ...]:
     )
 
 
+def write_minutes(path: Path, minutes: int, *, without: int = 0) -> None:
+    """A recording of ``gateway_sites``, a snapshot a minute; ``without`` the sites of one stack."""
+    with RecordingWriter(path, trace_info(slice_s=60.0)) as writer:
+        writer.add_stacks(STACKS)
+        for minute in range(minutes + 1):
+            sites = [site for site in gateway_sites(minute) if site.key.stack_key != without]
+            writer.write_snapshot(snapshot(60.0 * (minute + 1), sites, threads=THREADS))
+        writer.finish("duration", 60.0 * (minutes + 1))
+
+
 def gateway_unmapped(minute: int) -> tuple[UnmapTotals, ...]:
     """Who gave mapped memory back until then: two threads of the program, the C library, an allocator."""
     n = minute + 1

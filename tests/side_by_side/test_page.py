@@ -191,6 +191,25 @@ def test_page_metrics_have_the_true_figures(browser: Browser, metric: str, whole
     assert step is None or frames["Job.step"].startswith(step)
 
 
+def test_page_offers_resident_memory_only_where_it_was_measured(
+    browser: Browser, chromium: Browser, tmp_path: Path
+) -> None:
+    offered = "[...document.querySelectorAll('.controls option')].some(option => option.value === 'resident')"
+    assert browser.run(offered) is False, "blocks of the heap alone"
+    other = tmp_path / "gateway.html"
+    with (
+        Recording.from_bytes(fixtures.write_gateway(tmp_path / "gateway.nlk").read_bytes()) as recording,
+        other.open("wb") as stream,
+    ):
+        write_report(recording, stream, find_format("html"), Selection(), WriteOptions())
+    chromium.open(other)
+    _choose(chromium, "Width", "resident")
+    frames = _frames(chromium)
+    assert frames["all"].startswith("96.1 MiB, 100 %"), "half of 64 and of 128 MiB of mappings, and the program break"
+    assert frames["load_index"].startswith("32 MiB")
+    assert "without blocks of the heap" in chromium.text("#flame")
+
+
 def test_page_lifetime_is_bytes_times_time(browser: Browser) -> None:
     _choose(browser, "Width", "lifetime")
     # The cache: 8 MiB from second 10 on, 4 MiB on average before: (40 + 1520) MiB s for 28 MiB allocated.

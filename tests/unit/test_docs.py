@@ -37,7 +37,7 @@ def all_options() -> frozenset[str]:
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
-        options.update(option for parameter in command.params for option in parameter.opts)
+        options.update(option for each in command.params for option in (*each.opts, *each.secondary_opts))
     return frozenset(options | {option for parameter in cli.params for option in parameter.opts})
 
 

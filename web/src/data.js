@@ -85,12 +85,14 @@ export class Profile {
     const bytes = this.course("bytes");
     const blocks = metric === "count" ? this.course("blocks") : null;
     const added = metric === "allocated" || metric === "freed" ? this.course("added") : null;
+    const resident = metric === "resident" ? this.course("resident") : null;
     for (let site = 0; site < this.nSites; site++) {
       if (mask && !mask[site]) continue;
       const grown = this.#at(bytes, to, site) - this.#at(bytes, from, site);
       switch (metric) {
         case "outstanding": result[site] = this.#at(bytes, to, site); break;
         case "growth": result[site] = grown; break;
+        case "resident": result[site] = this.#at(resident, to, site); break;
         case "count": result[site] = this.#at(blocks, to, site); break;
         case "allocated": result[site] = this.#at(added, to, site) - this.#at(added, from, site); break;
         case "freed": result[site] = this.#at(added, to, site) - this.#at(added, from, site) - grown; break;

@@ -10,8 +10,11 @@ import {
 
 const METRICS = [
   ["outstanding", "outstanding bytes"], ["growth", "growth"], ["allocated", "allocated bytes"], ["freed", "freed bytes"],
-  ["count", "outstanding blocks"], ["lifetime", "lifetime: bytes x time held"],
+  ["count", "outstanding blocks"], ["resident", "resident part of mappings"], ["lifetime", "lifetime: bytes x time held"],
 ];
+const COMPARED = [["outstanding", "bytes not freed"], ["allocated", "bytes allocated"], ["count", "blocks not freed"]];
+const CHANGES = { grows: "grows (+)", same: "unchanged (=)", shrinks: "shrinks (\u2212)" };
+const UNCHANGED = 0.01;
 const GROUP_NAMES = {
   program: "program", java: "Java", library: "library", runtime: "JVM", plumbing: "allocator, start-up", unnamed: "no symbol",
   kernel: "kernel", thread: "thread",
@@ -27,7 +30,7 @@ export class FlameGraph {
     this.profile = profile;
     this.range = { from: 0, to: profile.moments.length - 1 };
     this.settings = {
-      metric: "outstanding", by: "merged", fold: true, hide: hasPlumbing(profile), invert: false, up: false,
+      metric: profile.compared?.metric ?? "outstanding", by: "merged", fold: true, hide: hasPlumbing(profile), invert: false, up: false,
     };
     this.mask = null;
     this.focusPath = [];
@@ -58,8 +61,8 @@ export class FlameGraph {
     section.append(
       element("h2", {}, "Flame graph"),
       element("div", { class: "controls" },
-        select("Width", METRICS, settings.metric, set("metric")),
-        select("Threads", [["merged", "merged"], ["pool", "by pool"], ["thread", "by thread"]], settings.by, set("by")),
+        select("Width", metricsOf(profile), settings.metric, set("metric")),
+        select("Threads", [["merged", "merged"], ["pool", "by pool"], ...(profile.compared ? [] : [["thread", "by thread"]])], settings.by, set("by")),
         toggle("hide plumbing", settings.hide, set("hide"), "Leave out libraries, the JVM, allocators and thread starts"),
         toggle("fold recursion", settings.fold, set("fold"), "Show a repeated cycle of calls once"),
         toggle("allocator first", settings.invert, set("invert"), "Merge stacks from the allocating function to its callers"),
@@ -67,7 +70,7 @@ export class FlameGraph {
         element("span", { class: "search" }, this.search, this.found),
         this.reset),
       this.filter, this.rangeText, this.canvas, this.details,
-      element("p", { class: "legend" }, Object.entries(GROUP_NAMES).filter(([key]) => key === "thread" || groupsOf(profile).has(key)).map(([key, name]) => element("span", {}, element("i", { class: `swatch g-${key}` }), name))),
+      element("p", { class: "legend" }, legendOf(profile).map(([key, name]) => element("span", {}, element("i", { class: `swatch ${key}` }), name))),
     );
     this.#remake();
   }
@@ -112,7 +115,11 @@ export class FlameGraph {
   // New figures on the same tree.
   #measure() {
     const { profile, range, settings } = this;
-    this.sums = this.tree.sums(profile.values(settings.metric, range.from, range.to, this.mask));
+    if (profile.compared) {
+      const [before, after] = [1, 2].map((moment) => profile.values(settings.metric, 0, moment, this.mask));
+      this.sides = { before: this.tree.sums(before).whole, after: this.tree.sums(after).whole };
+      this.sums = this.tree.sums(before.map((value, site) => Math.max(value, after[site])));
+    } else this.sums = this.tree.sums(profile.values(settings.metric, range.from, range.to, this.mask));
     this.addedSums = settings.metric === "lifetime" ? this.tree.sums(profile.values("allocated", range.from, range.to, this.mask)) : null;
     this.focus = this.#refind();
     this.#rangeWords();
@@ -121,16 +128,33 @@ export class FlameGraph {
   }
 
   #rangeWords() {
-    const { moments } = this.profile;
+    const { moments, compared } = this.profile;
     const { from, to } = this.range;
+    if (compared) {
+      this.rangeText.textContent = `${this.#change(0)}. A frame is as wide as the larger of the two. Click a frame to zoom.`;
+      return;
+    }
     const between = `between ${formatDuration(moments[from])} and ${formatDuration(moments[to])}`;
     const text = {
       outstanding: `Outstanding at ${formatDuration(moments[to])}`, count: `Outstanding at ${formatDuration(moments[to])}`,
+      resident: `Resident part of mappings at ${formatDuration(moments[to])}, without blocks of the heap`,
       growth: `Growth ${between}`, allocated: `Allocated ${between}`, freed: `Freed ${between}`,
       lifetime: `Bytes times seconds held, ${between}`,
     }[this.settings.metric];
     const lost = this.sums.lost < 0 ? `; ${this.format(-this.sums.lost)} of call paths that shrank are not drawn` : "";
     this.rangeText.textContent = `${text}: ${this.format(this.sums.whole[0])}${lost}. Click a frame to zoom.`;
+  }
+
+  // What a node had before and has after.
+  #change(node) {
+    const before = this.sides.before[node], after = this.sides.after[node];
+    return `${signed(this.format(after - before), after - before)} (from ${this.format(before)} to ${this.format(after)})`;
+  }
+
+  // From -1, all of it is gone, to 1, none of it was there before.
+  #changed(node) {
+    const before = this.sides.before[node], after = this.sides.after[node];
+    return before || after ? (after - before) / Math.max(before, after) : 0;
   }
 
   format(value) {
@@ -167,6 +191,13 @@ export class FlameGraph {
     const step = this.tree.steps[node];
     if (node === 0) return "all";
     return step <= -2 ? this.groupNames[-2 - step] : this.profile.stepName(step);
+  }
+
+  // With the sign of its change, for those who cannot tell the colours apart.
+  #shownName(node) {
+    if (!this.sides) return this.nodeName(node);
+    const changed = this.#changed(node);
+    return `${Math.abs(changed) < UNCHANGED ? "=" : changed > 0 ? "+" : "\u2212"} ${this.nodeName(node)}`;
   }
 
   #place(node) {
@@ -210,6 +241,10 @@ export class FlameGraph {
       n += this.matched[node] && sums.whole[node] > 0;
     }
     const share = sums.whole[0] ? held / sums.whole[0] : 0;
+    if (this.sides && n) {
+      this.found.textContent = `${formatCount(n)} frame${n === 1 ? "" : "s"}`;
+      return;
+    }
     this.found.textContent = n ? `${formatShare(share)}: ${this.format(held)} in ${formatCount(n)} frame${n === 1 ? "" : "s"}` : "no match";
   }
 
@@ -258,7 +293,7 @@ export class FlameGraph {
     }
     const made = new Map();
     for (const node of kept) {
-      const data = { name: this.nodeName(node), value: sums.whole[node], node, children: [] };
+      const data = { name: this.#shownName(node), value: sums.whole[node], node, children: [] };
       made.set(node, data);
       if (node !== this.focus) made.get(tree.parents[node]).children.push(data);
     }
@@ -266,7 +301,7 @@ export class FlameGraph {
     let top = made.get(this.focus);
     if (this.focus !== 0) {
       for (const node of [0, ...tree.path(this.focus)].reverse().slice(1)) {
-        top = { name: this.nodeName(node), value: top.value, node, fade: true, children: [top] };
+        top = { name: this.#shownName(node), value: top.value, node, fade: true, children: [top] };
       }
     }
     return top;
@@ -274,6 +309,7 @@ export class FlameGraph {
 
   label(node) {
     const { own, whole } = this.sums;
+    if (this.sides) return `${this.nodeName(node)}: ${this.#change(node)}`;
     const parts = [`${this.format(whole[node])}, ${formatShare(whole[0] ? whole[node] / whole[0] : 0)}`];
     if (own[node] && own[node] !== whole[node]) parts.push(`itself ${this.format(own[node])}`);
     if (this.addedSums && this.addedSums.whole[node]) {
@@ -284,6 +320,7 @@ export class FlameGraph {
 
   #fill(node) {
     if (this.matched) return this.matched[node] ? colour("match") : colour("faded");
+    if (this.sides) return changeColour(this.#changed(node));
     return colour(node === 0 ? "g-root" : `g-${this.group(node)}`);
   }
 
@@ -347,11 +384,30 @@ export class FlameGraph {
     const text = path.map((each) => [this.nodeName(each), this.#place(each)].filter(Boolean).join("  ")).join("\n");
     const copy = element("button", { type: "button", onclick: () => copyText(text, copy) }, "Copy stack");
     this.details.replaceChildren(
-      element("p", {}, element("i", { class: `swatch g-${node ? this.group(node) : "root"}` }), element("b", {}, this.nodeName(node)), " ",
+      element("p", {}, this.sides ? null : element("i", { class: `swatch g-${node ? this.group(node) : "root"}` }), element("b", {}, this.nodeName(node)), " ",
         element("span", { class: "dim" }, this.#place(node))),
       element("p", {}, this.label(node).slice(this.nodeName(node).length + 2), " ", node ? copy : null),
     );
   }
+}
+
+// The colour of no change, mixed with that of growing or shrinking.
+function changeColour(changed) {
+  const [same, full] = [colour("d-same"), colour(changed > 0 ? "d-grows" : "d-shrinks")].map((text) =>
+    [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16)));
+  const share = Math.abs(changed) < UNCHANGED ? 0 : 0.3 + 0.7 * Math.abs(changed);
+  return `#${same.map((value, i) => Math.round(value + (full[i] - value) * share).toString(16).padStart(2, "0")).join("")}`;
+}
+
+function metricsOf(profile) {
+  if (profile.compared) return COMPARED;
+  return METRICS.filter(([key]) => key !== "resident" || profile.columns.resident);
+}
+
+function legendOf(profile) {
+  if (profile.compared) return Object.entries(CHANGES).map(([key, name]) => [`d-${key}`, name]);
+  const groups = groupsOf(profile);
+  return Object.entries(GROUP_NAMES).filter(([key]) => key === "thread" || groups.has(key)).map(([key, name]) => [`g-${key}`, name]);
 }
 
 function nodeOf(target) {

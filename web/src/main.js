@@ -22,7 +22,7 @@ async function start() {
   }
   if (profile.nSites) {
     flame = new FlameGraph(section("flame"), profile);
-    new SiteTable(section("sites"), profile, flame);
+    if (!profile.compared) new SiteTable(section("sites"), profile, flame);
   }
   for (const button of document.querySelectorAll("button.needs-script")) {
     button.hidden = !flame;

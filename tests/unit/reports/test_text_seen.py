@@ -29,7 +29,9 @@ def report(path: Path, target: TargetInfo, *, hits: int = 7, grown: int = 0, **f
             )
 
     with fixtures.record(path / "a.nlk", write) as recording:
-        return build(recording, Selection())
+        made = build(recording, Selection())
+        made.answer.find()
+        return made
 
 
 def watched(**changes: Any) -> TargetInfo:

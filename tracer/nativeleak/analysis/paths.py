@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, pairwise
 from typing import Final
 
@@ -26,7 +27,7 @@ _MIN_JOINED: Final = 2
 _NOBODYS: Final = -1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
     """A frame of a path.
 
@@ -34,15 +35,18 @@ class Step:
         name: The function as a reader sees it.
         function_id: The same for steps of the same function and module.
         frame: A frame like it.
-        role: Its role; of one that is passed through it is never an answer.
         in_runtime: Whether it is in the library of a runtime.
     """
 
     name: str
     function_id: int
     frame: Frame
-    role: Role
     in_runtime: bool
+
+    @cached_property
+    def role(self) -> Role:
+        """Its role; one that is passed through is never an answer. It takes long, and most formats ask for none."""
+        return role_of_frame(self.frame)
 
     @property
     def is_passed_through(self) -> bool:
@@ -177,7 +181,7 @@ class Paths:
         step_id = self._step_ids.setdefault((name, frame.module, frame.file, frame.line), len(self.steps))
         if step_id == len(self.steps):
             function_id = self._function_ids.setdefault((name, frame.module), len(self._function_ids))
-            step = Step(name, function_id, frame, role_of_frame(frame), is_runtimes(frame))
+            step = Step(name, function_id, frame, is_runtimes(frame))
             self.steps.append(step)
             self._pairs.append((function_id, step_id))
             if step.in_runtime:

@@ -116,3 +116,16 @@ def _give(path: Path, caller: _User) -> None:
             os.fchown(descriptor, caller.uid, caller.gid)
     finally:
         os.close(descriptor)
+
+
+def check_page(format_name: str, *, redact: bool, hidden: tuple[str, ...], opens: bool, output: Path) -> None:
+    """Refuse options of the page for other formats, which would show what they should hide.
+
+    Raises:
+        UsageError: One of them is given without --format html, or --open without a file.
+    """
+    given = [name for name, is_given in (("--redact", redact), ("--hide", hidden), ("--open", opens)) if is_given]
+    if given and format_name != "html":
+        raise UsageError(f"{given[0]} is for --format html, not for {format_name}", "add --format html -o report.html")
+    if opens and str(output) == "-":
+        raise UsageError("--open needs a file to show", "add -o report.html")

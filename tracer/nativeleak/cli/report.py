@@ -11,7 +11,6 @@ import click
 from nativeleak.cli.completion import complete_threads
 from nativeleak.cli.config import known_libraries
 from nativeleak.cli.params import CONTEXT, LIBRARY_HELP
-from nativeleak.errors import UsageError
 from nativeleak.reports.formats import (
     DEFAULT_FRAMES,
     DEFAULT_WIDTH,
@@ -33,6 +32,7 @@ Examples:
   nativeleak report trace.nlk --at peak                    when memory was highest
   nativeleak report trace.nlk --thread 'nioEventLoop-*'    only these threads
   nativeleak report trace.nlk --format folded | flamegraph.pl > trace.svg
+  nativeleak report trace.nlk --lines --all                source lines of C and C++
   nativeleak report trace.nlk --format json -o trace.json
   nativeleak report trace.nlk --format pprof -o trace.pb.gz
   nativeleak report trace.nlk --format html -o trace.html --open
@@ -103,6 +103,20 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
     "--all", "all_", is_flag=True, help="Text: also call paths, threads, gaps and cost below the first screen."
 )
 @click.option("--full-stacks", is_flag=True, help="Text: as --all, with all frames of each stack.")
+@click.option(
+    "--lines/--no-lines",
+    default=None,
+    help="Show source lines and inlined functions of native code, from debug information on this machine. "
+    "[default: in html, where it is there]",
+)
+@click.option(
+    "--debug-files",
+    "debug_folders",
+    multiple=True,
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of binaries or debug files, for --lines. May be repeated.",
+)
 @click.option("--compact", is_flag=True, help="JSON: frames and stacks in tables of their own, to which sites refer.")
 @click.option(
     "--redact",
@@ -144,6 +158,8 @@ def report_command(
     max_frames: int | None,
     all_: bool,
     full_stacks: bool,
+    lines: bool | None,
+    debug_folders: tuple[Path, ...],
     compact: bool,
     redact: bool,
     hidden: tuple[str, ...],
@@ -159,7 +175,8 @@ def report_command(
     from nativeleak.analysis.resident import snapshot_at
     from nativeleak.analysis.select import By, Metric, Selection
     from nativeleak.cli.bar import report_bar
-    from nativeleak.cli.opening import open_page
+    from nativeleak.cli.lines import check_lines, with_lines
+    from nativeleak.cli.opening import check_page, open_page
     from nativeleak.recording import open_recording
     from nativeleak.recording.moment import RecordingAt
     from nativeleak.reports.output import encode_text, open_file, open_stdout
@@ -168,7 +185,8 @@ def report_command(
 
     format_ = find_format(format_name)
     check_several(format_, files)
-    _check_page(format_name, redact=redact, hidden=hidden, opens=opens, output=output)
+    check_lines(lines)
+    check_page(format_name, redact=redact, hidden=hidden, opens=opens, output=output)
     to_stdout = str(output) == "-"
     to_terminal = to_stdout and sys.stdout.isatty()
     check_terminal(format_, is_terminal=to_terminal, remedy=f"Name a file: -o report{format_.suffix}")
@@ -194,21 +212,10 @@ def report_command(
                 stream.write(encode_text(f"# {printable(str(path))}:\n"))
             with open_recording(path) as recording:
                 then = recording if at is None else RecordingAt(recording, snapshot_at(recording, at))
+                if lines or (lines is None and format_name == "html"):
+                    then = with_lines(then, debug_folders, tells=bool(lines))
                 write_report(then, stream, format_, selection, options)
             if len(files) > 1:
                 stream.write(b"\n")
     if opens:
         open_page(output)
-
-
-def _check_page(format_name: str, *, redact: bool, hidden: tuple[str, ...], opens: bool, output: Path) -> None:
-    """Refuse options of the page for other formats, which would show what they should hide.
-
-    Raises:
-        UsageError: One of them is given without --format html, or --open without a file.
-    """
-    given = [name for name, is_given in (("--redact", redact), ("--hide", hidden), ("--open", opens)) if is_given]
-    if given and format_name != "html":
-        raise UsageError(f"{given[0]} is for --format html, not for {format_name}", "add --format html -o report.html")
-    if opens and str(output) == "-":
-        raise UsageError("--open needs a file to show", "add -o report.html")

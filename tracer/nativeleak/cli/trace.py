@@ -14,6 +14,7 @@ from nativeleak.cli.completion import complete_pids
 from nativeleak.cli.config import known_libraries
 from nativeleak.cli.final_report import ReportOptions, report_on
 from nativeleak.cli.grouped import EVERYDAY, EXPERT, LIMITS, REPORT, WHAT, GroupedCommand, GroupedOption
+from nativeleak.cli.lines import check_lines
 from nativeleak.cli.live import make_reporter
 from nativeleak.cli.params import (
     AFFIX,
@@ -143,6 +144,8 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
 @option(REPORT, "--full-stacks", is_flag=True, help="Text: as --all, with all frames of each stack.")
 @option(REPORT, "--open", "opens", is_flag=True, is_eager=True,
         help="HTML: write the page beside the recording and show it in a browser.")  # fmt: skip
+@option(REPORT, "--lines", is_flag=True,
+        help="Show source lines and inlined functions of native code; see nativeleak report --help.")  # fmt: skip
 @option(REPORT, "--compact", is_flag=True, help="JSON: frames and stacks in tables of their own.")
 @option(REPORT, "--library", "libraries", multiple=True, metavar="PATTERN", help=LIBRARY_HELP)
 @option(REPORT, "--quiet", is_flag=True, help="Print no progress on stderr.")
@@ -168,6 +171,7 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
 def trace_command(ctx: click.Context, /, **given: object) -> int:
     """Trace the native memory of a live process, then report outstanding memory by thread and call site."""
     options = _options(ctx, given)
+    check_lines(bool(given["lines"]))
     libraries: tuple[str, ...] = ctx.params["libraries"]
     # A wrong pattern or configuration is said before the trace, not after it.
     with (
@@ -178,7 +182,9 @@ def trace_command(ctx: click.Context, /, **given: object) -> int:
     if given["format_"] == "none":
         return 0
     flags = {"--all": "all_", "--full-stacks": "full_stacks", "--compact": "compact"}
-    shown = tuple(flag for flag, name in flags.items() if given[name])
+    # Without --lines no memory goes to debug information: it would be charged to a group that the target shares.
+    lines = ("--lines",) if given["lines"] else ("--no-lines",)
+    shown = (*(flag for flag, name in flags.items() if given[name]), *lines)
     wanted = ReportOptions(
         str(given["format_"]), given["top"], given["by"], shown, libraries, opens=bool(given["opens"])
     )

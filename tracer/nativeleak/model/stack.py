@@ -52,6 +52,8 @@ class Frame:
         module_offset: The address as the module's own ELF addresses count it, for source lines at report time; of a
             caller it is the return address, so lines are looked up one byte before.
         found: How the walk found it.
+        is_inlined: Native code that the compiler put into the frame after it, as debug information tells a report; a
+            recording has none. Inlined Java methods have a kind of their own.
     """
 
     function: str
@@ -64,6 +66,7 @@ class Frame:
     build_id: str = ""
     module_offset: int = 0
     found: FrameSource = FrameSource.EXACT
+    is_inlined: bool = False
 
     def __hash__(self) -> int:
         """Hash of the fields that differ most: a recording looks up each frame of each new stack by it."""

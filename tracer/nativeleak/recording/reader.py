@@ -224,7 +224,15 @@ class Recording:
             ).fetchone()
             if row is None:
                 return None
-            return Stack(key, tuple(self.frames[number] for number in unpack_ids(row[0])), bool(row[1]), row[2])
+            return Stack(key, tuple(map(self.frames.__getitem__, self._frame_ids(row[0]))), bool(row[1]), row[2])
+
+    def stacks(self, keys: Collection[int]) -> Iterator[Stack]:
+        """These stacks, in no order, without those that were lost."""
+        with self._damage_reported():
+            frames = self.frames.__getitem__
+            for key, ids, truncated, end in self._db.execute("SELECT key, frames, truncated, end FROM stacks"):
+                if to_unsigned(key) in keys:
+                    yield Stack(to_unsigned(key), tuple(map(frames, self._frame_ids(ids))), bool(truncated), end)
 
     def stack_rows(self, keys: Collection[int]) -> Iterator[tuple[int, Sequence[int], str]]:
         """Key, ids of ``frames`` (leaf first) and end of each of these stacks, without those that were lost."""
@@ -232,10 +240,14 @@ class Recording:
             known = frozenset(self.frames)
             for key, frames, end in self._db.execute("SELECT key, frames, end FROM stacks"):
                 if to_unsigned(key) in keys:
-                    ids = unpack_ids(frames)
+                    ids = self._frame_ids(frames)
                     if not known.issuperset(ids):
                         raise ValueError("a stack with an unknown frame")
                     yield to_unsigned(key), ids, end
+
+    def _frame_ids(self, blob: bytes) -> Sequence[int]:
+        """Ids of ``frames`` of a stack, leaf first."""
+        return unpack_ids(blob)
 
     def samples(self) -> Iterator[Samples]:
         """For each snapshot the sites whose totals had changed; a site without a sample keeps its last values."""

@@ -11,36 +11,30 @@ from dataclasses import replace
 import pandas as pd
 
 from nativeleak.analysis.certainty import Certainty, certainty
-from nativeleak.analysis.curves import MIN_WATCHED_PCT, Span, watched_span
-from nativeleak.analysis.findings import find
-from nativeleak.analysis.growth import Growth, Verdict, course, resident_estimate
+from nativeleak.analysis.curves import watched_span
 from nativeleak.analysis.paths import Paths
-from nativeleak.analysis.select import Metric, Selection, keep_functions, keep_threads
-from nativeleak.analysis.table import UNKNOWN_THREAD, add_paths, site_table, unmap_table
+from nativeleak.analysis.select import Selection, keep_functions, keep_threads
+from nativeleak.analysis.table import add_paths, site_table
 from nativeleak.model import (
     COUNTERS,
     Kind,
     Level,
     Owner,
-    Stack,
     Uncertainty,
     Window,
 )
 from nativeleak.recording import Recording
+from nativeleak.reports.answer import Answer
 from nativeleak.reports.detail import Detail
-from nativeleak.reports.memory import memory_report
 from nativeleak.reports.report import (
     Overhead,
     Report,
-    Resident,
     Sums,
-    ThreadReport,
     Totals,
     TraceFacts,
-    UnmapReport,
 )
-from nativeleak.reports.rows import Rows, is_shown
-from nativeleak.reports.stacks import Stacks, stack_id
+from nativeleak.reports.rows import Rows
+from nativeleak.reports.stacks import Stacks
 from nativeleak.reports.stages import begin
 
 
@@ -57,16 +51,12 @@ def build(recording: Recording, selection: Selection) -> Report:
     chosen = keep_functions(chosen, selection.function, recording.stack)
     program = chosen[chosen["owner"] != Owner.ALLOCATOR.value]
     backing = table[table["owner"] == Owner.ALLOCATOR.value]
-    holding = program[is_shown(program, Metric.OUTSTANDING)]
 
     begin("reading the stacks", 0.24)
     paths, span = Paths(recording), watched_span(recording)
     program = add_paths(program, paths)
-    begin("looking for causes", 0.45)
-    found = find(recording, program, paths, span)
-    resident = _resident(recording)
-    begin("reading the memory", 0.75)
     stacks = Stacks(recording)
+    answer = Answer(recording, program, paths, selection, stacks, span)
     return Report(
         trace=_trace_facts(recording),
         selection=selection,
@@ -74,38 +64,18 @@ def build(recording: Recording, selection: Selection) -> Report:
             by_kind={kind: _kind_totals(recording, program, kind, selection) for kind in Kind},
             jvm=_sum(program[program["owner"] == Owner.RUNTIME.value]),
             backing=_sum(backing),
-            growth=_process_growth(found.growth, resident, span, has_suspects=bool(found.suspects)),
+            answer=answer,
             watched_pct=span.watched_pct,
             in_windows=span.in_windows,
             certainty=_certainty(program[program["kind"] == Kind.HEAP.value]),
         ),
-        resident=resident,
-        suspects=found.suspects,
-        findings=found.others,
         stacks=stacks,
         detail=Detail(recording, paths, program, selection, span),
         rows=Rows(recording, program, backing, selection, stacks, span),
-        threads=_threads(recording, holding),
-        unmapped=_unmapped(recording, selection, stacks),
+        answer=answer,
         counters=dict.fromkeys(COUNTERS, 0) | dict(recording.last_snapshot.counters),
-        guessed=_guessed(paths, holding),
         overhead=_overhead(recording),
-        memory=memory_report(recording),
     )
-
-
-def _process_growth(growth: Growth | None, resident: Resident | None, span: Span, *, has_suspects: bool) -> Growth:
-    """Growth of all that was seen; of resident memory, without a verdict, where too little was watched.
-
-    Windows prove growth where they name who grows. They do not prove that nothing does.
-    """
-    if span.in_windows and resident is not None:
-        verdict = Verdict.GROWING if has_suspects else Verdict.UNKNOWN
-        return replace(resident.growth, verdict=verdict, enough_s=None)
-    if span.watched_pct < MIN_WATCHED_PCT:
-        seen = resident.growth if resident is not None else Growth(0.0, 0.0, 0.0, Verdict.UNKNOWN)
-        return replace(seen, verdict=Verdict.UNKNOWN, enough_s=None)
-    return growth or Growth(0.0, 0.0, 0.0, Verdict.STEADY)
 
 
 def _sum(table: pd.DataFrame) -> Totals:
@@ -167,72 +137,6 @@ def _kind_totals(recording: Recording, program: pd.DataFrame, kind: Kind, select
         allocated_count=totals.allocated_count + sum(site.allocated_count for site in retired),
         freed_bytes=totals.freed_bytes + sum(site.freed_bytes for site in retired),
         freed_count=totals.freed_count + sum(site.freed_count for site in retired),
-    )
-
-
-def _unmapped(recording: Recording, selection: Selection, stacks: Stacks) -> tuple[UnmapReport, ...] | None:
-    """Callers that pass the selection's thread and function filters; they are no sites, so none is merged or cut."""
-    if recording.unmapped is None or not recording.info.coverage.has_unmappers:
-        return None
-    pids = {target.slot: target.pid for target in recording.targets}
-    table = keep_threads(unmap_table(recording), selection.thread)
-    chosen = keep_functions(table, selection.function, recording.stack).index
-    rows = []
-    for totals, tid, thread in zip(
-        (recording.unmapped[i] for i in chosen), table["tid"][chosen], table["thread"][chosen], strict=True
-    ):
-        is_allocators = totals.owner is Owner.ALLOCATOR and not totals.stack_key
-        stack = Stack(0, ()) if is_allocators else stacks.stack(totals.stack_key)
-        rows.append(UnmapReport(stack_id(stack), totals, pids.get(totals.slot, 0), int(tid), thread, stack))
-    return tuple(sorted(rows, key=_by_given))
-
-
-def _by_given(row: UnmapReport) -> tuple[int, ...]:
-    return -row.given_bytes, -row.totals.reserved_bytes, -row.totals.n_calls, row.totals.slot, row.totals.number
-
-
-def _guessed(paths: Paths, holding: pd.DataFrame) -> dict[str, int]:
-    """Bytes at stacks with a guessed or missing caller, by the module of the first frame without unwind information."""
-    by_stack = holding.groupby("stack_key")["outstanding_bytes"].sum()
-    guessed: dict[str, int] = {}
-    for key, n_bytes in zip(by_stack.index.tolist(), by_stack.tolist(), strict=True):
-        module = paths.unsure_module(int(key))
-        if module is not None:
-            guessed[module] = guessed.get(module, 0) + int(n_bytes)
-    return guessed
-
-
-def _threads(recording: Recording, holding: pd.DataFrame) -> tuple[ThreadReport, ...]:
-    """One row a TID: sites of a report know a thread by its TID only. Its last thread gives the name."""
-    by_tid = holding.groupby("tid")
-    sums = by_tid[["outstanding_bytes", "outstanding_count"]].sum()
-    tids = [int(tid) for tid in sums.index.to_numpy()]
-    n_bytes = dict(zip(tids, sums["outstanding_bytes"].tolist(), strict=True))
-    n_blocks = dict(zip(tids, sums["outstanding_count"].tolist(), strict=True))
-    latest = {thread.tid: thread for _, thread in sorted(recording.threads.items())}
-    rows = []
-    for tid in latest.keys() | n_bytes.keys():
-        thread = latest.get(tid)
-        # TID 0 stands for threads beyond the limit: it is no thread of its own.
-        if tid in n_bytes or (thread is not None and thread.alive and tid):
-            name, alive = (thread.name, thread.alive) if thread else (UNKNOWN_THREAD, False)
-            rows.append(ThreadReport(int(tid), name, alive, int(n_bytes.get(tid, 0)), int(n_blocks.get(tid, 0))))
-    return tuple(sorted(rows, key=lambda row: (-row.outstanding_bytes, -row.outstanding_count, row.tid)))
-
-
-def _resident(recording: Recording) -> Resident | None:
-    known = [i for i, snapshot in enumerate(recording.snapshots) if snapshot.rss_bytes > 0]
-    if not known:
-        return None
-    first, last = known[0], known[-1]
-    estimate = resident_estimate(recording)
-    return Resident(
-        first_bytes=recording.snapshots[first].rss_bytes,
-        last_bytes=recording.snapshots[last].rss_bytes,
-        explained_bytes=estimate[last] - estimate[first],
-        growth=course(
-            [recording.snapshots[i].elapsed_s for i in known], [recording.snapshots[i].rss_bytes for i in known]
-        ),
     )
 
 

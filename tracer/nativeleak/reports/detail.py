@@ -68,4 +68,4 @@ class Detail:
 
     @cached_property
     def _merged(self) -> tuple[pd.DataFrame, Ints]:
-        return merge(self.sites, self._selection.key, len(self.recording.sites))
+        return merge(self.sites, self._selection.key, len(self.recording.site_columns))

@@ -19,6 +19,7 @@ from nativeleak.analysis.select import keep_functions, keep_threads, pool_of
 from nativeleak.analysis.table import add_paths, site_table
 from nativeleak.model import Kind, Owner
 from nativeleak.recording import Recording
+from nativeleak.reports.html.profile import group_of
 from nativeleak.units import format_duration
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -82,11 +83,13 @@ class Path:
     Attributes:
         names: Functions, leaf first.
         head: Index of the function that heads it; it tells no paths apart.
+        groups: Colour of each function in a flame graph; they tell no paths apart.
     """
 
     kind: str
     names: tuple[str, ...]
     head: int = field(compare=False)
+    groups: tuple[str, ...] = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +229,11 @@ def _amounts(recording: Recording, thread: str | None, function: str | None) -> 
 
 
 def _path(paths: Paths, kind: str, path_id: int) -> Path:
-    names = tuple(paths.steps[step].name for step in paths.path(path_id))
-    return Path(kind, names, paths.head_index(path_id)) if names else Path(kind, LOST_PATH, 0)
+    steps = [paths.steps[step] for step in paths.path(path_id)]
+    if not steps:
+        return Path(kind, LOST_PATH, 0, ("unnamed",))
+    names, groups = tuple(step.name for step in steps), tuple(map(group_of, steps))
+    return Path(kind, names, paths.head_index(path_id), groups)
 
 
 def _paired(before: dict[_Key, Amount], after: dict[_Key, Amount]) -> dict[_Key, Pair]:

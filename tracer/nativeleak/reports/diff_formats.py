@@ -18,11 +18,12 @@ _WIDTH: Final = 70
 """Columns of a call path: more callers than one are shown as far as they fit."""
 _MAX_TIMES: Final = 100
 """No percentage is shown of a change beyond so many times what was there."""
-_UNITS: Final = {
+UNITS: Final = {
     DiffMetric.OUTSTANDING: "bytes not freed",
     DiffMetric.ALLOCATED: "bytes allocated since the trace began",
     DiffMetric.COUNT: "blocks not freed",
 }
+"""What each metric counts."""
 
 Json = dict[str, Any]
 _Key = TypeVar("_Key")
@@ -46,13 +47,14 @@ def as_json(diff: Diff, metric: DiffMetric, top: int | None) -> str:
                 "total": _pair(diff.total),
                 "paths": [
                     {"kind": path.kind, "function": path.names[path.head], "frames": list(path.names), **_pair(pair)}
-                    for path, pair in _top(ranked(diff.paths(), metric), top, metric)
+                    for path, pair in top_rows(ranked(diff.paths(), metric), top, metric)
                 ],
                 "pools": [
-                    {"pool": name, **_pair(pair)} for name, pair in _top(ranked(diff.pools(), metric), top, metric)
+                    {"pool": name, **_pair(pair)} for name, pair in top_rows(ranked(diff.pools(), metric), top, metric)
                 ],
                 "purposes": [
-                    {"purpose": name, **_pair(pair)} for name, pair in _top(ranked(diff.purposes, metric), top, metric)
+                    {"purpose": name, **_pair(pair)}
+                    for name, pair in top_rows(ranked(diff.purposes, metric), top, metric)
                 ],
                 "notes": list(diff.notes),
             },
@@ -65,7 +67,7 @@ def as_json(diff: Diff, metric: DiffMetric, top: int | None) -> str:
 def folded(diff: Diff, metric: DiffMetric, top: int | None) -> str:
     """Pool and functions, root first, joined by ``;``, then the figures before and after: as difffolded.pl writes."""
     lines: dict[str, tuple[int, int]] = {}
-    for (pool, path), pair in _top(ranked(diff.stacks, metric), top, metric):
+    for (pool, path), pair in top_rows(ranked(diff.stacks, metric), top, metric):
         stack = ";".join(map(folded_text, (pool, *reversed(path.names))))
         before, after = lines.get(stack, (0, 0))
         lines[stack] = before + pair.before.of(metric), after + pair.after.of(metric)
@@ -76,7 +78,7 @@ WRITERS: Final[dict[str, DiffWriter]] = {"text": text, "json": as_json, "folded"
 """By the values of ``--format``; the first is the default."""
 
 
-def _top(rows: list[tuple[_Key, Pair]], top: int | None, metric: DiffMetric) -> list[tuple[_Key, Pair]]:
+def top_rows(rows: list[tuple[_Key, Pair]], top: int | None, metric: DiffMetric) -> list[tuple[_Key, Pair]]:
     """Rows with the largest changes, up or down, in the order of all rows."""
     if top is None or len(rows) <= top:
         return rows
@@ -90,7 +92,7 @@ def _text(diff: Diff, metric: DiffMetric, top: int) -> Iterator[str]:
         target = f"{printable(side.comm)} (PID {pids})"
         yield f"{name:<7} {printable(side.name)}: {target} at {format_duration(side.moment_s)}"
     total = diff.total
-    yield f"change  {_changed(total, metric)}: {_UNITS[metric]}"
+    yield f"change  {changed(total, metric)}: {UNITS[metric]}"
     for note in diff.notes:
         yield f"note    {printable(note)}"
     for label, side in (("BEFORE", diff.before), ("AFTER", diff.after)):
@@ -103,31 +105,32 @@ def _text(diff: Diff, metric: DiffMetric, top: int) -> Iterator[str]:
         ("purpose", ranked(diff.purposes, metric)),
     )
     for heading, rows in tables:
-        shown = _top(rows, top, metric)
+        shown = top_rows(rows, top, metric)
         of = f" ({len(shown):,} of {len(rows):,}, by size of change)" if len(shown) < len(rows) else ""
         yield ""
         yield f"By {heading}{of}"
         yield f"{'change':>12} {'before':>12} {'after':>12}  {heading}"
-        names = _names([key for key, _ in shown])
+        names = names_of([key for key, _ in shown])
         for name, (_, pair) in zip(names, shown, strict=True):
-            figures = _signed(pair.change(metric), metric), _figure(pair.before, metric), _figure(pair.after, metric)
+            figures = signed(pair.change(metric), metric), _figure(pair.before, metric), _figure(pair.after, metric)
             yield " ".join(f"{figure:>12}" for figure in figures) + f"  {name}"
             if metric is DiffMetric.OUTSTANDING and pair.error_bytes:
                 yield f"{'± ' + format_bytes(pair.error_bytes):>12}"
 
 
-def _changed(pair: Pair, metric: DiffMetric) -> str:
+def changed(pair: Pair, metric: DiffMetric) -> str:
+    """A change with the figures before and after, and its share."""
     before = pair.before.of(metric)
     share = f", {100 * pair.change(metric) / before:+.1f} %" if 0 < pair.after.of(metric) < _MAX_TIMES * before else ""
     error = pair.error_bytes if metric is DiffMetric.OUTSTANDING else 0
     interval = f" ± {format_bytes(error)}" if error else ""
     return (
-        f"{_signed(pair.change(metric), metric)}{interval} "
+        f"{signed(pair.change(metric), metric)}{interval} "
         f"(from {_figure(pair.before, metric)} to {_figure(pair.after, metric)}{share})"
     )
 
 
-def _names(keys: Sequence[Path | str]) -> list[str]:
+def names_of(keys: Sequence[Path | str]) -> list[str]:
     """A path begins with the function that heads it; paths that would look the same begin with their leaf."""
     names = [printable(key) if isinstance(key, str) else _path(key, key.head) for key in keys]
     seen = Counter(names)
@@ -150,7 +153,8 @@ def _figure(amount: Amount, metric: DiffMetric) -> str:
     return f"{value:,}" if metric is DiffMetric.COUNT else format_bytes(value)
 
 
-def _signed(value: int, metric: DiffMetric) -> str:
+def signed(value: int, metric: DiffMetric) -> str:
+    """A figure of a metric, with + where it is above zero."""
     shown = f"{abs(value):,}" if metric is DiffMetric.COUNT else format_bytes(abs(value))
     return f"{'+' if value > 0 else '-' if value < 0 else ''}{shown}"
 

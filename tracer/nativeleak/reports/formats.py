@@ -67,6 +67,7 @@ class Format:
             other, each under a heading.
         default_top: Sites shown where ``--top`` is not given; None for all.
         default_by: Key of a row where ``--by`` is not given.
+        answers: It says what grows and what holds memory, and not sites alone.
         has_freed: Sites of which everything is freed are shown too, where neither ``--top`` nor ``--min`` is given.
     """
 
@@ -78,6 +79,7 @@ class Format:
     default_top: int | None = None
     default_by: str = "site,thread"
     has_freed: bool = False
+    answers: bool = False
 
     def load_writer(self) -> Writer:
         """Import the writer: with it come pandas and numpy."""
@@ -87,10 +89,13 @@ class Format:
 
 
 FORMATS: Final = (
-    Format("text", ".txt", "nativeleak.reports.text:write", default_top=10, default_by="path"),
-    Format("json", ".json", "nativeleak.reports.json_report:write", container="JSON object"),
+    Format("text", ".txt", "nativeleak.reports.text:write", default_top=10, default_by="path", answers=True),
+    Format("json", ".json", "nativeleak.reports.json_report:write", container="JSON object", answers=True),
     Format("folded", ".folded", "nativeleak.reports.folded:write"),
-    Format("html", ".html", "nativeleak.reports.html.page:write", is_binary=True, container="page", default_by="path"),
+    Format(
+        "html", ".html", "nativeleak.reports.html.page:write",
+        is_binary=True, container="page", default_by="path", answers=True,
+    ),
     Format(
         "pprof", ".pb.gz", "nativeleak.reports.exports.pprof:write",
         is_binary=True, container="profile", has_freed=True,

@@ -292,4 +292,4 @@ def _frame(frame: Frame) -> Json:
         "ip": hex(frame.ip),
         "module_offset": hex(frame.module_offset),
         "found": frame.found,
-    }
+    } | ({"inlined": True} if frame.is_inlined else {})

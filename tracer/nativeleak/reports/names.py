@@ -27,7 +27,7 @@ def printable(text: str) -> str:
 
 def folded_name(frame: Frame) -> str:
     """A frame's name in a folded stack, with the suffix of its kind."""
-    return folded_text(frame.function) + _FOLDED_SUFFIXES.get(frame.kind, "")
+    return folded_text(frame.function) + ("_[i]" if frame.is_inlined else _FOLDED_SUFFIXES.get(frame.kind, ""))
 
 
 def folded_text(text: str) -> str:
@@ -43,7 +43,7 @@ def place(frame: Frame) -> str:
     if frame.module:
         parts.append(printable(frame.module))
     if frame.file:
-        parts.append(printable(frame.file) + (f":{frame.line}" if frame.line else ""))
+        parts.append(printable(frame.file.rsplit("/", 1)[-1]) + (f":{frame.line}" if frame.line else ""))
     return "  ".join(parts)
 
 

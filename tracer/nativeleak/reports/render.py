@@ -41,6 +41,8 @@ def write_report(
         report = build(recording, replace(selection, metric=Metric.ALLOCATED) if with_freed else selection)
         if with_freed:
             report = replace(report, selection=selection)
+        if format_.answers:
+            report.answer.find()
         begin("writing", 0.76)
         format_.load_writer()(report, stream, options)
 

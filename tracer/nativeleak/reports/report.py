@@ -38,15 +38,14 @@ class SiteReport:
     """One row of the report: a call site, or several merged.
 
     Attributes:
-        id: Text id of the stack, made of its functions and offsets.
         tid: 0 where threads were merged or the engine cannot see threads.
         resident_bytes: None where it was not measured.
         oldest_s: Age of the oldest outstanding allocation; None where nothing is outstanding.
         stack: Leaf first; without frames where stacks were merged.
+        stacks: Where the stack's text id is got from.
         certainty: Bounds of the true totals; None where they are exact.
     """
 
-    id: str
     kind: Kind
     owner: Owner
     functions: tuple[str, ...]
@@ -60,7 +59,13 @@ class SiteReport:
     oldest_s: float | None
     growth: Growth
     stack: Stack
+    stacks: Stacks
     certainty: Certainty | None = None
+
+    @property
+    def id(self) -> str:
+        """Text id of the stack, made of its functions and offsets."""
+        return self.stacks.id_of(self.stack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +178,7 @@ class Sums:
         by_kind: Without what allocators mapped for themselves.
         jvm: The part of ``by_kind`` that the JVM allocated and mapped for itself.
         backing: Memory that allocators took from the kernel for themselves.
-        growth: Of the sum of all outstanding memory; of resident memory with the verdict "unknown" where too little
-            was watched.
+        answer: What tells the growth.
         watched_pct: Share of the trace in which allocations and frees of the heap were seen.
         certainty: Of all outstanding heap memory; None where it is exact.
         in_windows: The heap was watched in windows, and growth is estimated from what is left of their blocks.
@@ -183,10 +187,18 @@ class Sums:
     by_kind: Mapping[Kind, Totals]
     jvm: Totals
     backing: Totals
-    growth: Growth
+    answer: ReportAnswer
     watched_pct: float
     certainty: Certainty | None = None
     in_windows: bool = False
+
+    @property
+    def growth(self) -> Growth:
+        """Growth of the sum of all outstanding memory.
+
+        It is that of resident memory with the verdict "unknown" where too little was watched.
+        """
+        return self.answer.growth
 
     @property
     def outstanding_bytes(self) -> int:
@@ -232,39 +244,101 @@ class SiteRows(Protocol):
         """Sites where allocators took memory from the kernel for themselves; not selected."""
 
 
+class ReportAnswer(Protocol):
+    """What grows, what holds memory, and how resident memory went; each found when it is asked for."""
+
+    def find(self) -> None:
+        """Find all of it now."""
+
+    @property
+    def suspects(self) -> tuple[Finding, ...]:
+        """What grows for certain, fastest first."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What holds something and does not grow for certain, largest first."""
+
+    @property
+    def growth(self) -> Growth:
+        """Of all that was seen; of resident memory with the verdict "unknown" where too little was watched."""
+
+    @property
+    def resident(self) -> Resident | None:
+        """Resident memory, first and last known; None where it is unknown."""
+
+    @property
+    def memory(self) -> MemoryReport:
+        """Limits, resident memory by use, and the number of threads."""
+
+    @property
+    def threads(self) -> tuple[ThreadReport, ...]:
+        """Threads that are alive or hold outstanding memory, largest first."""
+
+    @property
+    def unmapped(self) -> tuple[UnmapReport, ...] | None:
+        """Callers that unmapped memory, most first; None where the engine cannot see them."""
+
+    @property
+    def guessed(self) -> Mapping[str, int]:
+        """Outstanding bytes at stacks with a guessed caller, by the module whose unwind information is missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """All that a report says.
 
     Attributes:
-        resident: None where resident memory is unknown.
-        suspects: What grows for certain, fastest first.
-        findings: What holds something and does not grow for certain, largest first.
         stacks: Where stacks of the recording are got from, while it is open.
         detail: The tables behind all this, for formats that show every site's course.
         rows: The selected sites, made when they are asked for.
-        threads: Threads that are alive or hold outstanding memory, largest first.
-        unmapped: Callers that unmapped memory, most first; None where the engine cannot see them.
+        answer: What grows and what holds memory, found when it is asked for.
         counters: At least ``model.COUNTERS``.
-        guessed: Outstanding bytes at stacks with a guessed caller, by the module whose unwind information is missing.
-        memory: Limits, resident memory by use, and the number of threads.
     """
 
     trace: TraceFacts
     selection: Selection
     sums: Sums
-    resident: Resident | None
-    suspects: tuple[Finding, ...]
-    findings: tuple[Finding, ...]
     stacks: Stacks
     detail: Detail
     rows: SiteRows
-    threads: tuple[ThreadReport, ...]
-    unmapped: tuple[UnmapReport, ...] | None
+    answer: ReportAnswer
     counters: Mapping[str, int]
-    guessed: Mapping[str, int]
     overhead: Overhead
-    memory: MemoryReport
+
+    @property
+    def suspects(self) -> tuple[Finding, ...]:
+        """What grows for certain, fastest first."""
+        return self.answer.suspects
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What holds something and does not grow for certain, largest first."""
+        return self.answer.findings
+
+    @property
+    def resident(self) -> Resident | None:
+        """Resident memory, first and last known; None where it is unknown."""
+        return self.answer.resident
+
+    @property
+    def memory(self) -> MemoryReport:
+        """Limits, resident memory by use, and the number of threads."""
+        return self.answer.memory
+
+    @property
+    def threads(self) -> tuple[ThreadReport, ...]:
+        """Threads that are alive or hold outstanding memory, largest first."""
+        return self.answer.threads
+
+    @property
+    def unmapped(self) -> tuple[UnmapReport, ...] | None:
+        """Callers that unmapped memory, most first; None where the engine cannot see them."""
+        return self.answer.unmapped
+
+    @property
+    def guessed(self) -> Mapping[str, int]:
+        """Outstanding bytes at stacks with a guessed caller, by the module whose unwind information is missing."""
+        return self.answer.guessed
 
     @property
     def unwatched(self) -> tuple[Unwatched, ...]:

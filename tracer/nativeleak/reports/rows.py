@@ -6,22 +6,31 @@ They are made when a format asks for them: the first screen of the text report s
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from nativeleak.analysis.certainty import certainty
+from nativeleak.analysis.certainty import Certainty, certainty
 from nativeleak.analysis.curves import Ints, Labelled, Span, read_curves
 from nativeleak.analysis.growth import Growth, measure
 from nativeleak.analysis.select import By, Metric, Selection, merge, rank
-from nativeleak.analysis.table import TOTALS
+from nativeleak.analysis.table import UNCERTAINTIES
 from nativeleak.model import Kind, Owner, Stack, Uncertainty
 from nativeleak.recording import Recording
 from nativeleak.reports.report import Listing, SiteReport, Totals
-from nativeleak.reports.stacks import Stacks, stack_id
+from nativeleak.reports.stacks import Stacks
+
+_COLUMNS: Final = (
+    "kind", "owner", "functions", "slot", "tid", "thread", "n_threads", "n_stacks", "stack_key", "resident_bytes",
+    "oldest_s", "growth",
+)  # fmt: skip
+_KINDS: Final = {kind.value: kind for kind in Kind}
+_OWNERS: Final = {owner.value: owner for owner in Owner}
+_NO_STACK: Final = Stack(0, ())
 
 
 class Rows:
@@ -90,8 +99,35 @@ class Rows:
 
     def _reports(self, rows: pd.DataFrame, by: By = By.SITE_AND_THREAD) -> tuple[SiteReport, ...]:
         pids = {target.slot: target.pid for target in self._recording.targets}
-        merged_stacks = by is By.THREAD
-        return tuple(_site_report(self._stacks, row, pids, merged_stacks) for row in rows.to_dict("records"))
+        stacks = self._stacks
+        if by is not By.THREAD:
+            stacks.load(rows["stack_key"].tolist())
+        values = zip(*(_plain(rows[name]) for name in _COLUMNS), strict=True)
+        totals = list(map(_totals, *(_plain(rows[each.name]) for each in fields(Totals))))
+        certainties = map(_certainty, totals, *(_plain(rows[name]) for name in UNCERTAINTIES))
+        reports = []
+        for cells, sums, certainty_ in zip(values, totals, certainties, strict=True):
+            kind, owner, functions, slot, tid, thread, n_threads, n_stacks, key, resident, oldest, growth = cells
+            reports.append(
+                SiteReport(
+                    _KINDS[kind],
+                    _OWNERS[owner],
+                    functions,
+                    pids.get(slot, 0),
+                    tid,
+                    thread,
+                    n_threads,
+                    n_stacks,
+                    sums,
+                    None if math.isnan(resident) else sums.resident_bytes,
+                    None if math.isnan(oldest) else oldest,
+                    growth,
+                    _NO_STACK if by is By.THREAD else stacks.stack(key),
+                    stacks,
+                    certainty_,
+                )
+            )
+        return tuple(reports)
 
 
 def is_shown(table: pd.DataFrame, metric: Metric) -> pd.Series[bool]:
@@ -114,31 +150,17 @@ def _numbered(rows: pd.DataFrame, n_sites: int) -> Ints:
     return labels
 
 
-def _site_report(
-    stacks: Stacks, row: Mapping[Hashable, Any], pids: Mapping[int, int], merged_stacks: bool
-) -> SiteReport:
-    stack = Stack(0, ()) if merged_stacks else stacks.stack(int(row["stack_key"]))
-    resident, oldest = row["resident_bytes"], row["oldest_s"]
-    return SiteReport(
-        id=stack_id(stack) if merged_stacks else stacks.text_id(int(row["stack_key"])),
-        kind=Kind(row["kind"]),
-        owner=Owner(row["owner"]),
-        functions=row["functions"],
-        pid=pids.get(row["slot"], 0),
-        tid=int(row["tid"]),
-        thread=row["thread"],
-        n_threads=int(row["n_threads"]),
-        n_stacks=int(row["n_stacks"]),
-        totals=Totals(
-            **{name: int(row[name]) for name in TOTALS}, resident_bytes=0 if math.isnan(resident) else int(resident)
-        ),
-        resident_bytes=None if math.isnan(resident) else int(resident),
-        oldest_s=None if math.isnan(oldest) else float(oldest),
-        growth=row["growth"],
-        stack=stack,
-        certainty=certainty(
-            int(row["outstanding_bytes"]),
-            int(row["outstanding_count"]),
-            Uncertainty(int(row["n_sampled"]), float(row["variance_bytes"]), float(row["variance_count"])),
-        ),
-    )
+def _plain(column: pd.Series[Any]) -> list[Any]:
+    """Values of a column as Python has them."""
+    values: list[Any] = column.to_numpy().tolist()
+    return values
+
+
+def _totals(*values: float) -> Totals:
+    """From the columns of the same names; resident memory that was not measured counts as none."""
+    return Totals(*(0 if math.isnan(value) else int(value) for value in values))
+
+
+def _certainty(totals: Totals, n_sampled: int, variance_bytes: float, variance_count: float) -> Certainty | None:
+    uncertainty = Uncertainty(n_sampled, variance_bytes, variance_count)
+    return certainty(totals.outstanding_bytes, totals.outstanding_count, uncertainty)

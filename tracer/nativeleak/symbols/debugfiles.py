@@ -55,7 +55,7 @@ def find_debug_file(
     Returns:
         The open debug file, which the caller closes; None if no file matches.
     """
-    for candidate in _candidates(elf, path, folders):
+    for candidate in debug_paths(elf, path, folders):
         for opener in openers:
             debug = _open_matching(elf, candidate, opener, budget or Budget())
             if debug is not None:
@@ -87,8 +87,8 @@ def read_debugdata(elf: ElfFile, budget: Budget | None = None) -> ElfFile | None
         return None
 
 
-def _candidates(elf: ElfFile, path: str, folders: Sequence[str]) -> Iterator[str]:
-    """Possible paths of the debug file, best first."""
+def debug_paths(elf: ElfFile, path: str, folders: Sequence[str]) -> Iterator[str]:
+    """Possible paths of the debug file of an object, best first."""
     if len(elf.build_id) > 2:
         for folder in folders:
             yield f"{folder}/.build-id/{elf.build_id[:2]}/{elf.build_id[2:]}.debug"

@@ -76,7 +76,10 @@ class _Profile:
         for name, unit in SAMPLE_TYPES:
             yield bytes_field(1, self._value_type(name, unit))
         rows = self._report.rows.sites.rows
-        self._mappings.measure(frame for site in rows for frame in site.stack.frames)
+        frames: dict[int, Frame] = {}
+        for site in rows:
+            frames.update(zip(map(id, site.stack.frames), site.stack.frames, strict=True))
+        self._mappings.measure(frames.values())
         for site in rows:
             yield bytes_field(2, self._sample(site))
         yield from self._dropped(rows)
@@ -108,7 +111,7 @@ class _Profile:
             totals.outstanding_bytes,
             site.growth.slope_bytes_per_s * 60,
         )
-        stack = bytes_field(1, b"".join(self._stack(site.stack.frames)))
+        stack = bytes_field(1, self._stack(site.stack.frames))
         return stack + packed_field(2, map(_int64, values)) + self._labels(site)
 
     def _labels(self, site: SiteReport) -> bytes:
@@ -135,29 +138,34 @@ class _Profile:
         n_bytes = sum(each.allocated_bytes for each in sums) - sum(row.totals.allocated_bytes for row in rows)
         n_blocks = sum(each.allocated_count for each in sums) - sum(row.totals.allocated_count for row in rows)
         if n_bytes > 0 or n_blocks > 0:
-            stack = b"".join(self._stack((Frame(FREED, None, 0, 0, FrameKind.UNRESOLVED),)))
+            stack = self._stack((Frame(FREED, None, 0, 0, FrameKind.UNRESOLVED),))
             yield bytes_field(2, bytes_field(1, stack) + packed_field(2, map(_int64, (n_blocks, n_bytes, 0, 0, 0))))
 
     def _label(self, name: str, text: str) -> bytes:
         return number_field(1, self._string(name)) + number_field(2, self._string(text))
 
-    def _stack(self, frames: Sequence[Frame]) -> Iterator[bytes]:
+    def _stack(self, frames: tuple[Frame, ...]) -> bytes:
         """Ids of the locations, leaf first. Inlined methods share the location of the method they are inlined into."""
+        callers = list(map(self._of_callers.get, map(id, frames[1:])))
+        if None not in callers and frames and not _is_inlined(frames[0]):
+            return self._location(frames[:1], is_leaf=True) + b"".join(filter(None, callers))
+        found = bytearray()
         at = 0
         while at < len(frames):
             known = self._of_callers.get(id(frames[at])) if at else None
             if known is not None:
-                yield known
+                found += known
                 at += 1
                 continue
             end = at + 1
-            while end < len(frames) and frames[end - 1].kind is FrameKind.JAVA_INLINED and _joins(frames, end):
+            while end < len(frames) and _is_inlined(frames[end - 1]) and _joins(frames, end):
                 end += 1
-            found = self._location(tuple(frames[at:end]), is_leaf=not at)
-            if at and frames[at].kind is not FrameKind.JAVA_INLINED:
-                self._of_callers[id(frames[at])] = found
-            yield found
+            location = self._location(tuple(frames[at:end]), is_leaf=not at)
+            if at and not _is_inlined(frames[at]):
+                self._of_callers[id(frames[at])] = location
+            found += location
             at = end
+        return bytes(found)
 
     def _location(self, group: tuple[Frame, ...], *, is_leaf: bool) -> bytes:
         """Id of the location of these frames. The address of a caller is within its call, so that lines are its own."""
@@ -225,8 +233,12 @@ class _Mappings:
         self._ranges: dict[_Module, tuple[int, int]] = {}
 
     def measure(self, frames: Iterable[Frame]) -> None:
-        """Find the addresses of each mapping, and number them."""
-        for frame in {id(frame): frame for frame in frames}.values():
+        """Find the addresses of each mapping, and number them.
+
+        Args:
+            frames: Each once.
+        """
+        for frame in frames:
             module = _module(frame)
             if module is not None:
                 low, high = self._ranges.get(module, (frame.ip, frame.ip))
@@ -269,12 +281,16 @@ def _int64(value: float) -> int:
     return round(value)
 
 
+def _is_inlined(frame: Frame) -> bool:
+    return frame.is_inlined or frame.kind is FrameKind.JAVA_INLINED
+
+
 def _joins(frames: Sequence[Frame], at: int) -> bool:
     """Whether a frame is what the one before it is inlined into."""
-    return frames[at].ip == frames[at - 1].ip and frames[at].kind in (
-        FrameKind.JAVA_INLINED,
-        FrameKind.JAVA_COMPILED,
-    )
+    here, before = frames[at], frames[at - 1]
+    if here.ip != before.ip:
+        return False
+    return before.is_inlined or here.kind in (FrameKind.JAVA_INLINED, FrameKind.JAVA_COMPILED)
 
 
 def _comments(report: Report) -> Iterator[str]:

@@ -6,6 +6,7 @@ Columns, all in the order of their numbers (``n`` sites, ``t`` moments, ``s`` st
 moments              ``t`` seconds since the start of the trace; nothing is outstanding at second 0
 bytes, blocks        ``t`` by ``n``: outstanding bytes and allocations, each moment less the one before
 added, calls         ``t`` by ``n``: allocated bytes and allocations, likewise
+resident             ``t`` by ``n``: resident bytes of mappings, likewise; not there if none was measured
 site_stack           ``n`` numbers of stacks
 site_thread          ``n`` numbers of ``facts.threads``
 site_row             ``n`` numbers of rows; the number of rows for a site that no row shows
@@ -137,9 +138,10 @@ def pick_moments(times: list[float], n_sites: int) -> list[int]:
 
 
 def _courses(recording: Recording, numbers: list[int], positions: Ints) -> dict[str, Floats]:
-    """Outstanding and allocated bytes and allocations of the sites: one row a moment, one column a site."""
-    now = np.zeros((4, len(recording.sites)))
-    kept = {name: np.zeros((len(numbers), len(positions))) for name in ("bytes", "blocks", "added", "calls")}
+    """Outstanding, allocated and resident bytes and allocations of the sites: one row a moment, one column a site."""
+    names = ("bytes", "blocks", "added", "calls", "resident")
+    now = np.zeros((len(names), len(recording.site_columns)))
+    kept = {name: np.zeros((len(numbers), len(positions))) for name in names}
     row_of = {number: row for row, number in enumerate(numbers)}
     for number, samples in enumerate(recording.samples()):
         ids = np.asarray(samples.site_id)
@@ -147,9 +149,12 @@ def _courses(recording: Recording, numbers: list[int], positions: Ints) -> dict[
         now[1, ids] = np.asarray(samples.outstanding_count)
         now[2, ids] = np.asarray(samples.allocated_bytes)
         now[3, ids] = np.asarray(samples.allocated_count)
+        now[4, ids] = np.maximum(np.asarray(samples.resident_bytes), 0)
         if number in row_of:
             for course, values in zip(kept.values(), now, strict=True):
                 course[row_of[number]] = values[positions]
+    if not kept["resident"].any():
+        del kept["resident"]
     return kept
 
 
@@ -190,10 +195,11 @@ def _threads(sites: pd.DataFrame, redactor: Redactor) -> tuple[list[list[Any]], 
 def _step(step: Step, strings: Strings, redactor: Redactor) -> tuple[int, int, int]:
     name = redactor.name(printable(step.name) or "[no name]")
     where = redactor.name(place(step.frame))
-    return strings.number(name), strings.number(where), GROUPS.index(_group(step))
+    return strings.number(name), strings.number(where), GROUPS.index(group_of(step))
 
 
-def _group(step: Step) -> str:
+def group_of(step: Step) -> str:
+    """The group of ``GROUPS`` that a step is drawn in."""
     frame = step.frame
     if frame.kind is FrameKind.KERNEL:
         return "kernel"

@@ -1,0 +1,1 @@
+"""Source lines and inlined functions of native code, looked up when a report is made."""
