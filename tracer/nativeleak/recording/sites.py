@@ -166,7 +166,9 @@ def read_numbers(db: sqlite3.Connection) -> array[int]:
     numbers = array("q", chain.from_iterable(rows))
     if _UNKNOWN in numbers[:: len(SITE_NUMBERS)] or _UNKNOWN in numbers[4 :: len(SITE_NUMBERS)]:
         raise ValueError("a site of an unknown kind or owner")
-    first, last, n_sites = db.execute("SELECT coalesce(min(id), 0), coalesce(max(id), -1), count(*) FROM sites").fetchone()
+    first, last, n_sites = db.execute(
+        "SELECT coalesce(min(id), 0), coalesce(max(id), -1), count(*) FROM sites"
+    ).fetchone()
     if (first, last) != (0, n_sites - 1):
         raise ValueError("site ids have gaps")
     return numbers

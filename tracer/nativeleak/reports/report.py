@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -44,6 +44,8 @@ class SiteReport:
         oldest_s: Age of the oldest outstanding allocation; None where nothing is outstanding.
         stack: Leaf first; without frames where stacks were merged.
         certainty: Bounds of the true totals; None where they are exact.
+        host: Name of the machine; * where several were merged.
+        process: Name of the process, likewise.
     """
 
     id: str
@@ -61,6 +63,8 @@ class SiteReport:
     growth: Growth
     stack: Stack
     certainty: Certainty | None = None
+    host: str = ""
+    process: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +212,7 @@ class Listing:
         n_all: Number of rows without ``--min`` and ``--top``.
     """
 
-    rows: tuple[SiteReport, ...]
+    rows: Sequence[SiteReport]
     n_all: int
 
 
@@ -230,6 +234,30 @@ class SiteRows(Protocol):
     @property
     def backing_sites(self) -> tuple[SiteReport, ...]:
         """Sites where allocators took memory from the kernel for themselves; not selected."""
+
+
+class SiteTable(Protocol):
+    """The part of a report that its exports as a table or profile need; one of many recordings has no other."""
+
+    @property
+    def trace(self) -> TraceFacts:
+        """The trace."""
+
+    @property
+    def selection(self) -> Selection:
+        """What is shown."""
+
+    @property
+    def sums(self) -> Sums:
+        """Totals."""
+
+    @property
+    def rows(self) -> SiteRows:
+        """The sites."""
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What was lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,9 +89,10 @@ class Rows:
         return Listing(self._reports(rank(rows, self._selection), self._selection.key), len(rows))
 
     def _reports(self, rows: pd.DataFrame, by: By = By.SITE_AND_THREAD) -> tuple[SiteReport, ...]:
-        pids = {target.slot: target.pid for target in self._recording.targets}
+        targets = {target.slot: (target.pid, target.comm) for target in self._recording.targets}
         merged_stacks = by is By.THREAD
-        return tuple(_site_report(self._stacks, row, pids, merged_stacks) for row in rows.to_dict("records"))
+        host = self._recording.info.host_name
+        return tuple(_site_report(self._stacks, row, targets, host, merged_stacks) for row in rows.to_dict("records"))
 
 
 def is_shown(table: pd.DataFrame, metric: Metric) -> pd.Series[bool]:
@@ -115,8 +116,9 @@ def _numbered(rows: pd.DataFrame, n_sites: int) -> Ints:
 
 
 def _site_report(
-    stacks: Stacks, row: Mapping[Hashable, Any], pids: Mapping[int, int], merged_stacks: bool
+    stacks: Stacks, row: Mapping[Hashable, Any], targets: Mapping[int, tuple[int, str]], host: str, merged_stacks: bool
 ) -> SiteReport:
+    pid, comm = targets.get(row["slot"], (0, ""))
     stack = Stack(0, ()) if merged_stacks else stacks.stack(int(row["stack_key"]))
     resident, oldest = row["resident_bytes"], row["oldest_s"]
     return SiteReport(
@@ -124,7 +126,7 @@ def _site_report(
         kind=Kind(row["kind"]),
         owner=Owner(row["owner"]),
         functions=row["functions"],
-        pid=pids.get(row["slot"], 0),
+        pid=pid,
         tid=int(row["tid"]),
         thread=row["thread"],
         n_threads=int(row["n_threads"]),
@@ -141,4 +143,6 @@ def _site_report(
             int(row["outstanding_count"]),
             Uncertainty(int(row["n_sampled"]), float(row["variance_bytes"]), float(row["variance_count"])),
         ),
+        host=host,
+        process=comm,
     )

@@ -278,10 +278,10 @@ def _sums(table: npt.NDArray[_Number], order: Ints, starts: Ints) -> npt.NDArray
     return summed
 
 
-def ranked(rows: Rows, selection: Selection) -> Rows:
+def ranked(rows: Rows, selection: Selection, *, with_freed: bool = False) -> Rows:
     """The rows to show, largest metric first: those that hold something, or allocated where that is the metric."""
     held = (rows.figure("outstanding_bytes") > 0) | (rows.figure("outstanding_count") > 0)
-    if selection.metric is Metric.ALLOCATED:
+    if with_freed or selection.metric is Metric.ALLOCATED:
         held |= rows.figure("allocated_count") > 0
     values = metric_values(rows, selection.metric)
     if selection.min_bytes:
