@@ -2,10 +2,10 @@
 
     benchmarks/many.py [files=100] [sites=10000] [snapshots=60] [apart=0]
 
-Writes recordings of ``files`` processes on as many hosts, each with ``sites`` call sites, then reports on all of them in
-each format that merges by call path, and in those with a row for each process. In ``apart`` percent of stacks
-each recording has a function of its own. Memory is that of the command and its readers together, each page once (Pss),
-looked at every 50 ms. Needs no root.
+Writes recordings of ``files`` processes on as many hosts, each with ``sites`` call sites, then reports on all of them:
+in formats that merge by call path, and in formats with a row for each process (csv, pprof). In ``apart`` percent of the
+stacks each recording has a function of its own. Memory is that of the command and its readers together, each page once
+(Pss), looked at every 50 ms. Needs no root.
 """
 
 from __future__ import annotations

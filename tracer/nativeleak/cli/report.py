@@ -65,7 +65,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
     default=FORMAT_NAMES[0],
     show_default=True,
     help="Form of the report; folded: one line a stack, for flame graphs; html: one page that loads nothing; "
-    "pprof, speedscope, csv, parquet, prometheus: for these tools.",
+    "pprof, speedscope, csv, parquet, firefox, perfetto, otlp, prometheus: for these tools.",
 )
 @click.option(
     "--metric",

@@ -139,6 +139,18 @@ FORMATS: Final = (
         is_binary=True, container="table", has_freed=True, merged_by="process",
     ),
     Format(
+        "firefox", ".firefox.json", "nativeleak.reports.exports.firefox:write",
+        container="JSON object", has_freed=True, merged_by="pool",
+    ),
+    Format(
+        "perfetto", ".perfetto-trace", "nativeleak.reports.exports.perfetto:write",
+        is_binary=True, container="trace", has_freed=True, merged_by="",
+    ),
+    Format(
+        "otlp", ".otlp", "nativeleak.reports.exports.otlp:write",
+        is_binary=True, container="message", has_freed=True, merged_by="process",
+    ),
+    Format(
         "prometheus", ".prom", "nativeleak.reports.exports.prometheus:write",
         container="set of metrics", default_top=100, default_by="path", merged_by="",
     ),
