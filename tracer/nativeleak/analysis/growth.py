@@ -228,12 +228,7 @@ def _peaks(curves: Curves) -> Floats:
 
 
 def mean_slopes(added: Floats, spans: Floats) -> tuple[Floats, Floats]:
-    """Mean slope of each row, and half of its 95 % interval, a second.
-
-    Args:
-        added: Change in each part, one row a curve; at least two parts.
-        spans: Seconds of each part.
-    """
+    """Mean change a second of each row and half of its 95 % interval, from its changes in parts, two at least."""
     weights = spans / spans.sum()
     slopes = added.sum(axis=1) / spans.sum()
     n_parts = len(spans)
