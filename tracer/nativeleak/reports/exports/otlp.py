@@ -100,8 +100,8 @@ class _Profiles:
             profile = scope.profiles.add()
             profile.sample_type.type_strindex = self._string(name)
             profile.sample_type.unit_strindex = self._string(unit)
-            profile.time_unix_nano = max(0, round(trace.info.started * _NS))
-            profile.duration_nano = max(0, round(trace.duration_s * _NS))
+            profile.time_unix_nano = min(max(0, round(trace.info.started * _NS)), _MOST)
+            profile.duration_nano = min(max(0, round(trace.duration_s * _NS)), _MOST)
             profile.period_type.type_strindex = self._string("space")
             profile.period_type.unit_strindex = self._string("bytes")
             profile.period = trace.sample_bytes or 1

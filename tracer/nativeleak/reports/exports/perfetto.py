@@ -51,7 +51,7 @@ def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
 
 
 def _packets(report: Report, recording: Recording) -> Iterator[bytes]:
-    started_ns = max(0, round(recording.info.started * _NS))
+    started_ns = min(max(0, round(recording.info.started * _NS)), _MOST)
     clocks = ((_BOOT_CLOCK, _FIRST_NS), (_REAL_CLOCK, started_ns))
     yield _packet(
         bytes_field(6, b"".join(bytes_field(1, number_field(1, clock) + number_field(2, at)) for clock, at in clocks))
@@ -130,7 +130,7 @@ def _profile(report: Report, end_ns: int) -> bytes:
         totals = site.totals
         sums = heaps.setdefault((site.pid, site.kind), {}).setdefault(tables.stack(site), [0, 0, 0, 0])
         figures = (totals.allocated_bytes, totals.freed_bytes, totals.allocated_count, totals.freed_count)
-        sums[:] = [before + figure for before, figure in zip(sums, figures, strict=True)]
+        sums[:] = [min(before + figure, _MOST) for before, figure in zip(sums, figures, strict=True)]
     interval = report.trace.sample_bytes or 1
     dumps = b"".join(
         bytes_field(5, _dump(pid, kind, stacks, interval, end_ns)) for (pid, kind), stacks in heaps.items()

@@ -25,8 +25,7 @@ KEYS: Final = ("host", "process", "kind", "owner", "path", "pool")
 """Columns of ``Rows.keys``: numbers of hosts, processes, paths and pools, positions in ``KINDS`` and ``OWNERS``."""
 MERGED: Final = -1
 """In a key: rows of several are one."""
-ROWS_BY: Final = (By.PATH, By.POOL, By.HOST, By.PROCESS)
-"""Keys of a row that a report of many recordings has."""
+UNKNOWN_PROCESS: Final = "[unknown process]"
 
 _APART: Final = {
     By.PATH: ("kind", "owner", "path"),
@@ -163,15 +162,10 @@ class Merger:
         """Take a part."""
         info = part.source.info
         host = self._hosts.setdefault(info.host_name, len(self._hosts))
-        of_slot = np.zeros(max((target.slot for target in part.source.targets), default=0) + 1, dtype=np.int32)
-        for target in part.source.targets:
-            key = (host, info.boot_id, target.pid, target.comm)
-            process = self._numbers.setdefault(key, len(self._sources_of))
-            if process == len(self._sources_of):
-                self._sources_of.append([])
-            self._sources_of[process].append(len(self._sources))
-            of_slot[target.slot] = process
-        process_of_row = of_slot[np.minimum(part.keys[:, 0], len(of_slot) - 1)]
+        of_target = [self._process((host, info.boot_id, target.pid, target.comm)) for target in part.source.targets]
+        if len(part.keys) and int(part.keys[:, 0].max()) == len(of_target):
+            of_target.append(self._process((host, info.boot_id, 0, UNKNOWN_PROCESS)))
+        process_of_row = np.array(of_target or [0], dtype=np.int32)[part.keys[:, 0]]
         n_rows = len(part.keys)
         ones = np.ones(n_rows, dtype=np.int32)
         self._sources.append(part.source)
@@ -187,6 +181,14 @@ class Merger:
                 ones,
             )
         )
+
+    def _process(self, key: tuple[int, str, int, str]) -> int:
+        """Number of a process, which has the source that is added now."""
+        process = self._numbers.setdefault(key, len(self._sources_of))
+        if process == len(self._sources_of):
+            self._sources_of.append([])
+        self._sources_of[process].append(len(self._sources))
+        return process
 
     def finish(self, failures: Sequence[Failure]) -> Merged:
         """All of it."""
@@ -235,7 +237,7 @@ def _concatenated(every: Sequence[Rows]) -> Rows:
 
 
 def group(rows: Rows, by: By) -> Rows:
-    """The rows merged by a key of ``ROWS_BY``."""
+    """The rows merged by a key of ``formats.MERGED_BY``."""
     return merge_rows(rows, _APART[by])
 
 

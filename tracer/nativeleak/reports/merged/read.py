@@ -73,7 +73,8 @@ class Part:
     """Rows of one recording.
 
     Attributes:
-        keys: One row each: slot, position in ``KINDS`` and in ``OWNERS``, path, pool.
+        keys: One row each: position in the source's targets (their number for a site of none of them), position in
+            ``KINDS`` and in ``OWNERS``, path, pool.
         figures: Columns ``FIGURES``, one row each.
         measured: Whether the resident part was measured.
         growth: Bytes a second, half of the 95 % interval; NaN where unknown.
@@ -123,7 +124,7 @@ def read_part(recording: Recording, paths: SharedPaths, pools: Pools, selection:
     uids, thread = np.unique(sites[:, _COLUMN["thread_uid"]], return_inverse=True)
     threads = [thread_of(recording, uid) for uid in uids.tolist()]
     keys = np.empty((len(sites), _KEYS), dtype=np.int32)
-    keys[:, 0] = sites[:, _COLUMN["slot"]]
+    keys[:, 0] = _targets(recording, sites[:, _COLUMN["slot"]])
     keys[:, 1] = sites[:, _COLUMN["kind"]]
     keys[:, 2] = sites[:, _COLUMN["owner"]]
     keys[:, 3] = paths.read(recording, sites[:, _COLUMN["stack_key"]])
@@ -139,6 +140,14 @@ def read_part(recording: Recording, paths: SharedPaths, pools: Pools, selection:
     growth = _growth(recording, span, labels, len(starts))
     source = _source(recording, span, grows=not np.isnan(growth).any() and bool(len(recording.snapshots)))
     return Part(source, keys[order[starts]], figures, measured, growth, _sampled(recording, labels, len(starts)))
+
+
+def _targets(recording: Recording, slots: Ints) -> Keys:
+    """Position of each slot's target; the number of targets for a slot that has none, as in a damaged recording."""
+    position = {target.slot: i for i, target in enumerate(recording.targets)}
+    different, of_site = np.unique(slots, return_inverse=True)
+    found = [position.get(slot, len(position)) for slot in different.tolist()]
+    return np.array(found, dtype=np.int32)[of_site]
 
 
 def _thread_test(thread: str) -> Callable[[ThreadInfo], bool]:

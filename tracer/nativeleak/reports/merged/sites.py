@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import overload
+from typing import Final, overload
 
 from nativeleak.analysis.certainty import certainty
 from nativeleak.analysis.growth import Growth, Verdict
@@ -18,8 +18,12 @@ from nativeleak.reports.merged.read import FIGURES, KINDS, OWNERS
 from nativeleak.reports.report import Listing, SiteReport, Sums, Totals, TraceFacts
 from nativeleak.reports.stacks import stack_id
 
-MANY: str = "*"
+MANY: Final = "*"
 """Name of several hosts, processes or pools together."""
+
+
+_LAST_YEAR_S: Final = 2.5e11
+"""Seconds from 1970 to the last year that Python has dates for: a damaged recording may claim to end later."""
 
 
 class MergedTable:
@@ -90,7 +94,7 @@ class MergedTable:
         """From the start of the first recording to the end of the last one."""
         sources = self.merged.sources
         start_s = min(source.info.started for source in sources)
-        end_s = max(source.info.started + source.duration_s for source in sources)
+        end_s = min(max(source.info.started + source.duration_s for source in sources), _LAST_YEAR_S)
         targets = tuple(target for source in sources for target in source.targets)
         info = replace(
             sources[0].info, started=start_s, sample_bytes=max(source.sample_bytes for source in sources), host=""
