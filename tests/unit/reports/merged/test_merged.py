@@ -15,7 +15,7 @@ import pytest
 import recording_fixtures as fixtures
 from nativeleak.analysis.select import By, Metric, Selection
 from nativeleak.errors import RecordingError
-from nativeleak.recording import RecordingWriter
+from nativeleak.recording import RecordingWriter, open_recording
 from nativeleak.reports.formats import WriteOptions, find_format
 from nativeleak.reports.merged import gather
 from nativeleak.reports.render import write_merged
@@ -194,6 +194,29 @@ def test_damaged_stacks_are_named_and_the_others_reported(three: list[Path], cha
     assert [each["file"] for each in report["failed"]] == [str(three[1])]
     assert "the recording is damaged" in report["failed"][0]["why"]
     assert len(report["recordings"]) == 2
+
+
+def test_sites_and_times_that_no_trace_has_are_reported_all_the_same(three: list[Path]) -> None:
+    with sqlite3.connect(three[0]) as db:
+        db.execute("UPDATE sites SET slot = 4294967295 WHERE id = 0")
+        db.execute("UPDATE trace SET value = '2.4e11' WHERE name = 'started'")
+        db.execute("UPDATE snapshots SET elapsed_s = 1e16 WHERE id = (SELECT max(id) FROM snapshots)")
+    db.close()
+    report = _json(three)
+    assert [(each["comm"], each["pid"]) for each in report["processes"]].count(("[unknown process]", 0)) == 1
+    assert sum(each["outstanding_bytes"] for each in report["processes"]) == 3 * ALL
+    assert _render(three, "text")
+
+
+def test_host_without_a_name_is_its_boot(tmp_path: Path) -> None:
+    path = fixtures.write_of_process(tmp_path / "old.nlk", "alder", 101)
+    with open_recording(path) as recording:
+        assert recording.info.host == "alder"
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM trace WHERE name = 'host'")
+    db.close()
+    with open_recording(path) as recording:
+        assert (recording.info.host, recording.info.host_name) == ("", "boot alder-01")
 
 
 def test_no_readable_recording_is_an_error(tmp_path: Path) -> None:
