@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -185,6 +186,17 @@ def write_gateway(path: Path, n_snapshots: int = 12, end: TargetEnd = TargetEnd.
                 )
             )
         writer.finish("duration", 60.0 * n_snapshots)
+    return path
+
+
+def write_of_process(path: Path, host: str, pid: int, hour: int = 0, n_snapshots: int = 12) -> Path:
+    """The gateway's recording as another host, process and hour would have it; PIDs of a host are of one boot."""
+    write_gateway(path, n_snapshots)
+    facts = {"host": host, "boot_id": f"{host}-0123-4567", "started": repr(STARTED + 3600 * hour)}
+    with sqlite3.connect(path) as db:
+        db.executemany("UPDATE trace SET value = ? WHERE name = ?", [(value, name) for name, value in facts.items()])
+        db.execute("UPDATE targets SET pid = ?", (pid,))
+    db.close()
     return path
 
 

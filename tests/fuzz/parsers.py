@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
 import os
@@ -19,6 +20,7 @@ from fuzz.elves import debugdata_object, elf_seeds
 from fuzz.harness import Parser
 from fuzz.values import with_a_wrong_value
 from nativeleak.analysis.select import By, Metric, Selection
+from nativeleak.analysis.shared_paths import SharedPaths
 from nativeleak.engines.options import TraceOptions
 from nativeleak.engines.pmap.ledger import PmapLedger
 from nativeleak.engines.pmap.listing import has_rows, parse_listings
@@ -53,7 +55,10 @@ from nativeleak.probes.returns import Returns, plan_returns
 from nativeleak.probes.search import find_allocators
 from nativeleak.process.procfs import parse_maps, parse_stat, parse_status
 from nativeleak.recording import Recording, open_recording
-from nativeleak.reports.formats import FORMAT_NAMES
+from nativeleak.reports.formats import FORMAT_NAMES, WriteOptions, find_format
+from nativeleak.reports.merged.merge import Merger
+from nativeleak.reports.merged.read import Pools, read_part
+from nativeleak.reports.merged.sites import MergedTable
 from nativeleak.reports.names import folded_text, printable
 from nativeleak.runtimes.hotspot.spec import HOTSPOT
 from nativeleak.runtimes.hotspot.streams import read_line_table
@@ -515,6 +520,9 @@ def recording_seeds() -> Sequence[bytes]:
         return [made.write_gateway(Path(room) / "seed.nlk", 3).read_bytes()]
 
 
+MERGED = ("text", "json", "html", "csv", "pprof", "firefox", "otlp")
+
+
 def use_recording(data: bytes) -> None:
     """Every format of a report, or the one error; never half of one.
 
@@ -529,6 +537,16 @@ def use_recording(data: bytes) -> None:
             render(recording, format_name)
         by_thread = Selection(Metric.GROWTH, By.THREAD)
         json.loads(render(recording, "json", selection=by_thread))
+        use_merged(recording, MERGED[number % len(MERGED)])
+
+
+def use_merged(recording: Recording, format_name: str) -> None:
+    """The report of several recordings, of which this is one."""
+    paths, pools = SharedPaths(), Pools()
+    merger = Merger(paths, pools.names)
+    merger.add(read_part(recording, paths, pools, Selection()))
+    table = MergedTable(merger.finish(()), Selection(by=By.PROCESS))
+    find_format(format_name).load_merged_writer()(table, io.BytesIO(), WriteOptions())
 
 
 def fixed(*inputs: bytes) -> Callable[[], Sequence[bytes]]:

@@ -28,6 +28,10 @@ class NativeleakError(Exception):
         self.what = what
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[type[NativeleakError], tuple[str, str]]:
+        """What a child process hands over: by default an exception keeps its first argument only."""
+        return type(self), (self.what, self.remedy)
+
 
 class UsageError(NativeleakError):
     """An option or argument is wrong."""

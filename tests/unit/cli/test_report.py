@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import recording_fixtures as fixtures
+from nativeleak.cli.main import run
 from nativeleak.cli.report import report_command
 from nativeleak.errors import RecordingError, UsageError
 
@@ -56,13 +58,15 @@ def test_report_library_of_a_configuration_file_is_not_named(
 
 
 def test_report_several_files_have_headings(gateway: Path) -> None:
-    output = _run(gateway, gateway, "--format", "folded", "--top", "1")
-    assert [line for line in output.splitlines() if line.startswith("#")] == [f"# {gateway}:"] * 2
+    other = fixtures.write_gateway(gateway.with_name("other.nlk"))
+    output = _run("--each", gateway, other, "--format", "folded", "--top", "1")
+    assert [line for line in output.splitlines() if line.startswith("#")] == [f"# {gateway}:", f"# {other}:"]
 
 
-def test_report_json_of_several_files_is_a_usage_error(gateway: Path) -> None:
+def test_report_each_of_several_files_as_json_is_a_usage_error(gateway: Path) -> None:
+    other = fixtures.write_gateway(gateway.with_name("other.nlk"))
     with pytest.raises(UsageError) as raised:
-        _run(gateway, gateway, "--format", "json")
+        _run("--each", gateway, other, "--format", "json")
     assert raised.value.exit_status == 2
 
 
@@ -145,9 +149,61 @@ def test_report_open_without_a_file_is_refused(gateway: Path) -> None:
         _run(gateway, "--format", "html", "--open")
 
 
-def test_report_page_of_several_recordings_is_refused(gateway: Path) -> None:
-    with pytest.raises(UsageError, match="do not fit into one page"):
-        _run(gateway, gateway, "--format", "html")
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--format", "html", "--redact"], "--redact is for the report of one recording"),
+        (["--format", "html", "--hide", "x"], "--hide is for the report of one recording"),
+        (["--format", "json", "--compact"], "--compact is for the report of one recording"),
+        (["--format", "prometheus"], "do not fit into one set of metrics"),
+        (["--by", "thread"], "--by thread needs one recording"),
+    ],
+)
+def test_report_of_several_recordings_refuses_what_is_of_one(gateway: Path, options: list[str], why: str) -> None:
+    other = fixtures.write_gateway(gateway.with_name("other.nlk"))
+    with pytest.raises(UsageError, match=why):
+        _run(gateway, other, *options)
+
+
+def test_report_of_one_recording_has_no_hosts_to_part(gateway: Path) -> None:
+    with pytest.raises(UsageError, match="--by host needs several recordings"):
+        _run(gateway, "--by", "host")
+
+
+def test_report_of_a_folder_and_a_pattern_has_all_recordings_once(gateway: Path, tmp_path: Path) -> None:
+    below = tmp_path / "below"
+    below.mkdir()
+    fixtures.write_gateway(below / "other.nlk")
+    (below / "notes.txt").write_text("no recording")
+    for arguments in ([tmp_path], [f"{tmp_path}/**/*.nlk"], [gateway, tmp_path]):
+        report = json.loads(_run(*arguments, "--format", "json"))
+        assert [each["file"] for each in report["recordings"]] == sorted(map(str, (below / "other.nlk", gateway)))[
+            :: -1 if arguments[0] == gateway else 1
+        ]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="has no recordings"):
+        _run(tmp_path / "empty")
+    with pytest.raises(UsageError, match="no file matches"):
+        _run(f"{tmp_path}/*.none")
+
+
+def test_report_with_a_damaged_recording_has_the_others_and_its_exit_status(
+    gateway: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken, newer = tmp_path / "broken.nlk", fixtures.write_gateway(tmp_path / "newer.nlk")
+    broken.write_bytes(gateway.read_bytes()[:9000])
+    with sqlite3.connect(newer) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    assert run(["report", str(tmp_path), "--format", "json"]) == 1
+    out, err = capfd.readouterr()
+    report = json.loads(out)
+    assert [each["file"] for each in report["recordings"]] == [str(gateway)]
+    assert [each["file"] for each in report["failed"]] == [str(broken), str(newer)]
+    assert f"nativeleak: reading {broken} failed" in err
+    assert "in format 99" in err
+    assert run(["report", str(broken), str(newer)]) == 1
+    assert capfd.readouterr().out == ""
 
 
 def test_report_page_goes_to_a_file(gateway: Path, tmp_path: Path) -> None:

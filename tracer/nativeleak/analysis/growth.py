@@ -133,7 +133,7 @@ def measure(curves: Curves) -> list[Growth]:
         return _too_short(curves)
     added = np.diff(curves.n_bytes, axis=1)
     spans = np.diff(curves.elapsed_s)
-    slopes, margins = _mean_slopes(added, spans)
+    slopes, margins = mean_slopes(added, spans)
     low, high = slopes - margins, slopes + margins
     rising = low > 0
     troughs_rise = _troughs_rise(curves)
@@ -227,7 +227,8 @@ def _peaks(curves: Curves) -> Floats:
     return np.asarray(np.maximum(peaks, curves.peaks[:, 0]) if curves.peaks.shape[1] else peaks)
 
 
-def _mean_slopes(added: Floats, spans: Floats) -> tuple[Floats, Floats]:
+def mean_slopes(added: Floats, spans: Floats) -> tuple[Floats, Floats]:
+    """Mean change a second of each row and half of its 95 % interval, from its changes in parts, two at least."""
     weights = spans / spans.sum()
     slopes = added.sum(axis=1) / spans.sum()
     n_parts = len(spans)
@@ -261,7 +262,7 @@ def _troughs_rise_for_certain(curves: Curves) -> Bools:
     steps = _trough_steps(curves)
     if steps.shape[1] < 2:
         return np.zeros(len(steps), dtype=np.bool_)
-    slopes, margins = _mean_slopes(steps, np.ones(steps.shape[1]))
+    slopes, margins = mean_slopes(steps, np.ones(steps.shape[1]))
     return np.asarray(slopes - margins > 0)
 
 
@@ -321,7 +322,7 @@ def _cycles(curves: Curves) -> tuple[Bools, Bools, Floats, Floats]:
         swings[row] = len(lows) >= _MIN_SWINGS
         if len(lows) > _MIN_CYCLES:
             values = np.array([[course_[place] for place in lows]])
-            slope, margin = _mean_slopes(np.diff(values, axis=1), np.diff(times[lows]))
+            slope, margin = mean_slopes(np.diff(values, axis=1), np.diff(times[lows]))
             # A snapshot meets the lowest value only by chance: it may come a whole step of the course later.
             step = float(np.median([b - a for a, b in pairwise(course_) if b > a]))
             slopes[row], margins[row] = slope[0], margin[0] + step / float(times[lows[-1]] - times[lows[0]])
@@ -368,7 +369,7 @@ def _goes_on(curves: Curves, added: Floats, spans: Floats) -> tuple[Bools, Float
     late, late_spans = added[:, _WARM_UP_PARTS:], spans[_WARM_UP_PARTS:]
     if late.shape[1] < _MIN_LATE_PARTS or not curves.slices.shape[1] or not blocks.shape[1]:
         return np.zeros(n_rows, dtype=np.bool_), np.zeros(n_rows), np.zeros(n_rows)
-    slopes, margins = _mean_slopes(late, late_spans)
+    slopes, margins = mean_slopes(late, late_spans)
     is_even = (late > 0).all(axis=1) & (late[:, -2:].sum(axis=1) >= _EVEN_SHARE * late[:, :2].sum(axis=1))
     cohorts = _cohorts(curves)[0][:, _N_COHORTS - _N_OLD_COHORTS : _N_OLD_COHORTS]
     is_held = (cohorts > 0).all(axis=1) & (cohorts.min(axis=1) >= _EVEN_SHARE / 2 * cohorts.max(axis=1))
@@ -443,6 +444,6 @@ def _residue(curves: Curves) -> tuple[Bools, Floats, Floats]:
     old = cohorts[:, :_N_OLD_COHORTS]
     thirds = old.reshape(n_rows, 3, _N_OLD_COHORTS // 3).sum(axis=2)
     even = (old > 0).all(axis=1) & (thirds.min(axis=1) >= _MIN_OLD_SHARE * thirds.max(axis=1))
-    slopes, margins = _mean_slopes(old, np.full(_N_OLD_COHORTS, width_s))
+    slopes, margins = mean_slopes(old, np.full(_N_OLD_COHORTS, width_s))
     stays = even & (slopes - margins > 0) & (curves.n_blocks[:, -1] >= _MIN_BLOCKS)
     return np.asarray(stays), slopes, margins

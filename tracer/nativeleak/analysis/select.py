@@ -20,13 +20,15 @@ from nativeleak.model import Stack
 
 
 class By(StrEnum):
-    """Key of one row of a report; the values are those of ``--by``."""
+    """Key of one row of a report; the values are those of ``--by``. The last two are for several recordings."""
 
     PATH = "path"
     SITE = "site"
     THREAD = "thread"
     SITE_AND_THREAD = "site,thread"
     POOL = "pool"
+    HOST = "host"
+    PROCESS = "process"
 
 
 class Metric(StrEnum):
@@ -103,12 +105,28 @@ def keep_threads(table: pd.DataFrame, thread: str | None) -> pd.DataFrame:
     if thread.isdigit():
         return table[table["tid"] == int(thread)]
     names = table["thread"].unique()
+    return table[table["thread"].isin(list(filter(thread_test(thread), names)))]
+
+
+def thread_test(thread: str) -> Callable[[str], bool]:
+    """Whether the name of a thread matches ``Selection.thread``, which is no TID.
+
+    Raises:
+        UsageError: The regular expression is not valid.
+    """
     if len(thread) > 1 and thread[0] == thread[-1] == "/":
         pattern = _compile("--thread", thread[1:-1])
-        chosen = [name for name in names if pattern.search(name)]
-    else:
-        chosen = [name for name in names if fnmatchcase(name, thread)]
-    return table[table["thread"].isin(chosen)]
+        return lambda name: pattern.search(name) is not None
+    return lambda name: fnmatchcase(name, thread)
+
+
+def function_pattern(function: str | None) -> re.Pattern[str] | None:
+    """``Selection.function``, compiled; None for all.
+
+    Raises:
+        UsageError: The regular expression is not valid.
+    """
+    return None if function is None else _compile("--function", function)
 
 
 def keep_functions(table: pd.DataFrame, function: str | None, stack_of: Callable[[int], Stack | None]) -> pd.DataFrame:

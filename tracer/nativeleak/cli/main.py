@@ -1,4 +1,4 @@
-"""Entry point: the verbs, and the only place that prints errors."""
+"""Entry point: the verbs, and exit statuses."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from nativeleak import __version__
+from nativeleak.cli.errors import print_error
 from nativeleak.cli.params import CONTEXT
 from nativeleak.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, NativeleakError
 from nativeleak.process.shortage import shortage_behind
@@ -71,15 +72,6 @@ def cli() -> None:
       nativeleak peek -p PID ADDRESS            what a range of its memory holds
       nativeleak doctor -p PID                  check what works here, and how to fix the rest
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
-
-
-def print_error(error: NativeleakError) -> None:
-    """Print the failure on one line, then the remedy. Both may contain names that the target chose."""
-    from nativeleak.reports.names import printable
-
-    print(f"nativeleak: {printable(error.what)}", file=sys.stderr)  # noqa: T201
-    for line in error.remedy.splitlines():
-        print(f"  {printable(line)}", file=sys.stderr)  # noqa: T201
 
 
 def main(args: list[str] | None = None) -> None:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nativeleak.cli.completion import complete_threads
 from nativeleak.cli.config import known_libraries
 from nativeleak.cli.params import CONTEXT, LIBRARY_HELP
+from nativeleak.cli.recordings import find_recordings
+from nativeleak.errors import EXIT_FAILURE, EXIT_OK, RecordingError, UsageError
 from nativeleak.reports.formats import (
     DEFAULT_FRAMES,
     DEFAULT_WIDTH,
     FORMAT_NAMES,
     WriteOptions,
+    check_merged,
     check_several,
     check_terminal,
     find_format,
 )
 from nativeleak.reports.names import printable
 from nativeleak.units import parse_size
+
+if TYPE_CHECKING:
+    from nativeleak.reports.merged.merge import Failure
 
 _EPILOG = """\b
 Examples:
@@ -37,6 +45,8 @@ Examples:
   nativeleak report trace.nlk --format pprof -o trace.pb.gz
   nativeleak report trace.nlk --format html -o trace.html --open
   nativeleak report trace.nlk --format html -o mail.html --redact --hide 'com.example.*'
+  nativeleak report host1.nlk host2.nlk incident/          many recordings, merged by call path
+  nativeleak report incident/ --by host --format csv -o hosts.csv
 """
 
 
@@ -56,7 +66,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
     default=FORMAT_NAMES[0],
     show_default=True,
     help="Form of the report; folded: one line a stack, for flame graphs; html: one page that loads nothing; "
-    "pprof, speedscope, csv, parquet, prometheus: for these tools.",
+    "pprof, speedscope, csv, parquet, firefox, perfetto, otlp, prometheus: for these tools.",
 )
 @click.option(
     "--metric",
@@ -65,10 +75,11 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
 )
 @click.option(
     "--by",
-    type=click.Choice(["path", "stack", "site", "thread", "site,thread", "pool"]),
+    type=click.Choice(["path", "stack", "site", "thread", "site,thread", "pool", "host", "process"]),
     help="One row per call path (same functions and lines), per machine stack (stack or site), per thread, or per pair "
     "of stack and thread. pool: per path and pool, threads whose names differ only in numbers being one "
-    "(reactor-http-epoll-*). [default: path in text, html and prometheus, site,thread in other formats]",
+    "(reactor-http-epoll-*). host, process: per path and machine, or per path, pool and process; for several "
+    "recordings. [default: path in text, html and prometheus, site,thread in other formats]",
 )
 @click.option(
     "--top",
@@ -130,6 +141,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
     metavar="PATTERN",
     help="HTML: hide functions, libraries and threads of this name; * and ? match: 'com.example.*'. May be repeated.",
 )
+@click.option("--each", is_flag=True, help="Several recordings: text or folded reports one after another, not merged.")
 @click.option("--open", "opens", is_flag=True, help="HTML: show the page in a browser; needs -o FILE.")
 @click.option(
     "--at",
@@ -163,28 +175,40 @@ def report_command(
     compact: bool,
     redact: bool,
     hidden: tuple[str, ...],
+    each: bool,
     opens: bool,
     at: str | None,
     output: Path,
-) -> None:
-    """Make a report from each recording FILE: what leaks, what holds memory, and what was not seen.
+) -> int:
+    """Make a report from recordings: what leaks, what holds memory, and what was not seen.
 
-    Text is one screen, suspects first. Any option about rows or stacks adds the call paths below it.
+    Text is one screen, suspects first. Any option about rows or stacks adds the call paths below it. Several
+    recordings, of hosts, processes or hours, are one report, merged by call path. FILE may be a folder, which stands
+    for the recordings in it and below, or a pattern in quotes.
     """
     # pandas takes half a second to load: neither --help nor any other verb shall wait for it.
     from nativeleak.analysis.resident import snapshot_at
     from nativeleak.analysis.select import By, Metric, Selection
     from nativeleak.cli.bar import report_bar
+    from nativeleak.cli.errors import print_error
     from nativeleak.cli.lines import check_lines, with_lines
     from nativeleak.cli.opening import check_page, open_page
     from nativeleak.recording import open_recording
     from nativeleak.recording.moment import RecordingAt
     from nativeleak.reports.output import encode_text, open_file, open_stdout
-    from nativeleak.reports.render import write_report
+    from nativeleak.reports.render import write_merged, write_report
     from nativeleak.runtimes.frames import use_libraries
 
     format_ = find_format(format_name)
-    check_several(format_, files)
+    files = find_recordings(files)
+    merges = len(files) > 1 and not each
+    if each:
+        check_several(format_, files)
+    else:
+        check_merged(format_, files, by)
+    if merges and (redact or hidden or compact or lines):
+        option = "--compact" if compact else "--redact" if redact else "--hide" if hidden else "--lines"
+        raise UsageError(f"{option} is for the report of one recording", "Name one FILE.")
     check_lines(lines)
     check_page(format_name, redact=redact, hidden=hidden, opens=opens, output=output)
     to_stdout = str(output) == "-"
@@ -206,8 +230,11 @@ def report_command(
     selection = Selection(Metric(metric or "outstanding"), rows_by, thread, function, min_bytes, top)
     known = known_libraries(libraries)
     opened = open_stdout(is_binary=format_.is_binary) if to_stdout else open_file(output)
+    failures: Sequence[Failure] = ()
     with use_libraries(known), opened as stream, report_bar():
-        for path in files:
+        if merges:
+            failures = write_merged(files, stream, format_, selection, options, at)
+        for path in () if merges else files:
             if len(files) > 1:
                 stream.write(encode_text(f"# {printable(str(path))}:\n"))
             with open_recording(path) as recording:
@@ -219,3 +246,6 @@ def report_command(
                 stream.write(b"\n")
     if opens:
         open_page(output)
+    for failure in failures:
+        print_error(RecordingError(failure.what, failure.remedy))
+    return EXIT_FAILURE if failures else EXIT_OK

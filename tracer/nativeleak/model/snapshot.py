@@ -65,6 +65,7 @@ class TraceInfo:
         probes: What was attached: ``("malloc", "mmap", "brk")``.
         options: Options of the command line, by name.
         coverage: What the engine could see.
+        host: Name of the machine, as the tracer's own UTS namespace has it; empty in recordings of older versions.
     """
 
     version: str
@@ -80,6 +81,12 @@ class TraceInfo:
     slice_s: float = 0.0
     options: Mapping[str, str] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=Coverage)
+    host: str = ""
+
+    @property
+    def host_name(self) -> str:
+        """Name of the machine; without one, what tells its boots apart."""
+        return self.host or (f"boot {self.boot_id[:8]}" if self.boot_id else "unknown host")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,15 @@ were dropped before have no totals, and callers that unmapped are not known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 
-from nativeleak.model import CERTAIN, SiteTotals
+from nativeleak.model import CERTAIN, SiteTotals, Uncertainty
 from nativeleak.recording.reader import Recording
 from nativeleak.recording.schema import Samples
-from nativeleak.recording.sites import columns_of
+from nativeleak.recording.sites import columns_of, numbers_of
 
 
 class RecordingAt(Recording):
@@ -40,6 +41,14 @@ class RecordingAt(Recording):
         )
         self.__dict__["site_columns"] = columns_of(self.sites)
         self.__dict__.pop("birth_slices", None)
+
+    def site_numbers(self) -> array[int]:
+        """The totals at the moment, as ``Recording.site_numbers``."""
+        return numbers_of(self.site_columns)
+
+    def uncertainties(self) -> Mapping[int, Uncertainty]:
+        """None: it is recorded for the end only."""
+        return self.site_columns.uncertainty
 
     def samples(self) -> Iterator[Samples]:
         """For each snapshot up to the moment the sites whose totals had changed."""

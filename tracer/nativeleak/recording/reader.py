@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -43,11 +44,13 @@ from nativeleak.recording import opening
 from nativeleak.recording.columns import check_columns, parse_number, parse_texts
 from nativeleak.recording.memory import RecordedMemory
 from nativeleak.recording.schema import JVM, Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
-from nativeleak.recording.sites import BirthSlices, SiteColumns, read_columns
+from nativeleak.recording.sites import BirthSlices, SiteColumns, read_columns, read_numbers
 from nativeleak.recording.values import parse_trace_values, parse_windows
 
 _UNREADABLE: Final = (sqlite3.Error, ValueError, KeyError, TypeError, IndexError, AttributeError, MemoryError)
 """Exceptions that decoding a damaged file raises."""
+_MOST_FRAMES: Final = 1 << 24
+"""Ids of frames are counted from 0 in the order they come; a table by id must not take all memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class Recording:
     def __init__(self, db: sqlite3.Connection, name: str) -> None:
         self.name = name
         self._db = db
-        with self._damage_reported():
+        with self.damage_reported():
             check_columns(db)
             values = dict(db.execute("SELECT name, value FROM trace"))
             self.info = parse_trace_values(values)
@@ -156,7 +159,7 @@ class Recording:
     @cached_property
     def sites(self) -> tuple[SiteTotals, ...]:
         """Latest totals of all sites, in the order of ``Samples.site_id``; dropped sites have empty totals."""
-        with self._damage_reported():
+        with self.damage_reported():
             rows = self._db.execute("SELECT * FROM sites ORDER BY id").fetchall()
             if [row[0] for row in rows] != list(range(len(rows))):
                 raise ValueError("site ids have gaps")
@@ -166,17 +169,21 @@ class Recording:
     @cached_property
     def site_columns(self) -> SiteColumns:
         """The same as columns: far less memory and time where there are very many sites."""
-        with self._damage_reported():
+        with self.damage_reported():
             return read_columns(self._db, self.elapsed_s, self._uncertainties())
 
     @cached_property
     def birth_slices(self) -> list[BirthSlices]:
         """Birth slices of all sites that have any."""
-        with self._damage_reported():
+        with self.damage_reported():
             return self.site_columns.birth_slices()
 
-    def _uncertainties(self) -> dict[int, Uncertainty]:
+    def uncertainties(self) -> Mapping[int, Uncertainty]:
         """Uncertainty of the sampled sites, by site id."""
+        with self.damage_reported():
+            return self._uncertainties()
+
+    def _uncertainties(self) -> dict[int, Uncertainty]:
         if not self._has_table("sampling"):
             return {}
         rows = self._db.execute("SELECT site_id, n_sampled, variance_bytes, variance_count FROM sampling")
@@ -185,19 +192,19 @@ class Recording:
     @cached_property
     def retired(self) -> tuple[SiteTotals, ...]:
         """Totals of dropped sites, by kind, target and owner; they are part of all allocated and freed bytes."""
-        with self._damage_reported():
+        with self.damage_reported():
             return tuple(map(_retired, self._db.execute("SELECT * FROM retired")))
 
     @cached_property
     def memory(self) -> RecordedMemory:
         """Limits and resident memory; empty in recordings of versions that did not record them."""
-        with self._damage_reported():
+        with self.damage_reported():
             return RecordedMemory.read(self._db)
 
     @cached_property
     def unmapped(self) -> tuple[UnmapTotals, ...] | None:
         """Callers that unmapped, by target and number; None in recordings of versions that did not record them."""
-        with self._damage_reported():
+        with self.damage_reported():
             if not self._has_table("unmapped"):
                 return None
             return tuple(map(_unmapped, self._db.execute("SELECT * FROM unmapped ORDER BY slot, number")))
@@ -218,7 +225,7 @@ class Recording:
 
     def stack(self, key: int) -> Stack | None:
         """The stack with this key; None if it was lost."""
-        with self._damage_reported():
+        with self.damage_reported():
             row = self._db.execute(
                 "SELECT frames, truncated, end FROM stacks WHERE key = ?", (to_signed(key),)
             ).fetchone()
@@ -228,7 +235,7 @@ class Recording:
 
     def stacks(self, keys: Collection[int]) -> Iterator[Stack]:
         """These stacks, in no order, without those that were lost."""
-        with self._damage_reported():
+        with self.damage_reported():
             frames = self.frames.__getitem__
             for key, ids, truncated, end in self._db.execute("SELECT key, frames, truncated, end FROM stacks"):
                 if to_unsigned(key) in keys:
@@ -236,7 +243,7 @@ class Recording:
 
     def stack_rows(self, keys: Collection[int]) -> Iterator[tuple[int, Sequence[int], str]]:
         """Key, ids of ``frames`` (leaf first) and end of each of these stacks, without those that were lost."""
-        with self._damage_reported():
+        with self.damage_reported():
             known = frozenset(self.frames)
             for key, frames, end in self._db.execute("SELECT key, frames, end FROM stacks"):
                 if to_unsigned(key) in keys:
@@ -249,10 +256,42 @@ class Recording:
         """Ids of ``frames`` of a stack, leaf first."""
         return unpack_ids(blob)
 
+    @cached_property
+    def n_sites(self) -> int:
+        """Number of sites."""
+        with self.damage_reported():
+            return int(self._db.execute("SELECT count(*) FROM sites").fetchone()[0])
+
+    def site_numbers(self) -> array[int]:
+        """The latest totals of all sites as numbers, ``len(SITE_NUMBERS)`` a site: less than ``site_columns``.
+
+        Kind and owner are positions in ``model.Kind`` and ``model.Owner``, stack keys are signed, and resident bytes
+        that were not measured are -1.
+        """
+        with self.damage_reported():
+            return read_numbers(self._db)
+
+    def packed_stacks(self) -> tuple[list[int], list[bytes]]:
+        """Keys of all stacks, signed and in order, and the frames of each as ``schema.pack_ids`` writes them."""
+        with self.damage_reported():
+            rows = self._db.execute("SELECT key, frames FROM stacks ORDER BY key").fetchall()
+            return [key for key, _ in rows], [blob for _, blob in rows]
+
+    def frame_names(self) -> list[tuple[int, str, str | None, str, str | None]]:
+        """Id, function, module, kind and file of each frame: less than ``frames``, for many recordings."""
+        with self.damage_reported():
+            kinds = frozenset(kind.value for kind in FrameKind)
+            rows = self._db.execute("SELECT id, function, module, kind, file FROM frames").fetchall()
+            if not kinds.issuperset({row[3] for row in rows}):
+                raise ValueError("a frame of an unknown kind")
+            if rows and max(row[0] for row in rows) > _MOST_FRAMES:
+                raise ValueError("the id of a frame is too high")
+            return rows
+
     def samples(self) -> Iterator[Samples]:
         """For each snapshot the sites whose totals had changed; a site without a sample keeps its last values."""
-        with self._damage_reported():
-            n_sites = len(self.site_columns)
+        with self.damage_reported():
+            n_sites = self.n_sites
             for n_samples, blob in self._db.execute("SELECT n_samples, samples FROM snapshots ORDER BY id"):
                 if not 0 <= n_samples <= n_sites:
                     raise ValueError("more samples than sites")
@@ -287,11 +326,12 @@ class Recording:
     @cached_property
     def frames(self) -> dict[int, Frame]:
         """All frames, by their ids."""
-        with self._damage_reported():
+        with self.damage_reported():
             return {row[0]: _frame(row) for row in self._db.execute("SELECT * FROM frames")}
 
     @contextlib.contextmanager
-    def _damage_reported(self) -> Iterator[None]:
+    def damage_reported(self) -> Iterator[None]:
+        """Turns the exceptions of decoding a damaged file into a ``RecordingError`` that names it."""
         try:
             yield
         except _UNREADABLE as error:

@@ -8,12 +8,28 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 from nativeleak.model import Kind, Owner, SiteTotals, Uncertainty
 from nativeleak.recording.columns import parse_texts
-from nativeleak.recording.schema import pack_slices, to_unsigned, unpack_flat_slices
+from nativeleak.recording.schema import pack_slices, to_signed, to_unsigned, unpack_flat_slices
 
+SITE_NUMBERS: Final = (
+    "kind",
+    "slot",
+    "thread_uid",
+    "stack_key",
+    "owner",
+    "allocated_bytes",
+    "allocated_count",
+    "freed_bytes",
+    "freed_count",
+    "reserved_bytes",
+    "resident_bytes",
+)
+"""Columns of ``read_numbers``."""
+_UNKNOWN: Final = -1
 _KINDS: Final = frozenset(kind.value for kind in Kind)
 _OWNERS: Final = frozenset(owner.value for owner in Owner)
 
@@ -124,6 +140,59 @@ def read_columns(db: sqlite3.Connection, end_s: float, uncertainty: Mapping[int,
         slices,
         uncertainty,
     )
+
+
+def read_numbers(db: sqlite3.Connection) -> array[int]:
+    """The latest totals of all sites as numbers, ``SITE_NUMBERS`` of one after those of another.
+
+    Raises:
+        ValueError: The table is damaged.
+    """
+
+    def position(column: str, values: Iterable[str]) -> str:
+        cases = " ".join(f"WHEN '{value}' THEN {i}" for i, value in enumerate(values))
+        return f"CASE {column} {cases} ELSE {_UNKNOWN} END"
+
+    chosen = [
+        position("kind", Kind),
+        "slot",
+        "thread_uid",
+        "stack_key",
+        position("owner", Owner),
+        *SITE_NUMBERS[5:-1],
+        f"coalesce(resident_bytes, {_UNKNOWN})",
+    ]
+    rows = db.execute(f"SELECT {', '.join(chosen)} FROM sites ORDER BY id")
+    numbers = array("q", chain.from_iterable(rows))
+    if _UNKNOWN in numbers[:: len(SITE_NUMBERS)] or _UNKNOWN in numbers[4 :: len(SITE_NUMBERS)]:
+        raise ValueError("a site of an unknown kind or owner")
+    first, last, n_sites = db.execute(
+        "SELECT coalesce(min(id), 0), coalesce(max(id), -1), count(*) FROM sites"
+    ).fetchone()
+    if (first, last) != (0, n_sites - 1):
+        raise ValueError("site ids have gaps")
+    return numbers
+
+
+def numbers_of(columns: SiteColumns) -> array[int]:
+    """The same of columns that are at hand."""
+    kinds = {kind.value: i for i, kind in enumerate(Kind)}
+    owners = {owner.value: i for i, owner in enumerate(Owner)}
+    rows = zip(
+        map(kinds.__getitem__, columns.kind),
+        columns.slot,
+        columns.thread_uid,
+        map(to_signed, columns.stack_key),
+        map(owners.__getitem__, columns.owner),
+        columns.allocated_bytes,
+        columns.allocated_count,
+        columns.freed_bytes,
+        columns.freed_count,
+        columns.reserved_bytes,
+        (_UNKNOWN if resident is None else resident for resident in columns.resident_bytes),
+        strict=True,
+    )
+    return array("q", chain.from_iterable(rows))
 
 
 def columns_of(sites: Iterable[SiteTotals]) -> SiteColumns:

@@ -20,6 +20,7 @@ def trace_values(trace: TraceInfo) -> dict[str, str]:
         "kernel": trace.kernel,
         "machine": trace.machine,
         "boot_id": trace.boot_id,
+        "host": trace.host,
         "probes": json.dumps(list(trace.probes)),
         "min_size": str(trace.min_size),
         "max_size": str(trace.max_size),
@@ -75,6 +76,7 @@ def parse_trace_values(values: Mapping[str, str]) -> TraceInfo:
         sample_bytes=parse_number(values["sample_bytes"]),
         slice_s=parse_seconds(values["slice_s"]),
         options={str(name): str(value) for name, value in json.loads(values["options"]).items()},
+        host=values.get("host", ""),
         coverage=_parse_coverage(values["coverage"]) if "coverage" in values else coverage_of(values["backend"]),
     )
 

@@ -9,10 +9,10 @@ from nativeleak.analysis.select import Metric
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.names import folded_name, folded_text
 from nativeleak.reports.output import encode_text
-from nativeleak.reports.report import Report, SiteReport
+from nativeleak.reports.report import SiteReport, SiteTable
 
 
-def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
+def write(report: SiteTable, stream: BinaryIO, options: WriteOptions) -> None:
     """Frames root first below the thread's name, joined by ``;``, a space, the metric. Sites without any are left out.
 
     Bytes, a count, or for growth bytes a minute; whole numbers only.

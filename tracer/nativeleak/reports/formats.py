@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
 
 from nativeleak.errors import UsageError
 
 if TYPE_CHECKING:
+    from nativeleak.reports.merged.sites import MergedTable
     from nativeleak.reports.report import Report
 
 DEFAULT_WIDTH: Final = 100
@@ -54,6 +55,13 @@ class Writer(Protocol):
         """Write the whole report; the caller opens and closes the stream. Text is UTF-8 and ends with a line end."""
 
 
+class MergedWriter(Protocol):
+    """Writes a report of many recordings in one format."""
+
+    def __call__(self, report: MergedTable, stream: BinaryIO, options: WriteOptions, /) -> None:
+        """Write the whole report, as a ``Writer`` does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """One format.
@@ -68,6 +76,9 @@ class Format:
         default_top: Sites shown where ``--top`` is not given; None for all.
         default_by: Key of a row where ``--by`` is not given.
         answers: It says what grows and what holds memory, and not sites alone.
+        merged_writer: Its ``MergedWriter`` likewise; empty where ``writer`` takes many recordings too.
+        merged_by: Key of a row of a report of many recordings, where ``--by`` is not given; empty where the format
+            holds one recording.
         has_freed: Sites of which everything is freed are shown too, where neither ``--top`` nor ``--min`` is given.
     """
 
@@ -80,41 +91,77 @@ class Format:
     default_by: str = "site,thread"
     has_freed: bool = False
     answers: bool = False
+    merged_writer: str = ""
+    merged_by: str = "path"
 
     def load_writer(self) -> Writer:
         """Import the writer: with it come pandas and numpy."""
-        module, _, function = self.writer.partition(":")
-        writer: Writer = getattr(import_module(module), function)
+        writer: Writer = _load(self.writer)
+        return writer
+
+    def load_merged_writer(self) -> MergedWriter:
+        """Import the writer of a report of many recordings."""
+        writer: MergedWriter = _load(self.merged_writer or self.writer)
         return writer
 
 
+def _load(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(import_module(module), function)
+
+
 FORMATS: Final = (
-    Format("text", ".txt", "nativeleak.reports.text:write", default_top=10, default_by="path", answers=True),
-    Format("json", ".json", "nativeleak.reports.json_report:write", container="JSON object", answers=True),
-    Format("folded", ".folded", "nativeleak.reports.folded:write"),
+    Format(
+        "text", ".txt", "nativeleak.reports.text:write", default_top=10, default_by="path", answers=True,
+        merged_writer="nativeleak.reports.merged.text:write",
+    ),
+    Format(
+        "json", ".json", "nativeleak.reports.json_report:write", container="JSON object", answers=True,
+        merged_writer="nativeleak.reports.merged.as_json:write",
+    ),
+    Format("folded", ".folded", "nativeleak.reports.folded:write", merged_by="pool"),
     Format(
         "html", ".html", "nativeleak.reports.html.page:write",
         is_binary=True, container="page", default_by="path", answers=True,
+        merged_writer="nativeleak.reports.merged.page:write",
     ),
     Format(
         "pprof", ".pb.gz", "nativeleak.reports.exports.pprof:write",
-        is_binary=True, container="profile", has_freed=True,
+        is_binary=True, container="profile", has_freed=True, merged_by="process",
     ),
     Format(
         "speedscope", ".speedscope.json", "nativeleak.reports.exports.speedscope:write",
-        container="JSON object", has_freed=True,
+        container="JSON object", has_freed=True, merged_by="pool",
     ),
-    Format("csv", ".csv", "nativeleak.reports.exports.csv_sites:write", container="table", has_freed=True),
+    Format(
+        "csv", ".csv", "nativeleak.reports.exports.csv_sites:write", container="table", has_freed=True,
+        merged_by="process",
+    ),
     Format(
         "parquet", ".parquet", "nativeleak.reports.exports.parquet:write",
-        is_binary=True, container="table", has_freed=True,
+        is_binary=True, container="table", has_freed=True, merged_by="process",
+    ),
+    Format(
+        "firefox", ".firefox.json", "nativeleak.reports.exports.firefox:write",
+        container="JSON object", has_freed=True, merged_by="pool",
+    ),
+    Format(
+        "perfetto", ".perfetto-trace", "nativeleak.reports.exports.perfetto:write",
+        is_binary=True, container="trace", has_freed=True, merged_by="",
+    ),
+    Format(
+        "otlp", ".otlp", "nativeleak.reports.exports.otlp:write",
+        is_binary=True, container="message", has_freed=True, merged_by="process",
     ),
     Format(
         "prometheus", ".prom", "nativeleak.reports.exports.prometheus:write",
-        container="set of metrics", default_top=100, default_by="path",
+        container="set of metrics", default_top=100, default_by="path", merged_by="",
     ),
 )  # fmt: skip
 """All formats; the first is the default."""
+
+MERGED_BY: Final = ("path", "pool", "host", "process")
+"""Values of ``--by`` for several recordings."""
 
 FORMAT_NAMES: Final = tuple(format_.name for format_ in FORMATS)
 
@@ -138,6 +185,33 @@ def check_several(format_: Format, files: Sequence[object]) -> None:
         raise UsageError(
             f"report --format {format_.name} failed: several recordings do not fit into one {format_.container}",
             "Run nativeleak report once for each recording.",
+        )
+
+
+def check_merged(format_: Format, files: Sequence[object], by: str | None) -> None:
+    """Refuse keys of rows that need several recordings, or cannot be had of several, and formats of one recording.
+
+    Args:
+        format_: The format of the report.
+        files: The recordings.
+        by: Value of ``--by``; None where it is not given.
+
+    Raises:
+        UsageError: They do not fit together.
+    """
+    if len(files) == 1:
+        if by in ("host", "process"):
+            raise UsageError(f"--by {by} needs several recordings", "Name more files, or a folder of recordings.")
+        return
+    if not format_.merged_by:
+        raise UsageError(
+            f"report --format {format_.name} failed: several recordings do not fit into one {format_.container}",
+            "Run nativeleak report once for each recording.",
+        )
+    if by not in (None, *MERGED_BY):
+        raise UsageError(
+            f"--by {by} needs one recording: stacks and threads of several are not the same",
+            f"Give --by {', '.join(MERGED_BY)}, or --each for reports one after another.",
         )
 
 

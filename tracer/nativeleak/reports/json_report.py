@@ -104,7 +104,7 @@ def _trace(trace: TraceFacts) -> Json:
     return {
         "schema": SCHEMA,
         "tool": {"version": info.version, "backend": info.backend, "reported_by": __version__},
-        "host": {"kernel": info.kernel, "machine": info.machine, "boot_id": info.boot_id},
+        "host": {"kernel": info.kernel, "machine": info.machine, "boot_id": info.boot_id, "name": info.host or None},
         "target": targets[0] if targets else _target(TargetInfo(0, 0, "", "")),
         "targets": targets,
         "window": {

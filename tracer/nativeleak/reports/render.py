@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import BinaryIO
 
 from nativeleak.analysis.select import By, Metric, Selection
 from nativeleak.recording import Recording
 from nativeleak.reports.build import build
 from nativeleak.reports.formats import Format, WriteOptions
+from nativeleak.reports.merged.gather import gather
+from nativeleak.reports.merged.merge import Failure
+from nativeleak.reports.merged.sites import MergedTable
 from nativeleak.reports.stages import begin
 
 
@@ -45,6 +49,45 @@ def write_report(
             report.answer.find()
         begin("writing", 0.76)
         format_.load_writer()(report, stream, options)
+
+
+def write_merged(
+    files: Sequence[Path],
+    stream: BinaryIO,
+    format_: Format,
+    selection: Selection,
+    options: WriteOptions,
+    at: str | None = None,
+) -> Sequence[Failure]:
+    """Build the report of many recordings and write it in a format.
+
+    Args:
+        files: The recordings.
+        stream: Gets the report; the caller opens and closes it.
+        format_: One of ``formats.FORMATS`` that takes many recordings.
+        selection: As of ``write_report``.
+        options: Likewise.
+        at: Moment of each trace; None for its end.
+
+    Returns:
+        The recordings that could not be read; the report names them where its format can.
+
+    Raises:
+        RecordingError: No recording can be read.
+        UsageError: A filter makes no sense.
+        OSError: The stream cannot be written.
+    """
+    if selection.top is None:
+        selection = replace(selection, top=format_.default_top)
+    if selection.by is None:
+        selection = replace(selection, by=By(format_.merged_by))
+    with _no_collections():
+        merged = gather(files, selection, at)
+        with_freed = format_.has_freed and selection.top is None and not selection.min_bytes
+        table = MergedTable(merged, selection, with_freed=with_freed)
+        begin("writing", 0.8)
+        format_.load_merged_writer()(table, stream, options)
+    return merged.failures
 
 
 @contextlib.contextmanager

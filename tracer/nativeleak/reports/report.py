@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -44,6 +44,8 @@ class SiteReport:
         stack: Leaf first; without frames where stacks were merged.
         stacks: Where the stack's text id is got from.
         certainty: Bounds of the true totals; None where they are exact.
+        host: Name of the machine; * where several were merged.
+        process: Name of the process, likewise.
     """
 
     kind: Kind
@@ -59,8 +61,10 @@ class SiteReport:
     oldest_s: float | None
     growth: Growth
     stack: Stack
-    stacks: Stacks
+    stacks: TellsId
     certainty: Certainty | None = None
+    host: str = ""
+    process: str = ""
 
     @property
     def id(self) -> str:
@@ -187,7 +191,7 @@ class Sums:
     by_kind: Mapping[Kind, Totals]
     jvm: Totals
     backing: Totals
-    answer: ReportAnswer
+    answer: TellsGrowth
     watched_pct: float
     certainty: Certainty | None = None
     in_windows: bool = False
@@ -220,7 +224,7 @@ class Listing:
         n_all: Number of rows without ``--min`` and ``--top``.
     """
 
-    rows: tuple[SiteReport, ...]
+    rows: Sequence[SiteReport]
     n_all: int
 
 
@@ -242,6 +246,21 @@ class SiteRows(Protocol):
     @property
     def backing_sites(self) -> tuple[SiteReport, ...]:
         """Sites where allocators took memory from the kernel for themselves; not selected."""
+
+
+class TellsId(Protocol):
+    """Text ids of stacks."""
+
+    def id_of(self, stack: Stack) -> str:
+        """Text id of a stack."""
+
+
+class TellsGrowth(Protocol):
+    """Growth of the whole."""
+
+    @property
+    def growth(self) -> Growth:
+        """Of all outstanding memory."""
 
 
 class ReportAnswer(Protocol):
@@ -281,6 +300,30 @@ class ReportAnswer(Protocol):
     @property
     def guessed(self) -> Mapping[str, int]:
         """Outstanding bytes at stacks with a guessed caller, by the module whose unwind information is missing."""
+
+
+class SiteTable(Protocol):
+    """The part of a report that its exports as a table or profile need; one of many recordings has no other."""
+
+    @property
+    def trace(self) -> TraceFacts:
+        """The trace."""
+
+    @property
+    def selection(self) -> Selection:
+        """What is shown."""
+
+    @property
+    def sums(self) -> Sums:
+        """Totals."""
+
+    @property
+    def rows(self) -> SiteRows:
+        """The sites."""
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What was lost."""
 
 
 @dataclass(frozen=True, slots=True)

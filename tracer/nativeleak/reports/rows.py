@@ -98,7 +98,8 @@ class Rows:
         return Listing(self._reports(rank(rows, self._selection), self._selection.key), len(rows))
 
     def _reports(self, rows: pd.DataFrame, by: By = By.SITE_AND_THREAD) -> tuple[SiteReport, ...]:
-        pids = {target.slot: target.pid for target in self._recording.targets}
+        targets = {target.slot: (target.pid, target.comm) for target in self._recording.targets}
+        host = self._recording.info.host_name
         stacks = self._stacks
         if by is not By.THREAD:
             stacks.load(rows["stack_key"].tolist())
@@ -108,12 +109,13 @@ class Rows:
         reports = []
         for cells, sums, certainty_ in zip(values, totals, certainties, strict=True):
             kind, owner, functions, slot, tid, thread, n_threads, n_stacks, key, resident, oldest, growth = cells
+            pid, process = targets.get(slot, (0, ""))
             reports.append(
                 SiteReport(
                     _KINDS[kind],
                     _OWNERS[owner],
                     functions,
-                    pids.get(slot, 0),
+                    pid,
                     tid,
                     thread,
                     n_threads,
@@ -125,6 +127,8 @@ class Rows:
                     _NO_STACK if by is By.THREAD else stacks.stack(key),
                     stacks,
                     certainty_,
+                    host,
+                    process,
                 )
             )
         return tuple(reports)

@@ -189,6 +189,7 @@ class Session:
             probes=engine.probes,
             options=options.given,
             coverage=engine.coverage,
+            host=platform.node(),
         )
         if not engine.coverage.has_blocks:
             return info

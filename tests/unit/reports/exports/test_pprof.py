@@ -88,6 +88,8 @@ def test_sample_has_stack_lines_and_labels(gateway: Path) -> None:
         "pid": "5687",
         "kind": "heap",
         "owner": "program",
+        "host": "boot 0f8fad5b",
+        "process": "java",
     }
 
 

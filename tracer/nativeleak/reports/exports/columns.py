@@ -9,10 +9,11 @@ from nativeleak.analysis.naming import head_of, shown_name
 from nativeleak.analysis.select import pool_of
 from nativeleak.reports.folded import metric_value
 from nativeleak.reports.names import folded_name, printable
-from nativeleak.reports.report import Report, SiteReport
+from nativeleak.reports.report import SiteReport, SiteTable
 
 COLUMNS: Final = {
-    "id": "string", "kind": "string", "owner": "string", "pid": "Int64", "tid": "Int64", "thread": "string",
+    "id": "string", "kind": "string", "owner": "string", "host": "string", "process": "string",
+    "pid": "Int64", "tid": "Int64", "thread": "string",
     "pool": "string", "head": "string", "functions": "string",
     "outstanding_bytes": "Int64", "outstanding_count": "Int64", "allocated_bytes": "Int64", "allocated_count": "Int64",
     "freed_bytes": "Int64", "freed_count": "Int64", "resident_bytes": "Int64", "reserved_bytes": "Int64",
@@ -24,7 +25,7 @@ COLUMNS: Final = {
 Cell = str | int | float | bool | None
 
 
-def rows(report: Report) -> Iterator[tuple[Cell, ...]]:
+def rows(report: SiteTable) -> Iterator[tuple[Cell, ...]]:
     """Cells of each site, most of the report's metric first; None for what is not known."""
     metric = report.selection.metric
     for site in sorted(report.rows.sites.rows, key=lambda site: -metric_value(site, metric)):
@@ -37,6 +38,8 @@ def _cells(site: SiteReport) -> tuple[Cell, ...]:
         site.id,
         site.kind.value,
         site.owner.value,
+        printable(site.host) or None,
+        printable(site.process) or None,
         site.pid or None,
         site.tid or None,
         printable(site.thread),
@@ -56,8 +59,8 @@ def _cells(site: SiteReport) -> tuple[Cell, ...]:
         round(growth.low_bytes_per_s, 3),
         round(growth.high_bytes_per_s, 3),
         growth.verdict.value,
-        site.n_threads,
-        site.n_stacks,
+        site.n_threads or None,
+        site.n_stacks or None,
         site.stack.truncated,
         ";".join(folded_name(frame) for frame in reversed(frames)),
     )

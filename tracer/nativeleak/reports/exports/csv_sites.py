@@ -13,12 +13,12 @@ from typing import BinaryIO, Final
 from nativeleak.reports.exports.columns import COLUMNS, Cell, rows
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.output import encode_text
-from nativeleak.reports.report import Report
+from nativeleak.reports.report import SiteTable
 
 _FORMULA: Final = ("=", "+", "-", "@")
 
 
-def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
+def write(report: SiteTable, stream: BinaryIO, options: WriteOptions) -> None:
     """A line of names, then a line a site, most of the metric first; what is not known is an empty cell."""
     del options
     text = io.StringIO()

@@ -11,10 +11,10 @@ import pandas as pd
 from nativeleak.errors import UsageError
 from nativeleak.reports.exports.columns import COLUMNS, rows
 from nativeleak.reports.formats import WriteOptions
-from nativeleak.reports.report import Report
+from nativeleak.reports.report import SiteTable
 
 
-def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
+def write(report: SiteTable, stream: BinaryIO, options: WriteOptions) -> None:
     """One row a site, most of the metric first; what is not known is null.
 
     Raises:
@@ -31,7 +31,7 @@ def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
     stream.write(packed.getvalue())
 
 
-def table(report: Report) -> pd.DataFrame:
+def table(report: SiteTable) -> pd.DataFrame:
     """The rows of the file, with the types of ``COLUMNS``."""
     types: dict[str, Any] = dict(COLUMNS)
     return pd.DataFrame(list(rows(report)), columns=list(COLUMNS), dtype=object).astype(types)

@@ -24,7 +24,7 @@ from nativeleak.reports.exports.protobuf import bytes_field, number_field, packe
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.names import printable
 from nativeleak.reports.output import encode_text
-from nativeleak.reports.report import Report, SiteReport
+from nativeleak.reports.report import SiteReport, SiteTable
 
 SAMPLE_TYPES: Final = (
     ("alloc_objects", "count"),
@@ -50,7 +50,7 @@ _MOST: Final = (1 << 63) - 1
 _LEVEL: Final = 6
 
 
-def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
+def write(report: SiteTable, stream: BinaryIO, options: WriteOptions) -> None:
     """The whole profile. No file name and no time of writing are in its gzip header: equal reports are equal bytes."""
     del options
     with gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=stream, mtime=0) as packed:
@@ -60,14 +60,14 @@ def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
 class _Profile:
     """The fields of one profile; tables fill while samples are encoded."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: SiteTable) -> None:
         self._report = report
         self._strings: dict[str, int] = {"": 0}
         self._functions: dict[tuple[str, str], int] = {}
         self._locations: dict[tuple[bool, tuple[Frame, ...]], bytes] = {}
         self._mappings = _Mappings([PurePath(target.exe).name for target in report.trace.targets])
         self._tables: list[bytes] = []
-        self._label_sets: dict[tuple[str, int, int, Kind, Owner], bytes] = {}
+        self._label_sets: dict[tuple[str, int, int, Kind, Owner, str, str], bytes] = {}
         self._of_callers: dict[int, bytes] = {}
         """By the id of a frame object, which the rows keep: a frame's own hash takes as long as all the rest."""
 
@@ -115,7 +115,7 @@ class _Profile:
         return stack + packed_field(2, map(_int64, values)) + self._labels(site)
 
     def _labels(self, site: SiteReport) -> bytes:
-        key = site.thread, site.tid, site.pid, site.kind, site.owner
+        key = site.thread, site.tid, site.pid, site.kind, site.owner, site.host, site.process
         known = self._label_sets.get(key)
         if known is None:
             labels = {
@@ -125,6 +125,8 @@ class _Profile:
                 "pid": str(site.pid) if site.pid else "",
                 "kind": site.kind.value,
                 "owner": site.owner.value,
+                "host": printable(site.host),
+                "process": printable(site.process),
             }
             known = b"".join(bytes_field(3, self._label(name, text)) for name, text in labels.items() if text)
             self._label_sets[key] = known
@@ -293,7 +295,7 @@ def _joins(frames: Sequence[Frame], at: int) -> bool:
     return before.is_inlined or here.kind in (FrameKind.JAVA_INLINED, FrameKind.JAVA_COMPILED)
 
 
-def _comments(report: Report) -> Iterator[str]:
+def _comments(report: SiteTable) -> Iterator[str]:
     trace = report.trace
     yield f"nativeleak {__version__} from {printable(trace.name)}"
     yield "growth_per_minute: growth of memory in use, bytes a minute"

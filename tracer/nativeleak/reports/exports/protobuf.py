@@ -1,4 +1,4 @@
-"""Encodes Protocol Buffers messages: only what the exports need, numbers and nested bytes, in fields 1 to 15.
+"""Encodes Protocol Buffers messages: only what the exports need, numbers and nested bytes, in fields 1 to 127.
 
 Source: https://protobuf.dev/programming-guides/encoding/
 """
@@ -33,14 +33,22 @@ def varint(number: int) -> bytes:
     return bytes(encoded)
 
 
+_TAGS: Final = tuple(map(varint, range(0x400)))
+
+
 def number_field(field: int, number: int) -> bytes:
     """A field that holds a number; nothing for 0, which is the default of every number."""
-    return _SMALL[field << 3 | _VARINT] + varint(number) if number else b""
+    return _TAGS[field << 3 | _VARINT] + varint(number) if number else b""
+
+
+def kept_number_field(field: int, number: int) -> bytes:
+    """A field that holds a number, 0 included: for fields whose absence means something else."""
+    return _TAGS[field << 3 | _VARINT] + varint(number)
 
 
 def bytes_field(field: int, data: bytes) -> bytes:
     """A field that holds text, a nested message or packed numbers."""
-    return _SMALL[field << 3 | _BYTES] + varint(len(data)) + data
+    return _TAGS[field << 3 | _BYTES] + varint(len(data)) + data
 
 
 def packed_field(field: int, numbers: Iterable[int]) -> bytes:

@@ -19,7 +19,7 @@ from nativeleak.reports.folded import metric_value
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.names import folded_name, printable
 from nativeleak.reports.output import encode_text
-from nativeleak.reports.report import Report, SiteReport
+from nativeleak.reports.report import SiteReport, SiteTable
 
 _PROFILES: Final = (
     (Metric.OUTSTANDING, "in use", "bytes"),
@@ -30,7 +30,7 @@ _PROFILES: Final = (
 )
 
 
-def write(report: Report, stream: BinaryIO, options: WriteOptions) -> None:
+def write(report: SiteTable, stream: BinaryIO, options: WriteOptions) -> None:
     """One JSON object on one line, ASCII only. Metrics that no site has are left out; the asked one is shown first."""
     del options
     frames = _Frames()
