@@ -68,6 +68,7 @@ class TracedProcess:
         space: Its address space.
         residency: How much of it is in memory; None where it may not be asked, and for recorded output.
         watch: Tells how it ended; None for recorded output.
+        is_end_told: Whether the engine was told how it ended, so that no signal means none.
         cpu_before_s: CPU seconds used before the window.
         cpu_s: CPU seconds used in it.
     """
@@ -77,6 +78,7 @@ class TracedProcess:
     space: AddressSpace = field(default_factory=AddressSpace)
     residency: ResidencyReader | None = None
     watch: EndWatch | None = None
+    is_end_told: bool = False
     cpu_before_s: float = 0.0
     cpu_s: float = 0.0
 
@@ -106,7 +108,8 @@ class TracedProcess:
             return None
         found = ProcessEnd(self.info.end_signal)
         if self.watch is not None:
-            found = self.watch.look(signal_number=self.info.end_signal or None)
+            is_told = self.is_end_told or self.info.end_signal
+            found = self.watch.look(signal_number=self.info.end_signal if is_told else None)
             if found.signal_number:
                 how = TargetEnd.OOM_KILLED if found.is_oom_kill else TargetEnd.KILLED
                 self.info = replace(self.info, end=how, end_signal=found.signal_number)

@@ -135,10 +135,12 @@ class _Look:
         started_s = time.monotonic()
         try:
             mappings = self._read()
-            is_same = procfs.read_exe(self._pid) == self.process.info.exe
+            exe = procfs.read_exe(self._pid)
         except NativeleakError:
             return  # its end is told by another way
-        if not is_same:
+        if not exe and self.process.info.exe:
+            return  # a zombie has none
+        if exe != self.process.info.exe:
             self.process.end(TargetEnd.EXEC)
             return
         self._next_s = now_s + PAUSE_FACTOR * (time.monotonic() - started_s)

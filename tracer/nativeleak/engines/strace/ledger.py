@@ -225,6 +225,7 @@ class StraceLedger:
         self._names.pop(step.tid, None)
         if step.tid != target.process.info.pid:
             return
+        target.process.is_end_told = True
         if step.signal:
             number = getattr(signal, step.signal, None)
             target.process.end(TargetEnd.KILLED, int(number) if number is not None else 0)
