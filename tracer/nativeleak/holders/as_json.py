@@ -126,6 +126,7 @@ def _completeness(report: HoldersReport) -> dict[str, Any]:
         "roots": seen.n_roots,
         "refuted_by_write": [{"block_bytes": size, "blocks": count} for size, count in refuted],
         "refuted_by_free": seen.n_freed,
+        "refuted_by_last_scan": seen.n_unsettled,
         "helper": seen.helper,
         "duration_s": round(seen.seconds, 3),
         "last_scan_s": round(seen.last_scan_s, 3),

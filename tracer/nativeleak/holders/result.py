@@ -73,6 +73,7 @@ class Completeness:
         n_roots: Pointers from elsewhere.
         refuted: Blocks that one scan called lost and that were written to later, by size.
         n_freed: Blocks that one scan called lost and that were freed later.
+        n_unsettled: Blocks that the last scan took back, after all scans that the limits allow.
         helper: ``C`` or ``numpy``.
         seconds: Of the whole look.
         last_scan_s: Of the last scan.
@@ -91,6 +92,7 @@ class Completeness:
     n_roots: int = 0
     refuted: dict[int, int] = field(default_factory=dict)
     n_freed: int = 0
+    n_unsettled: int = 0
     helper: str = ""
     seconds: float = 0.0
     last_scan_s: float = 0.0
