@@ -36,6 +36,7 @@ from nativeleak.holders.lost import (
     reach,
     refute,
 )
+from nativeleak.holders.own_memory import give_back_freed_arrays
 from nativeleak.holders.places import ANONYMOUS, Named, Place, find_places
 from nativeleak.holders.result import LIKELY, POSSIBLE, PROVEN, HoldersReport, LostBlocks, LostGroup
 from nativeleak.holders.scan import EdgeSource, Limits, Scan, Scanner
@@ -368,6 +369,7 @@ def find_who_holds(pid: int, options: Options | None = None) -> HoldersReport:
     """
     chosen = options or Options()
     began = time.monotonic()
+    give_back_freed_arrays()
     target = check_target(pid)
     report = HoldersReport(target)
     seen = report.completeness
