@@ -71,7 +71,7 @@ def test_every_kind_of_holding_is_followed_and_lost_blocks_are_found_at_rest(tmp
 def test_nothing_false_is_said_of_a_program_that_moves_its_pointers_at_full_speed(
     tmp_path: Path, initialises: int
 ) -> None:
-    report, judged = _judged(tmp_path / "truth", 2, initialises)
+    report, judged = _judged(tmp_path / "truth", 2, initialises, budget_s=180.0)
     assert judged.false == Counter()
     assert judged.hidden == Counter()
     # A block that its program never initialised may hold old links of free lists: those it points at are uncertain.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from nativeleak.holders.attribution import ClassCensus, Holder
 from nativeleak.process.check import TargetFacts
 from nativeleak.runtimes.hotspot.heap.result import JavaHolders
+
+if TYPE_CHECKING:
+    from nativeleak.holders.recorded import RecordedBlocks, TracedCause
 
 PROVEN, LIKELY, POSSIBLE = "proven", "likely", "possible"
 
@@ -112,6 +116,8 @@ class HoldersReport:
         unreached_bytes: Of the last scan, blocks that no holder reaches.
         completeness: What was seen.
         notes: What could not be read, for people.
+        recorded: Blocks of a recording that the look was joined with; None without one.
+        traced: What became of them, by cause.
         java: Which Java objects hold blocks; None where there is no JVM, or it could not be read.
     """
 
@@ -125,6 +131,8 @@ class HoldersReport:
     completeness: Completeness = field(default_factory=Completeness)
     notes: list[str] = field(default_factory=list)
     java: JavaHolders | None = None
+    recorded: RecordedBlocks | None = None
+    traced: list[TracedCause] = field(default_factory=list)
 
     def grade(self, name: str) -> LostBlocks | None:
         """The blocks of one grade; None for none."""

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -46,6 +47,9 @@ from nativeleak.holders.windows import Reader
 from nativeleak.process.check import TargetFacts, check_target
 from nativeleak.process.procfs import MapEntry, read_maps, read_status
 
+if TYPE_CHECKING:
+    from nativeleak.holders.recorded import RecordedBlocks
+
 DEFAULT_SCANS: Final = 4
 DEFAULT_BUDGET_S: Final = 60.0
 _GAP_S: Final = 1.0
@@ -78,6 +82,7 @@ class Options:
         gap_s: Seconds between two scans.
         say: Takes a line about progress.
         with_java: Ask which objects of a JVM hold blocks.
+        recording: Of the process, with the addresses of its blocks: what its call paths lost is said.
         sources: Makes other sources of edges for an open process, such as its Java heap; see ``scan.EdgeSource``.
     """
 
@@ -89,6 +94,7 @@ class Options:
     say: Callable[[str], None] = lambda _text: None
     with_java: bool = True
     sources: Sequence[Callable[[HeapMemory], EdgeSource]] = ()
+    recording: Path | None = None
 
 
 @dataclass(slots=True)
@@ -107,6 +113,7 @@ class _Look:
     named: list[Named] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
     skipped_hidden: bool = False
+    recorded: RecordedBlocks | None = None
     n_walked: int = 0
 
     def run(self) -> None:
@@ -244,7 +251,7 @@ class _Look:
         seen.swapped_bytes = int(read_status(self.target.pid).get("VmSwap", "0").split()[0]) * 1024
         report.allocators = [(walk.kind, walk.object) for walk in heap.walks]
         self.options.say("who holds what")
-        report.holders = find_holders(last, labels, self.helper)
+        report.holders, owners = find_holders(last, labels, self.helper)
         held = sum(holder.n_bytes for holder in report.holders)
         report.unreached_bytes = seen.n_bytes - held
         if candidates is None:
@@ -255,6 +262,12 @@ class _Look:
             report.lost = _graded(
                 candidates, is_hidden, last, classes, scanner, self._doubts(), report.allocators[0][0]
             )
+        if self.recorded is not None:
+            lost = report.grade(LOST)
+            names = [labels[number].name for number in range(len(labels))]
+            from nativeleak.holders.recorded import join
+
+            report.traced = join(self.recorded, last.table, owners, names, lost.starts if lost is not None else ())
         is_lost = np.zeros(len(last.table), np.bool_)
         if candidates is not None:
             index = last.table.look(candidates.starts[~candidates.is_leftover])
@@ -389,7 +402,13 @@ def find_who_holds(pid: int, options: Options | None = None) -> HoldersReport:
         if chosen.with_java and runs_java(read_maps(pid)):
             java = JavaSource(memory, chosen.budget_s * _JAVA_SHARE, chosen.say)
             sources.append(java)
-        _Look(target, chosen, helper, memory, threads, report, limits, sources).run()
+        look = _Look(target, chosen, helper, memory, threads, report, limits, sources)
+        if chosen.recording is not None:
+            # pandas is loaded for it.
+            from nativeleak.holders.recorded import read_recorded
+
+            look.recorded = report.recorded = read_recorded(chosen.recording, target)
+        look.run()
         if java is not None:
             report.java = java.found
             report.notes += [f"the Java heap was not read: {java.why_not}"] if java.why_not else []

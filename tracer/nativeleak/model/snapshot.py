@@ -82,6 +82,19 @@ class TraceInfo:
     coverage: Coverage = field(default_factory=Coverage)
 
 
+class BlockChunk(NamedTuple):
+    """Some outstanding heap blocks.
+
+    Attributes:
+        n: How many.
+        columns: Compressed: addresses, keys of stacks, requested bytes (u64 each), targets' slots, threads' uids (u32
+            each), one column after the other, little-endian. Bytes of a sampled block stand for others too.
+    """
+
+    n: int
+    columns: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """State of the whole trace at one moment.
@@ -106,6 +119,7 @@ class Snapshot:
         limits: Limits of memory and how much of each is used.
         processes: Sums of each target that lives.
         readings: Resident memory by use, where it was read since the last snapshot.
+        blocks: Outstanding heap blocks one by one, at the end of a trace that keeps them.
     """
 
     elapsed_s: float
@@ -127,3 +141,4 @@ class Snapshot:
     limits: tuple[LimitUse, ...] = ()
     processes: tuple[ProcessMemory, ...] = ()
     readings: tuple[MemoryReading, ...] = ()
+    blocks: tuple[BlockChunk, ...] = ()
