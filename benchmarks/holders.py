@@ -27,6 +27,7 @@ CASES = {
     "1 GiB, no pointers": ("held_many", "100003", "1024", "0"),
     "1 GiB, every 8th word a pointer": ("held_many", "100003", "1024", "8"),
     "4 GiB, every 8th word a pointer": ("held_many", "1000003", "4096", "8"),
+    "8 GiB, every 8th word a pointer": ("held_many", "1000003", "8192", "8"),
 }
 
 

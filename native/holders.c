@@ -39,31 +39,80 @@ struct nl_runs {
 	int64_t step; /* bytes between the places of pointers: 8 or 4 */
 };
 
-static int64_t look(const struct nl_blocks *blocks, uint64_t value, int64_t *span_hint)
+/* Words that are looked up together: the memory that one needs is fetched while others are looked up. */
+#define BATCH 64
+/* Blocks that are tried one by one before the search by halves. */
+#define NEAR 6
+
+struct hits {
+	int64_t n;
+	uint64_t value[BATCH];
+	int64_t at[BATCH]; /* places in the run */
+	int64_t block[BATCH]; /* out: -1 for none */
+};
+
+/* The span of a value; -1 for none. */
+static int64_t span_of(const struct nl_blocks *blocks, uint64_t value, int64_t *span_hint)
 {
 	int64_t span = *span_hint;
 
-	if (span >= blocks->n_spans || value < blocks->span_start[span] ||
-	    value >= blocks->span_end[span]) {
-		int64_t low = 0, high = blocks->n_spans;
+	if (span < blocks->n_spans && value >= blocks->span_start[span] &&
+	    value < blocks->span_end[span])
+		return span;
 
-		while (low < high) {
-			int64_t middle = (low + high) >> 1;
+	int64_t low = 0, high = blocks->n_spans;
 
-			if (blocks->span_end[middle] <= value)
-				low = middle + 1;
-			else
-				high = middle;
-		}
-		if (low >= blocks->n_spans || value < blocks->span_start[low])
-			return -1;
-		span = *span_hint = low;
+	while (low < high) {
+		int64_t middle = (low + high) >> 1;
+
+		if (blocks->span_end[middle] <= value)
+			low = middle + 1;
+		else
+			high = middle;
 	}
+	if (low >= blocks->n_spans || value < blocks->span_start[low])
+		return -1;
+	return *span_hint = low;
+}
 
-	int64_t page = blocks->page_base[span] +
-		       (int64_t)((value - blocks->span_start[span]) >> PAGE_SHIFT);
-	int64_t low = blocks->first_block[page], high = blocks->first_block[page + 1];
+/* Place in first_block of the page of a value; -1 for none. */
+static int64_t page_of(const struct nl_blocks *blocks, uint64_t value, int64_t *span_hint)
+{
+	int64_t span = span_of(blocks, value, span_hint);
 
+	if (span < 0)
+		return -1;
+	return blocks->page_base[span] +
+	       (int64_t)((value - blocks->span_start[span]) >> PAGE_SHIFT);
+}
+
+/* The block of low to high that is likely to hold a value, if all of a page are equally large. */
+static int64_t guess(int64_t low, int64_t high, uint64_t value)
+{
+	int64_t in_page = (int64_t)(value & ((1u << PAGE_SHIFT) - 1));
+
+	return low + ((high - low) * in_page >> PAGE_SHIFT);
+}
+
+/* The block that holds a value; -1 for none. Those that begin in its page are low to high. */
+static int64_t block_of(const struct nl_blocks *blocks, int64_t low, int64_t high, uint64_t value)
+{
+	if (low < high) {
+		int64_t near = guess(low, high, value);
+
+		/* Invariant of both searches: blocks below low begin at the value or before it, those from high on behind. */
+		for (int i = 0; i < NEAR && low < high; i++) {
+			if (blocks->start[near] <= value) {
+				low = ++near;
+				if (near < high && blocks->start[near] > value)
+					high = near;
+			} else {
+				high = near;
+				if (--near >= low && blocks->start[near] <= value)
+					low = near + 1;
+			}
+		}
+	}
 	while (low < high) {
 		int64_t middle = (low + high) >> 1;
 
@@ -74,6 +123,44 @@ static int64_t look(const struct nl_blocks *blocks, uint64_t value, int64_t *spa
 	}
 	low--;
 	return low >= 0 && value < blocks->end[low] ? low : -1;
+}
+
+static int64_t look(const struct nl_blocks *blocks, uint64_t value, int64_t *span_hint)
+{
+	int64_t page = page_of(blocks, value, span_hint);
+
+	if (page < 0)
+		return -1;
+	return block_of(blocks, blocks->first_block[page], blocks->first_block[page + 1], value);
+}
+
+/* Looks up all words of a batch. */
+static void look_up(const struct nl_blocks *blocks, struct hits *hits, int64_t *span_hint)
+{
+	for (int64_t i = 0; i < hits->n; i++) {
+		hits->block[i] = page_of(blocks, hits->value[i], span_hint);
+		if (hits->block[i] >= 0)
+			__builtin_prefetch(&blocks->first_block[hits->block[i]]);
+	}
+	for (int64_t i = 0; i < hits->n; i++) {
+		int64_t page = hits->block[i];
+
+		if (page < 0)
+			continue;
+
+		int64_t near = guess(blocks->first_block[page], blocks->first_block[page + 1],
+				     hits->value[i]);
+
+		__builtin_prefetch(&blocks->start[near ? near - 1 : 0]);
+		__builtin_prefetch(&blocks->end[near ? near - 1 : 0]);
+	}
+	for (int64_t i = 0; i < hits->n; i++) {
+		int64_t page = hits->block[i];
+
+		if (page >= 0)
+			hits->block[i] = block_of(blocks, blocks->first_block[page],
+						  blocks->first_block[page + 1], hits->value[i]);
+	}
 }
 
 static uint64_t load(const uint8_t *at)
@@ -89,6 +176,26 @@ static int is_link(const struct nl_blocks *blocks, int64_t block, uint64_t value
 	return blocks->link_offset && value == blocks->end[block] - blocks->link_offset;
 }
 
+/* Collects words of a run from *at on that may point into blocks, until the batch is full or the run ends. */
+static void collect(const struct nl_blocks *blocks, const uint8_t *data, int64_t last, int64_t step,
+		    int64_t *at, struct hits *hits)
+{
+	uint64_t low = blocks->span_start[0], size = blocks->span_end[blocks->n_spans - 1] - low;
+	int64_t place = *at, n = 0;
+
+	for (; place <= last && n < BATCH; place += step) {
+		uint64_t value = load(data + place) & ADDRESS_MASK;
+
+		if (value - low >= size)
+			continue;
+		hits->value[n] = value;
+		hits->at[n] = place;
+		n++;
+	}
+	hits->n = n;
+	*at = place;
+}
+
 /*
  * Pointers from memory that no block has: where each stands, its block, its flags.
  * Returns their number; the arrays have room for one at each place of a pointer.
@@ -97,121 +204,27 @@ int64_t nl_roots(const struct nl_blocks *blocks, const struct nl_runs *runs, uin
 		 uint32_t *target, uint8_t *flags)
 {
 	int64_t n = 0, hint = 0;
+	struct hits hits;
 
 	if (!blocks->n_spans)
 		return 0;
-
-	uint64_t low = blocks->span_start[0], size = blocks->span_end[blocks->n_spans - 1] - low;
-
 	for (int64_t run = 0; run < runs->n_runs; run++) {
 		const uint8_t *data = runs->data + runs->offset[run];
 		int64_t last = runs->n_bytes[run] - 8;
 
-		for (int64_t at = 0; at <= last; at += runs->step) {
-			uint64_t value = load(data + at) & ADDRESS_MASK;
+		for (int64_t at = 0; at <= last;) {
+			collect(blocks, data, last, runs->step, &at, &hits);
+			look_up(blocks, &hits, &hint);
+			for (int64_t i = 0; i < hits.n; i++) {
+				int64_t block = hits.block[i];
+				uint64_t value = hits.value[i];
 
-			if (value - low >= size)
-				continue;
-
-			int64_t block = look(blocks, value, &hint);
-
-			if (block < 0)
-				continue;
-			place[n] = runs->address[run] + (uint64_t)at;
-			target[n] = (uint32_t)block;
-			flags[n] = (value != blocks->start[block] ? INTERIOR : 0) |
-				   (is_link(blocks, block, value) ? LINK : 0);
-			n++;
-		}
-	}
-	return n;
-}
-
-/*
- * Pointers from block to block, without those of a block into itself. Runs ascend. Returns the number of edges; the
- * arrays have room for one at each place of a pointer. seen: 2^seen_bits words, all ones at first, which keep a block
- * that points at another one many times to one edge mostly.
- */
-int64_t nl_edges(const struct nl_blocks *blocks, const struct nl_runs *runs, uint32_t *source,
-		 uint32_t *target, uint64_t *seen, int64_t seen_bits)
-{
-	int64_t n = 0, hint = 0, source_hint = 0;
-
-	if (!blocks->n_spans)
-		return 0;
-
-	uint64_t low = blocks->span_start[0], size = blocks->span_end[blocks->n_spans - 1] - low;
-
-	for (int64_t run = 0; run < runs->n_runs; run++) {
-		const uint8_t *data = runs->data + runs->offset[run];
-		int64_t last = runs->n_bytes[run] - 8;
-		int64_t from = -1;
-
-		for (int64_t at = 0; at <= last; at += runs->step) {
-			uint64_t value = load(data + at) & ADDRESS_MASK;
-
-			if (value - low >= size)
-				continue;
-
-			int64_t block = look(blocks, value, &hint);
-
-			if (block < 0)
-				continue;
-
-			uint64_t address = runs->address[run] + (uint64_t)at;
-
-			if (from < 0 || address < blocks->start[from] ||
-			    address >= blocks->end[from])
-				from = look(blocks, address, &source_hint);
-			if (from < 0 || from == block)
-				continue;
-
-			uint32_t to = (uint32_t)block |
-				      (is_link(blocks, block, value) ? LEFTOVER : 0);
-			uint64_t edge = (uint64_t)from << 32 | to;
-			uint64_t slot = (to * 0x9E3779B97F4A7C15ull) >> (64 - seen_bits);
-
-			if (seen[slot] == edge)
-				continue;
-			seen[slot] = edge;
-			source[n] = (uint32_t)from;
-			target[n] = to;
-			n++;
-		}
-	}
-	return n;
-}
-
-/*
- * Marks with 1 every block that is reached from roots; a block that has a mark already is not passed. Edges of block v
- * are targets[offset[v]] to targets[offset[v + 1]]. stack: room for one word a block. Returns the number of new marks.
- */
-int64_t nl_mark(const int64_t *offset, const uint32_t *targets, const uint32_t *roots,
-		int64_t n_roots, int64_t follows_leftovers, uint8_t *marks, uint32_t *stack)
-{
-	int64_t n = 0, depth = 0;
-
-	for (int64_t i = 0; i < n_roots; i++) {
-		if (marks[roots[i]])
-			continue;
-		marks[roots[i]] = 1;
-		stack[depth++] = roots[i];
-		n++;
-		while (depth) {
-			uint32_t block = stack[--depth];
-
-			for (int64_t edge = offset[block]; edge < offset[block + 1]; edge++) {
-				uint32_t to = targets[edge];
-
-				if (to & LEFTOVER) {
-					if (!follows_leftovers)
-						continue;
-					to &= ~LEFTOVER;
-				}
-				if (marks[to])
+				if (block < 0)
 					continue;
-				marks[to] = 1;
-				stack[depth++] = to;
+				place[n] = runs->address[run] + (uint64_t)hits.at[i];
+				target[n] = (uint32_t)block;
+				flags[n] = (value != blocks->start[block] ? INTERIOR : 0) |
+					   (is_link(blocks, block, value) ? LINK : 0);
 				n++;
 			}
 		}
@@ -219,29 +232,175 @@ int64_t nl_mark(const int64_t *offset, const uint32_t *targets, const uint32_t *
 	return n;
 }
 
-/* The label of the root that is nearest to each block, the earlier root where two are as near; NONE at first. */
-void nl_owners(const int64_t *offset, const uint32_t *targets, const uint32_t *roots,
-	       const uint32_t *labels, int64_t n_roots, uint32_t *owner, uint32_t *queue)
+/*
+ * Pointers from block to block, without those of a block into itself. Runs ascend. Returns the number of edges; the
+ * arrays have room for one at each place of a pointer. seen: a word a block, all ones at first, kept from call to call:
+ * the last source of an edge to it, so that a block that points at another one many times has one edge.
+ */
+int64_t nl_edges(const struct nl_blocks *blocks, const struct nl_runs *runs, uint32_t *source,
+		 uint32_t *target, uint32_t *seen)
 {
-	int64_t head = 0, tail = 0;
+	int64_t n = 0, hint = 0, source_hint = 0;
+	struct hits hits;
 
-	for (int64_t i = 0; i < n_roots; i++) {
-		if (owner[roots[i]] != NONE)
-			continue;
-		owner[roots[i]] = labels[i];
-		queue[tail++] = roots[i];
+	if (!blocks->n_spans)
+		return 0;
+	for (int64_t run = 0; run < runs->n_runs; run++) {
+		const uint8_t *data = runs->data + runs->offset[run];
+		int64_t last = runs->n_bytes[run] - 8;
+		int64_t from = -1;
+
+		for (int64_t at = 0; at <= last;) {
+			collect(blocks, data, last, runs->step, &at, &hits);
+			look_up(blocks, &hits, &hint);
+			for (int64_t i = 0; i < hits.n; i++)
+				if (hits.block[i] >= 0)
+					__builtin_prefetch(&seen[hits.block[i]], 1);
+			for (int64_t i = 0; i < hits.n; i++) {
+				int64_t block = hits.block[i];
+
+				if (block < 0)
+					continue;
+
+				uint64_t address = runs->address[run] + (uint64_t)hits.at[i];
+
+				if (from < 0 || address < blocks->start[from] ||
+				    address >= blocks->end[from])
+					from = look(blocks, address, &source_hint);
+				if (from < 0 || from == block)
+					continue;
+
+				uint32_t link = is_link(blocks, block, hits.value[i]) ? LEFTOVER :
+											0;
+
+				if (seen[block] == ((uint32_t)from | link))
+					continue;
+				seen[block] = (uint32_t)from | link;
+				source[n] = (uint32_t)from;
+				target[n] = (uint32_t)block | link;
+				n++;
+			}
+		}
 	}
-	while (head < tail) {
-		uint32_t block = queue[head++];
+	return n;
+}
 
-		for (int64_t edge = offset[block]; edge < offset[block + 1]; edge++) {
-			uint32_t to = targets[edge] & ~LEFTOVER;
+/*
+ * Where a walk of the graph stands. A walk ends early after max_blocks blocks or max_edges edges, so that the caller can
+ * give back memory of a mapped file, and goes on with the next call. All zeros at first, n_found apart.
+ */
+struct nl_walk {
+	int64_t max_blocks;
+	int64_t max_edges;
+	int64_t n_found; /* out: what nl_mark marked so far */
+	int64_t next_root;
+	int64_t head; /* of a queue; a stack has none */
+	int64_t depth; /* of a stack; end of a queue */
+	int64_t edge; /* next edge of the block under way */
+	int64_t end; /* of its edges; no block is under way where edge is not below */
+	int64_t block;
+};
+
+/* Edges of the block under way that this call may pass: up to the returned place. */
+static int64_t last_edge(const struct nl_walk *walk, int64_t *n_edges)
+{
+	int64_t left = walk->end - walk->edge;
+
+	if (left > *n_edges)
+		left = *n_edges;
+	*n_edges -= left;
+	return walk->edge + left;
+}
+
+static void begin(struct nl_walk *walk, const int64_t *offset, uint32_t block)
+{
+	walk->block = block;
+	walk->edge = offset[block];
+	walk->end = offset[block + 1];
+}
+
+/*
+ * Marks with 1 every block that is reached from roots; a block that has a mark already is not passed. Edges of block v
+ * are targets[offset[v]] to targets[offset[v + 1]]. stack: room for one word a block. Returns 0 when it is done.
+ */
+int64_t nl_mark(const int64_t *offset, const uint32_t *targets, const uint32_t *roots,
+		int64_t n_roots, int64_t follows_leftovers, uint8_t *marks, uint32_t *stack,
+		struct nl_walk *walk)
+{
+	int64_t n_blocks = walk->max_blocks, n_edges = walk->max_edges;
+
+	for (;;) {
+		int64_t last = last_edge(walk, &n_edges);
+
+		for (; walk->edge < last; walk->edge++) {
+			uint32_t to = targets[walk->edge];
+
+			if (to & LEFTOVER) {
+				if (!follows_leftovers)
+					continue;
+				to &= ~LEFTOVER;
+			}
+			if (marks[to])
+				continue;
+			marks[to] = 1;
+			stack[walk->depth++] = to;
+			walk->n_found++;
+		}
+		if (walk->edge < walk->end)
+			return 1;
+		while (!walk->depth && walk->next_root < n_roots) {
+			uint32_t root = roots[walk->next_root++];
+
+			if (marks[root])
+				continue;
+			marks[root] = 1;
+			stack[walk->depth++] = root;
+			walk->n_found++;
+		}
+		if (!walk->depth)
+			return 0;
+		if (!n_blocks--)
+			return 1;
+		begin(walk, offset, stack[--walk->depth]);
+	}
+}
+
+/*
+ * The label of the root that is nearest to each block, the earlier root where two are as near; NONE at first.
+ * Returns 0 when it is done.
+ */
+int64_t nl_owners(const int64_t *offset, const uint32_t *targets, const uint32_t *roots,
+		  const uint32_t *labels, int64_t n_roots, uint32_t *owner, uint32_t *queue,
+		  struct nl_walk *walk)
+{
+	int64_t n_blocks = walk->max_blocks, n_edges = walk->max_edges;
+
+	for (; walk->next_root < n_roots; walk->next_root++) {
+		uint32_t root = roots[walk->next_root];
+
+		if (owner[root] != NONE)
+			continue;
+		owner[root] = labels[walk->next_root];
+		queue[walk->depth++] = root;
+	}
+	for (;;) {
+		int64_t last = last_edge(walk, &n_edges);
+
+		for (; walk->edge < last; walk->edge++) {
+			uint32_t to = targets[walk->edge] & ~LEFTOVER;
 
 			if (owner[to] != NONE)
 				continue;
-			owner[to] = owner[block];
-			queue[tail++] = to;
+			owner[to] = owner[walk->block];
+			queue[walk->depth++] = to;
 		}
+		if (walk->edge < walk->end)
+			return 1;
+		if (walk->head == walk->depth)
+			return 0;
+		if (!n_blocks--)
+			return 1;
+		begin(walk, offset, queue[walk->head++]);
 	}
 }
 
@@ -260,21 +419,32 @@ static int64_t put(uint32_t block, uint32_t label, uint32_t *only, uint32_t *sta
 	return depth;
 }
 
-/* The only label that reaches each block; SHARED where several do. NONE and zeros at first. */
-void nl_exclusive(const int64_t *offset, const uint32_t *targets, const uint32_t *roots,
-		  const uint32_t *labels, int64_t n_roots, uint32_t *only, uint32_t *stack,
-		  uint8_t *is_queued)
+/*
+ * The only label that reaches each block; SHARED where several do. NONE and zeros at first. Returns 0 when it is done.
+ */
+int64_t nl_exclusive(const int64_t *offset, const uint32_t *targets, const uint32_t *roots,
+		     const uint32_t *labels, int64_t n_roots, uint32_t *only, uint32_t *stack,
+		     uint8_t *is_queued, struct nl_walk *walk)
 {
-	int64_t depth = 0;
+	int64_t n_blocks = walk->max_blocks, n_edges = walk->max_edges;
 
-	for (int64_t i = 0; i < n_roots; i++)
-		depth = put(roots[i], labels[i], only, stack, is_queued, depth);
-	while (depth) {
-		uint32_t block = stack[--depth];
+	for (; walk->next_root < n_roots; walk->next_root++)
+		walk->depth = put(roots[walk->next_root], labels[walk->next_root], only, stack,
+				  is_queued, walk->depth);
+	for (;;) {
+		int64_t last = last_edge(walk, &n_edges);
 
-		is_queued[block] = 0;
-		for (int64_t edge = offset[block]; edge < offset[block + 1]; edge++)
-			depth = put(targets[edge] & ~LEFTOVER, only[block], only, stack, is_queued,
-				    depth);
+		/* The block's label may change on the way; then it is queued again. */
+		for (; walk->edge < last; walk->edge++)
+			walk->depth = put(targets[walk->edge] & ~LEFTOVER, only[walk->block], only,
+					  stack, is_queued, walk->depth);
+		if (walk->edge < walk->end)
+			return 1;
+		if (!walk->depth)
+			return 0;
+		if (!n_blocks--)
+			return 1;
+		begin(walk, offset, stack[--walk->depth]);
+		is_queued[walk->block] = 0;
 	}
 }

@@ -71,12 +71,12 @@ def test_every_kind_of_holding_is_followed_and_lost_blocks_are_found_at_rest(tmp
 def test_nothing_false_is_said_of_a_program_that_moves_its_pointers_at_full_speed(
     tmp_path: Path, initialises: int
 ) -> None:
-    report, judged = _judged(tmp_path / "truth", 2, initialises)
+    report, judged = _judged(tmp_path / "truth", 2, initialises, budget_s=180.0)
     assert judged.false == Counter()
     assert judged.hidden == Counter()
     # A block that its program never initialised may hold old links of free lists: those it points at are uncertain.
     assert judged.n_found >= (0.999 if initialises else 0.99) * judged.n_lost
-    assert report.completeness.n_scans == 4
+    assert report.completeness.n_scans >= 4
 
 
 @pytest.mark.parametrize(("program", "env"), [("held_musl", {}), ("held", preload("jemalloc"))])

@@ -104,6 +104,7 @@ TARGETS = {
     "held_cxx_stripped": Spec("held_cxx.cc", compiler="g++", flags=("-std=c++17", "-s")),
     "held_rust": Spec("held_rust.rs", compiler="rustc", flags=("-Copt-level=2",)),
     "held_many": Spec("held_many.c", flags=()),
+    "held_traced": Spec("held_traced.c", flags=()),
     "held_musl": Spec("held.c", compiler="musl-gcc", flags=()),
     "heap_states": Spec("heap_states.c"),
     "heap_states_musl": Spec("heap_states.c", compiler="musl-gcc"),

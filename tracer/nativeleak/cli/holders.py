@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
@@ -15,6 +16,7 @@ Examples:
   nativeleak holders -p 4711                        lost blocks, holders, C++ classes on one screen
   nativeleak holders -p 4711 --all                  all of them
   nativeleak holders -p 4711 --budget 10s --max-read 2G
+  nativeleak holders -p 4711 --with trace.nlk       what a trace with --blocks saw allocated: lost, or held by whom
   nativeleak holders -p 4711 --format json | jq '.lost[0].groups'
 \b
 Lost blocks are in use and no pointer leads to them, in every scan. Holders are variables, stacks of threads and regions
@@ -38,7 +40,10 @@ Exit status: 0 report made, 1 its heap cannot be walked, 3 no right to read the 
               help="Number of scans that have to agree that a block is lost.")  # fmt: skip
 @click.option("--wait", "gap", type=DURATION, default="1s", show_default=True, help="Time between two scans.")
 @click.option("--align", type=click.Choice(["auto", "8", "4", "1"]), default="auto", show_default=True,
-              help="Look for pointers at multiples of so many bytes; auto: 8, and 4 in the last scan.")  # fmt: skip
+              help="Look for pointers at multiples of so many bytes; auto: 8, and 4 in the last scans.")  # fmt: skip
+@click.option("--with", "recording", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Say of the call paths of this recording of the process what they lost and who holds the rest; "
+              "made with `nativeleak trace --blocks`.")  # fmt: skip
 @click.option("--format", "format_name", type=click.Choice(["text", "json"]), default="text", show_default=True,
               help="Form of the output.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE.")
@@ -54,6 +59,7 @@ def holders_command(
     scans: int,
     gap: float,
     align: str,
+    recording: Path | None,
     format_name: str,
     output: str | None,
     *,
@@ -79,7 +85,13 @@ def holders_command(
     step = 0 if align == "auto" else int(align)
     with_progress = progress(quiet=quiet)
     options = Options(
-        n_scans=scans, budget_s=budget, max_read_bytes=max_read or 0, step=step, gap_s=gap, say=with_progress
+        n_scans=scans,
+        budget_s=budget,
+        max_read_bytes=max_read or 0,
+        step=step,
+        gap_s=gap,
+        say=with_progress,
+        recording=recording,
     )
     try:
         report = find_who_holds(target, options)

@@ -39,6 +39,7 @@ from nativeleak.session.choose import run_trace
 
 _MAX_DURATION_S = 366 * 86400.0
 _INTERVAL_S = 10.0
+_BLOCKLESS = ("strace", "pmap")
 _MIN_INTERVAL_S = 0.1
 _N_SNAPSHOTS = 20
 _MODES = {
@@ -114,6 +115,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
         help="Also watch PREFIXmalloc, PREFIXcalloc, PREFIXfree and so on, of whichever object has them; PREFIX*SUFFIX "
         "where the names end alike too. Repeat for several. Known allocators are found without it.")  # fmt: skip
 @option(WHAT, "--max-size", type=SIZE, default=0, metavar="SIZE", help="Ignore larger heap allocations.")
+@option(WHAT, "--blocks", is_flag=True,
+        help="Record the addresses of outstanding heap blocks at the end, for `nativeleak holders --with FILE`. "
+        "Engine bpf.")  # fmt: skip
 @option(WHAT, "--force", is_flag=True, help="Overwrite an existing recording.")
 @option(LIMITS, "--sample", type=SIZE, default=0, metavar="SIZE",
         help="Record one heap block per SIZE bytes on average; totals become estimates. "
@@ -207,6 +211,11 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         raise UsageError(
             f"--max-size {ctx.params['max_size']} is less than --min-size {ctx.params['min_size']}: no block fits"
         )
+    if ctx.params["blocks"] and (ctx.params["inputs"] or ctx.params["maps_only"] or ctx.params["engine"] in _BLOCKLESS):
+        raise UsageError(
+            "--blocks needs probes of the allocators",
+            "leave out --input, --maps-only and --engine, or leave out --blocks",
+        )
     _check_sampling(ctx.params["sample"], ctx.params["sample_above"])
     output = ctx.params["output"] or Path(
         f"nativeleak-{pids[0] if pids else 'input'}-{time.strftime('%Y%m%d-%H%M%S')}.nlk"
@@ -239,6 +248,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         ),
         maps_only=ctx.params["maps_only"],
         overwrite=ctx.params["force"],
+        keeps_blocks=ctx.params["blocks"],
         engine=ctx.params["engine"],
         inputs=ctx.params["inputs"],
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),

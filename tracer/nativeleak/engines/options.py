@@ -57,6 +57,7 @@ class TraceOptions:
         engine: A value of ``--engine``.
         inputs: Output of other programs to read instead of tracing.
         returns: How the ends of allocator calls are seen.
+        keeps_blocks: Record the addresses of outstanding heap blocks at the end.
         allocators: Families of functions that are allocators by the user's word.
     """
 
@@ -72,6 +73,7 @@ class TraceOptions:
     limits: Limits = field(default_factory=Limits)
     maps_only: bool = False
     overwrite: bool = False
+    keeps_blocks: bool = False
     modes: tuple[AttachMode, ...] = tuple(AttachMode)
     calls: tuple[SyscallHooks, ...] = tuple(SyscallHooks)
     given: dict[str, str] = field(default_factory=dict)

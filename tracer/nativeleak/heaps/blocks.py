@@ -40,10 +40,14 @@ class BlockList:
         if not self._starts:
             return np.zeros(0, np.uint64), np.zeros(0, np.uint64)
         starts, ends = np.concatenate(self._starts), np.concatenate(self._ends)
-        order = np.lexsort((ends, starts))
-        starts, ends = starts[order], ends[order]
-        is_first = np.ones(len(starts), np.bool_)
-        is_first[1:] = starts[1:] != starts[:-1]
-        starts, ends = starts[is_first], ends[is_first]
-        ends[:-1] = np.minimum(ends[:-1], starts[1:])
+        # Copies of a million blocks are most of our memory.
+        self._starts, self._ends = [starts], [ends]
+        if (starts[1:] <= starts[:-1]).any():
+            order = np.lexsort((ends, starts))
+            starts, ends = starts[order], ends[order]
+            is_first = np.ones(len(starts), np.bool_)
+            is_first[1:] = starts[1:] != starts[:-1]
+            starts, ends = starts[is_first], ends[is_first]
+            self._starts, self._ends = [starts], [ends]
+        np.minimum(ends[:-1], starts[1:], out=ends[:-1])
         return starts, ends

@@ -38,8 +38,31 @@ def holders_object(report: HoldersReport) -> dict[str, Any]:
         "allocators": [{"kind": kind, "object": path} for kind, path in report.allocators],
         "completeness": _completeness(report),
         "notes": report.notes,
+        "traced": _traced(report),
         "java_holders": None if report.java is None else holders_java_json(report.java),
     }
+
+
+def _traced(report: HoldersReport) -> dict[str, Any] | None:
+    """The join with a recording; None without one."""
+    if report.recorded is None:
+        return None
+    lost = report.grade("lost")
+    return {
+        "recording": report.recorded.name,
+        "ended_s_ago": round(report.recorded.ended_s, 1),
+        "blocks": len(report.recorded.addresses),
+        "causes": [
+            {
+                "name": each.cause.name, "place": each.cause.place or None, "suspect": each.cause.is_suspect,
+                "recorded_blocks": each.n_recorded, "blocks_in_use": each.n_in_use, "lost_blocks": each.n_lost,
+                "lost_bytes": each.lost_bytes, "lost_pct": round(each.lost_pct, 1),
+                "certainty": lost.certainty if lost is not None and each.n_lost else None,
+                "held_by": [{"holder": name, "blocks": count} for name, count in each.held_by],
+            }
+            for each in report.traced
+        ],
+    }  # fmt: skip
 
 
 def holder_rows(report: HoldersReport) -> list[dict[str, Any]]:
@@ -126,6 +149,7 @@ def _completeness(report: HoldersReport) -> dict[str, Any]:
         "roots": seen.n_roots,
         "refuted_by_write": [{"block_bytes": size, "blocks": count} for size, count in refuted],
         "refuted_by_free": seen.n_freed,
+        "refuted_by_last_scan": seen.n_unsettled,
         "helper": seen.helper,
         "duration_s": round(seen.seconds, 3),
         "last_scan_s": round(seen.last_scan_s, 3),

@@ -18,7 +18,7 @@ from nativeleak.holders.helper import Helper
 from nativeleak.holders.labels import Label, Labels
 from nativeleak.holders.places import ANONYMOUS, GLOBAL, JAVA, KERNEL, REGISTERS, SHARED_MEMORY, STACK
 from nativeleak.holders.scan import Scan
-from nativeleak.holders.table import INTERIOR, NONE, SHARED
+from nativeleak.holders.table import INTERIOR, NONE, SHARED, Blocks
 
 _ORDER: Final = {GLOBAL: 10, ANONYMOUS: 20, SHARED_MEMORY: 20, JAVA: 22, KERNEL: 25, STACK: 30, REGISTERS: 31}
 _FROM_ELSEWHERE: Final = 5
@@ -64,8 +64,8 @@ class ClassCensus:
     n_lost: int
 
 
-def find_holders(scan: Scan, labels: Labels, helper: Helper) -> list[Holder]:
-    """Holders by bytes, the largest first."""
+def find_holders(scan: Scan, labels: Labels, helper: Helper) -> tuple[list[Holder], Blocks]:
+    """Holders by bytes, the largest first; and of each block the number of the label of its first owner, or NONE."""
     joined = labels.join_neighbours()
     order = np.array([_ORDER.get(kind, _FROM_ELSEWHERE) for kind in labels.kinds()] or [0], np.int64)
     roots = scan.roots
@@ -77,11 +77,12 @@ def find_holders(scan: Scan, labels: Labels, helper: Helper) -> list[Holder]:
     sizes = scan.table.sizes
     counted, summed = _sums(owner, sizes, owner != NONE, len(labels))
     counted_only, summed_only = _sums(only, sizes, (only != NONE) & (only != SHARED), len(labels))
-    return [
+    holders = [
         Holder(labels[each], counted[each], summed[each], counted_only[each], summed_only[each])
         for each in sorted(range(len(labels)), key=lambda number: -summed[number])
         if counted[each]
     ]
+    return holders, owner
 
 
 def _sums(

@@ -94,10 +94,12 @@ def read_table(memory: HeapMemory, maps: Sequence[MapEntry], exe: str, named: It
     else:
         raise HeapError(f"{_FAILED}: " + ("; ".join(notes) or "no allocator was found"))
     parts = [each.sorted() for each in lists]
-    starts, ends = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
-    order = np.argsort(starts, kind="stable")
+    starts, ends = parts[0] if len(parts) == 1 else (np.concatenate([part[side] for part in parts]) for side in (0, 1))
+    if len(parts) > 1:
+        order = np.argsort(starts, kind="stable")
+        starts, ends = starts[order], ends[order]
     spans = [span for each in lists for span in each.spans]
-    table = make_table(starts[order], ends[order], spans, max(each.link_offset for each in lists))
+    table = make_table(starts, ends, spans, max(each.link_offset for each in lists))
     headers = [header for each in lists for header in each.headers]
     notes += [note for walk in walks for note in walk.notes]
     unread = [each for blocks in lists for each in blocks.unread]

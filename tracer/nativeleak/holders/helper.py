@@ -8,10 +8,11 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from nativeleak.holders.numpy_helper import NumpyHelper
 from nativeleak.holders.table import NONE, Blocks, BlockTable, Bytes
 from nativeleak.holders.windows import Runs
 
-SEEN_BITS: Final = 15
 _NUMPY_ONLY: Final = "NATIVELEAK_NO_HELPER"
 
 
@@ -34,8 +34,8 @@ class Helper(Protocol):
         """Pointers from memory that no block has: place, block, flags of each."""
         ...
 
-    def edges(self, table: BlockTable, runs: Runs, seen: Words) -> tuple[Blocks, Blocks]:
-        """Pointers from block to block: sources and targets. ``seen`` is what this call and the next one share."""
+    def edges(self, table: BlockTable, runs: Runs, seen: Blocks) -> tuple[Blocks, Blocks]:
+        """Pointers from block to block: sources and targets. ``seen``: see ``sees``."""
         ...
 
     def mark(self, graph: Graph, roots: Blocks, marks: Bytes, *, follows_leftovers: bool = True) -> int:
@@ -70,6 +70,17 @@ class _Runs(ctypes.Structure):
     )  # fmt: skip
 
 
+class _Walk(ctypes.Structure):
+    """struct nl_walk of native/holders.c."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in (
+            "max_blocks", "max_edges", "n_found", "next_root", "head", "depth", "edge", "end", "block",
+        )
+    )  # fmt: skip
+
+
 @dataclass(slots=True)
 class _Room:
     """Arrays that the scans fill, kept from window to window."""
@@ -99,14 +110,12 @@ class CHelper:
         self._roots, self._edges = library.nl_roots, library.nl_edges
         self._mark, self._owners, self._exclusive = library.nl_mark, library.nl_owners, library.nl_exclusive
         self._roots.argtypes = (pointer,) * 5
-        self._edges.argtypes = (*(pointer,) * 5, number)
-        self._mark.argtypes = (pointer, pointer, pointer, number, number, pointer, pointer)
-        self._owners.argtypes = (pointer, pointer, pointer, pointer, number, pointer, pointer)
-        self._exclusive.argtypes = (pointer, pointer, pointer, pointer, number, pointer, pointer, pointer)
-        for function in (self._roots, self._edges, self._mark):
+        self._edges.argtypes = (pointer,) * 5
+        self._mark.argtypes = (pointer, pointer, pointer, number, number, pointer, pointer, pointer)
+        self._owners.argtypes = (pointer, pointer, pointer, pointer, number, pointer, pointer, pointer)
+        self._exclusive.argtypes = (pointer, pointer, pointer, pointer, number, pointer, pointer, pointer, pointer)
+        for function in (self._roots, self._edges, self._mark, self._owners, self._exclusive):
             function.restype = number
-        for function in (self._owners, self._exclusive):
-            function.restype = None
         self._room = _Room(
             np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint32), np.zeros(0, np.uint8)
         )
@@ -120,32 +129,36 @@ class CHelper:
         )  # fmt: skip
         return room.places[:n], room.targets[:n], room.flags[:n]
 
-    def edges(self, table: BlockTable, runs: Runs, seen: Words) -> tuple[Blocks, Blocks]:
+    def edges(self, table: BlockTable, runs: Runs, seen: Blocks) -> tuple[Blocks, Blocks]:
         """See ``Helper``."""
         room = self._room_for(runs)
         n = self._edges(
             ctypes.byref(_table(table)), ctypes.byref(_runs(runs)),
-            room.sources.ctypes.data, room.targets.ctypes.data, seen.ctypes.data, SEEN_BITS,
+            room.sources.ctypes.data, room.targets.ctypes.data, seen.ctypes.data,
         )  # fmt: skip
         return room.sources[:n], room.targets[:n]
 
     def mark(self, graph: Graph, roots: Blocks, marks: Bytes, *, follows_leftovers: bool = True) -> int:
         """See ``Helper``."""
         roots, stack = np.ascontiguousarray(roots), np.empty(len(marks) + 1, np.uint32)
-        return int(
-            self._mark(
+        return _walk(
+            graph,
+            lambda walk: self._mark(
                 graph.offsets.ctypes.data, graph.targets.ctypes.data, roots.ctypes.data, len(roots),
-                int(follows_leftovers), marks.ctypes.data, stack.ctypes.data,
-            )
+                int(follows_leftovers), marks.ctypes.data, stack.ctypes.data, walk,
+            ),
         )  # fmt: skip
 
     def owners(self, graph: Graph, roots: Blocks, labels: Blocks) -> Blocks:
         """See ``Helper``."""
         owner, queue = _none(graph), _none(graph)
         roots, labels = np.ascontiguousarray(roots), np.ascontiguousarray(labels)
-        self._owners(
-            graph.offsets.ctypes.data, graph.targets.ctypes.data, roots.ctypes.data, labels.ctypes.data, len(roots),
-            owner.ctypes.data, queue.ctypes.data,
+        _walk(
+            graph,
+            lambda walk: self._owners(
+                graph.offsets.ctypes.data, graph.targets.ctypes.data, roots.ctypes.data, labels.ctypes.data,
+                len(roots), owner.ctypes.data, queue.ctypes.data, walk,
+            ),
         )  # fmt: skip
         return owner
 
@@ -153,9 +166,12 @@ class CHelper:
         """See ``Helper``."""
         only, stack, queued = _none(graph), _none(graph), np.zeros(len(graph.offsets), np.uint8)
         roots, labels = np.ascontiguousarray(roots), np.ascontiguousarray(labels)
-        self._exclusive(
-            graph.offsets.ctypes.data, graph.targets.ctypes.data, roots.ctypes.data, labels.ctypes.data, len(roots),
-            only.ctypes.data, stack.ctypes.data, queued.ctypes.data,
+        _walk(
+            graph,
+            lambda walk: self._exclusive(
+                graph.offsets.ctypes.data, graph.targets.ctypes.data, roots.ctypes.data, labels.ctypes.data,
+                len(roots), only.ctypes.data, stack.ctypes.data, queued.ctypes.data, walk,
+            ),
         )  # fmt: skip
         return only
 
@@ -166,6 +182,16 @@ class CHelper:
                 np.empty(n, np.uint64), np.empty(n, np.uint32), np.empty(n, np.uint32), np.empty(n, np.uint8)
             )
         return self._room
+
+
+def _walk(graph: Graph, go_on: Callable[[Any], int]) -> int:
+    """Walk to the end, giving back memory of a spilled graph on the way. Returns ``n_found``."""
+    walk = _Walk()
+    walk.max_blocks, walk.max_edges = graph.blocks_a_step, graph.edges_a_step
+    while go_on(ctypes.byref(walk)):
+        graph.rest_if_large()
+    graph.rest_if_large()
+    return int(walk.n_found)
 
 
 def _none(graph: Graph) -> Blocks:
@@ -198,6 +224,6 @@ def find_helper() -> Helper:
     return NumpyHelper()
 
 
-def sees(n_bits: int = SEEN_BITS) -> Words:
-    """What ``Helper.edges`` shares from call to call of one scan, at the scan's beginning."""
-    return np.full(1 << n_bits, (1 << 64) - 1, np.uint64)
+def sees(table: BlockTable) -> Blocks:
+    """What calls of ``Helper.edges`` of one scan share, at its beginning: of each block the last source of an edge."""
+    return np.full(max(len(table), 1), NONE, np.uint32)

@@ -202,5 +202,6 @@ def _seeds(table: BlockTable, graph: Graph, marks: Bytes, starts: Words) -> tupl
         same = (sizes[sources] == sizes[targets[index]]) & (marks[sources] == 1)
         previous.append(table.starts[sources[same]])
         current.append(table.starts[targets[index[same]]])
+        graph.rest_if_large()
     nothing = [np.zeros(0, np.uint64)]
     return np.concatenate(previous or nothing), np.concatenate(current or nothing)

@@ -3,6 +3,11 @@
 Scope: what several scans agree on. A block that is lost stays lost, so that motion does not matter: a pointer that one
 scan missed is seen by another one. A block that is written or freed meanwhile was not lost: it is refuted.
 
+A block that is freed and allocated again all the time is the hard case. A walk finds it in use; by the time of the scan
+it is free, and nothing points at it; at the next walk it is in use again, with the same size and contents. Four scans
+called one such block of 20,000 lost in 5 of 30 looks at a program beside two busy processes. So contents are read
+between scans too, and scans go on until one takes nothing back.
+
 Grades: ``lost``: no word of the process points into the block. ``leftover``: only words do that have the form of links
 of free lists, which a block keeps that was never initialised. ``hidden``: other words fit it that are no pointers:
 compressed to 32 bits, or the next of a list whose links are XORed.
@@ -62,7 +67,8 @@ class Candidates:
         contents: A number for the first words of each in the first scan.
         n_first: How many there were after the first scan.
         n_scans: Scans that agreed.
-        n_refuted: Blocks that were written to, by size.
+        n_reached: Blocks that a later scan reached.
+        refuted: Blocks that were written to, by size.
         n_freed: Blocks that were freed since the first scan.
     """
 
@@ -72,6 +78,7 @@ class Candidates:
     contents: Words
     n_first: int
     n_scans: int = 1
+    n_reached: int = 0
     refuted: dict[int, int] = field(default_factory=dict)
     n_freed: int = 0
 
@@ -82,6 +89,11 @@ class Candidates:
     def sizes(self) -> Words:
         """Bytes of each as the allocator counts them."""
         return self.ends - self.starts
+
+    @property
+    def n_taken_back(self) -> int:
+        """Blocks that the first scan did not reach and that were not lost."""
+        return self.n_reached + self.n_freed + sum(self.refuted.values())
 
     def keep(self, wanted: Flags) -> None:
         """Leave the others out."""
@@ -103,6 +115,7 @@ def narrow(candidates: Candidates, scan: Scan, reached: Reached) -> None:
     candidates.n_freed += int((~is_there).sum())
     clipped = np.clip(index, 0, None)
     still = is_there & (reached.strong[clipped] == 0)
+    candidates.n_reached += int((is_there & ~still).sum())
     candidates.is_leftover |= reached.marks[clipped] == 1
     candidates.keep(still)
     candidates.n_scans += 1

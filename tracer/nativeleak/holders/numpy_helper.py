@@ -31,7 +31,7 @@ class NumpyHelper:
         flags = np.where(values != table.starts[blocks], INTERIOR, 0) | np.where(_links(table, blocks, values), LINK, 0)
         return places, blocks.astype(np.uint32), flags.astype(np.uint8)
 
-    def edges(self, table: BlockTable, runs: Runs, seen: Words) -> tuple[Blocks, Blocks]:  # noqa: ARG002
+    def edges(self, table: BlockTable, runs: Runs, seen: Blocks) -> tuple[Blocks, Blocks]:  # noqa: ARG002
         """See ``Helper``."""
         places, values, blocks = _hits(table, runs)
         sources = table.look(places)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from nativeleak.holders.attribution import ClassCensus, Holder
 from nativeleak.process.check import TargetFacts
 from nativeleak.runtimes.hotspot.heap.result import JavaHolders
+
+if TYPE_CHECKING:
+    from nativeleak.holders.recorded import RecordedBlocks, TracedCause
 
 PROVEN, LIKELY, POSSIBLE = "proven", "likely", "possible"
 
@@ -73,6 +77,7 @@ class Completeness:
         n_roots: Pointers from elsewhere.
         refuted: Blocks that one scan called lost and that were written to later, by size.
         n_freed: Blocks that one scan called lost and that were freed later.
+        n_unsettled: Blocks that the last scan took back, after all scans that the limits allow.
         helper: ``C`` or ``numpy``.
         seconds: Of the whole look.
         last_scan_s: Of the last scan.
@@ -91,6 +96,7 @@ class Completeness:
     n_roots: int = 0
     refuted: dict[int, int] = field(default_factory=dict)
     n_freed: int = 0
+    n_unsettled: int = 0
     helper: str = ""
     seconds: float = 0.0
     last_scan_s: float = 0.0
@@ -110,6 +116,8 @@ class HoldersReport:
         unreached_bytes: Of the last scan, blocks that no holder reaches.
         completeness: What was seen.
         notes: What could not be read, for people.
+        recorded: Blocks of a recording that the look was joined with; None without one.
+        traced: What became of them, by cause.
         java: Which Java objects hold blocks; None where there is no JVM, or it could not be read.
     """
 
@@ -123,6 +131,8 @@ class HoldersReport:
     completeness: Completeness = field(default_factory=Completeness)
     notes: list[str] = field(default_factory=list)
     java: JavaHolders | None = None
+    recorded: RecordedBlocks | None = None
+    traced: list[TracedCause] = field(default_factory=list)
 
     def grade(self, name: str) -> LostBlocks | None:
         """The blocks of one grade; None for none."""

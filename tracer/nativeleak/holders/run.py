@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -36,13 +37,18 @@ from nativeleak.holders.lost import (
     reach,
     refute,
 )
+from nativeleak.holders.own_memory import give_back_freed_arrays
 from nativeleak.holders.places import ANONYMOUS, Named, Place, find_places
 from nativeleak.holders.result import LIKELY, POSSIBLE, PROVEN, HoldersReport, LostBlocks, LostGroup
 from nativeleak.holders.scan import EdgeSource, Limits, Scan, Scanner
 from nativeleak.holders.threads import ThreadReader, read_kernel_words
 from nativeleak.holders.traits import find_trait_objects, find_trait_tables
+from nativeleak.holders.windows import Reader
 from nativeleak.process.check import TargetFacts, check_target
 from nativeleak.process.procfs import MapEntry, read_maps, read_status
+
+if TYPE_CHECKING:
+    from nativeleak.holders.recorded import RecordedBlocks
 
 DEFAULT_SCANS: Final = 4
 DEFAULT_BUDGET_S: Final = 60.0
@@ -53,6 +59,11 @@ _HIDDEN_S_A_GIB: Final = 6.0
 _PACKED_STEP: Final = 4
 _WALKS_AT_END: Final = 10
 _WALK_GAP_S: Final = 0.03
+_WATCH_GAP_S: Final = 0.02
+_WATCH_AT_END_S: Final = 0.3
+_WATCH_SHARE: Final = 0.25
+"""Of the time between scans, for reading contents."""
+_MAX_MORE_SCANS: Final = 4
 _WRITES_INTO_FREE: Final = "glibc"
 _WALK_TRIES: Final = 3
 _MAX_GROUPS: Final = 200
@@ -71,6 +82,7 @@ class Options:
         gap_s: Seconds between two scans.
         say: Takes a line about progress.
         with_java: Ask which objects of a JVM hold blocks.
+        recording: Of the process, with the addresses of its blocks: what its call paths lost is said.
         sources: Makes other sources of edges for an open process, such as its Java heap; see ``scan.EdgeSource``.
     """
 
@@ -82,6 +94,7 @@ class Options:
     say: Callable[[str], None] = lambda _text: None
     with_java: bool = True
     sources: Sequence[Callable[[HeapMemory], EdgeSource]] = ()
+    recording: Path | None = None
 
 
 @dataclass(slots=True)
@@ -100,6 +113,7 @@ class _Look:
     named: list[Named] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
     skipped_hidden: bool = False
+    recorded: RecordedBlocks | None = None
     n_walked: int = 0
 
     def run(self) -> None:
@@ -111,14 +125,14 @@ class _Look:
         scanner = Scanner(self.memory, labels, self.helper, self.sources)
         candidates: Candidates | None = None
         last: Scan | None = None
-        for number in range(options.n_scans):
+        number, n_before = 0, 0
+        while number < options.n_scans or self._wants_more(number, candidates, n_before, last):
             if number and not self._may_go_on(last):
                 break
             self.limits.say = lambda done, total, n=number: options.say(  # type: ignore[misc]
-                f"scan {n + 1} of {options.n_scans}: {done >> 20:,} of {total >> 20:,} MiB"
+                f"scan {n + 1} of {max(n + 1, options.n_scans)}: {done >> 20:,} of {total >> 20:,} MiB"
             )
-            # Once is enough for packed structures: what any scan reaches is not lost.
-            scanner.step = options.step or (_PACKED_STEP if number == options.n_scans - 1 else WORD_BYTES)
+            scanner.step = options.step or self._step(number)
             scan = self._scan(scanner)
             if not scan.is_complete:
                 last = last or scan
@@ -127,13 +141,14 @@ class _Look:
             if candidates is None:
                 candidates = first_candidates(scan, reached, scanner.reader)
             else:
+                n_before = candidates.n_taken_back
                 narrow(candidates, scan, reached)
-            self._walk_again(candidates, _WALKS_AT_END if number == options.n_scans - 1 else 1)
             seen.n_scans += 1
+            number += 1
             scan.graph.rest()
             last = scan
-            if number < options.n_scans - 1:
-                time.sleep(max(0.0, min(options.gap_s, self.limits.deadline - time.monotonic())))
+            self._watch(candidates, scanner.reader, options.gap_s if number < options.n_scans else _WATCH_AT_END_S)
+            self._walk_again(candidates, 1 if number < options.n_scans else _WALKS_AT_END)
         if last is None:
             raise HeapError("scanning failed: nothing could be read")
         self._fill(last, self._classes(maps, last, scanner), labels, candidates, scanner)
@@ -146,6 +161,34 @@ class _Look:
         if tables is None or n_bytes > self.limits.max_bytes or self.limits.is_over(0):
             return classes
         return find_trait_objects(tables, last.table, scanner.reader, scanner.ranges(last.table, self.places), classes)
+
+    def _step(self, number: int) -> int:
+        """Bytes between places of pointers in a scan.
+
+        The last scans see packed structures too: what any scan reaches is not lost. The last of four comes after one
+        that saw them, so that it takes back only what moves.
+        """
+        n_wide = self.options.n_scans - (2 if self.options.n_scans >= DEFAULT_SCANS else 1)
+        return WORD_BYTES if number < n_wide else _PACKED_STEP
+
+    def _wants_more(self, number: int, candidates: Candidates | None, n_before: int, last: Scan | None) -> bool:
+        """Whether the scans have not settled: the last one, or what came after it, took blocks back."""
+        if candidates is None or last is None or not DEFAULT_SCANS <= number < self.options.n_scans + _MAX_MORE_SCANS:
+            return False
+        n_unsettled = candidates.n_taken_back - n_before
+        self.report.completeness.n_unsettled = n_unsettled
+        left_s = self.limits.deadline - time.monotonic()
+        return n_unsettled > 0 and left_s > 2 * last.seconds + _HIDDEN_S_A_GIB * last.n_bytes / (1 << 30)
+
+    def _watch(self, candidates: Candidates, reader: Reader, seconds: float) -> None:
+        """Wait for some time, and leave out blocks that are written to meanwhile."""
+        end = min(time.monotonic() + seconds, self.limits.deadline)
+        cost_s = 0.0
+        while (left_s := end - time.monotonic()) > 0:
+            time.sleep(min(left_s, max(_WATCH_GAP_S, cost_s * (1 / _WATCH_SHARE - 1))))
+            began = time.monotonic()
+            refute(candidates, reader)
+            cost_s = time.monotonic() - began
 
     def _walk_again(self, candidates: Candidates, n_times: int) -> None:
         """Leave out blocks that are freed by now, where the allocator writes nothing into a block that it takes back.
@@ -208,18 +251,23 @@ class _Look:
         seen.swapped_bytes = int(read_status(self.target.pid).get("VmSwap", "0").split()[0]) * 1024
         report.allocators = [(walk.kind, walk.object) for walk in heap.walks]
         self.options.say("who holds what")
-        report.holders = find_holders(last, labels, self.helper)
+        report.holders, owners = find_holders(last, labels, self.helper)
         held = sum(holder.n_bytes for holder in report.holders)
         report.unreached_bytes = seen.n_bytes - held
         if candidates is None:
             report.why_not_lost = "no whole scan was made: raise --budget or --max-read"
         else:
-            refute(candidates, scanner.reader)
             seen.refuted, seen.n_freed = dict(candidates.refuted), candidates.n_freed
             is_hidden = self._find_hidden(candidates, last, scanner)
             report.lost = _graded(
                 candidates, is_hidden, last, classes, scanner, self._doubts(), report.allocators[0][0]
             )
+        if self.recorded is not None:
+            lost = report.grade(LOST)
+            names = [labels[number].name for number in range(len(labels))]
+            from nativeleak.holders.recorded import join
+
+            report.traced = join(self.recorded, last.table, owners, names, lost.starts if lost is not None else ())
         is_lost = np.zeros(len(last.table), np.bool_)
         if candidates is not None:
             index = last.table.look(candidates.starts[~candidates.is_leftover])
@@ -249,6 +297,8 @@ class _Look:
         doubts = []
         if seen.n_scans < DEFAULT_SCANS:
             doubts.append(f"only {seen.n_scans} scan{'s' if seen.n_scans != 1 else ''}")
+        if seen.n_unsettled:
+            doubts.append(f"the last scan still took {seen.n_unsettled:,} back")
         if seen.swapped_bytes:
             doubts.append(f"{seen.swapped_bytes >> 10:,} KiB are swapped out and were not read")
         if self.skipped_hidden:
@@ -332,6 +382,7 @@ def find_who_holds(pid: int, options: Options | None = None) -> HoldersReport:
     """
     chosen = options or Options()
     began = time.monotonic()
+    give_back_freed_arrays()
     target = check_target(pid)
     report = HoldersReport(target)
     seen = report.completeness
@@ -351,7 +402,13 @@ def find_who_holds(pid: int, options: Options | None = None) -> HoldersReport:
         if chosen.with_java and runs_java(read_maps(pid)):
             java = JavaSource(memory, chosen.budget_s * _JAVA_SHARE, chosen.say)
             sources.append(java)
-        _Look(target, chosen, helper, memory, threads, report, limits, sources).run()
+        look = _Look(target, chosen, helper, memory, threads, report, limits, sources)
+        if chosen.recording is not None:
+            # pandas is loaded for it.
+            from nativeleak.holders.recorded import read_recorded
+
+            look.recorded = report.recorded = read_recorded(chosen.recording, target)
+        look.run()
         if java is not None:
             report.java = java.found
             report.notes += [f"the Java heap was not read: {java.why_not}"] if java.why_not else []

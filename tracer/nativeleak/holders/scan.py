@@ -158,7 +158,7 @@ class Scanner:
             is_complete = is_complete and self._read_place(table, place, roots, limits)
         store = EdgeStore(len(table))
         first_words = np.zeros(len(table), np.uint64)
-        seen = sees()
+        seen = sees(table)
         for runs in self.reader.windows(self._present(ranges), self.step):
             store.add(*self._helper.edges(table, runs, seen))
             _take_first_words(table, runs.data, runs.addresses, runs.offsets.tolist(), runs.sizes, first_words)

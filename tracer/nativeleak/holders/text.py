@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from nativeleak.holders.lost import LOST
@@ -50,6 +51,7 @@ def _page(
         list(_header(report)),
         java,
         list(_lost(report, n_groups)),
+        list(_traced(report, n_holders)),
         list(_holders(report, n_holders)),
         list(_classes(report, n_classes)),
         [f"note: {note}" for note in notes],
@@ -113,6 +115,27 @@ def _grade(report: HoldersReport, lost: LostBlocks, n_most: int) -> Iterator[str
     if left:
         n_blocks, n_bytes = sum(each.n_blocks for each in left), sum(each.n_bytes for each in left)
         yield f"          {n_blocks:>10,}{format_bytes(n_bytes):>12}{'':>12}   {len(left)} other sizes"
+
+
+def _traced(report: HoldersReport, n_most: int) -> Iterator[str]:
+    """What became of the blocks of a recording."""
+    recorded = report.recorded
+    if recorded is None:
+        return
+    ago = format_duration(round(recorded.ended_s))
+    title = f"traced in {Path(recorded.name).name}, which ended {ago} ago"
+    yield f"{title[: _NAME - 1]:<{_NAME}}{'blocks':>9}{'in use':>9}{'lost':>9}   held by"
+    certainty = next((each.certainty for each in report.lost or () if each.grade == LOST), "")
+    for each in report.traced[:n_most]:
+        name = _cut(each.cause.name + (f" ({each.cause.place})" if each.cause.place else ""))
+        holders = ", ".join(name for name, _ in each.held_by[:1])
+        yield f"{name:<{_NAME}}{each.n_recorded:>9,}{each.n_in_use:>9,}{each.n_lost:>9,}   {holders}".rstrip()
+        if each.n_lost:
+            share = f"{each.lost_pct:.0f} % of its blocks in use are lost"
+            yield f"  leak, {certainty}: {share}, {format_bytes(each.lost_bytes)}"
+    left = len(report.traced) - n_most
+    if left > 0:
+        yield f"{left} other call paths"
 
 
 def _holders(report: HoldersReport, n_most: int) -> Iterator[str]:

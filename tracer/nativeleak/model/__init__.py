@@ -4,13 +4,14 @@ from nativeleak.model.coverage import Coverage, StackCoverage
 from nativeleak.model.memory import Limit, LimitKind, LimitUse, MemoryLine, MemoryReading, ProcessMemory
 from nativeleak.model.process import Child, RuntimeInfo, TargetEnd, TargetInfo, ThreadInfo, Unwatched
 from nativeleak.model.site import CERTAIN, N_SLICES, Kind, Owner, SiteKey, SiteTotals, Uncertainty, UnmapTotals
-from nativeleak.model.snapshot import COUNTERS, Level, Snapshot, TraceInfo, Window
+from nativeleak.model.snapshot import COUNTERS, BlockChunk, Level, Snapshot, TraceInfo, Window
 from nativeleak.model.stack import Frame, FrameKind, FrameSource, Stack
 
 __all__ = [
     "CERTAIN",
     "COUNTERS",
     "N_SLICES",
+    "BlockChunk",
     "Child",
     "Coverage",
     "Frame",

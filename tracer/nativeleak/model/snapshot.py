@@ -89,6 +89,19 @@ class TraceInfo:
         return self.host or (f"boot {self.boot_id[:8]}" if self.boot_id else "unknown host")
 
 
+class BlockChunk(NamedTuple):
+    """Some outstanding heap blocks.
+
+    Attributes:
+        n: How many.
+        columns: Compressed: addresses, keys of stacks, requested bytes (u64 each), targets' slots, threads' uids (u32
+            each), one column after the other, little-endian. Bytes of a sampled block stand for others too.
+    """
+
+    n: int
+    columns: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """State of the whole trace at one moment.
@@ -113,6 +126,7 @@ class Snapshot:
         limits: Limits of memory and how much of each is used.
         processes: Sums of each target that lives.
         readings: Resident memory by use, where it was read since the last snapshot.
+        blocks: Outstanding heap blocks one by one, at the end of a trace that keeps them.
     """
 
     elapsed_s: float
@@ -134,3 +148,4 @@ class Snapshot:
     limits: tuple[LimitUse, ...] = ()
     processes: tuple[ProcessMemory, ...] = ()
     readings: tuple[MemoryReading, ...] = ()
+    blocks: tuple[BlockChunk, ...] = ()

@@ -51,6 +51,7 @@ _TABLES: Final = {
     "limit_usage": 3,
     "process_memory": 7,
     "memory_lines": 4,
+    "blocks": 3,
     "events": 4,
 }
 """Number of columns of each table of ``schema.TABLES``, in the order they are written."""
@@ -202,6 +203,7 @@ def _encode_snapshot(known: Known, batch: Batch, snapshot: Snapshot) -> None:
     _encode_unmapped(known, batch, snapshot)
     _encode_memory(known, batch, snapshot)
     batch.trace.update(windows=pack_windows(snapshot.windows))
+    batch.rows["blocks"] = [(number, *chunk) for number, chunk in enumerate(snapshot.blocks)]
     samples = []
     next_id = len(known.sites)
     for site in map(_storable, (*snapshot.sites, *_dropped_sites(known, batch, snapshot))):

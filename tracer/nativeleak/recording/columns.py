@@ -145,6 +145,7 @@ CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "n_threads": _SMALL,
     },
     "memory_lines": {"elapsed_s": _SECONDS, "slot": _SMALL, "line": _TEXT, "n_bytes": _NUMBER},
+    "blocks": {"number": _NUMBER, "n": _SMALL, "columns": _BLOB},
     "events": {"id": _NUMBER, "elapsed_s": _SECONDS, "what": _TEXT, "text": _TEXT},
 }
 

@@ -23,6 +23,7 @@ from typing import Any, Final, Self
 from nativeleak.errors import RecordingError
 from nativeleak.model import (
     CERTAIN,
+    BlockChunk,
     Child,
     Frame,
     FrameKind,
@@ -212,6 +213,13 @@ class Recording:
     def _has_table(self, name: str) -> bool:
         """Whether the recording has a table: an older recording lacks tables that were added later."""
         return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
+
+    def blocks(self) -> list[BlockChunk]:
+        """Outstanding heap blocks at the end of the trace; none unless it kept them."""
+        with self._damage_reported():
+            if not self._has_table("blocks"):
+                return []
+            return [BlockChunk(*row) for row in self._db.execute("SELECT n, columns FROM blocks ORDER BY number")]
 
     @property
     def last_snapshot(self) -> SnapshotInfo:

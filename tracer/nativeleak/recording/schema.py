@@ -55,6 +55,7 @@ CREATE TABLE process_memory (snapshot_id INTEGER, slot INTEGER, rss_bytes INTEGE
     swap_bytes INTEGER, peak_rss_bytes INTEGER, n_threads INTEGER, PRIMARY KEY (snapshot_id, slot)) WITHOUT ROWID;
 CREATE TABLE memory_lines (elapsed_s REAL, slot INTEGER, line TEXT, n_bytes INTEGER,
     PRIMARY KEY (elapsed_s, slot, line)) WITHOUT ROWID;
+CREATE TABLE blocks (number INTEGER PRIMARY KEY, n INTEGER, columns BLOB);
 CREATE TABLE events (id INTEGER PRIMARY KEY, elapsed_s REAL, what TEXT, text TEXT);
 """
 

@@ -104,6 +104,7 @@ class Collector:
         self._ended_s: float | None = None
         self.is_sampled = False
         """Whether blocks were sampled at any time."""
+        self.keeps_blocks = False  # whether the last snapshot lists the outstanding blocks
 
     def add_target(self, slot: int, facts: TargetFacts, info: TargetInfo) -> TargetState:
         """Take a target in, before its window opens.
@@ -377,6 +378,7 @@ class Collector:
             self.n_unnamed,
             is_sampled=self.is_sampled,
             is_final=final,
+            keeps_blocks=self.keeps_blocks,
         )
         return self._snapshots.build(self.engine, moment)
 

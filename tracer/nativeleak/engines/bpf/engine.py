@@ -97,6 +97,7 @@ class BpfEngine:
             self.collector = Collector(
                 self.programs, sink.add_stacks, self._on_note, headline_frame, n_unmap_sites, limits=limits
             )
+            self.collector.keeps_blocks = options.keeps_blocks
             stack.callback(self.collector.close)
             self._vanished = VanishedProbes(self.programs.groups, self._on_note)
             stack.callback(self._vanished.close)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from nativeleak.engines.bpf.blocks import read_blocks
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.naming import StackNamer
 from nativeleak.engines.bpf.targets import TargetState
@@ -58,6 +59,7 @@ class Moment:
         n_unnamed: Stacks that wait for their names.
         is_sampled: Blocks were sampled at any time.
         is_final: The windows are closed: ages are read exactly.
+        keeps_blocks: The last snapshot lists the outstanding blocks.
     """
 
     started_ns: int
@@ -68,6 +70,7 @@ class Moment:
     n_unnamed: int = 0
     is_sampled: bool = False
     is_final: bool = False
+    keeps_blocks: bool = False
 
 
 class SnapshotBuilder:
@@ -124,6 +127,7 @@ class SnapshotBuilder:
             tracer_cpu_s=round(usage.ru_utime + usage.ru_stime, 3),
             tracer_max_rss_bytes=procfs.read_peak_rss(os.getpid()),
             dropped=self._heap.take_dropped(),
+            blocks=tuple(read_blocks(kernel.read_live())) if moment.is_final and moment.keeps_blocks else (),
             unmapped=tuple(row for state in states for row in state.space.unmaps.totals(state.slot)),
         )
 
