@@ -155,7 +155,9 @@ class _Sites(Sequence[SiteReport]):
             stack = Stack(0, merged.paths.frames(path))
             known = self._stacks[path] = stack, stack_id(stack)
         totals = _totals_row(rows.figures[at].tolist())
-        slope, margin = float(rows.growth[at, 0]), math.sqrt(float(rows.growth[at, 1]))
+        slope, margin = math.nan, math.nan
+        if rows.grows[at]:
+            slope, margin = float(rows.growth[at, 0]), math.sqrt(float(rows.growth[at, 1]))
         n_sampled, by_bytes, by_count = (0.0, 0.0, 0.0) if rows.sampled is None else rows.sampled[at].tolist()
         return SiteReport(
             id=known[1],
