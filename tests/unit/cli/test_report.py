@@ -166,8 +166,10 @@ def test_report_of_several_recordings_refuses_what_is_of_one(gateway: Path, opti
 
 
 def test_report_of_one_recording_has_no_hosts_to_part(gateway: Path) -> None:
-    with pytest.raises(UsageError, match="--by host needs several recordings"):
-        _run(gateway, "--by", "host")
+    other = fixtures.write_gateway(gateway.with_name("other.nlk"))
+    for files in ([gateway], ["--each", gateway, other]):
+        with pytest.raises(UsageError, match="--by host needs several recordings"):
+            _run(*files, "--by", "host")
 
 
 def test_report_of_a_folder_and_a_pattern_has_all_recordings_once(gateway: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path
@@ -29,12 +30,12 @@ def find_recordings(arguments: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def _recordings_of(argument: Path) -> Iterator[Path]:
-    if argument.is_dir():
+    if os.path.isdir(argument):  # noqa: PTH112 - Path.is_dir raises where a folder may not be looked into
         below = _below(argument)
         if not below:
             raise UsageError(f"{argument} has no recordings: no file in it or below ends in {SUFFIX}", "Name a file.")
         yield from below
-    elif has_magic(str(argument)) and not argument.exists():
+    elif has_magic(str(argument)) and not os.path.lexists(argument):
         matches = sorted(glob(str(argument), recursive=True))  # noqa: PTH207 - takes whole paths, absolute ones too
         if not matches:
             raise UsageError(f"no file matches {argument}", "Check the pattern.")
@@ -48,6 +49,6 @@ def _below(folder: Path) -> list[Path]:
     for number, path in enumerate(folder.rglob("*")):
         if number == _MAX_FILES:
             raise UsageError(f"{folder} has more than {_MAX_FILES:,} files", "Name a smaller folder.")
-        if path.suffix == SUFFIX and path.is_file():
+        if path.suffix == SUFFIX and os.path.isfile(path):  # noqa: PTH113 - as above
             found.append(path)
     return sorted(found)

@@ -204,8 +204,7 @@ def report_command(
     merges = len(files) > 1 and not each
     if each:
         check_several(format_, files)
-    else:
-        check_merged(format_, files, by)
+    check_merged(format_, files[:1] if each else files, by)
     if merges and (redact or hidden or compact or lines):
         option = "--compact" if compact else "--redact" if redact else "--hide" if hidden else "--lines"
         raise UsageError(f"{option} is for the report of one recording", "Name one FILE.")

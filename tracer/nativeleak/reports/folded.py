@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from typing import BinaryIO
 
@@ -26,7 +27,7 @@ def write(report: SiteTable, stream: BinaryIO, options: WriteOptions) -> None:
 
 
 def metric_value(site: SiteReport, metric: Metric) -> int:
-    """The metric of a site; growth in bytes a minute, so that slow growth does not round to nothing."""
+    """The metric of a site; growth in bytes a minute, so that slow growth does not round to nothing, 0 if not known."""
     match metric:
         case Metric.OUTSTANDING:
             return site.totals.outstanding_bytes
@@ -37,4 +38,5 @@ def metric_value(site: SiteReport, metric: Metric) -> int:
         case Metric.RESIDENT:
             return site.resident_bytes or 0
         case Metric.GROWTH:
-            return round(site.growth.slope_bytes_per_s * 60)
+            slope = site.growth.slope_bytes_per_s
+            return 0 if math.isnan(slope) else round(slope * 60)

@@ -42,6 +42,7 @@ class SiteReport:
         resident_bytes: None where it was not measured.
         oldest_s: Age of the oldest outstanding allocation; None where nothing is outstanding.
         stack: Leaf first; without frames where stacks were merged.
+        growth: NaN where it is not known, in rows of several recordings only.
         stacks: Where the stack's text id is got from.
         certainty: Bounds of the true totals; None where they are exact.
         host: Name of the machine; * where several were merged.

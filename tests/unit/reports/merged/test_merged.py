@@ -116,6 +116,11 @@ def test_growth_of_a_short_recording_is_not_known(tmp_path: Path) -> None:
     assert _per_minute(_chunks(report)[0]["growth"])[0] == 48 * MIB
     assert any("Growth is not known of 1 recording" in note for note in report["notes"])
     assert _json([short, tmp_path / "none.nlk"])["growth"] is None
+    rows = list(csv.DictReader(io.StringIO(_render([short, whole], "csv").decode())))
+    assert {row["growth_bytes_per_s"] == "" for row in rows if row["host"] == "alder"} == {True}
+    assert {row["growth_bytes_per_s"] == "" for row in rows if row["host"] == "birch"} == {False}
+    for name in ("folded", "speedscope", "firefox", "pprof", "otlp"):
+        assert _render([short, whole], name, metric=Metric.GROWTH)
 
 
 def test_a_file_by_two_names_counts_once(three: list[Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -32,6 +33,10 @@ def rows(report: SiteTable) -> Iterator[tuple[Cell, ...]]:
         yield _cells(site)
 
 
+def _known(rate: float) -> float | None:
+    return None if math.isnan(rate) else round(rate, 3)
+
+
 def _cells(site: SiteReport) -> tuple[Cell, ...]:
     totals, growth, frames = site.totals, site.growth, site.stack.frames
     return (
@@ -55,9 +60,9 @@ def _cells(site: SiteReport) -> tuple[Cell, ...]:
         site.resident_bytes,
         totals.reserved_bytes,
         None if site.oldest_s is None else round(site.oldest_s, 3),
-        round(growth.slope_bytes_per_s, 3),
-        round(growth.low_bytes_per_s, 3),
-        round(growth.high_bytes_per_s, 3),
+        _known(growth.slope_bytes_per_s),
+        _known(growth.low_bytes_per_s),
+        _known(growth.high_bytes_per_s),
         growth.verdict.value,
         site.n_threads or None,
         site.n_stacks or None,

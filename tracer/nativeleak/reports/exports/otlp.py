@@ -14,9 +14,10 @@ from importlib.util import find_spec
 from typing import Any, BinaryIO, Final
 
 from nativeleak import __version__
-from nativeleak.analysis.select import pool_of
+from nativeleak.analysis.select import Metric, pool_of
 from nativeleak.errors import UsageError
 from nativeleak.model import Frame
+from nativeleak.reports.folded import metric_value
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.names import printable
 from nativeleak.reports.report import SiteReport, SiteTable
@@ -189,6 +190,6 @@ def _values(site: SiteReport) -> tuple[int, ...]:
         totals.outstanding_count,
         totals.allocated_bytes,
         totals.allocated_count,
-        round(site.growth.slope_bytes_per_s * 60),
+        metric_value(site, Metric.GROWTH),
     )
     return tuple(max(-_MOST, min(_MOST, value)) for value in values)

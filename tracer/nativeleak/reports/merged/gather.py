@@ -61,7 +61,7 @@ def gather(files: Sequence[Path], selection: Selection, at: str | None = None) -
         RecordingError: None can be read.
         UsageError: A filter or the moment makes no sense.
     """
-    files = list({path.resolve(): path for path in reversed(files)}.values())[::-1]
+    files = list({os.path.realpath(path): path for path in reversed(files)}.values())[::-1]
     failures: list[Failure] = []
     paths, pools = SharedPaths(), Pools()
     merger = Merger(paths, pools.names)

@@ -165,7 +165,9 @@ class _Sites(Sequence[SiteReport]):
         if stack is None:
             stack = self._stacks[path] = Stack(0, merged.paths.frames(path))
         totals = _totals_row(rows.figures[at].tolist())
-        slope, margin = float(rows.growth[at, 0]), math.sqrt(float(rows.growth[at, 1]))
+        slope, margin = math.nan, math.nan
+        if rows.grows[at]:
+            slope, margin = float(rows.growth[at, 0]), math.sqrt(float(rows.growth[at, 1]))
         n_sampled, by_bytes, by_count = (0.0, 0.0, 0.0) if rows.sampled is None else rows.sampled[at].tolist()
         return SiteReport(
             kind=KINDS[kind],
