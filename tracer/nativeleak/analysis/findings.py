@@ -59,9 +59,9 @@ _APART_SHARE: Final = 0.10
 _APART_SIZES: Final = 1.2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """Sites of one cause before they are counted.
+    """Sites of one cause before they are counted; each is equal to itself alone, because arrays have no one equality.
 
     Attributes:
         fillers: Of a pool: the functions that made it take memory, most first; empty of all else.
