@@ -31,7 +31,7 @@ _LIFE_S, _TRACED_S = 20.0, 4.0
 _TRIES = 4
 """Each with twice the time: on a busy machine a trace may take longer to begin than the program lives."""
 _MODES = ([], ["--max-overhead", "off"])
-_TOO_LATE = ("before anything was recorded", "no such process")
+_TOO_LATE = ("before anything was recorded", "no such process", "exited already")
 
 
 @dataclass(frozen=True, slots=True)

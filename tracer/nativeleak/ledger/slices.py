@@ -164,6 +164,8 @@ class SiteSlices:
 
     def oldest(self) -> int | None:
         """Index of the oldest slice with outstanding memory."""
+        if len(self._folded) == 2:
+            return self._first if self._folded[1] > 0 else None
         counts = self._folded[1::2]
         return next((self._first + i for i, count in enumerate(counts) if count > 0), None)
 

@@ -62,9 +62,12 @@ class Uncertainty(NamedTuple):
 CERTAIN: Final = Uncertainty()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class SiteTotals:
     """Totals of one call site at one moment, counted from the start of the trace. Sizes in bytes.
+
+    Nobody changes one: snapshots share them. It is not frozen because a frozen one takes three times as long to make,
+    and a snapshot may have 65,536.
 
     ``allocated - freed == outstanding`` holds for bytes and counts of every kind. Address space without access
     (PROT_NONE) counts only as ``reserved_bytes``.

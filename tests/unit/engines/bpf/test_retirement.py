@@ -10,7 +10,7 @@ import pytest
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.limits import Limits
 from nativeleak.engines.bpf.naming_queue import NamingQueue
-from nativeleak.engines.bpf.retirement import SiteRetirement
+from nativeleak.engines.bpf.retirement import MANY_NEW, SiteRetirement
 from nativeleak.engines.bpf.stack_store import DroppedStack
 from nativeleak.ledger.heap import HeapLedger
 from nativeleak.ledger.slices import BANKS_BYTES
@@ -208,3 +208,15 @@ def test_last_look_leaves_all_stacks_to_name_where_there_was_room(traced):
     traced.retirement.look()
     assert traced.retirement.look_last() == []
     assert [*traced.queue.batches(1.0)] == [[1, 2, 3, 4, 5]]
+
+
+def test_many_new_sites_are_read_between_snapshots_and_none_gives_way(traced):
+    traced.fill(5, freed=0)
+    for _ in range(MANY_NEW - 1 - 5):
+        traced.retirement.saw_new_stack()
+    assert not traced.retirement.has_many_new
+    traced.retirement.saw_new_stack()
+    assert traced.retirement.has_many_new
+    traced.retirement.read_new()
+    assert not traced.retirement.has_many_new
+    assert traced.heap.n_sites == len(traced.kernel.sites) == 5

@@ -343,9 +343,11 @@ class Collector:
         self.heap.read((site for site in self.engine.read_sites() if site[0] in self.targets), self.generation)
 
     def keep_room(self) -> None:
-        """Let sites of which nothing is left give way before the kernel's table of sites is full."""
+        """Let sites of which nothing is left give way before the kernel's table is full; read many new ones at once."""
         if self._retirement.is_due():
             self._name_raw(self._retirement.look())
+        elif self._retirement.has_many_new:
+            self._retirement.read_new()
 
     def snapshot(self, *, final: bool = False) -> Snapshot:
         """Everything as it is now.
