@@ -30,6 +30,8 @@ N_TROUGHS: Final = 10
 _SMALL_RISE: Final = 0.25
 MIN_WATCHED_PCT: Final = 50.0
 """With less of the time watched there is no verdict on the heap."""
+MIN_SNAPSHOTS: Final = 4
+"""With fewer snapshots a course has no verdict."""
 
 _LEAST_RUN: Final = 0.5
 """Of the trace: a shorter run of the watch says less than all its windows."""
@@ -84,12 +86,14 @@ class Span:
 
     Attributes:
         in_windows: No run of the watch is long enough: births tell, by the windows in which they were seen.
+        by_births: The heap was watched all the time, but the snapshots are too few for a course: births tell.
     """
 
     first: int
     last: int
     watched_pct: float
     in_windows: bool = False
+    by_births: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -158,7 +162,7 @@ def watched_span(recording: Recording) -> Span:
         return Span(0, len(times) - 1, 100.0 if sees_regions else 0.0)
     blind = [window for window in recording.windows if window.level not in WATCHED and window.to_s > window.from_s]
     if not blind:
-        return Span(0, len(times) - 1, 100.0)
+        return Span(0, len(times) - 1, 100.0, by_births=len(times) < MIN_SNAPSHOTS and bool(recording.windows))
     unwatched_s = sum(window.to_s - window.from_s for window in blind)
     watched_pct = max(0.0, 100 * (1 - unwatched_s / times[-1])) if times[-1] else 0.0
     best = (0, -1)
@@ -172,7 +176,10 @@ def watched_span(recording: Recording) -> Span:
         if times[i] - times[first] > (times[best[1]] - times[best[0]] if best[1] >= 0 else -1.0):
             best = (first, i)
     run_s = times[best[1]] - times[best[0]] if best[1] - best[0] >= 1 else 0.0
+    is_short = best[1] - best[0] + 1 < MIN_SNAPSHOTS
     if run_s < _LEAST_RUN * times[-1] and _n_runs(recording) >= _LEAST_WINDOWS:
+        return Span(0, len(times) - 1, watched_pct, in_windows=True)
+    if is_short and watched_pct >= MIN_WATCHED_PCT:
         return Span(0, len(times) - 1, watched_pct, in_windows=True)
     return Span(*best, watched_pct) if run_s else Span(0, len(times) - 1, watched_pct)
 
@@ -215,7 +222,7 @@ def read_curves(
                 track.add(number - span.first, now)
     slices, slice_s = _slices(recording) if span.last == len(times) - 1 else (np.zeros((n_sites, 0)), 0.0)
     start_s = times[span.first] if span.first else 0.0
-    watched = _watched(recording, slices.shape[1], slice_s) if span.in_windows else None
+    watched = _watched(recording, slices.shape[1], slice_s) if span.in_windows or span.by_births else None
     freed = np.array(recording.site_columns.freed_count, dtype=np.float64) if span.is_whole else None
     return [track.curves(slices, slice_s, start_s, watched, freed) for track in tracks]
 

@@ -26,14 +26,11 @@ from typing import Final
 
 import numpy as np
 
-from nativeleak.analysis.curves import Bools, Curves, EachSite, Floats, part_edges, read_curves
+from nativeleak.analysis.curves import MIN_SNAPSHOTS, Bools, Curves, EachSite, Floats, part_edges, read_curves
 from nativeleak.analysis.cycles import cycles, mean_slopes
 from nativeleak.analysis.windowed import estimate
 from nativeleak.model import Owner
 from nativeleak.recording import Recording
-
-MIN_SNAPSHOTS: Final = 4
-"""With fewer snapshots the verdict is "undecided"."""
 
 _Z_99: Final = 2.326
 """99 % quantile of a normal distribution, one-sided: the level of Mann and Kendall's test."""

@@ -51,7 +51,7 @@ def rates_of_parts(recording: Recording, span: Span, total: Curves, curves: Curv
     """
     growths = measure(curves)
     # What is resident is known whether or not blocks were watched.
-    resident = measure(replace(curves, n_bytes=curves.resident, watched=None))
+    resident = growths if span.by_births else measure(replace(curves, n_bytes=curves.resident, watched=None))
     if span.in_windows:
         mapped = measure(replace(curves, watched=None))
         by_windows = held_against_memory(
