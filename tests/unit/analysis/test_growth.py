@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from nativeleak.analysis.growth import (
     resident_estimate,
     site_curves,
 )
+from nativeleak.analysis.part_rates import settled
 from nativeleak.recording import open_recording
 
 MINUTES = [60.0 * minute for minute in range(1, 61)]
@@ -206,3 +208,17 @@ def test_measure_fifty_thousand_sites_takes_seconds() -> None:
     start = time.process_time()
     assert len(measure(Curves(times, 360, rows, rows, np.abs(rows).repeat(2, axis=1)[:, :16], 0.6))) == 50_000
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("time_constant", "verdict"),
+    [(0.5, Verdict.LEVELLING_OFF), (1.0, Verdict.LEVELLING_OFF), (2.0, Verdict.UNDECIDED), (50.0, Verdict.GROWING)],
+)
+def test_settled_memory_of_a_runtime_is_a_leak_only_where_it_does_not_slow_down(
+    time_constant: float, verdict: Verdict
+) -> None:
+    """A code cache that fills ever more slowly, by time constants in windows; the last is as even as a leak."""
+    filled = 1 - np.exp(-np.linspace(0, 1, 9) / time_constant)
+    growing = Growth(7.0, 5.0, 9.0, Verdict.GROWING)
+    assert settled(growing, np.diff(filled), 60.0).verdict is verdict
+    assert settled(replace(growing, verdict=Verdict.STEADY), np.diff(filled), 60.0).verdict is Verdict.STEADY

@@ -163,6 +163,7 @@ def test_text_unwatched_heap_gives_no_verdict(tmp_path: Path) -> None:
         report = json.loads(render(recording, "json"))
     assert "Leak: not known, because malloc was watched for 1s of 20s" in text
     assert "resident memory +60 MiB/min" in text
+    assert "1 MiB growth not known" in text
     assert "steady" not in text
     assert (report["growth"]["verdict"], report["growth"]["watched_pct"]) == ("unknown", 5.0)
 

@@ -86,7 +86,7 @@ class Span:
 
     Attributes:
         in_windows: No run of the watch is long enough: births tell, by the windows in which they were seen.
-        by_births: The heap was watched all the time, but the snapshots are too few for a course: births tell.
+        by_births: Most of the time was watched, but the snapshots of it are too few for a course: births tell.
     """
 
     first: int
@@ -180,7 +180,7 @@ def watched_span(recording: Recording) -> Span:
     if run_s < _LEAST_RUN * times[-1] and _n_runs(recording) >= _LEAST_WINDOWS:
         return Span(0, len(times) - 1, watched_pct, in_windows=True)
     if is_short and watched_pct >= MIN_WATCHED_PCT:
-        return Span(0, len(times) - 1, watched_pct, in_windows=True)
+        return Span(0, len(times) - 1, watched_pct, by_births=True)
     return Span(*best, watched_pct) if run_s else Span(0, len(times) - 1, watched_pct)
 
 

@@ -28,7 +28,7 @@ from nativeleak.analysis.curves import (
 from nativeleak.analysis.finding import Finding, Findings, growth_of_all
 from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
 from nativeleak.analysis.naming import Head, is_malloc
-from nativeleak.analysis.part_rates import About, rates_of_parts
+from nativeleak.analysis.part_rates import About, about_part, rates_of_parts
 from nativeleak.analysis.paths import Paths, Step
 from nativeleak.analysis.select import pool_of
 from nativeleak.analysis.tree import Key, Node, Tree
@@ -342,8 +342,7 @@ class _Search:
 
     def _about(self, part: _Part) -> About:
         rows = self._table.loc[part.positions]
-        is_map = rows["kind"].iloc[0] != Kind.HEAP.value
-        return About(is_map, float(rows["outstanding_bytes"].sum() / max(1, rows["outstanding_count"].sum())))
+        return about_part(rows, self._paths.head(int(rows["path_id"].iloc[0])).what)
 
     def _finding(self, part: _Part, growth: Growth, resident: Growth, of: float, peak: Floats) -> Finding:
         rows = self._table.loc[part.positions].sort_values("outstanding_bytes", ascending=False, kind="stable")

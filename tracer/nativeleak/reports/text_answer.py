@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from nativeleak.analysis.curves import MIN_SNAPSHOTS
+from nativeleak.analysis.curves import MIN_SNAPSHOTS, MIN_WATCHED_PCT
 from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Growth, Verdict, watch_s
 from nativeleak.analysis.paths import Step
@@ -330,6 +330,8 @@ def _other(report: Report, finding: Finding) -> str:
     if _turns_over(report, finding):
         rate = format_bytes(finding.allocated_bytes / max(report.trace.duration_s, 1e-9))
         how = f"allocates {rate}/s and frees it"
+    elif finding.growth.verdict is Verdict.UNDECIDED and _was_unseen(report, finding):
+        how = "growth not known"
     elif finding.growth.verdict is Verdict.UNDECIDED:
         how = f"{per_minute(finding.growth)}/min {interval_text(finding.growth)}".rstrip()
     else:
@@ -341,6 +343,13 @@ def _other(report: Report, finding: Finding) -> str:
 def held_bytes(finding: Finding) -> int:
     """What a finding has in memory, as far as it was measured; else its outstanding bytes."""
     return finding.outstanding_bytes if finding.resident_bytes is None else finding.resident_bytes
+
+
+def _was_unseen(report: Report, finding: Finding) -> bool:
+    """Whether its blocks were watched for too short a part of the trace: a rate, or an interval, would tell nothing."""
+    sums = report.sums
+    is_heap = finding.resident_bytes is None
+    return is_heap and not sums.in_windows and sums.watched_pct < MIN_WATCHED_PCT
 
 
 def per_minute(growth: Growth) -> str:
