@@ -210,6 +210,12 @@ def test_measure_fifty_thousand_sites_takes_seconds() -> None:
     assert time.process_time() - start < 5
 
 
+def test_course_few_snapshots_at_unequal_times_are_compared_by_rate() -> None:
+    """A leak of classes on a busy machine: the last part adds less than the first because it is shorter."""
+    growth = course([6.2, 9.3, 9.9, 10.2, 11.0, 12.3], [1856.0, 2816, 2880, 4096, 4288, 4672])
+    assert growth.verdict is Verdict.GROWING
+
+
 @pytest.mark.parametrize(
     ("time_constant", "verdict"),
     [(0.5, Verdict.LEVELLING_OFF), (1.0, Verdict.LEVELLING_OFF), (2.0, Verdict.UNDECIDED), (50.0, Verdict.GROWING)],

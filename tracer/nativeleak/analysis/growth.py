@@ -130,7 +130,9 @@ def measure(curves: Curves) -> list[Growth]:
     rising = low > 0
     troughs_rise = _troughs_rise(curves)
     certain = rising | (troughs_rise & _troughs_rise_for_certain(curves))
-    late = np.where(rising, _rises_to_the_end(added), _rises_to_the_end(_trough_steps(curves)))
+    # Where snapshots are few the parts between them are unequal: what is compared is what each adds in the same time.
+    even = added * (spans.mean() / spans)
+    late = np.where(rising, _rises_to_the_end(even), _rises_to_the_end(_trough_steps(curves)))
     last, peak = curves.n_bytes[:, -1], _peaks(curves)
     net = last - curves.n_bytes[:, 0]
     swings, by_cycles, cycle_slopes, cycle_margins = cycles(curves)
@@ -144,9 +146,9 @@ def measure(curves: Curves) -> list[Growth]:
     tests = {
         Verdict.STEADY: flat & narrow & ~troughs_rise,
         Verdict.PERIODIC: swings & ~troughs_rise,
-        Verdict.LEVELLING_OFF: _levels_off(curves, added, peak) & ~(late & rising),
+        Verdict.LEVELLING_OFF: _levels_off(curves, even, peak) & ~(late & rising),
         Verdict.SHRINKING: high < 0,
-        Verdict.GROWING: (late & (certain & _has_substance(curves, added) | _grows_ever_larger(curves, added)))
+        Verdict.GROWING: (late & (certain & _has_substance(curves, even) | _grows_ever_larger(curves, even)))
         | (swings & stays)
         | (goes_on & ~swings),
     }

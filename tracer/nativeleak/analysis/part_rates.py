@@ -94,9 +94,11 @@ def rates_of_parts(recording: Recording, span: Span, total: Curves, curves: Curv
         chosen = resident
         whole = measure(replace(total, n_bytes=total.resident))[0].slope_bytes_per_s
     has_course = curves.watched is None
+    spans = np.diff(curves.elapsed_s)
+    added_in_turn = np.diff(curves.n_bytes, axis=1) * (spans.mean() / spans if len(spans) else 1.0)
     growths = [
         settled(growth, added, recording.elapsed_s) if part.warms_up and (has_course or part.is_map) else growth
-        for growth, added, part in zip(growths, np.diff(curves.n_bytes, axis=1), parts, strict=True)
+        for growth, added, part in zip(growths, added_in_turn, parts, strict=True)
     ]
     rising = sum(growth.slope_bytes_per_s for growth in chosen if growth.verdict is Verdict.GROWING)
     return Rates(growths, resident, max(whole, rising))
@@ -110,7 +112,7 @@ def settled(growth: Growth, added: Floats, elapsed_s: float) -> Growth:
 
     Args:
         growth: As for any other memory.
-        added: Bytes that each part of the trace added.
+        added: Bytes that each part of the trace added, in the same time each.
         elapsed_s: Length of the trace.
     """
     third = max(1, len(added) // 3)
