@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import java.lang.invoke.MethodHandles;
+import java.lang.management.ManagementFactory;
+import java.lang.management.MemoryPoolMXBean;
 import java.nio.ByteBuffer;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
@@ -170,6 +172,36 @@ public final class Open {
         }
     }
 
+    /** Leak: a hidden class for each request, kept by an instance of it. */
+    static final class ScriptEngine {
+        private static final MemoryPoolMXBean METASPACE = ManagementFactory.getMemoryPoolMXBeans().stream()
+            .filter(pool -> pool.getName().equals("Metaspace")).findFirst().orElseThrow();
+        private final List<Runnable> compiled = new ArrayList<>();
+        private final byte[] bytes;
+
+        ScriptEngine() throws Exception {
+            try (var in = PluginHost.class.getResourceAsStream("Open$PluginHost$Template.class")) {
+                bytes = in.readAllBytes();
+            }
+        }
+
+        void compile() throws Exception {
+            long before = METASPACE.getUsage().getCommitted();
+            var lookup = MethodHandles.lookup().in(PluginHost.Template.class);
+            Class<?> made = lookup.defineHiddenClass(bytes, true).lookupClass();
+            compiled.add((Runnable) made.getDeclaredConstructor().newInstance());
+            Corpus.keep("ScriptEngine.compile", METASPACE.getUsage().getCommitted() - before, 1);
+        }
+    }
+
+    static void classesLeak() throws Exception {
+        ScriptEngine engine = new ScriptEngine();
+        while (true) {
+            engine.compile();
+            Corpus.tick();
+        }
+    }
+
     /** Bounded: direct buffers that only the collector frees, each two paces. */
     static final class Codec {
         void decode() {
@@ -261,6 +293,7 @@ public final class Open {
     public static void main(String[] args) throws Exception {
         Corpus.run(Map.of("direct_leak", Open::directLeak, "deflaters", Open::deflaters, "executor_leak", Open::executorLeak,
             "lru_off_heap", Open::lruOffHeap, "classes_and_jit", Open::classesAndJit,
+            "classes_leak", Open::classesLeak,
             "collector_sawtooth", Open::collectorSawtooth, "bounded_outbox", Open::boundedOutbox,
             "pinned_pages", Open::pinnedPages, "futures", Open::futures), args);
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from nativeleak.analysis.growth import (
     resident_estimate,
     site_curves,
 )
+from nativeleak.analysis.part_rates import settled
 from nativeleak.recording import open_recording
 
 MINUTES = [60.0 * minute for minute in range(1, 61)]
@@ -25,9 +27,9 @@ MINUTES = [60.0 * minute for minute in range(1, 61)]
 
 def _blocks(sizes: list[float], slices: list[float] | None = None, block: float = 1024.0) -> Growth:
     edges = part_edges(MINUTES[: len(sizes)])
-    rows = np.array([sizes])[:, edges]
+    rows = edges.values(np.array([sizes]))
     born = np.array([slices or []])
-    times = np.array(MINUTES)[edges]
+    times = edges.elapsed_s
     width = times[-1] / len(slices) if slices else 0.0
     return measure(Curves(times, len(sizes), rows, rows / block, born, width))[0]
 
@@ -84,7 +86,7 @@ def test_measure_noise_around_a_level_is_not_called_growing() -> None:
     chance = np.random.default_rng(1860)
     rows = 1e6 + chance.normal(0, 1e5, (1009, 60))
     edges = part_edges(MINUTES)
-    growths = measure(Curves(np.array(MINUTES)[edges], 60, rows[:, edges], rows[:, edges] / 1024, np.zeros((1009, 0))))
+    growths = measure(Curves(edges.elapsed_s, 60, edges.values(rows), edges.values(rows) / 1024, np.zeros((1009, 0))))
     assert sum(growth.verdict is Verdict.GROWING for growth in growths) <= 1009 * 0.025
 
 
@@ -94,13 +96,26 @@ def test_measure_rising_queue_without_old_survivors_is_undecided() -> None:
     assert _blocks(rising, slices=[1e5] * 16).verdict is Verdict.GROWING
 
 
+@pytest.mark.parametrize(("n_freed", "verdict"), [([0.0], Verdict.GROWING), ([307.0], Verdict.UNDECIDED)])
+def test_measure_four_bursts_are_growing_where_nothing_was_freed(n_freed: list[float], verdict: Verdict) -> None:
+    """Ages without births are no blocks that were let go. Between bursts a busy machine takes few snapshots."""
+    times = [0.51, 2.2, 3.64, 4.2, 6.0, 7.55, 8.35, 8.79, 9.08, 9.3, 9.55, 11.51, 12.46, 12.83]
+    blocks = np.array([[0.0, 0, 307, 307, 307, 614, 614, 614, 614, 921, 921, 921, 921, 1228]])
+    slices = np.zeros((1, 16))
+    slices[0, [3, 6, 8, 11]] = 307 * 1009.0
+    edges = part_edges(times)
+    rows = edges.values(blocks)
+    curves = Curves(edges.elapsed_s, 14, 1009 * rows, rows, slices, 1.0737, n_freed=np.array(n_freed))
+    assert measure(curves)[0].verdict is verdict
+
+
 def test_measure_few_blocks_are_undecided_unless_each_part_grew() -> None:
     three_blocks = [1e6 * (n // 20 + 1) for n in range(60)]
     assert _blocks(three_blocks, block=1e6).verdict is Verdict.UNDECIDED
     one_ever_larger = [1e6 * n for n in range(1, 61)]
     edges = part_edges(MINUTES)
-    rows = np.array([one_ever_larger])[:, edges]
-    curves = Curves(np.array(MINUTES)[edges], 60, rows, np.ones_like(rows), np.zeros((1, 0)))
+    rows = edges.values(np.array([one_ever_larger], dtype=np.float64))
+    curves = Curves(edges.elapsed_s, 60, rows, np.ones_like(rows), np.zeros((1, 0)))
     assert measure(curves)[0].verdict is Verdict.GROWING
 
 
@@ -110,8 +125,8 @@ def test_measure_one_buffer_that_doubles_is_growing_until_it_stops(factor: float
     stopped = [1e5 * factor ** min(2, n // 8) for n in range(60)]
     edges = part_edges(MINUTES)
     for sizes, verdicts in ((doubling, {Verdict.GROWING}), (stopped, {Verdict.LEVELLING_OFF, Verdict.UNDECIDED})):
-        rows, troughs = np.array([sizes])[:, edges], np.array([sizes]).reshape(1, 10, 6).min(axis=2)
-        times = np.array(MINUTES)[edges]
+        rows, troughs = edges.values(np.array([sizes])), np.array([sizes]).reshape(1, 10, 6).min(axis=2)
+        times = edges.elapsed_s
         curves = Curves(times, 60, rows, np.ones_like(rows), np.zeros((1, 0)), troughs=troughs)
         assert measure(curves)[0].verdict in verdicts
 
@@ -136,10 +151,10 @@ def test_measure_sawtooth_is_judged_by_what_stays_of_every_age(residue: float, v
     troughs = np.array([[course_[parts == part].min() for part in range(10)]])
     slices = np.full((1, 12), 1e5 * residue)
     slices[0, -2:] += 1e6
-    rows = course_[None, edges]
+    rows = edges.values(course_[None, :])
     peaks = np.array([[course_.max(), 10.0]])
     curves = Curves(
-        times[edges], len(times), rows, rows / 1e4, slices, 2.0, 0.0, troughs, peaks, courses=course_[None, :]
+        edges.elapsed_s, len(times), rows, rows / 1e4, slices, 2.0, 0.0, troughs, peaks, courses=course_[None, :]
     )
     growth = measure(curves)[0]
     assert growth.verdict is verdict
@@ -149,13 +164,27 @@ def test_measure_sawtooth_is_judged_by_what_stays_of_every_age(residue: float, v
 
 
 def test_part_edges_many_snapshots_are_eight_equal_parts() -> None:
-    assert part_edges([float(n) for n in range(1, 82)]) == [0, 10, 20, 30, 40, 50, 60, 70, 80]
-    assert part_edges([1.0, 2.0]) == [0, 1]
+    edges = part_edges([float(n) for n in range(1, 82)])
+    assert edges.elapsed_s.tolist() == [1.0, 11.0, 21.0, 31.0, 41.0, 51.0, 61.0, 71.0, 81.0]
+    assert edges.values(np.array([[7.0 * n for n in range(81)]]))[0].tolist() == [70.0 * part for part in range(9)]
+    assert part_edges([1.0, 2.0]).elapsed_s.tolist() == [1.0, 2.0]
+    assert part_edges([]).elapsed_s.tolist() == []
 
 
 def test_part_edges_snapshots_of_one_moment_are_the_last_of_them() -> None:
-    assert part_edges([1.0, 2.0, 2.0, 3.0, 3.0]) == [0, 2, 4]
-    assert part_edges([1.0] * 20) == [19]
+    edges = part_edges([1.0, 2.0, 2.0, 3.0, 3.0])
+    assert edges.elapsed_s.tolist() == [1.0, 2.0, 3.0]
+    assert edges.values(np.array([[1.0, 2.0, 3.0, 4.0, 5.0]]))[0].tolist() == [1.0, 3.0, 5.0]
+    assert part_edges([1.0] * 20).elapsed_s.tolist() == [1.0]
+
+
+def test_part_edges_late_snapshots_leave_an_even_course_even() -> None:
+    """A machine under load: a straight line has the same rate in each part, wherever its snapshots lie."""
+    times = np.cumsum(np.random.default_rng(1009).uniform(0.2, 1.3, 17))
+    growth = course(times.tolist(), (7.0 * times).tolist())
+    assert growth.verdict is Verdict.GROWING
+    assert growth.low_bytes_per_s == pytest.approx(7.0)
+    assert growth.high_bytes_per_s == pytest.approx(7.0)
 
 
 def test_site_curves_site_without_a_sample_keeps_its_value(tmp_path: Path) -> None:
@@ -179,3 +208,23 @@ def test_measure_fifty_thousand_sites_takes_seconds() -> None:
     start = time.process_time()
     assert len(measure(Curves(times, 360, rows, rows, np.abs(rows).repeat(2, axis=1)[:, :16], 0.6))) == 50_000
     assert time.process_time() - start < 5
+
+
+def test_course_few_snapshots_at_unequal_times_are_compared_by_rate() -> None:
+    """A leak of classes on a busy machine: the last part adds less than the first because it is shorter."""
+    growth = course([6.2, 9.3, 9.9, 10.2, 11.0, 12.3], [1856.0, 2816, 2880, 4096, 4288, 4672])
+    assert growth.verdict is Verdict.GROWING
+
+
+@pytest.mark.parametrize(
+    ("time_constant", "verdict"),
+    [(0.5, Verdict.LEVELLING_OFF), (1.0, Verdict.LEVELLING_OFF), (2.0, Verdict.UNDECIDED), (50.0, Verdict.GROWING)],
+)
+def test_settled_memory_of_a_runtime_is_a_leak_only_where_it_does_not_slow_down(
+    time_constant: float, verdict: Verdict
+) -> None:
+    """A code cache that fills ever more slowly, by time constants in windows; the last is as even as a leak."""
+    filled = 1 - np.exp(-np.linspace(0, 1, 9) / time_constant)
+    growing = Growth(7.0, 5.0, 9.0, Verdict.GROWING)
+    assert settled(growing, np.diff(filled), 60.0).verdict is verdict
+    assert settled(replace(growing, verdict=Verdict.STEADY), np.diff(filled), 60.0).verdict is Verdict.STEADY

@@ -91,3 +91,21 @@ def test_paths_cut_path_with_two_ways_on_stays_alone(tmp_path: Path) -> None:
     cut = Stack(1, frames("keep"), truncated=True, end="no table")
     ids = _ids(tmp_path, cut, Stack(2, frames("keep", "serve")), Stack(3, frames("keep", "load")))
     assert len(set(ids)) == 3
+
+
+def test_paths_cut_path_goes_on_as_far_as_the_whole_ones_agree(tmp_path: Path) -> None:
+    """A pool's library without names, cut there: the pool's function is known, its callers are not."""
+
+    def frames(*names: str) -> tuple[Frame, ...]:
+        return (LEAF, *(fixtures.native(name, "app") for name in names))
+
+    cut = Stack(1, frames("refill"), truncated=True, end="no table")
+    whole = [
+        Stack(2, frames("refill", "g_slice_alloc", "event_new")),
+        Stack(3, frames("refill", "g_slice_alloc", "meta_new")),
+    ]
+    with _record(tmp_path, [cut, *whole]) as recording:
+        paths = Paths(recording)
+        paths.load([1, 2, 3])
+        names = [paths.steps[step].name for step in paths.path(paths.path_id(1))]
+    assert names == ["malloc", "refill", "g_slice_alloc"]

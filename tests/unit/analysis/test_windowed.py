@@ -105,6 +105,31 @@ def test_span_of_windows_is_the_whole_trace_and_births_are_counted_for_the_secon
         assert found.watched.sum() == pytest.approx(sum(w.to_s - w.from_s for w in parts if w.level is Level.EXACT))
 
 
+@pytest.mark.parametrize("exact_s", [TRACE_S, 0.62 * TRACE_S, 0.2 * TRACE_S])
+def test_two_snapshots_are_judged_by_births_where_most_of_the_trace_was_watched(tmp_path: Path, exact_s: float):
+    """A recorder that gets no core: a snapshot early, one at the end; the kernel side has seen all births meanwhile."""
+    parts = (Window(0.0, exact_s, Level.EXACT, 0, 9000, 0.01, 1.0),)
+    if exact_s < TRACE_S:
+        parts += (Window(exact_s, TRACE_S, Level.BIG, 0, 90, 0.0, 0.5),)
+
+    def write(writer: RecordingWriter) -> None:
+        for at_s in (TRACE_S / 8, TRACE_S):
+            births = tuple((5200, 10) if i * SLICE_S < min(at_s, exact_s) else (0, 0) for i in range(N_SLICES))
+            totals = sum(n for n, _ in births), sum(n for _, n in births)
+            site = fixtures.heap_site(1, 12, totals, slices=births)
+            writer.write_snapshot(fixtures.snapshot(at_s, [site], windows=parts, rss_bytes=64 << 20, slice_s=SLICE_S))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        span = watched_span(recording)
+        (growth,) = measure(read_curves(recording, [fixtures_each(recording)], span)[0])
+    assert (span.by_births, span.in_windows) == (exact_s > TRACE_S / 2, False)
+    if exact_s < TRACE_S / 2:
+        assert growth.verdict is Verdict.UNDECIDED
+    else:
+        assert growth.verdict is Verdict.GROWING
+        assert growth.low_bytes_per_s <= 5200 / SLICE_S <= growth.high_bytes_per_s
+
+
 def fixtures_each(recording):  # type: ignore[no-untyped-def]
     from nativeleak.analysis.curves import EachSite
 

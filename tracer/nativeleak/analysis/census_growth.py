@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from nativeleak.analysis.curves import WATCHED, is_slowed
-from nativeleak.analysis.growth import MIN_SNAPSHOTS, Growth, Verdict, course, watch_s
+from nativeleak.analysis.curves import MIN_SNAPSHOTS, WATCHED, is_slowed
+from nativeleak.analysis.growth import Growth, Verdict, course, watch_s
 from nativeleak.model import MemoryLine
 from nativeleak.recording import Recording
 

@@ -30,6 +30,8 @@ N_TROUGHS: Final = 10
 _SMALL_RISE: Final = 0.25
 MIN_WATCHED_PCT: Final = 50.0
 """With less of the time watched there is no verdict on the heap."""
+MIN_SNAPSHOTS: Final = 4
+"""With fewer snapshots a course has no verdict."""
 
 _LEAST_RUN: Final = 0.5
 """Of the trace: a shorter run of the watch says less than all its windows."""
@@ -60,6 +62,7 @@ class Curves:
         resident: Resident bytes at each edge, outstanding bytes where they were not measured; empty where unknown.
         watched: Seconds of each birth slice in which births were seen, where the heap was watched in windows; None
             where it was watched all the time.
+        n_freed: Blocks and mappings that were freed, one value a curve; empty where frees may have gone unseen.
     """
 
     elapsed_s: Floats
@@ -74,6 +77,7 @@ class Curves:
     courses: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     resident: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     watched: Floats | None = None
+    n_freed: Floats = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +86,14 @@ class Span:
 
     Attributes:
         in_windows: No run of the watch is long enough: births tell, by the windows in which they were seen.
+        by_births: Most of the time was watched, but the snapshots of it are too few for a course: births tell.
     """
 
     first: int
     last: int
     watched_pct: float
     in_windows: bool = False
+    by_births: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -156,7 +162,7 @@ def watched_span(recording: Recording) -> Span:
         return Span(0, len(times) - 1, 100.0 if sees_regions else 0.0)
     blind = [window for window in recording.windows if window.level not in WATCHED and window.to_s > window.from_s]
     if not blind:
-        return Span(0, len(times) - 1, 100.0)
+        return Span(0, len(times) - 1, 100.0, by_births=len(times) < MIN_SNAPSHOTS and bool(recording.windows))
     unwatched_s = sum(window.to_s - window.from_s for window in blind)
     watched_pct = max(0.0, 100 * (1 - unwatched_s / times[-1])) if times[-1] else 0.0
     best = (0, -1)
@@ -170,8 +176,11 @@ def watched_span(recording: Recording) -> Span:
         if times[i] - times[first] > (times[best[1]] - times[best[0]] if best[1] >= 0 else -1.0):
             best = (first, i)
     run_s = times[best[1]] - times[best[0]] if best[1] - best[0] >= 1 else 0.0
+    is_short = best[1] - best[0] + 1 < MIN_SNAPSHOTS
     if run_s < _LEAST_RUN * times[-1] and _n_runs(recording) >= _LEAST_WINDOWS:
         return Span(0, len(times) - 1, watched_pct, in_windows=True)
+    if is_short and watched_pct >= MIN_WATCHED_PCT:
+        return Span(0, len(times) - 1, watched_pct, by_births=True)
     return Span(*best, watched_pct) if run_s else Span(0, len(times) - 1, watched_pct)
 
 
@@ -213,8 +222,9 @@ def read_curves(
                 track.add(number - span.first, now)
     slices, slice_s = _slices(recording) if span.last == len(times) - 1 else (np.zeros((n_sites, 0)), 0.0)
     start_s = times[span.first] if span.first else 0.0
-    watched = _watched(recording, slices.shape[1], slice_s) if span.in_windows else None
-    return [track.curves(slices, slice_s, start_s, watched) for track in tracks]
+    watched = _watched(recording, slices.shape[1], slice_s) if span.in_windows or span.by_births else None
+    freed = np.array(recording.site_columns.freed_count, dtype=np.float64) if span.is_whole else None
+    return [track.curves(slices, slice_s, start_s, watched, freed) for track in tracks]
 
 
 def _watched(recording: Recording, n_slices: int, slice_s: float) -> Floats:
@@ -310,10 +320,10 @@ class _Track:
     def __init__(self, grouping: Grouping, times: Sequence[float]) -> None:
         self._grouping, self._times = grouping, times
         edges = part_edges(times)
-        self._column = {edge: i for i, edge in enumerate(edges)}
-        self._elapsed_s = np.array(times)[edges]
+        self._shares = edges.shares
+        self._elapsed_s = edges.elapsed_s
         n_rows = grouping.n_rows
-        self._values = np.zeros((3, n_rows, len(edges)))
+        self._values = np.zeros((3, n_rows, len(edges.elapsed_s)))
         self._troughs = np.full((n_rows, min(N_TROUGHS, len(times))), np.inf)
         self._peaks = np.zeros((n_rows, 2))
         self._courses = np.zeros((n_rows, 0))
@@ -323,11 +333,10 @@ class _Track:
 
     def add(self, number: int, now: Floats) -> None:
         n_bytes = self._grouping.sums(now[:, 0])
-        if number in self._column:
-            column = self._column[number]
-            self._values[0, :, column] = n_bytes
-            self._values[1, :, column] = self._grouping.sums(now[:, 1])
-            self._values[2, :, column] = self._grouping.sums(now[:, 2])
+        if number in self._shares:
+            values = np.stack((n_bytes, self._grouping.sums(now[:, 1]), self._grouping.sums(now[:, 2])))
+            for column, share in self._shares[number]:
+                self._values[:, :, column] += share * values
         part = self._part(number)
         np.minimum(self._troughs[:, part], n_bytes, out=self._troughs[:, part])
         higher = n_bytes > self._peaks[:, 0]
@@ -342,7 +351,9 @@ class _Track:
         share = (self._times[number] - self._times[0]) / whole_s if whole_s else 0.0
         return min(n_parts - 1, int(share * n_parts))
 
-    def curves(self, slices: Floats, slice_s: float, start_s: float, watched: Floats | None) -> Curves:
+    def curves(
+        self, slices: Floats, slice_s: float, start_s: float, watched: Floats | None, freed: Floats | None = None
+    ) -> Curves:
         troughs = self._troughs[:, np.isfinite(self._troughs).all(axis=0)]
         return Curves(
             self._elapsed_s,
@@ -357,18 +368,55 @@ class _Track:
             self._courses,
             self._values[2],
             watched,
+            np.zeros(0) if freed is None else self._grouping.sums(freed),
         )
 
 
-def part_edges(elapsed_s: Sequence[float]) -> list[int]:
-    """Indices of the snapshots that divide the window into at most eight parts of about equal length, none empty."""
-    edges = list(range(len(elapsed_s)))
-    if len(elapsed_s) > N_PARTS + 1:
-        wanted = np.linspace(elapsed_s[0], elapsed_s[-1], N_PARTS + 1)
-        times = np.array(elapsed_s)
-        edges = sorted({int(np.abs(times - moment).argmin()) for moment in wanted} | {len(times) - 1})
-    later: list[int] = []
-    for i in reversed(edges):
-        if not later or elapsed_s[i] < elapsed_s[later[-1]]:
-            later.append(i)
-    return later[::-1]
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """The edges of the parts of a window, each a time between two snapshots.
+
+    Attributes:
+        elapsed_s: Time of each edge, in order.
+        shares: For each snapshot that counts at an edge: the edge, and the weight of the snapshot there. The weights of
+            an edge add up to 1.
+    """
+
+    elapsed_s: Floats
+    shares: dict[int, list[tuple[int, float]]]
+
+    def values(self, rows: Floats) -> Floats:
+        """Values at the edges, one column an edge; ``rows`` has one column a snapshot."""
+        values = np.zeros((len(rows), len(self.elapsed_s)))
+        for number, shares in self.shares.items():
+            for column, share in shares:
+                values[:, column] += share * rows[:, number]
+        return values
+
+
+def part_edges(elapsed_s: Sequence[float]) -> Edges:
+    """The edges of at most eight parts of the window: equal parts, or one for each two snapshots where these are few.
+
+    A value at an edge lies on the line between the snapshots beside it. Snapshots of a busy machine are late by chance:
+    parts that end at the nearest snapshot have unequal lengths, and their rates differ where the course is even.
+
+    Args:
+        elapsed_s: Times of the snapshots, in order. Of those of one moment the last one counts.
+    """
+    distinct: list[int] = []
+    for i in reversed(range(len(elapsed_s))):
+        if not distinct or elapsed_s[i] < elapsed_s[distinct[-1]]:
+            distinct.append(i)
+    distinct.reverse()
+    times = np.array([elapsed_s[i] for i in distinct], dtype=np.float64)
+    if len(times) <= N_PARTS + 1:
+        return Edges(times, {number: [(column, 1.0)] for column, number in enumerate(distinct)})
+    wanted = np.linspace(times[0], times[-1], N_PARTS + 1)
+    shares: dict[int, list[tuple[int, float]]] = {}
+    for column, moment in enumerate(wanted.tolist()):
+        after = max(1, min(len(times) - 1, int(np.searchsorted(times, moment))))
+        share = (moment - times[after - 1]) / (times[after] - times[after - 1])
+        for number, weight in ((distinct[after - 1], 1.0 - share), (distinct[after], share)):
+            if weight > 0:
+                shares.setdefault(number, []).append((column, float(weight)))
+    return Edges(wanted, shares)

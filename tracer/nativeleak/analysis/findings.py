@@ -28,10 +28,11 @@ from nativeleak.analysis.curves import (
 from nativeleak.analysis.finding import Finding, Findings, growth_of_all
 from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
 from nativeleak.analysis.naming import Head, is_malloc
-from nativeleak.analysis.part_rates import About, rates_of_parts
+from nativeleak.analysis.part_rates import About, about_part, rates_of_parts
 from nativeleak.analysis.paths import Paths, Step
 from nativeleak.analysis.select import pool_of
 from nativeleak.analysis.tree import Key, Node, Tree
+from nativeleak.frames.pools import is_pool
 from nativeleak.model import FrameKind, Kind, Owner
 from nativeleak.recording import Recording
 
@@ -210,7 +211,8 @@ class _Search:
         for group in pools.values():
             group.sort(key=lambda part: -self.weight(part))
             largest, positions = group[0], np.concatenate([part.positions for part in group])
-            names = tuple(dict.fromkeys(part.step.name for part in group if part.step is not None))
+            steps = [part.step for part in group if part.step is not None]
+            names = tuple(dict.fromkeys(step.name for step in steps if not is_pool(step.name)))
             if self.weight(largest) < _MEETING_SHARE * sum(map(self.weight, group)):
                 joined.append(_Part(positions, largest.depth_key, None, None, names))
             else:
@@ -241,7 +243,7 @@ class _Search:
         return float(self._table["outstanding_bytes"].to_numpy()[rows].sum())
 
     def allocated(self, part: _Part) -> float:
-        """Bytes allocated at its sites, freed or not."""
+        """Bytes allocated, freed or not."""
         return float(self._table.loc[part.positions, "allocated_bytes"].sum())
 
     def _step_of(self, node: Node) -> Step:
@@ -340,8 +342,7 @@ class _Search:
 
     def _about(self, part: _Part) -> About:
         rows = self._table.loc[part.positions]
-        is_map = rows["kind"].iloc[0] != Kind.HEAP.value
-        return About(is_map, float(rows["outstanding_bytes"].sum() / max(1, rows["outstanding_count"].sum())))
+        return about_part(rows, self._paths.head(int(rows["path_id"].iloc[0])).what)
 
     def _finding(self, part: _Part, growth: Growth, resident: Growth, of: float, peak: Floats) -> Finding:
         rows = self._table.loc[part.positions].sort_values("outstanding_bytes", ascending=False, kind="stable")
@@ -384,9 +385,7 @@ class _Search:
             slots=tuple(sorted(set(rows["slot"].tolist()))),
             n_stacks=int(rows["stack_key"].nunique()),
             outstanding_bytes=int(rows["outstanding_bytes"].sum()),
-            outstanding_count=int(
-                rows["outstanding_count"].sum() - (of_heap["outstanding_count"].sum() if is_map else 0)
-            ),
+            outstanding_count=int(rows["outstanding_count"].sum() - is_map * of_heap["outstanding_count"].sum()),
             allocated_bytes=int(rows["allocated_bytes"].sum()),
             freed_bytes=int(rows["freed_bytes"].sum()),
             resident_bytes=int(rows["resident_bytes"].sum() + of_heap["outstanding_bytes"].sum()) if is_map else None,

@@ -8,7 +8,7 @@ of the survivors.
 
 A rising curve does not prove growth without bound, because a cache that fills looks the same. So "growing" also
 requires that the end of the window still rises and, if birth slices were recorded, that memory from every part of the
-window is still outstanding and that the oldest part did not shrink away.
+window is still outstanding and that the oldest part did not shrink away, or that nothing was freed at all.
 
 Caveat: a cache that takes longer than the whole window to fill cannot be distinguished from a leak.
 
@@ -26,16 +26,12 @@ from typing import Final
 
 import numpy as np
 
-from nativeleak.analysis.curves import Bools, Curves, EachSite, Floats, part_edges, read_curves
+from nativeleak.analysis.curves import MIN_SNAPSHOTS, Bools, Curves, EachSite, Floats, part_edges, read_curves
+from nativeleak.analysis.cycles import cycles, mean_slopes
 from nativeleak.analysis.windowed import estimate
 from nativeleak.model import Owner
 from nativeleak.recording import Recording
 
-MIN_SNAPSHOTS: Final = 4
-"""With fewer snapshots the verdict is "undecided"."""
-
-_T_975: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""97.5 % quantiles of Student's t for 1 to 9 degrees of freedom. Source: any table of the distribution."""
 _Z_99: Final = 2.326
 """99 % quantile of a normal distribution, one-sided: the level of Mann and Kendall's test."""
 
@@ -47,10 +43,6 @@ _WIDEST_SHARE: Final = 0.25
 _MIN_LATER_STEPS: Final = 0.50
 _MUCH_LARGER: Final = 1.5
 _SAME_BLOCKS: Final = 1.2
-_SWING_SHARE: Final = 0.50
-_MIN_SWINGS: Final = 2
-_MIN_CYCLES: Final = 3
-_HEIGHT_QUANTILE: Final = 0.8
 _SLICED_SHARE: Final = 0.50
 _WARM_UP_PARTS: Final = 3
 _MIN_LATE_PARTS: Final = 5
@@ -120,9 +112,9 @@ def site_curves(recording: Recording) -> Curves:
 def course(elapsed_s: Sequence[float], n_bytes: Sequence[float]) -> Growth:
     """Growth of one total that is not a sum of blocks, such as resident memory."""
     edges = part_edges(elapsed_s)
-    rows = np.array([n_bytes], dtype=np.float64).reshape(1, -1)[:, edges]
+    rows = edges.values(np.array([n_bytes], dtype=np.float64).reshape(1, -1))
     none = np.zeros((1, 0))
-    return measure(Curves(np.array(elapsed_s)[edges], len(elapsed_s), rows, none, none))[0]
+    return measure(Curves(edges.elapsed_s, len(elapsed_s), rows, none, none))[0]
 
 
 def measure(curves: Curves) -> list[Growth]:
@@ -138,10 +130,12 @@ def measure(curves: Curves) -> list[Growth]:
     rising = low > 0
     troughs_rise = _troughs_rise(curves)
     certain = rising | (troughs_rise & _troughs_rise_for_certain(curves))
-    late = np.where(rising, _rises_to_the_end(added), _rises_to_the_end(_trough_steps(curves)))
+    # Where snapshots are few the parts between them are unequal: what is compared is what each adds in the same time.
+    even = added * (spans.mean() / spans)
+    late = np.where(rising, _rises_to_the_end(even), _rises_to_the_end(_trough_steps(curves)))
     last, peak = curves.n_bytes[:, -1], _peaks(curves)
     net = last - curves.n_bytes[:, 0]
-    swings, by_cycles, cycle_slopes, cycle_margins = _cycles(curves)
+    swings, by_cycles, cycle_slopes, cycle_margins = cycles(curves)
     stays, kept_slopes, kept_margins = _residue(curves)
     kept_slopes = np.where(stays, kept_slopes, cycle_slopes)
     kept_margins = np.where(stays, kept_margins, cycle_margins)
@@ -152,9 +146,9 @@ def measure(curves: Curves) -> list[Growth]:
     tests = {
         Verdict.STEADY: flat & narrow & ~troughs_rise,
         Verdict.PERIODIC: swings & ~troughs_rise,
-        Verdict.LEVELLING_OFF: _levels_off(curves, added, peak) & ~(late & rising),
+        Verdict.LEVELLING_OFF: _levels_off(curves, even, peak) & ~(late & rising),
         Verdict.SHRINKING: high < 0,
-        Verdict.GROWING: (late & (certain & _has_substance(curves, added) | _grows_ever_larger(curves, added)))
+        Verdict.GROWING: (late & (certain & _has_substance(curves, even) | _grows_ever_larger(curves, even)))
         | (swings & stays)
         | (goes_on & ~swings),
     }
@@ -227,17 +221,6 @@ def _peaks(curves: Curves) -> Floats:
     return np.asarray(np.maximum(peaks, curves.peaks[:, 0]) if curves.peaks.shape[1] else peaks)
 
 
-def mean_slopes(added: Floats, spans: Floats) -> tuple[Floats, Floats]:
-    """Mean change a second of each row and half of its 95 % interval, from its changes in parts, two at least."""
-    weights = spans / spans.sum()
-    slopes = added.sum(axis=1) / spans.sum()
-    n_parts = len(spans)
-    spread = (weights * (added / spans - slopes[:, None]) ** 2).sum(axis=1) * n_parts / (n_parts - 1)
-    margins = _T_975[min(n_parts - 2, len(_T_975) - 1)] * np.sqrt(spread / n_parts)
-    # Equal parts differ only by rounding: an interval of 1e-12 bytes must not make a flat curve rise.
-    return slopes, np.where(margins < 1e-6, 0.0, margins)
-
-
 def _trough_steps(curves: Curves) -> Floats:
     """Differences of the lowest values of the parts; no column where only edges are known."""
     if curves.troughs.shape[1] < 2:
@@ -298,59 +281,6 @@ def _may_step_again(steps: Bools) -> bool:
     return len(steps) - 1 - places[-1] <= 2 * (places[-1] - places[-2])
 
 
-def _cycles(curves: Curves) -> tuple[Bools, Bools, Floats, Floats]:
-    """What goes up and down again by half of its height, and what stays of it from one fall to the next.
-
-    The height is what a fifth of the snapshots exceed: one that a late collection left high is not the measure of all.
-
-    Returns:
-        Whether it does so at least twice; whether the lowest values after the falls rise for certain; bytes a second
-        that they rise by; half the width of their interval.
-    """
-    n_rows = len(curves.n_bytes)
-    swings, rises = np.zeros(n_rows, dtype=np.bool_), np.zeros(n_rows, dtype=np.bool_)
-    slopes, margins = np.zeros(n_rows), np.zeros(n_rows)
-    n_courses = curves.courses.shape[1]
-    if not n_courses:
-        return swings, rises, slopes, margins
-    times = np.linspace(float(curves.elapsed_s[0]), float(curves.elapsed_s[-1]), n_courses)
-    heights = np.quantile(curves.courses, _HEIGHT_QUANTILE, axis=1)
-    for row, course_ in enumerate(curves.courses.tolist()):
-        if heights[row] <= 0:
-            continue
-        lows = _lows_after_falls(course_, _SWING_SHARE * float(heights[row]))
-        swings[row] = len(lows) >= _MIN_SWINGS
-        if len(lows) > _MIN_CYCLES:
-            values = np.array([[course_[place] for place in lows]])
-            slope, margin = mean_slopes(np.diff(values, axis=1), np.diff(times[lows]))
-            # A snapshot meets the lowest value only by chance: it may come a whole step of the course later.
-            step = float(np.median([b - a for a, b in pairwise(course_) if b > a]))
-            slopes[row], margins[row] = slope[0], margin[0] + step / float(times[lows[-1]] - times[lows[0]])
-            rises[row] = slopes[row] > margins[row]
-    return swings, rises, slopes, margins
-
-
-def _lows_after_falls(values: Sequence[float], height: float) -> list[int]:
-    """Places of the lowest values between a fall by at least ``height`` and the next rise by it."""
-    lows: list[int] = []
-    lowest = highest = 0
-    rose = False
-    for place, value in enumerate(values):
-        if rose:
-            if value > values[highest]:
-                highest = place
-            elif values[highest] - value >= height:
-                rose, lowest = False, place
-                lows.append(place)
-        elif value < values[lowest]:
-            lowest = place
-            if lows:
-                lows[-1] = place
-        elif value - values[lowest] >= height:
-            rose, highest = True, place
-    return lows
-
-
 def _has_no_slices(curves: Curves) -> Bools:
     """Whether birth slices tell nothing of a curve: none were recorded, or only of a smaller part of it."""
     if not curves.slices.shape[1]:
@@ -388,7 +318,15 @@ def _has_substance(curves: Curves, added: Floats) -> Bools:
     n_in_use = math.ceil(window_s / curves.slice_s) if curves.slice_s else 0
     if n_in_use < _MIN_SLICES_IN_USE:
         return np.asarray(enough)
-    return np.asarray(enough & (_has_no_slices(curves) | _survivors_of_all_ages(curves, added)))
+    keeps = _has_no_slices(curves) | _freed_nothing(curves) | _survivors_of_all_ages(curves, added)
+    return np.asarray(enough & keeps)
+
+
+def _freed_nothing(curves: Curves) -> Bools:
+    """Whether each block is still there: then an age of which nothing is left had no births, as between bursts."""
+    if not len(curves.n_freed):
+        return np.zeros(len(curves.n_bytes), dtype=np.bool_)
+    return np.asarray(curves.n_freed == 0)
 
 
 def _grows_ever_larger(curves: Curves, added: Floats) -> Bools:

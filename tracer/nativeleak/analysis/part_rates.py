@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import pandas as pd
 
 from nativeleak.analysis.census_growth import Part, heap_growth, held_against_memory
-from nativeleak.analysis.curves import Curves, Span, replaces_older
+from nativeleak.analysis.curves import Curves, Floats, Span, replaces_older
 from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
+from nativeleak.model import Kind
 from nativeleak.recording import Recording
+
+_EVEN_SHARE: Final = 0.75
+_FLAT_SHARE: Final = 0.50
+_OF_CLASSES: Final = "class metadata"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +27,24 @@ class About:
     Attributes:
         is_map: It is address space, whose calls are watched outside of windows too.
         block_bytes: Mean size of its blocks.
+        warms_up: It is memory of a runtime that grows while the program starts: compiled code, classes, tables.
     """
 
     is_map: bool
     block_bytes: float
+    warms_up: bool = False
+
+
+def about_part(rows: pd.DataFrame, what: str | None) -> About:
+    """What is known of a part by its sites.
+
+    Args:
+        rows: As ``table.site_table``, with the column purpose.
+        what: Its kind of memory in words; None where nothing is known.
+    """
+    block_bytes = float(rows["outstanding_bytes"].sum() / max(1, rows["outstanding_count"].sum()))
+    warms_up = bool(rows["purpose"].iloc[0]) or what == _OF_CLASSES
+    return About(bool(rows["kind"].iloc[0] != Kind.HEAP.value), block_bytes, warms_up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +74,7 @@ def rates_of_parts(recording: Recording, span: Span, total: Curves, curves: Curv
     """
     growths = measure(curves)
     # What is resident is known whether or not blocks were watched.
-    resident = measure(replace(curves, n_bytes=curves.resident, watched=None))
+    resident = growths if span.by_births else measure(replace(curves, n_bytes=curves.resident, watched=None))
     if span.in_windows:
         mapped = measure(replace(curves, watched=None))
         by_windows = held_against_memory(
@@ -70,5 +93,32 @@ def rates_of_parts(recording: Recording, span: Span, total: Curves, curves: Curv
         ]
         chosen = resident
         whole = measure(replace(total, n_bytes=total.resident))[0].slope_bytes_per_s
+    has_course = curves.watched is None
+    spans = np.diff(curves.elapsed_s)
+    added_in_turn = np.diff(curves.n_bytes, axis=1) * (spans.mean() / spans if len(spans) else 1.0)
+    growths = [
+        settled(growth, added, recording.elapsed_s) if part.warms_up and (has_course or part.is_map) else growth
+        for growth, added, part in zip(growths, added_in_turn, parts, strict=True)
+    ]
     rising = sum(growth.slope_bytes_per_s for growth in chosen if growth.verdict is Verdict.GROWING)
     return Rates(growths, resident, max(whole, rising))
+
+
+def settled(growth: Growth, added: Floats, elapsed_s: float) -> Growth:
+    """The growth of what a runtime takes while its program warms up: a leak only where it does not slow down.
+
+    Code caches and tables of classes grow for minutes, ever more slowly. A leak of classes or of compiled code goes on
+    as it began.
+
+    Args:
+        growth: As for any other memory.
+        added: Bytes that each part of the trace added, in the same time each.
+        elapsed_s: Length of the trace.
+    """
+    third = max(1, len(added) // 3)
+    first, last = float(added[:third].sum()), float(added[-third:].sum())
+    if growth.verdict is not Verdict.GROWING or last >= _EVEN_SHARE * first:
+        return growth
+    if last < _FLAT_SHARE * first:
+        return replace(growth, verdict=Verdict.LEVELLING_OFF, enough_s=None)
+    return replace(growth, verdict=Verdict.UNDECIDED, enough_s=watch_s(3 * elapsed_s))

@@ -2,7 +2,7 @@
 
 Instruction pointers and the way a Java method ran (compiled, inlined, interpreted) part no paths. A cycle of frames
 that repeats at once, of any length, counts once. A stack whose walk ended early, because a table was not ready yet,
-joins the one longer path that begins like it.
+joins the longer path that begins like it; where there are several, it goes on as far as these agree.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def fold_cycles(steps: Sequence[int]) -> tuple[int, ...]:
 
 
 class _Joined:
-    """Finds the one whole path that begins with the steps of a cut one."""
+    """Finds how whole paths that begin with the steps of a cut one go on."""
 
     def __init__(self, paths: Sequence[tuple[int, ...]]) -> None:
         self._sorted = sorted(paths)
@@ -225,6 +225,9 @@ class _Joined:
         n = len(cut)
         if n < _MIN_JOINED:
             return None
-        at = bisect_left(self._sorted, cut)
-        alike = [path for path in self._sorted[at : at + 2] if path[:n] == cut]
-        return alike[0] if len(alike) == 1 else None
+        first = bisect_left(self._sorted, cut)
+        stop = bisect_left(self._sorted, (*cut[:-1], cut[-1] + 1))
+        if stop <= first:
+            return None
+        low, high = self._sorted[first], self._sorted[stop - 1]
+        return low[: next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))]

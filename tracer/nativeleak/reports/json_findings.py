@@ -11,7 +11,7 @@ from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.paths import Step
 from nativeleak.model import Level
-from nativeleak.reports.report import Report, Sums
+from nativeleak.reports.report import Report
 
 Json = dict[str, Any]
 
@@ -26,9 +26,10 @@ def growth_json(growth: Growth) -> Json:
     }
 
 
-def process_growth_json(sums: Sums) -> Json:
-    """Growth of the process, and how much of the time its heap was watched."""
-    return growth_json(sums.growth) | {"watched_pct": round(sums.watched_pct, 1)}
+def process_growth_json(report: Report) -> Json:
+    """Growth of the process, how much of the time its heap was watched, and what children gained beyond it."""
+    more = {"watched_pct": round(report.sums.watched_pct, 1), "children_bytes": report.gained_by_children}
+    return growth_json(report.growth) | more
 
 
 def finding_json(report: Report, finding: Finding) -> Json:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from nativeleak.analysis.certainty import Certainty
 from nativeleak.analysis.finding import Finding
-from nativeleak.analysis.growth import Growth
+from nativeleak.analysis.growth import Growth, Verdict
 from nativeleak.analysis.select import Selection
 from nativeleak.model import Child, Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Unwatched, Window
 from nativeleak.recording import Event
@@ -17,6 +17,7 @@ from nativeleak.reports.memory import MemoryReport
 from nativeleak.reports.stacks import Stacks
 
 _MIN_EXPLAINED_BYTES: Final = 1 << 20
+_MIN_CHILD_GROWTH: Final = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,3 +395,18 @@ class Report:
         """Processes that descend from a target and hold or grew as much as it; largest growth first."""
         found = [child for target in self.trace.targets for child in target.children if child.holds_as_much]
         return tuple(sorted(found, key=lambda child: (-child.growth_bytes, -child.rss_bytes, child.pid)))
+
+    @property
+    def gained_by_children(self) -> int:
+        """Bytes that children gained, where that is more than the targets themselves did; 0 else."""
+        gained = sum(max(0, child.growth_bytes) for child in self.children)
+        own = self.resident.last_bytes - self.resident.first_bytes if self.resident is not None else 0
+        return gained if gained > max(own, _MIN_CHILD_GROWTH) else 0
+
+    @property
+    def growth(self) -> Growth:
+        """Growth of the process. Where nothing is suspected and its children gained more, nothing is known of it."""
+        growth = self.sums.growth
+        if self.suspects or not self.gained_by_children:
+            return growth
+        return replace(growth, verdict=Verdict.UNKNOWN, enough_s=None)

@@ -10,8 +10,9 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from nativeleak.analysis.curves import MIN_SNAPSHOTS, MIN_WATCHED_PCT
 from nativeleak.analysis.finding import Finding
-from nativeleak.analysis.growth import MIN_SNAPSHOTS, Growth, Verdict, watch_s
+from nativeleak.analysis.growth import Growth, Verdict, watch_s
 from nativeleak.analysis.paths import Step
 from nativeleak.model import FrameKind, Kind, Level
 from nativeleak.reports.completeness import Gap, gaps
@@ -36,7 +37,6 @@ _MIN_CHURN: Final = 16 << 10
 """Bytes a second: what is allocated and freed at a lower rate is not worth a line."""
 _MIN_SHARE: Final = 0.01
 _DAY_S: Final = 86400
-_MIN_CHILD_GROWTH: Final = 256 << 10
 _PACKAGE: Final = re.compile(r"(?:[a-z_][\w]*[./])+(?=[\w$]+[.:])|\w+\$(?=[A-Z]\w*[.:])")
 """What stands before the class in the full name of a Java method, and the outer classes of an inner one."""
 _JAVA: Final = (FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED, FrameKind.JAVA_INTERPRETED)
@@ -204,7 +204,7 @@ def _no_suspect(report: Report, width: int) -> Iterator[Styled]:
         )
     elif growth.verdict is Verdict.UNKNOWN:
         yield from wrapped(_unknown(report), "    ", width, "bold yellow")
-    elif gained := _gained_by_children(report):
+    elif gained := report.gained_by_children:
         why = f"what grew is in children of this process ({signed(gained)}), see CHILDREN"
         yield from wrapped(f"Leak: not known, because {why}", "    ", width, "bold yellow")
     elif undecided := _undecided(report):
@@ -229,13 +229,6 @@ def _unknown(report: Report) -> str:
     levels = {window.level for window in trace.windows}
     to_see = f". {price_text(report)[:1].upper()}{price_text(report)[1:]}" if levels != {Level.EXACT} else ""
     return f"Leak: not known, because {why}{resident}{to_see}"
-
-
-def _gained_by_children(report: Report) -> int:
-    """Bytes that children gained, where that is more than the targets themselves did; 0 else."""
-    gained = sum(max(0, child.growth_bytes) for child in report.children)
-    own = report.resident.last_bytes - report.resident.first_bytes if report.resident is not None else 0
-    return gained if gained > max(own, _MIN_CHILD_GROWTH) else 0
 
 
 def _undecided(report: Report) -> str:
@@ -337,6 +330,8 @@ def _other(report: Report, finding: Finding) -> str:
     if _turns_over(report, finding):
         rate = format_bytes(finding.allocated_bytes / max(report.trace.duration_s, 1e-9))
         how = f"allocates {rate}/s and frees it"
+    elif finding.growth.verdict is Verdict.UNDECIDED and _was_unseen(report, finding):
+        how = "growth not known"
     elif finding.growth.verdict is Verdict.UNDECIDED:
         how = f"{per_minute(finding.growth)}/min {interval_text(finding.growth)}".rstrip()
     else:
@@ -348,6 +343,13 @@ def _other(report: Report, finding: Finding) -> str:
 def held_bytes(finding: Finding) -> int:
     """What a finding has in memory, as far as it was measured; else its outstanding bytes."""
     return finding.outstanding_bytes if finding.resident_bytes is None else finding.resident_bytes
+
+
+def _was_unseen(report: Report, finding: Finding) -> bool:
+    """Whether its blocks were watched for too short a part of the trace: a rate, or an interval, would tell nothing."""
+    sums = report.sums
+    is_heap = finding.resident_bytes is None
+    return is_heap and not sums.in_windows and sums.watched_pct < MIN_WATCHED_PCT
 
 
 def per_minute(growth: Growth) -> str:

@@ -10,7 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from nativeleak.analysis.growth import MIN_SNAPSHOTS, Growth
+from nativeleak.analysis.curves import MIN_SNAPSHOTS
+from nativeleak.analysis.growth import Growth
 from nativeleak.units import format_bytes, format_rate
 from nativeleak.watch.courses import rows_of
 from nativeleak.watch.moments import Status, used_share

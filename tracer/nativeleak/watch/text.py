@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from nativeleak.analysis.growth import MIN_SNAPSHOTS, Growth, Verdict
+from nativeleak.analysis.curves import MIN_SNAPSHOTS
+from nativeleak.analysis.growth import Growth, Verdict
 from nativeleak.analysis.limits import Forecast
 from nativeleak.inputs.words import CATEGORIES
 from nativeleak.triage.lines import LABELS

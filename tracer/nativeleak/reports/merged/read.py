@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nativeleak.analysis.curves import MIN_WATCHED_PCT, Span, part_edges, watched_span
-from nativeleak.analysis.growth import mean_slopes
+from nativeleak.analysis.cycles import mean_slopes
 from nativeleak.analysis.select import Selection, pool_of, thread_test
 from nativeleak.analysis.shared_paths import NO_PATH, SharedPaths
 from nativeleak.analysis.table import thread_of
@@ -210,19 +210,22 @@ def _growth(recording: Recording, span: Span, labels: Ints, n_rows: int) -> Floa
     """Slope and half of its interval of each row; NaN where it is not known."""
     unknown = np.full((n_rows, 2), np.nan)
     times = [snapshot.elapsed_s for snapshot in recording.snapshots][span.first : span.last + 1]
-    edges = part_edges(times) if times else []
-    if span.in_windows or span.watched_pct < MIN_WATCHED_PCT or len(edges) < _LEAST_EDGES:
+    edges = part_edges(times)
+    n_edges = len(edges.elapsed_s)
+    if span.in_windows or span.watched_pct < MIN_WATCHED_PCT or n_edges < _LEAST_EDGES:
         return unknown
     placed = np.flatnonzero(labels >= 0)
     rows = labels[placed]
     now = np.zeros(len(labels))
-    at_edges = np.zeros((n_rows, len(edges)))
-    column_of = {span.first + edge: column for column, edge in enumerate(edges)}
+    at_edges = np.zeros((n_rows, n_edges))
     for number, samples in enumerate(recording.samples()):
         now[np.asarray(samples.site_id)] = np.asarray(samples.outstanding_bytes)
-        if number in column_of:
-            at_edges[:, column_of[number]] = np.bincount(rows, weights=now[placed], minlength=n_rows)
-    slopes, margins = mean_slopes(np.diff(at_edges, axis=1), np.diff(np.array(times)[edges]))
+        shares = edges.shares.get(number - span.first)
+        if shares:
+            sums = np.bincount(rows, weights=now[placed], minlength=n_rows)
+            for column, share in shares:
+                at_edges[:, column] += share * sums
+    slopes, margins = mean_slopes(np.diff(at_edges, axis=1), np.diff(edges.elapsed_s))
     return np.stack((slopes, margins), axis=1)
 
 

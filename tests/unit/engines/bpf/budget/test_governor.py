@@ -263,3 +263,13 @@ def test_target_that_waits_for_a_core_is_not_calm():
         incomes.append(governor.purse.income)
         assert governor.is_blip(0.05, load.busy) is (reach < 0.2)
     assert incomes == pytest.approx([0.02, 0.005])
+
+
+def test_calm_target_on_a_crowded_machine_is_watched_all_the_time():
+    """120 calls a second of a program that gets a core in one moment of a hundred: 0.1 % of a core is no burden."""
+    governor = Governor(5.0, COSTS, EXACT, 12.0)
+    load = Load(60.0, 60.0, 60.0, 60.0, 0.005, 2_000.0, 0.01)
+    governor.begin(load)
+    steps = [governor.decide(0.5 * n, 0.5, load) for n in range(1, 25)]
+    assert steps == [None] * 24
+    assert governor.purse.income == pytest.approx(0.0025)

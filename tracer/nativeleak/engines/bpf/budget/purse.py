@@ -3,9 +3,9 @@
 Scope: sums alone. Time and cost come in as arguments, so that a test can play any trace in no time.
 
 The purse is filled by the second, with a share of the CPU time that the targets use themselves, or of 0.4 of a core,
-whichever is more. Where cores are scarce and the targets wait for one, they are not calm: that 0.4 is less then. What
-is not spent is saved. A part of it is lent at the start, so that a trace begins with the whole heap in sight; it is
-paid back from a part of what comes in.
+whichever is more. Where cores are scarce and the targets wait for one, they are not calm: that 0.4 is less then, but an
+eighth of it at least. What is not spent is saved. A part of it is lent at the start, so that a trace begins with the
+whole heap in sight; it is paid back from a part of what comes in.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import Final
 
 LEAST_CPU: Final = 0.4
 """CPU seconds a second that targets are taken to use at least: 5 % of it are 2 % of a core."""
+_LEAST_REACH: Final = 0.125
+"""A calm service on a crowded machine runs for a hundredth of the time in which it could: without a bound a few hundred
+calls a second would exceed its budget. 5 % of an eighth of 0.4 are 0.25 % of a core."""
 _LENT: Final = 0.25
 """Part of the purse of a trace, or of a minute, that is lent at the start; and part of the income that pays it back."""
 _MINUTE_S: Final = 60.0
@@ -50,7 +53,7 @@ class Purse:
             cpu: CPU seconds a second that the targets use.
             reach: Part of the time of their runnable threads in which these run.
         """
-        self.income = self._share * max(LEAST_CPU * reach, cpu)
+        self.income = self._share * max(LEAST_CPU * max(_LEAST_REACH, reach), cpu)
         self._owed_s = self.left_s = _LENT * self.income * self._horizon_s
 
     def move(self, passed_s: float, cpu: float, cost: float, reach: float = 1.0) -> None:
@@ -62,7 +65,7 @@ class Purse:
             cost: CPU seconds a second that the probes took.
             reach: Part of the time of their runnable threads in which these ran.
         """
-        self.income = self._share * max(LEAST_CPU * reach, cpu)
+        self.income = self._share * max(LEAST_CPU * max(_LEAST_REACH, reach), cpu)
         earned_s = self.income * passed_s
         paid_back_s = min(self._owed_s, _LENT * earned_s)
         self._owed_s -= paid_back_s
