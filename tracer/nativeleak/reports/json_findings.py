@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from nativeleak.analysis.calls import share_of_calls
 from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.paths import Step
 from nativeleak.model import Level
-from nativeleak.reports.report import Report, Sums
+from nativeleak.reports.report import Report
 
 Json = dict[str, Any]
 
@@ -26,9 +27,15 @@ def growth_json(growth: Growth) -> Json:
     }
 
 
-def process_growth_json(sums: Sums) -> Json:
-    """Growth of the process, and how much of the time its heap was watched."""
-    return growth_json(sums.growth) | {"watched_pct": round(sums.watched_pct, 1)}
+def process_growth_json(report: Report) -> Json:
+    """Growth of the process, and how much of the time and of the calls its heap was watched."""
+    known = growth_json(report.sums.growth) | {"watched_pct": round(report.sums.watched_pct, 1)}
+    calls = share_of_calls(report.trace.windows) if report.sums.in_windows else None
+    if calls is not None:
+        # An estimate: calls outside of windows are not seen.
+        known["watched_calls_pct"] = round(calls.pct, 3)
+        known["watched_calls_ci95"] = [round(calls.low_pct, 3), round(calls.high_pct, 3)]
+    return known
 
 
 def finding_json(report: Report, finding: Finding) -> Json:

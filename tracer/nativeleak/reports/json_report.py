@@ -72,7 +72,7 @@ def _report(report: Report, tables: Tables | None) -> Json:
             kind.value: _totals(totals) | _sampling(report.sums.certainty if kind is Kind.HEAP else None)
             for kind, totals in report.sums.by_kind.items()
         },
-        "growth": process_growth_json(report.sums),
+        "growth": process_growth_json(report),
         "suspects": [finding_json(report, finding) for finding in report.suspects],
         "findings": [finding_json(report, finding) for finding in report.findings],
         "resident": _resident(report),
