@@ -133,9 +133,10 @@ def test_whole_trace_stays_inside_of_the_purse_and_has_windows_in_all_its_parts(
     sim.run(seconds)
     assert sim.cost_s <= 1.1 * allowed_s(sim, seconds)
     if pairs * PAIR_S > 0.05:
-        assert sim.cost_s >= 0.45 * allowed_s(sim, seconds)
-    part_s = seconds / 6
-    assert all(sim.watched_s(part * part_s, (part + 1) * part_s) > 0 for part in range(6))
+        # A short window is reckoned with a fifth more than its hits.
+        assert sim.cost_s >= 0.37 * allowed_s(sim, seconds)
+    part_s = seconds / 4
+    assert all(sim.watched_s(part * part_s, (part + 1) * part_s) > 0 for part in range(4))
 
 
 @pytest.mark.parametrize("pairs", [200_000, 1_000_000, 10_000_000])
