@@ -264,3 +264,20 @@ def test_target_that_waits_for_a_core_is_not_calm():
         incomes.append(governor.purse.income)
         assert governor.is_blip(0.05, load.busy) is (reach < 0.2)
     assert incomes == pytest.approx([0.02, 0.005])
+
+
+def test_hits_of_the_beginning_are_paid_before_the_first_decision_and_the_next_window_comes_later():
+    """A busy target whose probes go in fast, and one in which they were armed for half a second."""
+    first_windows = []
+    for attaching_s in (0.01, 0.5):
+        sim = Simulation(Governor(1.0, COSTS, EXACT, 30.0), pairs=1_000_000)
+        load = sim.load()
+        step = sim.governor.begin(Load(sim.pairs, sim.pairs, 0.0, 0.0, sim.own))
+        lent_s = sim.governor.purse.left_s
+        sim.governor.charge(attaching_s, load)
+        assert sim.governor.purse.spent_s >= 1.1 * attaching_s * sim.governor.cost(load)
+        assert sim.governor.purse.left_s < lent_s
+        sim._take(step)
+        sim.run(10)
+        first_windows.append(len(sim.watched))
+    assert first_windows[0] > 2 * first_windows[1]
