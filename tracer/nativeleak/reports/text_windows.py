@@ -32,9 +32,10 @@ def share_text(report: Report) -> str:
     pct = 100 * seconds / whole_s if whole_s else 0.0
     windows = "1 window" if n == 1 else f"{n:,} windows"
     calls = share_of_calls(report.trace.windows)
-    of_calls = (
-        "" if calls is None else f", about {calls.pct:.2g} % [{calls.low_pct:.2g} {calls.high_pct:.2g}] of the calls"
-    )
+    of_calls = ""
+    if calls is not None:
+        low, high = two_digits(calls.low_pct), two_digits(calls.high_pct)
+        of_calls = f", about {two_digits(calls.pct)} % [{low} {high}] of the calls"
     return f"in {windows}, {format_duration(seconds)} of {format_duration(whole_s)} ({pct:.2g} % of the time{of_calls})"
 
 
@@ -49,6 +50,11 @@ def price_text(report: Report) -> str:
         return f"to see all of it: {command}"
     calls = _rounded(hits / _PROBES_A_CALL / seconds)
     return f"about {calls:,} calls/s; recording all takes {pct:.0f} % of a core: {command}"
+
+
+def two_digits(value: float) -> str:
+    """A share in per cent with two digits, and 100 as it is."""
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def _rounded(rate: float) -> int:
