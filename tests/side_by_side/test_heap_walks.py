@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
+from nativeleak.heaps.audit import find_gone
+from nativeleak.heaps.blocks import BlockList
 from nativeleak.heaps.census import HeapWalk
 from nativeleak.heaps.glibc.walk import walk_glibc
 from nativeleak.heaps.jemalloc import walk_jemalloc
-from nativeleak.heaps.memory import HeapMemory
+from nativeleak.heaps.memory import HeapMemory, Places
 from nativeleak.heaps.musl import walk_musl
 from nativeleak.process.procfs import read_exe, read_maps, read_rss
 from support.machine import preload
@@ -118,6 +121,39 @@ def test_jemalloc_at_rest_equals_its_own_statistics(state: str) -> None:
     assert walk.in_use_bytes == pytest.approx(truth["allocated"], rel=0.002)
     # Blocks in threads' caches count as in use too.
     assert all(walk.sizes[int(usable)] >= count for usable, count in truth["sizes"].items())
+
+
+@pytest.mark.parametrize(
+    ("program", "env", "least"),
+    # Extents of jemalloc that are freed whole may keep no description that fits: their blocks are not judged.
+    [("heap_states", {}, 1.0), ("heap_states_musl", {}, 1.0), ("heap_states", preload("jemalloc"), 0.8)],
+    ids=["glibc", "musl", "jemalloc"],
+)
+def test_audit_finds_the_blocks_that_were_freed_and_no_other(program: str, env: dict[str, str], least: float) -> None:
+    with Target(program, "live", 20011, env=env) as target:
+        before = _addresses(target, program, env)
+        n_before = target.ask("truth")["n_blocks"]
+        assert not find_gone(target.pid, before).any()
+        n_after = target.ask("half")["n_blocks"]
+        gone = find_gone(target.pid, before)
+        left = _addresses(target, program, env)
+    assert n_before - n_after == 10006
+    assert least * 10006 <= int(gone.sum()) <= 10006
+    assert not gone[np.isin(before, left)].any()
+
+
+def _addresses(target: Target, program: str, env: dict[str, str]) -> Places:
+    """Addresses of all blocks in use; those of glibc with a mapping of their own too, which no audit judges."""
+    blocks = BlockList()
+    with HeapMemory(target.pid) as memory:
+        maps = read_maps(target.pid)
+        if program == "heap_states_musl":
+            walk_musl(memory, maps, blocks)
+        elif env:
+            walk_jemalloc(memory, maps, blocks)
+        else:
+            walk_glibc(memory, maps, read_exe(target.pid), blocks=blocks)
+    return blocks.sorted()[0].astype(np.int64)
 
 
 def test_blocks_without_pages_are_passed_over_and_counted_as_unread() -> None:

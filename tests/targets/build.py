@@ -256,7 +256,7 @@ def _field_targets() -> dict[str, Spec]:
 
 
 TARGETS |= _unwind_targets()
-ON_DEMAND = _corpus_targets() | _field_targets()
+ON_DEMAND = _corpus_targets() | _field_targets() | {"naming": Spec("naming.c")}
 """Not built unless a test or benchmark asks for them: what they need is not on every machine."""
 TARGETS |= ON_DEMAND
 

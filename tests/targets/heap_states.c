@@ -3,8 +3,8 @@
  * A heap in a state that is known: blocks of mixed sizes, live, freed, freed with gaps, trimmed, mapped, in threads.
  *
  * heap_states STATE BLOCKS [THREADS]. It prints READY in that state. To `truth` it answers with the blocks that it holds,
- * their number by usable size, and what the allocator itself counts; `trim` gives memory back first; `churn` frees and
- * allocates without a pause until `rest`. In the state `hole` a quarter of the blocks has no pages, as if swapped out.
+ * their number by usable size, and what the allocator itself counts; `trim` gives memory back first; `half` frees
+ * every second block; `churn` frees and allocates without a pause until `rest`. In the state `hole` a quarter of the blocks has no pages, as if swapped out.
  */
 #include "truth.h"
 #include <malloc.h>
@@ -211,6 +211,9 @@ int main(int argc, char **argv)
 		if (!strcmp(line, "trim"))
 			malloc_trim(0);
 #endif
+		if (!strcmp(line, "half"))
+			for (long i = 0; i < n_slots; i += 2)
+				drop(&slots[i]);
 		if (!strcmp(line, "churn")) {
 			churning = 1;
 			pthread_create(&thread, NULL, churn, NULL);

@@ -53,7 +53,7 @@ def test_text_begins_with_the_answer(tmp_path: Path) -> None:
         "             mapped 192 MiB (96 MiB of it in memory); brk 132 KiB; 128 MiB of all this is the JVM's",
         "             own",
         "Memory       resident +550 MiB; what is outstanding accounts for 96 % of it",
-        "Watched      malloc, mmap, brk; nothing lost; cost 2.3 % of a core",
+        "Watched      malloc, mmap, brk; nothing lost; cost 2.3 % of a core, 2.5 % of the target's CPU",
         f"More         nativeleak report {tmp_path}/a.nlk --full-stacks   (--all: threads and completeness)",
     ]
 

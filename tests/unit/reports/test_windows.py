@@ -9,6 +9,7 @@ import recording_fixtures as fixtures
 from nativeleak.model import CERTAIN, Level, Uncertainty, Window
 from nativeleak.recording import Recording, RecordingWriter
 from nativeleak.reports.formats import WriteOptions
+from nativeleak.reports.text_windows import two_digits
 from rendering import render
 
 WINDOWS = (
@@ -91,3 +92,7 @@ def test_times_without_probes_are_the_first_losses_and_many_are_summed_up(tmp_pa
     assert "Nothing was lost" not in text
     assert report["completeness"]["probes_lost"] == 24
     assert sum(note["what"] == "blind" for note in report["notes"]) == 8
+
+
+def test_shares_of_calls_have_two_digits_and_no_exponent() -> None:
+    assert [two_digits(each) for each in (0.2083, 3.14, 12.5, 100.0)] == ["0.21", "3.1", "12", "100"]

@@ -57,7 +57,7 @@ def estimate(curves: Curves) -> tuple[Floats, Floats, Bools]:
     spread = (weights * (left / seen - slopes[:, None]) ** 2).sum(axis=1)
     # As many parts as would have the same weight each.
     n = min(float(n_parts), 1.0 / float((weights**2).sum()))
-    by_parts = _T_975[max(0, min(len(_T_975) - 1, math.floor(n + 0.5) - 2))] * np.sqrt(spread / max(1.0, n - 1))
+    by_parts = t_975(math.floor(n + 0.5) - 1) * np.sqrt(spread / max(1.0, n - 1))
     blocks = curves.n_blocks[:, -1] if curves.n_blocks.shape[1] else np.zeros(n_rows)
     old_blocks = blocks * left.sum(axis=1) / np.maximum(curves.slices.sum(axis=1), 1)
     by_count = _Z_975 * slopes / np.sqrt(np.maximum(old_blocks, 1))
@@ -65,6 +65,11 @@ def estimate(curves: Curves) -> tuple[Floats, Floats, Bools]:
     thirds = _thirds(left, seen)
     even = (thirds.min(axis=1) >= _MIN_OLD_SHARE * thirds.max(axis=1)) & (thirds[:, 0] > 0)
     return slopes, margins, np.asarray(even & (slopes - margins > 0) & (old_blocks >= _MIN_BLOCKS))
+
+
+def t_975(n_free: int) -> float:
+    """97.5 % quantile of Student's t; that of 11 degrees of freedom for more, and of 1 for fewer."""
+    return _T_975[max(0, min(len(_T_975), n_free) - 1)]
 
 
 def _thirds(left: Floats, seen: Floats) -> Floats:

@@ -216,7 +216,7 @@ class Recording:
 
     def blocks(self) -> list[BlockChunk]:
         """Outstanding heap blocks at the end of the trace; none unless it kept them."""
-        with self._damage_reported():
+        with self.damage_reported():
             if not self._has_table("blocks"):
                 return []
             return [BlockChunk(*row) for row in self._db.execute("SELECT n, columns FROM blocks ORDER BY number")]

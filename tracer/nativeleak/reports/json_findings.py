@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nativeleak.analysis.calls import share_of_calls
 from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.paths import Step
@@ -27,9 +28,15 @@ def growth_json(growth: Growth) -> Json:
 
 
 def process_growth_json(report: Report) -> Json:
-    """Growth of the process, how much of the time its heap was watched, and what children gained beyond it."""
+    """Growth of the process, the shares of time and calls that its heap was watched, and what children gained."""
     more = {"watched_pct": round(report.sums.watched_pct, 1), "children_bytes": report.gained_by_children}
-    return growth_json(report.growth) | more
+    known = growth_json(report.growth) | more
+    calls = share_of_calls(report.trace.windows) if report.sums.in_windows else None
+    if calls is not None:
+        # An estimate: calls outside of windows are not seen.
+        known["watched_calls_pct"] = round(calls.pct, 3)
+        known["watched_calls_ci95"] = [round(calls.low_pct, 3), round(calls.high_pct, 3)]
+    return known
 
 
 def finding_json(report: Report, finding: Finding) -> Json:

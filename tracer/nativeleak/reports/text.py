@@ -154,6 +154,8 @@ def _losses_and_cost(report: Report) -> str:
     if not n_losses and saw_everything(report):
         lost = "nothing lost"
     price = f"cost {percent(cost.core_pct)} of a core" if cost.probe_cost_ns else ""
+    if price:
+        price += f", {percent(cost.target_cpu_pct)} of the target's CPU"
     return "; ".join(filter(None, (lost, price)))
 
 

@@ -121,8 +121,8 @@ def _explained(report: Report) -> str:
     first = report.suspects[0]
     others = f" and {len(report.suspects) - 1} more" if len(report.suspects) > 1 else ""
     return (
-        f"the heap grows by {format_bytes(growth * 60)}/min; {percent(pct)} of it by {printable(first.name)}{others}; "
-        f"{percent(100 - pct)} not explained. Watched {share_text(report)}"
+        f"the heap grows by {format_bytes(growth * 60)}/min; {percent(pct)} of it by {printable(first.name)} "
+        f"{interval_text(first.growth)}{others}; {percent(100 - pct)} not explained. Watched {share_text(report)}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from nativeleak.analysis.calls import share_of_calls
 from nativeleak.model import Level, Window
 from nativeleak.reports.report import Report
 from nativeleak.units import format_duration
@@ -25,12 +26,17 @@ def watched_s(report: Report) -> float:
 
 
 def share_text(report: Report) -> str:
-    """How long the heap was watched: "in 11 windows, 0.5s of 15s (3.5 % of the time)"."""
+    """How long the heap was watched: "in 11 windows, 0.5s of 15s (3.5 % of the time, about 3.1 % of the calls)"."""
     n = len(watched_windows(report))
     seconds, whole_s = round(watched_s(report), 2), report.trace.duration_s
     pct = 100 * seconds / whole_s if whole_s else 0.0
     windows = "1 window" if n == 1 else f"{n:,} windows"
-    return f"in {windows}, {format_duration(seconds)} of {format_duration(whole_s)} ({pct:.2g} % of the time)"
+    calls = share_of_calls(report.trace.windows)
+    of_calls = ""
+    if calls is not None:
+        low, high = two_digits(calls.low_pct), two_digits(calls.high_pct)
+        of_calls = f", about {two_digits(calls.pct)} % [{low} {high}] of the calls"
+    return f"in {windows}, {format_duration(seconds)} of {format_duration(whole_s)} ({pct:.2g} % of the time{of_calls})"
 
 
 def price_text(report: Report) -> str:
@@ -44,6 +50,11 @@ def price_text(report: Report) -> str:
         return f"to see all of it: {command}"
     calls = _rounded(hits / _PROBES_A_CALL / seconds)
     return f"about {calls:,} calls/s; recording all takes {pct:.0f} % of a core: {command}"
+
+
+def two_digits(value: float) -> str:
+    """A share in per cent with two digits, and 100 as it is."""
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def _rounded(rate: float) -> int:

@@ -47,7 +47,6 @@ from nativeleak.process.residency import ResidencyReader
 from nativeleak.runtimes.base import RuntimeSpec
 from nativeleak.runtimes.registry import RUNTIMES
 from nativeleak.symbols.resolver import Symbolizer
-from nativeleak.units import format_bytes
 from nativeleak.unwind.verify import ReturnAddresses
 
 _PROT_EXEC: Final = 4
@@ -97,6 +96,7 @@ class Collector:
         self._in_allocator: set[int] = set()
         self._lost_events_seen = 0
         self._snapshots = SnapshotBuilder(self.targets, self._threads, self.heap, self.namer)
+        self.audits = HeapAudit(engine.live, self.heap, self.read_heap)
         self.level = Level.EXACT
         self._by_names = False
         self._was_blind = False
@@ -162,17 +162,11 @@ class Collector:
         if not self.heap.outstanding()[1]:
             return
         pids = {state.slot: state.facts.pid for state in self.targets.values() if not state.is_over}
-        found = HeapAudit(self.engine, self.heap).run(pids, self.generation)
-        if found is None:
-            return
-        self._is_audited = True
-        self.heap.uncertain = (0, 0)
-        if found.n_asked:
-            self._on_note(
-                "audit",
-                f"walked the heap: of {found.n_asked:,} blocks that windows had recorded {found.n_gone:,} were gone"
-                f" ({format_bytes(found.n_bytes)})",
-            )
+        if self.audits.run(pids, self.generation) is not None:
+            self._is_audited = True
+            self.heap.uncertain = (0, 0)
+        if text := self.audits.found.describe():
+            self._on_note("audit", text)
 
     # Events
 
@@ -408,6 +402,7 @@ class Collector:
 
     def close(self) -> None:
         """Close the files of all targets."""
+        self.audits.close()
         for state in self.targets.values():
             state.close()
 

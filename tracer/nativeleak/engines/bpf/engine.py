@@ -16,11 +16,11 @@ from nativeleak.engines.bpf.allocators import AllocatorProbes
 from nativeleak.engines.bpf.budget.calibration import Calibration
 from nativeleak.engines.bpf.budget.controller import BudgetController
 from nativeleak.engines.bpf.budget.governor import EXACT, Governor, Plan
-from nativeleak.engines.bpf.budget.memory import limits_in_group, limits_within, read_possible_cpus
+from nativeleak.engines.bpf.budget.memory import limits_of_trace
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.debuggers import debugged, wait_for_debuggers
 from nativeleak.engines.bpf.kernel import abi
-from nativeleak.engines.bpf.kernel.programs import Limits, Loader, Programs
+from nativeleak.engines.bpf.kernel.programs import Loader, Programs
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.engines.bpf.vanished import LOST, VanishedProbes
 from nativeleak.engines.memory import read_memory_lines
@@ -30,11 +30,9 @@ from nativeleak.errors import CannotTraceError, MendableError, NativeleakError
 from nativeleak.model import Level, Limit, MemoryLine, Owner, Snapshot, TargetInfo, Window
 from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.process import hazards, procfs
-from nativeleak.process.cgroups import tightest_shared_group
 from nativeleak.process.check import TargetFacts, check_target
 from nativeleak.process.mapped import executable_objects
 from nativeleak.process.pidns import read_inner_pid_namespace
-from nativeleak.process.shortage import describe_room
 from nativeleak.runtimes.base import limits_of
 from nativeleak.runtimes.frames import headline_frame
 from nativeleak.unwind.tables import UnwindTables
@@ -88,7 +86,7 @@ class BpfEngine:
         facts = [_check(info.pid) for info in targets]
         if not options.maps_only:
             _refuse_hazards(info.pid for info in targets)
-        limits, self._room_note = _limits(options)
+        limits, self._room_note = limits_of_trace(options)
         with contextlib.ExitStack() as stack:
             self.programs = stack.enter_context(Programs(limits, self._on_event, options.modes, loader, options.calls))
             # A caller of munmap takes a sixth of what a site does: inside a bound they get a part of the sites' share.
@@ -161,6 +159,10 @@ class BpfEngine:
         self._refuse_filtered(self._allocators)
         # Before the first probe is in a target: it would be slowed down meanwhile.
         self._calibration = self._allocators.calibrate()
+        options = self._options
+        if self._calibration is not None and options.budget.max_overhead_pct and not options.maps_only:
+            # Finding the next object takes much longer than attaching: no probe may wait for it in the target.
+            self.programs.groups.hold_back()
         for state in self._states:
             target = abi.Target(
                 min_size=self._options.min_size,
@@ -254,6 +256,9 @@ class BpfEngine:
         collector.runtimes.name_threads()
         collector.runtimes.complete(self.programs)
         collector.keep_slices()
+        if collector.level is Level.SYSCALLS:
+            pids = {state.slot: state.facts.pid for state in self._states if not state.is_over}
+            collector.audits.work(self.elapsed_s, pids, collector.generation)
         controller.look()
         return min(_IDLE_S, controller.idle_s())
 
@@ -373,27 +378,6 @@ class BpfEngine:
 
     def _on_note(self, what: str, text: str) -> None:
         self._sink.note(what, text, is_shown=what in _SHOWN)
-
-
-def _limits(options: TraceOptions) -> tuple[Limits, str]:
-    """Sizes of the maps inside ``--max-memory`` and a memory group shared with a target; what to say of the latter.
-
-    Raises:
-        NativeleakError: Not even the smallest fit.
-    """
-    limits, bound_bytes, n_cpus = options.limits, options.budget.max_memory_bytes, read_possible_cpus()
-    if bound_bytes:
-        limits = limits_within(limits, bound_bytes, procfs.read_rss(os.getpid()), n_cpus)
-    group = tightest_shared_group(options.pids)
-    if group is None:
-        return limits, ""
-    fitting = limits_in_group(limits, group, n_cpus)
-    if fitting == limits:
-        return limits, ""
-    return fitting, (
-        f"{describe_room(group)}, which the target shares: kernel maps hold at most {fitting.n_allocations}"
-        f" allocations and {fitting.n_sites} sites"
-    )
 
 
 def _check(pid: int) -> TargetFacts:

@@ -42,6 +42,12 @@ class LiveSet:
         self._overflow = take("live_overflow", 4, 4)
         self._rest = take("live", 8, _BLOCK_BYTES)
 
+    def find(self, key: int) -> bytes | None:
+        """The value of a block (``struct nl_live``); None where it is not there."""
+        index = _INDEX.pack(1 + (key * abi.HASH_FACTOR % (1 << 64) >> 64 - abi.LIVE_CACHE_BITS))
+        name = _KEY.pack(key)
+        return self._blocks.lookup(index) if self._keys.lookup(index) == name else self._rest.lookup(name)
+
     def remove(self, keys: Sequence[int]) -> None:
         """Forget some blocks; while nobody else writes."""
         for key in keys:

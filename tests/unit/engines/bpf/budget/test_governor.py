@@ -133,9 +133,10 @@ def test_whole_trace_stays_inside_of_the_purse_and_has_windows_in_all_its_parts(
     sim.run(seconds)
     assert sim.cost_s <= 1.1 * allowed_s(sim, seconds)
     if pairs * PAIR_S > 0.05:
-        assert sim.cost_s >= 0.45 * allowed_s(sim, seconds)
-    part_s = seconds / 6
-    assert all(sim.watched_s(part * part_s, (part + 1) * part_s) > 0 for part in range(6))
+        # A short window is reckoned with a fifth more than its hits.
+        assert sim.cost_s >= 0.37 * allowed_s(sim, seconds)
+    part_s = seconds / 4
+    assert all(sim.watched_s(part * part_s, (part + 1) * part_s) > 0 for part in range(4))
 
 
 @pytest.mark.parametrize("pairs", [200_000, 1_000_000, 10_000_000])
@@ -273,3 +274,20 @@ def test_calm_target_on_a_crowded_machine_is_watched_all_the_time():
     steps = [governor.decide(0.5 * n, 0.5, load) for n in range(1, 25)]
     assert steps == [None] * 24
     assert governor.purse.income == pytest.approx(0.0025)
+
+
+def test_hits_of_the_beginning_are_paid_before_the_first_decision_and_the_next_window_comes_later():
+    """A busy target whose probes go in fast, and one in which they were armed for half a second."""
+    first_windows = []
+    for attaching_s in (0.01, 0.5):
+        sim = Simulation(Governor(1.0, COSTS, EXACT, 30.0), pairs=1_000_000)
+        load = sim.load()
+        step = sim.governor.begin(Load(sim.pairs, sim.pairs, 0.0, 0.0, sim.own))
+        lent_s = sim.governor.purse.left_s
+        sim.governor.charge(attaching_s, load)
+        assert sim.governor.purse.spent_s >= 1.1 * attaching_s * sim.governor.cost(load)
+        assert sim.governor.purse.left_s < lent_s
+        sim._take(step)
+        sim.run(10)
+        first_windows.append(len(sim.watched))
+    assert first_windows[0] > 2 * first_windows[1]

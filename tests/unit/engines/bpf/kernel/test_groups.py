@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nativeleak.engines.bpf.kernel.groups import ALL_GROUPS, FREES_ONLY, Close, Group, ProbeGroups
+from nativeleak.engines.bpf.kernel.groups import ALL_GROUPS, FREES_ONLY, Close, Group, ProbeGroups, close_together
+from nativeleak.errors import CannotTraceError
 
 
 @pytest.fixture
@@ -83,3 +85,32 @@ def test_nothing_is_left_to_attach_where_all_have_ended(processes: list[subproce
         process.wait()
     groups.want(ALL_GROUPS)
     assert len(groups) == 0
+
+
+def test_probes_that_were_held_back_are_attached_together_and_no_earlier(
+    processes: list[subprocess.Popen[bytes]],
+) -> None:
+    groups, n_before = ProbeGroups(), _n_pidfds()
+    groups.hold_back()
+    for process in processes:
+
+        def link(pid: int = process.pid) -> int:
+            return _descriptor(pid)
+
+        groups.add(Group.FREES, list, link=link)
+    assert _n_pidfds() == n_before
+    groups.attach_held()
+    assert (_n_pidfds(), groups.wanted) == (n_before + 2, ALL_GROUPS)
+    close_together(groups.drop())
+    assert _n_pidfds() == n_before
+
+
+def test_refusal_of_a_probe_that_was_held_back_names_its_file() -> None:
+    def refuse() -> list[Close]:
+        raise PermissionError(errno.EPERM, "no")
+
+    groups = ProbeGroups()
+    groups.hold_back()
+    groups.add(Group.FREES, refuse, name="libmade-up.so")
+    with pytest.raises(CannotTraceError, match=r"libmade-up\.so"):
+        groups.attach_held()

@@ -15,10 +15,11 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from nativeleak.engines.bpf.budget.governor import FREES, NOTHING, Governor, Plan, Step
-from nativeleak.engines.bpf.budget.meter import Meter, load_of
+from nativeleak.engines.bpf.budget.meter import OF_HITS, Meter
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.groups import ALL_GROUPS, FREES_ONLY, Group
@@ -32,7 +33,10 @@ LOOK_S: Final = 0.5
 GLANCE_S: Final = 0.02
 """Between two glances at the load, which only find a burst."""
 _COUNTED_S: Final = 0.03
-"""Hits are counted for so long before the window opens, and nothing else is done."""
+"""Hits are counted for at most so long before the window opens, and nothing else is done."""
+_COUNTED_STEP_S: Final = 0.004
+_ENOUGH_HITS: Final = 1_000
+"""So many tell the rate: no more are waited for."""
 _MOST_HIT_S: Final = 50e-6
 """Upper bound of the cost of a hit: single-stepped, with a deep stack."""
 _BRIEF_S: Final = 0.25
@@ -89,28 +93,47 @@ class BudgetController:
     # The beginning
 
     def count_before(self) -> None:
-        """Count hits for a moment, to know whether the trace can begin with a long look. No window may be open."""
-        if self._governor is not None and self._governor.is_bounded:
-            slots = [state.slot for state in self._collector.targets.values()]
-            for slot in slots:
-                self._engine.count_only(slot)
-            waited_s = self._meter.read_waited_s()
-            before, cpu_s, started_s = self._engine.read_counters(), self._meter.read_cpu_s(), time.monotonic()
-            time.sleep(_COUNTED_S)
-            after = self._engine.read_counters()
-            passed_s = time.monotonic() - started_s
+        """Attach, and count hits for a moment, to know whether the trace can begin with a long look.
+
+        No window may be open. All hits are paid from the purse, those while the probes go in too.
+        """
+        governor = self._governor
+        if governor is None or not governor.is_bounded:
+            self._apply(self._plan)
+            return
+        slots = [state.slot for state in self._collector.targets.values()]
+        for slot in slots:
+            self._engine.count_only(slot)
+        meter = self._meter
+        meter.start(0.0)
+        with _first_in_line():
+            began_s, cpu_s, waited_s = time.monotonic(), meter.read_cpu_s(), meter.read_waited_s()
+            self._engine.groups.attach_held()
+            passed_s, attaching = meter.measure(time.monotonic() - began_s)
+            counted_s, counted = meter.measure(passed_s + self._count())
+            self._first = governor.begin(replace(counted, reach=meter.reach_since(cpu_s, waited_s)))
+            governor.charge(passed_s, attaching)
+            governor.charge(counted_s, counted)
             for slot in slots:
                 self._engine.close_window(slot)
-            counts = {counter: after[counter] - before[counter] for counter in after}
-            cpu = (self._meter.read_cpu_s() - cpu_s) / passed_s
-            reach = self._meter.reach_since(cpu_s, waited_s)
-            self._first = self._governor.begin(load_of(counts, passed_s, cpu, reach=reach))
-            self._plan = NOTHING if self._is_brief(self._first) else self._first.plan
-        self._apply(self._plan)
+            # A short look begins with the window: the probes stay, and are not put in a second time.
+            self._apply(self._first.plan)
+        meter.start(0.0)
+
+    def _count(self) -> float:
+        """Wait until enough hits are counted, or for ``_COUNTED_S``; returns how long."""
+        began_s, before = time.monotonic(), self._engine.read_counters(OF_HITS)
+        while (passed_s := time.monotonic() - began_s) < _COUNTED_S:
+            time.sleep(_COUNTED_STEP_S)
+            now = self._engine.read_counters(OF_HITS)
+            if sum(now.values()) - sum(before.values()) >= _ENOUGH_HITS:
+                break
+        return passed_s
 
     def begin(self) -> None:
         """The windows have opened."""
-        self._meter.start(self._collector.elapsed_s())
+        if self._governor is None or not self._governor.is_bounded:
+            self._meter.start(self._collector.elapsed_s())
         if self._is_brief(self._first):
             self._on_note("level", f"began where {_sentence(NOTHING)}: more would exceed the budget")
             self._watch_briefly(self._first)
@@ -193,7 +216,8 @@ class BudgetController:
         if governor is None:
             return
         with _first_in_line():
-            self._apply(step.plan)
+            if step.plan != self._plan:
+                self._apply(step.plan)
             meter.begin_timing()
             time.sleep(max(0.0, meter.measured_s + step.for_s - elapsed_s()))
             self._record_births(FREES)
@@ -225,7 +249,9 @@ class BudgetController:
             self._record_births(plan)
             moment_s = collector.elapsed_s()
         if moment_s > 0:
-            meter.measure(moment_s)
+            passed_s, load = meter.measure(moment_s)
+            if self._governor is not None and self._governor.is_bounded:
+                self._governor.charge(passed_s, load)
             meter.next_window(moment_s, self._plan)
         self._plan = plan
         engine.consume()

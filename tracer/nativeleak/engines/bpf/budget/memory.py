@@ -10,9 +10,11 @@ from typing import Final
 
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Limits
+from nativeleak.engines.options import TraceOptions
 from nativeleak.errors import UsageError
-from nativeleak.process.cgroups import MemoryGroup
-from nativeleak.process.shortage import no_room_error
+from nativeleak.process import procfs
+from nativeleak.process.cgroups import MemoryGroup, tightest_shared_group
+from nativeleak.process.shortage import describe_room, no_room_error
 from nativeleak.units import format_bytes
 
 ENTRY_OVERHEAD_BYTES: Final = 90
@@ -92,6 +94,27 @@ def read_possible_cpus() -> int:
         return parse_cpus(Path("/sys/devices/system/cpu/possible").read_text())
     except (OSError, ValueError):
         return os.cpu_count() or 1
+
+
+def limits_of_trace(options: TraceOptions) -> tuple[Limits, str]:
+    """Sizes of the maps inside ``--max-memory`` and a memory group shared with a target; what to say of the latter.
+
+    Raises:
+        NativeleakError: Not even the smallest fit.
+    """
+    limits, bound_bytes, n_cpus = options.limits, options.budget.max_memory_bytes, read_possible_cpus()
+    if bound_bytes:
+        limits = limits_within(limits, bound_bytes, procfs.read_rss(os.getpid()), n_cpus)
+    group = tightest_shared_group(options.pids)
+    if group is None:
+        return limits, ""
+    fitting = limits_in_group(limits, group, n_cpus)
+    if fitting == limits:
+        return limits, ""
+    return fitting, (
+        f"{describe_room(group)}, which the target shares: kernel maps hold at most {fitting.n_allocations}"
+        f" allocations and {fitting.n_sites} sites"
+    )
 
 
 def limits_within(limits: Limits, bound_bytes: int, rss_bytes: int, n_cpus: int) -> Limits:

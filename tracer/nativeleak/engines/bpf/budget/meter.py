@@ -19,7 +19,7 @@ _TIMED_EVERY: Final = 10
 """One measurement in so many also asks the kernel how long our programs run."""
 _MAX_WINDOWS: Final = 10_000
 """Windows that are kept. Beyond, the last one goes on whatever its level."""
-_OF_HITS: Final = (abi.Counter.CALLS, abi.Counter.FREES, abi.Counter.DECLINED, abi.Counter.UNSAMPLED)
+OF_HITS: Final = (abi.Counter.CALLS, abi.Counter.FREES, abi.Counter.DECLINED, abi.Counter.UNSAMPLED)
 _LEAST_S: Final = 1e-6
 _LEAST_WAIT_S: Final = 0.03
 """Waiting of threads is looked at after so long: it is read thread by thread."""
@@ -86,7 +86,7 @@ class Meter:
             most_hit_s: The most that a hit costs.
         """
         passed_s = max(now_s - self.measured_s, _LEAST_S)
-        differences = _differences(self._engine.read_counters(_OF_HITS), self._counts)
+        differences = _differences(self._engine.read_counters(OF_HITS), self._counts)
         n_hits = 2 * differences[abi.Counter.CALLS] + differences[abi.Counter.FREES]
         if n_hits * most_hit_s < least_s:
             return None

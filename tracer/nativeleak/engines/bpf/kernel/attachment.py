@@ -62,7 +62,7 @@ class FunctionProbes:
                     attach = functools.partial(self._way.attach, self._loaded, step, pid, path, places)
                     make_link = getattr(self._way, "link", None)
                     link = functools.partial(make_link, self._loaded, step, pid, path, places) if make_link else None
-                    self.groups.add(group, attach, owner=(slot, path), link=link)
+                    self.groups.add(group, attach, owner=(slot, path), link=link, name=name)
         except OSError as error:
             close_together(self.groups.drop(n_before))
             raise attach_error(name, error) from error

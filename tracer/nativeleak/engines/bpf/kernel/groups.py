@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from nativeleak.engines.bpf.kernel.failures import attach_error
 from nativeleak.engines.bpf.kernel.shielded import shielded
 
 Close = Callable[[], None]
@@ -39,6 +40,7 @@ class _Job:
     attach: Callable[[], list[Close]]
     owner: Hashable
     link: Link | None = None
+    name: str = ""
     closes: list[Close] = field(default_factory=list)
 
 
@@ -53,18 +55,24 @@ class ProbeGroups:
         return len(self._jobs)
 
     def add(
-        self, group: Group, attach: Callable[[], list[Close]], owner: Hashable = None, link: Link | None = None
+        self,
+        group: Group,
+        attach: Callable[[], list[Close]],
+        owner: Hashable = None,
+        link: Link | None = None,
+        name: str = "",
     ) -> None:
         """Take probes in, and attach them where their group is wanted.
 
         Args:
             owner: Probes of one owner can be attached anew.
             link: The same in one descriptor, where there is such a way: many jobs then take one child process.
+            name: What to call their file in an error.
 
         Raises:
             OSError: As the kernel says.
         """
-        job = _Job(group, attach, owner, link)
+        job = _Job(group, attach, owner, link, name)
         if group in self.wanted:
             job.closes = attach()
         self._jobs.append(job)
@@ -77,6 +85,27 @@ class ProbeGroups:
         """
         close_together(self._leave(groups))
         self._attach_all([job for job in self._jobs if job.group in groups and not job.closes])
+
+    def hold_back(self) -> None:
+        """Attach nothing of what is added from now on, until some groups are wanted."""
+        self.wanted = frozenset()
+
+    def attach_held(self) -> None:
+        """Attach all that was held back, together: the first breakpoints do not wait for the last ones.
+
+        Raises:
+            CannotTraceError: The kernel refuses the probes of some file.
+        """
+        self.wanted = ALL_GROUPS
+        held = [job for job in self._jobs if not job.closes]
+        try:
+            self._attach_all(held)
+        except OSError:
+            for job in held:
+                try:
+                    job.closes = job.closes or job.attach()
+                except OSError as error:
+                    raise attach_error(job.name, error) from error
 
     def fade(self, first: frozenset[Group], for_s: float, then: frozenset[Group]) -> None:
         """Detach in two steps: for some time the first groups stay, after it only the second ones.

@@ -181,6 +181,7 @@ class Programs(Closing):
         notes: What the user should know of how it was done, a sentence each.
         groups: Allocator probes by group, to attach and detach some of them.
         stacks: The stack store.
+        live: The live set.
 
     Raises:
         CannotTraceError: The kernel, its configuration or our rights do not do.
@@ -228,7 +229,7 @@ class Programs(Closing):
         self, libbpf: Libbpf, limits: Limits, on_event: Callable[[abi.Event], None], stack: contextlib.ExitStack
     ) -> None:
         take = self._object.map
-        self._live, self._sites = LiveSet(take), SiteStore(take)
+        self.live, self._sites = LiveSet(take), SiteStore(take)
         frame_bytes = abi.CHUNK_FRAMES * abi.FRAME_BYTES
         self.stacks = StackStore(
             take("stacks", 8, ctypes.sizeof(abi.StackStruct)),
@@ -347,11 +348,7 @@ class Programs(Closing):
 
     def read_live(self) -> Iterator[tuple[memoryview, memoryview, int]]:
         """Chunks of the live set: keys (u64), values (``struct nl_live``), how many."""
-        return self._live.batches()
-
-    def remove_live(self, keys: Sequence[int]) -> None:
-        """Take blocks out of the live set; to be called while no allocator probe is attached."""
-        self._live.remove(keys)
+        return self.live.batches()
 
     def read_counters(self, counters: Iterable[abi.Counter] = abi.Counter) -> dict[abi.Counter, int]:
         """Counters, all if not said otherwise, summed over the CPUs."""
