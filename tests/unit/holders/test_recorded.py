@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nativeleak.engines.bpf import blocks
 from nativeleak.engines.bpf.blocks import read_blocks
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.errors import UsageError
@@ -29,6 +31,15 @@ def test_blocks_of_the_kernel_come_back_from_their_columns() -> None:
     assert columns == [[HEAP, HEAP + 64], [1 << 63 | 5, 6], [211, 1 << 40], [3, 0], [7, 8]]
 
 
+def test_blocks_beyond_the_limit_are_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "MAX_BLOCKS", 3)
+    keys = struct.pack("=2Q", HEAP, HEAP + 64)
+    values = 2 * struct.pack("=QQIIII", 48, 5, 7, 900, 1, 0)
+    chunks = list(blocks.read_blocks(3 * [(memoryview(keys), memoryview(values), 2)]))
+    assert [chunk.n for chunk in chunks] == [2, 1, 3]
+    assert [bool(chunk.columns) for chunk in chunks] == [True, True, False]
+
+
 @pytest.mark.parametrize("chunk", [BlockChunk(2, b"no zlib"), BlockChunk(1 << 31, b""), BlockChunk(0, b"")])
 def test_damaged_columns_are_an_error_that_names_the_recording(chunk: BlockChunk) -> None:
     with pytest.raises(UsageError, match=r"reading a\.nlk failed: its addresses of blocks are damaged"):
@@ -47,7 +58,7 @@ def test_each_cause_is_told_what_became_of_its_blocks() -> None:
     table = make_table(starts, starts + np.uint64(64), [(HEAP, HEAP + 4096)])
     found = (Cause("keeps", "", is_suspect=False), Cause("loses", "a.c:7", is_suspect=True))
     addresses = [HEAP, HEAP + 64, HEAP + 128 + 16, HEAP + 192, HEAP + 9000]
-    recorded = _recorded(addresses, [0, 1, 1, -1, 0], found)
+    recorded = replace(_recorded(addresses, [0, 1, 1, -1, 0], found), n_unlisted=1234)
     owners = np.array([1, NONE, 0, 0], np.uint32)
     traced = join(recorded, table, owners, ["g_a in app", "thread b"], [HEAP + 64])
     assert traced == [
@@ -63,6 +74,7 @@ def test_each_cause_is_told_what_became_of_its_blocks() -> None:
     )
     page = render_text(report)
     assert "traced in a.nlk, which ended 8s ago" in page
+    assert "without 1,234 blocks" in page
     assert "loses (a.c:7)" in page
     assert "leak, proven: 50 % of its blocks in use are lost, 48 B" in page
 

@@ -52,6 +52,7 @@ def _traced(report: HoldersReport) -> dict[str, Any] | None:
         "recording": report.recorded.name,
         "ended_s_ago": round(report.recorded.ended_s, 1),
         "blocks": len(report.recorded.addresses),
+        "blocks_unlisted": report.recorded.n_unlisted,
         "causes": [
             {
                 "name": each.cause.name, "place": each.cause.place or None, "suspect": each.cause.is_suspect,

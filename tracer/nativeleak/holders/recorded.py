@@ -61,6 +61,7 @@ class RecordedBlocks:
         n_bytes: Requested, of each.
         causes: Index in ``found`` of each; -1: of no finding.
         found: Suspects first.
+        n_unlisted: Outstanding blocks of all targets whose addresses the recording leaves out.
     """
 
     name: str
@@ -69,6 +70,7 @@ class RecordedBlocks:
     n_bytes: Words
     causes: Places
     found: tuple[Cause, ...]
+    n_unlisted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,9 @@ def read_recorded(path: Path, target: TargetFacts) -> RecordedBlocks:
     """
     with open_recording(path) as recording:
         slot = _slot_of(recording, target)
-        columns = [unpack(chunk, recording.name) for chunk in recording.blocks()]
+        chunks = recording.blocks()
+        columns = [unpack(chunk, recording.name) for chunk in chunks if chunk.columns]
+        n_unlisted = sum(chunk.n for chunk in chunks if not chunk.columns)
         if not columns:
             raise UsageError(
                 f"reading {path} failed: it has no addresses of blocks", "Record them: nativeleak trace --blocks -p PID"
@@ -127,7 +131,7 @@ def read_recorded(path: Path, target: TargetFacts) -> RecordedBlocks:
     causes = np.array([number_of.get((slot, *place), -1) for place in places], np.int64)
     found = tuple(_cause(finding) for finding in findings)
     ago_s = max(0.0, time.time() - ended)
-    return RecordedBlocks(recording.name, ago_s, addresses[chosen], n_bytes[chosen], causes, found)
+    return RecordedBlocks(recording.name, ago_s, addresses[chosen], n_bytes[chosen], causes, found, n_unlisted)
 
 
 def _cause(finding: Finding) -> Cause:

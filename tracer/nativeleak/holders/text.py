@@ -125,6 +125,8 @@ def _traced(report: HoldersReport, n_most: int) -> Iterator[str]:
     ago = format_duration(round(recorded.ended_s))
     title = f"traced in {Path(recorded.name).name}, which ended {ago} ago"
     yield f"{title[: _NAME - 1]:<{_NAME}}{'blocks':>9}{'in use':>9}{'lost':>9}   held by"
+    if recorded.n_unlisted:
+        yield f"  without {recorded.n_unlisted:,} blocks: the recording has no room for their addresses"
     certainty = next((each.certainty for each in report.lost or () if each.grade == LOST), "")
     for each in report.traced[:n_most]:
         name = _cut(each.cause.name + (f" ({each.cause.place})" if each.cause.place else ""))

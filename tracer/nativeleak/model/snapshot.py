@@ -95,7 +95,8 @@ class BlockChunk(NamedTuple):
     Attributes:
         n: How many.
         columns: Compressed: addresses, keys of stacks, requested bytes (u64 each), targets' slots, threads' uids (u32
-            each), one column after the other, little-endian. Bytes of a sampled block stand for others too.
+            each), one column after the other, little-endian. Bytes of a sampled block stand for others too. Empty
+            for blocks that are not listed.
     """
 
     n: int

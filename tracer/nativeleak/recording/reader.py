@@ -123,21 +123,21 @@ class Recording:
 
     def _runtimes(self) -> dict[int, RuntimeInfo]:
         """By slot; empty in recordings older than their table."""
-        if not self._has_table("runtimes"):
+        if not _has_table(self._db, "runtimes"):
             return {}
         rows = self._db.execute("SELECT slot, name, version FROM runtimes")
         return {slot: RuntimeInfo(str(name), str(version)) for slot, name, version in rows}
 
     def _unwatched(self) -> list[tuple[int, Unwatched]]:
         """With the slot of each; empty in recordings older than their table."""
-        if not self._has_table("unwatched"):
+        if not _has_table(self._db, "unwatched"):
             return []
         rows = self._db.execute("SELECT slot, object, allocator, prefix, why FROM unwatched ORDER BY slot, number")
         return [(slot, Unwatched(*map(str, texts))) for slot, *texts in rows]
 
     def _children(self) -> list[tuple[int, Child]]:
         """With the slot of each, largest growth first; empty in recordings older than their table."""
-        if not self._has_table("children"):
+        if not _has_table(self._db, "children"):
             return []
         rows = self._db.execute(
             "SELECT slot, pid, comm, rss_bytes, growth_bytes, alive, as_much FROM children"
@@ -164,14 +164,14 @@ class Recording:
             rows = self._db.execute("SELECT * FROM sites ORDER BY id").fetchall()
             if [row[0] for row in rows] != list(range(len(rows))):
                 raise ValueError("site ids have gaps")
-            uncertain = self._uncertainties()
+            uncertain = self.uncertainties()
             return tuple(_site(row, self.elapsed_s, uncertain.get(row[0], CERTAIN)) for row in rows)
 
     @cached_property
     def site_columns(self) -> SiteColumns:
         """The same as columns: far less memory and time where there are very many sites."""
         with self.damage_reported():
-            return read_columns(self._db, self.elapsed_s, self._uncertainties())
+            return read_columns(self._db, self.elapsed_s, self.uncertainties())
 
     @cached_property
     def birth_slices(self) -> list[BirthSlices]:
@@ -182,13 +182,10 @@ class Recording:
     def uncertainties(self) -> Mapping[int, Uncertainty]:
         """Uncertainty of the sampled sites, by site id."""
         with self.damage_reported():
-            return self._uncertainties()
-
-    def _uncertainties(self) -> dict[int, Uncertainty]:
-        if not self._has_table("sampling"):
-            return {}
-        rows = self._db.execute("SELECT site_id, n_sampled, variance_bytes, variance_count FROM sampling")
-        return {row[0]: Uncertainty(int(row[1]), float(row[2]), float(row[3])) for row in rows}
+            if not _has_table(self._db, "sampling"):
+                return {}
+            rows = self._db.execute("SELECT site_id, n_sampled, variance_bytes, variance_count FROM sampling")
+            return {row[0]: Uncertainty(int(row[1]), float(row[2]), float(row[3])) for row in rows}
 
     @cached_property
     def retired(self) -> tuple[SiteTotals, ...]:
@@ -206,18 +203,14 @@ class Recording:
     def unmapped(self) -> tuple[UnmapTotals, ...] | None:
         """Callers that unmapped, by target and number; None in recordings of versions that did not record them."""
         with self.damage_reported():
-            if not self._has_table("unmapped"):
+            if not _has_table(self._db, "unmapped"):
                 return None
             return tuple(map(_unmapped, self._db.execute("SELECT * FROM unmapped ORDER BY slot, number")))
-
-    def _has_table(self, name: str) -> bool:
-        """Whether the recording has a table: an older recording lacks tables that were added later."""
-        return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
 
     def blocks(self) -> list[BlockChunk]:
         """Outstanding heap blocks at the end of the trace; none unless it kept them."""
         with self.damage_reported():
-            if not self._has_table("blocks"):
+            if not _has_table(self._db, "blocks"):
                 return []
             return [BlockChunk(*row) for row in self._db.execute("SELECT n, columns FROM blocks ORDER BY number")]
 
@@ -359,6 +352,11 @@ def open_recording(path: Path) -> Recording:
 
 
 Row = tuple[Any, ...]
+
+
+def _has_table(db: sqlite3.Connection, name: str) -> bool:
+    """Whether a recording has a table: an older recording lacks tables that were added later."""
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
 
 
 def _target(row: Row, runtime: RuntimeInfo | None) -> TargetInfo:
