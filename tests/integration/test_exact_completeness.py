@@ -51,7 +51,7 @@ def test_resident_memory_that_did_not_grow_has_no_percentage():
 
 
 def test_counters_of_calls_without_return_and_of_unmatched_frees_are_exact():
-    with Target("own") as own, Trace(own) as trace:
+    with Target("own") as own, Trace(own, options=["--returns", "probes"]) as trace:
         truth = own.go()
         abandoned = trace.stop()["completeness"]["abandoned"]
     with Target("oddcalls") as odd, Trace(odd) as trace:
