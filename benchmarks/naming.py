@@ -7,7 +7,7 @@ leaks, a C++ server, and a JVM with a busy pair of calls and a slow leak; with o
 leak fractions of 1e-3 to 1e-6 of the turns, without a leak, and with memory that only the allocator retains. A suspect
 is right if it is a function that leaks. Printed are a line a run, then recall and precision with their 95 % intervals
 (Wilson), how many intervals hold the true growth, and in how many runs without a leak a function was named.
-Run as root in a checkout after scripts/setup --tests; all runs of 60 s take about 40 minutes. See docs/budget.md.
+Run as root in a checkout after scripts/setup --tests; all runs of 60 s take about an hour. See docs/budget.md.
 """
 
 from __future__ import annotations

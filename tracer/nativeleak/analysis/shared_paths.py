@@ -1,4 +1,4 @@
-"""Call paths that several recordings share, told by the names of their functions.
+"""Call paths that several recordings share; names of functions identify them.
 
 Addresses, lines and versions of a library part no paths, so that hosts and days fall together. Stacks are read as
 columns: a stack whose frames are known already costs one look into a table.

@@ -113,7 +113,7 @@ class HtmlView(LineView):
         self._is_told = False
 
     def begin(self, watch: Watch) -> None:
-        """Say what is watched; a file that cannot be written is told now."""
+        """Say what is watched; an unwritable file is an error now."""
         self.say(text.title(watch))
         self._write(watch)
 

@@ -1,6 +1,6 @@
 """Check of one process: does it need ``--returns exits``, and can its allocators be seen that way?
 
-Scope: signs only. What a program imports, or is told by its environment, says that it may leave its stack inside of
+Scope: signs only. The imports of a program and its environment show that it may leave its stack inside of
 malloc or walk it; that it does so cannot be seen from outside.
 """
 

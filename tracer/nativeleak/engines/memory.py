@@ -4,7 +4,7 @@ Caveat: reading smaps is not free. The kernel walks all page tables (about 7 ms 
 that mmap and munmap want; the caller decides how often.
 
 Caveat: a stack of a thread is recognised by its stack pointer, or by a guard page before it. A block that malloc mapped
-before the trace cannot be told from other anonymous memory and counts as unexplained.
+before the trace looks like other anonymous memory and counts as unexplained.
 """
 
 from __future__ import annotations

@@ -249,7 +249,7 @@ class UserspaceEngine(abc.ABC):
         return False
 
     def target_exited(self, slot: int) -> None:
-        """The process is gone; how it ended is asked when its end is told."""
+        """The process is gone; the report of its end asks for the cause."""
         self.processes[slot].end(TargetEnd.EXITED)
 
     def progress(self, n_rows: int) -> Progress:

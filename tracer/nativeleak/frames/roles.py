@@ -106,7 +106,7 @@ def is_allocator(function: str, runtimes: tuple[RuntimeFrames, ...]) -> bool:
 
 
 def role(frame: Frame, runtimes: tuple[RuntimeFrames, ...], libraries: Libraries = BUILT_IN) -> Role:
-    """The role of a frame, told by its function, its module and its kind alone.
+    """The role of a frame, from its function, its module and its kind alone.
 
     Args:
         frame: Any.

@@ -1,4 +1,4 @@
-"""CPython's own allocator of small objects: arenas cut into pools, told by the heads of the pools.
+"""CPython's own allocator of small objects: arenas cut into pools; pool headers identify them.
 
 Scope: which mappings hold pools, and how many bytes of their blocks are in use.
 

@@ -1,4 +1,4 @@
-"""The JavaScript heap of V8 (Node, Deno, Electron): chunks of 256 KiB, and large objects, told by their headers.
+"""The JavaScript heap of V8 (Node, Deno, Electron): chunks of 256 KiB, and large objects; headers identify both.
 
 Scope: which addresses are chunks. How much of one is in use is not told: V8 counts what was allocated, and sweeps a
 chunk long after a collection (measured: 80 MB counted where heapUsed was 46 MB).

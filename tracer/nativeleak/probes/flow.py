@@ -308,7 +308,7 @@ def _check_overlaps(function: Function) -> None:
     """Make sure that no instruction begins inside of another.
 
     Raises:
-        FlowError: One does: a byte of it cannot be told from a probe's.
+        FlowError: One does: a byte of it may be a probe's.
     """
     last: Node | None = None
     for vaddr in sorted(function.nodes):

@@ -1,8 +1,8 @@
 """Which functions never return: what follows a call to one is no path of its caller.
 
-A function returns when a ``ret`` can be reached from its entry. Functions that end the process or not by what they are
-told (glibc's ``__libc_message``) are told apart by their first argument, as far as it is a constant. Where it is not
-clear, a function counts as returning: that only adds paths.
+A function returns when a ``ret`` can be reached from its entry. Some functions end the process for some values of
+their first argument (glibc's ``__libc_message``): a constant decides. Where it is not clear, a function counts as
+returning: that only adds paths.
 
 Scope: x86-64, System V ABI.
 Source: names: C11, POSIX, glibc, Itanium C++ ABI.

@@ -80,7 +80,7 @@ def parse_maps(text: str) -> list[MapEntry]:
     r"""The lines of a /proc/PID/maps, in address order; lines that make no sense are left out.
 
     Of all characters the kernel escapes only the newline here, not the backslash: a file whose name really holds
-    ``\012`` cannot be told from one with a newline in it.
+    ``\012`` looks like one with a newline in it.
 
     Source: show_map_vma() in fs/proc/task_mmu.c.
     """

@@ -1,6 +1,6 @@
 """Compares two recordings, or two moments of one: outstanding memory by call path, thread pool and purpose.
 
-Scope: call paths are told by the names of their functions, so that other addresses, other versions of a library and
+Scope: names of functions identify call paths, so that other addresses, other versions of a library and
 other thread numbers part nothing. Memory that allocators took from the kernel for themselves is left out, as in all
 totals.
 """

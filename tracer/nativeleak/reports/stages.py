@@ -14,7 +14,7 @@ _LISTENER: Final[ContextVar[Listener | None]] = ContextVar("listener", default=N
 
 @contextlib.contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """While it lasts, each stage of a report is told to a function: its name and the share of the work before it."""
+    """While it lasts, a function gets each stage of a report: its name and the share of the work before it."""
     token = _LISTENER.set(listener)
     try:
         yield

@@ -104,7 +104,7 @@ class Replay:
 
 
 def open_inputs(options: TraceOptions, reporter: Reporter) -> Replay:
-    """Read what other programs have recorded, strace's output or that of pmap, told apart by how it begins.
+    """Read what other programs have recorded, strace's output or that of pmap, identified by its beginning.
 
     Raises:
         NativeleakError: A file cannot be read, or is neither.

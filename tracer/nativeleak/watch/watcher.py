@@ -176,7 +176,7 @@ class Watch:
             prefer_as_oom_victim([options.pid])
             self.status = self.first = read_moment(options.pid, 0.0, limits)
             ring = Ring(options.output, as_json.start(self))
-            ring.write()  # a file that cannot be written is told now
+            ring.write()  # an unwritable file is an error now
             self._viewer.begin(self)
             poll = stack.enter_context(select.epoll())
             for fd in (pidfd, wakeup):

@@ -65,7 +65,7 @@ class Collector:
         on_stacks: Gets new stacks, named.
         on_note: Gets (word, sentence) for the recording.
         headline_frame: Picks the frame of a stack that tells a person most, for the live view.
-        max_unmap_sites: Threads and stacks that are told apart when they give address space back, of each target.
+        max_unmap_sites: Pairs of thread and stack of each target that have totals of the address space they give back.
         runtimes: Kinds of runtimes that targets may have.
         limits: Sizes of the kernel's maps.
     """

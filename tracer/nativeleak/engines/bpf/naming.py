@@ -81,7 +81,7 @@ class StackNamer:
         self.interrupted: dict[int, set[int]] = {}
         """Slot -> addresses that a signal interrupted, where the tables of call sites say nothing; to be emptied."""
         self.allocator_watched = True
-        """Allocator calls are seen: what is mapped inside of one is told from what the program maps."""
+        """Allocator calls are seen: mappings made inside of one differ from those of the program."""
         self._headline_frame = headline_frame
         self._stacks: dict[int, StackFacts] = {}
         self._backing_stacks: set[int] = set()

@@ -137,7 +137,7 @@ class _Look:
             mappings = self._read()
             exe = procfs.read_exe(self._pid)
         except NativeleakError:
-            return  # its end is told by another way
+            return  # another way reports its end
         if not exe and self.process.info.exe:
             return  # a zombie has none
         if exe != self.process.info.exe:

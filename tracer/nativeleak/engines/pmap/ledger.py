@@ -39,7 +39,7 @@ class PmapLedger:
     Args:
         process: The target.
         threads: Of all targets.
-        find_blocks: Gives (start, end) of malloc's blocks at the start of a range; None: they are told by size.
+        find_blocks: Gives (start, end) of malloc's blocks at the start of a range; None: their size identifies them.
     """
 
     def __init__(self, process: TracedProcess, threads: ThreadTable, find_blocks: FindBlocks | None = None) -> None:

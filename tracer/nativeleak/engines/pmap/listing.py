@@ -339,7 +339,7 @@ class ListingReader:
 
 
 def _columns_of(numbers: list[str]) -> list[str]:
-    """What the sizes of a row are, told from their number."""
+    """The meaning of a row's sizes, from their number."""
     match len(numbers):
         case 4 if "-" not in numbers:
             return ["size", "pss", "dirty", "swap"]  # BusyBox and toybox

@@ -1,4 +1,4 @@
-"""What a range of memory is, told from the mappings around it, the threads' stack pointers, and the process's runtime.
+"""The use of a range of memory, from the mappings around it, the threads' stack pointers, and the process's runtime.
 
 Source of the rules: glibc, malloc/arena.c (``HEAP_MAX_SIZE``: a heap of an arena begins at a multiple of 64 MiB, mapped
 without access and opened as it grows); of runtimes, their rows in ``runtimes/registry.py``.

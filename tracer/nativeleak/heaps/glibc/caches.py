@@ -31,7 +31,7 @@ _MAX_LIST: Final = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """How cached blocks are told from blocks in use.
+    """The difference between cached blocks and blocks in use.
 
     Attributes:
         marks: Second words of the user's part of cached blocks: the random word, or the caches' addresses.

@@ -47,7 +47,7 @@ class ChunkWalk:
     Attributes:
         memory: Of the process.
         top: Address of the arena's top chunk.
-        cached: How cached blocks are told.
+        cached: Marks of cached blocks.
         fast: Addresses of chunks in fast lists.
         is_main: It is the main arena, whose top malloc_trim gives back too.
         census: What was found so far.

@@ -1,4 +1,4 @@
-"""A log into its kills, in order; copies of one kill by other programs are told once."""
+"""A log into its kills, in order; copies of one kill by other programs count once."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The code cache: its heaps, the blob that holds an address, and all blobs.
 
-Scope: where the pieces of generated code lie; what they are is told by ``nmethods``.
+Scope: where the pieces of generated code lie; ``nmethods`` reads their contents.
 
 Source: codeCache.hpp, heap.hpp (CodeHeap, HeapBlock), virtualspace.hpp. A heap is cut into segments; the segment map
 has one byte for each: 0xff for a free one, else how many segments to go back, until 0 marks the first of a block.

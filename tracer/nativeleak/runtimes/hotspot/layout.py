@@ -35,7 +35,7 @@ _INTERPRETER_SLOTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class WalkerConfig:
-    """What the walker is told; mirrored by a C struct of the same names.
+    """Facts for the walker; mirrored by a C struct of the same names.
 
     Attributes:
         code_low: First address of the code cache.

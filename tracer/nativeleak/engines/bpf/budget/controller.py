@@ -5,7 +5,7 @@ blocks are recorded; both are moments, since a flag in the kernel tells, not the
 
 - the live set stays. Any event at the address of a recorded block in a later window takes it out: it was freed.
 - at *big blocks* frees and reallocs are still seen, so that nothing is uncertain. At *system calls* they are not.
-- what allocators map is theirs, told by the names on the stack.
+- mappings of allocators are theirs; names on the stack identify them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which object a place in the Java heap belongs to.
 
-Scope: objects are told by their headers, not by walking: the ends of allocation buffers are no objects, and what is
-read moves. A place of 8 bytes is a header if its mark is plausible and its class is loaded; an object of a place is the
+Scope: headers identify objects. A walk would not do: the ends of allocation buffers are no objects, and objects move
+while they are read. A place of 8 bytes is a header if its mark is plausible and its class is loaded; an object of a place is the
 last header before it that covers it and has a field of the right kind there. Large arrays whose header lies far before
 are searched for backwards, and kept.
 
