@@ -1,9 +1,9 @@
 """Which object a place in the Java heap belongs to.
 
 Scope: headers identify objects. A walk would not do: the ends of allocation buffers are no objects, and objects move
-while they are read. A place of 8 bytes is a header if its mark is plausible and its class is loaded; an object of a place is the
-last header before it that covers it and has a field of the right kind there. Large arrays whose header lies far before
-are searched for backwards, and kept.
+while they are read. A place of 8 bytes is a header if its mark is plausible and its class is loaded; an object of a
+place is the last header before it that covers it and has a field of the right kind there. Large arrays whose header
+lies far before are searched for backwards, and kept.
 
 Source: markWord.hpp: lowest bits 01 unlocked, 00 and 10 locked, 11 moved; 101 biased (JDK 11 and 17).
 """
