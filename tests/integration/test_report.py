@@ -202,8 +202,10 @@ def test_report_into_a_file_is_readable_by_its_owner_alone(recorded, report, tmp
     assert out.stat().st_mode & 0o777 == 0o600
 
 
-def test_report_of_several_recordings_has_each_under_its_name(recorded, report):
-    text = report(recorded.path, "--all")
-    assert text.count(f"# {recorded.path}:\n") == 2
+def test_report_of_several_recordings_has_each_under_its_name(recorded, report, tmp_path):
+    copy = tmp_path / "copy.nlk"
+    copy.write_bytes(recorded.path.read_bytes())
+    text = report(copy, "--each", "--all")
+    assert [text.count(f"# {path}:\n") for path in (recorded.path, copy)] == [1, 1]
     assert text.count("Threads that hold outstanding memory") == 2
-    assert "one JSON object" in report(recorded.path, "--format", "json", status=2)
+    assert "one JSON object" in report(copy, "--each", "--format", "json", status=2)

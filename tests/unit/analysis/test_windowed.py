@@ -130,6 +130,22 @@ def test_two_snapshots_are_judged_by_births_where_most_of_the_trace_was_watched(
         assert growth.low_bytes_per_s <= 5200 / SLICE_S <= growth.high_bytes_per_s
 
 
+def test_three_snapshots_of_a_brief_trace_have_the_growth_of_their_differences(tmp_path: Path):
+    """1.5 s long: too few slices for births, too few snapshots for a verdict, and blocks in all of them."""
+
+    def write(writer: RecordingWriter) -> None:
+        for at_s in (0.5, 1.0, 1.5):
+            totals = int(at_s * 1_000_000), int(at_s * 100)
+            site = fixtures.heap_site(1, 12, totals, slices=(totals,))
+            parts = (Window(0.0, at_s, Level.EXACT, 0, 900, 0.01, 1.0),)
+            writer.write_snapshot(fixtures.snapshot(at_s, [site], windows=parts, rss_bytes=64 << 20, slice_s=1.0))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        (growth,) = measure(read_curves(recording, [fixtures_each(recording)], watched_span(recording))[0])
+    assert growth.verdict is Verdict.UNDECIDED
+    assert growth.slope_bytes_per_s == pytest.approx(1_000_000)
+
+
 def fixtures_each(recording):  # type: ignore[no-untyped-def]
     from nativeleak.analysis.curves import EachSite
 

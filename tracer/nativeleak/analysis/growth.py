@@ -28,7 +28,7 @@ import numpy as np
 
 from nativeleak.analysis.curves import MIN_SNAPSHOTS, Bools, Curves, EachSite, Floats, part_edges, read_curves
 from nativeleak.analysis.cycles import cycles, mean_slopes
-from nativeleak.analysis.windowed import estimate
+from nativeleak.analysis.windowed import estimate, tells_growth
 from nativeleak.model import Owner
 from nativeleak.recording import Recording
 
@@ -119,7 +119,8 @@ def course(elapsed_s: Sequence[float], n_bytes: Sequence[float]) -> Growth:
 
 def measure(curves: Curves) -> list[Growth]:
     """Growth and verdict of every curve."""
-    if curves.watched is not None:
+    # With so few snapshots nothing is decided, but their differences are known.
+    if curves.watched is not None and (curves.n_snapshots >= MIN_SNAPSHOTS or tells_growth(curves)):
         return _measure_windows(curves)
     if len(curves.elapsed_s) < 3:
         return _too_short(curves)

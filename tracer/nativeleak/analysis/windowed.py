@@ -44,6 +44,11 @@ def left_by_age(curves: Curves) -> tuple[Floats, Floats]:
     return curves.slices[:, used], seen[used]
 
 
+def tells_growth(curves: Curves) -> bool:
+    """Whether births of enough ages were seen for an estimate."""
+    return len(left_by_age(curves)[1]) >= _LEAST_OLD
+
+
 def estimate(curves: Curves) -> tuple[Floats, Floats, Bools]:
     """Growth of each curve in bytes a second, half the width of its interval, and whether it grows for certain."""
     left, seen = left_by_age(curves)
