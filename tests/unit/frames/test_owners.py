@@ -66,6 +66,12 @@ def test_owner_of_stack_is_the_runtime_for_what_its_library_asks_unasked(stack, 
     assert owner_of_stack(frames(stack), TABLES) is owner
 
 
+def test_owner_of_room_for_generated_code_is_the_runtime_whoever_asked_for_the_code():
+    names = ("os::commit_memory", "CodeHeap::expand_by", "CodeCache::allocate", "MHN_resolve_Mem")
+    stack = " ".join([f"mmap@{C}", *(f"{name}@libjvm.so" for name in names)])
+    assert owner_of_stack(frames(f"{stack} resolve@-"), TABLES) is Owner.RUNTIME
+
+
 @pytest.mark.parametrize(
     ("stack", "purpose"),
     [

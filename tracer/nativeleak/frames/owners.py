@@ -41,7 +41,7 @@ def owner_of_stack(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]) -
     """On whose behalf memory was taken.
 
     A runtime's own memory is what its library asked for without the program's asking: its threads did, or a chore of
-    its own, whoever's call made it begin. Where the program's code called the library, the program asked.
+    its own, whoever's call made it begin. Room for generated code is always its own. Where the program's code called the library, the program asked.
 
     Args:
         frames: Leaf first.
@@ -51,6 +51,8 @@ def owner_of_stack(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]) -
     if runtime is None:
         return Owner.PROGRAM
     names = [bare(frame.function) for frame in inside]
+    if runtime.own is not None and any(map(runtime.own.match, names)):
+        return Owner.RUNTIME
     if any(pattern.match(name) for _, pattern in runtime.requests for name in names if _DIRECT.match(name)):
         return Owner.PROGRAM
     if runtime.chores is not None and any(map(runtime.chores.match, names)):

@@ -21,6 +21,7 @@ class RuntimeFrames:
             they allocate belongs to the program, also where no frame of the program is on the stack. The first match
             counts.
         chores: Functions of its library that work for the runtime itself, whoever's call made it begin.
+        own: Functions of its library that take memory for the runtime itself, also to serve a request.
         allocators: Matches the whole name of a function that only passes a request for memory on; in the runtime and
             in the class library. A verbose regular expression.
         passing: Matches the whole name of a function that everything passes through.
@@ -32,6 +33,7 @@ class RuntimeFrames:
     launchers: tuple[str, ...] = ()
     requests: Kinds = ()
     chores: Pattern | None = None
+    own: Pattern | None = None
     allocators: str = ""
     passing: Pattern | None = None
     kinds: Kinds = ()

@@ -166,6 +166,7 @@ FRAMES: Final = RuntimeFrames(
     launchers=("libjli.so",),
     requests=_table((*_REQUESTS, *_UNSAFE), whole=True),
     chores=Pattern(rf"(?:{_CHORES})$"),
+    own=Pattern(r"(?:CodeCache|CodeHeap)::.*"),
     allocators=_ALLOCATORS,
     passing=Pattern(_PASSING),
     kinds=_table(_KINDS, whole=True),
