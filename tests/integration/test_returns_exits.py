@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from support import Target, Trace, mismatches, nativeleak, preload, strangers, sums, totals
@@ -41,7 +43,10 @@ def test_libc_linked_in_any_way_is_exact(name):
         exact(target)
 
 
-@pytest.mark.parametrize("mode", ["session", "multi", "perf", "tracefs"])
+MODES = ["session", "multi", "tracefs", *(["perf"] if os.environ.get("NATIVELEAK_TEST_LONG") else [])]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_every_way_to_attach_is_exact(mode):
     with Target("mixed") as target:
         exact(target, "--attach", mode, complete=False)
