@@ -41,7 +41,8 @@ def owner_of_stack(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]) -
     """On whose behalf memory was taken.
 
     A runtime's own memory is what its library asked for without the program's asking: its threads did, or a chore of
-    its own, whoever's call made it begin. Room for generated code is always its own. Where the program's code called the library, the program asked.
+    its own, whoever's call made it begin. Room for generated code is always its own. Where the program's code called
+    the library, the program asked.
 
     Args:
         frames: Leaf first.
