@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Limits, Programs
-from nativeleak.probes.families import ALL_NAMES, choose_points
+from nativeleak.probes.families import PLAIN_NAMES, choose_points
 from nativeleak.probes.placement import PlacedProbe, place
 from nativeleak.probes.returns import Plan
 from nativeleak.process import procfs
@@ -33,7 +33,7 @@ def find_probes(pid: int) -> list[tuple[str, str, list[PlacedProbe]]]:
     """Objects that define allocator functions: (file, name, placed probes)."""
     found = []
     for mapped in executable_objects(pid, procfs.read_maps(pid)):
-        points = choose_points(find_function_offsets(mapped.file_path, ALL_NAMES)) if mapped.file_path else []
+        points = choose_points(find_function_offsets(mapped.file_path, PLAIN_NAMES)) if mapped.file_path else []
         if points:
             found.append((mapped.file_path, mapped.path, place(mapped.file_path, points, moved_arguments=True)))
     return found

@@ -15,7 +15,7 @@ from hatch_build import compile_object
 
 from nativeleak.engines.bpf.kernel import bpf
 from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfObject, Libbpf
-from nativeleak.probes.families import ALL_NAMES, choose_points
+from nativeleak.probes.families import PLAIN_NAMES, choose_points
 from nativeleak.probes.placement import place
 from nativeleak.process import procfs
 from nativeleak.process.mapped import executable_objects
@@ -47,7 +47,7 @@ def attached(pid: int, functions: tuple[str, ...] = ("malloc", "free"), *, decli
         for mapped in executable_objects(pid, procfs.read_maps(pid)):
             if not mapped.file_path or not mapped.name.startswith("libc.so"):
                 continue
-            points = choose_points(find_function_offsets(mapped.file_path, ALL_NAMES))
+            points = choose_points(find_function_offsets(mapped.file_path, PLAIN_NAMES))
             for probe in place(mapped.file_path, points, moved_arguments=True):
                 if probe.point.function not in functions:
                     continue

@@ -1,4 +1,4 @@
-"""Triage in a real control group: what the group is charged for is told by kind, with every ancestor."""
+"""Triage in a real control group: triage lists its charges by kind, with every ancestor."""
 
 from __future__ import annotations
 

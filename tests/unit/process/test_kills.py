@@ -21,7 +21,7 @@ KILLED = (
 
 
 def ended(tmp_path: Path, lines: list[bytes], how: signal.Signals = signal.SIGKILL) -> ProcessEnd:
-    """What is told of a process that was ended by a signal while these lines were logged."""
+    """The message about a process that ended by a signal while these lines were logged."""
     os.mkfifo(tmp_path / "kmsg")
     log = os.open(tmp_path / "kmsg", os.O_RDWR | os.O_NONBLOCK)
     with (

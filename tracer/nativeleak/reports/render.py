@@ -36,10 +36,7 @@ def write_report(
         UsageError: A filter makes no sense.
         OSError: The stream cannot be written.
     """
-    if selection.top is None:
-        selection = replace(selection, top=format_.default_top)
-    if selection.by is None:
-        selection = replace(selection, by=By(format_.default_by))
+    selection = _with_defaults(selection, format_, format_.default_by)
     with _no_collections():
         with_freed = format_.has_freed and selection.top is None and not selection.min_bytes
         report = build(recording, replace(selection, metric=Metric.ALLOCATED) if with_freed else selection)
@@ -77,10 +74,7 @@ def write_merged(
         UsageError: A filter makes no sense.
         OSError: The stream cannot be written.
     """
-    if selection.top is None:
-        selection = replace(selection, top=format_.default_top)
-    if selection.by is None:
-        selection = replace(selection, by=By(format_.merged_by))
+    selection = _with_defaults(selection, format_, format_.merged_by)
     with _no_collections():
         merged = gather(files, selection, at)
         with_freed = format_.has_freed and selection.top is None and not selection.min_bytes
@@ -100,3 +94,9 @@ def _no_collections() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def _with_defaults(selection: Selection, format_: Format, by: str) -> Selection:
+    """A selection with a format's own values for what was not given."""
+    top = format_.default_top if selection.top is None else selection.top
+    return replace(selection, top=top, by=By(by) if selection.by is None else selection.by)
