@@ -45,7 +45,9 @@ def test_difference_is_said_in_words(browser: Browser) -> None:
 
 def test_flame_graph_tells_growth_by_colour_sign_and_figure(browser: Browser) -> None:
     browser.run("document.querySelector('.toggle input:checked').click()")  # with libraries and the JVM
-    frames = {label.split(": ")[0]: (label, fill, text) for label, fill, text in browser.run(HUES)}
+    # The library writes the texts a moment after the frames.
+    hues = browser.wait(HUES, lambda found: found and all(text for _, _, text in found))
+    frames = {label.split(": ")[0]: (label, fill, text) for label, fill, text in hues}
     grew, gone, same = frames["Codec.decode"], frames["hidden-1"], frames["os::reserve_memory"]
     assert grew[0] == "Codec.decode: +144 MiB (from 128.0 MiB to 272.0 MiB)"
     assert gone[0] == "hidden-1: -64 MiB (from 64 MiB to 0 B)"

@@ -14,7 +14,7 @@ import os
 import platform
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -86,6 +86,7 @@ class Session:
         self._last: Snapshot | None = None
         self._offspring = Offspring(options.pids)
         self._stop = ""
+        self._hurry: Callable[[], None] = lambda: None
         self._tick_s = _TICK_S
         self._told_failure = False
         self._is_frozen = False
@@ -133,7 +134,8 @@ class Session:
                 self._say_what_is_missing()
                 self._warn_of_children()
                 # The budget does not count the CPU time of this process, which the target lacks where cores are scarce.
-                with lowered_priority(wanted=engine.may_yield and bool(self.options.budget.max_overhead_pct)):
+                wanted = engine.may_yield and bool(self.options.budget.max_overhead_pct)
+                with lowered_priority(wanted=wanted, for_s=self._left_s()) as self._hurry:
                     gc.freeze()
                     gc.set_threshold(*_GARBAGE_THRESHOLDS)
                     self._loop(targets.slots, wakeup)
@@ -205,6 +207,11 @@ class Session:
 
     def _interrupt(self) -> None:
         self._stop = self._stop or "interrupted"
+        self._hurry()
+
+    def _left_s(self) -> float | None:
+        duration_s = self.options.duration_s
+        return None if duration_s is None else duration_s - self.engine.elapsed_s
 
     def _loop(self, slots: dict[int, int], wakeup: int) -> None:
         """Until there is a reason to stop.
