@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from pathlib import Path
 
@@ -30,6 +31,7 @@ SIDE_BY_SIDE = frozenset(
         "exact_losses",
         "exact_property",
         "exact_stress",
+        "exits_truth",
         "fentry",
         "files",
         "growing_recording",
@@ -41,6 +43,7 @@ SIDE_BY_SIDE = frozenset(
         "java_servers",
         "java_truth",
         "jvm",
+        "lacks",
         "live_set",
         "placement",
         "planted",
@@ -50,6 +53,7 @@ SIDE_BY_SIDE = frozenset(
         "streams",
         "tail_calls",
         "threads",
+        "throwing_new",
         "two_tracers",
         "unmaps",
         "unwind_depth",
@@ -82,6 +86,26 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"required, not skipped: {reason}"
     return report
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where wanted, note the tests that fail, once: not in the processes of pytest-xdist, which report to this one."""
+    path = os.environ.get("NATIVELEAK_TEST_FAILED")
+    if path and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailedTests(Path(path)))
+
+
+class FailedTests:
+    """Writes the node id of each test that fails into a file, a line each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One phase of a test."""
+        if report.failed:
+            with self._path.open("a") as file:
+                file.write(f"{report.nodeid}\n")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -6,18 +6,17 @@ NATIVELEAK_TEST_LONG=1 attaches and detaches 1,000 times.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 
 import pytest
 
-from support import Target, Trace, preload
+from support import IS_LONG, Target, Trace, preload
 
 pytestmark = pytest.mark.usefixtures("no_probe_leaks")
 
 ALLOCATORS = ("", "jemalloc", "tcmalloc", "mimalloc")
 """Of the targets; "" is the C library's."""
-N_TRACES = 250 if os.environ.get("NATIVELEAK_TEST_LONG") else 3
+N_TRACES = 250 if IS_LONG else 3
 WAYS = (("--returns", "probes"), ("--returns", "exits"), ("--max-overhead", "2%"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support import (
+    IS_LONG,
     PRELOADS,
     Target,
     TargetError,
@@ -112,7 +113,7 @@ def test_battery_on_another_allocator_is_exact_site_for_site(allocator):
 
 
 # Threads that take turns are interrupted anywhere, in the middle of an allocator's call too.
-@pytest.mark.parametrize("allocator", ["glibc", *sorted(PRELOADS), "musl"])
+@pytest.mark.parametrize("allocator", ["glibc", *sorted(PRELOADS), "musl"] if IS_LONG else ["glibc", "jemalloc"])
 def test_battery_on_one_processor_is_exact_site_for_site(allocator):
     with one_processor():
         truth, report, everything, processors = run_battery_on(allocator)

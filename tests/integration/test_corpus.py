@@ -6,7 +6,6 @@ halves: ``benchmarks/accuracy.py``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -17,13 +16,13 @@ import pytest
 from corpus.labels import PROGRAMS, Program
 from corpus.programs import started, trace
 from corpus.score import Score, score
-from support import require_program
+from support import IS_LONG, require_program
 from targets import build
 
 SAMPLE = ("c:two_behind_one", "c++:lru_list")
 OPEN = {program.name: program for program in PROGRAMS if program.half == "open"}
 CHOSEN = {
-    **(OPEN if os.environ.get("NATIVELEAK_TEST_LONG") else {}),
+    **(OPEN if IS_LONG else {}),
     **{f"{name} fast": replace(OPEN[name], pace=0.5) for name in SAMPLE},
 }
 COMPILERS = {"C": "gcc", "C++": "g++", "Java": "javac", "Rust": "rustc", "Python": "gcc"}

@@ -6,7 +6,6 @@ A few kinds run always; ``NATIVELEAK_TEST_LONG=1`` runs all. Two run at one time
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support import java_launcher
+from support import IS_LONG, java_launcher
 from support.field import Case, Run, names, run_case
 
 MIB = 1 << 20
@@ -79,7 +78,7 @@ CASES = {
 
 SAMPLE = ("gzip_unended", "mmap_segments", "threads_split_pool", "rust_prefixed_jemalloc", "rate_server_10000")
 """Of each kind one; all cases with NATIVELEAK_TEST_LONG=1."""
-CHOSEN = list(CASES if os.environ.get("NATIVELEAK_TEST_LONG") else SAMPLE)
+CHOSEN = list(CASES if IS_LONG else SAMPLE)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Java frames above every call that takes address space or gives it back: mmap, munmap, mremap and brk, to the byte.
 
-All JDKs where ``NATIVELEAK_TEST_JAVA=all``.
+Three of JDKs and modes; all of both where ``NATIVELEAK_TEST_JAVA=all``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ pytestmark = pytest.mark.jvm
 
 N_ROUNDS = 503
 IS_WHOLE = os.environ.get("NATIVELEAK_TEST_JAVA") == "all"
-RELEASES = [DEBIAN, *jdks.RELEASES] if IS_WHOLE else [DEBIAN, "21"]
+MODES = {"mixed": (), "interpreted": ("-Xint",), "compiled": ("-Xcomp",)}
+SAMPLE = [(DEBIAN, "mixed"), (DEBIAN, "interpreted"), ("21", "compiled")]
+RUNS = [(release, mode) for release in (DEBIAN, *jdks.RELEASES) for mode in MODES] if IS_WHOLE else SAMPLE
 JAVA = {FrameKind.JAVA_COMPILED.value, FrameKind.JAVA_INLINED.value, FrameKind.JAVA_INTERPRETED.value}
 LEAVES = {"grow": "mremap", "shrink": "mremap", "raise": "brk"}
 """Site -> how the function begins whose code makes its system call; mmap of all others."""
@@ -57,10 +59,9 @@ def is_of_class(row):
     return any(frame["function"].startswith("Metaspace::allocate") for frame in row["frames"])
 
 
-@pytest.mark.parametrize("options", [(), ("-Xint",), ("-Xcomp",)], ids=["mixed", "interpreted", "compiled"])
-@pytest.mark.parametrize("release", RELEASES)
-def test_java_methods_that_map_and_give_back_are_named_and_exact(release, options):
-    truth, report = traced(release, options)
+@pytest.mark.parametrize(("release", "mode"), RUNS)
+def test_java_methods_that_map_and_give_back_are_named_and_exact(release, mode):
+    truth, report = traced(release, MODES[mode])
     assert mismatches(report, truth) == []
     kinds = set()
     for site in truth["sites"]:
@@ -72,7 +73,7 @@ def test_java_methods_that_map_and_give_back_are_named_and_exact(release, option
             assert leaf.lstrip("_").startswith(LEAVES.get(site["name"], "mmap")), leaf
             assert java_methods(row)[-len(site["calls"]) :] == site["calls"]
             kinds |= {frame["kind"] for frame in row["frames"]}
-    print(f"{release} {options}: {sorted(kinds & JAVA)}")
+    print(f"{release} {mode}: {sorted(kinds & JAVA)}")
     assert_givers_exact(truth, report)
 
 

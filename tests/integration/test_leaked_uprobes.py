@@ -15,7 +15,7 @@ from nativeleak.process.kernel_log import count_leaked_uprobes
 from support import START_TIMEOUT_S, Target, Trace, eventually, own_libc, patient, places_taken, require
 
 FUNCTIONS = ("malloc", "calloc", "realloc", "free", "posix_memalign", "aligned_alloc")
-N = 4 * int(os.environ.get("NATIVELEAK_TEST_KILLS", "2"))
+N = 4 * int(os.environ.get("NATIVELEAK_TEST_KILLS", "1"))
 LATEST_S = 0.2
 """After the recording is there: in this time the tracer attaches to itself, to a child and to the target."""
 SEED = random.randrange(1 << 32)

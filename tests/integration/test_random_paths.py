@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import pytest
 
 from nativeleak.recording.reader import open_recording
-from support import Target, Trace, eventually, site_totals, sums, totals
+from support import IS_LONG, Target, Trace, eventually, site_totals, sums, totals
 from tools.check_report import check
 
 MAX_SITES = 4096
@@ -20,7 +19,6 @@ N_LATE, LATE_BYTES = 307, 1009
 LONGEST_CPU_S = 0.5
 """Of a snapshot. CPU time: on a busy machine a snapshot waits for a processor."""
 DURATION_S = 8
-IS_LONG = bool(os.environ.get("NATIVELEAK_TEST_LONG"))
 N_PARTS, N_PART, N_KEPT = (16, 45_161, 65_536) if IS_LONG else (8, 5003, MAX_SITES)
 """The case of the field has 722,576 paths; as many of them hold a block as there is room for sites."""
 MOST_RECORDER_BYTES = 120 << 20

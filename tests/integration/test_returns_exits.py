@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from support import Target, Trace, mismatches, nativeleak, preload, strangers, sums, totals
+from support import IS_LONG, Target, Trace, mismatches, nativeleak, preload, strangers, sums, totals
 from tools.check_report import check
 
 EXITS = ("--returns", "exits")
@@ -43,7 +41,7 @@ def test_libc_linked_in_any_way_is_exact(name):
         exact(target)
 
 
-MODES = ["session", "multi", "tracefs", *(["perf"] if os.environ.get("NATIVELEAK_TEST_LONG") else [])]
+MODES = ["session", "multi", "tracefs", *(["perf"] if IS_LONG else [])]
 
 
 @pytest.mark.parametrize("mode", MODES)

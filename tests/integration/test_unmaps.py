@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from nativeleak.engines.bpf.kernel.loaders.bcc import has_bcc
-from support import START_TIMEOUT_S, WITHOUT_BTF, WITHOUT_TRACEFS, Report, Target, TargetError, Trace, Truth, require
+from support import (
+    IS_LONG,
+    START_TIMEOUT_S,
+    WITHOUT_BTF,
+    WITHOUT_TRACEFS,
+    Report,
+    Target,
+    TargetError,
+    Trace,
+    Truth,
+    require,
+)
 from tools.check_report import check
 
 PAGE_BYTES = 4096
@@ -82,7 +93,7 @@ def test_callers_that_give_back_are_exact_by_caller_and_thread(name):
     assert_allocators_apart(truth, report)
 
 
-@pytest.mark.parametrize("mode", ["session", "multi", "perf", "tracefs"])
+@pytest.mark.parametrize("mode", ["session", "multi", "perf", "tracefs"] if IS_LONG else ["multi", "tracefs"])
 def test_callers_that_give_back_are_exact_attached_in_each_mode(mode):
     with Target("unmaps") as target:
         try:

@@ -21,11 +21,10 @@ from pathlib import Path
 import pytest
 
 from nativeleak.holders.run import Options, find_who_holds
-from support import eventually, require, require_program
+from support import IS_LONG, eventually, require, require_program
 from support.scripts import NODE_WORK
 
-LONG = bool(os.environ.get("NATIVELEAK_TEST_LONG"))
-WATCH_S = float(os.environ.get("NATIVELEAK_TEST_WATCH_S", "120")) if LONG else 2.0
+WATCH_S = float(os.environ.get("NATIVELEAK_TEST_WATCH_S", "120")) if IS_LONG else 2.0
 MAX_TAKEN_BACK = 0.01
 NOBODY = 65534
 
@@ -178,11 +177,11 @@ def _started(name: str, room: Path) -> contextlib.AbstractContextManager[int]:
 
 
 @pytest.mark.timeout(WATCH_S + 300)
-@pytest.mark.parametrize("name", ["python3", "node", *(("nginx", "redis", "postgres") if LONG else ())])
+@pytest.mark.parametrize("name", ["python3", "node", *(("nginx", "redis", "postgres") if IS_LONG else ())])
 def test_what_is_called_lost_is_not_taken_back_while_a_program_works(
     name: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    options = Options(gap_s=1.0 if LONG else 0.2)
+    options = Options(gap_s=1.0 if IS_LONG else 0.2)
     with _started(name, tmp_path) as pid:
         first = find_who_holds(pid, options)
         time.sleep(WATCH_S)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +12,7 @@ from nativeleak.runtimes.hotspot.heap.graph import State
 from nativeleak.runtimes.hotspot.heap.read import read_java_holders
 from nativeleak.runtimes.hotspot.heap.result import HolderGroup, JavaHolders, holders_java_json
 from nativeleak.runtimes.hotspot.heap.text import holders_java_text
-from support import Target, java_launcher
+from support import IS_LONG, Target, java_launcher
 from support.native_blocks import read_native_blocks
 from support.target import target_path
 from targets.build import NETTY
@@ -30,7 +29,6 @@ FLAGS = {
     "no-cds": ["-Xshare:off"],
     "no-counters": ["-XX:-UsePerfData"],
 }
-IS_LONG = bool(os.environ.get("NATIVELEAK_TEST_LONG"))
 ROTATED = [(jdk, COLLECTORS[i % 3]) for i, jdk in enumerate(ALL)]
 EACH = [(jdk, collector) for jdk in ALL for collector in COLLECTORS] if IS_LONG else ROTATED
 EACH_FLAGS = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from nativeleak.runtimes.hotspot.heap.graph import State
 from nativeleak.runtimes.hotspot.heap.read import read_java_holders
 from nativeleak.runtimes.hotspot.heap.result import HolderGroup, JavaHolders
 from nativeleak.runtimes.hotspot.heap.text import holders_java_text
-from support import java_launcher
+from support import IS_LONG, java_launcher
 from support.native_blocks import read_native_blocks
 from support.waiting import START_TIMEOUT_S, LineReader
 from targets.build import build_target
@@ -88,7 +87,7 @@ CASES = {
         10,
     ),
 }
-CHOSEN = list(CASES) if os.environ.get("NATIVELEAK_TEST_LONG") else ["ffm_arena"]
+CHOSEN = list(CASES) if IS_LONG else ["ffm_arena"]
 
 
 @contextmanager
@@ -130,7 +129,7 @@ def test_class_that_holds_is_named_after_the_fact(name: str) -> None:
 @pytest.mark.parametrize(
     ("folder", "words"),
     [("jni_strings", ("NativeCodec", "./libcodec.so")), ("busy_slow_leak", ("RecordService", "20000"))]
-    if os.environ.get("NATIVELEAK_TEST_LONG")
+    if IS_LONG
     else [("busy_slow_leak", ("RecordService", "20000"))],
 )
 def test_memory_that_no_java_object_has_is_said_to_be_of_none(folder: str, words: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from nativeleak.errors import CannotTraceError
 from nativeleak.runtimes.hotspot.attach import Attached, UnknownCommandError
-from support import NOBODY, Target, java_launcher, nativeleak, require_program, target_path
+from support import IS_LONG, NOBODY, Target, java_launcher, nativeleak, require_program, target_path
 
 pytestmark = pytest.mark.jvm
 
@@ -25,7 +25,7 @@ FILLS = ((8, 50, 5), (150, 400, 40), (330, 20, 3))
 SAMPLE = (("11", "Serial", FILLS[1]), ("17", "Parallel", FILLS[2]), ("21", "Z", FILLS[1]), ("25", "G1", FILLS[2]))
 """Every release and every collector once."""
 ALL = [(release, collector, fill) for release in RELEASES for collector in COLLECTORS for fill in FILLS]
-CASES = ALL if os.environ.get("NATIVELEAK_TEST_LONG") else SAMPLE
+CASES = ALL if IS_LONG else SAMPLE
 TLABS_BYTES = 4 << 20
 """What the answer to GC.heap_info itself allocates."""
 

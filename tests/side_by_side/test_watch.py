@@ -25,11 +25,11 @@ from nativeleak.heaps.jemalloc import walk_jemalloc
 from nativeleak.heaps.memory import HeapMemory
 from nativeleak.heaps.musl import walk_musl
 from nativeleak.process.procfs import read_exe, read_maps
-from support import ANSWER_TIMEOUT_S, LineReader, Target, eventually, nativeleak, preload, target_path
+from support import ANSWER_TIMEOUT_S, IS_LONG, LineReader, Target, eventually, nativeleak, preload, target_path
 
 Entry = dict[str, Any]
 
-N_KILLS = 30 if os.environ.get("NATIVELEAK_TEST_LONG") else 2
+N_KILLS = 30 if IS_LONG else 2
 
 
 class Watch:

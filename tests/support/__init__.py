@@ -5,6 +5,7 @@ from __future__ import annotations
 from support.compare import COMPARED, mismatches, seen_as, site_totals, strangers, sums, totals
 from support.kernel import bpf_objects, bpf_objects_alive
 from support.machine import (
+    IS_LONG,
     NOBODY,
     PRELOADS,
     ROOT,
@@ -35,6 +36,7 @@ from support.waiting import ANSWER_TIMEOUT_S, START_TIMEOUT_S, LineReader, Targe
 __all__ = [
     "ANSWER_TIMEOUT_S",
     "COMPARED",
+    "IS_LONG",
     "NOBODY",
     "PRELOADS",
     "ROOT",

@@ -23,6 +23,10 @@ PRELOADS = {
 """Allocator -> its library as Debian names it, in the folder of the machine's libraries."""
 
 
+IS_LONG = bool(os.environ.get("NATIVELEAK_TEST_LONG"))
+"""Whether long batteries run whole; CI runs a sample of each."""
+
+
 def is_everything_required() -> bool:
     """Tell whether a test that cannot run here has failed, rather than been skipped."""
     return os.environ.get("NATIVELEAK_REQUIRE") == "all"

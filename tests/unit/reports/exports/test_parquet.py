@@ -22,6 +22,7 @@ from nativeleak.recording import RecordingWriter, open_recording
 from nativeleak.reports.build import build
 from nativeleak.reports.exports import parquet
 from rendering import render
+from support import IS_LONG
 
 MIB = fixtures.MIB
 OUTSTANDING = 38 * 16 * MIB + 3 * MIB + 1009 + 192 * MIB + 132 * 1024
@@ -57,7 +58,7 @@ def test_missing_pyarrow_is_said_with_its_remedy(tmp_path: Path) -> None:
     assert "pip install pyarrow" in error.value.remedy
 
 
-if os.environ.get("NATIVELEAK_TEST_LONG"):
+if IS_LONG:
 
     def test_file_is_read_back(tmp_path: Path) -> None:
         folder, recording, out = tmp_path / "packages", tmp_path / "a.nlk", tmp_path / "a.parquet"
