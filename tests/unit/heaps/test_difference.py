@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 
 import pytest
 
 from nativeleak.heaps.census import Amount, ArenaCensus, Census, HeapWalk
 from nativeleak.heaps.difference import SizeCourse, difference, is_census, requests_of, sizes_of
+from nativeleak.heaps.known import known_as
+from nativeleak.watch.sizes import size_rows
 
 
 def _walk(sizes: dict[int, int], kind: str = "glibc", unread: int = 0) -> HeapWalk:
@@ -55,6 +58,17 @@ def test_course_of_many_walks_stays_bounded_and_keeps_first_and_newest() -> None
     assert (course.elapsed_s[0], course.elapsed_s[-1]) == (0.0, 999.0)
     (row,) = course.rows(10)
     assert (row.sizes, row.n_blocks[0], row.n_blocks[-1], row.n_bytes[-1]) == ((208,), 10, 1009, 1009 * 208)
+
+
+@pytest.mark.parametrize(
+    ("in_java", "name"), [(True, "buffer of 16 MiB: a chunk of Netty's pool"), (False, "buffer of 16 MiB")]
+)
+def test_growing_size_is_known_for_what_such_a_process_has(in_java: bool, name: str) -> None:
+    course = SizeCourse()
+    for moment in range(9):
+        course.add(float(moment), [_walk({(16 << 20) + 4096: 3 + moment})])
+    (row,) = size_rows(course, 5, functools.partial(known_as, in_java=in_java))
+    assert (row.known, row.n_first, row.n_last) == (name, 3, 11)
 
 
 def test_course_leaves_out_a_walk_that_read_too_little_and_counts_it() -> None:

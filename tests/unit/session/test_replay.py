@@ -75,6 +75,25 @@ def test_listings_of_all_kinds_are_reported(trace, name):
     assert outstanding(trace(FILES / f"maps/{name}.txt")) > 4 << 30
 
 
+def samples():
+    """(folder, name, outstanding bytes) of each sample of one moment that says them."""
+    for path in sorted(FILES.glob("strace/*.json")):
+        expect = json.loads(path.read_text())["expect"]
+        if not expect.get("refuse"):
+            yield path, expect["mapped_outstanding"] + expect["brk_growth"]
+    for path in sorted(FILES.glob("maps/*.json")):
+        expect = json.loads(path.read_text())["expect"]
+        if "second" not in expect and expect.get("mapped_kb"):
+            yield path, (expect["mapped_kb"] - expect["no_access_kb"]) << 10
+
+
+@pytest.mark.parametrize(("sample", "n_bytes"), list(samples()), ids=lambda value: getattr(value, "stem", ""))
+def test_each_sample_has_its_outstanding_memory(trace, sample, n_bytes):
+    files = json.loads(sample.read_text())["file"]
+    report = trace(*(sample.parent / name for name in ([files] if isinstance(files, str) else files)))
+    assert outstanding(report) == n_bytes
+
+
 def test_files_of_ff_are_one_trace(trace):
     report = trace(*sorted((FILES / "strace").glob("ff-per-thread.5*")))
     assert (report["target"]["pid"], outstanding(report)) == (5687, 50417664)

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import Final
-
-from nativeleak.heaps.known import known_as
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 HINT_WORDS: Final = 6
 _TEXT: Final = re.compile(rb"[\x20-\x7e\t\r\n]{8,}")
 _MAX_SHOWN: Final = 28
-_GLIBC: Final = "glibc"
+
+KnownSizes: TypeAlias = Callable[[int], str | None]
+"""What blocks of a size often are, with their header; None where nothing is known."""
 
 
-def hint(data: bytes, block_bytes: int, allocator: str) -> str:
+def hint(data: bytes, block_bytes: int, known_sizes: KnownSizes) -> str:
     """A few words about a block; empty where nothing is known.
 
     Args:
         data: Its first bytes.
         block_bytes: As the allocator counts it, with its header.
-        allocator: Kind of the allocator: sizes of other ones say nothing.
+        known_sizes: Says what a size is known for.
     """
-    name = known_as(block_bytes) if allocator == _GLIBC else None
+    name = known_sizes(block_bytes)
     if name is not None:
         return name
     text = _TEXT.search(data)

@@ -6,6 +6,7 @@ early with what is known by then, and lost blocks are only said of whole scans.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from nativeleak.errors import NativeleakError
+from nativeleak.heaps.known import known_as
 from nativeleak.heaps.memory import WORD_BYTES, Flags, HeapError, HeapMemory, Words
 from nativeleak.holders.attribution import count_classes, find_holders
 from nativeleak.holders.classes import Classes, find_classes
 from nativeleak.holders.heap_table import HeapTable, name_ranges, read_table
 from nativeleak.holders.helper import Helper, find_helper
 from nativeleak.holders.hidden import find_compressed, find_xor_lists
-from nativeleak.holders.hints import HINT_WORDS, hint
+from nativeleak.holders.hints import HINT_WORDS, KnownSizes, hint
 from nativeleak.holders.java import JavaSource, runs_java
 from nativeleak.holders.labels import Labels
 from nativeleak.holders.lost import (
@@ -64,7 +66,7 @@ _WATCH_AT_END_S: Final = 0.3
 _WATCH_SHARE: Final = 0.25
 """Of the time between scans, for reading contents."""
 _MAX_MORE_SCANS: Final = 4
-_WRITES_INTO_FREE: Final = "glibc"
+_GLIBC: Final = "glibc"
 _WALK_TRIES: Final = 3
 _MAX_GROUPS: Final = 200
 _MAX_HINTED: Final = 1 << 16
@@ -195,7 +197,7 @@ class _Look:
 
         A block that is used and freed all the time is else in use at each walk and free at each scan, by chance.
         """
-        if self.heap is None or all(walk.kind == _WRITES_INTO_FREE for walk in self.heap.walks):
+        if self.heap is None or all(walk.kind == _GLIBC for walk in self.heap.walks):
             return
         for _ in range(n_times):
             if not len(candidates) or self.limits.is_over(0):
@@ -259,9 +261,8 @@ class _Look:
         else:
             seen.refuted, seen.n_freed = dict(candidates.refuted), candidates.n_freed
             is_hidden = self._find_hidden(candidates, last, scanner)
-            report.lost = _graded(
-                candidates, is_hidden, last, classes, scanner, self._doubts(), report.allocators[0][0]
-            )
+            known_sizes = self._known_sizes(report.allocators[0][0])
+            report.lost = _graded(candidates, is_hidden, last, classes, scanner, self._doubts(), known_sizes)
         if self.recorded is not None:
             lost = report.grade(LOST)
             names = [labels[number].name for number in range(len(labels))]
@@ -291,6 +292,12 @@ class _Look:
         ranges = scanner.ranges(last.table, self.places)
         return found | find_compressed(scanner.reader, ranges, starts, ends, mapped)
 
+    def _known_sizes(self, allocator: str) -> KnownSizes:
+        """What sizes are known for in this process; sizes of other allocators than glibc say nothing."""
+        if allocator != _GLIBC:
+            return lambda _: None
+        return functools.partial(known_as, in_java=runs_java(read_maps(self.target.pid)))
+
     def _doubts(self) -> list[str]:
         """What keeps lost blocks from being proven."""
         seen = self.report.completeness
@@ -315,7 +322,7 @@ def _graded(
     classes: Classes,
     scanner: Scanner,
     doubts: Sequence[str],
-    allocator: str,
+    known_sizes: KnownSizes,
 ) -> list[LostBlocks]:
     """Lost blocks by grade, each grade by class, size and contents."""
     grades = np.where(is_hidden, HIDDEN, np.where(candidates.is_leftover, LEFT_OVER, LOST))
@@ -328,7 +335,7 @@ def _graded(
         certainty, why = POSSIBLE, _WHY.get(grade, "")
         if grade == LOST:
             certainty, why = (LIKELY, "; ".join(doubts)) if doubts else (PROVEN, "")
-        groups = _groups(starts, sizes, last, classes, scanner, allocator)
+        groups = _groups(starts, sizes, last, classes, scanner, known_sizes)
         found.append(
             LostBlocks(grade, certainty, why, len(index), int(sizes.sum()), tuple(groups), tuple(starts.tolist()))
         )
@@ -342,7 +349,7 @@ _WHY: Final = {
 
 
 def _groups(
-    starts: Words, sizes: Words, last: Scan, classes: Classes, scanner: Scanner, allocator: str
+    starts: Words, sizes: Words, last: Scan, classes: Classes, scanner: Scanner, known_sizes: KnownSizes
 ) -> list[LostGroup]:
     names = _class_names(starts, last, classes)
     shown = scanner.reader.words(starts[:_MAX_HINTED] & np.uint64(~7 & (1 << 64) - 1), HINT_WORDS)
@@ -350,13 +357,13 @@ def _groups(
     for place, (start, size) in enumerate(zip(starts.tolist(), sizes.tolist(), strict=True)):
         text = ""
         if place < len(shown) and not names[place]:
-            text = hint(shown[place].tobytes()[: size - 8], size, allocator)
+            text = hint(shown[place].tobytes()[: size - 8], size, known_sizes)
         groups.setdefault((size, names[place], _kind_of_hint(text)), []).append(start)
     texts = {}
     for key, members in groups.items():
         place = int(np.searchsorted(starts, np.uint64(members[0])))
         data = shown[place].tobytes()[: key[0] - 8] if place < len(shown) else b""
-        texts[key] = hint(data, key[0], allocator) if not key[1] else ""
+        texts[key] = hint(data, key[0], known_sizes) if not key[1] else ""
     found = [
         LostGroup(key[0], len(members), key[0] * len(members), key[1], texts[key], members[0])
         for key, members in groups.items()

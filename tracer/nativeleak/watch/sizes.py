@@ -7,6 +7,7 @@ Source: arena.md, 3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +15,6 @@ import numpy as np
 
 from nativeleak.analysis.growth import Growth
 from nativeleak.heaps.difference import SizeCourse, requests_of
-from nativeleak.heaps.known import known_as
 from nativeleak.watch.courses import rows_of
 
 _CANDIDATES: Final = 4
@@ -48,12 +48,13 @@ class SizeRow:
     growth: Growth
 
 
-def size_rows(course: SizeCourse, n_most: int) -> list[SizeRow]:
+def size_rows(course: SizeCourse, n_most: int, known_as: Callable[[int], str | None]) -> list[SizeRow]:
     """The size classes that grow, the fastest first; before four walks those that gained most.
 
     Args:
         course: The walks.
         n_most: At most so many.
+        known_as: Says what chunks of a size often are in this process.
     """
     classes = course.rows(_CANDIDATES * n_most)
     times = course.elapsed_s

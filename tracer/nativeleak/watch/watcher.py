@@ -261,7 +261,7 @@ class Watch:
             self._said.add(moment_s, {name: float(n_bytes) for name, n_bytes in said.items()})
         self.sizes.add(moment_s, ledger.walks)
         self._line_rows, self._said_rows = self._lines.rows(), self._said.rows()
-        self._size_rows = size_rows(self.sizes, _N_SIZES)
+        self._size_rows = size_rows(self.sizes, _N_SIZES, ledger.known_as)
         cost_s = time.process_time() - cpu_s
         self.reading = reading_of(ledger, moment_s, cost_s, said)
         self.n_readings += 1
