@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from nativeleak.cli.main import run
@@ -42,3 +45,14 @@ def test_missing_pid_says_how_to_give_one(capsys):
     error = capsys.readouterr().err
     assert "--pid" in error
     assert "nativeleak trace --help" in error
+
+
+def test_recorder_loads_nothing_that_only_reports_need():
+    code = (
+        "import sys, nativeleak.cli.main, nativeleak.cli.trace, nativeleak.cli.final_report; "
+        "import nativeleak.engines.bpf.engine; "
+        "heavy = {'nativeleak.recording.reader', 'pycxxfilt', 'tempfile', 'tomllib', 'traceback', 'numpy', 'rich'}; "
+        "print(heavy & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -51,6 +50,8 @@ def _read_patterns(path: Path) -> tuple[str, ...]:
     text = _read_text(path)
     if text is None:
         return ()
+    import tomllib  # here: few have such a file
+
     try:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from nativeleak.errors import UsageError
-from nativeleak.recording import Recording
 from nativeleak.reports.names import printable
+
+if TYPE_CHECKING:
+    from nativeleak.recording import Recording  # a recorder does without its reader
 
 _MAX_TOLD: Final = 6
 _REMEDY: Final = "Install it where nativeleak is: pip install symbolic"

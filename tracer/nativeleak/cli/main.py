@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from typing import Any
 
 import click
@@ -125,6 +124,8 @@ def run(args: list[str]) -> int:
         return EXIT_OK
     except NativeleakError as error:
         if verbose:
+            import traceback  # here: whoever makes no mistake does without it
+
             traceback.print_exc()
         print_error(error)
         return error.exit_status

@@ -10,8 +10,6 @@ from functools import lru_cache
 from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Final
 
-import pycxxfilt
-
 # Copies of a function by a compiler: GCC's clones, LLVM's promoted locals. A dot alone is no sign: Go writes
 # runtime.mallocgc.
 _CLONE: Final = re.compile(
@@ -70,6 +68,8 @@ def printable(text: str) -> str:
 def _demangled(name: str) -> str:
     if not name.startswith(("_Z", "_R")) or len(name) > _MAX_MANGLED or _bound(name) > _MAX_BOUND:
         return name
+    import pycxxfilt  # here: it takes a megabyte, and a program in C has no such names
+
     try:
         text = pycxxfilt.demangle(name) or name
     except ValueError:
