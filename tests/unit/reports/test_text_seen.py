@@ -20,8 +20,12 @@ MIB = 1 << 20
 EXACT = (Window(0.0, 20.0, Level.EXACT, probe_hits=7),)
 
 
-def report(path: Path, target: TargetInfo, *, hits: int = 7, grown: int = 0, **facts: Any) -> Report:
+def report(
+    path: Path, target: TargetInfo, *, hits: int = 7, grown: int = 0, note: tuple[str, str] | None = None, **facts: Any
+) -> Report:
     def write(writer: RecordingWriter) -> None:
+        if note is not None:
+            writer.add_event(1.0, *note)
         for i in range(2):
             rss = 100 * MIB + i * grown
             writer.write_snapshot(
@@ -59,6 +63,14 @@ def test_no_call_beside_memory_that_grows_is_not_everything(tmp_path: Path) -> N
     still = report(tmp_path / "b", watched(), hits=0, windows=EXACT) if (tmp_path / "b").mkdir() is None else None
     assert still is not None
     assert saw_everything(still)
+
+
+def test_return_probes_where_exits_were_wanted_are_not_everything(tmp_path: Path) -> None:
+    made = report(tmp_path, watched(), windows=EXACT, note=("returns", "return probes on malloc of app: it may end"))
+    assert not saw_everything(made)
+    assert [line.text for line in watched_lines(made) if line.label == "MAY HARM"] == [
+        "return probes on malloc of app: it may end"
+    ]
 
 
 @pytest.mark.parametrize("level", [Level.SAMPLED, Level.BIG, Level.SYSCALLS])

@@ -30,7 +30,10 @@ from nativeleak.probes.placement import PlacedProbe
 from nativeleak.symbols.elf import ElfFile
 
 _VERSION: Final = 1
-HARM: Final = "a program that leaves its stack inside of them may end"
+HARM: Final = (
+    "a program that leaves its stack inside of them may end, and what a signal handler allocates inside of them "
+    "is in no total"
+)
 """What return probes may do, for people."""
 
 

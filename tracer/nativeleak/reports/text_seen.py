@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from nativeleak.model import Child, Level, TargetInfo
+from nativeleak.recording import Event
 from nativeleak.reports.names import printable
 from nativeleak.reports.report import Report
 from nativeleak.reports.text_windows import share_text
@@ -32,9 +33,8 @@ def watched_lines(report: Report) -> Iterator[Labelled]:
     """Lines for the first screen: allocators that are watched, in a way that may harm or not at all; large children."""
     if watched := _watched(report):
         yield Labelled("Watched", watched)
-    for event in report.trace.events:
-        if event.what == "returns":
-            yield Labelled("MAY HARM", printable(event.text), "bold red")
+    for event in _returns(report):
+        yield Labelled("MAY HARM", printable(event.text), "bold red")
     for each in report.unwatched:
         functions = f" ({printable(each.prefix)})" if each.prefix else ""
         name = printable(each.allocator) if each.allocator else "what looks like an allocator"
@@ -47,6 +47,11 @@ def watched_lines(report: Report) -> Iterator[Labelled]:
         yield Labelled("CHILDREN", _children(report), "bold red")
 
 
+def _returns(report: Report) -> list[Event]:
+    """Notes of return probes where exits were wanted: calls of a handler inside of a call are not seen."""
+    return [event for event in report.trace.events if event.what == "returns"]
+
+
 def saw_everything(report: Report) -> bool:
     """Whether every allocation of the targets was watched during the whole trace, as far as that can be known."""
     trace = report.trace
@@ -54,6 +59,7 @@ def saw_everything(report: Report) -> bool:
         trace.info.coverage.has_blocks
         and not report.unwatched
         and not saw_no_call(report)
+        and not _returns(report)
         and not trace.sample_bytes
         and not (trace.info.min_size or trace.info.max_size)
         and all(window.level is Level.EXACT for window in trace.windows)
