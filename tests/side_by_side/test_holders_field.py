@@ -1,17 +1,20 @@
-"""Holders of programs as they come: what is called lost stays lost while they work.
+"""Programs as they come: what is called lost stays lost while they work, and their resident memory closes.
 
-A block that is called lost and is written to or freed later was none. With NATIVELEAK_TEST_LONG=1 five programs are
-watched for NATIVELEAK_TEST_WATCH_S seconds each (120 unless it is set); CI watches two of them shortly.
+A block that is called lost and is written to or freed later was none. With NATIVELEAK_TEST_LONG=1 six programs are
+watched for NATIVELEAK_TEST_WATCH_S seconds each (120 unless it is set); CI watches two of them shortly. PySpark comes
+from the package registry then.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from nativeleak.holders.run import Options, find_who_holds
-from support import IS_LONG, eventually, require, require_program
+from support import IS_LONG, eventually, nativeleak, require, require_program
 from support.scripts import NODE_WORK
 
 WATCH_S = float(os.environ.get("NATIVELEAK_TEST_WATCH_S", "120")) if IS_LONG else 2.0
@@ -41,6 +44,21 @@ while True:
     i += 1
 """
 NODE = NODE_WORK + "work();\n"
+SPARK = """
+import sys, time
+from pyspark.sql import SparkSession
+local = {'spark.ui.enabled': 'false', 'spark.driver.bindAddress': '127.0.0.1', 'spark.driver.host': '127.0.0.1'}
+builder = SparkSession.builder.master('local[2]')
+for name, value in local.items():
+    builder = builder.config(name, value)
+spark = builder.getOrCreate()
+spark.sparkContext.setLogLevel('OFF')
+rows = spark.range(0, 2_000_000).selectExpr('id % 1000 as k', 'id as v')
+rows.cache().count()
+print('ready', spark._jvm.java.lang.ProcessHandle.current().pid(), flush=True)
+while True:
+    rows.groupBy('k').sum('v').count()
+"""
 SQL = b"""\
 SELECT g % 7, md5(string_agg(g::text || repeat('x', 50), ',' ORDER BY g DESC))
 FROM generate_series(1, 5000) g GROUP BY 1;
@@ -159,6 +177,27 @@ def _postgres() -> Iterator[int]:
         shutil.rmtree(room)
 
 
+@contextmanager
+def _spark(room: Path) -> Iterator[int]:
+    """The JVM of a Spark driver."""
+    packages = room / "packages"
+    install = [sys.executable, "-m", "pip", "install", "-qq", "--target", packages, "pyspark"]
+    subprocess.run(install, check=True, timeout=600)
+    java = Path(shutil.which("java") or "/bin/java").resolve().parent.parent
+    environment = os.environ | {"PYTHONPATH": str(packages), "JAVA_HOME": str(java)}
+    command = [sys.executable, "-c", SPARK]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, cwd=room
+    ) as driver:
+        assert driver.stdout is not None
+        try:
+            words = driver.stdout.readline().split()
+            assert words[:1] == [b"ready"]
+            yield int(words[1])
+        finally:
+            driver.kill()  # its JVM ends with it
+
+
 def _cpu_s(pid: int) -> float:
     """CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -172,12 +211,37 @@ def _started(name: str, room: Path) -> contextlib.AbstractContextManager[int]:
         "nginx": lambda: _nginx(room),
         "redis": lambda: _redis(room),
         "postgres": _postgres,
+        "pyspark": lambda: _spark(room),
     }
     return programs[name]()
 
 
+NAMES = ["python3", "node", *(("nginx", "redis", "postgres", "pyspark") if IS_LONG else ())]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", NAMES)
+def test_resident_memory_of_programs_as_they_come_closes(
+    name: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    with _started(name, tmp_path) as pid:
+        done = nativeleak("triage", "-p", pid, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    lines = {line["id"]: line["resident_bytes"] for line in report["lines"]}
+    rss, unexplained = report["rss_bytes"], lines.get("unexplained", 0)
+    counted = report["status_rss_bytes"]  # before and after
+    said = f"{name}: {rss >> 10} KiB in lines, {[each >> 10 for each in counted]} KiB by the kernel's count, "
+    said += f"{unexplained / rss:.2%} unexplained"
+    record_property("closes", said)
+    print(said)
+    assert sum(lines.values()) == rss
+    assert 0.99 * min(counted) <= rss <= 1.01 * max(counted)
+    assert unexplained <= 0.03 * rss
+
+
 @pytest.mark.timeout(WATCH_S + 300)
-@pytest.mark.parametrize("name", ["python3", "node", *(("nginx", "redis", "postgres") if IS_LONG else ())])
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_called_lost_is_not_taken_back_while_a_program_works(
     name: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
