@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import tempfile
@@ -130,9 +131,10 @@ def test_trim_gives_back_what_the_verdict_says_and_an_old_jvm_says_that_it_canno
 
 def test_jvm_in_its_own_namespaces_is_asked_there() -> None:
     require_program("unshare")
-    script = 'mount -t tmpfs tmpfs /tmp && exec "$@"'
+    # The checkout may lie below /tmp.
+    script = f'mount --bind {shlex.quote(str(target_path("Fills")))} /mnt && mount -t tmpfs tmpfs /tmp && exec "$@"'
     launcher: list[str | Path] = ["unshare", "--pid", "--mount", "--fork", "--mount-proc", "sh", "-c", script, "sh"]
-    with Target("Fills", 8, 1, 1, command=[*launcher, "java", "-cp", target_path("Fills"), "Fills"]) as target:
+    with Target("Fills", 8, 1, 1, command=[*launcher, "java", "-cp", "/mnt", "Fills"]) as target:
         children = Path(f"/proc/{target.pid}/task/{target.pid}/children").read_text().split()
         assert "Heap" in Attached(int(children[0])).ask("VM.flags")
 
