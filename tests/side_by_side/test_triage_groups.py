@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from memory_group import MemoryGroup, require_memory_group
@@ -25,25 +27,41 @@ thin = mmap.mmap(-1, {TABLES_MIB} << 29, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONY
 thin.madvise(mmap.MADV_NOHUGEPAGE)
 for place in range(0, len(thin), 2 << 20):
     thin[place] = 1
-for path, n in ((sys.argv[1], {CACHE_MIB}), (sys.argv[2], {SHM_MIB})):
-    with open(path, "wb") as file:
+for path, mode, n in ((sys.argv[1], sys.argv[2], {CACHE_MIB}), (sys.argv[3], "wb", {SHM_MIB})):
+    with open(path, mode) as file:
         for _ in range(n):
-            file.write(bytes(1 << 20))
+            file.write(bytes(1 << 20)) if mode == "wb" else file.read(1 << 20)
 print(flush=True)
 input()
 """
 
 
+@contextmanager
+def cached_file() -> Iterator[tuple[str, str]]:
+    """A file that is in no tmpfs, and how to open it.
+
+    Where only a tmpfs can be written, as on the machines of ``scripts/kernels``, it is a large one to read: nobody has
+    read it before there.
+    """
+    here = Path(__file__).parent
+    if os.access(here, os.W_OK):
+        with tempfile.TemporaryDirectory(dir=here, prefix=".nativeleak-test-") as disk:
+            yield f"{disk}/file", "wb"
+    else:
+        large = [path for path in Path("/usr/lib/jvm").glob("*/lib/modules") if path.stat().st_size > CACHE_MIB * MIB]
+        require(large, "no folder that is no tmpfs can be written, and there is no JDK to read")
+        yield str(large[0]), "rb"
+
+
 def test_kinds_of_a_groups_memory_are_what_was_made() -> None:
     require_memory_group()
     require(os.access("/dev/shm", os.W_OK), "no /dev/shm")
-    here = Path(__file__).parent  # a file system that is no tmpfs
     with (
         MemoryGroup(LIMIT_MIB) as group,
         tempfile.TemporaryDirectory(dir="/dev/shm") as shm,
-        tempfile.TemporaryDirectory(dir=here, prefix=".nativeleak-test-") as disk,
+        cached_file() as (path, mode),
     ):
-        command = [*group.within, sys.executable, "-c", FILLER, f"{disk}/file", f"{shm}/file"]
+        command = [*group.within, sys.executable, "-c", FILLER, path, mode, f"{shm}/file"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"\n"
