@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+
 import pytest
 
-from support import IS_LONG, Target, Trace, mismatches, nativeleak, preload, strangers, sums, totals
+from support import (
+    IS_LONG,
+    Target,
+    Trace,
+    bpf_objects,
+    mismatches,
+    nativeleak,
+    preload,
+    require_program,
+    strangers,
+    sums,
+    totals,
+)
 from tools.check_report import check
 
 EXITS = ("--returns", "exits")
@@ -91,6 +106,18 @@ def test_own_allocator_whose_exits_are_not_proved_gets_return_probes_and_it_is_s
     assert "MAY HARM return probes on malloc of own_unproved" in " ".join(text.partition("Watched")[0].split())
     assert "Nothing was lost" not in text
     assert why in " ".join(doctor.split())
+
+
+@pytest.mark.parametrize("returns", [EXITS, DEFAULT])
+def test_programs_for_exits_are_in_the_kernel_only_where_exits_are_seen(returns):
+    require_program("bpftool")
+    with Target("exits") as target, Trace(target, options=returns) as trace:
+        ids = bpf_objects(trace.process.pid)["prog"]
+        shown = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, text=True, check=True).stdout
+        names = {each.get("name") for each in json.loads(shown) if each["id"] in ids}
+        trace.stop()
+    assert "on_free" in names
+    assert ({"on_exits_entry", "on_alloc_exit"} <= names) == (returns is EXITS)
 
 
 @pytest.mark.parametrize(("name", "argument"), [("fibers", 1 << 20), ("other_stack", "high")])

@@ -34,10 +34,14 @@ WAYS: list[UprobeWay] = [way_of(mode, None) for mode in AttachMode]
 
 
 class NoPrograms:
-    """Loaded programs of a way that attaches nothing."""
+    """Programs of a way that attaches nothing; notes which were loaded."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
 
     def program_fd(self, name: str) -> int:
-        raise AssertionError(name)
+        self.loaded.append(name)
+        return -1
 
     @contextmanager
     def at_probe(self, name: str, cookie: int) -> Iterator[tuple[int, int]]:
@@ -187,7 +191,10 @@ def test_attach_functions_seen_at_their_exits_exits_first_shared_ones_once() -> 
             seen_at_exits(AllocCall.REALLOC, 600, 620, 520),
         ),
     )
-    FunctionProbes(way, NoPrograms()).attach(3, 17, "/lib/libc.so.6", "libc.so.6", plan)
+    programs = NoPrograms()
+    FunctionProbes(way, programs).attach(3, 17, "/lib/libc.so.6", "libc.so.6", plan)
+    # Before anything is attached, and only what is.
+    assert {*programs.loaded} == {"on_free", "on_alloc_exit", "on_exits_entry"}
     assert [(step.program, [place.offset for place in places]) for step, places in way.attached] == [
         ("on_free", [200]),
         ("on_alloc_exit", [520, 620]),

