@@ -17,7 +17,7 @@ settings.load_profile("nativeleak")
 
 
 RCU_EXPEDITED = Path("/sys/kernel/rcu_expedited")
-"""With 1 in it the kernel hurries through grace periods. The end of a trace waits for some thirty of them, one after the
+"""With 1 in it the kernel hurries through grace periods. The end of a trace waits for thirty of them, one after the
 other: it takes 0.8 s less then (median of 8, Linux 6.18)."""
 
 SIDE_BY_SIDE = frozenset(
