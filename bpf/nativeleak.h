@@ -255,6 +255,7 @@ enum nl_rule_kind {
 	NL_RULE_SIGNAL = 5, /* the registers are in the signal frame */
 	NL_RULE_ROOT, /* no caller */
 	NL_RULE_PLT,
+	NL_RULE_GO, /* a call from Go into C: see step_go */
 	NL_RULE_BAD = 9, /* cannot be expressed */
 };
 

@@ -301,6 +301,29 @@ static __always_inline int step_plt(struct scratch *scr, u64 rule, u64 pc)
 	return 0;
 }
 
+/*
+ * runtime.asmcgocall of Go. C code runs on the stack of the thread, the caller is on that of a goroutine. The rule says
+ * where two words are: how deep the caller's stack is, and the goroutine, whose second word is the end of its stack.
+ * Without a goroutine the thread was on its own stack already, and the first word is the stack pointer.
+ */
+static __always_inline int step_go(struct scratch *scr, u64 rule)
+{
+	u64 cfa, end;
+
+	if (read_two(scr, scr->sp + (rule >> 32)))
+		return end_walk(scr, NL_END_READ);
+	cfa = scr->two[0];
+	if (scr->two[1]) {
+		if (bpf_probe_read_user(&end, sizeof(end), (void *)(scr->two[1] + 8)))
+			return end_walk(scr, NL_END_READ);
+		cfa = end - cfa;
+	}
+	if (bpf_probe_read_user(&scr->pc, sizeof(u64), (void *)cfa))
+		return end_walk(scr, NL_END_READ);
+	scr->sp = cfa + 8;
+	return 0;
+}
+
 /* Code without a table: use the frame pointer, if it looks like one. */
 static __always_inline int step_guess(struct scratch *scr, int is_mapped)
 {
@@ -365,6 +388,8 @@ __noinline int step_native(u32 index)
 		return end_walk(scr, NL_END_ROOT);
 	case NL_RULE_PLT:
 		return step_plt(scr, rule, pc);
+	case NL_RULE_GO:
+		return step_go(scr, rule);
 	default:
 		return end_walk(scr, NL_END_RULE);
 	}

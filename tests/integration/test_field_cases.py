@@ -76,7 +76,14 @@ CASES = {
     "rate_server_1000000": Case("rate_server", native("server", "1000000", "100", "/dev/stdout", "1", "0"), seconds=30),
 }
 
-SAMPLE = ("gzip_unended", "mmap_segments", "threads_split_pool", "rust_prefixed_jemalloc", "rate_server_10000")
+SAMPLE = (
+    "gzip_unended",
+    "mmap_segments",
+    "threads_split_pool",
+    "rust_prefixed_jemalloc",
+    "go_cgo",
+    "rate_server_10000",
+)
 """Of each kind one; all cases with NATIVELEAK_TEST_LONG=1."""
 CHOSEN = list(CASES if IS_LONG else SAMPLE)
 

@@ -31,7 +31,7 @@ from nativeleak.symbols.source import ElfError
 from nativeleak.unwind import rules
 from nativeleak.unwind.rows import RowList
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 CHUNK_WORDS: Final = 1024
 HEADER_WORDS: Final = 6
 PAGE_SHIFTS: Final = (16, 14, 12, 10)

@@ -26,6 +26,9 @@ KIND_ROOT: Final = 6
 """The return address is undefined: the outermost frame."""
 KIND_PLT: Final = 7
 """A lazy PLT entry: CFA = sp + 8, plus 8 where the low four bits of pc have reached off."""
+KIND_GO: Final = 8
+"""A call from Go into C: at sp + off is the depth of the caller's stack, behind it the goroutine, whose word at 8 is
+the end of that stack. CFA = end - depth + 8; without a goroutine depth + 8."""
 KIND_BAD: Final = 9
 """CFI is there but says more than a rule can."""
 

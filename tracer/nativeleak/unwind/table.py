@@ -18,6 +18,7 @@ from nativeleak.unwind import pack
 from nativeleak.unwind.bare import bare_pieces, entry_pieces
 from nativeleak.unwind.calls import MIN_MARK_BYTES, CallFinder, call_site_rows
 from nativeleak.unwind.eh_frame import find_debug_frame, find_eh_frame, read_fdes
+from nativeleak.unwind.go import go_pieces
 from nativeleak.unwind.rows import Piece, Range, arrange, fill_gaps, full_rows
 
 NO_CFI: Final = "it has no unwind information"
@@ -129,6 +130,7 @@ def _build(elf: ElfFile, full: bool) -> UnwindTable:
     text = text_ranges(elf)
     pieces = read_pieces(elf, text, 1 if full else MIN_MARK_BYTES)
     pieces = fill_gaps(pieces, bare_pieces(elf, text, pieces))
+    pieces = fill_gaps(go_pieces(elf, text), pieces)
     if pieces:
         pieces = fill_gaps(pieces, entry_pieces(elf, text))
     if not pieces:

@@ -57,6 +57,7 @@ RULE_KINDS = {
     "NL_RULE_SIGNAL": rules.KIND_SIGNAL,
     "NL_RULE_ROOT": rules.KIND_ROOT,
     "NL_RULE_PLT": rules.KIND_PLT,
+    "NL_RULE_GO": rules.KIND_GO,
     "NL_RULE_BAD": rules.KIND_BAD,
 }
 FP_RULES = {"NL_RBP_SAME": rules.FP_SAME, "NL_RBP_AT_CFA": rules.FP_AT_CFA, "NL_RBP_AT_RBP": rules.FP_AT_FP}
