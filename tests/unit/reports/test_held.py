@@ -71,6 +71,7 @@ def test_the_report_says_why_no_holders_are_known(tmp_path: Path) -> None:
     path = _record(tmp_path / "a.nlk", grows=True)
     with _with_look(path, Look(0, 1.5, why_not="java (PID 5687) ended during the trace")) as recording:
         text, facts = render(recording, "text"), json.loads(render(recording, "json"))
+        assert "Holders: java (PID 5687) ended during the trace" in render(recording, "html")
     assert "holders: java (PID 5687) ended during the trace" in text
     assert "traced" not in facts["suspects"][0]
     assert facts["looks"][0]["why_not"] == "java (PID 5687) ended during the trace"
