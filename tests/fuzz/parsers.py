@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import os
+import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from fuzz.harness import Parser
 from fuzz.values import with_a_wrong_value
 from nativeleak.analysis.select import By, Metric, Selection
 from nativeleak.analysis.shared_paths import SharedPaths
+from nativeleak.engines.bpf.blocks import read_blocks
+from nativeleak.engines.bpf.kernel.abi import SLOT_SHIFT
 from nativeleak.engines.options import TraceOptions
 from nativeleak.engines.pmap.ledger import PmapLedger
 from nativeleak.engines.pmap.listing import has_rows, parse_listings
@@ -32,13 +35,14 @@ from nativeleak.engines.strace.program_lines import LineSplitter
 from nativeleak.engines.strace.recorded import RecordedStrace, looks_like_strace
 from nativeleak.engines.threads import ThreadTable
 from nativeleak.engines.userspace import TracedProcess
-from nativeleak.errors import NativeleakError, RecordingError
+from nativeleak.errors import NativeleakError, RecordingError, UsageError
+from nativeleak.holders.recorded import unpack
 from nativeleak.inputs.jvm_answers import parse_code_cache, parse_flags, parse_histogram
 from nativeleak.inputs.registry import Input, as_json, read_text
 from nativeleak.inputs.source import InputFile
 from nativeleak.inputs.strace import is_strace, parse_strace
 from nativeleak.inputs.text import as_text
-from nativeleak.model import Kind, TargetInfo
+from nativeleak.model import BlockChunk, BlockFate, Kind, Look, SiteFate, TargetInfo
 from nativeleak.peek.look import Found, recognise
 from nativeleak.peek.reading import Block
 from nativeleak.peek.stream import masked
@@ -55,6 +59,7 @@ from nativeleak.probes.returns import Returns, plan_returns
 from nativeleak.probes.search import find_allocators
 from nativeleak.process.procfs import parse_maps, parse_stat, parse_status
 from nativeleak.recording import Recording, open_recording
+from nativeleak.recording.fates import add_look
 from nativeleak.reports.formats import FORMAT_NAMES, WriteOptions, find_format
 from nativeleak.reports.merged.merge import Merger
 from nativeleak.reports.merged.read import Pools, read_part
@@ -517,7 +522,30 @@ def use_jvm_answer(data: bytes) -> None:
 @cache
 def recording_seeds() -> Sequence[bytes]:
     with tempfile.TemporaryDirectory() as room:
-        return [made.write_gateway(Path(room) / "seed.nlk", 3).read_bytes()]
+        path = made.write_gateway(Path(room) / "seed.nlk", 3)
+        with open_recording(path) as recording:
+            key = recording.sites[0].key
+        fate = BlockFate(9, 8, 4, 4096, (("g_sessions in app", 3), ("thread main", 1)))
+        add_look(path, Look(key.slot, 1.5, "proven"), [SiteFate(key.slot, key.thread_uid, key.stack_key, fate)])
+        return [path.read_bytes()]
+
+
+def block_seeds() -> Sequence[bytes]:
+    """Blocks as a trace packs them: one and many."""
+    seeds = []
+    for n in (1, 300):
+        keys = b"".join((0x7F00_0000_0000 + 64 * i | i % 2 << SLOT_SHIFT).to_bytes(8, "little") for i in range(n))
+        values = n * struct.pack("=QQIIII", 211, 1 << 63 | 5, 7, 900, 1, 0)
+        (chunk,) = read_blocks([(memoryview(keys), memoryview(values), n)])
+        seeds.append(chunk.n.to_bytes(4, "little") + chunk.columns)
+    return seeds
+
+
+def use_blocks(data: bytes) -> None:
+    """Columns of outstanding blocks: as many as the recording says, or the one error."""
+    n = int.from_bytes(data[:4], "little", signed=True)
+    columns = unpack(BlockChunk(n, data[4:]), "a.nlk")
+    assert [len(column) for column in columns] == 5 * [n]
 
 
 MERGED = ("text", "json", "html", "csv", "pprof", "firefox", "otlp")
@@ -578,6 +606,7 @@ PARSERS = (
     Parser("jvm_answers", use_jvm_answer, fixed(*JVM_ANSWERS), n_inputs=600),
     Parser("hotspot_text", use_hotspot_text, fixed(*HOTSPOT_TEXT), n_inputs=1000),
     Parser("names", use_name, fixed(*NAMES), n_inputs=600),
+    Parser("blocks", use_blocks, block_seeds, (UsageError,), 500),
     Parser("recording", use_recording, recording_seeds, (RecordingError,), 100),
     Parser("recording_values", use_recording, recording_seeds, (RecordingError,), 200, with_a_wrong_value),
 )

@@ -89,6 +89,14 @@ def test_user_without_rights_gets_pmap_of_own_processes_in_one_line():
     ]
 
 
+def test_engine_without_heap_blocks_says_at_once_that_no_addresses_are_recorded():
+    with own_target("maps") as target, Trace(target, options=("--holders",), capabilities=()) as trace:
+        trace.wait_line("nativeleak: no addresses of blocks are recorded: pmap sees no heap blocks here")
+        report = trace.stop()
+    assert [note["what"] for note in report["notes"]].count("blocks") == 1
+    assert report["looks"][0]["why_not"] == "no addresses of blocks were recorded"
+
+
 def test_user_without_rights_is_refused_processes_of_others():
     with Target("brk") as target, Trace(target, capabilities=(), attaches=False) as trace:
         assert trace.wait_end() == 3

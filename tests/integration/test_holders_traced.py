@@ -74,3 +74,48 @@ def test_addresses_are_refused_where_no_allocator_is_probed() -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert "--blocks needs probes of the allocators" in done.stderr
+
+
+def test_a_trace_with_holders_says_at_its_end_what_is_lost_and_who_holds_the_rest(tmp_path: Path) -> None:
+    recording = tmp_path / "trace.nlk"
+    with Target("held_traced") as target:
+        with Trace(target, options=("--holders", "--budget", "30s"), output=recording) as trace:
+            truth = target.go()
+            trace.stop()
+        report = json.loads(trace.stdout)
+    causes = {each["name"]: each["traced"] for each in (*report["suspects"], *report["findings"]) if "traced" in each}
+    seen = {
+        name: (each["recorded_blocks"], each["blocks_in_use"], each["lost_blocks"], each["certainty"], each["held_by"])
+        for name, each in causes.items()
+    }
+    lost, kept, mixed, freed = (truth[name] for name in ("lost", "kept", "mixed", "freed"))
+    assert seen == {
+        "lose_blocks": (lost, lost, lost, "proven", []),
+        "keep_blocks": (kept, kept, 0, None, [{"holder": "g_kept in held_traced", "blocks": kept}]),
+        "mix_blocks": (
+            mixed,
+            mixed,
+            mixed // 2,
+            "proven",
+            [{"holder": "g_mixed in held_traced", "blocks": mixed // 2}],
+        ),
+        "free_later": (freed, freed, 0, None, [{"holder": "g_freed in held_traced", "blocks": freed}]),
+    }
+    (look,) = report["looks"]
+    assert (look["process"], look["certainty"], look["why_not"]) == (target.pid, "proven", None)
+    assert "looking who holds the blocks, for at most 30s" in trace.stderr
+    command = [sys.executable, "-m", "nativeleak", "report", str(recording)]
+    page = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "LEAK, proven: no pointer leads to 408 blocks" in page
+    assert len(page.splitlines()) <= 40
+
+
+def test_a_trace_whose_target_ended_reports_all_the_same_and_says_why_no_holders_are_known() -> None:
+    with Target("held_traced") as target, Trace(target, options=("--holders",)) as trace:
+        target.go()
+        target.close()
+        trace.wait()
+    report = json.loads(trace.stdout)
+    (look,) = report["looks"]
+    assert look["why_not"] == f"held_traced (PID {target.pid}) ended during the trace"
+    assert {each["name"] for each in report["findings"]} >= {"lose_blocks", "keep_blocks"}

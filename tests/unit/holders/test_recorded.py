@@ -17,7 +17,7 @@ from nativeleak.holders.recorded import Cause, RecordedBlocks, TracedCause, join
 from nativeleak.holders.result import Completeness, HoldersReport, LostBlocks
 from nativeleak.holders.table import NONE, make_table
 from nativeleak.holders.text import render_text
-from nativeleak.model import BlockChunk
+from nativeleak.model import BlockChunk, BlockFate, SiteFate, sum_of_fates
 from nativeleak.process.check import TargetFacts
 
 HEAP = 0x7F00_0000_0000
@@ -46,30 +46,44 @@ def test_damaged_columns_are_an_error_that_names_the_recording(chunk: BlockChunk
         unpack(chunk, "a.nlk")
 
 
-def _recorded(addresses: list[int], causes: list[int], found: tuple[Cause, ...]) -> RecordedBlocks:
+def _recorded(addresses: list[int], sites: list[int], keys: tuple[tuple[int, int], ...]) -> RecordedBlocks:
     n_bytes = np.full(len(addresses), 48, np.uint64)
     return RecordedBlocks(
-        Path("/x/a.nlk").name, 8.2, np.array(addresses, np.uint64), n_bytes, np.array(causes, np.int64), found
+        Path("/x/a.nlk").name, 2, 8.2, np.array(addresses, np.uint64), n_bytes, np.array(sites, np.int64), keys
     )
 
 
-def test_each_cause_is_told_what_became_of_its_blocks() -> None:
-    starts = np.arange(HEAP, HEAP + 4 * 64, 64, dtype=np.uint64)
+def test_each_site_is_told_what_became_of_its_blocks() -> None:
+    starts = np.arange(HEAP, HEAP + 6 * 64, 64, dtype=np.uint64)
     table = make_table(starts, starts + np.uint64(64), [(HEAP, HEAP + 4096)])
-    found = (Cause("keeps", "", is_suspect=False), Cause("loses", "a.c:7", is_suspect=True))
-    addresses = [HEAP, HEAP + 64, HEAP + 128 + 16, HEAP + 192, HEAP + 9000]
-    recorded = replace(_recorded(addresses, [0, 1, 1, -1, 0], found), n_unlisted=1234)
-    owners = np.array([1, NONE, 0, 0], np.uint32)
-    traced = join(recorded, table, owners, ["g_a in app", "thread b"], [HEAP + 64])
-    assert traced == [
-        TracedCause(found[1], 2, 2, 1, 48, (("g_a in app", 1),)),
-        TracedCause(found[0], 2, 1, 0, 0, (("thread b", 1),)),
+    addresses = [HEAP, HEAP + 64, HEAP + 128 + 16, HEAP + 192, HEAP + 256, HEAP + 9000]
+    recorded = _recorded(addresses, [0, 1, 1, 1, 1, 0], ((7, 1 << 63 | 5), (8, 6)))
+    owners = np.array([1, NONE, 0, 1, 1, 0], np.uint32)
+    assert join(recorded, table, owners, ["g_a in app", "thread b"], [HEAP + 64]) == [
+        SiteFate(2, 7, 1 << 63 | 5, BlockFate(2, 1, 0, 0, (("thread b", 1),))),
+        SiteFate(2, 8, 6, BlockFate(4, 4, 1, 48, (("thread b", 2), ("g_a in app", 1)))),
+    ]
+
+
+def test_fates_of_several_sites_add_up_with_their_most_frequent_holders() -> None:
+    fates = [
+        BlockFate(5, 4, 1, 48, (("a", 2), ("b", 1))),
+        BlockFate(6, 6, 0, 0, (("b", 4), ("c", 1), ("d", 1))),
+    ]
+    assert sum_of_fates(fates) == BlockFate(11, 10, 1, 48, (("b", 5), ("a", 2), ("c", 1)))
+    assert sum_of_fates(fates).lost_pct == 10.0
+
+
+def test_the_page_says_which_call_paths_lost_blocks() -> None:
+    traced = [
+        TracedCause(Cause("loses", "a.c:7", is_suspect=True), BlockFate(2, 2, 1, 48, (("g_a in app", 1),))),
+        TracedCause(Cause("keeps", "", is_suspect=False), BlockFate(2, 1, 0, 0, (("thread b", 1),))),
     ]
     report = HoldersReport(
         target=TargetFacts(7, "app", "/usr/bin/app", 1, 7, same_mnt_ns=True, same_pid_ns=True),
         lost=[LostBlocks("lost", "proven", "", 1, 64, ())],
         completeness=Completeness(4, 4, 4, 256),
-        recorded=recorded,
+        recorded=replace(_recorded([HEAP], [0], ((7, 5),)), n_unlisted=1234),
         traced=traced,
     )
     page = render_text(report)
@@ -81,6 +95,6 @@ def test_each_cause_is_told_what_became_of_its_blocks() -> None:
 
 def test_a_look_that_found_no_block_joins_with_nothing_in_use() -> None:
     nothing = np.zeros(0, np.uint64)
-    cause = Cause("gone", "", is_suspect=False)
     table, owners = make_table(nothing, nothing, []), np.zeros(0, np.uint32)
-    assert join(_recorded([HEAP], [0], (cause,)), table, owners, [], []) == [TracedCause(cause, 1, 0, 0, 0, ())]
+    fates = join(_recorded([HEAP], [0], ((7, 5),)), table, owners, [], [])
+    assert fates == [SiteFate(2, 7, 5, BlockFate(1, 0, 0, 0, ()))]

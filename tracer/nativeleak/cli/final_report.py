@@ -139,7 +139,7 @@ def _run(arguments: Sequence[str], again: str, bound_bytes: int = 0, pass_fds: S
         children.python_module("nativeleak", *arguments),
         env=children.environment(**_ENVIRONMENT),
         pass_fds=pass_fds,
-        preexec_fn=_limiting(bound_bytes) if bound_bytes else None,
+        preexec_fn=limiting(bound_bytes) if bound_bytes else None,
     ).returncode
     if status >= 0:
         return status
@@ -151,7 +151,7 @@ def _run(arguments: Sequence[str], again: str, bound_bytes: int = 0, pass_fds: S
     raise NativeleakError(f"the report failed: its process was ended by {name}{memory}", remedy)
 
 
-def _limiting(bound_bytes: int) -> Callable[[], None]:
+def limiting(bound_bytes: int) -> Callable[[], None]:
     """A function that limits the memory of the process that calls it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limits = [limit for limit in (bound_bytes, soft, hard) if limit != resource.RLIM_INFINITY]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nativeleak.cli.after_trace import look_for_holders
 from nativeleak.cli.completion import complete_pids
 from nativeleak.cli.config import known_libraries
 from nativeleak.cli.final_report import ReportOptions, report_on
@@ -27,6 +28,7 @@ from nativeleak.cli.params import (
     ns_pid_options,
     resolve_pids,
 )
+from nativeleak.cli.progress import LineProgress
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import AttachMode, Limits, SyscallHooks
 from nativeleak.engines.options import Budget, TraceOptions, Unwind
@@ -84,6 +86,7 @@ def option(group: str, *declarations: str, **facts: Any) -> Callable[[_Command],
 Examples:
   nativeleak trace -p 4711 --duration 10m
   nativeleak trace -p 4711 --duration 1h -o leak.nlk --min-size 64K
+  nativeleak trace -p 4711 --duration 1h --holders   and who holds the blocks at its end, and which are lost
   nativeleak trace -p 4711 --format folded | flamegraph.pl > leak.svg
   nativeleak trace -p 4711 --duration 10m --format html --open
   nativeleak trace -p 4711 --engine pmap             which region grows; works without root on your own processes
@@ -118,6 +121,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
 @option(WHAT, "--blocks", is_flag=True,
         help="Record the addresses of outstanding heap blocks at the end, for `nativeleak holders --with FILE`. "
         "Engine bpf.")  # fmt: skip
+@option(WHAT, "--holders", is_flag=True,
+        help="Look at the end, while the target runs, who holds these blocks and which are lost; implies "
+        "--blocks.")  # fmt: skip
 @option(WHAT, "--force", is_flag=True, help="Overwrite an existing recording.")
 @option(LIMITS, "--sample", type=SIZE, default=0, metavar="SIZE",
         help="Record one heap block per SIZE bytes on average; totals become estimates. "
@@ -138,6 +144,8 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
         help="Maximum threads alive at a time.")  # fmt: skip
 @option(LIMITS, "--max-depth", type=click.IntRange(2, abi.MAX_FRAMES), default=127, show_default=True, metavar="N",
         help="Maximum frames of a stack.")  # fmt: skip
+@option(LIMITS, "--budget", type=DURATION, default="60s", show_default=True, metavar="TIME",
+        help="Time limit of the look of --holders.")  # fmt: skip
 @option(LIMITS, "--interval", type=DURATION, metavar="TIME",
         help="Time between snapshots. [default: 10s, or a 20th of a shorter --duration]")  # fmt: skip
 @option(REPORT, "--top", type=click.IntRange(1), default=None, metavar="N",
@@ -183,6 +191,9 @@ def trace_command(ctx: click.Context, /, **given: object) -> int:
         make_reporter(quiet=bool(given["quiet"]), verbose=bool(given["verbose"])) as reporter,
     ):
         recorded = run_trace(options, reporter)
+    if given["holders"]:
+        with LineProgress(quiet=bool(given["quiet"])) as line:
+            look_for_holders(recorded, options, ctx.params["budget"], line)
     if given["format_"] == "none":
         return 0
     flags = {"--all": "all_", "--full-stacks": "full_stacks", "--compact": "compact"}
@@ -211,10 +222,12 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         raise UsageError(
             f"--max-size {ctx.params['max_size']} is less than --min-size {ctx.params['min_size']}: no block fits"
         )
-    if ctx.params["blocks"] and (ctx.params["inputs"] or ctx.params["maps_only"] or ctx.params["engine"] in _BLOCKLESS):
+    keeps_blocks = ctx.params["blocks"] or ctx.params["holders"]
+    if keeps_blocks and (ctx.params["inputs"] or ctx.params["maps_only"] or ctx.params["engine"] in _BLOCKLESS):
+        name = "--blocks" if ctx.params["blocks"] else "--holders"
         raise UsageError(
-            "--blocks needs probes of the allocators",
-            "leave out --input, --maps-only and --engine, or leave out --blocks",
+            f"{name} needs probes of the allocators",
+            f"leave out --input, --maps-only and --engine, or leave out {name}",
         )
     _check_sampling(ctx.params["sample"], ctx.params["sample_above"])
     output = ctx.params["output"] or Path(
@@ -248,7 +261,7 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         ),
         maps_only=ctx.params["maps_only"],
         overwrite=ctx.params["force"],
-        keeps_blocks=ctx.params["blocks"],
+        keeps_blocks=keeps_blocks,
         engine=ctx.params["engine"],
         inputs=ctx.params["inputs"],
         modes=tuple(_MODES[name] for name in ctx.params["attach"]) or tuple(AttachMode),

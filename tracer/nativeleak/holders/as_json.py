@@ -10,6 +10,7 @@ from typing import Any, Final
 from nativeleak.holders.attribution import ClassCensus, Holder
 from nativeleak.holders.result import HoldersReport, LostBlocks
 from nativeleak.process.procfs import read_boot_id
+from nativeleak.reports.held import fate_json
 from nativeleak.runtimes.hotspot.heap.result import holders_java_json
 
 SCHEMA: Final = "nativeleak.holders/1"
@@ -56,10 +57,7 @@ def _traced(report: HoldersReport) -> dict[str, Any] | None:
         "causes": [
             {
                 "name": each.cause.name, "place": each.cause.place or None, "suspect": each.cause.is_suspect,
-                "recorded_blocks": each.n_recorded, "blocks_in_use": each.n_in_use, "lost_blocks": each.n_lost,
-                "lost_bytes": each.lost_bytes, "lost_pct": round(each.lost_pct, 1),
-                "certainty": lost.certainty if lost is not None and each.n_lost else None,
-                "held_by": [{"holder": name, "blocks": count} for name, count in each.held_by],
+                **fate_json(each.fate, lost.certainty if lost is not None else ""),
             }
             for each in report.traced
         ],

@@ -103,4 +103,5 @@ def _label(group: HolderGroup) -> Label:
     """The program's own field where there is one, else the class that holds the address."""
     state = STATE_WORDS.get(group.state, "")
     name = group.owner or group.root or group.holder
-    return Label(KIND, f"{state}: {group.holder}" if state else f"Java {name}", way_text(group))
+    shown = name if name.startswith("JNI ") else f"Java {name}"
+    return Label(KIND, f"{state}: {group.holder}" if state else shown, way_text(group))

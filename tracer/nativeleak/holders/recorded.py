@@ -12,26 +12,26 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from nativeleak.analysis.finding import Finding
-from nativeleak.analysis.select import Selection
 from nativeleak.errors import UsageError
-from nativeleak.heaps.memory import Places, Words
+from nativeleak.heaps.memory import Flags, Places, Words
 from nativeleak.holders.table import NONE, Blocks, BlockTable
-from nativeleak.model import BlockChunk, Kind
+from nativeleak.model import BlockChunk, BlockFate, SiteFate
 from nativeleak.process.check import TargetFacts
 from nativeleak.process.procfs import read_boot_id
 from nativeleak.recording import Recording, open_recording
-from nativeleak.reports.build import build
+
+if TYPE_CHECKING:
+    from nativeleak.analysis.finding import Finding
 
 _MAX_OFFSET: Final = 4096
 """Most bytes between the start of a slot of musl and the program's address in it."""
 _ROW_BYTES: Final = 8 + 8 + 8 + 4 + 4
 _MAX_CHUNK: Final = 1 << 20
-_MAX_HOLDERS: Final = 3
+_MAX_HOLDERS: Final = 8
 _SLACK_S: Final = 2.0
 
 
@@ -50,53 +50,36 @@ class Cause:
     is_suspect: bool
 
 
+class TracedCause(NamedTuple):
+    """A finding, and what became of its blocks."""
+
+    cause: Cause
+    fate: BlockFate
+
+
 @dataclass(frozen=True, slots=True)
 class RecordedBlocks:
     """Outstanding heap blocks of one target at the end of a trace.
 
     Attributes:
         name: Of the recording.
+        slot: Number of the target in it.
         ended_s: Seconds since its end.
         addresses: Of the blocks, in ascending order.
         n_bytes: Requested, of each.
-        causes: Index in ``found`` of each; -1: of no finding.
-        found: Suspects first.
+        sites: Index in ``keys`` of each.
+        keys: Thread uid and key of the stack of each site.
         n_unlisted: Outstanding blocks of all targets whose addresses the recording leaves out.
     """
 
     name: str
+    slot: int
     ended_s: float
     addresses: Words
     n_bytes: Words
-    causes: Places
-    found: tuple[Cause, ...]
+    sites: Places
+    keys: tuple[tuple[int, int], ...]
     n_unlisted: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TracedCause:
-    """What became of the blocks of a cause.
-
-    Attributes:
-        cause: The finding.
-        n_recorded: Blocks that were outstanding at the end of the trace.
-        n_in_use: Of these, in use at the look.
-        n_lost: Of these, lost: no pointer leads to them in any scan.
-        lost_bytes: Requested bytes of these.
-        held_by: Nearest holders of the others with their numbers of blocks, most first; at most three.
-    """
-
-    cause: Cause
-    n_recorded: int
-    n_in_use: int
-    n_lost: int
-    lost_bytes: int
-    held_by: tuple[tuple[str, int], ...]
-
-    @property
-    def lost_pct(self) -> float:
-        """Of the blocks in use, those that are lost, in percent."""
-        return 100.0 * self.n_lost / self.n_in_use if self.n_in_use else 0.0
 
 
 def read_recorded(path: Path, target: TargetFacts) -> RecordedBlocks:
@@ -115,23 +98,43 @@ def read_recorded(path: Path, target: TargetFacts) -> RecordedBlocks:
             raise UsageError(
                 f"reading {path} failed: it has no addresses of blocks", "Record them: nativeleak trace --blocks -p PID"
             )
-        report = build(recording, Selection())
-        findings = [*report.suspects, *report.findings]
-        number_of = {
-            (site.key.slot, site.key.stack_key, site.key.thread_uid): number
-            for number, finding in enumerate(findings)
-            for site in (recording.sites[position] for position in finding.positions)
-            if site.key.kind is Kind.HEAP
-        }
         ended = recording.info.started + recording.elapsed_s
     addresses, stacks, n_bytes, slots, threads = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     chosen = np.flatnonzero(slots == slot)
     chosen = chosen[np.argsort(addresses[chosen], kind="stable")]
-    places = zip(stacks[chosen].tolist(), threads[chosen].tolist(), strict=True)
-    causes = np.array([number_of.get((slot, *place), -1) for place in places], np.int64)
-    found = tuple(_cause(finding) for finding in findings)
+    sites, keys = _sites(threads[chosen], stacks[chosen])
     ago_s = max(0.0, time.time() - ended)
-    return RecordedBlocks(recording.name, ago_s, addresses[chosen], n_bytes[chosen], causes, found, n_unlisted)
+    return RecordedBlocks(recording.name, slot, ago_s, addresses[chosen], n_bytes[chosen], sites, keys, n_unlisted)
+
+
+def _sites(threads: Blocks, stacks: Words) -> tuple[Places, tuple[tuple[int, int], ...]]:
+    """The site of each block, and thread and stack of each site."""
+    pairs = np.empty(len(threads), [("thread", np.uint32), ("stack", np.uint64)])
+    pairs["thread"], pairs["stack"] = threads, stacks
+    keys, sites = np.unique(pairs, return_inverse=True)
+    return sites.reshape(-1).astype(np.int64), tuple((int(thread), int(stack)) for thread, stack in keys.tolist())
+
+
+def find_causes(path: Path, fates: Sequence[SiteFate]) -> list[TracedCause]:
+    """What became of the blocks of each finding of a recording; suspects first, then by lost blocks.
+
+    Raises:
+        RecordingError: It cannot be read.
+    """
+    # pandas is loaded for it.
+    from nativeleak.analysis.select import Selection
+    from nativeleak.reports.build import build
+    from nativeleak.reports.held import Held
+
+    with open_recording(path) as recording:
+        report = build(recording, Selection())
+        held = Held.of_fates(recording, fates)
+        found = [
+            TracedCause(_cause(finding), fate)
+            for finding in (*report.suspects, *report.findings)
+            if (fate := held.of(finding)) is not None
+        ]
+    return sorted(found, key=lambda each: (not each.cause.is_suspect, -each.fate.lost_bytes))
 
 
 def _cause(finding: Finding) -> Cause:
@@ -177,8 +180,8 @@ def unpack(chunk: BlockChunk, name: str) -> tuple[Words, Words, Words, Blocks, B
 
 def join(
     recorded: RecordedBlocks, table: BlockTable, owners: Blocks, names: Sequence[str], lost: Sequence[int]
-) -> list[TracedCause]:
-    """What became of the blocks of each cause; suspects first, then by lost blocks.
+) -> list[SiteFate]:
+    """What became of the blocks of each site.
 
     Args:
         recorded: The blocks.
@@ -197,21 +200,30 @@ def join(
     is_lost[is_there] = np.isin(table.starts[index[is_there]], lost_starts)
     owner = np.full(len(index), NONE, np.uint32)
     owner[is_there] = owners[index[is_there]]
-    found = []
-    for number, cause in enumerate(recorded.found):
-        mine = recorded.causes == number
-        if not mine.any():
-            continue
-        holders, counts = np.unique(owner[mine & is_there & ~is_lost & (owner != NONE)], return_counts=True)
-        most = np.argsort(-counts, kind="stable")[:_MAX_HOLDERS]
-        found.append(
-            TracedCause(
-                cause,
-                n_recorded=int(mine.sum()),
-                n_in_use=int((mine & is_there).sum()),
-                n_lost=int((mine & is_lost).sum()),
-                lost_bytes=int(recorded.n_bytes[mine & is_lost].sum()),
-                held_by=tuple((names[int(holders[each])], int(counts[each])) for each in most),
-            )
-        )
-    return sorted(found, key=lambda each: (not each.cause.is_suspect, -each.lost_bytes))
+    sites, n_sites = recorded.sites, len(recorded.keys)
+    held_by = _holders(sites, owner, is_there & ~is_lost & (owner != NONE), names)
+    lost_bytes = [0] * n_sites
+    for site, n_bytes in zip(sites[is_lost].tolist(), recorded.n_bytes[is_lost].tolist(), strict=True):
+        lost_bytes[site] += n_bytes
+    counts = zip(
+        np.bincount(sites, minlength=n_sites).tolist(),
+        np.bincount(sites[is_there], minlength=n_sites).tolist(),
+        np.bincount(sites[is_lost], minlength=n_sites).tolist(),
+        lost_bytes,
+        strict=True,
+    )
+    return [
+        SiteFate(recorded.slot, *key, BlockFate(*numbers, tuple(held_by.get(site, ())[:_MAX_HOLDERS])))
+        for site, (key, numbers) in enumerate(zip(recorded.keys, counts, strict=True))
+    ]
+
+
+def _holders(sites: Places, owner: Blocks, is_held: Flags, names: Sequence[str]) -> dict[int, list[tuple[str, int]]]:
+    """Names of the holders of the blocks of each site, with their numbers of blocks, most first."""
+    pairs = sites[is_held] * np.int64(len(names) or 1) + owner[is_held]
+    values, counts = np.unique(pairs, return_counts=True)
+    found: dict[int, list[tuple[str, int]]] = {}
+    for place in np.argsort(-counts, kind="stable").tolist():
+        site, number = divmod(int(values[place]), len(names))
+        found.setdefault(site, []).append((names[number], int(counts[place])))
+    return found

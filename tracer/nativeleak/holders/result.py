@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nativeleak.holders.attribution import ClassCensus, Holder
+from nativeleak.model import SiteFate
 from nativeleak.process.check import TargetFacts
 from nativeleak.runtimes.hotspot.heap.result import JavaHolders
 
@@ -117,7 +118,8 @@ class HoldersReport:
         completeness: What was seen.
         notes: What could not be read, for people.
         recorded: Blocks of a recording that the look was joined with; None without one.
-        traced: What became of them, by cause.
+        fates: What became of them, by site.
+        traced: The same by cause, where that was asked for.
         java: Which Java objects hold blocks; None where there is no JVM, or it could not be read.
     """
 
@@ -132,6 +134,7 @@ class HoldersReport:
     notes: list[str] = field(default_factory=list)
     java: JavaHolders | None = None
     recorded: RecordedBlocks | None = None
+    fates: list[SiteFate] = field(default_factory=list)
     traced: list[TracedCause] = field(default_factory=list)
 
     def grade(self, name: str) -> LostBlocks | None:

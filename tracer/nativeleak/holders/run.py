@@ -85,6 +85,7 @@ class Options:
         say: Takes a line about progress.
         with_java: Ask which objects of a JVM hold blocks.
         recording: Of the process, with the addresses of its blocks: what its call paths lost is said.
+        with_causes: Say it by finding of the recording too, and not only by site.
         sources: Makes other sources of edges for an open process, such as its Java heap; see ``scan.EdgeSource``.
     """
 
@@ -97,6 +98,7 @@ class Options:
     with_java: bool = True
     sources: Sequence[Callable[[HeapMemory], EdgeSource]] = ()
     recording: Path | None = None
+    with_causes: bool = True
 
 
 @dataclass(slots=True)
@@ -268,7 +270,7 @@ class _Look:
             names = [labels[number].name for number in range(len(labels))]
             from nativeleak.holders.recorded import join
 
-            report.traced = join(self.recorded, last.table, owners, names, lost.starts if lost is not None else ())
+            report.fates = join(self.recorded, last.table, owners, names, lost.starts if lost is not None else ())
         is_lost = np.zeros(len(last.table), np.bool_)
         if candidates is not None:
             index = last.table.look(candidates.starts[~candidates.is_leftover])
@@ -411,7 +413,6 @@ def find_who_holds(pid: int, options: Options | None = None) -> HoldersReport:
             sources.append(java)
         look = _Look(target, chosen, helper, memory, threads, report, limits, sources)
         if chosen.recording is not None:
-            # pandas is loaded for it.
             from nativeleak.holders.recorded import read_recorded
 
             look.recorded = report.recorded = read_recorded(chosen.recording, target)
@@ -419,5 +420,9 @@ def find_who_holds(pid: int, options: Options | None = None) -> HoldersReport:
         if java is not None:
             report.java = java.found
             report.notes += [f"the Java heap was not read: {java.why_not}"] if java.why_not else []
+    if chosen.recording is not None and chosen.with_causes:
+        from nativeleak.holders.recorded import find_causes
+
+        report.traced = find_causes(chosen.recording, report.fates)
     seen.seconds = time.monotonic() - began
     return report

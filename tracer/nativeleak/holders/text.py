@@ -128,13 +128,13 @@ def _traced(report: HoldersReport, n_most: int) -> Iterator[str]:
     if recorded.n_unlisted:
         yield f"  without {recorded.n_unlisted:,} blocks: the recording has no room for their addresses"
     certainty = next((each.certainty for each in report.lost or () if each.grade == LOST), "")
-    for each in report.traced[:n_most]:
-        name = _cut(each.cause.name + (f" ({each.cause.place})" if each.cause.place else ""))
-        holders = ", ".join(name for name, _ in each.held_by[:1])
-        yield f"{name:<{_NAME}}{each.n_recorded:>9,}{each.n_in_use:>9,}{each.n_lost:>9,}   {holders}".rstrip()
-        if each.n_lost:
-            share = f"{each.lost_pct:.0f} % of its blocks in use are lost"
-            yield f"  leak, {certainty}: {share}, {format_bytes(each.lost_bytes)}"
+    for cause, fate in report.traced[:n_most]:
+        name = _cut(cause.name + (f" ({cause.place})" if cause.place else ""))
+        holders = ", ".join(name for name, _ in fate.held_by[:1])
+        yield f"{name:<{_NAME}}{fate.n_recorded:>9,}{fate.n_in_use:>9,}{fate.n_lost:>9,}   {holders}".rstrip()
+        if fate.n_lost:
+            share = f"{fate.lost_pct:.0f} % of its blocks in use are lost"
+            yield f"  leak, {certainty}: {share}, {format_bytes(fate.lost_bytes)}"
     left = len(report.traced) - n_most
     if left > 0:
         yield f"{left} other call paths"

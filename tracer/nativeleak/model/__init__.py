@@ -1,6 +1,7 @@
 """Frozen data that all other packages share: frames, stacks, sites, snapshots. Standard library only."""
 
 from nativeleak.model.coverage import Coverage, StackCoverage
+from nativeleak.model.fate import BlockFate, Look, SiteFate, sum_of_fates
 from nativeleak.model.memory import Limit, LimitKind, LimitUse, MemoryLine, MemoryReading, ProcessMemory
 from nativeleak.model.process import Child, RuntimeInfo, TargetEnd, TargetInfo, ThreadInfo, Unwatched
 from nativeleak.model.site import CERTAIN, N_SLICES, Kind, Owner, SiteKey, SiteTotals, Uncertainty, UnmapTotals
@@ -12,6 +13,7 @@ __all__ = [
     "COUNTERS",
     "N_SLICES",
     "BlockChunk",
+    "BlockFate",
     "Child",
     "Coverage",
     "Frame",
@@ -22,11 +24,13 @@ __all__ = [
     "Limit",
     "LimitKind",
     "LimitUse",
+    "Look",
     "MemoryLine",
     "MemoryReading",
     "Owner",
     "ProcessMemory",
     "RuntimeInfo",
+    "SiteFate",
     "SiteKey",
     "SiteTotals",
     "Snapshot",
@@ -40,4 +44,5 @@ __all__ = [
     "UnmapTotals",
     "Unwatched",
     "Window",
+    "sum_of_fates",
 ]

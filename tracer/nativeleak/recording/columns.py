@@ -146,6 +146,17 @@ CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "memory_lines": {"elapsed_s": _SECONDS, "slot": _SMALL, "line": _TEXT, "n_bytes": _NUMBER},
     "blocks": {"number": _NUMBER, "n": _SMALL, "columns": _BLOB},
+    "looks": {"slot": _SMALL, "after_s": _SECONDS, "certainty": _TEXT, "why_not": _TEXT, "n_unlisted": _NUMBER},
+    "fates": {
+        "slot": _SMALL,
+        "thread_uid": _NUMBER,
+        "stack_key": _WORD,
+        "n_recorded": _NUMBER,
+        "n_in_use": _NUMBER,
+        "n_lost": _NUMBER,
+        "lost_bytes": _NUMBER,
+        "held_by": _TEXT,
+    },
     "events": {"id": _NUMBER, "elapsed_s": _SECONDS, "what": _TEXT, "text": _TEXT},
 }
 

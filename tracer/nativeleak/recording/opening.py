@@ -153,6 +153,11 @@ def checked(db: sqlite3.Connection, name: str) -> sqlite3.Connection:
     return db
 
 
+def has_table(db: sqlite3.Connection, name: str) -> bool:
+    """Whether a recording has a table: an older recording lacks tables that were added later."""
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
+
+
 def damaged(name: str, why: object) -> RecordingError:
     """The error for a damaged recording, or for one that does not fit into a limit of this process's memory."""
     limit = own_memory_limit() if isinstance(why, MemoryError) else None

@@ -29,8 +29,10 @@ from nativeleak.model import (
     FrameKind,
     FrameSource,
     Kind,
+    Look,
     Owner,
     RuntimeInfo,
+    SiteFate,
     SiteKey,
     SiteTotals,
     Stack,
@@ -43,7 +45,9 @@ from nativeleak.model import (
 )
 from nativeleak.recording import opening
 from nativeleak.recording.columns import check_columns, parse_number, parse_texts
+from nativeleak.recording.fates import read_fates, read_looks
 from nativeleak.recording.memory import RecordedMemory
+from nativeleak.recording.opening import has_table
 from nativeleak.recording.schema import JVM, Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
 from nativeleak.recording.sites import BirthSlices, SiteColumns, read_columns, read_numbers
 from nativeleak.recording.values import parse_trace_values, parse_windows
@@ -106,7 +110,7 @@ class Recording:
             self.end_reason: str | None = values.get("end_reason")
             self.recording_error: str | None = values.get("recording_error")
             self.windows = parse_windows(values.get("windows", "[]"))
-            runtimes, unwatched, children = self._runtimes(), self._unwatched(), self._children()
+            runtimes, unwatched, children = _runtimes(db), _unwatched(db), self._children()
             self.targets = tuple(
                 replace(
                     _target(row, runtimes.get(row[0])),
@@ -121,23 +125,9 @@ class Recording:
                 Event(*row) for row in db.execute("SELECT elapsed_s, what, text FROM events ORDER BY id")
             )
 
-    def _runtimes(self) -> dict[int, RuntimeInfo]:
-        """By slot; empty in recordings older than their table."""
-        if not _has_table(self._db, "runtimes"):
-            return {}
-        rows = self._db.execute("SELECT slot, name, version FROM runtimes")
-        return {slot: RuntimeInfo(str(name), str(version)) for slot, name, version in rows}
-
-    def _unwatched(self) -> list[tuple[int, Unwatched]]:
-        """With the slot of each; empty in recordings older than their table."""
-        if not _has_table(self._db, "unwatched"):
-            return []
-        rows = self._db.execute("SELECT slot, object, allocator, prefix, why FROM unwatched ORDER BY slot, number")
-        return [(slot, Unwatched(*map(str, texts))) for slot, *texts in rows]
-
     def _children(self) -> list[tuple[int, Child]]:
         """With the slot of each, largest growth first; empty in recordings older than their table."""
-        if not _has_table(self._db, "children"):
+        if not has_table(self._db, "children"):
             return []
         rows = self._db.execute(
             "SELECT slot, pid, comm, rss_bytes, growth_bytes, alive, as_much FROM children"
@@ -182,7 +172,7 @@ class Recording:
     def uncertainties(self) -> Mapping[int, Uncertainty]:
         """Uncertainty of the sampled sites, by site id."""
         with self.damage_reported():
-            if not _has_table(self._db, "sampling"):
+            if not has_table(self._db, "sampling"):
                 return {}
             rows = self._db.execute("SELECT site_id, n_sampled, variance_bytes, variance_count FROM sampling")
             return {row[0]: Uncertainty(int(row[1]), float(row[2]), float(row[3])) for row in rows}
@@ -203,16 +193,27 @@ class Recording:
     def unmapped(self) -> tuple[UnmapTotals, ...] | None:
         """Callers that unmapped, by target and number; None in recordings of versions that did not record them."""
         with self.damage_reported():
-            if not _has_table(self._db, "unmapped"):
+            if not has_table(self._db, "unmapped"):
                 return None
             return tuple(map(_unmapped, self._db.execute("SELECT * FROM unmapped ORDER BY slot, number")))
 
     def blocks(self) -> list[BlockChunk]:
         """Outstanding heap blocks at the end of the trace; none unless it kept them."""
         with self.damage_reported():
-            if not _has_table(self._db, "blocks"):
+            if not has_table(self._db, "blocks"):
                 return []
             return [BlockChunk(*row) for row in self._db.execute("SELECT n, columns FROM blocks ORDER BY number")]
+
+    @cached_property
+    def looks(self) -> tuple[Look, ...]:
+        """Looks for holders of the outstanding blocks after the trace, by target; none unless it was asked for."""
+        with self.damage_reported():
+            return read_looks(self._db)
+
+    def fates(self) -> list[SiteFate]:
+        """What these looks found of the blocks of each site."""
+        with self.damage_reported():
+            return read_fates(self._db)
 
     @property
     def last_snapshot(self) -> SnapshotInfo:
@@ -354,9 +355,20 @@ def open_recording(path: Path) -> Recording:
 Row = tuple[Any, ...]
 
 
-def _has_table(db: sqlite3.Connection, name: str) -> bool:
-    """Whether a recording has a table: an older recording lacks tables that were added later."""
-    return db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
+def _runtimes(db: sqlite3.Connection) -> dict[int, RuntimeInfo]:
+    """By slot; empty in recordings older than their table."""
+    if not has_table(db, "runtimes"):
+        return {}
+    rows = db.execute("SELECT slot, name, version FROM runtimes")
+    return {slot: RuntimeInfo(str(name), str(version)) for slot, name, version in rows}
+
+
+def _unwatched(db: sqlite3.Connection) -> list[tuple[int, Unwatched]]:
+    """With the slot of each; empty in recordings older than their table."""
+    if not has_table(db, "unwatched"):
+        return []
+    rows = db.execute("SELECT slot, object, allocator, prefix, why FROM unwatched ORDER BY slot, number")
+    return [(slot, Unwatched(*map(str, texts))) for slot, *texts in rows]
 
 
 def _target(row: Row, runtime: RuntimeInfo | None) -> TargetInfo:

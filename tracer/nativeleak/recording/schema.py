@@ -23,7 +23,16 @@ FORMAT_VERSION: Final = 1
 SQLITE_MAGIC: Final = b"SQLite format 3\0"
 """First 16 bytes of every SQLite file. Source: sqlite.org/fileformat2.html, section 1.3."""
 
-TABLES: Final = """
+LOOK_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS looks (slot INTEGER PRIMARY KEY, after_s REAL, certainty TEXT, why_not TEXT,
+    n_unlisted INTEGER);
+CREATE TABLE IF NOT EXISTS fates (slot INTEGER, thread_uid INTEGER, stack_key INTEGER, n_recorded INTEGER,
+    n_in_use INTEGER, n_lost INTEGER, lost_bytes INTEGER, held_by TEXT, PRIMARY KEY (slot, thread_uid, stack_key))
+    WITHOUT ROWID;
+"""
+"""What a look after the trace found; see ``fates``."""
+
+TABLES: Final = f"""
 CREATE TABLE trace (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE targets (slot INTEGER PRIMARY KEY, pid INTEGER, comm TEXT, exe TEXT, jvm_version TEXT, allocators TEXT,
     end TEXT, end_signal INTEGER);
@@ -57,7 +66,7 @@ CREATE TABLE memory_lines (elapsed_s REAL, slot INTEGER, line TEXT, n_bytes INTE
     PRIMARY KEY (elapsed_s, slot, line)) WITHOUT ROWID;
 CREATE TABLE blocks (number INTEGER PRIMARY KEY, n INTEGER, columns BLOB);
 CREATE TABLE events (id INTEGER PRIMARY KEY, elapsed_s REAL, what TEXT, text TEXT);
-"""
+{LOOK_TABLES}"""
 
 JVM: Final = "hotspot"
 """The runtime whose version stands in ``targets.jvm_version`` too, its only place before the table ``runtimes``."""

@@ -32,7 +32,7 @@ from nativeleak.recording.values import trace_values
 
 _MAX_WAITING: Final = 512
 _BUSY_TIMEOUT_S: Final = 10.0
-_NEW_FILE: Final = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_RDWR | os.O_CLOEXEC
+NEW_FILE: Final = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_RDWR | os.O_CLOEXEC
 _NO_TMPFILE: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 _NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOENT, errno.EXDEV, errno.ENOSYS)
 _COMPANIONS: Final = ("-journal", "-wal", "-shm")
@@ -245,13 +245,11 @@ def _create(path: Path, content: bytes, *, overwrite: bool) -> tuple[Path, ...]:
     try:
         for suffix in _COMPANIONS:  # one left by an older recording of this name would be rolled into the new file
             path.with_name(path.name + suffix).unlink(missing_ok=True)
-        guards: tuple[Path, ...] = ()
-        if path.absolute().parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            guards = tuple(path.with_name(path.name + suffix) for suffix in _GUARDS)
+        guards = guards_of(path)
         for guard in guards:
-            os.close(os.open(guard, _NEW_FILE, 0o600))
+            os.close(os.open(guard, NEW_FILE, 0o600))
         if not _appear(path, content):
-            fd = os.open(path, _NEW_FILE, 0o600)
+            fd = os.open(path, NEW_FILE, 0o600)
             try:
                 _write_all(fd, content)
             except OSError:
@@ -262,6 +260,17 @@ def _create(path: Path, content: bytes, *, overwrite: bool) -> tuple[Path, ...]:
         raise RecordingError(
             f"recording to {path} failed: {error.strerror}", "Name a file in a folder you may write to with -o."
         ) from error
+
+
+def guards_of(path: Path) -> tuple[Path, ...]:
+    """Files that have to be there while the recording is written; none in a folder where no one else may create files.
+
+    Raises:
+        OSError: There is no such folder.
+    """
+    if not path.absolute().parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return ()
+    return tuple(path.with_name(path.name + suffix) for suffix in _GUARDS)
 
 
 def _appear(path: Path, content: bytes) -> bool:

@@ -26,6 +26,7 @@ from nativeleak.model import (
 from nativeleak.recording import Recording
 from nativeleak.reports.answer import Answer
 from nativeleak.reports.detail import Detail
+from nativeleak.reports.held import Held
 from nativeleak.reports.report import (
     Overhead,
     Report,
@@ -75,6 +76,7 @@ def build(recording: Recording, selection: Selection) -> Report:
         answer=answer,
         counters=dict.fromkeys(COUNTERS, 0) | dict(recording.last_snapshot.counters),
         overhead=_overhead(recording),
+        held=Held.read(recording),
     )
 
 

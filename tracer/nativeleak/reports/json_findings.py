@@ -12,6 +12,7 @@ from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.paths import Step
 from nativeleak.model import Level
+from nativeleak.reports.held import fate_json
 from nativeleak.reports.report import Report
 
 Json = dict[str, Any]
@@ -43,6 +44,7 @@ def finding_json(report: Report, finding: Finding) -> Json:
     """One suspect or finding."""
     frame = finding.step.frame if finding.step else None
     pids = {target.slot: target.pid for target in report.trace.targets}
+    fate = report.held.of(finding)
     return {
         "name": finding.name,
         "called_by": finding.called_by,
@@ -70,6 +72,7 @@ def finding_json(report: Report, finding: Finding) -> Json:
         "evidence": evidence(report, finding),
         "path": [_step(step) for step in finding.path],
         "site_ids": list(dict.fromkeys(report.stacks.text_id(key) for key in finding.stack_keys)),
+        **({} if fate is None else {"traced": fate_json(fate, report.held.certainty(finding))}),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from nativeleak.analysis.certainty import Certainty
@@ -13,6 +13,7 @@ from nativeleak.analysis.select import Selection
 from nativeleak.model import Child, Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Unwatched, Window
 from nativeleak.recording import Event
 from nativeleak.reports.detail import Detail
+from nativeleak.reports.held import Held
 from nativeleak.reports.memory import MemoryReport
 from nativeleak.reports.stacks import Stacks
 
@@ -338,6 +339,7 @@ class Report:
         rows: The selected sites, made when they are asked for.
         answer: What grows and what holds memory, found when it is asked for.
         counters: At least ``model.COUNTERS``.
+        held: Who holds the blocks, where a look after the trace was asked for.
     """
 
     trace: TraceFacts
@@ -349,6 +351,7 @@ class Report:
     answer: ReportAnswer
     counters: Mapping[str, int]
     overhead: Overhead
+    held: Held = field(default_factory=Held)
 
     @property
     def suspects(self) -> tuple[Finding, ...]:

@@ -16,6 +16,7 @@ from nativeleak.analysis.growth import Growth, Verdict, watch_s
 from nativeleak.analysis.paths import Step
 from nativeleak.model import FrameKind, Kind, Level
 from nativeleak.reports.completeness import Gap, gaps
+from nativeleak.reports.held import fate_text, lost_text, why_not_held
 from nativeleak.reports.json_findings import evidence
 from nativeleak.reports.names import place, printable
 from nativeleak.reports.report import Report
@@ -62,6 +63,8 @@ def answer_lines(report: Report, width: int) -> Iterator[Styled]:
             yield from labelled(label, text, width, style)
     yield "", ""
     yield from leak_lines(report, width)
+    if why := why_not_held(report.held):
+        yield from wrapped(f"    holders: {why}", "    ", width)
     yield from _path_lines(report, width)
     yield from _other_lines(report, width)
 
@@ -78,7 +81,10 @@ def loss_lines(report: Report, width: int) -> Iterator[Styled]:
 def leak_lines(report: Report, width: int) -> Iterator[Styled]:
     """Whether something leaks, and the table of suspects: what a terminal shows last too."""
     if not report.suspects:
-        yield from _no_suspect(report, width)
+        lost = lost_text(report.held, report.findings, _MIN_SHARE * report.sums.outstanding_bytes)
+        yield from wrapped(lost, "    ", width, "bold red")
+        for text, style in _no_suspect(report, width):
+            yield text.replace("NO LEAK SEEN", "NO GROWTH SEEN").replace("Leak: ", "Growth: ") if lost else text, style
         return
     shown = report.suspects[:_MAX_SUSPECTS]
     pct = min(100.0, sum(each.share_pct for each in report.suspects))
@@ -140,6 +146,8 @@ def details_text(report: Report, finding: Finding) -> str:
     mean = format_bytes(finding.outstanding_bytes / n) if n else "-"
     blocks = f"{count(n, 'mapping' if finding.kind == 'mapping' else 'block')} of {mean}"
     parts = [f"{printable(finding.what)}: {blocks}" if finding.what else blocks]
+    if held := fate_text(report.held, finding):
+        parts.append(held)
     if finding.resident_bytes is not None:
         parts.append(f"{format_bytes(finding.outstanding_bytes)} of address space")
     if finding.pool:
@@ -337,7 +345,8 @@ def _other(report: Report, finding: Finding) -> str:
     else:
         how = VERDICTS[finding.growth.verdict]
     peak = f"; peak {format_bytes(finding.peak_bytes)} at {format_duration(finding.peak_s)}"
-    return f"{how}: {title_text(finding)}; {threads_text(finding)}{peak if _peaked(report, finding) else ''}"
+    held = f"; {text}" if (text := fate_text(report.held, finding)) else ""
+    return f"{how}: {title_text(finding)}; {threads_text(finding)}{held}{peak if _peaked(report, finding) else ''}"
 
 
 def held_bytes(finding: Finding) -> int:

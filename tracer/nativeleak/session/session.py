@@ -172,6 +172,8 @@ class Session:
         lost = self.engine.coverage.not_available
         if lost and not self._notice:
             self._reporter.note(f"engine {self._spec.name}; not available: {lost}")
+        if self.options.keeps_blocks and not (self.engine.coverage.has_blocks and "malloc" in self.engine.probes):
+            self.note("blocks", f"no addresses of blocks are recorded: {self._spec.name} sees no heap blocks here")
 
     def _headline(self) -> str:
         targets = ", ".join(f"PID {info.pid} ({info.comm})" for info in self.engine.targets)

@@ -8,6 +8,7 @@ from typing import Final
 from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Growth
 from nativeleak.reports.completeness import gaps, is_from_input
+from nativeleak.reports.held import why_not_held
 from nativeleak.reports.html.markup import Content, Markup, cell, table, tag
 from nativeleak.reports.html.profile import Profile
 from nativeleak.reports.html.redact import Redactor
@@ -58,6 +59,7 @@ def answer(report: Report, profile: Profile, redactor: Redactor) -> Markup:
     """The answer: losses first, then whether something leaks, then each suspect."""
     words, style = next(iter(leak_lines(report, _WIDE)), ("", ""))
     notes = [text.strip() for text, _ in leak_lines(report, _WIDE)][1:] if not report.suspects else []
+    notes += [f"Holders: {why}"] if (why := why_not_held(report.held)) else []
     cards = [_card(report, number, each, profile, redactor) for number, each in enumerate(report.suspects, 1)]
     unless = f"A cache that takes longer than {format_duration(report.trace.duration_s)} to fill looks the same."
     return tag(

@@ -33,6 +33,18 @@ _NUMBERS: Final = re.compile(r"\d+")
 _STATIC: Final = "static "
 
 
+def handle_name(storage: str) -> str:
+    """A reference that native code has, by the name of the JVM's storage of it; the JVM's own keep that name.
+
+    Source: jniHandles.cpp ("JNI Global" since JDK 11).
+    """
+    if storage == "JNI Global":
+        return "JNI global reference"
+    if storage.startswith("JNI local"):
+        return storage.replace("JNI local", "JNI local reference", 1)
+    return f"handle: {storage}"
+
+
 class Names(NamedTuple):
     """A way in words.
 
@@ -118,7 +130,7 @@ class Namer:
         name = _NUMBERS.sub("*", printable(root.name))
         if root.kind == STACK:
             return f"stack of thread {name}"
-        return f"handle: {name}" if root.kind == HANDLE else f"thread {name}"
+        return handle_name(name) if root.kind == HANDLE else f"thread {name}"
 
     def name(self, number: int) -> Names:
         """A way by its number in ``ways``."""
