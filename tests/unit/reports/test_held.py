@@ -58,6 +58,18 @@ def test_a_suspect_says_that_its_blocks_are_lost_and_who_holds_the_others(tmp_pa
     ]
 
 
+@pytest.mark.parametrize(
+    ("certainty", "n_lost", "is_sure"), [("proven", 400, True), ("proven", 399, False), ("likely", 400, False)]
+)
+def test_only_where_all_is_proven_lost_no_cache_looks_the_same(
+    tmp_path: Path, certainty: str, n_lost: int, is_sure: bool
+) -> None:
+    fates = (SiteFate(0, 1, LOSES, BlockFate(600, 400, n_lost, n_lost * 4096)),)
+    with _with_look(_record(tmp_path / "a.nlk", grows=True), Look(0, 1.5, certainty), fates) as recording:
+        for form in ("text", "html"):
+            assert ("to fill looks the same" not in render(recording, form)) == is_sure
+
+
 def test_lost_blocks_are_a_leak_also_where_nothing_grows(tmp_path: Path) -> None:
     with _with_look(_record(tmp_path / "a.nlk", grows=False), Look(0, 1.5, "likely"), FATES) as recording:
         text = render(recording, "text")

@@ -60,6 +60,11 @@ class Held:
         known = {look.certainty for look in self.looks if look.slot in finding.slots and look.certainty}
         return max(known, key=_doubt, default="")
 
+    def is_lost(self, finding: Finding) -> bool:
+        """Whether it is proven that all of its blocks are lost: no cache, then."""
+        fate = self.of(finding)
+        return fate is not None and 0 < fate.n_in_use == fate.n_lost and self.certainty(finding) == "proven"
+
 
 def _doubt(certainty: str) -> tuple[bool, str]:
     return certainty != "proven", certainty

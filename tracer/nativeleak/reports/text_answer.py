@@ -98,8 +98,9 @@ def leak_lines(report: Report, width: int) -> Iterator[Styled]:
         yield from _suspect(report, number, finding, width)
     if n > len(shown):
         yield f"    and {n - len(shown)} more (--all)", ""
-    unless = f"a cache that takes longer than {format_duration(report.trace.duration_s)} to fill looks the same"
-    yield from wrapped(f"    ({unless})", "    ", width, "dim")
+    if not all(report.held.is_lost(each) for each in report.suspects):
+        unless = f"a cache that takes longer than {format_duration(report.trace.duration_s)} to fill looks the same"
+        yield from wrapped(f"    ({unless})", "    ", width, "dim")
 
 
 def _suspect(report: Report, number: int, finding: Finding, width: int) -> Iterator[Styled]:

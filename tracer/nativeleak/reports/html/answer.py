@@ -68,7 +68,7 @@ def answer(report: Report, profile: Profile, redactor: Redactor) -> Markup:
         [tag("p", redactor.text(note)) for note in notes],
         list(_warnings(report, redactor)),
         tag("ol", cards, class_="suspects") if cards else None,
-        tag("p", unless, class_="dim") if cards else None,
+        tag("p", unless, class_="dim") if not all(report.held.is_lost(each) for each in report.suspects) else None,
         [tag("p", redactor.text(line), class_="sum") for line in _sums(report)],
         id="answer",
     )
