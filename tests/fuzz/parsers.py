@@ -608,5 +608,5 @@ PARSERS = (
     Parser("names", use_name, fixed(*NAMES), n_inputs=600),
     Parser("blocks", use_blocks, block_seeds, (UsageError,), 500),
     Parser("recording", use_recording, recording_seeds, (RecordingError,), 100),
-    Parser("recording_values", use_recording, recording_seeds, (RecordingError,), 200, with_a_wrong_value),
+    Parser("recording_values", use_recording, recording_seeds, (RecordingError,), 100, with_a_wrong_value),
 )

@@ -10,7 +10,7 @@ import struct
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nativeleak.errors import UsageError
@@ -22,6 +22,7 @@ from nativeleak.peek.reading import Block
 from nativeleak.peek.secrets import find_secrets, mask, shorten
 from nativeleak.peek.stream import masked
 from nativeleak.peek.strings import StringCounter
+from support import IS_LONG
 
 _JWT = b"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"
 
@@ -75,6 +76,7 @@ def test_the_first_word_of_a_cut_text_is_taken_for_a_secret() -> None:
     assert _masked(b"unter22 and more") == "unter22 and more"
 
 
+@settings(max_examples=100 if IS_LONG else 25)
 @given(st.integers(0, 12_000), st.integers(1, 9_000), st.booleans())
 def test_a_secret_across_blocks_is_masked_wherever_they_meet(at: int, size: int, is_text: bool) -> None:
     filler = b"some words of text " if is_text else b"\x00\x01\x02\x03\xff"
