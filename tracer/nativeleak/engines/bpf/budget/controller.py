@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from nativeleak.engines.bpf.budget.governor import FREES, NOTHING, Governor, Plan, Step
+from nativeleak.engines.bpf.budget.governor import FREES, NOTHING, Governor, Step
+from nativeleak.engines.bpf.budget.load import Plan
 from nativeleak.engines.bpf.budget.meter import OF_HITS, Meter
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.kernel import abi
