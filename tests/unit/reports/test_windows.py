@@ -46,7 +46,7 @@ def test_text_has_the_range_of_distances_that_the_budget_chose(tmp_path: Path) -
 
     with fixtures.record(tmp_path / "a.nlk", write) as recording:
         text = " ".join(render(recording, "text", WriteOptions(detail=True)).split())
-    assert "one block per 1.0 KiB to 512 KiB on average" in text
+    assert "one block per 1 KiB to 512 KiB on average" in text
 
 
 def test_json_has_windows_bounds_and_the_cost_of_all_windows(tmp_path: Path) -> None:
