@@ -9,6 +9,7 @@ from typing import Any
 from support import Target, Trace
 
 SCRIPTED = str(Path(__file__).parent.parent / "tools" / "scripted_trace.py")
+DURATION_S = 6
 SIGMAS = 4
 """A right sampler fails once in some ten thousand runs."""
 
@@ -63,14 +64,15 @@ def test_estimate_lies_in_its_interval() -> None:
     check_estimate(report, truth)
 
 
-def test_stated_cost_stays_within_the_budget() -> None:
-    options = ("--sample", "auto", "--max-overhead", "5%")
-    with Target("churn", 40009, 2, 20011) as target, Trace(target, options=options) as trace:
+def test_stated_cost_stays_within_the_budget_however_frequent_snapshots_are() -> None:
+    """What a snapshot reads is paid for too: no look at the load comes between two of these."""
+    options = ("--sample", "auto", "--max-overhead", "5%", "--duration", f"{DURATION_S}s", "--interval", "0.1s")
+    with Target("churn", 60013, 2, 20011) as target, Trace(target, options=options) as trace:
         target.go()
         report = trace.stop()
     windows = report["mode"]["windows"]
     used_s = sum(window["target_cpu_s"] for window in windows)
-    budget_s = 0.05 * max(0.4 * report["window"]["duration_s"], used_s)
-    # Beside it what is lent at the start, a quarter of a minute of the least pace.
-    assert 0 < report["overhead"]["estimated_cost_s"] <= budget_s + 0.25 * 60 * 0.05 * 0.4
+    budget_s = 0.05 * max(0.4 * DURATION_S, used_s)
+    # A last look may come late.
+    assert 0 < report["overhead"]["estimated_cost_s"] <= 1.25 * budget_s
     assert {window["level"] for window in windows} & {"sampled"}

@@ -158,3 +158,16 @@ def test_more_budget_takes_more_samples():
     few = Target(pairs=20_000, more_ns=20_000.0, budget_pct=4.0).run()
     many = Target(pairs=20_000, more_ns=20_000.0, budget_pct=8.0).run()
     assert many.n_samples > 1.5 * few.n_samples
+
+
+def test_burst_is_ended_as_a_blip_and_all_is_watched_again_soon():
+    target = Target(pairs=20_000, more_ns=20_000.0).run(20)
+    target.pairs = 1_000_000
+    target.run(0.5)
+    assert target.governor.plan.level is not Level.SAMPLED
+    target.pairs = 20_000
+    target.run(14.5)
+    watched_s = target.watched_s
+    target.run(20)
+    assert target.watched_s == pytest.approx(watched_s + 20)
+    assert target.cost_s <= target.most_s

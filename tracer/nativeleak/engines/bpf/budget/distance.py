@@ -14,6 +14,7 @@ distance allows, and stores with each block the weight of the distance in force 
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from nativeleak.engines.bpf.budget.load import Costs, Load, Plan
@@ -33,9 +34,11 @@ _LEAST_KEPT_S: Final = 2.0
 _N_CHANGES: Final = 1000
 """A distance becomes less after two seconds at the earliest, or this part of the time so far."""
 _MOST_CLOSER: Final = 4.0
-_SMOOTH: Final = 0.3
-_SUDDEN: Final = 2.0
+_MEMORY_S: Final = 0.05
+"""A burst of some hundredths of a second is not taken for the load, and not forgotten at once."""
 _STEP_BYTES: Final = 64
+_ENOUGH_SAMPLES: Final = 100
+_LEAST_NEW: Final = 0.1
 _RUNS_OF_PAIR: Final = 3
 """Entry, return and free of a sampled block run longer than those of others."""
 _DOUBT: Final = (0.5, 50.0)
@@ -94,19 +97,24 @@ class Distance:
         """
         self._fixed = self._fixed_of(load)
         self._sampled_bytes = load.calls * _GUESSED_BLOCK
-        if not self.choose(allowed):
-            self.choose(allowed, in_windows=True)
+        self.choose(allowed, in_windows=True)
 
-    def learn(self, load: Load) -> None:
-        """Take what was seen of a time at the present distance."""
+    def learn(self, passed_s: float, load: Load) -> None:
+        """Take what was seen of a time at the present distance.
+
+        Args:
+            passed_s: How long it was.
+            load: Of that time.
+        """
         if not load.calls:
             return
         if load.run_ns is not None:
             self._learn_times(load.run_ns, load.followed / load.hits)
-        self._fixed = self._fixed_of(load)
-        now = load.followed * self.n_bytes
-        is_sudden = now > _SUDDEN * self._sampled_bytes
-        self._sampled_bytes = now if is_sudden else _SMOOTH * now + (1 - _SMOOTH) * self._sampled_bytes
+        new = 1 - math.exp(-passed_s / _MEMORY_S)
+        self._fixed += new * (self._fixed_of(load) - self._fixed)
+        # A few samples tell little of how many bytes there are.
+        new *= min(1.0, max(_LEAST_NEW, load.followed * passed_s / _ENOUGH_SAMPLES))
+        self._sampled_bytes += new * (load.followed * self.n_bytes - self._sampled_bytes)
 
     def _fixed_of(self, load: Load) -> float:
         costs, light_ns = self._costs, self._run_ns[0]
@@ -133,8 +141,12 @@ class Distance:
 
     # What is chosen
 
-    def choose(self, allowed: float, *, in_windows: bool = False) -> bool:
-        """Choose the distance; returns whether watching all the time at it takes no more than is allowed.
+    def fits(self, allowed: float) -> bool:
+        """Whether there is a distance at which watching all the time takes no more than is allowed."""
+        return self._wanted(allowed)[1]
+
+    def choose(self, allowed: float, *, in_windows: bool = False) -> None:
+        """Choose the distance.
 
         Where the traps alone take too much, windows are wanted: the samples of one may cost as much as its traps.
 
@@ -142,9 +154,7 @@ class Distance:
             allowed: CPU seconds a second that watching may take.
             in_windows: Whether the distance is for windows where it does not fit all the time.
         """
-        wanted, fits = self._wanted(allowed, in_windows=in_windows)
-        self._take(wanted)
-        return fits
+        self._take(self._wanted(allowed, in_windows=in_windows)[0])
 
     def adapt(self, now_s: float, allowed: float) -> bool:
         """Choose another distance where the present one costs too much, or allows too few samples; returns whether.

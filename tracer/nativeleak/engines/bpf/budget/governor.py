@@ -132,12 +132,12 @@ class Governor:
         run_ns = load.run_ns if load.run_ns is not None else self._usual_run_ns(self.plan.level)
         return (traps_ns + load.hits * run_ns) / 1e9
 
-    def _take_time(self, load: Load) -> None:
-        """Take how long our programs ran, where that was measured."""
+    def _take(self, passed_s: float, load: Load) -> None:
+        """Take how long our programs ran, where that was measured, and what samples there were."""
         if load.run_ns is not None and load.hits:
             self._run_ns[self.plan.level] = load.run_ns
         if self._distance is not None and self.plan.level is Level.SAMPLED:
-            self._distance.learn(load)
+            self._distance.learn(passed_s, load)
 
     def _usual_run_ns(self, level: Level) -> float:
         return self._run_ns.get(level, self._costs.light_run_ns)
@@ -216,6 +216,19 @@ class Governor:
         cost = self.cost(load)
         self.purse.move(passed_s, max(0.0, load.cpu - cost), _BESIDE * cost, load.reach)
 
+    def pay(self, passed_s: float, load: Load) -> float:
+        """Take the load of a time of the present plan, and decide nothing; returns its cost, CPU seconds a second.
+
+        Args:
+            passed_s: How long it was.
+            load: Of that time.
+        """
+        self._take(passed_s, load)
+        cost = self.cost(load)
+        self._own_cpu = max(0.0, load.cpu - cost)
+        self.purse.move(passed_s, self._own_cpu, cost, load.reach)
+        return cost
+
     def decide(self, now_s: float, passed_s: float, load: Load) -> Step | None:
         """The step to take; None where the present one goes on.
 
@@ -224,15 +237,16 @@ class Governor:
             passed_s: Seconds that the load is of.
             load: Of the time since the last look.
         """
-        self._take_time(load)
+        cost = self.pay(passed_s, load)
         if not self.is_bounded:
             return None
-        cost = self.cost(load)
-        self._own_cpu = max(0.0, load.cpu - cost)
-        self.purse.move(passed_s, self._own_cpu, cost, load.reach)
         if self.plan != self._ceiling:
             self._between_cost = cost
-            return self._window(now_s) if self.is_due(now_s) else None
+            if not self.is_due(now_s):
+                return None
+            if self._distance is not None and self._has_room():
+                return self._stay()
+            return self._window(now_s)
         self._learn(cost, load)
         if self._until_s is None and (step := self._adapt(now_s, load)) is not None:
             return step
@@ -247,13 +261,17 @@ class Governor:
         if not self.is_due(now_s):
             return None
         if not is_blip and self._has_room():
-            self._until_s, self._has_windows = None, False
-            return Step(self.plan, why="there is room in the budget again")
+            return self._stay()
         return self._rest(now_s)
+
+    def _stay(self) -> Step:
+        """Watch all, without an end."""
+        self._until_s, self._has_windows, self._blip_s = None, False, 0.0
+        return Step(self.plan, why="there is room in the budget again")
 
     def watched(self, passed_s: float, load: Load) -> None:
         """Take the load of a window that had its own end; what comes after it goes to ``decide``."""
-        self._take_time(load)
+        self._take(passed_s, load)
         cost = self.cost(load)
         self._own_cpu = max(0.0, load.cpu - cost)
         self.purse.move(passed_s, self._own_cpu, _BESIDE * cost, load.reach)
@@ -274,8 +292,9 @@ class Governor:
         """Whether all can be watched all the time, at the distance of samples that this takes."""
         if self._distance is None:
             return self._watching <= _FILLED * self.purse.pace
-        if not self._distance.choose(self._allowed()):
+        if not self._distance.fits(self._allowed()):
             return False
+        self._distance.choose(self._allowed())
         self.plan = self._ceiling = self._distance.plan
         self._watching = self._distance.expected
         return True
@@ -286,7 +305,11 @@ class Governor:
 
     def _adapt(self, now_s: float, load: Load) -> Step | None:
         """Another distance of samples, where the load calls for one; None where not."""
-        if self._distance is None or not load.calls or not self._distance.adapt(now_s, self._allowed()):
+        if self._distance is None or not load.calls:
+            return None
+        if self.is_blip(self.cost(load), load.busy) and not self._distance.fits(self._allowed()):
+            return None  # No distance ends it.
+        if not self._distance.adapt(now_s, self._allowed()):
             return None
         self.plan = self._ceiling = self._distance.plan
         self._watching = self._distance.expected
@@ -351,6 +374,7 @@ class Governor:
     def _rest(self, now_s: float, why: str = "") -> Step:
         """Watch nothing, or frees alone, until the purse pays for the next window."""
         is_first, self._has_windows = not self._has_windows, True
+        was_chosen = self._distance is not None and self._until_s is None
         period_s = self._period_s(now_s)
         self.plan, self._until_s, self._blip_s = self.between, None, 0.0
         if self._distance is not None:
@@ -358,6 +382,9 @@ class Governor:
             self._ceiling, self._watching = self._distance.plan, self._distance.expected
         # All that the window before has cost, with what attaching and detaching took.
         spent_s, self._spent_before_s = self.purse.spent_s - self._spent_before_s, self.purse.spent_s
+        if was_chosen:
+            # A burst. What was watched before it was chosen for the budget: only what was overspent is to be earned.
+            spent_s = max(0.0, -self.purse.left_s) * self.purse.pace / self.purse.income
         if self.is_blip(self._watching / _BELIEVED, self._busy):
             for_s = max(_LEAST_GAP_S, now_s / _N_WINDOWS, spent_s / self.purse.pace)
         else:
