@@ -88,16 +88,17 @@ class Distance:
 
     # What is seen
 
-    def guess(self, load: Load, allowed: float) -> None:
+    def guess(self, load: Load, allowed: float, most: float) -> None:
         """Choose before anything was sampled.
 
         Args:
             load: What was counted; all of it entries.
             allowed: CPU seconds a second that watching may take.
+            most: As for ``choose``.
         """
         self._fixed = self._fixed_of(load)
         self._sampled_bytes = load.calls * _GUESSED_BLOCK
-        self.choose(allowed, in_windows=True)
+        self.choose(allowed, most)
 
     def learn(self, passed_s: float, load: Load) -> None:
         """Take what was seen of a time at the present distance.
@@ -145,16 +146,17 @@ class Distance:
         """Whether there is a distance at which watching all the time takes no more than is allowed."""
         return self._wanted(allowed)[1]
 
-    def choose(self, allowed: float, *, in_windows: bool = False) -> None:
+    def choose(self, allowed: float, most: float | None = None) -> None:
         """Choose the distance.
 
-        Where the traps alone take too much, windows are wanted: the samples of one may cost as much as its traps.
+        Where the traps alone take too much, windows are wanted. The samples of one may cost as much as its traps, or
+        less where it is no blip then, since a longer window tells more.
 
         Args:
             allowed: CPU seconds a second that watching may take.
-            in_windows: Whether the distance is for windows where it does not fit all the time.
+            most: CPU seconds a second of a window that is no blip, where windows are allowed.
         """
-        self._take(self._wanted(allowed, in_windows=in_windows)[0])
+        self._take(self._wanted(allowed, most)[0])
 
     def adapt(self, now_s: float, allowed: float) -> bool:
         """Choose another distance where the present one costs too much, or allows too few samples; returns whether.
@@ -173,11 +175,14 @@ class Distance:
         self._take(wanted)
         return True
 
-    def _wanted(self, allowed: float, *, in_windows: bool = False) -> tuple[int, bool]:
+    def _wanted(self, allowed: float, most: float | None = None) -> tuple[int, bool]:
         room, least = allowed - self._fixed, _LEAST_ROOM * self._fixed
         fits = room >= least
         if not fits:
-            room = self._fixed if in_windows else least
+            room = least
+            if most is not None:
+                below = most - self._fixed
+                room = min(self._fixed, below) if below >= least else self._fixed
         wanted = self._sampled_bytes * self._sample_ns / 1e9 / max(room, 1e-12)
         steps = -(-wanted // _STEP_BYTES)
         return int(min(abi.MAX_SAMPLE_RATE, max(abi.MIN_SAMPLE_RATE, steps * _STEP_BYTES))), fits

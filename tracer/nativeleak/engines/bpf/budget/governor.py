@@ -196,7 +196,7 @@ class Governor:
         if self._distance is None:
             self._learn(self.expected(self._ceiling, load), load)
         else:
-            self._distance.guess(load, self._allowed())
+            self._distance.guess(load, self._allowed(), self._most())
             self._ceiling = self._distance.plan
             self._learn(self._distance.expected, load)
         # What was counted in a moment is believed to half: a busy machine may have let the targets wait.
@@ -303,6 +303,10 @@ class Governor:
         """CPU seconds a second that watching all the time may take: of the pace, and without a blip."""
         return min(_SAMPLED_SHARE * self.purse.pace, _SAMPLED_SHARE * _BLIP_SHARE * self._busy)
 
+    def _most(self) -> float:
+        """CPU seconds a second of a window that is taken for no blip."""
+        return _SAMPLED_SHARE * _BELIEVED * _BLIP_SHARE * self._busy
+
     def _adapt(self, now_s: float, load: Load) -> Step | None:
         """Another distance of samples, where the load calls for one; None where not."""
         if self._distance is None or not load.calls:
@@ -378,7 +382,7 @@ class Governor:
         period_s = self._period_s(now_s)
         self.plan, self._until_s, self._blip_s = self.between, None, 0.0
         if self._distance is not None:
-            self._distance.choose(self._allowed(), in_windows=True)
+            self._distance.choose(self._allowed(), self._most())
             self._ceiling, self._watching = self._distance.plan, self._distance.expected
         # All that the window before has cost, with what attaching and detaching took.
         spent_s, self._spent_before_s = self.purse.spent_s - self._spent_before_s, self.purse.spent_s
