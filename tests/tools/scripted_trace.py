@@ -13,13 +13,14 @@ import sys
 from nativeleak.cli.main import main
 from nativeleak.engines.bpf import engine
 from nativeleak.engines.bpf.budget import governor
+from nativeleak.engines.bpf.budget.load import Load, Plan
 from nativeleak.model import Level
 
 
 class ScriptedGovernor(governor.Governor):
     """Takes the plans of the command line in their order."""
 
-    plans: list[governor.Plan]
+    plans: list[Plan]
     n_signals = 0
 
     @property
@@ -27,13 +28,13 @@ class ScriptedGovernor(governor.Governor):
         """Signals alone decide."""
         return math.inf
 
-    def begin(self, load: governor.Load) -> governor.Step:
+    def begin(self, load: Load) -> governor.Step:
         """The first plan."""
         del load
         self.plan = self.plans.pop(0)
         return governor.Step(self.plan)
 
-    def decide(self, now_s: float, passed_s: float, load: governor.Load) -> governor.Step | None:
+    def decide(self, now_s: float, passed_s: float, load: Load) -> governor.Step | None:
         """The next plan, once for each signal."""
         del now_s, passed_s, load
         if not ScriptedGovernor.n_signals:
@@ -43,9 +44,9 @@ class ScriptedGovernor(governor.Governor):
         return governor.Step(self.plan, why="as the script says")
 
 
-def _parse(text: str) -> governor.Plan:
+def _parse(text: str) -> Plan:
     level, _, n_bytes = text.partition(":")
-    return governor.Plan(Level(level), int(n_bytes or 0))
+    return Plan(Level(level), int(n_bytes or 0))
 
 
 def _count(*_: object) -> None:

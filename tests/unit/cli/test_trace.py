@@ -30,6 +30,7 @@ def test_default_interval_gives_a_short_trace_snapshots_enough(duration_s, inter
         ["--max-allocations", "5"],
         ["--format", "xml"],
         ["--unwind", "magic"],
+        ["--sample", "often"],
     ],
 )
 def test_nonsense_is_a_usage_error_in_one_line_with_what_to_do(arguments, capsys):
@@ -38,6 +39,14 @@ def test_nonsense_is_a_usage_error_in_one_line_with_what_to_do(arguments, capsys
     assert captured.out == ""
     assert captured.err.startswith("nativeleak: ")
     assert "Traceback" not in captured.err
+
+
+def test_distance_by_the_budget_without_a_budget_says_what_to_give(capsys):
+    assert run(["trace", "-p", "1", "--sample", "auto", "--max-overhead", "off"]) == 2
+    error = capsys.readouterr().err
+    assert "no budget to choose the distance of samples from" in error
+    assert "--max-overhead 5%" in error
+    assert "--sample 512K" in error
 
 
 def test_missing_pid_says_how_to_give_one(capsys):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nativeleak.doctor.rate import describe
-from nativeleak.engines.bpf.budget.governor import Costs, Governor, Load
+from nativeleak.engines.bpf.budget.governor import Governor
+from nativeleak.engines.bpf.budget.load import Costs, Load
 
 COSTS = Costs(call_ns=500.0, free_ns=500.0, return_ns=300.0, run_ns=150.0, light_run_ns=75.0)
 

@@ -38,6 +38,17 @@ def test_windows_and_uncertainty_are_read_as_they_were_written(tmp_path: Path) -
         assert [site.uncertainty for site in recording.sites] == [CERTAIN, UNCERTAIN]
 
 
+def test_text_has_the_range_of_distances_that_the_budget_chose(tmp_path: Path) -> None:
+    def write(writer: RecordingWriter) -> None:
+        windows = (*WINDOWS[:2], Window(45.5, 60.0, Level.SAMPLED, 1024, 307, 0.125, 10.0))
+        sampled = fixtures.heap_site(1, 12, (1 << 21, 5000), uncertainty=UNCERTAIN)
+        writer.write_snapshot(fixtures.snapshot(60.0, (sampled,), windows=windows))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        text = " ".join(render(recording, "text", WriteOptions(detail=True)).split())
+    assert "one block per 1 KiB to 512 KiB on average" in text
+
+
 def test_json_has_windows_bounds_and_the_cost_of_all_windows(tmp_path: Path) -> None:
     with _recording(tmp_path) as recording:
         report = json.loads(render(recording, "json"))

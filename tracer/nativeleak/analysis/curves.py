@@ -63,6 +63,7 @@ class Curves:
         watched: Seconds of each birth slice in which births were seen, where the heap was watched in windows; None
             where it was watched all the time.
         n_freed: Blocks and mappings that were freed, one value a curve; empty where frees may have gone unseen.
+        units: Bytes that one sample stands for, one value a curve; empty, or 0 where every block was kept.
     """
 
     elapsed_s: Floats
@@ -78,6 +79,7 @@ class Curves:
     resident: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     watched: Floats | None = None
     n_freed: Floats = field(default_factory=lambda: np.zeros(0))
+    units: Floats = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +226,16 @@ def read_curves(
     start_s = times[span.first] if span.first else 0.0
     watched = _watched(recording, slices.shape[1], slice_s) if span.in_windows or span.by_births else None
     freed = np.array(recording.site_columns.freed_count, dtype=np.float64) if span.is_whole else None
-    return [track.curves(slices, slice_s, start_s, watched, freed) for track in tracks]
+    variances = np.zeros(n_sites)
+    for position, uncertainty in recording.site_columns.uncertainty.items():
+        variances[position] = uncertainty.variance_bytes
+    return [
+        replace(
+            track.curves(slices, slice_s, start_s, watched, freed),
+            units=track.grouping.sums(variances) / np.maximum(track.grouping.sums(now[:, 0]), 1.0),
+        )
+        for track in tracks
+    ]
 
 
 def _watched(recording: Recording, n_slices: int, slice_s: float) -> Floats:
@@ -318,7 +329,7 @@ class _Track:
     """Collects the curves of one grouping, snapshot by snapshot."""
 
     def __init__(self, grouping: Grouping, times: Sequence[float]) -> None:
-        self._grouping, self._times = grouping, times
+        self.grouping, self._times = grouping, times
         edges = part_edges(times)
         self._shares = edges.shares
         self._elapsed_s = edges.elapsed_s
@@ -329,12 +340,12 @@ class _Track:
         self._courses = np.zeros((n_rows, 0))
 
     def keep_courses(self) -> None:
-        self._courses = np.zeros((self._grouping.n_rows, len(self._times)))
+        self._courses = np.zeros((self.grouping.n_rows, len(self._times)))
 
     def add(self, number: int, now: Floats) -> None:
-        n_bytes = self._grouping.sums(now[:, 0])
+        n_bytes = self.grouping.sums(now[:, 0])
         if number in self._shares:
-            values = np.stack((n_bytes, self._grouping.sums(now[:, 1]), self._grouping.sums(now[:, 2])))
+            values = np.stack((n_bytes, self.grouping.sums(now[:, 1]), self.grouping.sums(now[:, 2])))
             for column, share in self._shares[number]:
                 self._values[:, :, column] += share * values
         part = self._part(number)
@@ -360,7 +371,7 @@ class _Track:
             len(self._times),
             self._values[0],
             self._values[1],
-            self._grouping.sums(slices),
+            self.grouping.sums(slices),
             slice_s,
             start_s,
             troughs,
@@ -368,7 +379,7 @@ class _Track:
             self._courses,
             self._values[2],
             watched,
-            np.zeros(0) if freed is None else self._grouping.sums(freed),
+            np.zeros(0) if freed is None else self.grouping.sums(freed),
         )
 
 

@@ -10,6 +10,9 @@ A rising curve does not prove growth without bound, because a cache that fills l
 requires that the end of the window still rises and, if birth slices were recorded, that memory from every part of the
 window is still outstanding and that the oldest part did not shrink away, or that nothing was freed at all.
 
+Where blocks were sampled, the interval is at least that of the samples, a count of blocks is what the samples are worth
+(``sampled.py``), and no verdict is given that the samples do not prove.
+
 Caveat: a cache that takes longer than the whole window to fill cannot be distinguished from a leak.
 
 Source: the rule by survivors, rss-ledger-and-verdicts.md 7.3.
@@ -28,6 +31,7 @@ import numpy as np
 
 from nativeleak.analysis.curves import MIN_SNAPSHOTS, Bools, Curves, EachSite, Floats, part_edges, read_curves
 from nativeleak.analysis.cycles import cycles, mean_slopes
+from nativeleak.analysis.sampled import by_samples, change_margins
 from nativeleak.analysis.windowed import estimate, tells_growth
 from nativeleak.model import Owner
 from nativeleak.recording import Recording
@@ -119,6 +123,7 @@ def course(elapsed_s: Sequence[float], n_bytes: Sequence[float]) -> Growth:
 
 def measure(curves: Curves) -> list[Growth]:
     """Growth and verdict of every curve."""
+    curves = by_samples(curves)
     # With so few snapshots nothing is decided, but their differences are known.
     if curves.watched is not None and (curves.n_snapshots >= MIN_SNAPSHOTS or tells_growth(curves)):
         return _measure_windows(curves)
@@ -127,6 +132,9 @@ def measure(curves: Curves) -> list[Growth]:
     added = np.diff(curves.n_bytes, axis=1)
     spans = np.diff(curves.elapsed_s)
     slopes, margins = mean_slopes(added, spans)
+    by_chance = change_margins(curves)
+    least_margins, is_sampled = by_chance / spans.sum(), by_chance > 0
+    margins = np.maximum(margins, least_margins)
     low, high = slopes - margins, slopes + margins
     rising = low > 0
     troughs_rise = _troughs_rise(curves)
@@ -144,10 +152,11 @@ def measure(curves: Curves) -> list[Growth]:
     goes_on, late_slopes, late_margins = _goes_on(curves, added, spans)
     flat = (low <= 0) & (high >= 0) & (np.abs(net) <= _STEADY_SHARE * peak)
     narrow = margins * float(spans.sum()) <= _WIDEST_SHARE * peak
+    clear = by_chance <= _WIDEST_SHARE * peak
     tests = {
         Verdict.STEADY: flat & narrow & ~troughs_rise,
-        Verdict.PERIODIC: swings & ~troughs_rise,
-        Verdict.LEVELLING_OFF: _levels_off(curves, even, peak) & ~(late & rising),
+        Verdict.PERIODIC: swings & ~troughs_rise & clear,
+        Verdict.LEVELLING_OFF: _levels_off(curves, even, peak) & ~(late & rising) & clear,
         Verdict.SHRINKING: high < 0,
         Verdict.GROWING: (late & (certain & _has_substance(curves, even) | _grows_ever_larger(curves, even)))
         | (swings & stays)
@@ -159,7 +168,9 @@ def measure(curves: Curves) -> list[Growth]:
     after_warm_up = goes_on & ~swings & ~late
     slopes = np.where(after_warm_up, late_slopes, slopes)
     margins = np.where(after_warm_up, late_margins, margins)
+    margins = np.maximum(margins, least_margins)
     low, high = slopes - margins, slopes + margins
+    tests[Verdict.GROWING] &= ~is_sampled | (low > 0)
     verdicts = np.full(len(slopes), Verdict.UNDECIDED.value, dtype="<U13")
     for verdict, holds in tests.items():
         verdicts[holds & (curves.n_snapshots >= MIN_SNAPSHOTS)] = verdict.value

@@ -14,6 +14,9 @@ from nativeleak.probes.families import Affix
 from nativeleak.process.pidns import find_ns_pid
 from nativeleak.units import parse_duration, parse_percent, parse_size
 
+AUTO_DISTANCE: Final = -1
+"""Value of ``--sample auto``."""
+
 
 class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """``4096``, ``64K``, ``16MiB`` -> bytes."""
@@ -32,6 +35,16 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         if n_bytes >= 1 << 63:
             self.fail(f"larger than any address space: {value!r}", param, ctx)
         return n_bytes
+
+
+class SampleType(SizeType):
+    """A size, or ``auto`` -> ``AUTO_DISTANCE``."""
+
+    name = "sample"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes, ``AUTO_DISTANCE``, or a usage error."""
+        return AUTO_DISTANCE if value == "auto" else super().convert(value, param, ctx)
 
 
 class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -97,6 +110,7 @@ LIBRARY_HELP: Final = (
 """Of --library."""
 
 SIZE = SizeType()
+SAMPLE = SampleType()
 OVERHEAD = OverheadType()
 DURATION = DurationType()
 STRETCH = StretchType()

@@ -19,10 +19,12 @@ from nativeleak.cli.lines import check_lines
 from nativeleak.cli.live import make_reporter
 from nativeleak.cli.params import (
     AFFIX,
+    AUTO_DISTANCE,
     CONTEXT,
     DURATION,
     LIBRARY_HELP,
     OVERHEAD,
+    SAMPLE,
     SIZE,
     STRETCH,
     ns_pid_options,
@@ -125,9 +127,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
         help="Look at the end, while the target runs, who holds these blocks and which are lost; implies "
         "--blocks.")  # fmt: skip
 @option(WHAT, "--force", is_flag=True, help="Overwrite an existing recording.")
-@option(LIMITS, "--sample", type=SIZE, default=0, metavar="SIZE",
-        help="Record one heap block per SIZE bytes on average; totals become estimates. "
-        "[default: every block]")  # fmt: skip
+@option(LIMITS, "--sample", type=SAMPLE, default=0, metavar="SIZE",
+        help="Record one heap block per SIZE bytes on average; totals become estimates. `auto` takes as many samples "
+        "as --max-overhead pays for. [default: every block]")  # fmt: skip
 @option(LIMITS, "--sample-above", type=SIZE, default=0, metavar="SIZE",
         help="Always record blocks of this size or more. [default: the SIZE of --sample]")  # fmt: skip
 @option(LIMITS, "--max-blip", type=STRETCH, default=0.1, metavar="TIME",
@@ -229,6 +231,12 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
             f"{name} needs probes of the allocators",
             f"leave out --input, --maps-only and --engine, or leave out {name}",
         )
+    chooses_distance = ctx.params["sample"] == AUTO_DISTANCE
+    if chooses_distance and not ctx.params["max_overhead"]:
+        raise UsageError(
+            "--sample auto with --max-overhead off: there is no budget to choose the distance of samples from",
+            "give a budget, such as --max-overhead 5%, or a distance, such as --sample 512K",
+        )
     _check_sampling(ctx.params["sample"], ctx.params["sample_above"])
     output = ctx.params["output"] or Path(
         f"nativeleak-{pids[0] if pids else 'input'}-{time.strftime('%Y%m%d-%H%M%S')}.nlk"
@@ -246,8 +254,9 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
             max_overhead_pct=ctx.params["max_overhead"],
             max_blip_s=ctx.params["max_blip"],
             max_memory_bytes=ctx.params["max_memory"],
-            sample_bytes=ctx.params["sample"],
+            sample_bytes=0 if chooses_distance else ctx.params["sample"],
             sample_above=ctx.params["sample_above"],
+            chooses_distance=chooses_distance,
         ),
         max_depth=ctx.params["max_depth"],
         unwind=Unwind(ctx.params["unwind"]),
@@ -268,12 +277,18 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         returns=Returns(ctx.params["returns"]),
         allocators=ctx.params["allocators"],
         calls=_CALLS.get(ctx.params["syscalls"], tuple(SyscallHooks)),
-        given={name: str(value) for name, value in given.items() if value not in (None, False, (), 0)},
+        given=_as_given(given),
     )
 
 
+def _as_given(given: dict[str, object]) -> dict[str, str]:
+    """Options that are not at their defaults of nothing, for the recording."""
+    words = {name: str(value) for name, value in given.items() if value not in (None, False, (), 0)}
+    return words | ({"sample": "auto"} if given["sample"] == AUTO_DISTANCE else {})
+
+
 def _check_sampling(sample_bytes: int, sample_above: int) -> None:
-    if sample_bytes and not abi.MIN_SAMPLE_RATE <= sample_bytes <= abi.MAX_SAMPLE_RATE:
+    if sample_bytes not in (0, AUTO_DISTANCE) and not abi.MIN_SAMPLE_RATE <= sample_bytes <= abi.MAX_SAMPLE_RATE:
         raise UsageError(
             f"--sample {sample_bytes}: between {abi.MIN_SAMPLE_RATE} (1 KiB) and {abi.MAX_SAMPLE_RATE} (256 MiB)",
             "512K is a good start; 0 keeps every block",

@@ -14,7 +14,8 @@ from typing import Final
 from nativeleak.doctor.checks import Check, State
 from nativeleak.doctor.trial import allocator_objects
 from nativeleak.engines.bpf.budget.calibration import Calibration, calibrate
-from nativeleak.engines.bpf.budget.governor import DEFAULT_MAX_BLIP_S, EXACT, Governor, Load
+from nativeleak.engines.bpf.budget.governor import DEFAULT_MAX_BLIP_S, EXACT, Governor
+from nativeleak.engines.bpf.budget.load import Load
 from nativeleak.engines.bpf.budget.meter import load_of
 from nativeleak.engines.bpf.debuggers import debugged
 from nativeleak.engines.bpf.kernel import abi

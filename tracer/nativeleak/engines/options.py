@@ -35,6 +35,7 @@ class Budget:
         max_memory_bytes: Memory of the recorder and its kernel maps together; 0: as the limits of the maps allow.
         sample_bytes: Mean bytes from one sampled heap block to the next; 0: every block is kept.
         sample_above: Blocks of this size or more are always kept; 0: as ``sample_bytes``.
+        chooses_distance: Blocks are sampled at a distance that the budget pays for; ``sample_bytes`` is 0 then.
     """
 
     max_overhead_pct: float = 0.0
@@ -42,6 +43,7 @@ class Budget:
     max_memory_bytes: int = 0
     sample_bytes: int = 0
     sample_above: int = 0
+    chooses_distance: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Final
 
 from nativeleak.model import Level, TargetEnd, TargetInfo
 from nativeleak.reports.names import printable
-from nativeleak.reports.report import Report
+from nativeleak.reports.report import Report, TraceFacts
 from nativeleak.reports.text_windows import price_text, share_text
 from nativeleak.units import format_bytes, format_duration
 
@@ -228,6 +228,13 @@ def _why_guessed(module: str, without: Sequence[str]) -> str:
     return "that code has no unwind information or its table was not ready yet"
 
 
+def _distances(trace: TraceFacts) -> str:
+    """Mean bytes from one sample to the next, or their range where the budget changed them."""
+    least = min((window.sample_bytes for window in trace.windows if window.sample_bytes), default=trace.sample_bytes)
+    most = format_bytes(trace.sample_bytes)
+    return most if least == trace.sample_bytes else f"{format_bytes(least)} to {most}"
+
+
 def _how_certain(report: Report) -> str:
     certainty = report.sums.certainty
     if certainty is None:
@@ -251,8 +258,8 @@ def _imprecise(report: Report) -> list[Gap]:
     if report.trace.sample_bytes:
         found.append(
             Gap(
-                f"heap totals are estimates from samples, one block per {format_bytes(report.trace.sample_bytes)} on "
-                f"average; larger blocks are all recorded{_how_certain(report)}",
+                f"heap totals are estimates from samples, one block per {_distances(report.trace)} on average; "
+                f"larger blocks are all recorded{_how_certain(report)}",
                 "for exact totals trace without --sample and with --max-overhead off",
             )
         )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from nativeleak.engines.bpf.budget.calibration import Calibration, calibrate
-from nativeleak.engines.bpf.budget.governor import Costs
+from nativeleak.engines.bpf.budget.load import Costs
 from nativeleak.engines.bpf.filter_trial import survives_filter
 from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.engines.bpf.targets import TargetState

@@ -15,7 +15,9 @@ from nativeleak.engines.base import Progress, Row, Sink
 from nativeleak.engines.bpf.allocators import AllocatorProbes
 from nativeleak.engines.bpf.budget.calibration import Calibration
 from nativeleak.engines.bpf.budget.controller import BudgetController
-from nativeleak.engines.bpf.budget.governor import EXACT, Governor, Plan
+from nativeleak.engines.bpf.budget.distance import START_BYTES, Distance
+from nativeleak.engines.bpf.budget.governor import EXACT, Governor
+from nativeleak.engines.bpf.budget.load import Plan
 from nativeleak.engines.bpf.budget.memory import limits_of_trace
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.debuggers import debugged, wait_for_debuggers
@@ -218,11 +220,16 @@ class BpfEngine:
     def _make_controller(self, allocators: AllocatorProbes) -> BudgetController:
         budget, governor = self._options.budget, None
         plan = Plan(Level.SAMPLED, budget.sample_bytes) if budget.sample_bytes else EXACT
+        if budget.chooses_distance:
+            plan = Plan(Level.SAMPLED, START_BYTES)
         if self._options.maps_only:
             plan = Plan(Level.SYSCALLS)
         elif self._calibration is not None:
             percent, costs = budget.max_overhead_pct or math.inf, allocators.costs(self._calibration)
-            governor = Governor(percent, costs, plan, self._options.duration_s, budget.max_blip_s)
+            distance = Distance(costs) if budget.chooses_distance else None
+            governor = Governor(percent, costs, plan, self._options.duration_s, budget.max_blip_s, distance)
+        elif budget.chooses_distance:
+            self._on_note("level", "what a probe costs here is not known: --sample auto takes 512 KiB throughout")
         return BudgetController(
             self.programs,
             self.collector,

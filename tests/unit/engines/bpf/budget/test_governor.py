@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from nativeleak.engines.bpf.budget.governor import EXACT, FREES, NOTHING, Costs, Governor, Load, Plan, Step
+from nativeleak.engines.bpf.budget.governor import EXACT, FREES, NOTHING, Governor, Step
+from nativeleak.engines.bpf.budget.load import Costs, Load, Plan
 from nativeleak.model import Level
 
 COSTS = Costs(call_ns=500.0, free_ns=500.0, return_ns=300.0, run_ns=150.0, light_run_ns=75.0)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from nativeleak.engines.bpf.budget.governor import Costs
+from nativeleak.engines.bpf.budget.load import Costs
 from nativeleak.engines.bpf.kernel import abi, bpf
 from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.probes.placement import PlacedProbe, Placement

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from nativeleak.engines.bpf.budget.governor import FREES, NOTHING, Governor, Plan, Step
+from nativeleak.engines.bpf.budget.governor import FREES, NOTHING, Governor, Step
+from nativeleak.engines.bpf.budget.load import Plan
 from nativeleak.engines.bpf.budget.meter import OF_HITS, Meter
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.kernel import abi
@@ -192,7 +193,10 @@ class BudgetController:
 
     def windows(self) -> tuple[Window, ...]:
         """All windows so far, the one under way up to now."""
-        self._meter.measure(self._collector.elapsed_s())
+        passed_s, load = self._meter.measure(self._collector.elapsed_s())
+        if self._governor is not None:
+            # No look comes back to this time: where snapshots are as frequent as looks, half of all hits would be free.
+            self._governor.pay(passed_s, load)
         return self._meter.windows(self._plan)
 
     def close(self) -> None:

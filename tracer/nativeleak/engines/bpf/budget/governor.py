@@ -15,9 +15,10 @@ after ``max_blip_s``, whatever the purse holds, and the next one comes a second 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from nativeleak.engines.bpf.budget.distance import Distance
+from nativeleak.engines.bpf.budget.load import Costs, Load, Plan
 from nativeleak.engines.bpf.budget.purse import Purse
 from nativeleak.model import Level
 
@@ -40,6 +41,8 @@ _CHEAP_FREES: Final = 0.4
 """Frees are watched between windows where that takes at most this part of the pace."""
 _FILLED: Final = 0.9
 """All is watched again, without an end, where that takes at most this part of the pace."""
+_SAMPLED_SHARE: Final = 0.85
+"""Part of the pace, and of what makes a blip, that a distance is chosen for: loads rise between two looks."""
 _LEAST_PERIOD_S: Final = 1.0
 _MOST_PERIOD_S: Final = 5.0
 _N_PERIODS: Final = 24
@@ -49,13 +52,6 @@ _N_WINDOWS: Final = 1000
 _BELIEVED: Final = 0.5
 _CALMER: Final = 0.5
 """Where blips are forbidden the load is tried again when the targets use so much less CPU time than before."""
-
-
-class Plan(NamedTuple):
-    """How to watch: a level and, when sampled, the mean bytes from one sample to the next."""
-
-    level: Level
-    sample_bytes: int = 0
 
 
 EXACT: Final = Plan(Level.EXACT)
@@ -79,58 +75,6 @@ class Step(NamedTuple):
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What probes cost here, nanoseconds.
-
-    Attributes:
-        call_ns: The trap at the entry of an allocating function.
-        free_ns: The trap at the entry of a freeing function.
-        return_ns: The trap at a return.
-        run_ns: What our program takes itself, a hit of the exact level: on average over entries, returns and frees.
-        light_run_ns: The same where it only looks whether a block is sampled, or misses.
-    """
-
-    call_ns: float
-    free_ns: float
-    return_ns: float
-    run_ns: float
-    light_run_ns: float
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What was seen of the targets for some time; rates a second.
-
-    Attributes:
-        calls: Entries of allocating functions that were trapped.
-        frees: Entries of freeing functions that were trapped.
-        returns: Returns that were trapped.
-        followed: Of the calls: those that were recorded.
-        cpu: CPU seconds a second that the targets used, ours in them.
-        run_ns: What a hit of our programs took, where that was measured; None otherwise.
-        reach: Part of the time of the targets' runnable threads in which these ran; less than 1 where cores are scarce.
-    """
-
-    calls: float
-    frees: float
-    returns: float
-    followed: float
-    cpu: float
-    run_ns: float | None = None
-    reach: float = 1.0
-
-    @property
-    def busy(self) -> float:
-        """Time of busy threads, seconds a second: what the targets use, or one thread as far as it gets a core."""
-        return max(self.reach, self.cpu)
-
-    @property
-    def hits(self) -> float:
-        """Runs of a probe."""
-        return self.calls + self.frees + self.returns
-
-
 class Governor:
     """Decides on each look at the load.
 
@@ -140,6 +84,7 @@ class Governor:
         ceiling: The most that is wanted: exact, or what the user asked for.
         duration_s: Of the trace; None where it is not known.
         max_blip_s: Longest stretch in which probes take more than a fifth of the time of the busy threads.
+        distance: Chooses the distance of samples, where the budget is to say it; the ceiling is sampled then.
 
     Attributes:
         plan: How the targets are watched now.
@@ -155,11 +100,12 @@ class Governor:
         ceiling: Plan = EXACT,
         duration_s: float | None = None,
         max_blip_s: float = DEFAULT_MAX_BLIP_S,
+        distance: Distance | None = None,
     ) -> None:
         self.plan = ceiling
         self.is_bounded = math.isfinite(budget_pct)
         self.purse = Purse(budget_pct / 100 if self.is_bounded else 0.0, duration_s)
-        self._costs, self._ceiling = costs, ceiling
+        self._costs, self._ceiling, self._distance = costs, ceiling, distance
         self._duration_s, self._max_blip_s = duration_s, max_blip_s
         self._run_ns = {Level.EXACT: costs.run_ns}
         self._watching = 0.0
@@ -181,8 +127,17 @@ class Governor:
         """CPU seconds a second that the probes take from the targets at the present level."""
         costs = self._costs
         traps_ns = load.calls * costs.call_ns + load.frees * costs.free_ns + load.returns * costs.return_ns
+        if load.run_ns is None and self._distance is not None and self.plan.level is Level.SAMPLED:
+            return traps_ns / 1e9 + self._distance.running(load)
         run_ns = load.run_ns if load.run_ns is not None else self._usual_run_ns(self.plan.level)
         return (traps_ns + load.hits * run_ns) / 1e9
+
+    def _take(self, passed_s: float, load: Load) -> None:
+        """Take how long our programs ran, where that was measured, and what samples there were."""
+        if load.run_ns is not None and load.hits:
+            self._run_ns[self.plan.level] = load.run_ns
+        if self._distance is not None and self.plan.level is Level.SAMPLED:
+            self._distance.learn(passed_s, load)
 
     def _usual_run_ns(self, level: Level) -> float:
         return self._run_ns.get(level, self._costs.light_run_ns)
@@ -238,7 +193,12 @@ class Governor:
         """
         self.purse.lend(load.cpu, load.reach)
         self._busy, self._own_cpu = load.busy, load.cpu
-        self._learn(self.expected(self._ceiling, load), load)
+        if self._distance is None:
+            self._learn(self.expected(self._ceiling, load), load)
+        else:
+            self._distance.guess(load, self._allowed(), self._most())
+            self._ceiling = self._distance.plan
+            self._learn(self._distance.expected, load)
         # What was counted in a moment is believed to half: a busy machine may have let the targets wait.
         if self.is_blip(self._watching / _BELIEVED, load.busy):
             self._has_windows = True
@@ -256,6 +216,19 @@ class Governor:
         cost = self.cost(load)
         self.purse.move(passed_s, max(0.0, load.cpu - cost), _BESIDE * cost, load.reach)
 
+    def pay(self, passed_s: float, load: Load) -> float:
+        """Take the load of a time of the present plan, and decide nothing; returns its cost, CPU seconds a second.
+
+        Args:
+            passed_s: How long it was.
+            load: Of that time.
+        """
+        self._take(passed_s, load)
+        cost = self.cost(load)
+        self._own_cpu = max(0.0, load.cpu - cost)
+        self.purse.move(passed_s, self._own_cpu, cost, load.reach)
+        return cost
+
     def decide(self, now_s: float, passed_s: float, load: Load) -> Step | None:
         """The step to take; None where the present one goes on.
 
@@ -264,17 +237,19 @@ class Governor:
             passed_s: Seconds that the load is of.
             load: Of the time since the last look.
         """
-        if load.run_ns is not None and load.hits:
-            self._run_ns[self.plan.level] = load.run_ns
+        cost = self.pay(passed_s, load)
         if not self.is_bounded:
             return None
-        cost = self.cost(load)
-        self._own_cpu = max(0.0, load.cpu - cost)
-        self.purse.move(passed_s, self._own_cpu, cost, load.reach)
         if self.plan != self._ceiling:
             self._between_cost = cost
-            return self._window(now_s) if self.is_due(now_s) else None
+            if not self.is_due(now_s):
+                return None
+            if self._distance is not None and self._has_room():
+                return self._stay()
+            return self._window(now_s)
         self._learn(cost, load)
+        if self._until_s is None and (step := self._adapt(now_s, load)) is not None:
+            return step
         is_blip = self.is_blip(cost, load.busy)
         self._blip_s = self._blip_s + passed_s if is_blip else 0.0
         if is_blip and self._blip_s >= self._max_blip_s:
@@ -285,15 +260,18 @@ class Governor:
             return None
         if not self.is_due(now_s):
             return None
-        if not is_blip and self._watching <= _FILLED * self.purse.pace:
-            self._until_s, self._has_windows = None, False
-            return Step(self.plan, why="there is room in the budget again")
+        if not is_blip and self._has_room():
+            return self._stay()
         return self._rest(now_s)
+
+    def _stay(self) -> Step:
+        """Watch all, without an end."""
+        self._until_s, self._has_windows, self._blip_s = None, False, 0.0
+        return Step(self.plan, why="there is room in the budget again")
 
     def watched(self, passed_s: float, load: Load) -> None:
         """Take the load of a window that had its own end; what comes after it goes to ``decide``."""
-        if load.run_ns is not None and load.hits:
-            self._run_ns[self.plan.level] = load.run_ns
+        self._take(passed_s, load)
         cost = self.cost(load)
         self._own_cpu = max(0.0, load.cpu - cost)
         self.purse.move(passed_s, self._own_cpu, _BESIDE * cost, load.reach)
@@ -309,6 +287,39 @@ class Governor:
         """
         self.charge(passed_s, load)
         return self._rest(now_s)
+
+    def _has_room(self) -> bool:
+        """Whether all can be watched all the time, at the distance of samples that this takes."""
+        if self._distance is None:
+            return self._watching <= _FILLED * self.purse.pace
+        if not self._distance.fits(self._allowed()):
+            return False
+        self._distance.choose(self._allowed())
+        self.plan = self._ceiling = self._distance.plan
+        self._watching = self._distance.expected
+        return True
+
+    def _allowed(self) -> float:
+        """CPU seconds a second that watching all the time may take: of the pace, and without a blip."""
+        return min(_SAMPLED_SHARE * self.purse.pace, _SAMPLED_SHARE * _BLIP_SHARE * self._busy)
+
+    def _most(self) -> float:
+        """CPU seconds a second of a window that is taken for no blip."""
+        return _SAMPLED_SHARE * _BELIEVED * _BLIP_SHARE * self._busy
+
+    def _adapt(self, now_s: float, load: Load) -> Step | None:
+        """Another distance of samples, where the load calls for one; None where not."""
+        if self._distance is None or not load.calls:
+            return None
+        if self.is_blip(self.cost(load), load.busy) and not self._distance.fits(self._allowed()):
+            return None  # No distance ends it.
+        if not self._distance.adapt(now_s, self._allowed()):
+            return None
+        self.plan = self._ceiling = self._distance.plan
+        self._watching = self._distance.expected
+        if not self.is_blip(self._watching, load.busy):
+            self._blip_s = 0.0
+        return Step(self.plan)
 
     def is_due(self, now_s: float) -> bool:
         """Whether a window is to be opened or closed by now."""
@@ -367,10 +378,17 @@ class Governor:
     def _rest(self, now_s: float, why: str = "") -> Step:
         """Watch nothing, or frees alone, until the purse pays for the next window."""
         is_first, self._has_windows = not self._has_windows, True
+        was_chosen = self._distance is not None and self._until_s is None
         period_s = self._period_s(now_s)
         self.plan, self._until_s, self._blip_s = self.between, None, 0.0
+        if self._distance is not None:
+            self._distance.choose(self._allowed(), self._most())
+            self._ceiling, self._watching = self._distance.plan, self._distance.expected
         # All that the window before has cost, with what attaching and detaching took.
         spent_s, self._spent_before_s = self.purse.spent_s - self._spent_before_s, self.purse.spent_s
+        if was_chosen:
+            # A burst. What was watched before it was chosen for the budget: only what was overspent is to be earned.
+            spent_s = max(0.0, -self.purse.left_s) * self.purse.pace / self.purse.income
         if self.is_blip(self._watching / _BELIEVED, self._busy):
             for_s = max(_LEAST_GAP_S, now_s / _N_WINDOWS, spent_s / self.purse.pace)
         else:

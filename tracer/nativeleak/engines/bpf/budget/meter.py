@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from nativeleak.engines.bpf.budget.governor import Governor, Load, Plan
+from nativeleak.engines.bpf.budget.governor import Governor
+from nativeleak.engines.bpf.budget.load import Load, Plan
 from nativeleak.engines.bpf.kernel import abi, bpf
 from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.engines.bpf.targets import TargetState
@@ -19,7 +20,13 @@ _TIMED_EVERY: Final = 10
 """One measurement in so many also asks the kernel how long our programs run."""
 _MAX_WINDOWS: Final = 10_000
 """Windows that are kept. Beyond, the last one goes on whatever its level."""
-OF_HITS: Final = (abi.Counter.CALLS, abi.Counter.FREES, abi.Counter.DECLINED, abi.Counter.UNSAMPLED)
+OF_HITS: Final = (
+    abi.Counter.CALLS,
+    abi.Counter.FREES,
+    abi.Counter.DECLINED,
+    abi.Counter.UNSAMPLED,
+    abi.Counter.NESTED,
+)
 _LEAST_S: Final = 1e-6
 _LEAST_WAIT_S: Final = 0.03
 """Waiting of threads is looked at after so long: it is read thread by thread."""
@@ -188,7 +195,8 @@ def load_of(counts: Counts, passed_s: float, cpu: float, run_ns: float | None = 
         calls=calls / passed_s,
         frees=counts[abi.Counter.FREES] / passed_s,
         returns=(calls - declined) / passed_s,
-        followed=max(0, calls - declined - counts[abi.Counter.UNSAMPLED]) / passed_s,
+        # Most calls without a sample are declined too, so what is declined tells nothing here.
+        followed=max(0, calls - counts[abi.Counter.NESTED] - counts[abi.Counter.UNSAMPLED]) / passed_s,
         cpu=cpu,
         run_ns=run_ns,
         reach=reach,
