@@ -45,6 +45,14 @@ def deviation(report: dict[str, Any], truth: dict[str, Any], key: str) -> float:
     return float((report["totals"]["heap"][f"outstanding_{key}"] - whole) / ((high - low) / 2 / 1.96))
 
 
+def test_blocks_from_sample_above_on_are_exact_though_the_distance_is_larger() -> None:
+    with Target("mixed", 503, 2) as target, Trace(target, options=[*OPTIONS, "--sample-above", "1"]) as trace:
+        truth = target.go()
+        report = trace.stop()
+    assert report["mode"]["sample_bytes"] == RATE
+    assert mismatches(report, truth) == []
+
+
 @pytest.mark.parametrize("name", ["mixed", "mixed_musl"])
 def test_estimates_are_unbiased_and_lie_in_their_stated_bounds(name: str) -> None:
     deviations, inside = [], []

@@ -268,7 +268,7 @@ class BudgetController:
         if plan.level not in _WATCHING:
             flags |= abi.TargetFlag.FREES
         rate = plan.sample_bytes if plan.level is Level.SAMPLED else 0
-        self._engine.set_sampling(rate, max(self._sample_above, rate), flags)
+        self._engine.set_sampling(rate, self._sample_above or rate, flags)
 
 
 @contextlib.contextmanager
