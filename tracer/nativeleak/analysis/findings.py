@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Final
 
@@ -29,6 +29,7 @@ from nativeleak.analysis.finding import Finding, Findings, growth_of_all
 from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
 from nativeleak.analysis.naming import Head, is_malloc
 from nativeleak.analysis.part_rates import About, about_part, rates_of_parts
+from nativeleak.analysis.parts import LargestSite, Part, merged
 from nativeleak.analysis.paths import Paths, Step
 from nativeleak.analysis.select import pool_of
 from nativeleak.analysis.tree import Key, Node, Tree
@@ -60,21 +61,6 @@ _APART_SHARE: Final = 0.10
 _APART_SIZES: Final = 1.2
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """Sites of one cause before they are counted; each is equal to itself alone, because arrays have no one equality.
-
-    Attributes:
-        fillers: Of a pool: the functions that made it take memory, most first; empty of all else.
-    """
-
-    positions: Ints
-    depth_key: Key
-    called_by: str | None
-    step: Step | None
-    fillers: tuple[str, ...] = ()
-
-
 def find(recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) -> Findings:
     """The findings among the sites of a table.
 
@@ -90,22 +76,10 @@ def find(recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) ->
     if table.empty:
         return Findings()
     search = _Search(recording, table, paths, span)
-    parts = search.gathered(search.pools_joined(search.threads_joined(_merged(search.parts()))))
+    parts = search.gathered(search.pools_joined(search.threads_joined(merged(search.parts()))))
     parts.sort(key=lambda part: -max(search.weight(part), search.allocated(part) / _CHURNED))
     del parts[_MAX_FINDINGS:]
     return search.count(parts)
-
-
-def _merged(parts: Iterable[_Part]) -> list[_Part]:
-    """Parts of the same name in one: they differ only in frames that everything passes through."""
-    alike: dict[tuple[int, int | None, str | None], _Part] = {}
-    for part in parts:
-        key = (part.depth_key[0], part.step.function_id if part.step else None, part.called_by)
-        if key in alike and part.step is not None:
-            before = alike[key]
-            part = replace(before, positions=np.concatenate((before.positions, part.positions)))
-        alike[key] = part
-    return list(alike.values())
 
 
 class _Search:
@@ -113,12 +87,14 @@ class _Search:
         self._recording, self._table, self._paths, self._span = recording, table, paths, span
         self._classes: dict[tuple[str, str, int, str], int] = {}
         self._of_runtime: set[int] = set()
-        held = table["outstanding_bytes"].to_numpy(dtype=np.float64)
+        self._held: Ints = table["outstanding_bytes"].to_numpy()
+        held = self._held.astype(np.float64)
         allocated = table["allocated_bytes"].to_numpy(dtype=np.float64)
         least = max(1.0, _LEAST_HELD_SHARE * held.sum()), max(1.0, _LEAST_ALLOCATED_SHARE * allocated.sum())
         weights = np.stack((held / least[0], allocated / least[1]), axis=1)
         self._tree = Tree(table.index.to_numpy(dtype=np.int64), self._keys(), weights)
-        self._row_of = {position: row for row, position in enumerate(table.index.tolist())}
+        self._row_of: Ints = np.full(len(recording.site_columns), -1, dtype=np.int64)
+        self._row_of[table.index.to_numpy()] = np.arange(len(table))
         tree = self._tree
         self._curves = read_curves(recording, [tree.ranges()], span, courses=True)[0]
         self._growths = measure(self._curves)
@@ -145,15 +121,15 @@ class _Search:
             keys.append(key)
         return keys
 
-    def parts(self) -> Iterable[_Part]:
+    def parts(self) -> Iterable[Part]:
         for root in self._tree.roots:
             key = self._tree.prefix(root)
             if key[0] in self._of_runtime:
-                yield _Part(self._tree.positions(root), key, None, None)
+                yield Part(self._tree.positions(root), key, None, None)
                 continue
             rest = np.setdiff1d(self._tree.positions(root), self._covered(root))
             if len(rest):
-                yield _Part(rest, key, None, self._meeting(rest))
+                yield Part(rest, key, None, self._meeting(rest))
             for head in root.children:
                 yield from self._resolve(head, self._step_of(head), None)
 
@@ -167,7 +143,8 @@ class _Search:
         weights: Counter[int] = Counter()
         distances: Counter[int] = Counter()
         nearest: dict[int, Step] = {}
-        rows = self._table.loc[positions].groupby("path_id")["outstanding_bytes"].sum().nlargest(_MAX_MET)
+        held = self._table[["path_id", "outstanding_bytes"]].iloc[self._row_of[positions]]
+        rows = held.groupby("path_id")["outstanding_bytes"].sum().nlargest(_MAX_MET)
         whole = 0
         for path_id, n_bytes in zip(rows.index.tolist(), rows.tolist(), strict=True):
             whole += n_bytes
@@ -182,47 +159,46 @@ class _Search:
         meeting = [number for number, n_bytes in weights.items() if n_bytes >= _MEETING_SHARE * whole > 0]
         return nearest[min(meeting, key=lambda number: distances[number])] if meeting else None
 
-    def threads_joined(self, parts: Sequence[_Part]) -> list[_Part]:
+    def threads_joined(self, parts: Sequence[Part]) -> list[Part]:
         """The parts; stacks of threads and what else the same function's threads take are one."""
-        alike: dict[tuple[int, int], _Part] = {}
+        alike: dict[tuple[int, int], Part] = {}
         joined = []
         for part in parts:
-            first = self._table.loc[part.positions].nlargest(1, "outstanding_bytes").iloc[0]
-            if part.step is None or self._paths.head(int(first["path_id"])).what not in _OF_THREADS:
+            first = self._largest(part)
+            if part.step is None or self._paths.head(first.path_id).what not in _OF_THREADS:
                 joined.append(part)
                 continue
-            key = part.step.function_id, int(first["slot"])
+            key = part.step.function_id, first.slot
             if key in alike:
                 part = replace(part, positions=np.concatenate((alike[key].positions, part.positions)))
             alike[key] = part
         return [*joined, *alike.values()]
 
-    def pools_joined(self, parts: Sequence[_Part]) -> list[_Part]:
+    def pools_joined(self, parts: Sequence[Part]) -> list[Part]:
         """The parts; chunks of one pool are one, since whoever makes it take a chunk need not keep what is in it."""
-        pools: dict[tuple[str, str, int], list[_Part]] = {}
+        pools: dict[tuple[str, str, int], list[Part]] = {}
         joined = []
         for part in parts:
-            first = self._table.loc[part.positions].nlargest(1, "outstanding_bytes").iloc[0]
-            pool = self._paths.head(int(first["path_id"])).pool if part.step is not None else None
+            first = self._largest(part)
+            pool = self._paths.head(first.path_id).pool if part.step is not None else None
             if pool is None:
                 joined.append(part)
             else:
-                pools.setdefault((pool, str(first["kind"]), int(first["slot"])), []).append(part)
+                pools.setdefault((pool, first.kind, first.slot), []).append(part)
         for group in pools.values():
             group.sort(key=lambda part: -self.weight(part))
             largest, positions = group[0], np.concatenate([part.positions for part in group])
             steps = [part.step for part in group if part.step is not None]
             names = tuple(dict.fromkeys(step.name for step in steps if not is_pool(step.name)))
             if self.weight(largest) < _MEETING_SHARE * sum(map(self.weight, group)):
-                joined.append(_Part(positions, largest.depth_key, None, None, names))
+                joined.append(Part(positions, largest.depth_key, None, None, names))
             else:
                 joined.append(replace(largest, positions=positions, fillers=names))
         return joined
 
-    def gathered(self, parts: Sequence[_Part]) -> list[_Part]:
+    def gathered(self, parts: Sequence[Part]) -> list[Part]:
         """The parts; many small ones that grow and meet in one frame further out are one."""
-        n_blocks = self._table["outstanding_bytes"]
-        growing = [part for part in parts if part.step and n_blocks[part.positions].sum() > 0 and self._grows(part)]
+        growing = [part for part in parts if part.step and self.weight(part) > 0 and self._grows(part)]
         if len(growing) < _MIN_GATHERED:
             return list(parts)
         together = np.concatenate([part.positions for part in growing])
@@ -230,28 +206,34 @@ class _Search:
         step = self._meeting(together)
         if step is None or largest > _LARGEST_GATHERED * sum(self.weight(part) for part in growing):
             return list(parts)
-        return [*(part for part in parts if part not in growing), _Part(together, growing[0].depth_key, None, step)]
+        return [*(part for part in parts if part not in growing), Part(together, growing[0].depth_key, None, step)]
 
-    def _grows(self, part: _Part) -> bool:
+    def _grows(self, part: Part) -> bool:
         node = self._node_of.get((int(part.positions[0]), len(part.positions)))
         return (
             node is not None and self._slope(node) > 0 and self._made[node.number, 2] < self._made[node.number, 0] / 2
         )
 
-    def weight(self, part: _Part) -> float:
-        rows = [self._row_of[position] for position in part.positions.tolist()]
-        return float(self._table["outstanding_bytes"].to_numpy()[rows].sum())
+    def weight(self, part: Part) -> float:
+        return float(self._held[self._row_of[part.positions]].sum())
 
-    def allocated(self, part: _Part) -> float:
+    def _largest(self, part: Part) -> LargestSite:
+        """The site of a part that holds most."""
+        rows = self._row_of[part.positions]
+        row = int(rows[np.argmax(self._held[rows])])
+        path_id, kind, slot = (self._table[name].to_numpy()[row] for name in ("path_id", "kind", "slot"))
+        return LargestSite(int(path_id), str(kind), int(slot))
+
+    def allocated(self, part: Part) -> float:
         """Bytes allocated, freed or not."""
-        return float(self._table.loc[part.positions, "allocated_bytes"].sum())
+        return float(self._table["allocated_bytes"].to_numpy()[self._row_of[part.positions]].sum())
 
     def _step_of(self, node: Node) -> Step:
         """The frame that sets a node apart."""
         depth = node.depth + 1 if node.depth % 2 else node.depth
         return self._paths.steps[self._tree.keys[node.first][depth]]
 
-    def _resolve(self, node: Node, step: Step, called_by: str | None) -> Iterable[_Part]:
+    def _resolve(self, node: Node, step: Step, called_by: str | None) -> Iterable[Part]:
         """The causes among a node's sites; ``step`` is the frame that names it so far."""
         children = node.children
         clean = [child for child in children if self._is_clean(child, node)]
@@ -269,7 +251,7 @@ class _Search:
         if not clean and len(children) == 1 and node.depth % 2 and self._slope(node) > 0:
             yield from self._resolve(children[0], step, called_by)
             return
-        yield _Part(self._tree.positions(node), self._tree.prefix(node), called_by, step)
+        yield Part(self._tree.positions(node), self._tree.prefix(node), called_by, step)
 
     def _slope(self, node: Node) -> float:
         return self._growths[node.number].slope_bytes_per_s
@@ -315,7 +297,7 @@ class _Search:
         )
         return large if all(b >= _APART_SIZES * a for a, b in pairwise(sizes)) else []
 
-    def count(self, parts: Sequence[_Part]) -> Findings:
+    def count(self, parts: Sequence[Part]) -> Findings:
         """The parts as findings."""
         n_sites = len(self._recording.site_columns)
         labels = np.full(n_sites, -1, dtype=np.int64)
@@ -340,12 +322,13 @@ class _Search:
         others.sort(key=lambda each: -(each.resident_bytes or each.outstanding_bytes))
         return Findings(tuple(suspects), tuple(others), growth_of_all(measure(total)[0], suspects))
 
-    def _about(self, part: _Part) -> About:
-        rows = self._table.loc[part.positions]
+    def _about(self, part: Part) -> About:
+        rows = self._table.iloc[self._row_of[part.positions]]
         return about_part(rows, self._paths.head(int(rows["path_id"].iloc[0])).what)
 
-    def _finding(self, part: _Part, growth: Growth, resident: Growth, of: float, peak: Floats) -> Finding:
-        rows = self._table.loc[part.positions].sort_values("outstanding_bytes", ascending=False, kind="stable")
+    def _finding(self, part: Part, growth: Growth, resident: Growth, of: float, peak: Floats) -> Finding:
+        order = self._row_of[part.positions]
+        rows = self._table.iloc[order[np.argsort(-self._held[order], kind="stable")]]
         first = rows.iloc[0]
         is_map = first["kind"] != Kind.HEAP.value
         # With the stacks of threads comes what malloc gave for them: the stacks are counted, all memory is summed.
@@ -400,7 +383,7 @@ class _Search:
             positions=tuple(part.positions.tolist()),
         )
 
-    def _name(self, part: _Part, path_id: int) -> str:
+    def _name(self, part: Part, path_id: int) -> str:
         if part.step is not None:
             return part.step.name
         if part.fillers:
@@ -421,7 +404,7 @@ class _Search:
         below = self._paths.path(path_id)[1 : self._paths.head(path_id).index]
         return not is_map or any(is_malloc(self._paths.steps[step].frame) for step in below)
 
-    def _telling(self, path_id: int, part: _Part, most: int = 6) -> tuple[Step, ...]:
+    def _telling(self, path_id: int, part: Part, most: int = 6) -> tuple[Step, ...]:
         """The frames from the one that allocates outwards, without those that everything passes through."""
         path, head = self._paths.path(path_id), self._paths.head(path_id)
         steps = [self._paths.steps[step] for step in path]

@@ -78,26 +78,39 @@ def add_paths(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     keys: list[int] = table["stack_key"].to_numpy().tolist()
     paths.load(set(keys))
     ids = [paths.path_id(key) for key in keys]
-    known: dict[tuple[int, str], tuple[str, str]] = {}
-    rows = []
-    for path_id, owner in zip(ids, table["owner"].to_numpy().tolist(), strict=True):
-        told = known.get((path_id, owner))
-        if told is None:
-            told = known[path_id, owner] = _owner_and_purpose(paths, path_id, owner)
-        rows.append(told)
+    owners: list[str] = table["owner"].to_numpy().tolist()
+    purposes = ["other" if owner == Owner.RUNTIME.value else "" for owner in owners]
+    told: dict[int, tuple[str, str]] = {}
+    by_beginning: dict[tuple[int, ...], str] = {}
+    for row, path_id in enumerate(ids if paths.has_runtimes else ()):
+        if not paths.passes_runtime(path_id, _MAX_LEAF_FRAMES):
+            continue
+        if path_id not in told:
+            told[path_id] = _owner_and_purpose(paths, path_id, by_beginning)
+        owners[row], purposes[row] = told[path_id]
     return table.assign(
         path_id=pd.Series(ids, index=table.index, dtype="int64"),
-        owner=pd.Series([owner for owner, _ in rows], index=table.index, dtype=object),
-        purpose=pd.Series([purpose for _, purpose in rows], index=table.index, dtype=object),
+        owner=pd.Series(owners, index=table.index, dtype=object),
+        purpose=pd.Series(purposes, index=table.index, dtype=object),
     )
 
 
-def _owner_and_purpose(paths: Paths, path_id: int, owner: str) -> tuple[str, str]:
-    if not paths.passes_runtime(path_id, _MAX_LEAF_FRAMES):
-        return owner, "other" if owner == Owner.RUNTIME.value else ""
-    frames = [paths.steps[step].frame for step in paths.path(path_id)]
-    owner = owner_of_stack(frames).value
-    return owner, purpose_of_stack(frames) if owner == Owner.RUNTIME.value else ""
+def _owner_and_purpose(paths: Paths, path_id: int, by_beginning: dict[tuple[int, ...], str]) -> tuple[str, str]:
+    """Of a path that passes a runtime.
+
+    Args:
+        paths: Where it is from.
+        path_id: Its number.
+        by_beginning: Owners that are known: paths are many, and their beginnings, which tell the owner, are few.
+    """
+    beginning = paths.runtime_beginning(path_id)
+    owner = by_beginning.get(beginning)
+    if owner is None:
+        owner = owner_of_stack([paths.steps[step].frame for step in beginning]).value
+        by_beginning[beginning] = owner
+    if owner != Owner.RUNTIME.value:
+        return owner, ""
+    return owner, purpose_of_stack([paths.steps[step].frame for step in paths.path(path_id)])
 
 
 def unmap_table(recording: Recording) -> pd.DataFrame:
