@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
 from nativeleak.analysis.curves import (
     MIN_WATCHED_PCT,
@@ -31,6 +30,7 @@ from nativeleak.analysis.naming import Head, is_malloc
 from nativeleak.analysis.part_rates import About, about_part, rates_of_parts
 from nativeleak.analysis.parts import LargestSite, Part, merged
 from nativeleak.analysis.paths import Paths, Step
+from nativeleak.analysis.rows import Table, sums_by
 from nativeleak.analysis.select import pool_of
 from nativeleak.analysis.tree import Key, Node, Tree
 from nativeleak.frames.pools import is_pool
@@ -61,7 +61,7 @@ _APART_SHARE: Final = 0.10
 _APART_SIZES: Final = 1.2
 
 
-def find(recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) -> Findings:
+def find(recording: Recording, table: Table, paths: Paths, span: Span) -> Findings:
     """The findings among the sites of a table.
 
     Args:
@@ -73,7 +73,7 @@ def find(recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) ->
     Raises:
         RecordingError: The recording is damaged.
     """
-    if table.empty:
+    if not len(table):
         return Findings()
     search = _Search(recording, table, paths, span)
     parts = search.gathered(search.pools_joined(search.threads_joined(merged(search.parts()))))
@@ -83,25 +83,25 @@ def find(recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) ->
 
 
 class _Search:
-    def __init__(self, recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) -> None:
+    def __init__(self, recording: Recording, table: Table, paths: Paths, span: Span) -> None:
         self._recording, self._table, self._paths, self._span = recording, table, paths, span
         self._classes: dict[tuple[str, str, int, str], int] = {}
         self._of_runtime: set[int] = set()
-        self._held: Ints = table["outstanding_bytes"].to_numpy()
+        self._held: Ints = table["outstanding_bytes"]
         held = self._held.astype(np.float64)
-        allocated = table["allocated_bytes"].to_numpy(dtype=np.float64)
+        allocated = table["allocated_bytes"].astype(np.float64)
         least = max(1.0, _LEAST_HELD_SHARE * held.sum()), max(1.0, _LEAST_ALLOCATED_SHARE * allocated.sum())
         weights = np.stack((held / least[0], allocated / least[1]), axis=1)
-        self._tree = Tree(table.index.to_numpy(dtype=np.int64), self._keys(), weights)
+        self._tree = Tree(table.index, self._keys(), weights)
         self._row_of: Ints = np.full(len(recording.site_columns), -1, dtype=np.int64)
-        self._row_of[table.index.to_numpy()] = np.arange(len(table))
+        self._row_of[table.index] = np.arange(len(table))
         tree = self._tree
         self._curves = read_curves(recording, [tree.ranges()], span, courses=True)[0]
         self._growths = measure(self._curves)
         self._node_of = {(int(tree.positions(node)[0]), node.stop - node.first): node for node in reversed(tree.nodes)}
         columns = ["allocated_count", "allocated_bytes", "freed_count"]
         whole = np.zeros((len(recording.site_columns), len(columns)))
-        whole[table.index.to_numpy()] = table[columns].to_numpy(dtype=np.float64)
+        whole[table.index] = np.stack([table[name] for name in columns], axis=1)
         self._made = tree.ranges().sums(whole)
 
     def _keys(self) -> list[Key]:
@@ -109,7 +109,7 @@ class _Search:
         known: dict[tuple[int, int], Key] = {}
         keys = []
         columns = ("kind", "owner", "slot", "path_id", "purpose")
-        rows = zip(*(table[name].to_numpy().tolist() for name in columns), strict=True)
+        rows = zip(*(table[name].tolist() for name in columns), strict=True)
         for kind, owner, slot, path_id, purpose in rows:
             class_id = self._classes.setdefault((kind, owner, slot, purpose), len(self._classes))
             if purpose:
@@ -143,10 +143,11 @@ class _Search:
         weights: Counter[int] = Counter()
         distances: Counter[int] = Counter()
         nearest: dict[int, Step] = {}
-        held = self._table[["path_id", "outstanding_bytes"]].iloc[self._row_of[positions]]
-        rows = held.groupby("path_id")["outstanding_bytes"].sum().nlargest(_MAX_MET)
+        rows = self._row_of[positions]
+        path_ids, (sums,) = sums_by(self._table["path_id"][rows], self._held[rows])
+        largest = np.argsort(-sums, kind="stable")[:_MAX_MET]
         whole = 0
-        for path_id, n_bytes in zip(rows.index.tolist(), rows.tolist(), strict=True):
+        for path_id, n_bytes in zip(path_ids[largest].tolist(), sums[largest].tolist(), strict=True):
             whole += n_bytes
             seen: set[int] = set()
             for distance, number in enumerate(self._paths.path(path_id)[self._paths.head_index(path_id) :]):
@@ -221,12 +222,12 @@ class _Search:
         """The site of a part that holds most."""
         rows = self._row_of[part.positions]
         row = int(rows[np.argmax(self._held[rows])])
-        path_id, kind, slot = (self._table[name].to_numpy()[row] for name in ("path_id", "kind", "slot"))
+        path_id, kind, slot = (self._table[name][row] for name in ("path_id", "kind", "slot"))
         return LargestSite(int(path_id), str(kind), int(slot))
 
     def allocated(self, part: Part) -> float:
         """Bytes allocated, freed or not."""
-        return float(self._table["allocated_bytes"].to_numpy()[self._row_of[part.positions]].sum())
+        return float(self._table["allocated_bytes"][self._row_of[part.positions]].sum())
 
     def _step_of(self, node: Node) -> Step:
         """The frame that sets a node apart."""
@@ -304,7 +305,7 @@ class _Search:
         for number, part in enumerate(parts):
             labels[part.positions] = number
         everything = np.full(n_sites, -1, dtype=np.int64)
-        everything[self._table.index.to_numpy()] = 0
+        everything[self._table.index] = 0
         groupings = [Labelled(everything, 1), Labelled(labels, len(parts))]
         total, curves = read_curves(self._recording, groupings, self._span, courses=True)
         rates = rates_of_parts(self._recording, self._span, total, curves, [self._about(part) for part in parts])
@@ -323,32 +324,34 @@ class _Search:
         return Findings(tuple(suspects), tuple(others), growth_of_all(measure(total)[0], suspects))
 
     def _about(self, part: Part) -> About:
-        rows = self._table.iloc[self._row_of[part.positions]]
-        return about_part(rows, self._paths.head(int(rows["path_id"].iloc[0])).what)
+        rows = self._table.take(self._row_of[part.positions])
+        return about_part(rows, self._paths.head(int(rows["path_id"][0])).what)
 
     def _finding(self, part: Part, growth: Growth, resident: Growth, of: float, peak: Floats) -> Finding:
         order = self._row_of[part.positions]
-        rows = self._table.iloc[order[np.argsort(-self._held[order], kind="stable")]]
-        first = rows.iloc[0]
+        rows = self._table.take(order[np.argsort(-self._held[order], kind="stable")])
+        first = {name: column[0] for name, column in rows.columns.items()}
         is_map = first["kind"] != Kind.HEAP.value
         # With the stacks of threads comes what malloc gave for them: the stacks are counted, all memory is summed.
-        of_heap = rows[rows["kind"] == Kind.HEAP.value] if is_map else rows
+        of_heap = rows.where(rows["kind"] == Kind.HEAP.value) if is_map else rows
         if self._is_blind(rows, is_map) and growth.verdict is not Verdict.UNDECIDED:
             growth = replace(growth, verdict=Verdict.UNDECIDED, enough_s=watch_s(self._recording.elapsed_s))
         of_runtime = first["owner"] == Owner.RUNTIME.value and bool(first["purpose"])
         if is_map:
             growth = replace(resident, verdict=growth.verdict, enough_s=growth.enough_s)
         pools: Counter[str] = Counter()
-        threads = rows.groupby("thread")["outstanding_bytes"].sum()
-        for name, n_bytes in threads.items():
-            pools[pool_of(str(name))] += int(n_bytes) + 1
+        threads: Counter[str] = Counter()
+        for name, n_bytes in zip(rows["thread"].tolist(), rows["outstanding_bytes"].tolist(), strict=True):
+            threads[name] += n_bytes
+        for name, n_bytes in sorted(threads.items()):
+            pools[pool_of(name)] += n_bytes + 1
         path_id = int(first["path_id"])
         head = self._paths.head(path_id)
         called_by = part.called_by
         if called_by is None and head.caller is not None and part.step is not None:
             caller = self._paths.steps[self._paths.path(path_id)[head.caller]]
             called_by = caller.name if caller is not part.step else None
-        oldest = rows["oldest_s"].max()
+        oldest = rows["oldest_s"][~np.isnan(rows["oldest_s"])]
         return Finding(
             name=str(first["purpose"]) if of_runtime else self._name(part, path_id),
             called_by=None if of_runtime else called_by,
@@ -359,27 +362,29 @@ class _Search:
             switch=head.switch,
             fillers=part.fillers,
             note=head.note,
-            threads=str(threads.index[0])
+            threads=next(iter(threads))
             if len(threads) == 1
             else pools.most_common(1)[0][0]
             if len(pools) == 1
             else "*",
-            n_threads=int(rows["thread_uid"].nunique()),
+            n_threads=len(np.unique(rows["thread_uid"])),
             slots=tuple(sorted(set(rows["slot"].tolist()))),
-            n_stacks=int(rows["stack_key"].nunique()),
+            n_stacks=len(np.unique(rows["stack_key"])),
             outstanding_bytes=int(rows["outstanding_bytes"].sum()),
             outstanding_count=int(rows["outstanding_count"].sum() - is_map * of_heap["outstanding_count"].sum()),
             allocated_bytes=int(rows["allocated_bytes"].sum()),
             freed_bytes=int(rows["freed_bytes"].sum()),
-            resident_bytes=int(rows["resident_bytes"].sum() + of_heap["outstanding_bytes"].sum()) if is_map else None,
-            oldest_s=None if pd.isna(oldest) else float(oldest),
+            resident_bytes=int(np.nansum(rows["resident_bytes"]) + of_heap["outstanding_bytes"].sum())
+            if is_map
+            else None,
+            oldest_s=float(oldest.max()) if len(oldest) else None,
             is_sampled=bool((rows["n_sampled"] > 0).any()),
             growth=growth,
             share_pct=max(0.0, 100 * growth.slope_bytes_per_s / of) if of > 0 else 0.0,
             peak_bytes=int(peak[0]),
             peak_s=float(peak[1]),
             path=self._telling(path_id, part),
-            stack_keys=tuple(dict.fromkeys(rows["stack_key"].to_numpy().tolist())),
+            stack_keys=tuple(dict.fromkeys(rows["stack_key"].tolist())),
             positions=tuple(part.positions.tolist()),
         )
 
@@ -390,7 +395,7 @@ class _Search:
             return self._paths.head(path_id).pool or _NO_FRAME
         return _NO_FRAME if self._paths.path(path_id) else _NO_STACK
 
-    def _is_blind(self, rows: pd.DataFrame, is_map: bool) -> bool:
+    def _is_blind(self, rows: Table, is_map: bool) -> bool:
         """Whether too little of the heap was watched for a verdict on these sites.
 
         Of mappings only those are judged then that no allocator made: who makes an allocator take a chunk from the
@@ -400,7 +405,7 @@ class _Search:
             return False
         if self._span.in_windows and not is_map:
             return False
-        path_id = int(rows.iloc[0]["path_id"])
+        path_id = int(rows["path_id"][0])
         below = self._paths.path(path_id)[1 : self._paths.head(path_id).index]
         return not is_map or any(is_malloc(self._paths.steps[step].frame) for step in below)
 

@@ -9,20 +9,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 
 from nativeleak.analysis.certainty import Certainty, certainty
 from nativeleak.analysis.curves import Ints, Labelled, Span, read_curves
 from nativeleak.analysis.growth import Growth, measure
+from nativeleak.analysis.rows import Table
 from nativeleak.analysis.select import By, Metric, Selection, merge, rank
 from nativeleak.analysis.table import UNCERTAINTIES
 from nativeleak.model import Kind, Owner, Stack, Uncertainty
 from nativeleak.recording import Recording
 from nativeleak.reports.report import Listing, SiteReport, Totals
 from nativeleak.reports.stacks import Stacks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _COLUMNS: Final = (
     "kind", "owner", "functions", "slot", "tid", "thread", "n_threads", "n_stacks", "stack_key", "resident_bytes",
@@ -51,8 +54,8 @@ class Rows:
     def __init__(
         self,
         recording: Recording,
-        program: pd.DataFrame,
-        backing: pd.DataFrame,
+        program: Table,
+        backing: Table,
         selection: Selection,
         stacks: Stacks,
         span: Span,
@@ -88,7 +91,7 @@ class Rows:
         """The merged rows and the allocators' own, with their growth."""
         n_sites = len(self._recording.site_columns)
         merged, labels = merge(self._program, self._selection.key, n_sites)
-        backing = self._backing
+        backing = self._backing.to_pandas()
         groupings = [Labelled(labels, len(merged)), Labelled(_numbered(backing, n_sites), len(backing))]
         of_rows, of_backing = read_curves(self._recording, groupings, self._span)
         rows = _with_growth(merged, measure(of_rows))
@@ -134,13 +137,15 @@ class Rows:
         return tuple(reports)
 
 
-def is_shown(table: pd.DataFrame, metric: Metric) -> pd.Series[bool]:
+def is_shown(table: Table | pd.DataFrame, metric: Metric) -> Any:
     """Whether each row holds something, or allocated something where that is the metric."""
     shown = (table["outstanding_bytes"] > 0) | (table["outstanding_count"] > 0)
     return shown | (table["allocated_count"] > 0) if metric is Metric.ALLOCATED else shown
 
 
 def _with_growth(table: pd.DataFrame, growths: Sequence[Growth]) -> pd.DataFrame:
+    import pandas as pd  # the first screen of text, which shows no rows, does without
+
     return table.assign(
         growth=pd.Series(list(growths), index=table.index, dtype=object),
         slope_bytes_per_s=pd.Series([g.slope_bytes_per_s for g in growths], index=table.index, dtype="float64"),
