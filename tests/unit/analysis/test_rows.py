@@ -36,6 +36,7 @@ def test_sums_by_adds_each_column_up_in_the_order_of_the_keys() -> None:
 
 def test_to_pandas_has_the_same_columns_and_index() -> None:
     frame = _table().to_pandas()
+    assert Table.from_pandas(frame).index.tolist() == [0, 1, 2, 3]
     assert frame.index.tolist() == [10, 11, 12, 13]
     assert {name: frame[name].tolist() for name in frame} == {
         name: column.tolist() for name, column in _table().columns.items()

@@ -56,7 +56,7 @@ def test_keep_functions_bad_regex_is_a_usage_error(recording: Recording) -> None
 def test_merge_by_site_adds_threads_up(recording: Recording) -> None:
     table = site_table(recording)
     merged, labels = merge(table, By.SITE, len(table))
-    row = merged[merged["stack_key"] == 11].iloc[0]
+    row = {name: column[0] for name, column in merged.where(merged["stack_key"] == 11).columns.items()}
     assert (row["outstanding_bytes"], row["outstanding_count"]) == (38 * 16 * fixtures.MIB + 1009, 39)
     assert (row["thread"], row["tid"], row["n_threads"]) == ("*", 0, 2)
     assert labels[0] == labels[3]
@@ -69,7 +69,7 @@ def test_merge_by_pool_folds_numbers_in_names_and_keeps_sites_apart(recording: R
     table = table.assign(thread=objects([f"reactor-http-epoll-{1 + i % 2}" for i in range(len(table))]))
     merged, labels = merge(table, By.POOL, len(table))
     assert set(merged["thread"]) == {"reactor-http-epoll-*"}
-    row = merged[merged["stack_key"] == 11].iloc[0]
+    row = {name: column[0] for name, column in merged.where(merged["stack_key"] == 11).columns.items()}
     assert (row["outstanding_bytes"], row["n_threads"], row["tid"]) == (38 * 16 * fixtures.MIB + 1009, 2, 0)
     assert labels[0] == labels[3]
     assert merged["outstanding_bytes"].sum() == table["outstanding_bytes"].sum()
@@ -97,7 +97,7 @@ def test_pool_of_a_thread_leaves_numbers_out(thread: str, pool: str) -> None:
 def test_merge_by_thread_keeps_kinds_and_owners_apart(recording: Recording) -> None:
     table = site_table(recording)
     merged, _ = merge(table, By.THREAD, len(table))
-    java = merged[merged["tid"] == 5687]
+    java = merged.where(merged["tid"] == 5687)
     assert set(zip(java["kind"], java["owner"], strict=True)) == {
         ("heap", "program"),
         ("map", "program"),
@@ -108,7 +108,7 @@ def test_merge_by_thread_keeps_kinds_and_owners_apart(recording: Recording) -> N
 
 
 def test_rank_metric_decides_order_and_min_and_top_cut(recording: Recording) -> None:
-    table = site_table(recording).to_pandas()
+    table = site_table(recording)
     by_count = rank(table, Selection(metric=Metric.COUNT, top=1))
     assert by_count["stack_key"].tolist() == [12]
     large = rank(table, Selection(min_bytes=64 * fixtures.MIB))

@@ -49,6 +49,12 @@ class Table:
         """With more columns, or with others of the same names."""
         return Table(self.columns | columns, self.index)
 
+    @classmethod
+    def from_pandas(cls, frame: pd.DataFrame) -> Table:
+        """The columns of a table of pandas, whose index is lost: rows are numbered."""
+        columns = {str(name): frame[name].to_numpy() for name in frame}
+        return cls(columns, np.arange(len(frame), dtype=np.int64))
+
     def to_pandas(self) -> pd.DataFrame:
         """The same for pandas."""
         import pandas as pd

@@ -147,14 +147,13 @@ def keep_functions(table: Table, function: str | None, stack_of: Callable[[int],
     return table.where(np.isin(table["stack_key"], np.array(chosen, dtype=np.uint64)))
 
 
-def merge(sites: Table, by: By, n_sites: int) -> tuple[pd.DataFrame, Ints]:
+def merge(sites: Table, by: By, n_sites: int) -> tuple[Table, Ints]:
     """The merged table, and for each of all ``n_sites`` sites the number of its row, -1 for no row."""
     labels: Ints = np.full(n_sites, -1, dtype=np.int64)
+    if by is By.SITE_AND_THREAD or not len(sites):
+        labels[sites.index] = np.arange(len(sites))
+        return Table(sites.columns, np.arange(len(sites), dtype=np.int64)), labels
     table = sites.to_pandas()
-    positions = table.index.to_numpy()
-    if by is By.SITE_AND_THREAD or table.empty:
-        labels[positions] = np.arange(len(table))
-        return table.reset_index(drop=True), labels
     if by is By.POOL:
         table = table.assign(thread=table["thread"].map(pool_of))
     table = table.sort_values("outstanding_bytes", ascending=False, kind="stable")
@@ -175,19 +174,18 @@ def merge(sites: Table, by: By, n_sites: int) -> tuple[pd.DataFrame, Ints]:
         merged = merged.assign(thread_uid=0, tid=0)
     else:
         merged = merged.assign(stack_key=np.zeros(len(merged), dtype="uint64"))
-    return merged, labels
+    return Table.from_pandas(merged), labels
 
 
-def rank(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
-    """The rows to show, largest metric first. The index still gives each row's position in ``table``."""
+def rank(table: Table, selection: Selection) -> Table:
+    """The rows to show, largest metric first, unknown ones last. The index still gives each row's number."""
     column = METRIC_COLUMNS[selection.metric]
     in_bytes = selection.metric in (Metric.OUTSTANDING, Metric.ALLOCATED, Metric.RESIDENT)
     if selection.min_bytes:
-        table = table[table[column if in_bytes else "outstanding_bytes"].fillna(0) >= selection.min_bytes]
-    ranked = table.sort_values(
-        [column, "outstanding_bytes", "allocated_bytes"], ascending=False, kind="stable", na_position="last"
-    )
-    return ranked if selection.top is None else ranked.head(selection.top)
+        values = table[column if in_bytes else "outstanding_bytes"]
+        table = table.where(np.where(np.isnan(values), 0, values) >= selection.min_bytes)
+    order = np.lexsort([-table[name] for name in ("allocated_bytes", "outstanding_bytes", column)])
+    return table.take(order[: selection.top])
 
 
 def _union_of_each(groups: Any) -> pd.Series[Any]:
