@@ -138,6 +138,15 @@ def test_recording_package_loads_no_pandas() -> None:
     assert done.stdout == "set()\n"
 
 
+def test_report_of_one_screen_loads_no_pandas(gateway: Path) -> None:
+    code = (
+        "import sys; from nativeleak.cli.main import run; "
+        f"run(['report', {str(gateway)!r}]); sys.exit('pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("java (PID 5687)")
+
+
 @pytest.mark.parametrize("option", [["--redact"], ["--hide", "x"], ["--open"]])
 def test_report_options_of_the_page_are_refused_for_other_formats(gateway: Path, option: list[str]) -> None:
     with pytest.raises(UsageError, match=f"{option[0]} is for --format html, not for json"):

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
 from nativeleak.analysis.curves import (
     MIN_WATCHED_PCT,
@@ -29,7 +28,9 @@ from nativeleak.analysis.finding import Finding, Findings, growth_of_all
 from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
 from nativeleak.analysis.naming import Head, is_malloc
 from nativeleak.analysis.part_rates import About, about_part, rates_of_parts
+from nativeleak.analysis.parts import LargestSite, Part, merged
 from nativeleak.analysis.paths import Paths, Step
+from nativeleak.analysis.rows import Table, sums_by
 from nativeleak.analysis.select import pool_of
 from nativeleak.analysis.tree import Key, Node, Tree
 from nativeleak.frames.pools import is_pool
@@ -60,22 +61,7 @@ _APART_SHARE: Final = 0.10
 _APART_SIZES: Final = 1.2
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """Sites of one cause before they are counted; each is equal to itself alone, because arrays have no one equality.
-
-    Attributes:
-        fillers: Of a pool: the functions that made it take memory, most first; empty of all else.
-    """
-
-    positions: Ints
-    depth_key: Key
-    called_by: str | None
-    step: Step | None
-    fillers: tuple[str, ...] = ()
-
-
-def find(recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) -> Findings:
+def find(recording: Recording, table: Table, paths: Paths, span: Span) -> Findings:
     """The findings among the sites of a table.
 
     Args:
@@ -87,45 +73,35 @@ def find(recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) ->
     Raises:
         RecordingError: The recording is damaged.
     """
-    if table.empty:
+    if not len(table):
         return Findings()
     search = _Search(recording, table, paths, span)
-    parts = search.gathered(search.pools_joined(search.threads_joined(_merged(search.parts()))))
+    parts = search.gathered(search.pools_joined(search.threads_joined(merged(search.parts()))))
     parts.sort(key=lambda part: -max(search.weight(part), search.allocated(part) / _CHURNED))
     del parts[_MAX_FINDINGS:]
     return search.count(parts)
 
 
-def _merged(parts: Iterable[_Part]) -> list[_Part]:
-    """Parts of the same name in one: they differ only in frames that everything passes through."""
-    alike: dict[tuple[int, int | None, str | None], _Part] = {}
-    for part in parts:
-        key = (part.depth_key[0], part.step.function_id if part.step else None, part.called_by)
-        if key in alike and part.step is not None:
-            before = alike[key]
-            part = replace(before, positions=np.concatenate((before.positions, part.positions)))
-        alike[key] = part
-    return list(alike.values())
-
-
 class _Search:
-    def __init__(self, recording: Recording, table: pd.DataFrame, paths: Paths, span: Span) -> None:
+    def __init__(self, recording: Recording, table: Table, paths: Paths, span: Span) -> None:
         self._recording, self._table, self._paths, self._span = recording, table, paths, span
         self._classes: dict[tuple[str, str, int, str], int] = {}
         self._of_runtime: set[int] = set()
-        held = table["outstanding_bytes"].to_numpy(dtype=np.float64)
-        allocated = table["allocated_bytes"].to_numpy(dtype=np.float64)
+        self._held: Ints = table["outstanding_bytes"]
+        held = self._held.astype(np.float64)
+        allocated = table["allocated_bytes"].astype(np.float64)
         least = max(1.0, _LEAST_HELD_SHARE * held.sum()), max(1.0, _LEAST_ALLOCATED_SHARE * allocated.sum())
         weights = np.stack((held / least[0], allocated / least[1]), axis=1)
-        self._tree = Tree(table.index.to_numpy(dtype=np.int64), self._keys(), weights)
-        self._row_of = {position: row for row, position in enumerate(table.index.tolist())}
+        self._tree = Tree(table.index, self._keys(), weights)
+        self._row_of: Ints = np.full(len(recording.site_columns), -1, dtype=np.int64)
+        self._row_of[table.index] = np.arange(len(table))
         tree = self._tree
         self._curves = read_curves(recording, [tree.ranges()], span, courses=True)[0]
         self._growths = measure(self._curves)
         self._node_of = {(int(tree.positions(node)[0]), node.stop - node.first): node for node in reversed(tree.nodes)}
         columns = ["allocated_count", "allocated_bytes", "freed_count"]
         whole = np.zeros((len(recording.site_columns), len(columns)))
-        whole[table.index.to_numpy()] = table[columns].to_numpy(dtype=np.float64)
+        whole[table.index] = np.stack([table[name] for name in columns], axis=1)
         self._made = tree.ranges().sums(whole)
 
     def _keys(self) -> list[Key]:
@@ -133,7 +109,7 @@ class _Search:
         known: dict[tuple[int, int], Key] = {}
         keys = []
         columns = ("kind", "owner", "slot", "path_id", "purpose")
-        rows = zip(*(table[name].to_numpy().tolist() for name in columns), strict=True)
+        rows = zip(*(table[name].tolist() for name in columns), strict=True)
         for kind, owner, slot, path_id, purpose in rows:
             class_id = self._classes.setdefault((kind, owner, slot, purpose), len(self._classes))
             if purpose:
@@ -145,15 +121,15 @@ class _Search:
             keys.append(key)
         return keys
 
-    def parts(self) -> Iterable[_Part]:
+    def parts(self) -> Iterable[Part]:
         for root in self._tree.roots:
             key = self._tree.prefix(root)
             if key[0] in self._of_runtime:
-                yield _Part(self._tree.positions(root), key, None, None)
+                yield Part(self._tree.positions(root), key, None, None)
                 continue
             rest = np.setdiff1d(self._tree.positions(root), self._covered(root))
             if len(rest):
-                yield _Part(rest, key, None, self._meeting(rest))
+                yield Part(rest, key, None, self._meeting(rest))
             for head in root.children:
                 yield from self._resolve(head, self._step_of(head), None)
 
@@ -167,9 +143,11 @@ class _Search:
         weights: Counter[int] = Counter()
         distances: Counter[int] = Counter()
         nearest: dict[int, Step] = {}
-        rows = self._table.loc[positions].groupby("path_id")["outstanding_bytes"].sum().nlargest(_MAX_MET)
+        rows = self._row_of[positions]
+        path_ids, (sums,) = sums_by(self._table["path_id"][rows], self._held[rows])
+        largest = np.argsort(-sums, kind="stable")[:_MAX_MET]
         whole = 0
-        for path_id, n_bytes in zip(rows.index.tolist(), rows.tolist(), strict=True):
+        for path_id, n_bytes in zip(path_ids[largest].tolist(), sums[largest].tolist(), strict=True):
             whole += n_bytes
             seen: set[int] = set()
             for distance, number in enumerate(self._paths.path(path_id)[self._paths.head_index(path_id) :]):
@@ -182,47 +160,46 @@ class _Search:
         meeting = [number for number, n_bytes in weights.items() if n_bytes >= _MEETING_SHARE * whole > 0]
         return nearest[min(meeting, key=lambda number: distances[number])] if meeting else None
 
-    def threads_joined(self, parts: Sequence[_Part]) -> list[_Part]:
+    def threads_joined(self, parts: Sequence[Part]) -> list[Part]:
         """The parts; stacks of threads and what else the same function's threads take are one."""
-        alike: dict[tuple[int, int], _Part] = {}
+        alike: dict[tuple[int, int], Part] = {}
         joined = []
         for part in parts:
-            first = self._table.loc[part.positions].nlargest(1, "outstanding_bytes").iloc[0]
-            if part.step is None or self._paths.head(int(first["path_id"])).what not in _OF_THREADS:
+            first = self._largest(part)
+            if part.step is None or self._paths.head(first.path_id).what not in _OF_THREADS:
                 joined.append(part)
                 continue
-            key = part.step.function_id, int(first["slot"])
+            key = part.step.function_id, first.slot
             if key in alike:
                 part = replace(part, positions=np.concatenate((alike[key].positions, part.positions)))
             alike[key] = part
         return [*joined, *alike.values()]
 
-    def pools_joined(self, parts: Sequence[_Part]) -> list[_Part]:
+    def pools_joined(self, parts: Sequence[Part]) -> list[Part]:
         """The parts; chunks of one pool are one, since whoever makes it take a chunk need not keep what is in it."""
-        pools: dict[tuple[str, str, int], list[_Part]] = {}
+        pools: dict[tuple[str, str, int], list[Part]] = {}
         joined = []
         for part in parts:
-            first = self._table.loc[part.positions].nlargest(1, "outstanding_bytes").iloc[0]
-            pool = self._paths.head(int(first["path_id"])).pool if part.step is not None else None
+            first = self._largest(part)
+            pool = self._paths.head(first.path_id).pool if part.step is not None else None
             if pool is None:
                 joined.append(part)
             else:
-                pools.setdefault((pool, str(first["kind"]), int(first["slot"])), []).append(part)
+                pools.setdefault((pool, first.kind, first.slot), []).append(part)
         for group in pools.values():
             group.sort(key=lambda part: -self.weight(part))
             largest, positions = group[0], np.concatenate([part.positions for part in group])
             steps = [part.step for part in group if part.step is not None]
             names = tuple(dict.fromkeys(step.name for step in steps if not is_pool(step.name)))
             if self.weight(largest) < _MEETING_SHARE * sum(map(self.weight, group)):
-                joined.append(_Part(positions, largest.depth_key, None, None, names))
+                joined.append(Part(positions, largest.depth_key, None, None, names))
             else:
                 joined.append(replace(largest, positions=positions, fillers=names))
         return joined
 
-    def gathered(self, parts: Sequence[_Part]) -> list[_Part]:
+    def gathered(self, parts: Sequence[Part]) -> list[Part]:
         """The parts; many small ones that grow and meet in one frame further out are one."""
-        n_blocks = self._table["outstanding_bytes"]
-        growing = [part for part in parts if part.step and n_blocks[part.positions].sum() > 0 and self._grows(part)]
+        growing = [part for part in parts if part.step and self.weight(part) > 0 and self._grows(part)]
         if len(growing) < _MIN_GATHERED:
             return list(parts)
         together = np.concatenate([part.positions for part in growing])
@@ -230,28 +207,34 @@ class _Search:
         step = self._meeting(together)
         if step is None or largest > _LARGEST_GATHERED * sum(self.weight(part) for part in growing):
             return list(parts)
-        return [*(part for part in parts if part not in growing), _Part(together, growing[0].depth_key, None, step)]
+        return [*(part for part in parts if part not in growing), Part(together, growing[0].depth_key, None, step)]
 
-    def _grows(self, part: _Part) -> bool:
+    def _grows(self, part: Part) -> bool:
         node = self._node_of.get((int(part.positions[0]), len(part.positions)))
         return (
             node is not None and self._slope(node) > 0 and self._made[node.number, 2] < self._made[node.number, 0] / 2
         )
 
-    def weight(self, part: _Part) -> float:
-        rows = [self._row_of[position] for position in part.positions.tolist()]
-        return float(self._table["outstanding_bytes"].to_numpy()[rows].sum())
+    def weight(self, part: Part) -> float:
+        return float(self._held[self._row_of[part.positions]].sum())
 
-    def allocated(self, part: _Part) -> float:
+    def _largest(self, part: Part) -> LargestSite:
+        """The site of a part that holds most."""
+        rows = self._row_of[part.positions]
+        row = int(rows[np.argmax(self._held[rows])])
+        path_id, kind, slot = (self._table[name][row] for name in ("path_id", "kind", "slot"))
+        return LargestSite(int(path_id), str(kind), int(slot))
+
+    def allocated(self, part: Part) -> float:
         """Bytes allocated, freed or not."""
-        return float(self._table.loc[part.positions, "allocated_bytes"].sum())
+        return float(self._table["allocated_bytes"][self._row_of[part.positions]].sum())
 
     def _step_of(self, node: Node) -> Step:
         """The frame that sets a node apart."""
         depth = node.depth + 1 if node.depth % 2 else node.depth
         return self._paths.steps[self._tree.keys[node.first][depth]]
 
-    def _resolve(self, node: Node, step: Step, called_by: str | None) -> Iterable[_Part]:
+    def _resolve(self, node: Node, step: Step, called_by: str | None) -> Iterable[Part]:
         """The causes among a node's sites; ``step`` is the frame that names it so far."""
         children = node.children
         clean = [child for child in children if self._is_clean(child, node)]
@@ -269,7 +252,7 @@ class _Search:
         if not clean and len(children) == 1 and node.depth % 2 and self._slope(node) > 0:
             yield from self._resolve(children[0], step, called_by)
             return
-        yield _Part(self._tree.positions(node), self._tree.prefix(node), called_by, step)
+        yield Part(self._tree.positions(node), self._tree.prefix(node), called_by, step)
 
     def _slope(self, node: Node) -> float:
         return self._growths[node.number].slope_bytes_per_s
@@ -315,14 +298,14 @@ class _Search:
         )
         return large if all(b >= _APART_SIZES * a for a, b in pairwise(sizes)) else []
 
-    def count(self, parts: Sequence[_Part]) -> Findings:
+    def count(self, parts: Sequence[Part]) -> Findings:
         """The parts as findings."""
         n_sites = len(self._recording.site_columns)
         labels = np.full(n_sites, -1, dtype=np.int64)
         for number, part in enumerate(parts):
             labels[part.positions] = number
         everything = np.full(n_sites, -1, dtype=np.int64)
-        everything[self._table.index.to_numpy()] = 0
+        everything[self._table.index] = 0
         groupings = [Labelled(everything, 1), Labelled(labels, len(parts))]
         total, curves = read_curves(self._recording, groupings, self._span, courses=True)
         rates = rates_of_parts(self._recording, self._span, total, curves, [self._about(part) for part in parts])
@@ -340,32 +323,35 @@ class _Search:
         others.sort(key=lambda each: -(each.resident_bytes or each.outstanding_bytes))
         return Findings(tuple(suspects), tuple(others), growth_of_all(measure(total)[0], suspects))
 
-    def _about(self, part: _Part) -> About:
-        rows = self._table.loc[part.positions]
-        return about_part(rows, self._paths.head(int(rows["path_id"].iloc[0])).what)
+    def _about(self, part: Part) -> About:
+        rows = self._table.take(self._row_of[part.positions])
+        return about_part(rows, self._paths.head(int(rows["path_id"][0])).what)
 
-    def _finding(self, part: _Part, growth: Growth, resident: Growth, of: float, peak: Floats) -> Finding:
-        rows = self._table.loc[part.positions].sort_values("outstanding_bytes", ascending=False, kind="stable")
-        first = rows.iloc[0]
+    def _finding(self, part: Part, growth: Growth, resident: Growth, of: float, peak: Floats) -> Finding:
+        order = self._row_of[part.positions]
+        rows = self._table.take(order[np.argsort(-self._held[order], kind="stable")])
+        first = {name: column[0] for name, column in rows.columns.items()}
         is_map = first["kind"] != Kind.HEAP.value
         # With the stacks of threads comes what malloc gave for them: the stacks are counted, all memory is summed.
-        of_heap = rows[rows["kind"] == Kind.HEAP.value] if is_map else rows
+        of_heap = rows.where(rows["kind"] == Kind.HEAP.value) if is_map else rows
         if self._is_blind(rows, is_map) and growth.verdict is not Verdict.UNDECIDED:
             growth = replace(growth, verdict=Verdict.UNDECIDED, enough_s=watch_s(self._recording.elapsed_s))
         of_runtime = first["owner"] == Owner.RUNTIME.value and bool(first["purpose"])
         if is_map:
             growth = replace(resident, verdict=growth.verdict, enough_s=growth.enough_s)
         pools: Counter[str] = Counter()
-        threads = rows.groupby("thread")["outstanding_bytes"].sum()
-        for name, n_bytes in threads.items():
-            pools[pool_of(str(name))] += int(n_bytes) + 1
+        threads: Counter[str] = Counter()
+        for name, n_bytes in zip(rows["thread"].tolist(), rows["outstanding_bytes"].tolist(), strict=True):
+            threads[name] += n_bytes
+        for name, n_bytes in sorted(threads.items()):
+            pools[pool_of(name)] += n_bytes + 1
         path_id = int(first["path_id"])
         head = self._paths.head(path_id)
         called_by = part.called_by
         if called_by is None and head.caller is not None and part.step is not None:
             caller = self._paths.steps[self._paths.path(path_id)[head.caller]]
             called_by = caller.name if caller is not part.step else None
-        oldest = rows["oldest_s"].max()
+        oldest = rows["oldest_s"][~np.isnan(rows["oldest_s"])]
         return Finding(
             name=str(first["purpose"]) if of_runtime else self._name(part, path_id),
             called_by=None if of_runtime else called_by,
@@ -376,38 +362,40 @@ class _Search:
             switch=head.switch,
             fillers=part.fillers,
             note=head.note,
-            threads=str(threads.index[0])
+            threads=next(iter(threads))
             if len(threads) == 1
             else pools.most_common(1)[0][0]
             if len(pools) == 1
             else "*",
-            n_threads=int(rows["thread_uid"].nunique()),
+            n_threads=len(np.unique(rows["thread_uid"])),
             slots=tuple(sorted(set(rows["slot"].tolist()))),
-            n_stacks=int(rows["stack_key"].nunique()),
+            n_stacks=len(np.unique(rows["stack_key"])),
             outstanding_bytes=int(rows["outstanding_bytes"].sum()),
             outstanding_count=int(rows["outstanding_count"].sum() - is_map * of_heap["outstanding_count"].sum()),
             allocated_bytes=int(rows["allocated_bytes"].sum()),
             freed_bytes=int(rows["freed_bytes"].sum()),
-            resident_bytes=int(rows["resident_bytes"].sum() + of_heap["outstanding_bytes"].sum()) if is_map else None,
-            oldest_s=None if pd.isna(oldest) else float(oldest),
+            resident_bytes=int(np.nansum(rows["resident_bytes"]) + of_heap["outstanding_bytes"].sum())
+            if is_map
+            else None,
+            oldest_s=float(oldest.max()) if len(oldest) else None,
             is_sampled=bool((rows["n_sampled"] > 0).any()),
             growth=growth,
             share_pct=max(0.0, 100 * growth.slope_bytes_per_s / of) if of > 0 else 0.0,
             peak_bytes=int(peak[0]),
             peak_s=float(peak[1]),
             path=self._telling(path_id, part),
-            stack_keys=tuple(dict.fromkeys(rows["stack_key"].to_numpy().tolist())),
+            stack_keys=tuple(dict.fromkeys(rows["stack_key"].tolist())),
             positions=tuple(part.positions.tolist()),
         )
 
-    def _name(self, part: _Part, path_id: int) -> str:
+    def _name(self, part: Part, path_id: int) -> str:
         if part.step is not None:
             return part.step.name
         if part.fillers:
             return self._paths.head(path_id).pool or _NO_FRAME
         return _NO_FRAME if self._paths.path(path_id) else _NO_STACK
 
-    def _is_blind(self, rows: pd.DataFrame, is_map: bool) -> bool:
+    def _is_blind(self, rows: Table, is_map: bool) -> bool:
         """Whether too little of the heap was watched for a verdict on these sites.
 
         Of mappings only those are judged then that no allocator made: who makes an allocator take a chunk from the
@@ -417,11 +405,11 @@ class _Search:
             return False
         if self._span.in_windows and not is_map:
             return False
-        path_id = int(rows.iloc[0]["path_id"])
+        path_id = int(rows["path_id"][0])
         below = self._paths.path(path_id)[1 : self._paths.head(path_id).index]
         return not is_map or any(is_malloc(self._paths.steps[step].frame) for step in below)
 
-    def _telling(self, path_id: int, part: _Part, most: int = 6) -> tuple[Step, ...]:
+    def _telling(self, path_id: int, part: Part, most: int = 6) -> tuple[Step, ...]:
         """The frames from the one that allocates outwards, without those that everything passes through."""
         path, head = self._paths.path(path_id), self._paths.head(path_id)
         steps = [self._paths.steps[step] for step in path]

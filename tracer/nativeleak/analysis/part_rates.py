@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
 from nativeleak.analysis.census_growth import Part, heap_growth, held_against_memory
 from nativeleak.analysis.curves import Curves, Floats, Span, replaces_older
 from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
+from nativeleak.analysis.rows import Table
 from nativeleak.model import Kind
 from nativeleak.recording import Recording
 
@@ -35,7 +35,7 @@ class About:
     warms_up: bool = False
 
 
-def about_part(rows: pd.DataFrame, what: str | None) -> About:
+def about_part(rows: Table, what: str | None) -> About:
     """What is known of a part by its sites.
 
     Args:
@@ -43,8 +43,8 @@ def about_part(rows: pd.DataFrame, what: str | None) -> About:
         what: Its kind of memory in words; None where nothing is known.
     """
     block_bytes = float(rows["outstanding_bytes"].sum() / max(1, rows["outstanding_count"].sum()))
-    warms_up = bool(rows["purpose"].iloc[0]) or what == _OF_CLASSES
-    return About(bool(rows["kind"].iloc[0] != Kind.HEAP.value), block_bytes, warms_up)
+    warms_up = bool(rows["purpose"][0]) or what == _OF_CLASSES
+    return About(bool(rows["kind"][0] != Kind.HEAP.value), block_bytes, warms_up)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,12 +48,12 @@ class Step:
         """Its role; one that is passed through is never an answer. It takes long, and most formats ask for none."""
         return role_of_frame(self.frame)
 
-    @property
+    @cached_property
     def is_passed_through(self) -> bool:
         """Whether every stack of a thread or service goes through the function."""
         return self.role is Role.PASSTHROUGH
 
-    @property
+    @cached_property
     def may_be_named(self) -> bool:
         """Whether its name can tell callers apart: no runtime's function, and none that everything goes through."""
         return not self.is_passed_through and not self.in_runtime
@@ -89,10 +89,18 @@ class Paths:
         wanted = set(keys) - self._of_stack.keys()
         cut: dict[int, tuple[int, ...]] = {}
         guesses = {number for number, frame in self._recording.frames.items() if frame.found is FrameSource.GUESS}
-        for key, frame_ids, end in self._recording.stack_rows(wanted):
-            path = self._fold(frame_ids)
-            if end == _NO_TABLE or (guesses and not guesses.isdisjoint(frame_ids)):
-                self._note_guess(key, frame_ids, guesses)
+        stacks = self._recording.stack_columns(wanted)
+        # There are millions of frames: only what is done once for each distinct one is done in Python.
+        for frame_id in dict.fromkeys(stacks.frames):
+            if frame_id not in self._of_frame:
+                self._of_frame[frame_id] = self._step(self._recording.frames[frame_id])
+        steps = list(map(self._of_frame.__getitem__, stacks.frames))
+        for key, (start, stop), end in zip(stacks.keys, pairwise(stacks.bounds), stacks.ends, strict=True):
+            path = _folded(tuple(steps[start:stop]))
+            if end == _NO_TABLE or guesses:
+                frame_ids = stacks.frames[start:stop]
+                if end == _NO_TABLE or not guesses.isdisjoint(frame_ids):
+                    self._note_guess(key, frame_ids, guesses)
             if end == _NO_TABLE:
                 cut[key] = path
             else:
@@ -115,7 +123,20 @@ class Paths:
     def outwards(self, path_id: int, most: int) -> tuple[int, ...]:
         """Function and step of each frame from the one that heads a path to the root, at most so many frames."""
         first = self.head_index(path_id)
+        # A comprehension would take twice as long, and this is done for every path.
         return tuple(chain.from_iterable(map(self._pairs.__getitem__, self._paths[path_id][first : first + most])))
+
+    @property
+    def has_runtimes(self) -> bool:
+        """Whether any step is in the library of a runtime."""
+        return bool(self._of_runtime)
+
+    def runtime_beginning(self, path_id: int) -> tuple[int, ...]:
+        """A path up to the first frame that called a runtime's library: no frame beyond it decides on the owner."""
+        path = self._paths[path_id]
+        first = next((i for i, step in enumerate(path) if step in self._of_runtime), len(path))
+        last = next((i for i in range(first, len(path)) if path[i] not in self._of_runtime), len(path))
+        return path[: last + 1]
 
     def passes_runtime(self, path_id: int, most: int) -> bool:
         """Whether one of the first frames is in the library of a runtime."""
@@ -156,21 +177,6 @@ class Paths:
             self._paths.append(path)
         return number
 
-    def _fold(self, frame_ids: Sequence[int]) -> tuple[int, ...]:
-        # Nothing here is done in Python for each frame of each stack: there are millions.
-        try:
-            steps = tuple(map(self._of_frame.__getitem__, frame_ids))
-        except KeyError:
-            for frame_id in frame_ids:
-                if frame_id not in self._of_frame:
-                    self._of_frame[frame_id] = self._step(self._recording.frames[frame_id])
-            return self._fold(frame_ids)
-        distinct = set(steps)
-        if _NOBODYS in distinct:
-            distinct.discard(_NOBODYS)
-            steps = tuple(step for step in steps if step >= 0)
-        return fold_cycles(steps) if len(distinct) < len(steps) else steps
-
     def _step(self, frame: Frame) -> int:
         """Id of the step of a frame; ``_NOBODYS`` for code that is no function of anyone."""
         if frame.kind is FrameKind.STUB:
@@ -187,6 +193,15 @@ class Paths:
             if step.in_runtime:
                 self._of_runtime.add(step_id)
         return step_id
+
+
+def _folded(steps: tuple[int, ...]) -> tuple[int, ...]:
+    """The steps of a stack without code of nobody's, and without repetitions."""
+    distinct = set(steps)
+    if _NOBODYS in distinct:
+        distinct.discard(_NOBODYS)
+        steps = tuple(step for step in steps if step >= 0)
+    return fold_cycles(steps) if len(distinct) < len(steps) else steps
 
 
 def fold_cycles(steps: Sequence[int]) -> tuple[int, ...]:

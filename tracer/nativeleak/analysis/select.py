@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from itertools import chain
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 
 from nativeleak.analysis.curves import Ints
+from nativeleak.analysis.rows import Table
 from nativeleak.analysis.table import ADDED
 from nativeleak.errors import UsageError
 from nativeleak.model import Stack
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class By(StrEnum):
@@ -94,7 +97,7 @@ def pool_of(thread: str) -> str:
     return _NUMBERS.sub("*", thread)
 
 
-def keep_threads(table: pd.DataFrame, thread: str | None) -> pd.DataFrame:
+def keep_threads(table: Table, thread: str | None) -> Table:
     """The rows of the threads that ``Selection.thread`` matches.
 
     Raises:
@@ -103,9 +106,10 @@ def keep_threads(table: pd.DataFrame, thread: str | None) -> pd.DataFrame:
     if thread is None:
         return table
     if thread.isdigit():
-        return table[table["tid"] == int(thread)]
-    names = table["thread"].unique()
-    return table[table["thread"].isin(list(filter(thread_test(thread), names)))]
+        return table.where(table["tid"] == int(thread))
+    names: list[str] = table["thread"].tolist()
+    kept = set(filter(thread_test(thread), set(names)))
+    return table.where(np.array([name in kept for name in names], dtype=np.bool_))
 
 
 def thread_test(thread: str) -> Callable[[str], bool]:
@@ -129,7 +133,7 @@ def function_pattern(function: str | None) -> re.Pattern[str] | None:
     return None if function is None else _compile("--function", function)
 
 
-def keep_functions(table: pd.DataFrame, function: str | None, stack_of: Callable[[int], Stack | None]) -> pd.DataFrame:
+def keep_functions(table: Table, function: str | None, stack_of: Callable[[int], Stack | None]) -> Table:
     """The rows with a frame whose function matches ``Selection.function``.
 
     Raises:
@@ -138,18 +142,18 @@ def keep_functions(table: pd.DataFrame, function: str | None, stack_of: Callable
     if function is None:
         return table
     pattern = _compile("--function", function)
-    keys = [int(key) for key in table["stack_key"].unique()]
+    keys: list[int] = np.unique(table["stack_key"]).tolist()
     chosen = [key for key in keys if _has_function(stack_of(key), pattern)]
-    return table[table["stack_key"].isin(np.array(chosen, dtype="uint64"))]
+    return table.where(np.isin(table["stack_key"], np.array(chosen, dtype=np.uint64)))
 
 
-def merge(table: pd.DataFrame, by: By, n_sites: int) -> tuple[pd.DataFrame, Ints]:
+def merge(sites: Table, by: By, n_sites: int) -> tuple[Table, Ints]:
     """The merged table, and for each of all ``n_sites`` sites the number of its row, -1 for no row."""
     labels: Ints = np.full(n_sites, -1, dtype=np.int64)
-    positions = table.index.to_numpy()
-    if by is By.SITE_AND_THREAD or table.empty:
-        labels[positions] = np.arange(len(table))
-        return table.reset_index(drop=True), labels
+    if by is By.SITE_AND_THREAD or not len(sites):
+        labels[sites.index] = np.arange(len(sites))
+        return Table(sites.columns, np.arange(len(sites), dtype=np.int64)), labels
+    table = sites.to_pandas()
     if by is By.POOL:
         table = table.assign(thread=table["thread"].map(pool_of))
     table = table.sort_values("outstanding_bytes", ascending=False, kind="stable")
@@ -170,19 +174,18 @@ def merge(table: pd.DataFrame, by: By, n_sites: int) -> tuple[pd.DataFrame, Ints
         merged = merged.assign(thread_uid=0, tid=0)
     else:
         merged = merged.assign(stack_key=np.zeros(len(merged), dtype="uint64"))
-    return merged, labels
+    return Table.from_pandas(merged), labels
 
 
-def rank(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
-    """The rows to show, largest metric first. The index still gives each row's position in ``table``."""
+def rank(table: Table, selection: Selection) -> Table:
+    """The rows to show, largest metric first, unknown ones last. The index still gives each row's number."""
     column = METRIC_COLUMNS[selection.metric]
     in_bytes = selection.metric in (Metric.OUTSTANDING, Metric.ALLOCATED, Metric.RESIDENT)
     if selection.min_bytes:
-        table = table[table[column if in_bytes else "outstanding_bytes"].fillna(0) >= selection.min_bytes]
-    ranked = table.sort_values(
-        [column, "outstanding_bytes", "allocated_bytes"], ascending=False, kind="stable", na_position="last"
-    )
-    return ranked if selection.top is None else ranked.head(selection.top)
+        values = table[column if in_bytes else "outstanding_bytes"]
+        table = table.where(np.where(np.isnan(values), 0, values) >= selection.min_bytes)
+    order = np.lexsort([-table[name] for name in ("allocated_bytes", "outstanding_bytes", column)])
+    return table.take(order[: selection.top])
 
 
 def _union_of_each(groups: Any) -> pd.Series[Any]:

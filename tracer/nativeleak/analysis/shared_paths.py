@@ -38,7 +38,6 @@ _NO_FRAME: Final = 0xFFFFFFFF
 
 
 class _Step(NamedTuple):
-    name_id: int
     frame: Frame
     is_match: bool
 
@@ -59,9 +58,11 @@ class SharedPaths:
 
     def __init__(self, function: re.Pattern[str] | None = None) -> None:
         self._pattern = function
-        self._steps: list[_Step] = [_Step(0, LOST, is_match=False)]
+        self._steps: list[_Step] = [_Step(LOST, is_match=False)]
+        self._name_of_step = [0]
         self._step_ids: dict[tuple[str, str | None, str], int] = {}
         self._name_ids: dict[str, int] = {}
+        self._of_runtimes: set[int] = set()
         self._of_raw: dict[bytes, int] = {}
         self._of_names: dict[bytes, int] = {}
         self._paths: list[array[int]] = []
@@ -136,9 +137,8 @@ class SharedPaths:
     def owner(self, path: int) -> Owner | None:
         """Owner of the memory that is allocated at a path; None where the recording's own word holds."""
         if path not in self._owners:
-            frames = self.frames(path)
-            passes = any(map(is_runtimes, frames[:_MAX_LEAF_FRAMES]))
-            self._owners[path] = owner_of_stack(frames) if passes else None
+            passes = not self._of_runtimes.isdisjoint(self._paths[path][:_MAX_LEAF_FRAMES])
+            self._owners[path] = owner_of_stack(self.frames(path)) if passes else None
         return self._owners[path]
 
     def _steps_of(self, recording: Recording) -> npt.NDArray[np.uint32]:
@@ -168,12 +168,17 @@ class SharedPaths:
         if number is None:
             number = self._step_ids[frame.function, frame.module, frame.kind] = len(self._steps)
             name_id = self._name_ids.setdefault(name, len(self._name_ids) + 1)
-            self._steps.append(_Step(name_id, frame, is_match))
+            self._steps.append(_Step(frame, is_match))
+            self._name_of_step.append(name_id)
+            if is_runtimes(frame):
+                self._of_runtimes.add(number)
         return number
 
     def _intern(self, raw: bytes) -> int:
         """Number of the path of these steps; ``NO_PATH`` where the pattern leaves it out."""
-        steps = [step for step in np.frombuffer(raw, dtype=np.uint32).tolist() if step != _NOBODYS]
+        steps = list(array("I", raw))
+        if _NOBODYS in steps:
+            steps = [step for step in steps if step != _NOBODYS]
         if self._pattern is not None and not any(self._steps[step].is_match for step in steps):
             number = NO_PATH
         else:
@@ -184,9 +189,9 @@ class SharedPaths:
 
     def _number(self, steps: list[int]) -> int:
         """Number of the path of these steps; a cycle of functions that repeats at once counts once."""
-        names = [self._steps[step].name_id for step in steps]
+        names = list(map(self._name_of_step.__getitem__, steps))
         if len(set(names)) < len(names):
-            like = {self._steps[step].name_id: step for step in reversed(steps)}
+            like = dict(zip(reversed(names), reversed(steps), strict=True))
             names = list(fold_cycles(names))
             steps = [like[name] for name in names]
         number = self._of_names.setdefault(array("I", names).tobytes(), len(self._paths))

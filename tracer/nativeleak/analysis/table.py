@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 
 from nativeleak.analysis.paths import Paths
+from nativeleak.analysis.rows import Table, objects
 from nativeleak.model import Owner, ThreadInfo
 from nativeleak.recording import Recording
 from nativeleak.runtimes.frames import owner_of_stack, purpose_of_stack
@@ -38,21 +38,21 @@ ADDED: Final = (*TOTALS, *UNCERTAINTIES)
 """Columns that add up when rows are merged."""
 
 
-def site_table(recording: Recording) -> pd.DataFrame:
+def site_table(recording: Recording) -> Table:
     """The latest totals of all sites."""
     sites = recording.site_columns
     n_sites = len(sites)
     uids = set(sites.thread_uid)
     threads = {uid: thread_of(recording, uid) for uid in uids}
     columns: dict[str, Any] = {
-        "kind": np.array(sites.kind, dtype=object),
-        "owner": np.array(sites.owner, dtype=object),
+        "kind": objects(sites.kind),
+        "owner": objects(sites.owner),
         "slot": np.array(sites.slot, dtype=np.int64),
         "thread_uid": np.array(sites.thread_uid, dtype=np.int64),
         "tid": np.array([threads[uid].tid for uid in sites.thread_uid], dtype=np.int64),
-        "thread": np.array([threads[uid].name for uid in sites.thread_uid], dtype=object),
+        "thread": objects([threads[uid].name for uid in sites.thread_uid]),
         "stack_key": np.array(sites.stack_key, dtype=np.uint64),
-        "functions": pd.Series(sites.functions, dtype=object),
+        "functions": objects(sites.functions),
     }
     for name in ("allocated_bytes", "allocated_count", "freed_bytes", "freed_count"):
         columns[name] = np.array(getattr(sites, name), dtype=np.int64)
@@ -67,49 +67,63 @@ def site_table(recording: Recording) -> pd.DataFrame:
     columns["oldest_s"] = np.array(sites.oldest_s, dtype=np.float64)
     columns["n_threads"] = np.ones(n_sites, dtype=np.int64)
     columns["n_stacks"] = np.ones(n_sites, dtype=np.int64)
-    return pd.DataFrame(columns)
+    return Table(columns, np.arange(n_sites, dtype=np.int64))
 
 
-def add_paths(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+def add_paths(table: Table, paths: Paths) -> Table:
     """The table with the columns path_id and purpose, and owners as the names of the frames tell them today.
 
     The purpose is what a runtime uses its memory for; it is empty for the program's memory.
     """
-    keys: list[int] = table["stack_key"].to_numpy().tolist()
+    keys: list[int] = table["stack_key"].tolist()
     paths.load(set(keys))
     ids = [paths.path_id(key) for key in keys]
-    known: dict[tuple[int, str], tuple[str, str]] = {}
-    rows = []
-    for path_id, owner in zip(ids, table["owner"].to_numpy().tolist(), strict=True):
-        told = known.get((path_id, owner))
-        if told is None:
-            told = known[path_id, owner] = _owner_and_purpose(paths, path_id, owner)
-        rows.append(told)
+    owners: list[str] = table["owner"].tolist()
+    purposes = ["other" if owner == Owner.RUNTIME.value else "" for owner in owners]
+    told: dict[int, tuple[str, str]] = {}
+    by_beginning: dict[tuple[int, ...], str] = {}
+    for row, path_id in enumerate(ids if paths.has_runtimes else ()):
+        if not paths.passes_runtime(path_id, _MAX_LEAF_FRAMES):
+            continue
+        if path_id not in told:
+            told[path_id] = _owner_and_purpose(paths, path_id, by_beginning)
+        owners[row], purposes[row] = told[path_id]
     return table.assign(
-        path_id=pd.Series(ids, index=table.index, dtype="int64"),
-        owner=pd.Series([owner for owner, _ in rows], index=table.index, dtype=object),
-        purpose=pd.Series([purpose for _, purpose in rows], index=table.index, dtype=object),
+        path_id=np.array(ids, dtype=np.int64),
+        owner=objects(owners),
+        purpose=objects(purposes),
     )
 
 
-def _owner_and_purpose(paths: Paths, path_id: int, owner: str) -> tuple[str, str]:
-    if not paths.passes_runtime(path_id, _MAX_LEAF_FRAMES):
-        return owner, "other" if owner == Owner.RUNTIME.value else ""
-    frames = [paths.steps[step].frame for step in paths.path(path_id)]
-    owner = owner_of_stack(frames).value
-    return owner, purpose_of_stack(frames) if owner == Owner.RUNTIME.value else ""
+def _owner_and_purpose(paths: Paths, path_id: int, by_beginning: dict[tuple[int, ...], str]) -> tuple[str, str]:
+    """Of a path that passes a runtime.
+
+    Args:
+        paths: Where it is from.
+        path_id: Its number.
+        by_beginning: Owners that are known: paths are many, and their beginnings, which tell the owner, are few.
+    """
+    beginning = paths.runtime_beginning(path_id)
+    owner = by_beginning.get(beginning)
+    if owner is None:
+        owner = owner_of_stack([paths.steps[step].frame for step in beginning]).value
+        by_beginning[beginning] = owner
+    if owner != Owner.RUNTIME.value:
+        return owner, ""
+    return owner, purpose_of_stack([paths.steps[step].frame for step in paths.path(path_id)])
 
 
-def unmap_table(recording: Recording) -> pd.DataFrame:
+def unmap_table(recording: Recording) -> Table:
     """Columns tid, thread and stack_key of ``Recording.unmapped``, in its order; thread * means all threads."""
     rows = recording.unmapped or ()
     known = [recording.threads.get(row.thread_uid) if row.thread_uid else None for row in rows]
-    return pd.DataFrame(
+    return Table(
         {
-            "tid": pd.Series([thread.tid if thread else 0 for thread in known], dtype="int64"),
-            "thread": pd.Series([thread.name if thread else "*" for thread in known], dtype=object),
-            "stack_key": pd.Series([row.stack_key for row in rows], dtype="uint64"),
-        }
+            "tid": np.array([thread.tid if thread else 0 for thread in known], dtype=np.int64),
+            "thread": objects([thread.name if thread else "*" for thread in known]),
+            "stack_key": np.array([row.stack_key for row in rows], dtype=np.uint64),
+        },
+        np.arange(len(rows), dtype=np.int64),
     )
 
 

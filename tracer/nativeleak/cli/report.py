@@ -186,7 +186,7 @@ def report_command(
     recordings, of hosts, processes or hours, are one report, merged by call path. FILE may be a folder, which stands
     for the recordings in it and below, or a pattern in quotes.
     """
-    # pandas takes half a second to load: neither --help nor any other verb shall wait for it.
+    # numpy and the tables take a quarter of a second to load: neither --help nor any other verb shall wait for them.
     from nativeleak.analysis.resident import snapshot_at
     from nativeleak.analysis.select import By, Metric, Selection
     from nativeleak.cli.bar import report_bar

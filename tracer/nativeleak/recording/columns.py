@@ -20,7 +20,7 @@ _MOST_S: Final = 1e16
 _LAST_YEAR_S: Final = 2.5e11
 """Seconds from 1970 to the year 9892: later ones are no dates for Python."""
 
-_NUMBER: Final = f"typeof({{c}}) = 'integer' AND {{c}} BETWEEN 0 AND {_MOST}"
+_NUMBER: Final = "typeof({c}) = 'integer' AND {c} >= 0"
 _SMALL: Final = f"typeof({{c}}) = 'integer' AND {{c}} BETWEEN 0 AND {(1 << 32) - 1}"
 _WORD: Final = "typeof({c}) = 'integer'"
 """64 bits that stand for an unsigned number: an address, the key of a stack."""
@@ -30,6 +30,7 @@ _TEXT: Final = "typeof({c}) = 'text'"
 _BLOB: Final = "typeof({c}) = 'blob'"
 
 
+# Each of these is true or false of every value, never NULL: the type comes first, and that of NULL is 'null'.
 def _or_null(condition: str) -> str:
     return f"({{c}} IS NULL OR ({condition}))"
 
@@ -173,14 +174,14 @@ def check_columns(db: sqlite3.Connection) -> None:
         checks = {name: condition.format(c=f'"{name}"') for name, condition in conditions.items() if name in there}
         if not checks:
             continue
-        wrong = " OR ".join(f"NOT coalesce({condition}, 0)" for condition in checks.values())
+        wrong = " OR ".join(f"NOT ({condition})" for condition in checks.values())
         if db.execute(f"SELECT 1 FROM {table} WHERE {wrong} LIMIT 1").fetchone() is not None:
             raise ValueError(f"{table}.{_first_wrong(db, table, checks)} holds a value that does not belong there")
 
 
 def _first_wrong(db: sqlite3.Connection, table: str, checks: Mapping[str, str]) -> str:
     for name, condition in checks.items():
-        if db.execute(f"SELECT 1 FROM {table} WHERE NOT coalesce({condition}, 0) LIMIT 1").fetchone() is not None:
+        if db.execute(f"SELECT 1 FROM {table} WHERE NOT ({condition}) LIMIT 1").fetchone() is not None:
             return name
     return "?"
 

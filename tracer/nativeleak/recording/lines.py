@@ -6,7 +6,6 @@ Scope: the recording itself is not changed. Addresses, offsets and the names of 
 from __future__ import annotations
 
 import re
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -15,7 +14,7 @@ from typing import Final
 
 from nativeleak.model import Frame, FrameKind
 from nativeleak.recording.reader import Recording
-from nativeleak.recording.schema import Samples, unpack_ids
+from nativeleak.recording.schema import Samples, pack_ids, unpack_ids
 from nativeleak.symbols.lines.files import Places
 from nativeleak.symbols.lines.finder import Found, Place, Wanted, find_lines, kept_folder
 
@@ -60,11 +59,14 @@ class RecordingWithLines(Recording):
         """As those of the recording."""
         return self._whole.samples()
 
-    def _frame_ids(self, blob: bytes) -> Sequence[int]:
+    def _packed_frames(self, blobs: list[bytes]) -> list[bytes]:
+        return list(map(self._with_inlined, blobs)) if self._shown else blobs
+
+    def _with_inlined(self, blob: bytes) -> bytes:
         ids = unpack_ids(blob)
         if self._shown.keys().isdisjoint(ids):
-            return ids
-        return array("I", chain.from_iterable(self._shown.get(number, (number,)) for number in ids))
+            return blob
+        return pack_ids(chain.from_iterable(self._shown.get(number, (number,)) for number in ids))
 
     def _with_lines(
         self, frames: Mapping[int, Frame], known: Mapping[tuple[str, str], Mapping[int, Sequence[Place]]]

@@ -14,9 +14,10 @@ import contextlib
 import json
 import sqlite3
 from array import array
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -49,7 +50,7 @@ from nativeleak.recording.fates import read_fates, read_looks
 from nativeleak.recording.memory import RecordedMemory
 from nativeleak.recording.opening import has_table
 from nativeleak.recording.schema import JVM, Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
-from nativeleak.recording.sites import BirthSlices, SiteColumns, read_columns, read_numbers
+from nativeleak.recording.sites import BirthSlices, SiteColumns, StackColumns, read_columns, read_numbers
 from nativeleak.recording.values import parse_trace_values, parse_windows
 
 _UNREADABLE: Final = (sqlite3.Error, ValueError, KeyError, TypeError, IndexError, AttributeError, MemoryError)
@@ -233,30 +234,35 @@ class Recording:
             ).fetchone()
             if row is None:
                 return None
-            return Stack(key, tuple(map(self.frames.__getitem__, self._frame_ids(row[0]))), bool(row[1]), row[2])
+            ids = unpack_ids(*self._packed_frames([row[0]]))
+            return Stack(key, tuple(map(self.frames.__getitem__, ids)), bool(row[1]), row[2])
 
     def stacks(self, keys: Collection[int]) -> Iterator[Stack]:
         """These stacks, in no order, without those that were lost."""
         with self.damage_reported():
             frames = self.frames.__getitem__
-            for key, ids, truncated, end in self._db.execute("SELECT key, frames, truncated, end FROM stacks"):
-                if to_unsigned(key) in keys:
-                    yield Stack(to_unsigned(key), tuple(map(frames, self._frame_ids(ids))), bool(truncated), end)
+            for signed, blob, truncated, end in self._db.execute("SELECT key, frames, truncated, end FROM stacks"):
+                if (key := to_unsigned(signed)) in keys:
+                    ids = unpack_ids(*self._packed_frames([blob]))
+                    yield Stack(key, tuple(map(frames, ids)), bool(truncated), end)
 
-    def stack_rows(self, keys: Collection[int]) -> Iterator[tuple[int, Sequence[int], str]]:
-        """Key, ids of ``frames`` (leaf first) and end of each of these stacks, without those that were lost."""
+    def stack_columns(self, keys: Collection[int]) -> StackColumns:
+        """These stacks in the order of their signed keys, without those that were lost."""
         with self.damage_reported():
-            known = frozenset(self.frames)
-            for key, frames, end in self._db.execute("SELECT key, frames, end FROM stacks"):
-                if to_unsigned(key) in keys:
-                    ids = self._frame_ids(frames)
-                    if not known.issuperset(ids):
-                        raise ValueError("a stack with an unknown frame")
-                    yield to_unsigned(key), ids, end
+            rows = self._db.execute("SELECT key, frames, end FROM stacks ORDER BY key").fetchall()
+            wanted = [(key, blob, end) for signed, blob, end in rows if (key := to_unsigned(signed)) in keys]
+            blobs = self._packed_frames([blob for _, blob, _ in wanted])
+            if any(len(blob) % 4 for blob in blobs):
+                raise ValueError("half a frame in a stack")
+            frames = unpack_ids(b"".join(blobs))
+            if not frozenset(self.frames).issuperset(frames):
+                raise ValueError("a stack with an unknown frame")
+            bounds = list(accumulate((len(blob) // 4 for blob in blobs), initial=0))
+            return StackColumns([key for key, _, _ in wanted], bounds, frames, [end for _, _, end in wanted])
 
-    def _frame_ids(self, blob: bytes) -> Sequence[int]:
-        """Ids of ``frames`` of a stack, leaf first."""
-        return unpack_ids(blob)
+    def _packed_frames(self, blobs: list[bytes]) -> list[bytes]:
+        """Ids of ``frames`` of stacks, leaf first, as ``schema.pack_ids`` writes them, from those in the file."""
+        return blobs
 
     @cached_property
     def n_sites(self) -> int:

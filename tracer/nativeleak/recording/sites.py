@@ -48,6 +48,22 @@ class BirthSlices(NamedTuple):
     values: array[int]
 
 
+class StackColumns(NamedTuple):
+    """Many stacks, without an object for each.
+
+    Attributes:
+        keys: Unsigned.
+        bounds: Where the frames of each stack begin in ``frames``, and where the last one's end.
+        frames: Ids of ``Recording.frames``, leaf first, stack after stack.
+        ends: As ``model.Stack.end``.
+    """
+
+    keys: list[int]
+    bounds: list[int]
+    frames: array[int]
+    ends: list[str]
+
+
 class SiteColumns(NamedTuple):
     """Columns of equal length, one row a site in the order of ``Samples.site_id``. As ``model.SiteTotals``.
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
-import pandas as pd
-
 from nativeleak.analysis.curves import MIN_WATCHED_PCT, Span
 from nativeleak.analysis.finding import Finding, Findings
 from nativeleak.analysis.findings import find
 from nativeleak.analysis.growth import Growth, Verdict, course, resident_estimate
 from nativeleak.analysis.paths import Paths
+from nativeleak.analysis.rows import Table, sums_by
 from nativeleak.analysis.select import Metric, Selection, keep_functions, keep_threads
 from nativeleak.analysis.table import UNKNOWN_THREAD, unmap_table
 from nativeleak.model import Owner, Stack
@@ -44,7 +43,7 @@ class Answer:
     def __init__(
         self,
         recording: Recording,
-        program: pd.DataFrame,
+        program: Table,
         paths: Paths,
         selection: Selection,
         stacks: Stacks,
@@ -106,8 +105,8 @@ class Answer:
         return find(self._recording, self._program, self._paths, self._span)
 
     @cached_property
-    def _holding(self) -> pd.DataFrame:
-        return self._program[is_shown(self._program, Metric.OUTSTANDING)]
+    def _holding(self) -> Table:
+        return self._program.where(is_shown(self._program, Metric.OUTSTANDING))
 
 
 def _process_growth(growth: Growth | None, resident: Resident | None, span: Span, *, has_suspects: bool) -> Growth:
@@ -130,14 +129,17 @@ def _unmapped(recording: Recording, selection: Selection, stacks: Stacks) -> tup
         return None
     pids = {target.slot: target.pid for target in recording.targets}
     table = keep_threads(unmap_table(recording), selection.thread)
-    chosen = keep_functions(table, selection.function, recording.stack).index
+    chosen = keep_functions(table, selection.function, recording.stack)
     rows = []
     for totals, tid, thread in zip(
-        (recording.unmapped[i] for i in chosen), table["tid"][chosen], table["thread"][chosen], strict=True
+        (recording.unmapped[i] for i in chosen.index.tolist()),
+        chosen["tid"].tolist(),
+        chosen["thread"].tolist(),
+        strict=True,
     ):
         is_allocators = totals.owner is Owner.ALLOCATOR and not totals.stack_key
         stack = Stack(0, ()) if is_allocators else stacks.stack(totals.stack_key)
-        rows.append(UnmapReport(stack_id(stack), totals, pids.get(totals.slot, 0), int(tid), thread, stack))
+        rows.append(UnmapReport(stack_id(stack), totals, pids.get(totals.slot, 0), tid, thread, stack))
     return tuple(sorted(rows, key=_by_given))
 
 
@@ -145,24 +147,21 @@ def _by_given(row: UnmapReport) -> tuple[int, ...]:
     return -row.given_bytes, -row.totals.reserved_bytes, -row.totals.n_calls, row.totals.slot, row.totals.number
 
 
-def _guessed(paths: Paths, holding: pd.DataFrame) -> dict[str, int]:
+def _guessed(paths: Paths, holding: Table) -> dict[str, int]:
     """Bytes at stacks with a guessed or missing caller, by the module of the first frame without unwind information."""
-    by_stack = holding.groupby("stack_key")["outstanding_bytes"].sum()
+    keys, (sums,) = sums_by(holding["stack_key"], holding["outstanding_bytes"])
     guessed: dict[str, int] = {}
-    for key, n_bytes in zip(by_stack.index.tolist(), by_stack.tolist(), strict=True):
-        module = paths.unsure_module(int(key))
+    for key, n_bytes in zip(keys.tolist(), sums.tolist(), strict=True):
+        module = paths.unsure_module(key)
         if module is not None:
-            guessed[module] = guessed.get(module, 0) + int(n_bytes)
+            guessed[module] = guessed.get(module, 0) + n_bytes
     return guessed
 
 
-def _threads(recording: Recording, holding: pd.DataFrame) -> tuple[ThreadReport, ...]:
+def _threads(recording: Recording, holding: Table) -> tuple[ThreadReport, ...]:
     """One row a TID: sites of a report know a thread by its TID only. Its last thread gives the name."""
-    by_tid = holding.groupby("tid")
-    sums = by_tid[["outstanding_bytes", "outstanding_count"]].sum()
-    tids = [int(tid) for tid in sums.index.to_numpy()]
-    n_bytes = dict(zip(tids, sums["outstanding_bytes"].tolist(), strict=True))
-    n_blocks = dict(zip(tids, sums["outstanding_count"].tolist(), strict=True))
+    tids, sums = sums_by(holding["tid"], holding["outstanding_bytes"], holding["outstanding_count"])
+    n_bytes, n_blocks = (dict(zip(tids.tolist(), each.tolist(), strict=True)) for each in sums)
     latest = {thread.tid: thread for _, thread in sorted(recording.threads.items())}
     rows = []
     for tid in latest.keys() | n_bytes.keys():
@@ -170,7 +169,7 @@ def _threads(recording: Recording, holding: pd.DataFrame) -> tuple[ThreadReport,
         # TID 0 stands for threads beyond the limit: it is no thread of its own.
         if tid in n_bytes or (thread is not None and thread.alive and tid):
             name, alive = (thread.name, thread.alive) if thread else (UNKNOWN_THREAD, False)
-            rows.append(ThreadReport(int(tid), name, alive, int(n_bytes.get(tid, 0)), int(n_blocks.get(tid, 0))))
+            rows.append(ThreadReport(tid, name, alive, n_bytes.get(tid, 0), n_blocks.get(tid, 0)))
     return tuple(sorted(rows, key=lambda row: (-row.outstanding_bytes, -row.outstanding_count, row.tid)))
 
 

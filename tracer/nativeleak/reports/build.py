@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pandas as pd
+import numpy as np
 
 from nativeleak.analysis.certainty import Certainty, certainty
 from nativeleak.analysis.curves import watched_span
 from nativeleak.analysis.paths import Paths
+from nativeleak.analysis.rows import Table
 from nativeleak.analysis.select import Selection, keep_functions, keep_threads
 from nativeleak.analysis.table import add_paths, site_table
 from nativeleak.model import (
@@ -50,8 +51,8 @@ def build(recording: Recording, selection: Selection) -> Report:
     table = site_table(recording)
     chosen = keep_threads(table, selection.thread)
     chosen = keep_functions(chosen, selection.function, recording.stack)
-    program = chosen[chosen["owner"] != Owner.ALLOCATOR.value]
-    backing = table[table["owner"] == Owner.ALLOCATOR.value]
+    program = chosen.where(chosen["owner"] != Owner.ALLOCATOR.value)
+    backing = table.where(table["owner"] == Owner.ALLOCATOR.value)
 
     begin("reading the stacks", 0.24)
     paths, span = Paths(recording), watched_span(recording)
@@ -63,12 +64,12 @@ def build(recording: Recording, selection: Selection) -> Report:
         selection=selection,
         sums=Sums(
             by_kind={kind: _kind_totals(recording, program, kind, selection) for kind in Kind},
-            jvm=_sum(program[program["owner"] == Owner.RUNTIME.value]),
+            jvm=_sum(program.where(program["owner"] == Owner.RUNTIME.value)),
             backing=_sum(backing),
             answer=answer,
             watched_pct=span.watched_pct,
             in_windows=span.in_windows,
-            certainty=_certainty(program[program["kind"] == Kind.HEAP.value]),
+            certainty=_certainty(program.where(program["kind"] == Kind.HEAP.value)),
         ),
         stacks=stacks,
         detail=Detail(recording, paths, program, selection, span),
@@ -80,7 +81,7 @@ def build(recording: Recording, selection: Selection) -> Report:
     )
 
 
-def _sum(table: pd.DataFrame) -> Totals:
+def _sum(table: Table) -> Totals:
     return Totals(
         outstanding_bytes=int(table["outstanding_bytes"].sum()),
         outstanding_count=int(table["outstanding_count"].sum()),
@@ -88,12 +89,12 @@ def _sum(table: pd.DataFrame) -> Totals:
         allocated_count=int(table["allocated_count"].sum()),
         freed_bytes=int(table["freed_bytes"].sum()),
         freed_count=int(table["freed_count"].sum()),
-        resident_bytes=int(table["resident_bytes"].sum()),
+        resident_bytes=int(np.nansum(table["resident_bytes"])),
         reserved_bytes=int(table["reserved_bytes"].sum()),
     )
 
 
-def _certainty(table: pd.DataFrame) -> Certainty | None:
+def _certainty(table: Table) -> Certainty | None:
     """Bounds of the sum over some sites; None where it is exact."""
     uncertainty = Uncertainty(
         int(table["n_sampled"].sum()), float(table["variance_bytes"].sum()), float(table["variance_count"].sum())
@@ -124,12 +125,12 @@ def _only_window(recording: Recording) -> Window:
     return Window(0.0, last.elapsed_s, level, sample_bytes, last.probe_hits, 0.0, last.target_cpu_s)
 
 
-def _kind_totals(recording: Recording, program: pd.DataFrame, kind: Kind, selection: Selection) -> Totals:
+def _kind_totals(recording: Recording, program: Table, kind: Kind, selection: Selection) -> Totals:
     """Sums over the sites of a kind, with retired sites: those hold nothing but have allocated.
 
     Retired sites have no thread and no stack, so none passes a filter.
     """
-    totals = _sum(program[program["kind"] == kind.value])
+    totals = _sum(program.where(program["kind"] == kind.value))
     if selection.thread is not None or selection.function is not None:
         return totals
     retired = [site for site in recording.retired if site.key.kind is kind and site.owner is not Owner.ALLOCATOR]

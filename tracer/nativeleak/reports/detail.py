@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from nativeleak.analysis.curves import Ints, Labelled, Span, read_curves
 from nativeleak.analysis.growth import measure
 from nativeleak.analysis.paths import Paths
+from nativeleak.analysis.rows import Table, objects
 from nativeleak.analysis.select import Metric, Selection, merge, rank
 from nativeleak.recording import Recording
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Detail:
@@ -26,11 +30,14 @@ class Detail:
         span: The snapshots that growth is measured over.
     """
 
-    def __init__(
-        self, recording: Recording, paths: Paths, sites: pd.DataFrame, selection: Selection, span: Span
-    ) -> None:
-        self.recording, self.paths, self.sites = recording, paths, sites
+    def __init__(self, recording: Recording, paths: Paths, sites: Table, selection: Selection, span: Span) -> None:
+        self.recording, self.paths, self._sites = recording, paths, sites
         self._selection, self._span = selection, span
+
+    @cached_property
+    def sites(self) -> pd.DataFrame:
+        """The selected sites; the index is the position in ``Recording.sites``."""
+        return self._sites.to_pandas()
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -41,7 +48,7 @@ class Detail:
         Raises:
             RecordingError: The recording is damaged.
         """
-        return rank(self.all_rows, self._selection)
+        return rank(self._every, self._selection).to_pandas()
 
     @cached_property
     def all_rows(self) -> pd.DataFrame:
@@ -50,16 +57,20 @@ class Detail:
         Raises:
             RecordingError: The recording is damaged.
         """
+        return self._every.to_pandas()
+
+    @cached_property
+    def _every(self) -> Table:
         merged, labels = self._merged
         growths = measure(read_curves(self.recording, [Labelled(labels, len(merged))], self._span)[0])
         rows = merged.assign(
-            growth=pd.Series(growths, index=merged.index, dtype=object),
+            growth=objects(growths),
             slope_bytes_per_s=np.array([growth.slope_bytes_per_s for growth in growths], dtype=np.float64),
         )
         shown = (rows["outstanding_bytes"] > 0) | (rows["outstanding_count"] > 0)
         if self._selection.metric is Metric.ALLOCATED:
             shown |= rows["allocated_count"] > 0
-        return rows[shown]
+        return rows.where(shown)
 
     @property
     def labels(self) -> Ints:
@@ -67,5 +78,5 @@ class Detail:
         return self._merged[1]
 
     @cached_property
-    def _merged(self) -> tuple[pd.DataFrame, Ints]:
-        return merge(self.sites, self._selection.key, len(self.recording.site_columns))
+    def _merged(self) -> tuple[Table, Ints]:
+        return merge(self._sites, self._selection.key, len(self.recording.site_columns))

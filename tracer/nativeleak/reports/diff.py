@@ -211,7 +211,7 @@ class _Amounts:
 def _amounts(recording: Recording, thread: str | None, function: str | None) -> _Amounts:
     table = keep_functions(keep_threads(site_table(recording), thread), function, recording.stack)
     paths = Paths(recording)
-    table = add_paths(table[table["owner"] != Owner.ALLOCATOR.value], paths)
+    table = add_paths(table.where(table["owner"] != Owner.ALLOCATOR.value), paths)
     found = _Amounts({}, {})
     known: dict[tuple[str, int], Path] = {}
     columns = ("kind", "path_id", "thread", "owner", "purpose", "outstanding_bytes", "outstanding_count")

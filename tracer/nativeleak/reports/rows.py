@@ -12,11 +12,12 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 
 from nativeleak.analysis.certainty import Certainty, certainty
-from nativeleak.analysis.curves import Ints, Labelled, Span, read_curves
+from nativeleak.analysis.curves import Bools, Ints, Labelled, Span, read_curves
 from nativeleak.analysis.growth import Growth, measure
+from nativeleak.analysis.rows import Table, objects
 from nativeleak.analysis.select import By, Metric, Selection, merge, rank
 from nativeleak.analysis.table import UNCERTAINTIES
 from nativeleak.model import Kind, Owner, Stack, Uncertainty
@@ -51,8 +52,8 @@ class Rows:
     def __init__(
         self,
         recording: Recording,
-        program: pd.DataFrame,
-        backing: pd.DataFrame,
+        program: Table,
+        backing: Table,
         selection: Selection,
         stacks: Stacks,
         span: Span,
@@ -69,22 +70,22 @@ class Rows:
     def program(self) -> Listing:
         """The selected sites of the program, for readers who want the JVM's apart."""
         rows = self._tables[0]
-        return self._listing(rows[rows["owner"] != Owner.RUNTIME.value])
+        return self._listing(rows.where(rows["owner"] != Owner.RUNTIME.value))
 
     @cached_property
     def jvm_sites(self) -> tuple[SiteReport, ...]:
         """All selected sites that the JVM allocated and mapped for itself."""
         rows = self._tables[0]
-        return self._reports(rows[rows["owner"] == Owner.RUNTIME.value], self._selection.key)
+        return self._reports(rows.where(rows["owner"] == Owner.RUNTIME.value), self._selection.key)
 
     @cached_property
     def backing_sites(self) -> tuple[SiteReport, ...]:
         """Sites where allocators took memory from the kernel for themselves; not selected."""
         backing = self._tables[1]
-        return self._reports(backing[is_shown(backing, Metric.OUTSTANDING)])
+        return self._reports(backing.where(is_shown(backing, Metric.OUTSTANDING)))
 
     @cached_property
-    def _tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def _tables(self) -> tuple[Table, Table]:
         """The merged rows and the allocators' own, with their growth."""
         n_sites = len(self._recording.site_columns)
         merged, labels = merge(self._program, self._selection.key, n_sites)
@@ -92,12 +93,12 @@ class Rows:
         groupings = [Labelled(labels, len(merged)), Labelled(_numbered(backing, n_sites), len(backing))]
         of_rows, of_backing = read_curves(self._recording, groupings, self._span)
         rows = _with_growth(merged, measure(of_rows))
-        return rows[is_shown(rows, self._selection.metric)], _with_growth(backing, measure(of_backing))
+        return rows.where(is_shown(rows, self._selection.metric)), _with_growth(backing, measure(of_backing))
 
-    def _listing(self, rows: pd.DataFrame) -> Listing:
+    def _listing(self, rows: Table) -> Listing:
         return Listing(self._reports(rank(rows, self._selection), self._selection.key), len(rows))
 
-    def _reports(self, rows: pd.DataFrame, by: By = By.SITE_AND_THREAD) -> tuple[SiteReport, ...]:
+    def _reports(self, rows: Table, by: By = By.SITE_AND_THREAD) -> tuple[SiteReport, ...]:
         targets = {target.slot: (target.pid, target.comm) for target in self._recording.targets}
         host = self._recording.info.host_name
         stacks = self._stacks
@@ -134,29 +135,29 @@ class Rows:
         return tuple(reports)
 
 
-def is_shown(table: pd.DataFrame, metric: Metric) -> pd.Series[bool]:
+def is_shown(table: Table, metric: Metric) -> Bools:
     """Whether each row holds something, or allocated something where that is the metric."""
     shown = (table["outstanding_bytes"] > 0) | (table["outstanding_count"] > 0)
     return shown | (table["allocated_count"] > 0) if metric is Metric.ALLOCATED else shown
 
 
-def _with_growth(table: pd.DataFrame, growths: Sequence[Growth]) -> pd.DataFrame:
+def _with_growth(table: Table, growths: Sequence[Growth]) -> Table:
     return table.assign(
-        growth=pd.Series(list(growths), index=table.index, dtype=object),
-        slope_bytes_per_s=pd.Series([g.slope_bytes_per_s for g in growths], index=table.index, dtype="float64"),
-        verdict=pd.Series([g.verdict.value for g in growths], index=table.index, dtype=object),
+        growth=objects(growths),
+        slope_bytes_per_s=np.array([g.slope_bytes_per_s for g in growths], dtype=np.float64),
+        verdict=objects([g.verdict.value for g in growths]),
     )
 
 
-def _numbered(rows: pd.DataFrame, n_sites: int) -> Ints:
+def _numbered(rows: Table, n_sites: int) -> Ints:
     labels = np.full(n_sites, -1, dtype=np.int64)
-    labels[rows.index.to_numpy()] = np.arange(len(rows))
+    labels[rows.index] = np.arange(len(rows))
     return labels
 
 
-def _plain(column: pd.Series[Any]) -> list[Any]:
+def _plain(column: npt.NDArray[Any]) -> list[Any]:
     """Values of a column as Python has them."""
-    values: list[Any] = column.to_numpy().tolist()
+    values: list[Any] = column.tolist()
     return values
 
 

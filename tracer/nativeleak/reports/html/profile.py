@@ -20,6 +20,7 @@ row_*                ``r`` by row, largest first; ``row_growth`` has slope and i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -167,17 +168,21 @@ def _stacks(recording: Recording, paths: Paths, sites: pd.DataFrame) -> tuple[In
     number_of: dict[int, int] = {}
     distinct: dict[bytes, int] = {b"": 0}
     lengths, heads, parts = [0], [-1], []
-    for key, ids, _ in recording.stack_rows(keys):
-        steps = step_of[np.asarray(ids)]
-        steps = steps[steps >= 0].astype(np.uint32)
-        number = distinct.setdefault(steps.tobytes(), len(lengths))
+    recorded = recording.stack_columns(keys)
+    steps = step_of[np.asarray(recorded.frames)]
+    there = steps >= 0
+    packed = steps[there].astype(np.uint32).tobytes()
+    bounds = 4 * np.concatenate(([0], np.cumsum(there)))[recorded.bounds]
+    for key, (start, stop) in zip(recorded.keys, pairwise(bounds.tolist()), strict=True):
+        part = packed[start:stop]
+        number = distinct.setdefault(part, len(lengths))
         if number == len(lengths):
-            lengths.append(len(steps))
+            lengths.append(len(part) // 4)
             heads.append(_head(paths, key))
-            parts.append(steps)
+            parts.append(part)
         number_of[key] = number
     of_site = np.array([number_of.get(key, 0) for key in sites["stack_key"].tolist()], dtype=np.int64)
-    steps = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint32)
+    steps = np.frombuffer(b"".join(parts), dtype=np.uint32)
     return of_site, {"stack_length": np.array(lengths), "stack_head": np.array(heads), "stack_steps": steps}
 
 

@@ -159,11 +159,11 @@ def _thread_test(thread: str) -> Callable[[ThreadInfo], bool]:
 
 def _tell_owners(keys: Keys, places: Ints, paths: SharedPaths) -> None:
     """Write owners as the names of the frames tell them."""
-    own = keys[places, 3]
-    for path in np.unique(own).tolist():
-        owner = paths.owner(path)
-        if owner is not None:
-            keys[places[own == path], 2] = OWNERS.index(owner)
+    distinct, of_place = np.unique(keys[places, 3], return_inverse=True)
+    told = [paths.owner(path) for path in distinct.tolist()]
+    of_path = np.array([-1 if owner is None else OWNERS.index(owner) for owner in told], dtype=np.int32)
+    owners = of_path[of_place]
+    keys[places, 2] = np.where(owners >= 0, owners, keys[places, 2])
 
 
 def _groups(keys: Keys, places: Ints) -> tuple[Ints, Ints, Ints]:
