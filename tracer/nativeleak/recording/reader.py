@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from nativeleak.errors import RecordingError
 from nativeleak.model import (
@@ -28,10 +28,7 @@ from nativeleak.model import (
     Child,
     Frame,
     FrameKind,
-    FrameSource,
-    Kind,
     Look,
-    Owner,
     RuntimeInfo,
     SiteFate,
     SiteKey,
@@ -49,7 +46,8 @@ from nativeleak.recording.columns import check_columns, parse_number, parse_text
 from nativeleak.recording.fates import read_fates, read_looks
 from nativeleak.recording.memory import RecordedMemory
 from nativeleak.recording.opening import has_table
-from nativeleak.recording.schema import JVM, Samples, to_signed, to_unsigned, unpack_ids, unpack_samples, unpack_slices
+from nativeleak.recording.rows import Row, read_frame, read_retired, read_site, read_unmapped
+from nativeleak.recording.schema import JVM, Samples, to_signed, to_unsigned, unpack_ids, unpack_samples
 from nativeleak.recording.sites import BirthSlices, SiteColumns, StackColumns, read_columns, read_numbers
 from nativeleak.recording.values import parse_trace_values, parse_windows
 
@@ -156,7 +154,7 @@ class Recording:
             if [row[0] for row in rows] != list(range(len(rows))):
                 raise ValueError("site ids have gaps")
             uncertain = self.uncertainties()
-            return tuple(_site(row, self.elapsed_s, uncertain.get(row[0], CERTAIN)) for row in rows)
+            return tuple(read_site(row, self.elapsed_s, uncertain.get(row[0], CERTAIN)) for row in rows)
 
     @cached_property
     def site_columns(self) -> SiteColumns:
@@ -182,7 +180,7 @@ class Recording:
     def retired(self) -> tuple[SiteTotals, ...]:
         """Totals of dropped sites, by kind, target and owner; they are part of all allocated and freed bytes."""
         with self.damage_reported():
-            return tuple(map(_retired, self._db.execute("SELECT * FROM retired")))
+            return tuple(map(read_retired, self._db.execute("SELECT * FROM retired")))
 
     @cached_property
     def memory(self) -> RecordedMemory:
@@ -196,7 +194,7 @@ class Recording:
         with self.damage_reported():
             if not has_table(self._db, "unmapped"):
                 return None
-            return tuple(map(_unmapped, self._db.execute("SELECT * FROM unmapped ORDER BY slot, number")))
+            return tuple(map(read_unmapped, self._db.execute("SELECT * FROM unmapped ORDER BY slot, number")))
 
     def blocks(self) -> list[BlockChunk]:
         """Outstanding heap blocks at the end of the trace; none unless it kept them."""
@@ -335,7 +333,7 @@ class Recording:
     def frames(self) -> dict[int, Frame]:
         """All frames, by their ids."""
         with self.damage_reported():
-            return {row[0]: _frame(row) for row in self._db.execute("SELECT * FROM frames")}
+            return {row[0]: read_frame(row) for row in self._db.execute("SELECT * FROM frames")}
 
     @contextlib.contextmanager
     def damage_reported(self) -> Iterator[None]:
@@ -356,9 +354,6 @@ def open_recording(path: Path) -> Recording:
         return Recording(opening.connect_file(path), str(path))
     except OSError as error:
         raise RecordingError(f"reading {path} failed: {error.strerror}", "Check the path and its rights.") from error
-
-
-Row = tuple[Any, ...]
 
 
 def _runtimes(db: sqlite3.Connection) -> dict[int, RuntimeInfo]:
@@ -394,63 +389,4 @@ def _snapshot(row: Row) -> SnapshotInfo:
     elapsed_s, rss_bytes, slice_s, probe_hits, cost_ns, target_cpu_s, tracer_cpu_s, max_rss_bytes = row[1:9]
     return SnapshotInfo(
         elapsed_s, rss_bytes, slice_s, probe_hits, cost_ns, target_cpu_s, tracer_cpu_s, max_rss_bytes, counters
-    )
-
-
-def _frame(row: Row) -> Frame:
-    _, function, module, ip, offset, kind, file, line, build_id, module_offset, found = row
-    return Frame(
-        function,
-        module,
-        to_unsigned(ip),
-        to_unsigned(offset),
-        FrameKind(kind),
-        file,
-        line,
-        build_id,
-        to_unsigned(module_offset),
-        FrameSource(found),
-    )
-
-
-def _site(row: Row, end_s: float, uncertainty: Uncertainty) -> SiteTotals:
-    _, kind, slot, thread_uid, stack_key, owner, functions = row[:7]
-    allocated_bytes, allocated_count, freed_bytes, freed_count, resident_bytes, reserved_bytes, born_s, slices = row[7:]
-    return SiteTotals(
-        SiteKey(Kind(kind), slot, thread_uid, to_unsigned(stack_key)),
-        allocated_bytes,
-        allocated_count,
-        freed_bytes,
-        freed_count,
-        resident_bytes,
-        reserved_bytes,
-        None if born_s is None else max(0.0, end_s - born_s),
-        unpack_slices(slices),
-        Owner(owner),
-        parse_texts(functions),
-        uncertainty,
-    )
-
-
-def _retired(row: Row) -> SiteTotals:
-    kind, slot, owner, allocated_bytes, allocated_count, freed_bytes, freed_count = row
-    key = SiteKey(Kind(kind), slot, 0, 0)
-    return SiteTotals(key, allocated_bytes, allocated_count, freed_bytes, freed_count, owner=Owner(owner))
-
-
-def _unmapped(row: Row) -> UnmapTotals:
-    slot, number, thread_uid, stack_key, owner, functions, *numbers = row
-    n_calls, freed_bytes, other_threads_bytes, reserved_bytes, older_bytes = map(int, numbers)
-    return UnmapTotals(
-        number,
-        slot,
-        thread_uid,
-        to_unsigned(stack_key),
-        Owner(owner),
-        parse_texts(functions),
-        n_calls,
-        freed_bytes,
-        other_threads_bytes,
-        reserved_bytes,
-        older_bytes,
     )
