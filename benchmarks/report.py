@@ -9,6 +9,7 @@ JVM the size of the JSON report without and with --compact. Needs no root.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import subprocess
@@ -48,7 +49,19 @@ def java_stack(key: int, chance: random.Random) -> Stack:
 
 
 def write(path: Path, n_sites: int, n_snapshots: int, make_stack: object) -> None:
-    """A recording of this many sites; one in a hundred grows."""
+    """A recording of this many sites; one in a hundred grows.
+
+    A child writes it: the peak memory of this process counts as that of the processes that it starts.
+    """
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=_write, args=(path, n_sites, n_snapshots, make_stack))
+    child.start()
+    child.join()
+    if child.exitcode:
+        raise SystemExit(f"writing {path} failed")
+
+
+def _write(path: Path, n_sites: int, n_snapshots: int, make_stack: object) -> None:
     chance = random.Random(1)
     with RecordingWriter(path, fixtures.trace_info(slice_s=1.0)) as writer:
         writer.add_stacks([make_stack(key, chance) for key in range(1, n_sites + 1)])  # type: ignore[operator]
