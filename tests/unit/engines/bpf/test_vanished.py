@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nativeleak import arch
-from nativeleak.engines.bpf.kernel.groups import FREES_ONLY, Close, Group, ProbeGroups
+from nativeleak.engines.bpf.kernel.groups import ALL_GROUPS, FREES_ONLY, Close, Group, ProbeGroups
 from nativeleak.engines.bpf.vanished import VanishedProbes
 from nativeleak.probes.calls import AllocCall
 from nativeleak.probes.families import ProbePoint
@@ -154,6 +154,26 @@ def test_code_that_was_replaced_by_a_copy_is_told_and_not_put_back(code: Code) -
     ]
     assert code.vanished.n_lost == 2
     assert code.bytes_at_probes() == bytes([CODE[MALLOC], CODE[FREE]])
+
+
+def test_code_that_was_replaced_between_windows_is_told_at_the_end_of_the_next_one(code: Code) -> None:
+    moments = iter((2.0, 5.0))
+    code.groups.on_leave = lambda: code.vanished.look(next(moments), [3])
+    code.vanished.look(1.0, [3])
+    code.groups.want(frozenset())
+    assert (
+        LIBRARY.mmap(code.address, N_BYTES, ALL, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | FIXED, -1, 0) == code.address
+    )
+    ctypes.memmove(code.address, CODE, N_BYTES)
+    code.takes = False
+    code.vanished.look(3.0, [3])
+    assert code.notes == []
+    code.groups.want(ALL_GROUPS)
+    code.groups.want(FREES_ONLY)
+    assert code.notes == [
+        f"blind: 2 probes of free, malloc in code.so were gone from the target (PID {os.getpid()}) from 2.0 s on: "
+        "later calls are missing; they cannot be put back: the code was replaced by a copy"
+    ]
 
 
 def test_a_look_at_thirty_places_takes_less_than_a_fifth_of_a_millisecond(code: Code) -> None:

@@ -100,6 +100,7 @@ class BpfEngine:
             self.collector.keeps_blocks = options.keeps_blocks
             stack.callback(self.collector.close)
             self._vanished = VanishedProbes(self.programs.groups, self._on_note)
+            self.programs.groups.on_leave = self._look_for_vanished
             stack.callback(self._vanished.close)
             self.tables = UnwindTables(self.programs, self._on_note)
             stack.callback(self.tables.close)

@@ -1,8 +1,8 @@
 """Finds probes that have vanished from a target, and puts them back.
 
 A debugger that deletes its breakpoint at the same place, a program that heals its code, or one that moves its code to
-other pages takes the kernel's breakpoints away without a word. With each snapshot the probed bytes are read from the
-target: a byte or a few a place, 2 us each.
+other pages takes the kernel's breakpoints away without a word. With each snapshot, and at the end of each window, the
+probed bytes are read from the target: a byte or a few a place, 2 us each.
 
 Scope: probes of groups that are attached. An address where the object is no longer mapped is forgotten.
 Source: ``uprobe_write_opcode`` in kernel/events/uprobes.c; ``arch_uprobe_optimize`` in arch/x86/kernel/uprobes.c for
@@ -105,7 +105,11 @@ class VanishedProbes:
         for mapped in objects:
             probed = self._objects.get((slot, mapped.key))
             if probed is not None and probed.mapped.ranges != mapped.ranges:
-                probed.mapped, probed.places = mapped, _places(probed, mapped)
+                found = _places(probed, mapped)
+                here = {place.address for place in found}
+                # What is no longer mapped there may have been replaced by a copy: the next look says.
+                found += [place for place in probed.places if place.address not in here]
+                probed.mapped, probed.places = mapped, found
 
     def look(self, now_s: float, slots: Iterable[int]) -> None:
         """Look at the probes of targets that run; put back what is gone.
@@ -120,7 +124,8 @@ class VanishedProbes:
             gone = self._missing(slot, probed)
             if gone:
                 self._repair(slot, probed, gone, now_s)
-            probed.seen_s = now_s
+            if any(place.group in self._groups.wanted for place in probed.places):
+                probed.seen_s = now_s
 
     def close(self) -> None:
         """Close the targets' memory."""

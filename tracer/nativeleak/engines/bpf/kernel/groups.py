@@ -45,11 +45,17 @@ class _Job:
 
 
 class ProbeGroups:
-    """All probes of allocator functions of a trace, attached or not."""
+    """All probes of allocator functions of a trace, attached or not.
+
+    Attributes:
+        wanted: Groups that are attached.
+        on_leave: Called before probes of some group are detached.
+    """
 
     def __init__(self) -> None:
         self._jobs: list[_Job] = []
         self.wanted = ALL_GROUPS
+        self.on_leave: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -120,6 +126,8 @@ class ProbeGroups:
 
     def _leave(self, groups: frozenset[Group]) -> list[Close]:
         """Want just these groups; returns what detaches the others."""
+        if self.wanted - groups:
+            self.on_leave()
         self.wanted = groups
         closes: list[Close] = []
         for job in self._jobs:
