@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from nativeleak.cli.after_trace import look_for_holders
+from nativeleak.cli.census import count_heaps, record_census
 from nativeleak.cli.completion import complete_pids
 from nativeleak.cli.config import known_libraries
 from nativeleak.cli.final_report import ReportOptions, report_on
@@ -126,6 +127,9 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
 @option(WHAT, "--holders", is_flag=True,
         help="Look at the end, while the target runs, who holds these blocks and which are lost; implies "
         "--blocks.")  # fmt: skip
+@option(WHAT, "--census", is_flag=True,
+        help="Walk the heap before and after the trace: by how many blocks it grew, and whether the call sites explain "
+        "them. glibc, musl, jemalloc.")  # fmt: skip
 @option(WHAT, "--force", is_flag=True, help="Overwrite an existing recording.")
 @option(LIMITS, "--sample", type=SAMPLE, default=0, metavar="SIZE",
         help="Record one heap block per SIZE bytes on average; totals become estimates. `auto` takes as many samples "
@@ -188,11 +192,15 @@ def trace_command(ctx: click.Context, /, **given: object) -> int:
     check_lines(bool(given["lines"]))
     libraries: tuple[str, ...] = ctx.params["libraries"]
     # A wrong pattern or configuration is said before the trace, not after it.
+    before = count_heaps(options) if given["census"] else []
     with (
         use_libraries(known_libraries(libraries)),
         make_reporter(quiet=bool(given["quiet"]), verbose=bool(given["verbose"])) as reporter,
     ):
         recorded = run_trace(options, reporter)
+    if given["census"]:
+        with LineProgress(quiet=bool(given["quiet"])) as line:
+            record_census(recorded, before, count_heaps(options), line)
     if given["holders"]:
         with LineProgress(quiet=bool(given["quiet"])) as line:
             look_for_holders(recorded, options, ctx.params["budget"], line)
@@ -224,6 +232,8 @@ def _options(ctx: click.Context, given: dict[str, object]) -> TraceOptions:
         raise UsageError(
             f"--max-size {ctx.params['max_size']} is less than --min-size {ctx.params['min_size']}: no block fits"
         )
+    if ctx.params["census"] and ctx.params["inputs"]:
+        raise UsageError("--census walks the heap of a process", "leave out --input, or leave out --census")
     keeps_blocks = ctx.params["blocks"] or ctx.params["holders"]
     if keeps_blocks and (ctx.params["inputs"] or ctx.params["maps_only"] or ctx.params["engine"] in _BLOCKLESS):
         name = "--blocks" if ctx.params["blocks"] else "--holders"

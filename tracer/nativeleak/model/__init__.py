@@ -1,5 +1,6 @@
 """Frozen data that all other packages share: frames, stacks, sites, snapshots. Standard library only."""
 
+from nativeleak.model.census import HeapCensus, InUse
 from nativeleak.model.coverage import Coverage, StackCoverage
 from nativeleak.model.fate import BlockFate, Look, SiteFate, sum_of_fates
 from nativeleak.model.memory import Limit, LimitKind, LimitUse, MemoryLine, MemoryReading, ProcessMemory
@@ -19,6 +20,8 @@ __all__ = [
     "Frame",
     "FrameKind",
     "FrameSource",
+    "HeapCensus",
+    "InUse",
     "Kind",
     "Level",
     "Limit",

@@ -158,6 +158,18 @@ CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "lost_bytes": _NUMBER,
         "held_by": _TEXT,
     },
+    "census": {
+        "slot": _SMALL,
+        "blocks_before": _NUMBER,
+        "bytes_before": _NUMBER,
+        "unread_before": _NUMBER,
+        "blocks_after": _NUMBER,
+        "bytes_after": _NUMBER,
+        "unread_after": _NUMBER,
+        "why_not": _TEXT,
+        "before_at": _SECONDS,
+        "after_at": _SECONDS,
+    },
     "events": {"id": _NUMBER, "elapsed_s": _SECONDS, "what": _TEXT, "text": _TEXT},
 }
 

@@ -1,4 +1,4 @@
-"""What a look after the trace found, kept in the recording.
+"""What looks before and after the trace found, kept in the recording.
 
 Scope: the file is whole when this is added, in one transaction; a file that is cut off meanwhile is as it was before.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from nativeleak.errors import RecordingError
-from nativeleak.model import BlockFate, Look, SiteFate
+from nativeleak.model import BlockFate, HeapCensus, InUse, Look, SiteFate
 from nativeleak.recording.columns import parse_number
 from nativeleak.recording.opening import has_table
 from nativeleak.recording.schema import LOOK_TABLES, to_signed, to_unsigned
@@ -34,21 +34,42 @@ def add_look(path: Path, look: Look, fates: Sequence[SiteFate] = ()) -> None:
     Raises:
         RecordingError: The file cannot be written.
     """
-    try:
-        with _opened(path) as db:
-            db.execute("BEGIN IMMEDIATE")
-            for statement in filter(str.strip, LOOK_TABLES.split(";")):
-                db.execute(statement)
-            db.execute("DELETE FROM fates WHERE slot = ?", (look.slot,))
-            db.execute(
-                "INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?)",
-                (look.slot, look.after_s, look.certainty, _text(look.why_not), look.n_unlisted),
-            )
-            db.executemany("INSERT INTO fates VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_row, fates))
-            db.execute("COMMIT")
-    except (OSError, sqlite3.Error) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise RecordingError(f"adding to {path} failed: {why}", "Free space in its folder.") from error
+    with _adding(path) as db:
+        db.execute("DELETE FROM fates WHERE slot = ?", (look.slot,))
+        db.execute(
+            "INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?)",
+            (look.slot, look.after_s, look.certainty, _text(look.why_not), look.n_unlisted),
+        )
+        db.executemany("INSERT INTO fates VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_row, fates))
+
+
+def add_census(path: Path, censuses: Sequence[HeapCensus]) -> None:
+    """Add walks of the targets' heaps to a finished recording.
+
+    Raises:
+        RecordingError: The file cannot be written.
+    """
+    rows = []
+    for each in censuses:
+        numbers = [*(each.before or InUse(0, 0, 0)), *(each.after or InUse(0, 0, 0))]
+        rows.append((each.slot, *numbers, _text(each.why_not), each.before_at, each.after_at))
+    with _adding(path) as db:
+        db.executemany("INSERT OR REPLACE INTO census VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def read_census(db: sqlite3.Connection) -> tuple[HeapCensus, ...]:
+    """Walks of the heaps by target; none in recordings without them.
+
+    Raises:
+        sqlite3.Error, ValueError: The recording is damaged.
+    """
+    if not has_table(db, "census"):
+        return ()
+    found = []
+    for slot, *numbers, why_not, before_at, after_at in db.execute("SELECT * FROM census ORDER BY slot"):
+        before, after = (None, None) if why_not else (InUse(*numbers[:3]), InUse(*numbers[3:]))
+        found.append(HeapCensus(slot, before, after, why_not, before_at, after_at))
+    return tuple(found)
 
 
 def read_looks(db: sqlite3.Connection) -> tuple[Look, ...]:
@@ -104,6 +125,21 @@ def _row(site: SiteFate) -> tuple[int | str, ...]:
 
 def _text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+@contextlib.contextmanager
+def _adding(path: Path) -> Iterator[sqlite3.Connection]:
+    """One transaction that adds to the file, with its tables there."""
+    try:
+        with _opened(path) as db:
+            db.execute("BEGIN IMMEDIATE")
+            for statement in filter(str.strip, LOOK_TABLES.split(";")):
+                db.execute(statement)
+            yield db
+            db.execute("COMMIT")
+    except (OSError, sqlite3.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise RecordingError(f"adding to {path} failed: {why}", "Free space in its folder.") from error
 
 
 @contextlib.contextmanager

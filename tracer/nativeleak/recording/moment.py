@@ -40,7 +40,7 @@ class RecordingAt(Recording):
             memory=replace(memory, readings=readings), retired=(), unmapped=None, sites=self._sites_then(number)
         )
         if number < len(recording.snapshots) - 1:
-            self.__dict__["looks"] = ()  # of the blocks at the end
+            self.__dict__.update(looks=(), census=())  # of the blocks at the end
         self.__dict__["site_columns"] = columns_of(self.sites)
         self.__dict__.pop("birth_slices", None)
 

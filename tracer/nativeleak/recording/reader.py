@@ -21,6 +21,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Final, Self
 
+from nativeleak.closing import Closing
 from nativeleak.errors import RecordingError
 from nativeleak.model import (
     CERTAIN,
@@ -28,6 +29,7 @@ from nativeleak.model import (
     Child,
     Frame,
     FrameKind,
+    HeapCensus,
     Look,
     RuntimeInfo,
     SiteFate,
@@ -43,7 +45,7 @@ from nativeleak.model import (
 )
 from nativeleak.recording import opening
 from nativeleak.recording.columns import check_columns, parse_number, parse_texts
-from nativeleak.recording.fates import read_fates, read_looks
+from nativeleak.recording.fates import read_census, read_fates, read_looks
 from nativeleak.recording.memory import RecordedMemory
 from nativeleak.recording.opening import has_table
 from nativeleak.recording.rows import Row, read_frame, read_retired, read_site, read_unmapped
@@ -84,7 +86,7 @@ class Event:
     text: str
 
 
-class Recording:
+class Recording(Closing):
     """An open recording; get one from ``open_recording`` or ``Recording.from_bytes``.
 
     Attributes:
@@ -209,6 +211,12 @@ class Recording:
         with self.damage_reported():
             return read_looks(self._db)
 
+    @cached_property
+    def census(self) -> tuple[HeapCensus, ...]:
+        """Walks of the targets' heaps before and after the trace, by target; none unless it was asked for."""
+        with self.damage_reported():
+            return read_census(self._db)
+
     def fates(self) -> list[SiteFate]:
         """What these looks found of the blocks of each site."""
         with self.damage_reported():
@@ -322,12 +330,6 @@ class Recording:
     def close(self) -> None:
         """Closes the file."""
         self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @cached_property
     def frames(self) -> dict[int, Frame]:

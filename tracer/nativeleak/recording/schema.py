@@ -29,8 +29,11 @@ CREATE TABLE IF NOT EXISTS looks (slot INTEGER PRIMARY KEY, after_s REAL, certai
 CREATE TABLE IF NOT EXISTS fates (slot INTEGER, thread_uid INTEGER, stack_key INTEGER, n_recorded INTEGER,
     n_in_use INTEGER, n_lost INTEGER, lost_bytes INTEGER, held_by TEXT, PRIMARY KEY (slot, thread_uid, stack_key))
     WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS census (slot INTEGER PRIMARY KEY, blocks_before INTEGER, bytes_before INTEGER,
+    unread_before INTEGER, blocks_after INTEGER, bytes_after INTEGER, unread_after INTEGER, why_not TEXT,
+    before_at REAL, after_at REAL);
 """
-"""What a look after the trace found; see ``fates``."""
+"""What looks before and after the trace found; see ``fates``."""
 
 TABLES: Final = f"""
 CREATE TABLE trace (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

@@ -26,6 +26,7 @@ from nativeleak.model import (
 )
 from nativeleak.recording import Recording
 from nativeleak.reports.answer import Answer
+from nativeleak.reports.census import read_sums
 from nativeleak.reports.detail import Detail
 from nativeleak.reports.held import Held
 from nativeleak.reports.report import (
@@ -78,6 +79,7 @@ def build(recording: Recording, selection: Selection) -> Report:
         counters=dict.fromkeys(COUNTERS, 0) | dict(recording.last_snapshot.counters),
         overhead=_overhead(recording),
         held=Held.read(recording),
+        census=read_sums(recording),
     )
 
 

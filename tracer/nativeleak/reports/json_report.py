@@ -15,6 +15,7 @@ from nativeleak import __version__
 from nativeleak.analysis.certainty import Certainty
 from nativeleak.analysis.select import By
 from nativeleak.model import Child, Frame, Kind, Stack, TargetInfo, Window
+from nativeleak.reports.census import census_json
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.held import looks_json
 from nativeleak.reports.json_findings import finding_json, growth_json, process_growth_json
@@ -93,6 +94,7 @@ def _report(report: Report, tables: Tables | None) -> Json:
         | {"sites": [_site(site, By.SITE_AND_THREAD, tables) for site in report.rows.backing_sites]},
         "unwatched": [each._asdict() for each in report.unwatched],
         "children": [_child(child) for child in report.children],
+        **({"census": census_json(report.census)} if report.census else {}),
         **({"looks": looks_json(report.held, report.trace.targets)} if report.held.looks else {}),
         "unmapped": None if report.unmapped is None else [_unmapped(row, tables) for row in report.unmapped],
         **({} if tables is None else {"frames": tables.frames, "stacks": tables.stacks}),

@@ -12,6 +12,7 @@ from nativeleak.analysis.growth import Growth, Verdict
 from nativeleak.analysis.select import Selection
 from nativeleak.model import Child, Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Unwatched, Window
 from nativeleak.recording import Event
+from nativeleak.reports.census import CensusSum
 from nativeleak.reports.detail import Detail
 from nativeleak.reports.held import Held
 from nativeleak.reports.memory import MemoryReport
@@ -340,6 +341,7 @@ class Report:
         answer: What grows and what holds memory, found when it is asked for.
         counters: At least ``model.COUNTERS``.
         held: Who holds the blocks, where a look after the trace was asked for.
+        census: What walks of the heaps counted, where that was asked for.
     """
 
     trace: TraceFacts
@@ -352,6 +354,7 @@ class Report:
     counters: Mapping[str, int]
     overhead: Overhead
     held: Held = field(default_factory=Held)
+    census: tuple[CensusSum, ...] = ()
 
     @property
     def suspects(self) -> tuple[Finding, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final, NamedTuple
 
 from nativeleak.model import Level
+from nativeleak.reports.census import census_lines
 from nativeleak.reports.completeness import gaps, is_from_input
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.names import printable
@@ -131,6 +132,8 @@ def _facts(report: Report, width: int, options: WriteOptions) -> Iterator[Styled
             lines = [_explained(report.resident)]
         for label, text in zip(("Memory", *[""] * len(lines)), lines, strict=False):
             yield from labelled(label, text, width)
+    for text in census_lines(report.census, is_exact=saw_everything(report)):
+        yield from labelled("Heap walk", text, width)
     seen = next((text for label, text, _ in watched_lines(report) if label == "Watched"), "")
     seen = seen or ", ".join(map(printable, report.trace.info.probes)) or "nothing"
     yield from labelled("Watched", "; ".join(filter(None, (seen, _losses_and_cost(report)))), width)

@@ -7,6 +7,7 @@ from typing import Final
 
 from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Growth
+from nativeleak.reports.census import census_lines
 from nativeleak.reports.completeness import gaps, is_from_input
 from nativeleak.reports.held import why_not_held
 from nativeleak.reports.html.markup import Content, Markup, cell, table, tag
@@ -28,7 +29,7 @@ from nativeleak.reports.text_answer import (
     title_text,
 )
 from nativeleak.reports.text_resident import resident_lines
-from nativeleak.reports.text_seen import process_name, watched_lines
+from nativeleak.reports.text_seen import process_name, saw_everything, watched_lines
 from nativeleak.reports.text_sites import filter_text
 from nativeleak.units import format_bytes, format_duration
 
@@ -77,6 +78,8 @@ def answer(report: Report, profile: Profile, redactor: Redactor) -> Markup:
 def _sums(report: Report) -> Iterator[str]:
     for number, line in enumerate(resident_lines(report.memory)):
         yield line if number else f"Resident memory {line}"
+    for line in census_lines(report.census, is_exact=saw_everything(report)):
+        yield f"Heap walk: {line}"
 
 
 def _warnings(report: Report, redactor: Redactor) -> Iterator[Markup]:
