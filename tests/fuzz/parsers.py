@@ -42,7 +42,7 @@ from nativeleak.inputs.registry import Input, as_json, read_text
 from nativeleak.inputs.source import InputFile
 from nativeleak.inputs.strace import is_strace, parse_strace
 from nativeleak.inputs.text import as_text
-from nativeleak.model import BlockChunk, BlockFate, Kind, Look, SiteFate, TargetInfo
+from nativeleak.model import BlockChunk, BlockFate, HeapCensus, InUse, Kind, Look, SiteFate, TargetInfo
 from nativeleak.peek.look import Found, recognise
 from nativeleak.peek.reading import Block
 from nativeleak.peek.stream import masked
@@ -59,7 +59,7 @@ from nativeleak.probes.returns import Returns, plan_returns
 from nativeleak.probes.search import find_allocators
 from nativeleak.process.procfs import parse_maps, parse_stat, parse_status
 from nativeleak.recording import Recording, open_recording
-from nativeleak.recording.fates import add_look
+from nativeleak.recording.fates import add_census, add_look
 from nativeleak.reports.formats import FORMAT_NAMES, WriteOptions, find_format
 from nativeleak.reports.merged.merge import Merger
 from nativeleak.reports.merged.read import Pools, read_part
@@ -527,6 +527,7 @@ def recording_seeds() -> Sequence[bytes]:
             key = recording.sites[0].key
         fate = BlockFate(9, 8, 4, 4096, (("g_sessions in app", 3), ("thread main", 1)))
         add_look(path, Look(key.slot, 1.5, "proven"), [SiteFate(key.slot, key.thread_uid, key.stack_key, fate)])
+        add_census(path, [HeapCensus(key.slot, InUse(9, 900, 0), InUse(99, 9900, 0), "", 1e9, 1e9 + 60)])
         return [path.read_bytes()]
 
 
