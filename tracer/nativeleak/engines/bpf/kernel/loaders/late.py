@@ -63,7 +63,9 @@ class LatePrograms:
                 second.set_autoload(name, load=name in self._late)
             for name, attach_type in self._late.items():
                 second.set_attach_type(name, attach_type)
-            for name in self._first.map_names():
+            for full_name in self._first.map_names():
+                # A section's map is named after its object too, which has no name where it was opened from memory.
+                name = full_name[max(0, full_name.find(".")) :]
                 second.reuse_map(name, self._first.map(name, 0, 0).fd)
             second.load()
         except BaseException:
