@@ -58,11 +58,11 @@ class Sample:
 
 @dataclass
 class Profile:
-    """What a profile says; mappings are (name, build id, start, limit) by id."""
+    """What a profile says; mappings are (name, build id, start, limit, file offset) by id."""
 
     samples: list[Sample]
     units: dict[str, str]
-    mappings: dict[int, tuple[str, str, int, int]]
+    mappings: dict[int, tuple[str, str, int, int, int]]
     addresses: dict[int, tuple[int, int]]
     comments: list[str]
     default: str
@@ -95,8 +95,11 @@ def read_profile(packed: bytes) -> Profile:
     types = [(text(row, 1), text(row, 2)) for row in nested(1)]
     functions = {_int(row[1][0]): (text(row, 2), text(row, 4)) for row in nested(5)}
     mappings = {
-        _int(row[1][0]): (text(row, 5), text(row, 6), _int(row.get(2, [0])[0]), _int(row[3][0])) for row in nested(3)
-    }
+        _int(row[1][0]): (
+            text(row, 5), text(row, 6), _int(row.get(2, [0])[0]), _int(row[3][0]), _int(row.get(4, [0])[0])
+        )
+        for row in nested(3)
+    }  # fmt: skip
     locations: dict[int, list[str]] = {}
     addresses = {}
     for row in nested(4):

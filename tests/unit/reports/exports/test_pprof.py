@@ -125,8 +125,8 @@ def test_mappings_have_build_ids_and_addresses_within(tmp_path: Path) -> None:
     with fixtures.record(tmp_path / "a.nlk", write) as recording:
         profile = read_profile(_profile(recording))
     assert profile.mappings == {
-        1: ("app", "bb22", 0x400000, 0x402000),
-        2: ("libc.so.6", "aa11", base, base + 0x1000),
+        1: ("app", "bb22", 0x401000, 0x402000, 0x1000),
+        2: ("libc.so.6", "aa11", base, base + 0x1000, 0),
     }
     assert list(profile.addresses.values()) == [(2, base + 0x9A0), (1, fixed - 1), (1, fixed + 8)]
 
@@ -173,6 +173,46 @@ def test_pprof_itself_opens_it(gateway: Path) -> None:
     ]
     grown = _pprof("-top", "-unit=B", "-sample_index=growth_per_minute", "-tagfocus=pool=nioEventLoop", gateway)
     assert f"{48 * MIB}B" in grown
+
+
+SOURCE = """\
+#include <stdlib.h>
+char *volatile kept;
+__attribute__((noinline)) void keep(void)
+{
+	kept = malloc(3);
+}
+int main(void)
+{
+	keep();
+	return 0;
+}
+"""
+
+
+@pytest.mark.parametrize(("link", "bias"), [("-pie", 0x5555_5555_4000), ("-no-pie", 0)])
+def test_pprof_finds_function_and_line_by_itself(tmp_path: Path, link: str, bias: int) -> None:
+    """By the mapping and the addresses alone: the names of the profile are wrong."""
+    source, program, output = tmp_path / "app.c", tmp_path / "app", tmp_path / "a.pb.gz"
+    source.write_text(SOURCE)
+    subprocess.run(["gcc", "-g", "-O1", link, "-o", program, source], check=True, timeout=60)
+    listed = subprocess.run(["nm", program], check=True, capture_output=True, text=True).stdout
+    symbols = {line.split()[2]: int(line.split()[0], 16) for line in listed.splitlines() if len(line.split()) == 3}
+
+    def write(writer: RecordingWriter) -> None:
+        places = ((symbols["keep"] + 14, 14), (symbols["main"] + 9, 9))
+        frames = [Frame("wrong", "app", bias + at, offset, build_id="", module_offset=at) for at, offset in places]
+        writer.add_stacks((Stack(1, tuple(frames)),))
+        targets = (fixtures.target(exe=str(program)),)
+        sites = (fixtures.heap_site(1, 1, (MIB, 1)),)
+        writer.write_snapshot(fixtures.snapshot(1.0, sites, threads=fixtures.THREADS, targets=targets))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        output.write_bytes(_profile(recording))
+    top = _pprof("-symbolize=force", "-lines", "-top", program, output)
+    assert "wrong" not in top
+    assert "keep app.c:5" in " ".join(top.replace(f"{tmp_path}/", "").split())
+    assert "main app.c:9" in " ".join(top.replace(f"{tmp_path}/", "").split())
 
 
 def test_pprof_compares_two_of_them(gateway: Path, tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 Source: https://github.com/google/pprof/blob/main/proto/profile.proto
 
 A recording knows the build id of a module, and where its ELF addresses lie in the process, but no file offsets. Each
-module is one mapping that begins where the module's first byte would be. pprof finds its addresses where file offsets
-and ELF addresses differ by a constant within the executable segment, as GNU ld links.
+module is one mapping from the page of its first frame to that of its last. Its file offset is taken to be the distance
+from the module's first byte, as GNU ld links: pprof looks for the segment with that offset.
 
 Growth is in bytes a minute. Memory that allocators took from the kernel for themselves is left out, as in all totals.
 """
@@ -197,12 +197,13 @@ class _Profile:
             self._tables.append(bytes_field(5, fields))
         return number
 
-    def _mapping(self, number: int, module: str, build_id: str, start: int, limit: int) -> bytes:
+    def _mapping(self, number: int, module: str, build_id: str, start: int, limit: int, offset: int) -> bytes:
         return b"".join(
             (
                 number_field(1, number),
                 number_field(2, start),
                 number_field(3, limit),
+                number_field(4, offset),
                 number_field(5, self._string(printable(module))),
                 number_field(6, self._string(build_id)),
                 number_field(7, 1),
@@ -257,12 +258,14 @@ class _Mappings:
         module = _module(frame)
         return 0 if module is None else self._numbers[module]
 
-    def rows(self) -> Iterator[tuple[int, str, str, int, int]]:
-        """Id, module, build id, first address and end of each mapping."""
+    def rows(self) -> Iterator[tuple[int, str, str, int, int, int]]:
+        """Id, module, build id, first address, end and file offset of each mapping."""
         for module, number in self._numbers.items():
             low, high = self._ranges[module]
-            start = low // _PAGE * _PAGE if module.bias is None else module.bias or min(_FIXED_START, low)
-            yield number, module.name, module.build_id, start, min((high // _PAGE + 1) * _PAGE, _LAST)
+            start = max(0, low - 1) // _PAGE * _PAGE  # a return address may begin a page
+            limit = min((high // _PAGE + 1) * _PAGE, _LAST)
+            first = start if module.bias is None else module.bias or min(_FIXED_START, start)
+            yield number, module.name, module.build_id, start, limit, start - first
 
 
 def _module(frame: Frame) -> _Module | None:
