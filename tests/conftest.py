@@ -99,10 +99,10 @@ def pytest_configure(config: pytest.Config) -> None:
     path = os.environ.get("NATIVELEAK_TEST_FAILED")
     if path:
         config.pluginmanager.register(FailedTests(Path(path)))
-    if os.access(RCU_EXPEDITED, os.W_OK):
-        before = RCU_EXPEDITED.read_text()
+    # Where it is set already, another run or somebody else takes it back.
+    if os.access(RCU_EXPEDITED, os.W_OK) and RCU_EXPEDITED.read_text().strip() == "0":
         RCU_EXPEDITED.write_text("1")
-        config.add_cleanup(lambda: RCU_EXPEDITED.write_text(before))
+        config.add_cleanup(lambda: RCU_EXPEDITED.write_text("0"))
 
 
 class FailedTests:

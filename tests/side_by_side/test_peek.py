@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import resource
@@ -17,6 +18,7 @@ from nativeleak.peek.ranges import find_span
 from nativeleak.peek.reading import BLOCK_BYTES, PresentMemory
 from nativeleak.process.procfs import PAGE_BYTES, read_status
 from nativeleak.process.residency import ResidencyReader
+from support import IS_LONG, require_program
 from support.target import Target
 
 _PEEK = (sys.executable, "-m", "nativeleak", "peek")
@@ -219,3 +221,33 @@ def test_memory_kept_out_of_core_dumps_shows_no_texts_without_raw() -> None:
     assert "out of core dumps" in shown
     assert "the key of the house" in raw
     assert copied.returncode == 2
+
+
+N_MIB = 2300 if IS_LONG else 300
+FILLER = f"""
+import ctypes, mmap, os
+memory = mmap.mmap(-1, {N_MIB} << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+block = os.urandom(1 << 20)
+for i in range({N_MIB}):
+    memory[i << 20 : i + 1 << 20] = block
+print(f"{{ctypes.addressof(ctypes.c_char.from_buffer(memory)):x}}", flush=True)
+input()
+"""
+
+
+def test_a_region_larger_than_its_memory_is_copied_whole() -> None:
+    """With LONG the 2.3 GB of the real incident, by a process that may take 100 MB."""
+    require_program("prlimit")
+    with subprocess.Popen(
+        [sys.executable, "-c", FILLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as filler:
+        assert filler.stdout is not None
+        place = filler.stdout.readline().strip()
+        command = ["prlimit", "--data=100000000", sys.executable, "-m", "nativeleak", "peek", "-p", str(filler.pid)]
+        with subprocess.Popen(
+            [*command, f"{place}+{N_MIB}M", "--raw", "--quiet", "-o", "-"], stdout=subprocess.PIPE
+        ) as looker:
+            assert looker.stdout is not None
+            n_bytes = sum(len(piece) for piece in iter(functools.partial(looker.stdout.read, 1 << 20), b""))
+        filler.communicate("\n")
+    assert (looker.returncode, n_bytes) == (0, N_MIB << 20)

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from nativeleak import children
+from nativeleak.cli.looks import look, room_for_a_look
 from nativeleak.engines.options import TraceOptions
 from nativeleak.errors import NativeleakError
 from nativeleak.model import HeapCensus, InUse
-from nativeleak.process.cgroups import tightest_shared_group
-from nativeleak.process.shortage import describe_room
 from nativeleak.session.reporter import Reporter
 from nativeleak.session.session import Recorded
-from nativeleak.units import format_bytes
 
 _TIMEOUT_S: Final = 120.0
-_LEAST_BYTES: Final = 80 << 20
-"""Room for a walk in a memory group that a target shares."""
-_ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1"}
-_MAX_WHY: Final = 300
 
 
 class Counted(NamedTuple):
@@ -42,11 +33,10 @@ class Counted(NamedTuple):
 
 def count_heaps(options: TraceOptions) -> list[Counted]:
     """What is in use in the heap of each target, in their order."""
-    group = tightest_shared_group(options.pids)
-    if group is not None and group.room_bytes < _LEAST_BYTES:
-        why = f"a walk takes {format_bytes(_LEAST_BYTES)}, and {describe_room(group)}, which the target shares"
+    bound_bytes, why = room_for_a_look(options)
+    if why:
         return [Counted(None, why, 0.0, 0.0)] * len(options.pids)
-    return [_timed(pid) for pid in options.pids]
+    return [_count(pid, bound_bytes) for pid in options.pids]
 
 
 def record_census(recorded: Recorded, before: Sequence[Counted], after: Sequence[Counted], reporter: Reporter) -> None:
@@ -73,31 +63,8 @@ def _census(slot: int, before: Counted, after: Counted) -> HeapCensus:
     return HeapCensus(slot, before.in_use, after.in_use, before.why_not or after.why_not, before.ended, after.began)
 
 
-def _timed(pid: int) -> Counted:
+def _count(pid: int, bound_bytes: int) -> Counted:
     began = time.time()
-    found = _count(pid)
-    why_not = found if isinstance(found, str) else ""
-    return Counted(None if isinstance(found, str) else found, why_not, began, time.time())
-
-
-def _count(pid: int) -> InUse | str:
-    """What is in use, or why that is not known."""
-    try:
-        done = children.run(
-            children.python_module("nativeleak.heaps.in_use", str(pid)),
-            env=children.environment(**_ENVIRONMENT),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired:
-        return f"the walk took longer than {_TIMEOUT_S:.0f} s"
-    except OSError as error:
-        return f"the walk could not be started: {error.strerror}"
-    if done.returncode < 0:
-        return f"the walk was ended by {signal.strsignal(-done.returncode) or f'signal {-done.returncode}'}"
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        return said[-1][:_MAX_WHY] if said else f"the walk ended with status {done.returncode}"
-    return InUse(*map(int, done.stdout.split()))
+    said, why_not = look("nativeleak.heaps.in_use", [str(pid)], _TIMEOUT_S, bound_bytes)
+    in_use = None if why_not else InUse(*map(int, said.split()))
+    return Counted(in_use, why_not, began, time.time())
