@@ -143,21 +143,24 @@ def run(case: Case, room: Path, options: list[str], life_s: float) -> Outcome:
     return outcome
 
 
-def try_case(case: Case, room: Path, options: list[str]) -> Outcome:
-    """Run a case, again where the trace began too late; a program that was harmed is never run again."""
-    life_s = _LIFE_S
+def try_case(case: Case, room: Path, options: list[str], life_s: float) -> tuple[Outcome, float]:
+    """Run a case, again where the trace began too late; a program that was harmed is never run again.
+
+    Returns:
+        Its outcome, and the life in seconds that was long enough for it: an emulated machine needs more.
+    """
     for _ in range(_TRIES):
         outcome = run(case, room, options, life_s)
         if not outcome.was_too_late or any("the program ended" in fault for fault in outcome.faults):
-            return outcome
+            return outcome, life_s
         life_s *= 2
     outcome.faults.append("the trace began too late each time")
-    return outcome
+    return outcome, _LIFE_S
 
 
 def main(source: Path, chosen: list[str]) -> int:
     """Build and run the chosen cases; returns the exit status."""
-    n_faults = 0
+    n_faults, life_s = 0, _LIFE_S
     with tempfile.TemporaryDirectory(prefix="nativeleak-safety-") as name:
         room = Path(name)
         shutil.copytree(source, room, dirs_exist_ok=True)
@@ -168,7 +171,7 @@ def main(source: Path, chosen: list[str]) -> int:
         for case in cases:
             for options in _MODES:
                 started_s = time.monotonic()
-                outcome = try_case(case, room, options)
+                outcome, life_s = try_case(case, room, options, life_s)
                 n_faults += len(outcome.faults)
                 word = "FAILED" if outcome.faults else "ok"
                 mode = " ".join(options) or "default"
