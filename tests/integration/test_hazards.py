@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from nativeleak.process.procfs import read_maps
@@ -39,6 +41,29 @@ def probed_addresses(pid: int) -> dict[int, bytes]:
             ours, theirs = memory.read(n_bytes), file.read(n_bytes)
         found |= {entry.start + i: theirs[i : i + 1] for i in range(len(ours)) if ours[i] == 0xCC != theirs[i]}
     return found
+
+
+def probed_during_doctor(pid: int) -> set[int]:
+    """Addresses in a process's libc that had a breakpoint at any time while ``doctor -p`` looked at it."""
+    seen: set[int] = set()
+    command = [sys.executable, "-m", "nativeleak", "doctor", "-p", str(pid)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as doctor:
+        while doctor.poll() is None:
+            seen |= set(probed_addresses(pid))
+    return seen
+
+
+def test_doctor_counts_calls_for_a_moment_and_leaves_the_text_as_it_was():
+    with Target("checked") as target:
+        assert probed_during_doctor(target.pid)
+        assert not probed_addresses(target.pid)
+        assert_alive(target)
+
+
+def test_doctor_puts_no_probe_into_a_process_that_probes_may_end():
+    with Target("checked", "dispatch") as target:
+        assert not probed_during_doctor(target.pid)
+        assert_alive(target)
 
 
 def malloc_probe(pid: int) -> int:
