@@ -10,6 +10,8 @@ from support import Target, Trace, mismatches, nativeleak, site_totals
 
 SCRIPTED = str(Path(__file__).parent.parent / "tools" / "scripted_trace.py")
 KEPT_BYTES = 1009
+START_S = 0.1
+"""What the least trace may cost a busy target: probes in, a short window, probes out."""
 N_DEEP = 53
 """Times that ten thousand pairs are made: a second or two, of which the kernel times the first half."""
 
@@ -158,3 +160,15 @@ def test_exact_blocks_stay_exact_through_a_sampled_time():
     n_bytes, _ = held(report, truth, "phases_second")
     # Some 300 samples: 6 % each way is one standard deviation.
     assert abs(n_bytes / (20011 * KEPT_BYTES) - 1) < 0.3
+
+
+def test_target_at_full_speed_pays_no_more_than_the_budget():
+    """Its hits are enough to count after some milliseconds; its CPU time must not be taken for that of a moment less."""
+    with Target("churn", "2000000000", "1") as target:
+        target.send("go")
+        with Trace(target, options=["--max-overhead", "1%", "--duration", "12s"]) as trace:
+            report = trace.wait()
+        target.process.kill()
+    overhead, windows = report["overhead"], report["mode"]["windows"]
+    used_s = sum(window["target_cpu_s"] for window in windows)
+    assert 0 < overhead["estimated_cost_s"] <= 0.01 * used_s + START_S

@@ -124,12 +124,12 @@ class BudgetController:
     def _count(self) -> float:
         """Wait until enough hits are counted, or for ``_COUNTED_S``; returns how long."""
         began_s, before = time.monotonic(), self._engine.read_counters(OF_HITS)
-        while (passed_s := time.monotonic() - began_s) < _COUNTED_S:
+        while time.monotonic() - began_s < _COUNTED_S:
             time.sleep(_COUNTED_STEP_S)
             now = self._engine.read_counters(OF_HITS)
             if sum(now.values()) - sum(before.values()) >= _ENOUGH_HITS:
                 break
-        return passed_s
+        return time.monotonic() - began_s
 
     def begin(self) -> None:
         """The windows have opened."""

@@ -22,6 +22,9 @@ _LENT: Final = 0.25
 _MINUTE_S: Final = 60.0
 _LEAST_HORIZON_S: Final = 2.0
 """What is saved is never spent in a shorter time, not even at the end of a trace."""
+_TOLD_S: Final = 0.1
+"""A time of this length tells the income; a shorter one its part of it. The kernel counts CPU time in steps of
+milliseconds: over a moment they look like many cores, or like none."""
 
 
 class Purse:
@@ -65,8 +68,9 @@ class Purse:
             cost: CPU seconds a second that the probes took.
             reach: Part of the time of their runnable threads in which these ran.
         """
-        self.income = self._share * max(LEAST_CPU * max(_LEAST_REACH, reach), cpu)
-        earned_s = self.income * passed_s
+        now = self._share * max(LEAST_CPU * max(_LEAST_REACH, reach), cpu)
+        self.income += min(1.0, passed_s / _TOLD_S) * (now - self.income)
+        earned_s = now * passed_s
         paid_back_s = min(self._owed_s, _LENT * earned_s)
         self._owed_s -= paid_back_s
         self.spent_s += cost * passed_s
