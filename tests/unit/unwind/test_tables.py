@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +83,18 @@ def test_tables_files_that_may_not_be_open_together_are_opened_in_turn(monkeypat
         made.close()
     assert few.n_tables == everything.n_tables > 5
     assert [row[3] == NO_TABLE for row in few.mappings] == [row[3] == NO_TABLE for row in everything.mappings]
+
+
+def test_tables_are_waited_for_until_all_are_made_or_the_time_is_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tables, "default_folder", lambda: tmp_path)
+    made = UnwindTables(Store(max_mappings=1 << 20), lambda *_: None)
+    made.add_target(0, os.getpid())
+    started_s = time.monotonic()
+    made.wait(started_s)
+    assert made.is_busy
+    assert time.monotonic() < started_s + 5
+    made.wait(started_s + 120)
+    assert not made.is_busy
+    made.close()

@@ -1,7 +1,8 @@
 """Unwind tables of the traced processes: which objects are mapped where, their tables built and put into the kernel.
 
 The table of an object is made once for all processes. The tables that the first stacks need (C library, C++ library,
-executable) are made before anything is attached, the others afterwards, one at a time, large ones in a child process.
+executable) are made before anything is attached; the others one at a time, large ones in a child process, and a trace
+waits for them for some seconds at most (``wait``).
 Until an object has its table, its callers are guesses by frame pointers and marked as such.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -170,6 +172,15 @@ class UnwindTables:
         if self._objects and not self._jobs and not self._has_told:
             self._has_told = True
             self._on_note("unwind", f"all {len(self._objects)} objects have their unwind tables, if one can be made")
+
+    def wait(self, until_s: float) -> None:
+        """Make tables until all are in the kernel, or until a moment of CLOCK_MONOTONIC; the others are made meanwhile."""
+        self.work()
+        while self._jobs and (left_s := until_s - time.monotonic()) > 0:
+            build = self._jobs[0].build
+            if build is not None:
+                select.select([build], [], [], left_s)
+            self.work()
 
     def _work_on(self, job: _Job) -> bool:
         """Begin a table if it has not begun, and take it over if it is ready; returns whether it was."""

@@ -51,6 +51,8 @@ _NAMING_SHARE: Final = 0.1
 
 With a budget no more than that.
 """
+_TABLES_S: Final = 2.0
+"""Unwind tables are waited for at most so long before the first probe; cached ones take some milliseconds."""
 _SHOWN: Final = frozenset({LOST, "debugger", "exec", "oom", "killed", "exit", "resync", "level", "memory"}) | frozenset(
     {"unseen", "unwatched", "allocator", "returns"}
 )
@@ -166,6 +168,7 @@ class BpfEngine:
         if self._calibration is not None and options.budget.max_overhead_pct and not options.maps_only:
             # Finding the next object takes much longer than attaching: no probe may wait for it in the target.
             self.programs.groups.hold_back()
+        tables_until_s = time.monotonic() + _TABLES_S
         for state in self._states:
             target = abi.Target(
                 min_size=self._options.min_size,
@@ -177,6 +180,7 @@ class BpfEngine:
             self.programs.add_target(state.slot, state.facts.pid, target)
             if self._uses_tables:
                 self.tables.add_target(state.slot, state.facts.pid)
+                self.tables.wait(tables_until_s)
                 self.collector.runtimes.take(state, self.programs)
             self._probe_new_objects(state)
             if not state.info.allocators and not self._options.maps_only:
