@@ -163,7 +163,7 @@ def test_exact_blocks_stay_exact_through_a_sampled_time():
 
 
 def test_target_at_full_speed_pays_no_more_than_the_budget():
-    """Its hits are enough to count after some milliseconds; its CPU time must not be taken for that of a moment less."""
+    """Its hits are enough to count within milliseconds: its CPU time must not be taken for that of a shorter time."""
     with Target("churn", "2000000000", "1") as target:
         target.send("go")
         with Trace(target, options=["--max-overhead", "1%", "--duration", "12s"]) as trace:

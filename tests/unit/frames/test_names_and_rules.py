@@ -231,6 +231,8 @@ def test_role_of_frames():
     assert role(nameless("app"), TABLES) is Role.UNNAMED
     assert role(nameless("libz.so.1.2"), TABLES) is Role.LIBRARY
     assert role(native("work", "app"), TABLES) is Role.PROGRAM
+    assert role(native("start_job", "app"), TABLES) is Role.PROGRAM
+    assert role(native("_start_c", "app"), TABLES) is Role.PASSTHROUGH
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import recording_fixtures as fixtures
+from nativeleak.analysis.resident import Moment, ResidentLine, ResidentMemory
 from nativeleak.analysis.select import Selection
 from nativeleak.model import Child, Level, TargetInfo, Unwatched, Window
 from nativeleak.recording import RecordingWriter
@@ -63,6 +64,19 @@ def test_no_call_beside_memory_that_grows_is_not_everything(tmp_path: Path) -> N
     still = report(tmp_path / "b", watched(), hits=0, windows=EXACT) if (tmp_path / "b").mkdir() is None else None
     assert still is not None
     assert saw_everything(still)
+
+
+def test_no_call_beside_memory_that_the_program_mapped_is_no_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = report(tmp_path, watched(), hits=0, grown=93 * MIB, windows=EXACT)
+    start, end = (
+        Moment(s, dict.fromkeys(ResidentLine, 0) | {ResidentLine.RETAINED: 7 * MIB, ResidentLine.MAPPED: n}, 0, True)
+        for s, n in ((0.0, 0), (20.0, 93 * MIB))
+    )
+    resident = ResidentMemory(7 * MIB, 100 * MIB, 100 * MIB, 20.0, False, start, end, end)
+    monkeypatch.setattr(made.answer, "memory", replace(made.memory, resident=resident))
+    assert saw_everything(made)
 
 
 def test_return_probes_where_exits_were_wanted_are_not_everything(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ THREAD_ROOTS: Final = frozenset(
     }
 )
 _PASSING: Final = Pattern(
-    r"main|_?_?start|__libc_start\w*|start_thread|thread_start\w*|_*clone3?|_*start_\w*|generic_start_main\w*"
+    r"main|_?_?start|__libc_start\w*|start_thread|thread_start\w*|_*clone3?|_+start_\w*|generic_start_main\w*"
     r"|_init|_dl_init|call_init\w*"
     r"|__libc_csu_init|_dl_start_user|__scrt\w*|__?thread_proxy|_*g_thread_proxy|execute_native_thread_routine"
     r"|coroutine_trampoline|makecontext|__start_context"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from nativeleak.analysis.resident import ResidentLine
 from nativeleak.model import Child, Level, TargetInfo
 from nativeleak.recording import Event
 from nativeleak.reports.names import printable
@@ -16,6 +17,7 @@ from nativeleak.reports.text_windows import share_text
 from nativeleak.units import format_bytes
 
 _MIN_GROWTH_BYTES: Final = 1 << 20
+_SEEN_WITHOUT_CALLS: Final = (ResidentLine.MAPPED, ResidentLine.STACKS, ResidentLine.SHARED)
 _MAX_NAMED: Final = 5
 _COMM_BYTES: Final = 15
 """The kernel keeps so much of a process's name."""
@@ -67,7 +69,7 @@ def saw_everything(report: Report) -> bool:
 
 
 def saw_no_call(report: Report) -> bool:
-    """Whether allocators were watched, none was called, and resident memory grew all the same."""
+    """Whether allocators were watched, none was called, and memory grew all the same that no other line explains."""
     return _watches_allocators(report) and not report.overhead.probe_hits and _grown(report) >= _MIN_GROWTH_BYTES
 
 
@@ -103,12 +105,19 @@ def _no_call(report: Report) -> str:
     names = ", ".join(printable(target.comm) for target in report.trace.targets)
     return (
         f"no allocator function was called, but the memory of {names} grew by {format_bytes(_grown(report))}: it may "
-        "have an allocator under other names (--allocator PREFIX), or grow in mapped memory or files"
+        "have an allocator under other names (--allocator PREFIX), or grow in mapped memory from before the trace"
     )
 
 
 def _grown(report: Report) -> int:
-    return report.resident.last_bytes - report.resident.first_bytes if report.resident is not None else 0
+    """Growth of resident memory without what the program mapped and the stacks of its threads, which are watched."""
+    if report.resident is None:
+        return 0
+    lines = report.memory.resident
+    if lines is None or lines.start is None or lines.end is None:
+        return report.resident.last_bytes - report.resident.first_bytes
+    seen = sum(lines.end.lines[line] - lines.start.lines[line] for line in _SEEN_WITHOUT_CALLS)
+    return lines.end_bytes - lines.start_bytes - seen
 
 
 def _children(report: Report) -> str:

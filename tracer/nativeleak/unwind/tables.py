@@ -174,7 +174,10 @@ class UnwindTables:
             self._on_note("unwind", f"all {len(self._objects)} objects have their unwind tables, if one can be made")
 
     def wait(self, until_s: float) -> None:
-        """Make tables until all are in the kernel, or until a moment of CLOCK_MONOTONIC; the others are made meanwhile."""
+        """Make tables until all are in the kernel, or until a moment of CLOCK_MONOTONIC.
+
+        Tables that are not ready by then are made along the way, as ever.
+        """
         self.work()
         while self._jobs and (left_s := until_s - time.monotonic()) > 0:
             build = self._jobs[0].build
