@@ -11,6 +11,7 @@ import recording_fixtures as fixtures
 from nativeleak.analysis.census_growth import Part, held_against_memory, most_slowdown
 from nativeleak.analysis.curves import Curves, Floats, read_curves, watched_span
 from nativeleak.analysis.growth import Growth, Verdict, measure
+from nativeleak.analysis.part_rates import About, rates_of_parts
 from nativeleak.model import Level, Window
 from nativeleak.recording import RecordingWriter
 
@@ -49,6 +50,24 @@ def test_interval_holds_the_truth_of_counts_by_chance(rate: float):
         (growth,) = measure(curves(born, blocks=float(born.sum() * 0.1 / BLOCK_BYTES)))
         held += growth.low_bytes_per_s <= rate * BLOCK_BYTES <= growth.high_bytes_per_s
     assert held >= 186
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_a_long_window_beside_short_ones_tells_growth_and_its_interval_holds_the_truth(spread: float):
+    """A trace begins with a long window; the short ones say whether its rate went on. Rates change from age to age."""
+    seen, rate = np.array([0.7, 0.05, 0.05, 0.05, 0.23, *[0.05] * 11]), 1400.0
+    held, grows, widths = 0, 0, []
+    for seed in range(200):
+        chance = np.random.default_rng(seed)
+        rates = rate * chance.lognormal(-(spread**2) / 2, spread, N_SLICES)
+        left = chance.poisson(rates * seen) * BLOCK_BYTES
+        (growth,) = measure(curves(left / seen, blocks=float(left.sum() / BLOCK_BYTES), watched=seen))
+        held += growth.low_bytes_per_s <= rate * BLOCK_BYTES <= growth.high_bytes_per_s
+        grows += growth.verdict is Verdict.GROWING
+        widths.append((growth.high_bytes_per_s - growth.low_bytes_per_s) / (2 * rate * BLOCK_BYTES))
+    assert held >= 180
+    assert grows >= 180
+    assert np.median(widths) < 0.35
 
 
 def test_what_only_stays_for_a_while_does_not_grow():
@@ -176,3 +195,11 @@ def test_nothing_grows_by_more_than_the_memory_does(tmp_path: Path):
     with recorded(tmp_path, windows(), 0.0) as recording:
         (growth,) = held_against_memory(recording, [growing(1e6)])
     assert growth.verdict is Verdict.UNDECIDED
+
+
+def test_share_of_small_blocks_is_of_the_memory_without_their_headers(tmp_path: Path):
+    with recorded(tmp_path, windows(cost=0.02), 2e6) as recording:
+        span = watched_span(recording)
+        (total,) = read_curves(recording, [fixtures_each(recording)], span, courses=True)
+        rates = rates_of_parts(recording, span, total, total, [About(is_map=False, block_bytes=64.0)])
+    assert rates.wholes[0] == pytest.approx(2e6 / 1.25, rel=0.02)

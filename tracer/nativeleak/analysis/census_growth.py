@@ -66,6 +66,11 @@ def most_slowdown(recording: Recording) -> float:
     return max(1.0, seconds * own_s / (own_in_windows_s * whole_s))
 
 
+def memory_factor(block_bytes: float) -> float:
+    """What blocks of this mean size take in memory, as a multiple of what was asked for."""
+    return 1 + _HEADER_BYTES / max(block_bytes, 1.0)
+
+
 def held_against_memory(recording: Recording, parts: Sequence[Part]) -> list[Growth]:
     """The growths by windows, raised to what the memory grows by, or not believed where that is less."""
     heap, slowdown = heap_growth(recording), most_slowdown(recording)
@@ -75,7 +80,7 @@ def held_against_memory(recording: Recording, parts: Sequence[Part]) -> list[Gro
     most = max(0.0, heap.high_bytes_per_s) + slack
     believed = [_believed(part.growth, most, recording.elapsed_s) for part in parts]
     whole = sum(
-        growth.slope_bytes_per_s * (1 + _HEADER_BYTES / max(part.block_bytes, 1.0))
+        growth.slope_bytes_per_s * memory_factor(part.block_bytes)
         for growth, part in zip(believed, parts, strict=True)
         if growth.verdict is Verdict.GROWING
     )

@@ -312,7 +312,7 @@ class _Search:
         ages = median_ages(curves)
         found = [
             replace(
-                self._finding(part, rates.growths[i], rates.resident[i], rates.whole, curves.peaks[i]),
+                self._finding(part, rates.growths[i], rates.resident[i], rates.wholes[i], curves.peaks[i]),
                 median_age_s=ages[i],
             )
             for i, part in enumerate(parts)

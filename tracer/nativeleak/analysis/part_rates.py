@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from nativeleak.analysis.census_growth import Part, heap_growth, held_against_memory
+from nativeleak.analysis.census_growth import Part, heap_growth, held_against_memory, memory_factor
 from nativeleak.analysis.curves import Curves, Floats, Span, replaces_older
 from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
 from nativeleak.analysis.rows import Table
@@ -54,12 +54,13 @@ class Rates:
     Attributes:
         growths: Of what each holds.
         resident: Of what of it is in memory.
-        whole: What shares are of, in bytes a second.
+        wholes: What the share of each is of, in bytes a second. Where that is the memory of allocators, it is less for
+            small blocks: a part of it is their headers.
     """
 
     growths: list[Growth]
     resident: list[Growth]
-    whole: float
+    wholes: list[float]
 
 
 def rates_of_parts(recording: Recording, span: Span, total: Curves, curves: Curves, parts: Sequence[About]) -> Rates:
@@ -100,8 +101,13 @@ def rates_of_parts(recording: Recording, span: Span, total: Curves, curves: Curv
         settled(growth, added, recording.elapsed_s) if part.warms_up and (has_course or part.is_map) else growth
         for growth, added, part in zip(growths, added_in_turn, parts, strict=True)
     ]
-    rising = sum(growth.slope_bytes_per_s for growth in chosen if growth.verdict is Verdict.GROWING)
-    return Rates(growths, resident, max(whole, rising))
+    in_memory = [memory_factor(part.block_bytes) if span.in_windows and not part.is_map else 1.0 for part in parts]
+    rising = sum(
+        growth.slope_bytes_per_s * factor
+        for growth, factor in zip(chosen, in_memory, strict=True)
+        if growth.verdict is Verdict.GROWING
+    )
+    return Rates(growths, resident, [max(whole, rising) / factor for factor in in_memory])
 
 
 def settled(growth: Growth, added: Floats, elapsed_s: float) -> Growth:

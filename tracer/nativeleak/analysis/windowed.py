@@ -2,8 +2,8 @@
 
 A block that is never freed is left, whenever it was born. So the bytes of an age that are left, divided by the seconds
 in which births of that age were seen, are the growth a second of that time. They are taken for the birth slices of the
-first three quarters of the trace; younger blocks may still be freed. The estimate is their mean, weighted with the
-seconds, and its 95 % interval that of Student's t over them, and not narrower than that of a count of so many blocks.
+first three quarters of the trace; younger blocks may still be freed. The estimate is their weighted mean, and its 95 %
+interval that of Student's t over them (``_mean_rates``), and not narrower than that of a count of so many blocks.
 
 It grows if something is left of every age, and not less of the old than of the young. What only stayed for a while has
 less left of the old; its free, or another block at its address, was seen in a later window, or a walk of the heap found
@@ -14,7 +14,6 @@ Caveat: a block that was freed unseen, and whose address was given away again un
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import numpy as np
@@ -57,19 +56,36 @@ def estimate(curves: Curves) -> tuple[Floats, Floats, Bools]:
         # From losing all to gaining all in the time that was seen.
         widest = curves.slices.sum(axis=1) / max(1e-3, float(curves.watched.sum()) if curves.watched is not None else 1)
         return np.zeros(n_rows), widest, np.zeros(n_rows, dtype=np.bool_)
-    slopes = left.sum(axis=1) / seen.sum()
-    weights = seen / seen.sum()
-    spread = (weights * (left / seen - slopes[:, None]) ** 2).sum(axis=1)
-    # As many parts as would have the same weight each.
-    n = min(float(n_parts), 1.0 / float((weights**2).sum()))
-    by_parts = t_975(math.floor(n + 0.5) - 1) * np.sqrt(spread / max(1.0, n - 1))
     blocks = curves.n_blocks[:, -1] if curves.n_blocks.shape[1] else np.zeros(n_rows)
     old_blocks = blocks * left.sum(axis=1) / np.maximum(curves.slices.sum(axis=1), 1)
+    slopes, errors = _mean_rates(left, seen, old_blocks)
+    by_parts = t_975(n_parts - 1) * errors
     by_count = _Z_975 * slopes / np.sqrt(np.maximum(old_blocks, 1))
     margins = np.maximum(by_parts, by_count)
     thirds = _thirds(left, seen)
     even = (thirds.min(axis=1) >= _MIN_OLD_SHARE * thirds.max(axis=1)) & (thirds[:, 0] > 0)
     return slopes, margins, np.asarray(even & (slopes - margins > 0) & (old_blocks >= _MIN_BLOCKS))
+
+
+def _mean_rates(left: Floats, seen: Floats, n_blocks: Floats) -> tuple[Floats, Floats]:
+    """Mean rate of the parts of each curve, and its standard error.
+
+    Where rates differ no more than counts do by chance, a part weighs as many seconds as were seen of it. The more they
+    differ beyond that, the more alike all parts weigh: then the rate changed, and each part tells of its own time.
+    (Random effects, after DerSimonian and Laird.)
+    """
+    n = len(seen)
+    rates = left / seen
+    whole = left.sum(axis=1, keepdims=True)
+    # Of one second: bytes a second, times the mean size of a block.
+    chance = whole / seen.sum() * whole / np.maximum(n_blocks, 1)[:, None]
+    beyond = np.maximum(0.0, rates.var(axis=1, ddof=1, keepdims=True) - chance * (1 / seen).mean())
+    variances = beyond + chance / seen
+    weights = 1 / np.where(variances > 0, variances, 1.0)
+    sums = weights.sum(axis=1, keepdims=True)
+    means = (weights * rates).sum(axis=1, keepdims=True) / sums
+    errors = (weights * (rates - means) ** 2).sum(axis=1) / sums[:, 0] / (n - 1)
+    return means[:, 0], np.sqrt(errors)
 
 
 def t_975(n_free: int) -> float:

@@ -29,6 +29,7 @@ Styled = tuple[str, str]
 LABEL_WIDTH: Final = 13
 _MAX_SUSPECTS: Final = 5
 _MAX_LOSSES: Final = 4
+_ALL_PCT: Final = 99.5
 _MAX_DETAIL_LINES: Final = 2
 _MAX_OTHERS: Final = 3
 _MAX_FILLERS: Final = 4
@@ -127,9 +128,10 @@ def _explained(report: Report) -> str:
     growth = sum(each.growth.slope_bytes_per_s for each in report.suspects) / max(pct / 100, 1e-9)
     first = report.suspects[0]
     others = f" and {len(report.suspects) - 1} more" if len(report.suspects) > 1 else ""
+    rest = f"; {percent(100 - pct)} not explained" if pct < _ALL_PCT else ""
     return (
         f"the heap grows by {format_bytes(growth * 60)}/min; {percent(pct)} of it by {printable(first.name)} "
-        f"{interval_text(first.growth)}{others}; {percent(100 - pct)} not explained. Watched {share_text(report)}"
+        f"{interval_text(first.growth)}{others}{rest}. Watched {share_text(report)}"
     )
 
 
