@@ -57,6 +57,7 @@ CASES = {
     "fragmentation": Case("fragmentation", native("frag"), lines=1),
     "glib_slices": Case("glib_slices", native("slices"), programs=("pkg-config",)),
     "go_cgo": Case("go_cgo", native("gateway"), programs=("go",)),
+    "go_heap": Case("go_heap", native("service"), programs=("go",)),
     "node_addon": Case(
         "node_addon",
         found("node", "server.js"),
@@ -82,6 +83,7 @@ SAMPLE = (
     "threads_split_pool",
     "rust_prefixed_jemalloc",
     "go_cgo",
+    "go_heap",
     "rate_server_10000",
 )
 """Of each kind one; all cases with NATIVELEAK_TEST_LONG=1."""
@@ -219,6 +221,18 @@ def check_go_cgo(run: Run) -> None:
     assert_within(run, leak, "leaked_bytes")
 
 
+def check_go_heap(run: Run) -> None:
+    """It has no malloc: what its runtime maps is recorded, and counts as mapped memory although threads run in it."""
+    (heap,) = run.report["suspects"]
+    assert heap["name"] == heap["pool"] == "Go's heap"
+    least, most = run.grew("kept_bytes")
+    # The collector lets garbage grow beside what lives: to as much again.
+    assert 0.9 * least <= heap["resident_bytes"] <= 3 * most, run.outline()
+    lines = {line["id"]: line["end_bytes"] - line["start_bytes"] for line in run.report["resident"]["lines"]}
+    assert lines["mapped"] >= 0.8 * sum(lines.values())
+    assert lines["stacks"] < 1 * MIB
+
+
 def check_node_addon(run: Run) -> None:
     (checksum,) = run.suspects("Checksum", "scratch_new")
     assert checksum["module"] == "addon.node"
@@ -298,6 +312,7 @@ CHECKS: dict[str, Callable[[Run], None]] = {
     "fragmentation": check_fragmentation,
     "glib_slices": check_glib_slices,
     "go_cgo": check_go_cgo,
+    "go_heap": check_go_heap,
     "node_addon": check_node_addon,
     "python_ext": check_python_ext,
     "python_objects": check_python,

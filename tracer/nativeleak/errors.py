@@ -49,6 +49,10 @@ class MendableError(CannotTraceError):
     """The user can remove the obstacle, so ``auto`` does not fall back to another engine."""
 
 
+class OwnHeapError(MendableError):
+    """The target has no malloc: its runtime has a heap of its own, which only shows in what it maps."""
+
+
 class NoTargetError(NativeleakError):
     """The target does not exist, or was gone before the first snapshot."""
 

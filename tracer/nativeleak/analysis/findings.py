@@ -181,7 +181,7 @@ class _Search:
         joined = []
         for part in parts:
             first = self._largest(part)
-            pool = self._paths.head(first.path_id).pool if part.step is not None else None
+            pool = self._paths.head(first.path_id).pool
             if pool is None:
                 joined.append(part)
             else:
@@ -389,10 +389,11 @@ class _Search:
         )
 
     def _name(self, part: Part, path_id: int) -> str:
-        if part.step is not None:
+        pool = self._paths.head(path_id).pool
+        if part.step is not None and not (pool and is_pool(part.step.name)):
             return part.step.name
-        if part.fillers:
-            return self._paths.head(path_id).pool or _NO_FRAME
+        if pool:
+            return pool
         return _NO_FRAME if self._paths.path(path_id) else _NO_STACK
 
     def _is_blind(self, rows: Table, is_map: bool) -> bool:

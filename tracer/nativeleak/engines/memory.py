@@ -16,9 +16,10 @@ from itertools import pairwise
 from typing import Final
 
 from nativeleak.engines.pmap.reading import read_smaps, read_stack_pointers
-from nativeleak.engines.pmap.regions import ANONYMOUS, HEAP, Region, Surroundings
+from nativeleak.engines.pmap.regions import ANONYMOUS, GO_HEAP, HEAP, Region, Surroundings
 from nativeleak.engines.pmap.smaps import Mapping as Smap
 from nativeleak.engines.pmap.smaps import parse_smaps
+from nativeleak.heaps.go import find_arenas
 from nativeleak.model import MemoryLine, Owner, TargetInfo
 from nativeleak.process.residency import ResidencyReader
 from nativeleak.runtimes.base import Runtime
@@ -56,7 +57,8 @@ def read_memory_lines(
     mappings = parse_smaps(read_smaps(info.pid))
     names = runtime.thread_names() if runtime is not None else {}
     owned = runtime.memory() if runtime is not None else ()
-    around = Surroundings(mappings, read_stack_pointers(info.pid, names), owned, spec_of(info.runtime))
+    arenas = find_arenas(info.pid, mappings)
+    around = Surroundings(mappings, read_stack_pointers(info.pid, names), owned, spec_of(info.runtime), arenas)
     return split(around, list(owned_ranges()), residency)
 
 
@@ -144,6 +146,8 @@ def _line_of_region(region: Region, mapping: Smap) -> MemoryLine | None:
         return MemoryLine.JAVA_HEAP if region.name == _JAVA_HEAP else MemoryLine.JVM
     if region.tid or region.name.startswith("stack of"):
         return MemoryLine.STACKS
+    if region.name == GO_HEAP:
+        return MemoryLine.MAPPED
     if region.name in (HEAP, _ARENA):
         return MemoryLine.ALLOCATOR
     if region.is_runtime or region.name == ANONYMOUS:

@@ -90,8 +90,8 @@ _POOLS: Final = (
          r"v8::internal::(?:MemoryAllocator|PagedSpace\w*|NewSpace|OldLargeObjectSpace|LargeObjectSpace|CodeRange"
          r"|VirtualMemory|BoundedPageAllocator|SemiSpace)::.*"
          r"|v8::base::(?:BoundedPageAllocator|RegionAllocator|OS)::.*|node::NodePlatform::.*page.*", leaf=_MAPS),
-    _row("Go's heap", "GOMEMLIMIT, shown by pprof", r"x_cgo_mmap|runtime\.(?:sys(?:Map|Reserve|Alloc)\w*|mmap\w*"
-                                                    r"|\(\*mheap\)\.\w+|persistentalloc\w*)", leaf=_MAPS),
+    _row("Go's heap", "GOMEMLIMIT, shown by pprof", r"x_cgo_mmap|runtime\..+",
+         leaf=rf"{_MAPS}|runtime\.(?:\w*mmap|sysMmap)(?:\.abi0)?|(?:\w+/)*syscall\.(?:Rawsy|Sy)scall6(?:\.abi0)?"),
     _row("protobuf's arena", "no switch; freed with its Arena",
          r"google::protobuf::(?:internal::)?(?:\w*Arena\w*)::.*|google::protobuf::internal::AllocateAtLeast"),
     _row("std::pmr's pool", "std::pmr::new_delete_resource()",

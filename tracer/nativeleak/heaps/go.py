@@ -10,9 +10,8 @@ tested with Go 1.19.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
-from nativeleak.process.procfs import MapEntry
 from nativeleak.symbols.elf import ElfFile
 from nativeleak.symbols.source import ElfError
 
@@ -22,7 +21,27 @@ _SECTION: Final = ".gopclntab"
 _LIBC: Final = ("/libc.so", "/libc-", "/ld-musl-", "/libc.musl-")
 
 
-def find_arenas(pid: int, maps: Iterable[MapEntry]) -> list[tuple[int, int]]:
+class Mapped(Protocol):
+    """A line of maps or smaps."""
+
+    @property
+    def start(self) -> int:
+        """First address."""
+
+    @property
+    def end(self) -> int:
+        """First address behind it."""
+
+    @property
+    def perms(self) -> str:
+        """Four letters: ``rw-p``."""
+
+    @property
+    def path(self) -> str:
+        """Empty for anonymous memory, which newer kernels let a program name: ``[anon: Go: heap]``."""
+
+
+def find_arenas(pid: int, maps: Iterable[Mapped]) -> list[tuple[int, int]]:
     """(start, end) of each mapping of the arenas, in address order; empty where the program is not Go's.
 
     Args:
@@ -32,7 +51,7 @@ def find_arenas(pid: int, maps: Iterable[MapEntry]) -> list[tuple[int, int]]:
     found = [
         (entry.start, entry.end)
         for entry in maps
-        if _FIRST <= entry.start < _LAST and entry.perms.startswith("rw") and not entry.inode
+        if _FIRST <= entry.start < _LAST and entry.perms.startswith("rw") and _is_anonymous(entry.path)
     ]
     if not found:
         return []
@@ -43,6 +62,10 @@ def find_arenas(pid: int, maps: Iterable[MapEntry]) -> list[tuple[int, int]]:
         return []
 
 
-def has_libc(maps: Iterable[MapEntry]) -> bool:
+def _is_anonymous(path: str) -> bool:
+    return not path or path.startswith("[anon")
+
+
+def has_libc(maps: Iterable[Mapped]) -> bool:
     """Whether a C library is mapped: without one all memory is the runtime's."""
     return any(name in entry.path for entry in maps for name in _LIBC)

@@ -52,6 +52,8 @@ _MAX_DATA_BYTES: Final = 64 << 20
 _MAX_AFFIXES: Final = 64
 _DEPTH: Final = 3
 _GO_SECTION: Final = ".gopclntab"
+GO: Final = "Go"
+"""The allocator of a Go program, in ``Unwatched``."""
 _GO: Final = "memory of Go's collector is not counted, only what C code and mmap take: go tool pprof shows it"
 _STRIPPED: Final = (
     "its text is in the file but its functions have no names: put the debug file of this build beside it or under"
@@ -102,7 +104,7 @@ def find_allocators(
             return found
         allocator = _by_messages(elf)
         if not allocator:
-            go = (Unwatched(name, "Go", "", _GO),) if elf.section(_GO_SECTION) is not None else ()
+            go = (Unwatched(name, GO, "", _GO),) if elf.section(_GO_SECTION) is not None else ()
             return Allocators(unwatched=(*found.unwatched, *go))
         debug = find_debug(elf)
         if debug is not None:

@@ -173,8 +173,10 @@ def _pool_text(finding: Finding) -> str:
     """What a pool's finding says of the functions that made it take memory, and how to see past the pool."""
     pool = printable(finding.pool or "")
     switch = f" ({printable(finding.switch)})" if finding.switch else ""
-    if finding.step is not None:
+    if finding.step is not None and finding.name != finding.pool:
         return f"the caller only filled {pool}{switch}"
+    if not finding.fillers:
+        return finding.switch
     names = ", ".join(map(printable, finding.fillers[:_MAX_FILLERS]))
     more = f" and {len(finding.fillers) - _MAX_FILLERS} more" if len(finding.fillers) > _MAX_FILLERS else ""
     return f"filled by {names}{more}{switch}"

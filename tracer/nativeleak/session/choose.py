@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from nativeleak.engines.options import TraceOptions
 from nativeleak.engines.registry import AUTO, EngineSpec, candidates, fallback_notice
-from nativeleak.errors import CannotTraceError, MendableError, NativeleakError, NoTargetError
+from nativeleak.errors import CannotTraceError, MendableError, NativeleakError, NoTargetError, OwnHeapError
 from nativeleak.process.namespaces import max_open_files
 from nativeleak.process.shortage import refuse_shortage
 from nativeleak.session.reporter import Reporter
 from nativeleak.session.session import Recorded, Session
 
+_OWN_HEAP: Final = "no malloc in this process: its runtime has a heap of its own, so only mmap and brk are recorded"
 
-def run_trace(options: TraceOptions, reporter: Reporter) -> Recorded:
+
+def run_trace(options: TraceOptions, reporter: Reporter, notice: str = "") -> Recorded:
     """Trace by the engine asked for; by ``auto`` the best that works, said in one line where it is not the first.
+
+    Args:
+        options: What to trace.
+        reporter: Told of how it goes.
+        notice: Said at the start, unless the engine is not the first.
 
     Raises:
         NativeleakError: No engine works here; the error is the first one's.
@@ -33,12 +41,16 @@ def run_trace(options: TraceOptions, reporter: Reporter) -> Recorded:
                 CannotTraceError(f"tracing by {spec.name} failed: {why}", f"ask for it: --engine {spec.name}")
             )
             continue
-        notice = fallback_notice(spec, failures[0].what) if failures else ""
+        notice = fallback_notice(spec, failures[0].what) if failures else notice
         session = Session(_bounded(options, spec), spec, reporter, notice)
         try:
             return session.run()
         except NoTargetError:
             raise
+        except OwnHeapError:
+            if options.maps_only or len(options.pids) > 1:
+                raise
+            return run_trace(replace(options, maps_only=True), reporter, _OWN_HEAP)
         except (NativeleakError, OSError, MemoryError, ImportError, RuntimeError) as error:
             # Another engine would lack the same descriptors or memory.
             refuse_shortage(error, "tracing", has_begun=session.has_begun)

@@ -28,8 +28,9 @@ from nativeleak.engines.bpf.vanished import LOST, VanishedProbes
 from nativeleak.engines.memory import read_memory_lines
 from nativeleak.engines.options import TraceOptions, Unwind
 from nativeleak.engines.registry import coverage_of
-from nativeleak.errors import CannotTraceError, MendableError, NativeleakError
+from nativeleak.errors import CannotTraceError, MendableError, NativeleakError, OwnHeapError
 from nativeleak.model import Level, Limit, MemoryLine, Owner, Snapshot, TargetInfo, Window
+from nativeleak.probes.search import GO
 from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.process import hazards, procfs
 from nativeleak.process.check import TargetFacts, check_target
@@ -434,10 +435,11 @@ def _set_wrappers(target: abi.Target, pid: int) -> None:
 
 
 def _no_allocator(state: TargetState) -> NativeleakError:
-    return MendableError(
+    has_own_heap = any(each.allocator == GO for each in state.info.unwatched)
+    return (OwnHeapError if has_own_heap else MendableError)(
         f"trace of PID {state.facts.pid} ({state.facts.comm}) failed: no allocator functions found in its objects",
-        "a static program keeps their names only when it is not stripped. Add --maps-only to trace mmap and brk alone"
-        " (the right thing for Go), or run a build with symbols",
+        "a static program keeps their names only when it is not stripped. Add --maps-only to trace mmap and brk alone,"
+        " or run a build with symbols",
     )
 
 

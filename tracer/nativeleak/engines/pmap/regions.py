@@ -20,6 +20,7 @@ from nativeleak.units import format_bytes
 ARENA_BYTES: Final = 64 << 20
 HEAP: Final = "heap of the program break"
 ANONYMOUS: Final = "anonymous memory"
+GO_HEAP: Final = "Go heap"
 _MAX_BLOCKS: Final = 64
 _MIN_GUESS: Final = 1 << 20
 
@@ -59,6 +60,7 @@ class Surroundings:
         stacks: In order of address.
         owned: What the process's runtime says it has.
         runtime: Its runtime, None where it has none.
+        arenas: Of Go's runtime, in order of address. Goroutines have their stacks there, and threads may be in them.
         starts: Of the mappings.
         runs: For each mapping the first of those that lie before it without a gap, all of them anonymous.
     """
@@ -67,6 +69,7 @@ class Surroundings:
     stacks: Sequence[StackPointer] = ()
     owned: Sequence[OwnedRange] = ()
     runtime: RuntimeSpec | None = None
+    arenas: Sequence[tuple[int, int]] = ()
     starts: list[int] = field(default_factory=list)
     runs: list[int] = field(default_factory=list)
 
@@ -87,6 +90,8 @@ class Surroundings:
                 return Region(name, is_runtime=True)
         if not mapping.is_anonymous:
             return _named(mapping.path)
+        if any(start <= address < end for start, end in self.arenas):
+            return Region(GO_HEAP)
         stack = self._stack_in(mapping)
         if stack is not None:
             return Region(f"stack of thread {stack.name}", stack.tid)
