@@ -133,7 +133,7 @@ def _serialised(data: bytes, place: int) -> str | None:
         return "stream"
     size = int.from_bytes(data[place + 6 : place + 8], "big")
     name = data[place + 8 : place + 8 + size]
-    is_name = data[place + 5] == 0x72 and re.fullmatch(rb"[\w.$\[;]{1,200}", name) is not None
+    is_name = data[place + 5 : place + 6] == b"r" and re.fullmatch(rb"[\w.$\[;]{1,200}", name) is not None
     return f"of {name.decode('ascii')}" if is_name else None
 
 
