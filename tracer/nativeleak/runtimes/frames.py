@@ -71,3 +71,14 @@ def unmapper_of_stack(frames: Sequence[Frame]) -> Owner:
 def purpose_of_stack(frames: Sequence[Frame]) -> str:
     """See ``owners.purpose_of_stack``."""
     return owners.purpose_of_stack(frames, _TABLES)
+
+
+def loading_of_stack(frames: Sequence[Frame]) -> str | None:
+    """See ``owners.loading_of_stack``."""
+    return owners.loading_of_stack(frames, _TABLES, _IN_USE.get())
+
+
+BOUNDED_PURPOSES: Final = frozenset(purpose for table in _TABLES for purpose in table.bounded)
+"""Purposes whose memory is bounded by the code that is loaded, of all runtimes."""
+LINKING_PURPOSES: Final = frozenset(purpose for table in _TABLES for purpose in table.linking)
+"""Those of them that code of a class needs again, where it is loaded again."""

@@ -1,0 +1,128 @@
+"""Why there is no decision, and how long a trace would have to be; what grows and is bounded is no reason for doubt."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nativeleak.analysis.class_leaks import FOLLOWS
+from nativeleak.analysis.curves import MIN_SNAPSHOTS
+from nativeleak.analysis.finding import Finding
+from nativeleak.analysis.growth import Verdict, watch_s
+from nativeleak.analysis.part_rates import least_bytes
+from nativeleak.reports.names import printable
+from nativeleak.reports.numbers import count, interval_text, per_minute, percent, signed
+from nativeleak.reports.report import Report
+from nativeleak.units import format_bytes, format_duration
+
+MIN_SHARE: Final = 0.01
+SETTLED: Final = (Verdict.STEADY, Verdict.LEVELLING_OFF, Verdict.PERIODIC, Verdict.SHRINKING)
+_BOUNDED_SHARE: Final = 0.90
+_MOST: Final = 0.50
+_SHARE_TO_SAY: Final = 0.25
+_MIN_BOUNDED: Final = 256 << 10
+"""Bytes a minute."""
+_DAY_S: Final = 86400
+
+
+def undecided(report: Report) -> str:
+    """Why there is no decision; empty where there is one."""
+    growth = report.sums.growth
+    n_snapshots = report.trace.n_snapshots
+    rows = [each for each in report.findings if each.growth.verdict is Verdict.UNDECIDED and is_noticeable(each)]
+    rows = [each for each in rows if each.bounded_by is None and not each.is_minor]
+    rising = [each for each in rows if each.growth.slope_bytes_per_s > 0]
+    if n_snapshots < MIN_SNAPSHOTS:
+        why = f"{count(n_snapshots, 'snapshot')} cannot show growth"
+    elif rising:
+        first = max(rising, key=lambda each: each.growth.slope_bytes_per_s)
+        whose = "memory of the JVM itself for " if first.kind == "jvm" else ""
+        why = f"{whose}{printable(first.name)} gained {per_minute(first.growth)}/min, {_doubt(first)}"
+    elif _is_bounded(report):
+        return ""
+    elif growth.verdict is Verdict.UNDECIDED and report.sums.outstanding_bytes:
+        why = f"live memory changed by {per_minute(growth)}/min {interval_text(growth)}, which may be chance"
+    elif growth.verdict is Verdict.GROWING:
+        why = f"live memory grows by {per_minute(growth)}/min, but no single cause grows for certain"
+    else:
+        return ""
+    times = [each.growth.enough_s for each in rows if each.growth.enough_s] or [growth.enough_s or 0.0]
+    enough_s = watch_s(max(times[0], 3 * report.trace.duration_s if growth.enough_s is None else growth.enough_s))
+    return f"Leak: not decided, because {why}; watch for {format_duration(enough_s)}"
+
+
+def _is_bounded(report: Report) -> bool:
+    """Whether what rises is known to be bounded, or a runtime's working memory, for the most part."""
+    growth = report.sums.growth
+    rising = [each for each in report.findings if each.bounded_by or each.is_minor or _has_filled(each)]
+    explained = sum(max(0.0, each.growth.slope_bytes_per_s) for each in rising)
+    sums = report.sums
+    is_runtimes = sums.jvm.outstanding_bytes >= _BOUNDED_SHARE * sums.outstanding_bytes
+    if explained >= (_MOST if is_runtimes else _BOUNDED_SHARE) * growth.slope_bytes_per_s:
+        return True
+    return is_runtimes and growth.slope_bytes_per_s * report.trace.duration_s < _least(report)
+
+
+def _least(report: Report) -> float:
+    resident_bytes = report.resident.last_bytes if report.resident is not None else 0
+    return least_bytes(resident_bytes)
+
+
+def _has_filled(finding: Finding) -> bool:
+    return finding.growth.verdict in SETTLED
+
+
+def _doubt(finding: Finding) -> str:
+    if finding.outstanding_count < 6:
+        return f"but in only {count(finding.outstanding_count, 'block')}"
+    if finding.growth.low_bytes_per_s > 0:
+        return "but lets go of old blocks"
+    return f"which may be chance {interval_text(finding.growth)}".rstrip()
+
+
+def is_noticeable(finding: Finding) -> bool:
+    """Whether it grows by enough of the process's growth to be a reason for doubt."""
+    return finding.share_pct >= 100 * MIN_SHARE
+
+
+def long_enough(report: Report) -> str:
+    """How long a trace would have to be to see a growth of 1 % of the limit a day."""
+    limit, what = _limit(report)
+    growth, duration_s = report.sums.growth, report.trace.duration_s
+    if limit <= 0 or duration_s <= 0:
+        return ""
+    wanted = MIN_SHARE * limit / _DAY_S
+    noise = (growth.high_bytes_per_s - growth.low_bytes_per_s) / 2 * duration_s
+    enough_s = watch_s(max(noise / wanted, duration_s))
+    rate = format_bytes(wanted * _DAY_S)
+    if enough_s <= max(60.0, duration_s):
+        return f"a growth of {rate} a day, 1 % of {what}, would have been seen"
+    return f"to see a growth of {rate} a day, 1 % of {what}, watch for {format_duration(enough_s)}"
+
+
+def _limit(report: Report) -> tuple[float, str]:
+    """The least limit of memory in bytes, and its name; resident memory where no limit is known."""
+    limits = [each.limit for each in report.memory.limits if each.limit.limit_bytes > 0]
+    if limits:
+        least = min(limits, key=lambda each: each.limit_bytes)
+        return float(least.limit_bytes), f"the limit of {format_bytes(least.limit_bytes)}"
+    if report.resident is None:
+        return 0.0, ""
+    return float(report.resident.last_bytes), "its resident memory"
+
+
+def bounded_text(report: Report) -> str:
+    """What of the growth is bounded, behind a comma; empty where it is little."""
+    of_code = sum(each.growth.slope_bytes_per_s for each in report.findings if each.bounded_by is not None)
+    if of_code * 60 < _MIN_BOUNDED or of_code < _SHARE_TO_SAY * report.sums.growth.slope_bytes_per_s:
+        return ""
+    return f", {signed(of_code * 60)}/min of it for code that is loaded and compiled, which is bounded"
+
+
+def followers_text(report: Report) -> str:
+    """What grows because classes leak, beside the classes; empty where nothing does."""
+    rows = [each for each in report.findings if each.bounded_by == FOLLOWS and each.growth.slope_bytes_per_s > 0]
+    rate = sum(each.growth.slope_bytes_per_s for each in rows)
+    if rate * 60 < _MIN_BOUNDED:
+        return ""
+    pct = min(100.0, sum(each.share_pct for each in (*report.suspects, *rows)))
+    return f"with compiled code and profiles of the classes, {signed(rate * 60)}/min more: {percent(pct)}"
