@@ -373,3 +373,17 @@ def test_find_little_memory_of_the_jvm_is_no_suspect(tmp_path: Path) -> None:
     (tmp_path / "a.nlk").unlink()
     found = _of_jvm(tmp_path, [(("JvmtiTagMap::add",), (), STEADILY)])
     assert [(each.name, each.kind) for each in found.suspects] == [("JVMTI and management", "jvm")]
+
+
+def test_find_sites_whose_stacks_were_lost_are_not_decided(tmp_path: Path) -> None:
+    """They may be of many causes."""
+
+    def write(writer: RecordingWriter) -> None:
+        for number in range(N_SNAPSHOTS):
+            writer.write_snapshot(fixtures.snapshot(number + 1.0, [_site(7, leak(), number, 64)]))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        paths = Paths(recording)
+        found = find(recording, add_paths(site_table(recording), paths), paths, watched_span(recording))
+    assert found.suspects == ()
+    assert [(each.name, each.growth.verdict) for each in found.others] == [("[stack lost]", Verdict.UNDECIDED)]

@@ -173,6 +173,37 @@ def test_text_of_classes_that_leak_says_what_grows_with_them(tmp_path: Path) -> 
     assert [suspect["name"] for suspect in report["suspects"]] == ["Scripts.compile"]
 
 
+@pytest.mark.parametrize(("freed", "is_told"), [(0, True), (100, False)])
+def test_text_of_memory_that_a_collection_frees_says_how_to_have_one(tmp_path: Path, freed: int, is_told: bool) -> None:
+    names = ("java.nio.DirectByteBuffer.<init>", "java.nio.ByteBuffer.allocateDirect", "app.Index.put")
+
+    def write(writer: RecordingWriter) -> None:
+        writer.add_stacks([Stack(1, (fixtures.native("malloc"), *map(fixtures.java, names)))])
+        for number in range(20):
+            n = 10 * (number + 1)
+            site = fixtures.heap_site(1, 1, (n << 12, n), (freed, freed // 100))
+            writer.write_snapshot(fixtures.snapshot(number + 1.0, [site]))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        text = " ".join(render(recording, "text").split())
+    assert "LEAK: 1 suspect" in text
+    told = "(unused Java objects free it at a collection only: trace again, with jcmd 5687 GC.run meanwhile)"
+    assert (told in text) is is_told
+
+
+def test_text_of_one_small_block_is_no_reason_for_doubt(tmp_path: Path) -> None:
+    def write(writer: RecordingWriter) -> None:
+        writer.add_stacks([Stack(1, (fixtures.native("malloc"), fixtures.native("start_worker", "app")))])
+        for number in range(20):
+            n = 1 if number > 10 else 0
+            writer.write_snapshot(
+                fixtures.snapshot(number + 1.0, [fixtures.heap_site(1, 1, (n << 16, n))], rss_bytes=100 << 20)
+            )
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        assert "NO LEAK SEEN" in render(recording, "text")
+
+
 def test_text_of_a_master_whose_children_grow_is_no_all_clear(tmp_path: Path) -> None:
     child = Child(7, "worker", 9 << 20, 5 << 20)
     target = replace(fixtures.target(), children=(child,))

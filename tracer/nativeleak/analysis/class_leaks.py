@@ -16,7 +16,7 @@ from nativeleak.analysis.growth import Verdict
 from nativeleak.analysis.part_rates import OF_CLASSES
 from nativeleak.analysis.rows import Table, objects
 from nativeleak.model import Owner
-from nativeleak.runtimes.frames import BOUNDED_PURPOSES, LINKING_PURPOSES
+from nativeleak.runtimes.frames import BOUNDS, LINKING_PURPOSES
 
 _LEAST_OF_LINKS: Final = 0.05
 _MIN_BLOCKS: Final = 6
@@ -31,7 +31,8 @@ def bound_of(purpose: str) -> str | None:
     Args:
         purpose: What the runtime uses it for.
     """
-    return CODE if purpose in BOUNDED_PURPOSES else None
+    bound = BOUNDS.get(purpose)
+    return CODE if bound == "code" else f"bounded by {bound}" if bound else None
 
 
 def leaks_classes(found: Findings) -> bool:
@@ -64,5 +65,5 @@ def with_links(table: Table) -> Table:
 
 def following(found: Findings) -> Findings:
     """The findings where classes leak: what is bounded by code follows them."""
-    others = tuple(replace(each, bounded_by=FOLLOWS) if each.bounded_by else each for each in found.others)
+    others = tuple(replace(each, bounded_by=FOLLOWS) if each.bounded_by == CODE else each for each in found.others)
     return replace(found, others=others)

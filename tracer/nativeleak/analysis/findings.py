@@ -315,7 +315,9 @@ class _Search:
         first = {name: column[0] for name, column in rows.columns.items()}
         # With the stacks of threads comes what malloc gave for them: the stacks are counted, all memory is summed.
         of_heap = rows.where(rows["kind"] == Kind.HEAP.value) if is_map else rows
-        if self._is_blind(rows, is_map) and growth.verdict is not Verdict.UNDECIDED:
+        # Sites whose stacks were lost may be of many causes.
+        is_lost = growth.verdict is Verdict.GROWING and not self._paths.path(int(first["path_id"]))
+        if is_lost or (self._is_blind(rows, is_map) and growth.verdict is not Verdict.UNDECIDED):
             growth = replace(growth, verdict=Verdict.UNDECIDED, enough_s=watch_s(self._recording.elapsed_s))
         of_runtime = first["owner"] == Owner.RUNTIME.value and bool(first["purpose"])
         allocated_bytes, freed_bytes = int(rows["allocated_bytes"].sum()), int(rows["freed_bytes"].sum())

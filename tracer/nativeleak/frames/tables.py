@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from nativeleak.frames.patterns import Pattern
 
@@ -35,7 +36,8 @@ class RuntimeFrames:
         tuning: A function that makes code for one caller, and the callers of which each piece of code has one: together
             they are of ``loading``, by the name of its last row.
         linking: Those of ``loading`` that code of a class needs again, where it is loaded again.
-        bounded: Purposes whose memory is bounded by the code that is loaded. They do not leak by themselves.
+        bounded: Purposes whose memory has a bound, so that they do not leak by themselves, and what bounds it: ``code``
+            for the code that is loaded.
     """
 
     library: str
@@ -52,4 +54,4 @@ class RuntimeFrames:
     loading: Kinds = ()
     tuning: tuple[Pattern, Pattern] | None = None
     linking: frozenset[str] = frozenset()
-    bounded: frozenset[str] = frozenset()
+    bounded: Mapping[str, str] = field(default_factory=dict)

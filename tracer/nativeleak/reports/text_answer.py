@@ -25,6 +25,7 @@ from nativeleak.reports.text_doubt import (
     MIN_SHARE,
     SETTLED,
     bounded_text,
+    collected_text,
     followers_text,
     is_noticeable,
     long_enough,
@@ -110,6 +111,8 @@ def leak_lines(report: Report, width: int) -> Iterator[Styled]:
     if not all(report.held.is_lost(each) for each in report.suspects):
         unless = f"a cache that takes longer than {format_duration(report.trace.duration_s)} to fill looks the same"
         yield from wrapped(f"    ({unless})", "    ", width, "dim")
+        if text := collected_text(report):
+            yield from wrapped(f"    ({text})", "    ", width, "dim")
 
 
 def _suspect(report: Report, number: int, finding: Finding, width: int) -> Iterator[Styled]:

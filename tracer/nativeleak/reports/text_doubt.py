@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nativeleak.analysis.class_leaks import FOLLOWS
+from nativeleak.analysis.class_leaks import CODE, FOLLOWS
 from nativeleak.analysis.curves import MIN_SNAPSHOTS
 from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Verdict, watch_s
@@ -17,6 +17,9 @@ from nativeleak.units import format_bytes, format_duration
 MIN_SHARE: Final = 0.01
 SETTLED: Final = (Verdict.STEADY, Verdict.LEVELLING_OFF, Verdict.PERIODIC, Verdict.SHRINKING)
 _BOUNDED_SHARE: Final = 0.90
+_BY_COLLECTOR: Final = frozenset({"direct buffer", "zlib stream", "image", "mapped file", "zip file"})
+"""Kinds of memory that a Java object frees when it is collected."""
+_FEW_BLOCKS: Final = 6
 _MOST: Final = 0.50
 _SHARE_TO_SAY: Final = 0.25
 _MIN_BOUNDED: Final = 256 << 10
@@ -29,7 +32,7 @@ def undecided(report: Report) -> str:
     growth = report.sums.growth
     n_snapshots = report.trace.n_snapshots
     rows = [each for each in report.findings if each.growth.verdict is Verdict.UNDECIDED and is_noticeable(each)]
-    rows = [each for each in rows if each.bounded_by is None and not each.is_minor]
+    rows = [each for each in rows if each.bounded_by is None and not each.is_minor and not _is_trifle(report, each)]
     rising = [each for each in rows if each.growth.slope_bytes_per_s > 0]
     if n_snapshots < MIN_SNAPSHOTS:
         why = f"{count(n_snapshots, 'snapshot')} cannot show growth"
@@ -53,13 +56,23 @@ def undecided(report: Report) -> str:
 def _is_bounded(report: Report) -> bool:
     """Whether what rises is known to be bounded, or a runtime's working memory, for the most part."""
     growth = report.sums.growth
-    rising = [each for each in report.findings if each.bounded_by or each.is_minor or _has_filled(each)]
+    rising = [
+        each
+        for each in report.findings
+        if each.bounded_by or each.is_minor or _has_filled(each) or _is_trifle(report, each)
+    ]
     explained = sum(max(0.0, each.growth.slope_bytes_per_s) for each in rising)
     sums = report.sums
     is_runtimes = sums.jvm.outstanding_bytes >= _BOUNDED_SHARE * sums.outstanding_bytes
     if explained >= (_MOST if is_runtimes else _BOUNDED_SHARE) * growth.slope_bytes_per_s:
         return True
     return is_runtimes and growth.slope_bytes_per_s * report.trace.duration_s < _least(report)
+
+
+def _is_trifle(report: Report, finding: Finding) -> bool:
+    """Whether it is a block or a few, and gained too little beside resident memory to be a reason for doubt."""
+    gained = finding.growth.slope_bytes_per_s * report.trace.duration_s
+    return finding.outstanding_count < _FEW_BLOCKS and gained < _least(report)
 
 
 def _least(report: Report) -> float:
@@ -72,8 +85,10 @@ def _has_filled(finding: Finding) -> bool:
 
 
 def _doubt(finding: Finding) -> str:
-    if finding.outstanding_count < 6:
+    if finding.outstanding_count < _FEW_BLOCKS:
         return f"but in only {count(finding.outstanding_count, 'block')}"
+    if not finding.path and finding.kind != "jvm":
+        return "but whose they are is not known"
     if finding.growth.low_bytes_per_s > 0:
         return "but lets go of old blocks"
     return f"which may be chance {interval_text(finding.growth)}".rstrip()
@@ -112,10 +127,19 @@ def _limit(report: Report) -> tuple[float, str]:
 
 def bounded_text(report: Report) -> str:
     """What of the growth is bounded, behind a comma; empty where it is little."""
-    of_code = sum(each.growth.slope_bytes_per_s for each in report.findings if each.bounded_by is not None)
+    of_code = sum(each.growth.slope_bytes_per_s for each in report.findings if each.bounded_by == CODE)
     if of_code * 60 < _MIN_BOUNDED or of_code < _SHARE_TO_SAY * report.sums.growth.slope_bytes_per_s:
         return ""
     return f", {signed(of_code * 60)}/min of it for code that is loaded and compiled, which is bounded"
+
+
+def collected_text(report: Report) -> str:
+    """What to do where a suspect may be garbage of Java that no collection has freed yet; empty where none may."""
+    rows = [each for each in report.suspects if each.what in _BY_COLLECTOR and not each.freed_bytes and not each.pool]
+    if not rows:
+        return ""
+    pid = f"{report.trace.targets[0].pid} " if len(report.trace.targets) == 1 else "PID "
+    return f"unused Java objects free it at a collection only: trace again, with jcmd {pid}GC.run meanwhile"
 
 
 def followers_text(report: Report) -> str:

@@ -78,7 +78,7 @@ def loading_of_stack(frames: Sequence[Frame]) -> str | None:
     return owners.loading_of_stack(frames, _TABLES, _IN_USE.get())
 
 
-BOUNDED_PURPOSES: Final = frozenset(purpose for table in _TABLES for purpose in table.bounded)
-"""Purposes whose memory is bounded by the code that is loaded, of all runtimes."""
+BOUNDS: Final = {purpose: bound for table in _TABLES for purpose, bound in table.bounded.items()}
+"""Purposes of all runtimes whose memory has a bound, and what bounds it: ``code`` for the code that is loaded."""
 LINKING_PURPOSES: Final = frozenset(purpose for table in _TABLES for purpose in table.linking)
 """Those of them that code of a class needs again, where it is loaded again."""

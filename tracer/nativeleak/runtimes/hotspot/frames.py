@@ -195,5 +195,8 @@ FRAMES: Final = RuntimeFrames(
         Pattern(r"jdk\.internal\.reflect\.Direct\w+Accessor\.\w+$"),
     ),
     linking=frozenset({"linking of code"}),
-    bounded=frozenset({"code cache", "method profiles", *(name for name, _ in _LOADING)}),
+    bounded={
+        **dict.fromkeys(("code cache", "method profiles", *(name for name, _ in _LOADING)), "code"),
+        "Java heap": "-Xmx",
+    },
 )
