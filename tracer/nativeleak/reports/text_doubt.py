@@ -20,7 +20,6 @@ _BOUNDED_SHARE: Final = 0.90
 _BY_COLLECTOR: Final = frozenset({"direct buffer", "zlib stream", "image", "mapped file", "zip file"})
 """Kinds of memory that a Java object frees when it is collected."""
 _FEW_BLOCKS: Final = 6
-_MOST: Final = 0.50
 _SHARE_TO_SAY: Final = 0.25
 _MIN_BOUNDED: Final = 256 << 10
 """Bytes a minute."""
@@ -54,7 +53,10 @@ def undecided(report: Report) -> str:
 
 
 def _is_bounded(report: Report) -> bool:
-    """Whether what rises is known to be bounded, or a runtime's working memory, for the most part."""
+    """Whether what rises is known to be bounded, or a runtime's working memory, for the most part.
+
+    No finding is a reason for doubt by itself.
+    """
     growth = report.sums.growth
     rising = [
         each
@@ -62,11 +64,9 @@ def _is_bounded(report: Report) -> bool:
         if each.bounded_by or each.is_minor or _has_filled(each) or _is_trifle(report, each)
     ]
     explained = sum(max(0.0, each.growth.slope_bytes_per_s) for each in rising)
-    sums = report.sums
-    is_runtimes = sums.jvm.outstanding_bytes >= _BOUNDED_SHARE * sums.outstanding_bytes
-    if explained >= (_MOST if is_runtimes else _BOUNDED_SHARE) * growth.slope_bytes_per_s:
-        return True
-    return is_runtimes and growth.slope_bytes_per_s * report.trace.duration_s < _least(report)
+    # Where no part of a runtime's memory is a reason for doubt, their sum is none either.
+    is_runtimes = report.sums.jvm.outstanding_bytes >= _BOUNDED_SHARE * report.sums.outstanding_bytes
+    return is_runtimes or explained >= _BOUNDED_SHARE * growth.slope_bytes_per_s
 
 
 def _is_trifle(report: Report, finding: Finding) -> bool:
