@@ -132,6 +132,10 @@ REFLECTED = "jdk.internal.reflect.DirectMethodHandleAccessor.invoke java.lang.re
     [
         (DEFINED + BY_JAVA + java(f"{DEFINE_CLASS} {BUILT_IN} app.Main.start"), "classes of the class path"),
         (DEFINED + LOADING + java("app.Main.start"), "classes of the class path"),
+        (
+            frames("mmap@ld.so JVM_LoadLibrary@libjvm.so") + java("jdk.internal.loader.BootLoader.loadLibrary a.B.c"),
+            None,
+        ),
         (LINKING + java("app.Main.start"), "linking of code"),
         (DEFINED + BY_JAVA + java(f"java.lang.ClassLoader.defineClass1 {ACCESSOR} app.Main.call"), "linking of code"),
         (DEFINED + BY_JAVA + java(f"{HIDDEN.split()[0]} {LAMBDA} app.Main.call"), "linking of code"),

@@ -161,7 +161,7 @@ _CLASSES = (
 def test_text_of_a_jvm_that_compiles_its_code_is_no_leak_and_says_what_is_bounded(tmp_path: Path) -> None:
     text, report = _jvm(tmp_path / "a.nlk", _PROFILE)
     assert "NO LEAK SEEN: live memory +3.8 MiB/min, +3.8 MiB/min of it for code that is loaded and compiled" in text
-    assert "+3.8 MiB/min, bounded by the code that is loaded: the JVM itself: method profiles" in text
+    assert "Bounded 1.2 MiB +3.8 MiB/min, bounded by the code that is loaded: the JVM itself: method profiles" in text
     assert (report["suspects"], report["findings"][0]["bounded_by"]) == ([], "bounded by the code that is loaded")
 
 
@@ -169,7 +169,8 @@ def test_text_of_classes_that_leak_says_what_grows_with_them(tmp_path: Path) -> 
     text, report = _jvm(tmp_path / "a.nlk", _PROFILE, _CLASSES)
     assert "LEAK: 1 suspect explains 50 % of the growth" in text
     assert "with compiled code and profiles of the classes, +3.8 MiB/min more: 100 %" in text
-    assert "+3.8 MiB/min, for the classes that leak: the JVM itself: method profiles" in text
+    follower = "1.2 MiB +3.8 MiB/min, for the classes that leak: the JVM itself: method profiles"
+    assert f"Because of the leak {follower}" in text
     assert [suspect["name"] for suspect in report["suspects"]] == ["Scripts.compile"]
 
 

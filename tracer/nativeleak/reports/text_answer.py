@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from nativeleak.analysis.class_leaks import FOLLOWS
 from nativeleak.analysis.curves import MIN_WATCHED_PCT
 from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Verdict
@@ -256,11 +257,17 @@ def _unknown(report: Report) -> str:
 
 
 def _other_lines(report: Report, width: int) -> Iterator[Styled]:
-    """What is no suspect: what holds, held or allocates much and does not grow, then what is not decided."""
+    """What is no suspect: what does not grow, what has a bound, what follows a leak, what is not decided."""
     rows = [each for each in report.findings if _is_worth_a_line(report, each)]
     settled = [each for each in rows if each.growth.verdict in SETTLED]
     open_ = [each for each in rows if each.growth.verdict not in SETTLED]
-    for title, chosen in (("Not growing", settled), ("Not decided, or little", open_)):
+    groups = {
+        "Not growing": settled,
+        "Bounded": [each for each in open_ if each.bounded_by not in (None, FOLLOWS)],
+        "Because of the leak": [each for each in open_ if each.bounded_by == FOLLOWS],
+        "Not decided, or little": [each for each in open_ if each.bounded_by is None],
+    }
+    for title, chosen in groups.items():
         if chosen:
             yield "", ""
             yield title, "bold"

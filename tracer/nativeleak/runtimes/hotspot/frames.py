@@ -162,7 +162,8 @@ _WORKS: Final = (
     ("JIT compilers", r"CompileBroker::(?:compiler_thread_loop|invoke_compiler_on_method|compile_method\w*)"),
 )  # fmt: skip
 _LOADING: Final = (
-    ("classes of the class path", r"jdk\.internal\.loader\.(?:BuiltinClassLoader|ClassLoaders|BootLoader)\b.*"
+    ("classes of the class path", r"jdk\.internal\.loader\.(?:BuiltinClassLoader|ClassLoaders(?:\$\w+)?"
+                                  r"|BootLoader)\.\w*(?:[cC]lass|[pP]ackage)\w*"
                                   r"|SystemDictionary::load_(?:instance_class|shared_)\w*|ClassLoader::load_class"),
     ("linking of code", r"InstanceKlass::link_class\w*|LinkResolver::resolve_\w+"
                         r"|(?:InterpreterRuntime|SharedRuntime)::resolve_\w+"
