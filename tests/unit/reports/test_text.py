@@ -165,6 +165,13 @@ def test_text_of_a_jvm_that_compiles_its_code_is_no_leak_and_says_what_is_bounde
     assert (report["suspects"], report["findings"][0]["bounded_by"]) == ([], "bounded by the code that is loaded")
 
 
+def test_text_of_a_java_heap_that_grows_is_no_leak_and_says_what_bounds_it(tmp_path: Path) -> None:
+    text, report = _jvm(tmp_path / "a.nlk", ("os::commit_memory PSVirtualSpace::expand_by PSOldGen::expand", ""))
+    said = "NO LEAK SEEN: live memory +3.8 MiB/min, +3.8 MiB/min of it for Java heap, which is bounded by -Xmx"
+    assert said in text
+    assert report["suspects"] == []
+
+
 def test_text_of_classes_that_leak_says_what_grows_with_them(tmp_path: Path) -> None:
     text, report = _jvm(tmp_path / "a.nlk", _PROFILE, _CLASSES)
     assert "LEAK: 1 suspect explains 50 % of the growth" in text

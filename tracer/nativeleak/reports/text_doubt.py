@@ -127,10 +127,14 @@ def _limit(report: Report) -> tuple[float, str]:
 
 def bounded_text(report: Report) -> str:
     """What of the growth is bounded, behind a comma; empty where it is little."""
-    of_code = sum(each.growth.slope_bytes_per_s for each in report.findings if each.bounded_by == CODE)
-    if of_code * 60 < _MIN_BOUNDED or of_code < _SHARE_TO_SAY * report.sums.growth.slope_bytes_per_s:
-        return ""
-    return f", {signed(of_code * 60)}/min of it for code that is loaded and compiled, which is bounded"
+    rates: dict[str, float] = {}
+    for each in report.findings:
+        if each.bounded_by is not None and each.bounded_by != FOLLOWS:
+            use = "code that is loaded and compiled" if each.bounded_by == CODE else printable(each.name)
+            how = f"for {use}, which is {'bounded' if each.bounded_by == CODE else each.bounded_by}"
+            rates[how] = rates.get(how, 0.0) + each.growth.slope_bytes_per_s
+    least = max(_MIN_BOUNDED / 60, _SHARE_TO_SAY * report.sums.growth.slope_bytes_per_s)
+    return "".join(f", {signed(rate * 60)}/min of it {how}" for how, rate in rates.items() if rate >= least)
 
 
 def collected_text(report: Report) -> str:
