@@ -202,6 +202,63 @@ public final class Open {
         }
     }
 
+    /** Leak: a class loader for each deployment, kept by an instance of its class; its code is compiled too. */
+    static final class Deployer {
+        static final class AppLoader extends ClassLoader {
+            AppLoader() {
+                super(Open.class.getClassLoader());
+            }
+
+            Class<?> define(byte[] bytes) {
+                return defineClass(null, bytes, 0, bytes.length);
+            }
+        }
+
+        /** Bytes of a loader by malloc, as Native Memory Tracking of JDK 17 says: packages, modules, handles. */
+        private static final int TABLES = 2_950;
+        private final List<Runnable> deployed = new ArrayList<>();
+        private final byte[] bytes;
+
+        Deployer() throws Exception {
+            try (var in = PluginHost.class.getResourceAsStream("Open$PluginHost$Template.class")) {
+                bytes = in.readAllBytes();
+            }
+        }
+
+        void deploy() throws Exception {
+            long before = ScriptEngine.METASPACE.getUsage().getCommitted();
+            Runnable app = (Runnable) new AppLoader().define(bytes).getDeclaredConstructor().newInstance();
+            for (int i = 0; i < 20; i++) {
+                app.run();
+            }
+            deployed.add(app);
+            Corpus.keep("Deployer.deploy", ScriptEngine.METASPACE.getUsage().getCommitted() - before + TABLES, 1);
+        }
+    }
+
+    static void deployments() throws Exception {
+        Deployer deployer = new Deployer();
+        while (true) {
+            deployer.deploy();
+            Corpus.tick();
+        }
+    }
+
+    /** Bounded: code of classes from the start of the program, of which ever more is compiled, over the whole window. */
+    static void hotCode() throws Exception {
+        PluginHost host = new PluginHost();
+        for (int i = 0; i < 3_000; i++) {
+            host.load();
+        }
+        while (true) {
+            Runnable next = host.plugins.get((int) (Corpus.now % host.plugins.size()));
+            for (int i = 0; i < 20; i++) {
+                next.run();
+            }
+            Corpus.tick();
+        }
+    }
+
     /** Bounded: direct buffers that only the collector frees, each two paces. */
     static final class Codec {
         void decode() {
@@ -291,11 +348,19 @@ public final class Open {
     }
 
     public static void main(String[] args) throws Exception {
-        Corpus.run(Map.of("direct_leak", Open::directLeak, "deflaters", Open::deflaters, "executor_leak", Open::executorLeak,
-            "lru_off_heap", Open::lruOffHeap, "classes_and_jit", Open::classesAndJit,
-            "classes_leak", Open::classesLeak,
-            "collector_sawtooth", Open::collectorSawtooth, "bounded_outbox", Open::boundedOutbox,
-            "pinned_pages", Open::pinnedPages, "futures", Open::futures), args);
+        Corpus.run(Map.ofEntries(
+            Map.entry("direct_leak", Open::directLeak),
+            Map.entry("deflaters", Open::deflaters),
+            Map.entry("executor_leak", Open::executorLeak),
+            Map.entry("lru_off_heap", Open::lruOffHeap),
+            Map.entry("classes_and_jit", Open::classesAndJit),
+            Map.entry("classes_leak", Open::classesLeak),
+            Map.entry("deployments", Open::deployments),
+            Map.entry("hot_code", Open::hotCode),
+            Map.entry("collector_sawtooth", Open::collectorSawtooth),
+            Map.entry("bounded_outbox", Open::boundedOutbox),
+            Map.entry("pinned_pages", Open::pinnedPages),
+            Map.entry("futures", Open::futures)), args);
     }
 
     private Open() { }

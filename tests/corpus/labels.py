@@ -98,6 +98,8 @@ PROGRAMS = (
     _bounded("Java", "open", "lru_off_heap", "LRU cache of Unsafe memory"),
     _bounded("Java", "open", "classes_and_jit", "hidden classes for three paces, and their compilation"),
     _leak("Java", "open", "classes_leak", "a hidden class a tick, each kept by an instance", "ScriptEngine.compile"),
+    _leak("Java", "open", "deployments", "a class loader a tick, kept, its code compiled", "Deployer.deploy"),
+    _bounded("Java", "open", "hot_code", "a class a tick is compiled, of 3,000 that are loaded"),
     _bounded("Java", "open", "collector_sawtooth", "direct buffers that only the collector frees"),
     _bounded("Java", "open", "bounded_outbox", "queue of 120 blocks"),
     _leak("Java", "open", "pinned_pages", "1 in 20 direct buffers, the collector frees the rest", "PageCache.fetch"),

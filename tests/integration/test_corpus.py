@@ -1,6 +1,6 @@
 """The labelled corpus: every leak is a suspect, one row each, and nothing else is.
 
-Two programs run always, at twice their pace; ``NATIVELEAK_TEST_LONG=1`` runs the whole open half. Figures of both
+Three programs run always, at twice their pace; ``NATIVELEAK_TEST_LONG=1`` runs the whole open half. Figures of both
 halves: ``benchmarks/accuracy.py``.
 """
 
@@ -19,7 +19,7 @@ from corpus.score import Score, score
 from support import IS_LONG, require_program
 from targets import build
 
-SAMPLE = ("c:two_behind_one", "c++:lru_list")
+SAMPLE = ("c:two_behind_one", "c++:lru_list", "java:deployments")
 OPEN = {program.name: program for program in PROGRAMS if program.half == "open"}
 CHOSEN = {
     **(OPEN if IS_LONG else {}),

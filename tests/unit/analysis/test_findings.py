@@ -16,7 +16,7 @@ from nativeleak.analysis.findings import find
 from nativeleak.analysis.growth import Verdict
 from nativeleak.analysis.paths import Paths
 from nativeleak.analysis.table import add_paths, site_table
-from nativeleak.model import SiteTotals, Stack
+from nativeleak.model import Frame, Level, SiteTotals, Stack, Window
 from nativeleak.recording import RecordingWriter
 
 N_SNAPSHOTS = 20
@@ -270,3 +270,120 @@ def test_find_stacks_and_structures_of_threads_are_one_suspect_that_counts_threa
     assert (threads.name, threads.kind, threads.outstanding_count) == ("open_session", "threads", n_threads)
     assert threads.resident_bytes == (n_threads << 16) + n_threads * 320
     assert threads.outstanding_bytes == (n_threads << 20) + n_threads * 320
+
+
+JVM = "libjvm.so"
+DEFINED = ("Metaspace::allocate", "ClassFileParser::parse_stream", "JVM_DefineClassWithSource")
+PROFILE = ("Metaspace::allocate", "MethodData::allocate", "CompileBroker::compiler_thread_loop")
+LINKED = ("Metaspace::allocate", "Rewriter::rewrite", "InstanceKlass::link_class_impl")
+DEFINE_CLASS = "java.lang.ClassLoader.defineClass"
+
+
+def _of_jvm(
+    tmp_path: Path,
+    rows: Sequence[tuple[Sequence[str], Sequence[str], Sequence[float]]],
+    windows: Sequence[Window] = (),
+    blocks: int = 0,
+) -> Findings:
+    """The findings in a JVM.
+
+    Args:
+        tmp_path: Where the recording goes.
+        rows: Functions of libjvm that lead to mmap, Java methods above them, mappings of 64 KiB at each snapshot.
+        windows: When the heap was watched.
+        blocks: Bytes that malloc gives at each snapshot to the first row's functions too.
+    """
+
+    def frames(leaf: str, row: tuple[Sequence[str], Sequence[str], Sequence[float]]) -> tuple[Frame, ...]:
+        below = [fixtures.native(name, JVM) for name in row[0]]
+        return (fixtures.native(leaf), *below, *map(fixtures.java, row[1]), fixtures.native("start_thread"))
+
+    def write(writer: RecordingWriter) -> None:
+        writer.add_stacks([Stack(key, frames("mmap", row)) for key, row in enumerate(rows, 1)])
+        writer.add_stacks([Stack(99, frames("malloc", rows[0]))])
+        for number in range(N_SNAPSHOTS):
+            held = [(int(row[2][number] * 65536), int(row[2][number])) for row in rows]
+            sites = [fixtures.map_site(1, key, sums, resident_bytes=sums[0]) for key, sums in enumerate(held, 1)]
+            if blocks:
+                sites.append(fixtures.heap_site(1, 99, (blocks * (number + 1), 10 * (number + 1))))
+            seen = {"windows": tuple(windows)} if windows else {}
+            writer.write_snapshot(fixtures.snapshot(number + 1.0, sites, rss_bytes=256 << 20, **seen))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        paths = Paths(recording)
+        return find(recording, add_paths(site_table(recording), paths), paths, watched_span(recording))
+
+
+STEADILY = [float(2 * number) for number in range(1, N_SNAPSHOTS + 1)]
+BUILT_IN = (DEFINE_CLASS, "jdk.internal.loader.BuiltinClassLoader.loadClass", "app.Main.start")
+
+
+def test_find_memory_of_the_jvm_for_code_that_is_loaded_is_bounded_and_no_suspect(tmp_path: Path) -> None:
+    rows = [(PROFILE, (), STEADILY), (LINKED, ("app.Main.start",), STEADILY), (DEFINED, BUILT_IN, STEADILY)]
+    found = _of_jvm(tmp_path, rows)
+    assert found.suspects == ()
+    assert {(each.name, each.kind, each.bounded_by) for each in found.others} == {
+        (name, "jvm", "bounded by the code that is loaded")
+        for name in ("method profiles", "linking of code", "classes of the class path")
+    }
+
+
+def test_find_classes_that_leak_are_one_suspect_with_their_loader_and_links_and_the_jvm_follows(
+    tmp_path: Path,
+) -> None:
+    deploy = ("app.Apps.deploy", "app.Main.start")
+    rows = [
+        (DEFINED, (DEFINE_CLASS, "app.AppLoader.define", *deploy), STEADILY),
+        (LINKED, deploy, STEADILY),
+        (PROFILE, (), STEADILY),
+    ]
+    found = _of_jvm(tmp_path, rows)
+    (leak_,) = found.suspects
+    assert {leak_.name, leak_.called_by} <= {"AppLoader.define", "Apps.deploy", None}
+    assert leak_.outstanding_bytes == 2 * 65536 * STEADILY[-1]
+    assert [(each.name, each.bounded_by) for each in found.others] == [("method profiles", "for the classes that leak")]
+
+
+def test_find_loader_of_the_program_is_named_with_its_caller(tmp_path: Path) -> None:
+    rows = [(DEFINED, (DEFINE_CLASS, "app.AppLoader.define", "app.Apps.deploy", "app.Main.start"), STEADILY)]
+    found = _of_jvm(tmp_path, rows)
+    assert _names(found.suspects) == [("AppLoader.define", "Apps.deploy")]
+
+
+def test_find_mappings_are_judged_over_the_whole_trace_though_the_heap_was_watched_at_first(tmp_path: Path) -> None:
+    filled = [min(number, 12) * 2.0 for number in range(1, N_SNAPSHOTS + 1)]
+    rows = [(DEFINED, (DEFINE_CLASS, "app.AppLoader.define", "app.Apps.deploy"), filled)]
+    windows = (Window(0.0, 12.0, Level.EXACT), Window(12.0, 20.0, Level.SYSCALLS))
+    found = _of_jvm(tmp_path, rows, windows)
+    assert found.suspects == ()
+    assert found.others[0].growth.verdict is Verdict.LEVELLING_OFF
+    (tmp_path / "a.nlk").unlink()
+    goes_on = _of_jvm(tmp_path, [(*rows[0][:2], STEADILY)], windows, blocks=10_000)
+    (leak_,) = goes_on.suspects
+    assert leak_.growth.slope_bytes_per_s == pytest.approx(2 * 65536 + 10_000)
+
+
+def test_find_little_memory_of_the_jvm_is_no_suspect(tmp_path: Path) -> None:
+    little = [number / 2 for number in range(1, N_SNAPSHOTS + 1)]
+    found = _of_jvm(tmp_path, [(("JvmtiTagMap::add",), (), little)])
+    assert [(each.name, each.growth.verdict, each.is_minor) for each in found.others] == [
+        ("JVMTI and management", Verdict.GROWING, True)
+    ]
+    assert found.suspects == ()
+    (tmp_path / "a.nlk").unlink()
+    found = _of_jvm(tmp_path, [(("JvmtiTagMap::add",), (), STEADILY)])
+    assert [(each.name, each.kind) for each in found.suspects] == [("JVMTI and management", "jvm")]
+
+
+def test_find_sites_whose_stacks_were_lost_are_not_decided(tmp_path: Path) -> None:
+    """They may be of many causes."""
+
+    def write(writer: RecordingWriter) -> None:
+        for number in range(N_SNAPSHOTS):
+            writer.write_snapshot(fixtures.snapshot(number + 1.0, [_site(7, leak(), number, 64)]))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        paths = Paths(recording)
+        found = find(recording, add_paths(site_table(recording), paths), paths, watched_span(recording))
+    assert found.suspects == ()
+    assert [(each.name, each.growth.verdict) for each in found.others] == [("[stack lost]", Verdict.UNDECIDED)]

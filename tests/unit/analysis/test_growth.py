@@ -228,3 +228,19 @@ def test_settled_memory_of_a_runtime_is_a_leak_only_where_it_does_not_slow_down(
     growing = Growth(7.0, 5.0, 9.0, Verdict.GROWING)
     assert settled(growing, np.diff(filled), 60.0).verdict is verdict
     assert settled(replace(growing, verdict=Verdict.STEADY), np.diff(filled), 60.0).verdict is Verdict.STEADY
+
+
+@pytest.mark.parametrize(
+    ("added", "goes_on", "verdict"),
+    [
+        ([47, 41, 38, 33, 39, 30, 27, 35], True, Verdict.GROWING),
+        ([47, 41, 38, 33, 39, 30, 27, 35], False, Verdict.UNDECIDED),
+        ([47, 41, 36, 33, 30, 28, 25, 22], True, Verdict.UNDECIDED),
+        ([47, 30, 12, 9, 8, 8, 8, 8], True, Verdict.LEVELLING_OFF),
+    ],
+)
+def test_settled_classes_of_the_program_leak_where_they_go_on_evenly_after_they_slowed_down(
+    added: list[int], goes_on: bool, verdict: Verdict
+) -> None:
+    growing = Growth(7.0, 5.0, 9.0, Verdict.GROWING)
+    assert settled(growing, np.array(added, dtype=float), 60.0, goes_on=goes_on).verdict is verdict

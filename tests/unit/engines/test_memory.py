@@ -52,3 +52,8 @@ def test_memory_of_a_jvm_is_parted_into_its_heap_and_the_rest() -> None:
     owned = [OwnedRange(BASE, BASE + 6 * MIB, "Java heap"), OwnedRange(BASE + 6 * MIB, BASE + 8 * MIB, "JVM: code")]
     lines = split(Surroundings(mappings, owned=owned, runtime=HOTSPOT), [], None)
     assert (lines[MemoryLine.JAVA_HEAP], lines[MemoryLine.JVM]) == (6 * MIB, 4 * MIB)
+
+
+def test_heap_of_zgc_is_the_java_heap() -> None:
+    lines = split(Surroundings([_mapping(0, 9, 7, path="/memfd:java_heap (deleted)")], runtime=HOTSPOT), [], None)
+    assert (lines[MemoryLine.JAVA_HEAP], lines.get(MemoryLine.JVM, 0)) == (7 * MIB, 0)

@@ -132,6 +132,86 @@ def test_text_tells_what_allocates_much_and_what_was_much(tmp_path: Path) -> Non
     assert re.search(r"compile_method app; [^;]*; peak 64.0 MiB at 9s", text), lines
 
 
+def _jvm(path: Path, *rows: tuple[str, str]) -> tuple[str, dict[str, Any]]:
+    """The text and the JSON of a JVM that grows by 64 KiB a second at each stack: functions of libjvm, Java methods."""
+    jvm = "libjvm.so"
+
+    def write(writer: RecordingWriter) -> None:
+        for key, (below, above) in enumerate(rows, 1):
+            frames = [fixtures.native(name, jvm) for name in below.split()] + [
+                fixtures.java(name) for name in above.split()
+            ]
+            writer.add_stacks([Stack(key, (fixtures.native("mmap"), *frames))])
+        for number in range(20):
+            n = number + 1
+            sites = [fixtures.map_site(1, key, (n << 16, n), resident_bytes=n << 16) for key in range(1, len(rows) + 1)]
+            writer.write_snapshot(fixtures.snapshot(n, sites, rss_bytes=(64 << 20) + (n << 16)))
+
+    with fixtures.record(path, write) as recording:
+        return " ".join(render(recording, "text").split()), json.loads(render(recording, "json"))
+
+
+_PROFILE = ("Metaspace::allocate MethodData::allocate CompileBroker::compiler_thread_loop", "")
+_CLASSES = (
+    "Metaspace::allocate ClassFileParser::parse_stream JVM_LookupDefineClass",
+    "java.lang.ClassLoader.defineClass0 java.lang.invoke.MethodHandles$Lookup.defineHiddenClass app.Scripts.compile",
+)
+
+
+def test_text_of_a_jvm_that_compiles_its_code_is_no_leak_and_says_what_is_bounded(tmp_path: Path) -> None:
+    text, report = _jvm(tmp_path / "a.nlk", _PROFILE)
+    assert "NO LEAK SEEN: live memory +3.8 MiB/min, +3.8 MiB/min of it for code that is loaded and compiled" in text
+    assert "Bounded 1.2 MiB +3.8 MiB/min, bounded by the code that is loaded: the JVM itself: method profiles" in text
+    assert (report["suspects"], report["findings"][0]["bounded_by"]) == ([], "bounded by the code that is loaded")
+
+
+def test_text_of_a_java_heap_that_grows_is_no_leak_and_says_what_bounds_it(tmp_path: Path) -> None:
+    text, report = _jvm(tmp_path / "a.nlk", ("os::commit_memory PSVirtualSpace::expand_by PSOldGen::expand", ""))
+    said = "NO LEAK SEEN: live memory +3.8 MiB/min, +3.8 MiB/min of it for Java heap, which is bounded by -Xmx"
+    assert said in text
+    assert report["suspects"] == []
+
+
+def test_text_of_classes_that_leak_says_what_grows_with_them(tmp_path: Path) -> None:
+    text, report = _jvm(tmp_path / "a.nlk", _PROFILE, _CLASSES)
+    assert "LEAK: 1 suspect explains 50 % of the growth" in text
+    assert "with compiled code and profiles of the classes, +3.8 MiB/min more: 100 %" in text
+    follower = "1.2 MiB +3.8 MiB/min, for the classes that leak: the JVM itself: method profiles"
+    assert f"Because of the leak {follower}" in text
+    assert [suspect["name"] for suspect in report["suspects"]] == ["Scripts.compile"]
+
+
+@pytest.mark.parametrize(("freed", "is_told"), [(0, True), (100, False)])
+def test_text_of_memory_that_a_collection_frees_says_how_to_have_one(tmp_path: Path, freed: int, is_told: bool) -> None:
+    names = ("java.nio.DirectByteBuffer.<init>", "java.nio.ByteBuffer.allocateDirect", "app.Index.put")
+
+    def write(writer: RecordingWriter) -> None:
+        writer.add_stacks([Stack(1, (fixtures.native("malloc"), *map(fixtures.java, names)))])
+        for number in range(20):
+            n = 10 * (number + 1)
+            site = fixtures.heap_site(1, 1, (n << 12, n), (freed, freed // 100))
+            writer.write_snapshot(fixtures.snapshot(number + 1.0, [site]))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        text = " ".join(render(recording, "text").split())
+    assert "LEAK: 1 suspect" in text
+    told = "(unused Java objects free it at a collection only: trace again, with jcmd 5687 GC.run meanwhile)"
+    assert (told in text) is is_told
+
+
+def test_text_of_one_small_block_is_no_reason_for_doubt(tmp_path: Path) -> None:
+    def write(writer: RecordingWriter) -> None:
+        writer.add_stacks([Stack(1, (fixtures.native("malloc"), fixtures.native("start_worker", "app")))])
+        for number in range(20):
+            n = 1 if number > 10 else 0
+            writer.write_snapshot(
+                fixtures.snapshot(number + 1.0, [fixtures.heap_site(1, 1, (n << 16, n))], rss_bytes=100 << 20)
+            )
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        assert "NO LEAK SEEN" in render(recording, "text")
+
+
 def test_text_of_a_master_whose_children_grow_is_no_all_clear(tmp_path: Path) -> None:
     child = Child(7, "worker", 9 << 20, 5 << 20)
     target = replace(fixtures.target(), children=(child,))

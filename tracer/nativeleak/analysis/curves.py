@@ -89,6 +89,7 @@ class Span:
     Attributes:
         in_windows: No run of the watch is long enough: births tell, by the windows in which they were seen.
         by_births: Most of the time was watched, but the snapshots of it are too few for a course: births tell.
+        is_stretch: It is one stretch of the trace, before or after which the heap was not watched.
     """
 
     first: int
@@ -96,6 +97,7 @@ class Span:
     watched_pct: float
     in_windows: bool = False
     by_births: bool = False
+    is_stretch: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -183,7 +185,9 @@ def watched_span(recording: Recording) -> Span:
         return Span(0, len(times) - 1, watched_pct, in_windows=True)
     if is_short and watched_pct >= MIN_WATCHED_PCT:
         return Span(0, len(times) - 1, watched_pct, by_births=True)
-    return Span(*best, watched_pct) if run_s else Span(0, len(times) - 1, watched_pct)
+    if not run_s:
+        return Span(0, len(times) - 1, watched_pct)
+    return Span(*best, watched_pct, is_stretch=best != (0, len(times) - 1))
 
 
 def _n_runs(recording: Recording) -> int:

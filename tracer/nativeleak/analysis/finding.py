@@ -40,6 +40,8 @@ class Finding:
         stack_keys: Its stacks, largest first.
         positions: Its sites, as positions in ``Recording.sites``.
         median_age_s: Half of its bytes are older, to the width of a birth slice; None where no birth is known.
+        bounded_by: What bounds it, so that it is no leak whatever its growth; None where nothing is known to.
+        is_minor: It is memory of a runtime that tells nothing of the process: too little, or a working store.
     """
 
     name: str
@@ -70,10 +72,14 @@ class Finding:
     stack_keys: tuple[int, ...]
     positions: tuple[int, ...]
     median_age_s: float | None = None
+    bounded_by: str | None = None
+    is_minor: bool = False
 
     @property
     def is_suspect(self) -> bool:
-        """Whether it grows for certain, and by enough of the process's growth."""
+        """Whether it grows for certain, by enough of the process's growth, and without a bound that is known."""
+        if self.bounded_by is not None or self.is_minor:
+            return False
         grows = self.growth.verdict is Verdict.GROWING and self.growth.slope_bytes_per_s > 0
         return grows and self.share_pct >= MIN_SHARE_PCT
 

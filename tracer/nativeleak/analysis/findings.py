@@ -15,6 +15,7 @@ from typing import Final
 
 import numpy as np
 
+from nativeleak.analysis.class_leaks import bound_of, following, leaks_classes, may_leak_classes, with_links
 from nativeleak.analysis.curves import (
     MIN_WATCHED_PCT,
     Floats,
@@ -26,15 +27,24 @@ from nativeleak.analysis.curves import (
 )
 from nativeleak.analysis.finding import Finding, Findings, growth_of_all
 from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
+from nativeleak.analysis.joining import MEETING_SHARE, OF_THREADS, Joiner
 from nativeleak.analysis.naming import Head, is_malloc
-from nativeleak.analysis.part_rates import About, about_part, rates_of_parts
-from nativeleak.analysis.parts import LargestSite, Part, merged
+from nativeleak.analysis.part_rates import (
+    About,
+    about_part,
+    curves_apart,
+    holds_mappings,
+    is_minor,
+    rates_of_parts,
+)
+from nativeleak.analysis.parts import Part, merged
 from nativeleak.analysis.paths import Paths, Step
 from nativeleak.analysis.rows import Table, sums_by
 from nativeleak.analysis.select import pool_of
 from nativeleak.analysis.tree import Key, Node, Tree
+from nativeleak.frames.display import JAVA
 from nativeleak.frames.pools import is_pool
-from nativeleak.model import FrameKind, Kind, Owner
+from nativeleak.model import Kind, Owner
 from nativeleak.recording import Recording
 
 _LEAST_HELD_SHARE: Final = 0.005
@@ -47,12 +57,9 @@ _CHURNED: Final = 1000.0
 _MIN_EXPECTED: Final = 6.0
 _CLEAN_SHARE: Final = 0.25
 _HOLDING_SHARE: Final = 0.20
-_OF_THREADS: Final = ("thread", "thread stack")
-"""What the memory of a thread is called."""
 _NO_FRAME: Final = "many small call paths"
 _NO_STACK: Final = "[stack lost]"
 _MAX_APART: Final = 4
-_MEETING_SHARE: Final = 0.90
 _MIN_GATHERED: Final = 8
 _MAX_MET: Final = 1000
 """Most paths that a meeting point is looked for on: the largest."""
@@ -75,9 +82,17 @@ def find(recording: Recording, table: Table, paths: Paths, span: Span) -> Findin
     """
     if not len(table):
         return Findings()
+    found = _found(recording, table, paths, span)
+    if not may_leak_classes(found):
+        return found
+    with_all = _found(recording, with_links(table), paths, span)
+    return following(with_all) if leaks_classes(with_all) else found
+
+
+def _found(recording: Recording, table: Table, paths: Paths, span: Span) -> Findings:
     search = _Search(recording, table, paths, span)
-    parts = search.gathered(search.pools_joined(search.threads_joined(merged(search.parts()))))
-    parts.sort(key=lambda part: -max(search.weight(part), search.allocated(part) / _CHURNED))
+    parts = search.gathered(search.joined(merged(search.parts())))
+    parts.sort(key=lambda part: -max(search.held(part), search.allocated(part) / _CHURNED))
     del parts[_MAX_FINDINGS:]
     return search.count(parts)
 
@@ -95,6 +110,7 @@ class _Search:
         self._tree = Tree(table.index, self._keys(), weights)
         self._row_of: Ints = np.full(len(recording.site_columns), -1, dtype=np.int64)
         self._row_of[table.index] = np.arange(len(table))
+        self._join = Joiner(table, paths, self._row_of)
         tree = self._tree
         self._curves = read_curves(recording, [tree.ranges()], span, courses=True)[0]
         self._growths = measure(self._curves)
@@ -157,55 +173,23 @@ class _Search:
                     weights[step.function_id] += n_bytes
                     distances[step.function_id] += distance * n_bytes
                     nearest.setdefault(step.function_id, step)
-        meeting = [number for number, n_bytes in weights.items() if n_bytes >= _MEETING_SHARE * whole > 0]
+        meeting = [number for number, n_bytes in weights.items() if n_bytes >= MEETING_SHARE * whole > 0]
         return nearest[min(meeting, key=lambda number: distances[number])] if meeting else None
 
-    def threads_joined(self, parts: Sequence[Part]) -> list[Part]:
-        """The parts; stacks of threads and what else the same function's threads take are one."""
-        alike: dict[tuple[int, int], Part] = {}
-        joined = []
-        for part in parts:
-            first = self._largest(part)
-            if part.step is None or self._paths.head(first.path_id).what not in _OF_THREADS:
-                joined.append(part)
-                continue
-            key = part.step.function_id, first.slot
-            if key in alike:
-                part = replace(part, positions=np.concatenate((alike[key].positions, part.positions)))
-            alike[key] = part
-        return [*joined, *alike.values()]
-
-    def pools_joined(self, parts: Sequence[Part]) -> list[Part]:
-        """The parts; chunks of one pool are one, since whoever makes it take a chunk need not keep what is in it."""
-        pools: dict[tuple[str, str, int], list[Part]] = {}
-        joined = []
-        for part in parts:
-            first = self._largest(part)
-            pool = self._paths.head(first.path_id).pool
-            if pool is None:
-                joined.append(part)
-            else:
-                pools.setdefault((pool, first.kind, first.slot), []).append(part)
-        for group in pools.values():
-            group.sort(key=lambda part: -self.weight(part))
-            largest, positions = group[0], np.concatenate([part.positions for part in group])
-            steps = [part.step for part in group if part.step is not None]
-            names = tuple(dict.fromkeys(step.name for step in steps if not is_pool(step.name)))
-            if self.weight(largest) < _MEETING_SHARE * sum(map(self.weight, group)):
-                joined.append(Part(positions, largest.depth_key, None, None, names))
-            else:
-                joined.append(replace(largest, positions=positions, fillers=names))
-        return joined
+    def joined(self, parts: Sequence[Part]) -> list[Part]:
+        """The parts; those of one cause are one."""
+        join = self._join
+        return join.pools_joined(join.loaders_joined(join.threads_joined(parts)))
 
     def gathered(self, parts: Sequence[Part]) -> list[Part]:
         """The parts; many small ones that grow and meet in one frame further out are one."""
-        growing = [part for part in parts if part.step and self.weight(part) > 0 and self._grows(part)]
+        growing = [part for part in parts if part.step and self._join.weight(part) > 0 and self._grows(part)]
         if len(growing) < _MIN_GATHERED:
             return list(parts)
         together = np.concatenate([part.positions for part in growing])
-        largest = max(self.weight(part) for part in growing)
+        largest = max(self._join.weight(part) for part in growing)
         step = self._meeting(together)
-        if step is None or largest > _LARGEST_GATHERED * sum(self.weight(part) for part in growing):
+        if step is None or largest > _LARGEST_GATHERED * sum(self._join.weight(part) for part in growing):
             return list(parts)
         return [*(part for part in parts if part not in growing), Part(together, growing[0].depth_key, None, step)]
 
@@ -215,15 +199,9 @@ class _Search:
             node is not None and self._slope(node) > 0 and self._made[node.number, 2] < self._made[node.number, 0] / 2
         )
 
-    def weight(self, part: Part) -> float:
-        return float(self._held[self._row_of[part.positions]].sum())
-
-    def _largest(self, part: Part) -> LargestSite:
-        """The site of a part that holds most."""
-        rows = self._row_of[part.positions]
-        row = int(rows[np.argmax(self._held[rows])])
-        path_id, kind, slot = (self._table[name][row] for name in ("path_id", "kind", "slot"))
-        return LargestSite(int(path_id), str(kind), int(slot))
+    def held(self, part: Part) -> float:
+        """Bytes that are outstanding."""
+        return self._join.weight(part)
 
     def allocated(self, part: Part) -> float:
         """Bytes allocated, freed or not."""
@@ -308,7 +286,9 @@ class _Search:
         everything[self._table.index] = 0
         groupings = [Labelled(everything, 1), Labelled(labels, len(parts))]
         total, curves = read_curves(self._recording, groupings, self._span, courses=True)
-        rates = rates_of_parts(self._recording, self._span, total, curves, [self._about(part) for part in parts])
+        about = [self._about(part) for part in parts]
+        apart = curves_apart(self._recording, labels, len(parts), self._span)
+        rates = rates_of_parts(self._recording, self._span, total, curves, about, apart)
         ages = median_ages(curves)
         found = [
             replace(
@@ -329,14 +309,18 @@ class _Search:
 
     def _finding(self, part: Part, growth: Growth, resident: Growth, of: float, peak: Floats) -> Finding:
         order = self._row_of[part.positions]
-        rows = self._table.take(order[np.argsort(-self._held[order], kind="stable")])
+        is_map = holds_mappings(self._table.take(order))
+        is_other = (self._table["kind"][order] == Kind.HEAP.value) == is_map
+        rows = self._table.take(order[np.lexsort((-self._held[order], is_other))])
         first = {name: column[0] for name, column in rows.columns.items()}
-        is_map = first["kind"] != Kind.HEAP.value
         # With the stacks of threads comes what malloc gave for them: the stacks are counted, all memory is summed.
         of_heap = rows.where(rows["kind"] == Kind.HEAP.value) if is_map else rows
-        if self._is_blind(rows, is_map) and growth.verdict is not Verdict.UNDECIDED:
+        # Sites whose stacks were lost may be of many causes.
+        is_lost = growth.verdict is Verdict.GROWING and not self._paths.path(int(first["path_id"]))
+        if is_lost or (self._is_blind(rows, is_map) and growth.verdict is not Verdict.UNDECIDED):
             growth = replace(growth, verdict=Verdict.UNDECIDED, enough_s=watch_s(self._recording.elapsed_s))
         of_runtime = first["owner"] == Owner.RUNTIME.value and bool(first["purpose"])
+        allocated_bytes, freed_bytes = int(rows["allocated_bytes"].sum()), int(rows["freed_bytes"].sum())
         if is_map:
             growth = replace(resident, verdict=growth.verdict, enough_s=growth.enough_s)
         pools: Counter[str] = Counter()
@@ -372,8 +356,8 @@ class _Search:
             n_stacks=len(np.unique(rows["stack_key"])),
             outstanding_bytes=int(rows["outstanding_bytes"].sum()),
             outstanding_count=int(rows["outstanding_count"].sum() - is_map * of_heap["outstanding_count"].sum()),
-            allocated_bytes=int(rows["allocated_bytes"].sum()),
-            freed_bytes=int(rows["freed_bytes"].sum()),
+            allocated_bytes=allocated_bytes,
+            freed_bytes=freed_bytes,
             resident_bytes=int(np.nansum(rows["resident_bytes"]) + of_heap["outstanding_bytes"].sum())
             if is_map
             else None,
@@ -386,6 +370,8 @@ class _Search:
             path=self._telling(path_id, part),
             stack_keys=tuple(dict.fromkeys(rows["stack_key"].tolist())),
             positions=tuple(part.positions.tolist()),
+            bounded_by=bound_of(first["purpose"]) if of_runtime else None,
+            is_minor=of_runtime and is_minor(self._recording, growth, freed_bytes / max(1, allocated_bytes)),
         )
 
     def _name(self, part: Part, path_id: int) -> str:
@@ -429,9 +415,8 @@ class _Search:
 def _kind(step: Step | None, head: Head, is_map: bool) -> str:
     if head.pool:
         return "pool"
-    if head.what in _OF_THREADS:
+    if head.what in OF_THREADS:
         return "threads"
     if is_map:
         return "mapping"
-    java = (FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED, FrameKind.JAVA_INTERPRETED)
-    return "java" if step is not None and step.frame.kind in java else "native"
+    return "java" if step is not None and step.frame.kind in JAVA else "native"

@@ -16,7 +16,7 @@ from nativeleak.analysis.paths import Paths
 from nativeleak.analysis.rows import Table, objects
 from nativeleak.model import Owner, ThreadInfo
 from nativeleak.recording import Recording
-from nativeleak.runtimes.frames import owner_of_stack, purpose_of_stack
+from nativeleak.runtimes.frames import loading_of_stack, owner_of_stack, purpose_of_stack
 
 _MAX_LEAF_FRAMES: Final = 48
 """Frames in which a runtime's library is looked for."""
@@ -73,7 +73,8 @@ def site_table(recording: Recording) -> Table:
 def add_paths(table: Table, paths: Paths) -> Table:
     """The table with the columns path_id and purpose, and owners as the names of the frames tell them today.
 
-    The purpose is what a runtime uses its memory for; it is empty for the program's memory.
+    The purpose is what a runtime uses its memory for; it is empty for the program's memory. What a runtime takes for
+    each piece of code at its first use is the runtime's, whoever's call came first.
     """
     keys: list[int] = table["stack_key"].tolist()
     paths.load(set(keys))
@@ -108,9 +109,11 @@ def _owner_and_purpose(paths: Paths, path_id: int, by_beginning: dict[tuple[int,
     if owner is None:
         owner = owner_of_stack([paths.steps[step].frame for step in beginning]).value
         by_beginning[beginning] = owner
-    if owner != Owner.RUNTIME.value:
-        return owner, ""
-    return owner, purpose_of_stack([paths.steps[step].frame for step in paths.path(path_id)])
+    frames = [paths.steps[step].frame for step in paths.path(path_id)]
+    if owner == Owner.RUNTIME.value:
+        return owner, purpose_of_stack(frames)
+    loading = loading_of_stack(frames) if owner == Owner.PROGRAM.value else None
+    return (Owner.RUNTIME.value, loading) if loading is not None else (owner, "")
 
 
 def unmap_table(recording: Recording) -> Table:

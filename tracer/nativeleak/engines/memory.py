@@ -143,7 +143,7 @@ def _line(
 def _line_of_region(region: Region, mapping: Smap) -> MemoryLine | None:
     """The use that the mapping shows by itself; None where its mapper has to tell."""
     if region.is_runtime and region.is_certain:
-        return MemoryLine.JAVA_HEAP if region.name == _JAVA_HEAP else MemoryLine.JVM
+        return MemoryLine.JAVA_HEAP if region.name.startswith(_JAVA_HEAP) else MemoryLine.JVM
     if region.tid or region.name.startswith("stack of"):
         return MemoryLine.STACKS
     if region.name == GO_HEAP:

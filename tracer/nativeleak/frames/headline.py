@@ -5,6 +5,7 @@ Scope: one stack at a time, by names. Where callers fan out above the frame foun
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -195,6 +196,8 @@ def _for_index(frames: Sequence[Frame], roles: Sequence[Role], index: int) -> in
     if head.kind in JAVA:
         if _is_native_method(frames, roles, index):
             return next(iter(others), None)
+        if is_loader(frames, index):
+            return next((i for i in others if not is_loader(frames, i)), None)
         # A factory method that its own class calls makes objects for that class.
         is_for_others = head.function.endswith(".<init>") or program[:1] == others[:1]
         return next(iter(others), None) if is_constructor(head.function) and is_for_others else None
@@ -214,6 +217,16 @@ def _is_native_method(frames: Sequence[Frame], roles: Sequence[Role], index: int
         return False
     below = frames[index - 1]
     return below.function.startswith("Java_") or (roles[index - 1] is Role.UNNAMED and below.module is not None)
+
+
+_DEFINES: Final = re.compile(r"java\.lang\.ClassLoader\.(?:defineClass|findClass|loadClass)\w*")
+_LOADS: Final = re.compile(r".*\.(?:find|load|define)(?:\w*Class)?(?:es)?")
+
+
+def is_loader(frames: Sequence[Frame], index: int) -> bool:
+    """Whether a Java frame is a class loader's: it defines or finds a class for its caller."""
+    below = frames[index - 1].function if index else ""
+    return bool(_DEFINES.fullmatch(below) or _LOADS.fullmatch(below)) and bool(_LOADS.fullmatch(frames[index].function))
 
 
 def _is_shared(frame: Frame) -> bool:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from nativeleak.frames.display import bare
-from nativeleak.frames.roles import THREAD_ROOTS, is_allocator
+from nativeleak.frames.display import JAVA, bare
+from nativeleak.frames.libraries import BUILT_IN, Libraries
+from nativeleak.frames.roles import THREAD_ROOTS, Role, is_allocator, role
 from nativeleak.frames.tables import RuntimeFrames
 from nativeleak.model import Frame, Owner
 
@@ -109,10 +110,61 @@ def request_of_stack(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames])
 def purpose_of_stack(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]) -> str:
     """What a runtime uses the memory of a stack for: the nearest function that shows a purpose decides.
 
+    Where this is no place of its own, such as a code cache, the work that was under way counts first: what a compiler
+    asks for is the compiler's.
+
     Args:
         frames: Leaf first, of a site that the runtime owns.
         runtimes: All that are known.
     """
+    nearest = _nearest_purpose(frames, runtimes)
+    if any(nearest in runtime.places for runtime in runtimes):
+        return nearest
+    names = [bare(frame.function) for frame in frames]
+    works = [each for runtime in runtimes for each in runtime.works]
+    return next((work for work, pattern in works if any(map(pattern.match, names))), nearest)
+
+
+def loading_of_stack(
+    frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames], libraries: Libraries = BUILT_IN
+) -> str | None:
+    """What is done here once for a piece of code, at its first use; None where the program asked, or for another thing.
+
+    The frames up to the program's nearest one are looked at; those of a runtime's library only below all managed code,
+    because further out they show why that code runs.
+
+    Args:
+        frames: Leaf first, of a site whose memory a runtime's library took.
+        runtimes: All that are known.
+        libraries: The table, and what the user added.
+    """
+    tables = tuple(runtimes)
+    is_below = True
+    tuned: RuntimeFrames | None = None
+    for frame in frames:
+        if role(frame, tables, libraries) in (Role.PROGRAM, Role.UNNAMED):
+            return None
+        is_below = is_below and frame.kind not in JAVA
+        if not is_below and any(each.library == frame.module for each in tables):
+            continue
+        name = bare(frame.function)
+        for work, pattern in (each for runtime in tables for each in runtime.loading):
+            if pattern.match(name):
+                return work
+        for runtime in tables:
+            if runtime.tuning is not None and runtime.tuning[0].match(name):
+                tuned = runtime
+        if tuned is not None and tuned.tuning is not None and tuned.tuning[1].match(name):
+            return tuned.loading[-1][0]
+        if not is_below and _MADE_LOADER.match(name):
+            return None
+    return None
+
+
+_MADE_LOADER: Final = re.compile(r"java\.net\.\w*ClassLoader\.|java\.lang\.invoke\.MethodHandles\$Lookup\.define")
+
+
+def _nearest_purpose(frames: Sequence[Frame], runtimes: Sequence[RuntimeFrames]) -> str:
     tables = tuple(runtimes)
     for frame in frames:
         name = bare(frame.function)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from nativeleak.frames.patterns import Pattern
 
@@ -27,6 +28,16 @@ class RuntimeFrames:
         passing: Matches the whole name of a function that everything passes through.
         kinds: Kinds of memory that functions of the runtime and its class library show.
         purposes: What the runtime uses its own native memory for, and the functions that show it.
+        works: Purposes that a function further out shows: the work that was under way. They count before ``purposes``
+            of other names than ``places``.
+        places: Purposes that stay what they are, whatever work was under way.
+        loading: What the runtime and its class library do once for each piece of code, at its first use, and the
+            functions that show it, in the runtime's library or in the class library.
+        tuning: A function that makes code for one caller, and the callers of which each piece of code has one: together
+            they are of ``loading``, by the name of its last row.
+        linking: Those of ``loading`` that code of a class needs again, where it is loaded again.
+        bounded: Purposes whose memory has a bound, so that they do not leak by themselves, and what bounds it: ``code``
+            for the code that is loaded.
     """
 
     library: str
@@ -38,3 +49,9 @@ class RuntimeFrames:
     passing: Pattern | None = None
     kinds: Kinds = ()
     purposes: Kinds = ()
+    works: Kinds = ()
+    places: frozenset[str] = frozenset()
+    loading: Kinds = ()
+    tuning: tuple[Pattern, Pattern] | None = None
+    linking: frozenset[str] = frozenset()
+    bounded: Mapping[str, str] = field(default_factory=dict)

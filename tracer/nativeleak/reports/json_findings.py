@@ -66,6 +66,7 @@ def finding_json(report: Report, finding: Finding) -> Json:
         "peak_bytes": finding.peak_bytes,
         "peak_at_s": finding.peak_s,
         "growth": growth_json(finding.growth),
+        "bounded_by": finding.bounded_by,
         "share_of_growth_pct": round(finding.share_pct, 1),
         "oldest_s": finding.oldest_s,
         "median_age_s": None if finding.median_age_s is None else round(finding.median_age_s, 3),

@@ -14,6 +14,7 @@ from nativeleak.reports.census import census_lines
 from nativeleak.reports.completeness import gaps, is_from_input
 from nativeleak.reports.formats import WriteOptions
 from nativeleak.reports.names import printable
+from nativeleak.reports.numbers import percent, signed
 from nativeleak.reports.output import encode_text
 from nativeleak.reports.report import Report, Resident
 from nativeleak.reports.text_answer import (
@@ -23,9 +24,7 @@ from nativeleak.reports.text_answer import (
     cut,
     labelled,
     leak_lines,
-    percent,
     sentence,
-    signed,
     totals_text,
     wrapped,
 )

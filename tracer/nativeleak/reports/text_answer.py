@@ -10,16 +10,28 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from nativeleak.analysis.curves import MIN_SNAPSHOTS, MIN_WATCHED_PCT
+from nativeleak.analysis.class_leaks import FOLLOWS
+from nativeleak.analysis.curves import MIN_WATCHED_PCT
 from nativeleak.analysis.finding import Finding
-from nativeleak.analysis.growth import Growth, Verdict, watch_s
+from nativeleak.analysis.growth import Verdict
 from nativeleak.analysis.paths import Step
 from nativeleak.model import FrameKind, Kind, Level
 from nativeleak.reports.completeness import Gap, gaps
 from nativeleak.reports.held import fate_text, lost_text, why_not_held
 from nativeleak.reports.json_findings import evidence
 from nativeleak.reports.names import place, printable
+from nativeleak.reports.numbers import count, held_bytes, interval_text, per_minute, percent, signed
 from nativeleak.reports.report import Report
+from nativeleak.reports.text_doubt import (
+    MIN_SHARE,
+    SETTLED,
+    bounded_text,
+    collected_text,
+    followers_text,
+    is_noticeable,
+    long_enough,
+    undecided,
+)
 from nativeleak.reports.text_seen import watched_lines
 from nativeleak.reports.text_windows import price_text, share_text
 from nativeleak.units import format_bytes, format_duration
@@ -37,8 +49,6 @@ _PEAK_SHARE: Final = 0.05
 _CHURN_SHARE: Final = 0.05
 _MIN_CHURN: Final = 16 << 10
 """Bytes a second: what is allocated and freed at a lower rate is not worth a line."""
-_MIN_SHARE: Final = 0.01
-_DAY_S: Final = 86400
 _PACKAGE: Final = re.compile(r"(?:[a-z_][\w]*[./])+(?=[\w$]+[.:])|\w+\$(?=[A-Z]\w*[.:])")
 """What stands before the class in the full name of a Java method, and the outer classes of an inner one."""
 _JAVA: Final = (FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED, FrameKind.JAVA_INTERPRETED)
@@ -52,8 +62,6 @@ VERDICTS: Final = {
     Verdict.UNDECIDED: "not decided",
     Verdict.UNKNOWN: "not known",
 }
-
-_SETTLED: Final = (Verdict.STEADY, Verdict.LEVELLING_OFF, Verdict.PERIODIC, Verdict.SHRINKING)
 
 
 def answer_lines(report: Report, width: int) -> Iterator[Styled]:
@@ -82,7 +90,7 @@ def loss_lines(report: Report, width: int) -> Iterator[Styled]:
 def leak_lines(report: Report, width: int) -> Iterator[Styled]:
     """Whether something leaks, and the table of suspects: what a terminal shows last too."""
     if not report.suspects:
-        lost = lost_text(report.held, report.findings, _MIN_SHARE * report.sums.outstanding_bytes)
+        lost = lost_text(report.held, report.findings, MIN_SHARE * report.sums.outstanding_bytes)
         yield from wrapped(lost, "    ", width, "bold red")
         for text, style in _no_suspect(report, width):
             yield text.replace("NO LEAK SEEN", "NO GROWTH SEEN").replace("Leak: ", "Growth: ") if lost else text, style
@@ -94,6 +102,8 @@ def leak_lines(report: Report, width: int) -> Iterator[Styled]:
     yield f"{noun} {verb} {percent(pct)} of the growth", "bold red"
     if report.sums.in_windows:
         yield from wrapped(f"    {_explained(report)}", "    ", width)
+    if text := followers_text(report):
+        yield from wrapped(f"    {text}", "    ", width)
     yield "       holds   growth/min  (95 % sure)                 share   oldest", "dim"
     for number, finding in enumerate(shown, 1):
         yield from _suspect(report, number, finding, width)
@@ -102,6 +112,8 @@ def leak_lines(report: Report, width: int) -> Iterator[Styled]:
     if not all(report.held.is_lost(each) for each in report.suspects):
         unless = f"a cache that takes longer than {format_duration(report.trace.duration_s)} to fill looks the same"
         yield from wrapped(f"    ({unless})", "    ", width, "dim")
+        if text := collected_text(report):
+            yield from wrapped(f"    ({text})", "    ", width, "dim")
 
 
 def _suspect(report: Report, number: int, finding: Finding, width: int) -> Iterator[Styled]:
@@ -220,12 +232,12 @@ def _no_suspect(report: Report, width: int) -> Iterator[Styled]:
     elif gained := report.gained_by_children:
         why = f"what grew is in children of this process ({signed(gained)}), see CHILDREN"
         yield from wrapped(f"Leak: not known, because {why}", "    ", width, "bold yellow")
-    elif undecided := _undecided(report):
-        yield from wrapped(undecided, "    ", width, "bold yellow")
+    elif why := undecided(report):
+        yield from wrapped(why, "    ", width, "bold yellow")
     else:
         live = f"live memory {per_minute(growth)}/min {interval_text(growth)}".rstrip()
-        yield from wrapped(f"NO LEAK SEEN: {live}", "    ", width, "bold green")
-        if text := _long_enough(report):
+        yield from wrapped(f"NO LEAK SEEN: {live}{bounded_text(report)}", "    ", width, "bold green")
+        if text := long_enough(report):
             yield from wrapped(f"    {text}", "    ", width)
 
 
@@ -244,72 +256,18 @@ def _unknown(report: Report) -> str:
     return f"Leak: not known, because {why}{resident}{to_see}"
 
 
-def _undecided(report: Report) -> str:
-    """Why there is no decision; empty where there is one."""
-    growth = report.sums.growth
-    n_snapshots = report.trace.n_snapshots
-    rows = [each for each in report.findings if each.growth.verdict is Verdict.UNDECIDED and _is_noticeable(each)]
-    rising = [each for each in rows if each.growth.slope_bytes_per_s > 0]
-    if n_snapshots < MIN_SNAPSHOTS:
-        why = f"{count(n_snapshots, 'snapshot')} cannot show growth"
-    elif rising:
-        first = max(rising, key=lambda each: each.growth.slope_bytes_per_s)
-        why = f"{printable(first.name)} gained {per_minute(first.growth)}/min, {_doubt(first)}"
-    elif growth.verdict is Verdict.UNDECIDED and report.sums.outstanding_bytes:
-        why = f"live memory changed by {per_minute(growth)}/min {interval_text(growth)}, which may be chance"
-    elif growth.verdict is Verdict.GROWING:
-        why = f"live memory grows by {per_minute(growth)}/min, but no single cause grows for certain"
-    else:
-        return ""
-    times = [each.growth.enough_s for each in rows if each.growth.enough_s] or [growth.enough_s or 0.0]
-    enough_s = watch_s(max(times[0], 3 * report.trace.duration_s if growth.enough_s is None else growth.enough_s))
-    return f"Leak: not decided, because {why}; watch for {format_duration(enough_s)}"
-
-
-def _doubt(finding: Finding) -> str:
-    if finding.outstanding_count < 6:
-        return f"but in only {count(finding.outstanding_count, 'block')}"
-    if finding.growth.low_bytes_per_s > 0:
-        return "but lets go of old blocks"
-    return f"which may be chance {interval_text(finding.growth)}".rstrip()
-
-
-def _is_noticeable(finding: Finding) -> bool:
-    return finding.share_pct >= 100 * _MIN_SHARE
-
-
-def _long_enough(report: Report) -> str:
-    """How long a trace would have to be to see a growth of 1 % of the limit a day."""
-    limit, what = _limit(report)
-    growth, duration_s = report.sums.growth, report.trace.duration_s
-    if limit <= 0 or duration_s <= 0:
-        return ""
-    wanted = _MIN_SHARE * limit / _DAY_S
-    noise = (growth.high_bytes_per_s - growth.low_bytes_per_s) / 2 * duration_s
-    enough_s = watch_s(max(noise / wanted, duration_s))
-    rate = format_bytes(wanted * _DAY_S)
-    if enough_s <= max(60.0, duration_s):
-        return f"a growth of {rate} a day, 1 % of {what}, would have been seen"
-    return f"to see a growth of {rate} a day, 1 % of {what}, watch for {format_duration(enough_s)}"
-
-
-def _limit(report: Report) -> tuple[float, str]:
-    """The least limit of memory in bytes, and its name; resident memory where no limit is known."""
-    limits = [each.limit for each in report.memory.limits if each.limit.limit_bytes > 0]
-    if limits:
-        least = min(limits, key=lambda each: each.limit_bytes)
-        return float(least.limit_bytes), f"the limit of {format_bytes(least.limit_bytes)}"
-    if report.resident is None:
-        return 0.0, ""
-    return float(report.resident.last_bytes), "its resident memory"
-
-
 def _other_lines(report: Report, width: int) -> Iterator[Styled]:
-    """What is no suspect: what holds, held or allocates much and does not grow, then what is not decided."""
+    """What is no suspect: what does not grow, what has a bound, what follows a leak, what is not decided."""
     rows = [each for each in report.findings if _is_worth_a_line(report, each)]
-    settled = [each for each in rows if each.growth.verdict in _SETTLED]
-    open_ = [each for each in rows if each.growth.verdict not in _SETTLED]
-    for title, chosen in (("Not growing", settled), ("Not decided, or little", open_)):
+    settled = [each for each in rows if each.growth.verdict in SETTLED]
+    open_ = [each for each in rows if each.growth.verdict not in SETTLED]
+    groups = {
+        "Not growing": settled,
+        "Bounded": [each for each in open_ if each.bounded_by not in (None, FOLLOWS)],
+        "Because of the leak": [each for each in open_ if each.bounded_by == FOLLOWS],
+        "Not decided, or little": [each for each in open_ if each.bounded_by is None],
+    }
+    for title, chosen in groups.items():
         if chosen:
             yield "", ""
             yield title, "bold"
@@ -321,7 +279,7 @@ def _other_lines(report: Report, width: int) -> Iterator[Styled]:
 
 def _is_worth_a_line(report: Report, finding: Finding) -> bool:
     whole = max(1, report.sums.outstanding_bytes)
-    holds = held_bytes(finding) >= _MIN_SHARE * whole or (_is_noticeable(finding) and finding.outstanding_bytes > 0)
+    holds = held_bytes(finding) >= MIN_SHARE * whole or (is_noticeable(finding) and finding.outstanding_bytes > 0)
     return holds or _peaked(report, finding) or _turns_over(report, finding)
 
 
@@ -336,7 +294,7 @@ def _turns_over(report: Report, finding: Finding) -> bool:
     """Whether it allocates much and frees nearly all of it."""
     freed = finding.freed_bytes
     is_much = freed >= _CHURN_SHARE * report.sums.allocated_bytes and freed >= report.trace.duration_s * _MIN_CHURN
-    return is_much and finding.outstanding_bytes <= _MIN_SHARE * finding.allocated_bytes
+    return is_much and finding.outstanding_bytes <= MIN_SHARE * finding.allocated_bytes
 
 
 def _other(report: Report, finding: Finding) -> str:
@@ -345,18 +303,23 @@ def _other(report: Report, finding: Finding) -> str:
         how = f"allocates {rate}/s and frees it"
     elif finding.growth.verdict is Verdict.UNDECIDED and _was_unseen(report, finding):
         how = "growth not known"
-    elif finding.growth.verdict is Verdict.UNDECIDED:
+    elif finding.growth.verdict is Verdict.UNDECIDED and finding.bounded_by is None:
         how = f"{per_minute(finding.growth)}/min {interval_text(finding.growth)}".rstrip()
     else:
-        how = VERDICTS[finding.growth.verdict]
+        how = verdict_text(finding)
     peak = f"; peak {format_bytes(finding.peak_bytes)} at {format_duration(finding.peak_s)}"
     held = f"; {text}" if (text := fate_text(report.held, finding)) else ""
     return f"{how}: {title_text(finding)}; {threads_text(finding)}{held}{peak if _peaked(report, finding) else ''}"
 
 
-def held_bytes(finding: Finding) -> int:
-    """What a finding has in memory, as far as it was measured; else its outstanding bytes."""
-    return finding.outstanding_bytes if finding.resident_bytes is None else finding.resident_bytes
+def verdict_text(finding: Finding) -> str:
+    """The verdict on what is no suspect; its rate where that is bounded, or a runtime's and small."""
+    is_open = finding.growth.verdict not in SETTLED
+    if is_open and finding.bounded_by is not None:
+        return f"{per_minute(finding.growth)}/min, {finding.bounded_by}"
+    if finding.is_minor and finding.growth.verdict is Verdict.GROWING:
+        return f"{per_minute(finding.growth)}/min"
+    return VERDICTS[finding.growth.verdict]
 
 
 def _was_unseen(report: Report, finding: Finding) -> bool:
@@ -364,31 +327,6 @@ def _was_unseen(report: Report, finding: Finding) -> bool:
     sums = report.sums
     is_heap = finding.resident_bytes is None
     return is_heap and not sums.in_windows and sums.watched_pct < MIN_WATCHED_PCT
-
-
-def per_minute(growth: Growth) -> str:
-    """Bytes a minute with a sign."""
-    return signed(growth.slope_bytes_per_s * 60)
-
-
-def signed(n_bytes: float) -> str:
-    """Bytes with a sign, where there are any."""
-    return ("+" if n_bytes > 0 else "") + format_bytes(n_bytes)
-
-
-def interval_text(growth: Growth) -> str:
-    """The 95 % interval in bytes a minute, in parentheses; empty where it is one number."""
-    low, high = growth.low_bytes_per_s * 60, growth.high_bytes_per_s * 60
-    return "" if low == high else f"({format_bytes(low)} to {format_bytes(high)})"
-
-
-def percent(value: float) -> str:
-    """A percentage for people: without exponent, above 1,000 % a factor."""
-    if value >= 1000:
-        return f"{value / 100:,.0f} times"
-    if 0 < value < 0.05:
-        return "<0.1 %"
-    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.1f} %"
 
 
 def totals_text(report: Report) -> str:
@@ -434,11 +372,6 @@ def wrapped(text: str, indent: str, width: int, style: str = "") -> Iterator[Sty
 def sentence(gap: Gap) -> str:
     """A gap with its remedy."""
     return f"{gap.text} ({gap.remedy})" if gap.remedy else gap.text
-
-
-def count(n: int, noun: str) -> str:
-    """A number and its noun."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def cut(lines: Sequence[Styled], most: int) -> list[Styled]:

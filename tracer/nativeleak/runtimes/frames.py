@@ -71,3 +71,14 @@ def unmapper_of_stack(frames: Sequence[Frame]) -> Owner:
 def purpose_of_stack(frames: Sequence[Frame]) -> str:
     """See ``owners.purpose_of_stack``."""
     return owners.purpose_of_stack(frames, _TABLES)
+
+
+def loading_of_stack(frames: Sequence[Frame]) -> str | None:
+    """See ``owners.loading_of_stack``."""
+    return owners.loading_of_stack(frames, _TABLES, _IN_USE.get())
+
+
+BOUNDS: Final = {purpose: bound for table in _TABLES for purpose, bound in table.bounded.items()}
+"""Purposes of all runtimes whose memory has a bound, and what bounds it: ``code`` for the code that is loaded."""
+LINKING_PURPOSES: Final = frozenset(purpose for table in _TABLES for purpose in table.linking)
+"""Those of them that code of a class needs again, where it is loaded again."""

@@ -8,7 +8,7 @@ from typing import Final
 from nativeleak.reports.html.markup import Content, Markup, cell, table, tag
 from nativeleak.reports.html.page import document, read_parts
 from nativeleak.reports.html.redact import Redactor
-from nativeleak.reports.text_answer import percent
+from nativeleak.reports.numbers import percent
 from nativeleak.triage.group import group_line, group_lines
 from nativeleak.triage.lines import Ledger, Line
 from nativeleak.triage.text import header_text, nothing_text

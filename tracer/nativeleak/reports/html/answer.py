@@ -13,21 +13,10 @@ from nativeleak.reports.held import why_not_held
 from nativeleak.reports.html.markup import Content, Markup, cell, table, tag
 from nativeleak.reports.html.profile import Profile
 from nativeleak.reports.html.redact import Redactor
+from nativeleak.reports.numbers import held_bytes, interval_text, per_minute, percent, signed
 from nativeleak.reports.report import Report
 from nativeleak.reports.text import how_watched, memory_text
-from nativeleak.reports.text_answer import (
-    VERDICTS,
-    details_text,
-    held_bytes,
-    interval_text,
-    leak_lines,
-    per_minute,
-    percent,
-    sentence,
-    short_name,
-    signed,
-    title_text,
-)
+from nativeleak.reports.text_answer import details_text, leak_lines, sentence, short_name, title_text, verdict_text
 from nativeleak.reports.text_resident import resident_lines
 from nativeleak.reports.text_seen import process_name, saw_everything, watched_lines
 from nativeleak.reports.text_sites import filter_text
@@ -195,7 +184,7 @@ def others(report: Report, profile: Profile, redactor: Redactor) -> Markup:
             cell(format_bytes(held_bytes(each)), held_bytes(each)),
             cell(format_bytes(each.peak_bytes), each.peak_bytes),
             cell(signed(each.growth.slope_bytes_per_s * 60), each.growth.slope_bytes_per_s),
-            VERDICTS[each.growth.verdict],
+            verdict_text(each),
             [tag("b", _title(each, redactor)), tag("br"), redactor.text(details_text(report, each))],
             spark(profile.course(each.positions).tolist(), profile.moments.tolist()),
         ]

@@ -13,9 +13,10 @@ from nativeleak.reports.completeness import gaps
 from nativeleak.reports.html.markup import Content, Markup, cell, table, tag
 from nativeleak.reports.html.redact import Redactor
 from nativeleak.reports.names import place
+from nativeleak.reports.numbers import percent
 from nativeleak.reports.report import Report, ThreadReport
 from nativeleak.reports.text import ROUTINE
-from nativeleak.reports.text_answer import percent, sentence
+from nativeleak.reports.text_answer import sentence
 from nativeleak.reports.text_seen import process_name, saw_everything, watched_lines
 from nativeleak.runtimes.frames import headline_frame, purpose_of_stack
 from nativeleak.units import format_bytes, format_duration

@@ -12,7 +12,7 @@ from nativeleak.analysis.growth import Growth, Verdict
 from nativeleak.analysis.select import Metric
 from nativeleak.reports.merged.merge import KEYS, Merged, Process, Rows, merge_rows, metric_values
 from nativeleak.reports.merged.sites import MergedTable
-from nativeleak.reports.text_answer import count
+from nativeleak.reports.numbers import count
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from nativeleak.reports.merged.merge import Merged
 from nativeleak.reports.merged.sites import MANY, MergedTable
 from nativeleak.reports.merged.summary import Dimension, dimensions, growth_of, headline, notes, process_text
 from nativeleak.reports.names import place, printable
+from nativeleak.reports.numbers import count, interval_text, per_minute
 from nativeleak.reports.output import encode_text
 from nativeleak.reports.report import SiteReport
-from nativeleak.reports.text_answer import count, interval_text, labelled, per_minute
+from nativeleak.reports.text_answer import labelled
 from nativeleak.units import format_bytes
 
 _MAX_FAILURES: Final = 20

@@ -20,6 +20,7 @@ _REQUESTS: Final = (
     ("class metadata", r"JVM_(?:Define|LookupDefine|RedefineClass)\w*|Unsafe_Define\w*"
                        r"|(?:checked_)?jni_DefineClass|SystemDictionary::resolve_(?:class_)?from_stream"
                        r"|SystemDictionary::(?:resolve_\w+|load_instance_class\w*)|ClassFileParser::.*"
+                       r"|InstanceKlass::link_class\w*|Rewriter::.*"
                        r"|JvmtiEnv::(?:Redefine|Retransform)Classes"),
     ("method handle", r"MHN_\w+|MethodHandles::\w+|SystemDictionary::(?:find_method_handle\w*"
                       r"|link_method_handle\w*|invoke_bootstrap\w*)|LinkResolver::resolve_(?:invokedynamic"
@@ -155,6 +156,22 @@ _PURPOSES: Final = (
     ("logging and flags", r"Log\w*::|JVMFlag\w*::|Arguments::|outputStream::|stringStream::|defaultStream::"
                           r"|fileStream::|UnifiedOopRef|Flag\w*::"),
 )  # fmt: skip
+_WORKS: Final = (
+    ("method profiles", r"Method::build_(?:interpreter_method_data|profiling\w*|method_counters)"
+                        r"|MethodData::allocate|MethodCounters::allocate\w*"),
+    ("JIT compilers", r"CompileBroker::(?:compiler_thread_loop|invoke_compiler_on_method|compile_method\w*)"),
+)  # fmt: skip
+_LOADING: Final = (
+    ("classes of the class path", r"jdk\.internal\.loader\.(?:BuiltinClassLoader|ClassLoaders(?:\$\w+)?"
+                                  r"|BootLoader)\.\w*(?:[cC]lass|[pP]ackage)\w*"
+                                  r"|SystemDictionary::load_(?:instance_class|shared_)\w*|ClassLoader::load_class"),
+    ("linking of code", r"InstanceKlass::link_class\w*|LinkResolver::resolve_\w+"
+                        r"|(?:InterpreterRuntime|SharedRuntime)::resolve_\w+"
+                        r"|java\.lang\.invoke\.MethodHandleNatives\.link\w+"
+                        r"|jdk\.internal\.reflect\.(?:MethodAccessorGenerator\.generate\w*|ClassDefiner\.\w+"
+                        r"|(?:MethodHandleAccessorFactory|ReflectionFactory)\.new\w*Accessor\w*)"),
+)  # fmt: skip
+"""A loader that the program made itself is not among them: it may be made again and again."""
 
 
 def _table(rows: Kinds | tuple[tuple[str, str], ...], whole: bool) -> Kinds:
@@ -171,4 +188,16 @@ FRAMES: Final = RuntimeFrames(
     passing=Pattern(_PASSING),
     kinds=_table(_KINDS, whole=True),
     purposes=_table(_PURPOSES, whole=False),
+    works=_table(_WORKS, whole=True),
+    places=frozenset({"Java heap", "thread stacks", "code cache"}),
+    loading=_table(_LOADING, whole=True),
+    tuning=(
+        Pattern(r"java\.lang\.invoke\.MethodHandle\.(?:maybeC|c)ustomize$"),
+        Pattern(r"jdk\.internal\.reflect\.Direct\w+Accessor\.\w+$"),
+    ),
+    linking=frozenset({"linking of code"}),
+    bounded={
+        **dict.fromkeys(("code cache", "method profiles", *(name for name, _ in _LOADING)), "code"),
+        "Java heap": "-Xmx",
+    },
 )
