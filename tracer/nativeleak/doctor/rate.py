@@ -106,7 +106,7 @@ def describe(load: Load, governor: Governor) -> str:
         governor: Knows what they cost.
     """
     cost = governor.expected(EXACT, load)
-    governor.purse.move(0.0, load.cpu, 0.0)
+    governor.purse.lend(load.cpu, load.reach)
     allowed = governor.purse.income
     what = f"{load.calls:,.0f} allocations and {load.frees:,.0f} frees a second"
     price = f"{100 * cost:.2g} % of a core"
