@@ -45,6 +45,8 @@ _SAMPLED_SHARE: Final = 0.85
 """Part of the pace, and of what makes a blip, that a distance is chosen for: loads rise between two looks."""
 _LEAST_PERIOD_S: Final = 1.0
 _MOST_PERIOD_S: Final = 5.0
+_MOST_PERIODS: Final = 4
+"""A least window that is no blip comes after so many periods at the latest: what the purse pays may change meanwhile."""
 _N_PERIODS: Final = 24
 """Windows of a trace, about: verdicts divide it into twelve parts, and each should have one."""
 _N_WINDOWS: Final = 1000
@@ -395,6 +397,6 @@ class Governor:
             share = (self.purse.pace - self._between_cost) / max(self._watching - self._between_cost, 1e-9)
             for_s = max(0.0, 1 - share) * period_s
             if share * period_s < _LEAST_WINDOW_S:
-                for_s = _LEAST_WINDOW_S / max(share, 1e-3)
+                for_s = min(_LEAST_WINDOW_S / max(share, 1e-3), _MOST_PERIODS * period_s)
         self._next_s = now_s + for_s
         return Step(self.plan, why=why if is_first else "")

@@ -22,9 +22,9 @@ _LENT: Final = 0.25
 _MINUTE_S: Final = 60.0
 _LEAST_HORIZON_S: Final = 2.0
 """What is saved is never spent in a shorter time, not even at the end of a trace."""
-_TOLD_S: Final = 0.1
+_TOLD_S: Final = 1.0
 """A time of this length tells the income; a shorter one its part of it. The kernel counts CPU time in steps of
-milliseconds: over a moment they look like many cores, or like none."""
+milliseconds: over a moment they look like many cores, or like none. And on a busy machine targets wait now and then."""
 
 
 class Purse:
