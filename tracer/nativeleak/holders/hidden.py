@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from nativeleak.arrays import distinct_in_place
 from nativeleak.heaps.memory import Flags, Places, Words
 from nativeleak.holders.graph import Graph
 from nativeleak.holders.table import LEFTOVER, BlockTable, Bytes
@@ -193,7 +194,7 @@ def find_xor_lists(
 def _seeds(table: BlockTable, graph: Graph, marks: Bytes, starts: Words) -> tuple[Words, Words]:
     """Pairs of neighbours in lists: held blocks that point at a held one of the same size, which lost ones have too."""
     sizes = table.sizes
-    wanted = np.unique(sizes[np.clip(table.look(starts), 0, None)])
+    wanted = distinct_in_place(sizes[np.clip(table.look(starts), 0, None)])
     previous, current = [], []
     for low in range(0, graph.n_edges, _PART):
         targets = np.asarray(graph.targets[low : low + _PART]) & np.uint32(LEFTOVER - 1)

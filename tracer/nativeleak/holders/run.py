@@ -141,6 +141,7 @@ class _Look:
             if not scan.is_complete:
                 last = last or scan
                 break
+            last = scan  # and the one before goes
             reached = reach(scan, self.helper)
             if candidates is None:
                 candidates = first_candidates(scan, reached, scanner.reader)
@@ -150,7 +151,6 @@ class _Look:
             seen.n_scans += 1
             number += 1
             scan.graph.rest()
-            last = scan
             self._watch(candidates, scanner.reader, options.gap_s if number < options.n_scans else _WATCH_AT_END_S)
             self._walk_again(candidates, 1 if number < options.n_scans else _WALKS_AT_END)
         if last is None:
@@ -250,7 +250,7 @@ class _Look:
         report, seen, heap = self.report, self.report.completeness, self.heap
         assert heap is not None  # noqa: S101 - a scan was made
         seen.n_blocks, seen.n_bytes = len(last.table), int(last.table.sizes.sum())
-        seen.n_edges, seen.n_roots = last.graph.n_edges, len(last.roots.blocks)
+        seen.n_edges, seen.n_roots = last.graph.n_edges, len(last.roots)
         seen.unwalked_bytes = sum(walk.total.unread_bytes for walk in heap.walks)
         seen.swapped_bytes = int(read_status(self.target.pid).get("VmSwap", "0").split()[0]) * 1024
         report.allocators = [(walk.kind, walk.object) for walk in heap.walks]
@@ -410,6 +410,7 @@ def find_who_holds(pid: int, options: Options | None = None) -> HoldersReport:
         java = None
         if chosen.with_java and runs_java(read_maps(pid)):
             java = JavaSource(memory, chosen.budget_s * _JAVA_SHARE, chosen.say)
+            java.look()
             sources.append(java)
         look = _Look(target, chosen, helper, memory, threads, report, limits, sources)
         if chosen.recording is not None:

@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from nativeleak.arrays import distinct_in_place
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
 from nativeleak.runtimes.hotspot.heap.climb import Edges
 from nativeleak.runtimes.hotspot.heap.kinds import Kinds, Strength
@@ -80,7 +81,7 @@ class Graph:
         self._roots = roots
         self._class_table = classes
         self._kinds = kinds
-        self.nodes: Addresses = np.unique(np.concatenate([edges.parents, edges.children, objects, unfollowed]))
+        self.nodes: Addresses = distinct_in_place(np.concatenate([edges.parents, edges.children, objects, unfollowed]))
         self.parents: Indices = np.searchsorted(self.nodes, edges.parents).astype(np.int64)
         self._children: Indices = np.searchsorted(self.nodes, edges.children).astype(np.int64)
         self.classes: Indices = np.full(len(self.nodes), -1, np.int64)

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from nativeleak.arrays import pick
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
 from nativeleak.runtimes.hotspot.heap.fields import FieldReader
 from nativeleak.runtimes.hotspot.heap.graph import Graph
@@ -84,7 +85,7 @@ class Namer:
     def are_of_jdk(self, classes: Numbers) -> Flags:
         """Whether each class is the JDK's own."""
         found = np.array([name.startswith(_JDK) for name in self._classes.names], np.bool_)
-        return np.asarray(found[classes], np.bool_)
+        return pick(found, classes)
 
     def type_name(self, index: int) -> str:
         """Name of a class: ``java.util.ArrayList``, ``long[]``."""
@@ -117,7 +118,7 @@ class Namer:
     def are_arrays(self, classes: Numbers) -> Flags:
         """Whether each is a class of arrays."""
         found = np.array([name.startswith("[") for name in self._classes.names], np.bool_)
-        return np.asarray(found[classes], np.bool_)
+        return pick(found, classes)
 
     def is_static(self, index: int, offset: int) -> bool:
         """Whether the field is a static one, in the mirror of its class."""
