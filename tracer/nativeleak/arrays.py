@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 _PART: Final = 1 << 16
 _LEAST: Final = 1 << 10
+_OWN_MAPPING_BYTES: Final = 6 << 20
+"""See ``holders.own_memory``."""
 _Value = TypeVar("_Value", bound=np.generic)
 _Number = TypeVar("_Number", bound=np.integer)
 
@@ -35,10 +37,20 @@ class GrowingColumn(Generic[_Value]):
         """Add values; each must fit."""
         n = self._n + len(values)
         if n > len(self._values):
-            # A large array moves without being copied: realloc(3) of glibc moves its pages.
-            self._values.resize(n + n // 8, refcheck=False)
+            self._grow(n + n // 8)
         self._values[self._n : n] = values
         self._n = n
+
+    def _grow(self, n: int) -> None:
+        size = self._values.itemsize
+        if self._values.nbytes < _OWN_MAPPING_BYTES <= 2 * n * size:
+            # realloc(3) leaves a block in the heap that it can lengthen there; what is freed behind it stays ours.
+            grown = np.zeros(max(n, _OWN_MAPPING_BYTES // size), self._values.dtype)
+            grown[: self._n] = self._values[: self._n]
+            self._values = grown
+        else:
+            # With a mapping of its own it moves without being copied: realloc(3) of glibc moves its pages.
+            self._values.resize(n, refcheck=False)
 
     def take(self) -> npt.NDArray[_Value]:
         """The values; the column is empty afterwards."""

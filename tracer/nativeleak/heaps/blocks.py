@@ -43,10 +43,15 @@ class BlockList:
         """
         starts, ends = self._starts.take(), self._ends.take()
         if (starts[1:] <= starts[:-1]).any():
-            order = np.lexsort((ends, starts))
-            starts, ends = starts[order], ends[order]
-            is_first = np.ones(len(starts), np.bool_)
-            is_first[1:] = starts[1:] != starts[:-1]
-            starts, ends = starts[is_first], ends[is_first]
+            order = np.argsort(starts, kind="stable")
+            starts = starts[order]
+            ends = ends[order]
+            if (starts[1:] == starts[:-1]).any():
+                order = np.lexsort((ends, starts))
+                starts, ends = starts[order], ends[order]
+                is_first = np.ones(len(starts), np.bool_)
+                is_first[1:] = starts[1:] != starts[:-1]
+                starts, ends = starts[is_first], ends[is_first]
+            del order
         np.minimum(ends[:-1], starts[1:], out=ends[:-1])
         return starts, ends

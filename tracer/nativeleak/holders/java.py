@@ -16,6 +16,7 @@ from nativeleak.frames.libraries import BUILT_IN, Libraries
 from nativeleak.heaps.memory import HeapMemory, Words
 from nativeleak.holders.heap_table import name_ranges, read_table
 from nativeleak.holders.labels import Label
+from nativeleak.holders.own_memory import give_back_free_memory
 from nativeleak.holders.places import JAVA
 from nativeleak.process.procfs import MapEntry, read_exe, read_maps
 from nativeleak.runtimes.hotspot.heap.budget import Budget
@@ -71,6 +72,7 @@ class JavaSource:
         """Look at the Java heap now, while the arrays of a scan take no memory."""
         if self._edges is None:
             self._edges = self._look()
+            give_back_free_memory()
 
     def edges(self) -> Iterator[tuple[Label, Words]]:
         """A label for each way in which objects hold blocks, and the blocks' addresses."""

@@ -43,7 +43,7 @@ def test_rows_that_are_alike_are_together_in_order(rows):
         np.arange(n, dtype=np.uint64), np.arange(n, dtype=np.int32),
     )  # fmt: skip
     ways, is_array = columns["blocks"] % 3, columns["classes"] == 2
-    kinds = _kinds(holders, np.arange(n, dtype=np.int32), columns["states"], ways, is_array)
+    kinds = _kinds(holders, columns["states"], ways, is_array)
     wanted: dict[tuple[int, ...], list[int]] = {}
     for row, (block, state, inside, _, index, offset) in enumerate(rows):
         key = index, 0 if index == 2 else offset, state, block % 3, int(inside)

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from nativeleak.arrays import GrowingColumn, distinct, distinct_in_place
+from nativeleak.arrays import GrowingColumn, distinct, distinct_in_place, pick
 from nativeleak.runtimes.hotspot.heap.budget import Budget
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
 from nativeleak.runtimes.hotspot.heap.kinds import Kinds, Strength
@@ -55,6 +55,11 @@ class Holders:
     followed: Addresses = field(default_factory=lambda: np.zeros(0, np.uint64))
     likeness: Column = field(default_factory=lambda: np.zeros(0, np.int32))
     n_rejected: int = 0
+
+    def keep(self, rows: Column) -> None:
+        """Leave the other rows out; column by column, so that few are there twice."""
+        for name in ("objects", "classes", "offsets", "blocks", "inside", "likeness"):
+            setattr(self, name, pick(getattr(self, name), rows))
 
 
 @dataclass(slots=True)

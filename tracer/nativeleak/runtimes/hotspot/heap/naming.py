@@ -14,6 +14,7 @@ import numpy as np
 
 from nativeleak.arrays import pick
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
+from nativeleak.runtimes.hotspot.heap.climb import Column
 from nativeleak.runtimes.hotspot.heap.fields import FieldReader
 from nativeleak.runtimes.hotspot.heap.graph import Graph
 from nativeleak.runtimes.hotspot.heap.kinds import Kinds, Strength
@@ -139,17 +140,17 @@ class Namer:
 
     def ways(self, graph: Graph, objects: Addresses) -> Indices:
         """How each object is held: the number of its ``name``."""
-        whole = np.zeros(len(graph.nodes), np.int64)
+        whole = np.zeros(len(graph.nodes), np.int32)
         self._follow(graph, graph.order, graph.via, whole, whole)
-        near = np.zeros(len(graph.nodes), np.int64)
+        near = np.zeros(len(graph.nodes), np.int32)
         self._follow(graph, graph.near_order, graph.near_via, near, whole)
         has_near = np.zeros(len(graph.nodes), np.bool_)
-        has_near[np.frombuffer(graph.near_order, np.int64)] = True
+        has_near[np.frombuffer(graph.near_order, np.int32)] = True
         at = graph.numbers(objects)
         best = np.where(has_near[at], near[at], whole[at])
         return np.where(at >= 0, best, 0)
 
-    def _follow(self, graph: Graph, order: array[int], via: Indices, ways: Indices, whole: Indices) -> None:
+    def _follow(self, graph: Graph, order: array[int], via: Column, ways: Column, whole: Column) -> None:
         """Name the way of each object after that of its referrer.
 
         Args:

@@ -125,6 +125,7 @@ class _Look:
             # A referrer may be new, or moved to memory that had been read: nothing is garbage at the first look.
             unfollowed = union(unfollowed, graph.nodes[np.isin(graph.states(graph.nodes), _DOUBTFUL)])
         if len(unfollowed) and climber.cut_short is None:
+            del graph, edges  # or there would be two of each
             climber.renew(self._finder(parts_now), parts_now)
             roots = self._roots(parts_now)
             unfollowed = climber.climb(unfollowed, roots, self._budget.n_passes)
@@ -137,6 +138,7 @@ class _Look:
         n_collections = self._since(n_before)
         namer = Namer(self._classes, self._fields, self._kinds, roots)
         is_moving = self._moving(holders, parts, blocks, n_collections)
+        n_young = n_distinct(holders.objects[is_moving])
         groups = group_holders(holders, blocks, graph, namer, is_moving)
         is_held = np.zeros(len(blocks), np.bool_)
         for group in groups:
@@ -158,7 +160,7 @@ class _Look:
                 n_unresolved=climber.n_unresolved,
                 n_unfollowed=len(unfollowed),
                 n_sampled=n_sampled,
-                n_young=n_distinct(holders.objects[is_moving]),
+                n_young=n_young,
                 cut_short=cut_short,
                 notes=(*roots.notes, *self._class_notes()),
             ),

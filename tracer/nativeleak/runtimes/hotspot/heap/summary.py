@@ -31,7 +31,7 @@ def group_holders(
     """Groups of holders, those with the most bytes first.
 
     Args:
-        holders: The rows that the first pass found.
+        holders: The rows that the first pass found; those that own a block are left.
         blocks: The native blocks.
         graph: How objects are held.
         namer: Names ways.
@@ -39,12 +39,14 @@ def group_holders(
     """
     states = pick(graph.states(holders.followed).astype(np.int8), holders.likeness)
     states[is_moving & (states > ORDER.index(State.OPEN))] = ORDER.index(State.MOVING)
-    ways = namer.ways(graph, holders.followed).astype(np.int32)
-    is_array = namer.are_arrays(holders.classes)
     rows = _owning_rows(holders.blocks, len(blocks), states, holders.inside, namer.are_of_jdk(holders.classes))
     # Memory that is not in use any more is full of old words; an array around some of them is no holder.
+    is_array = namer.are_arrays(holders.classes)
     rows = rows[~pick((states == ORDER.index(State.NONE)) & (holders.inside | is_array), rows)]
-    kinds = _kinds(holders, rows, states, ways, is_array)
+    states, is_array = pick(states, rows), pick(is_array, rows)
+    holders.keep(rows)
+    ways = namer.ways(graph, holders.followed).astype(np.int32)
+    kinds = _kinds(holders, states, ways, is_array)
     found: dict[tuple[str, State, str, str, bool], _Group] = defaultdict(_Group)
     for number, (index, offset, state_number, way, inside) in enumerate(kinds.rows):
         members = kinds.members[kinds.starts[number] : kinds.starts[number + 1]]
@@ -75,13 +77,13 @@ class _Kinds(NamedTuple):
     starts: list[int]
 
 
-def _kinds(holders: Holders, rows: Column, states: Strengths, ways: Column, is_array: Flags) -> _Kinds:
-    """Some rows by class, offset, state, way and whether the address is inside; of arrays all offsets are alike."""
+def _kinds(holders: Holders, states: Strengths, ways: Column, is_array: Flags) -> _Kinds:
+    """The rows by class, offset, state, way and whether the address is inside; of arrays all offsets are alike."""
     numbers: dict[tuple[int, ...], int] = {}
     fields: dict[int, int] = {}
-    kinds = np.empty(len(rows), np.int32)
-    for part in parts(len(rows)):
-        at = rows[part]
+    kinds = np.empty(len(states), np.int32)
+    for part in parts(len(states)):
+        at = np.arange(part.start, part.stop, dtype=np.int32)
         offsets = np.where(is_array[at], 0, holders.offsets[at]).astype(np.int64)
         different, of_field = np.unique(holders.classes[at].astype(np.int64) << 32 | offsets, return_inverse=True)
         places = np.array([fields.setdefault(each, len(fields)) for each in different.tolist()], np.int64)
@@ -101,7 +103,7 @@ def _kinds(holders: Holders, rows: Column, states: Strengths, ways: Column, is_a
     place_of[[numbers[key] for key in in_order]] = np.arange(len(numbers))
     kinds = pick(place_of, kinds)
     starts = np.concatenate([[0], np.cumsum(np.bincount(kinds, minlength=len(numbers)))])
-    members = pick(rows, np.argsort(kinds, kind="stable")) if len(numbers) > 1 else rows
+    members = np.argsort(kinds, kind="stable").astype(np.int32)
     return _Kinds(in_order, members, starts.tolist())
 
 
