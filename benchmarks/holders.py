@@ -30,6 +30,7 @@ CASES = {
     "8 GiB, every 8th word a pointer": ("held_many", "1000003", "8192", "8"),
     "1,000,003 Java objects": ("HoldsMany", "1000003"),
     "1,000,003 direct buffers": ("HoldsMany", "1000003", "buffers"),
+    "1,000,003 direct buffers, busy": ("HoldsMany", "1000003", "buffers", "busy"),
 }
 JAVA = ("-Xmx1g", "-XX:MaxDirectMemorySize=2g")
 

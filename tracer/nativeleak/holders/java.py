@@ -11,12 +11,12 @@ from typing import Final
 
 import numpy as np
 
+from nativeleak.arrays import give_back_free_memory
 from nativeleak.errors import NativeleakError
 from nativeleak.frames.libraries import BUILT_IN, Libraries
 from nativeleak.heaps.memory import HeapMemory, Words
 from nativeleak.holders.heap_table import name_ranges, read_table
 from nativeleak.holders.labels import Label
-from nativeleak.holders.own_memory import give_back_free_memory
 from nativeleak.holders.places import JAVA
 from nativeleak.process.procfs import MapEntry, read_exe, read_maps
 from nativeleak.runtimes.hotspot.heap.budget import Budget

@@ -1,4 +1,4 @@
-"""The memory of a look itself: what is freed goes back to the kernel."""
+"""The memory of a look itself: arrays that are freed go back to the kernel at once."""
 
 from __future__ import annotations
 
@@ -19,12 +19,3 @@ def give_back_freed_arrays() -> None:
     """
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
-
-
-def give_back_free_memory() -> None:
-    """Give back what is free between blocks in use: smaller arrays that were freed, and Python's objects.
-
-    After a look at the Java heap of a busy JVM with a million direct buffers that was 30 MiB.
-    """
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

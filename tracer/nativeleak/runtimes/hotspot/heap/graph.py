@@ -96,6 +96,7 @@ class Graph:
         self.near_order = array("i")
         self._spread(unfollowed)
         self._spread_from_program()
+        del self._children, self._first, self._edge, self._to, self._is_link  # half of what it takes
 
     def numbers(self, objects: Addresses) -> Indices:
         """Number of each object, -1 where it is not among them."""

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from nativeleak.arrays import n_distinct, parts, pick, union
+from nativeleak.arrays import give_back_free_memory, n_distinct, parts, pick, union
 from nativeleak.frames.libraries import BUILT_IN, Libraries
 from nativeleak.runtimes.hotspot.heap.budget import Budget
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
@@ -139,6 +139,7 @@ class _Look:
         namer = Namer(self._classes, self._fields, self._kinds, roots)
         is_moving = self._moving(holders, parts, blocks, n_collections)
         n_young = n_distinct(holders.objects[is_moving])
+        give_back_free_memory()
         groups = group_holders(holders, blocks, graph, namer, is_moving)
         is_held = np.zeros(len(blocks), np.bool_)
         for group in groups:
