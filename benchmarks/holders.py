@@ -28,7 +28,11 @@ CASES = {
     "1 GiB, every 8th word a pointer": ("held_many", "100003", "1024", "8"),
     "4 GiB, every 8th word a pointer": ("held_many", "1000003", "4096", "8"),
     "8 GiB, every 8th word a pointer": ("held_many", "1000003", "8192", "8"),
+    "1,000,003 Java objects": ("HoldsMany", "1000003"),
+    "1,000,003 direct buffers": ("HoldsMany", "1000003", "buffers"),
+    "1,000,003 direct buffers, busy": ("HoldsMany", "1000003", "buffers", "busy"),
 }
+JAVA = ("-Xmx1g", "-XX:MaxDirectMemorySize=2g")
 
 
 def measure(pid: int) -> dict[str, Any]:
@@ -73,6 +77,15 @@ def effect(seconds: float) -> tuple[float, float]:
             return rate(False), rate(True)
 
 
+def _start(program: str, *arguments: str) -> Any:
+    from support.target import Target, java_launcher, target_path
+
+    if program != "HoldsMany":
+        return Target(program, *arguments, timeout_s=300)
+    java = [java_launcher("debian"), *JAVA, "-cp", str(target_path(program)), program]
+    return Target(program, command=[*java, *arguments], timeout_s=300)
+
+
 def _operations(path: Path) -> int:
     with path.open("rb") as file:
         return int.from_bytes(file.read(16)[8:], "little")
@@ -94,13 +107,11 @@ def main() -> None:
     if arguments.pid:
         print(json.dumps(measure(arguments.pid)))
         return
-    from support.target import Target
-
     env = {**os.environ, "NATIVELEAK_NO_HELPER": "1"} if arguments.helper == "numpy" else dict(os.environ)
     for name, (program, *rest) in CASES.items():
         if arguments.only not in name:
             continue
-        with Target(program, *rest, timeout_s=300) as target:
+        with _start(program, *rest) as target:
             command = [sys.executable, __file__, "--pid", str(target.pid)]
             done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
         print(f"{name}: {done.stdout.strip()}", flush=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from support import Target, Trace
+from support.waiting import eventually
 
 
 def _holders(pid: int, recording: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -119,3 +123,56 @@ def test_a_trace_whose_target_ended_reports_all_the_same_and_says_why_no_holders
     (look,) = report["looks"]
     assert look["why_not"] == f"held_traced (PID {target.pid}) ended during the trace"
     assert {each["name"] for each in report["findings"]} >= {"lose_blocks", "keep_blocks"}
+
+
+def _looks_under_way(recording: Path) -> list[int]:
+    """Processes that look at the end of the trace of this recording."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = entry.read_bytes().split(b"\0")
+            if os.fsencode(recording) in words and any(b"nativeleak.holders.after_trace" in word for word in words):
+                found.append(int(entry.parent.name))
+    return found
+
+
+def test_ctrl_c_during_the_look_ends_the_look_alone_and_the_report_says_so(tmp_path: Path) -> None:
+    recording = tmp_path / "trace.nlk"
+    # The tracer leads a session, so that the whole group gets the signal, as from a terminal.
+    options = ("--holders", "--budget", "60s")
+    with Target("held_traced") as target, Trace(target, options=options, output=recording, within=["setsid"]) as trace:
+        truth = target.go()
+        trace.process.send_signal(signal.SIGINT)
+        trace.wait_line("looking who holds the blocks")
+        eventually(lambda: _looks_under_way(recording), "look at the end of the trace")
+        os.killpg(trace.process.pid, signal.SIGINT)
+        report = trace.wait()
+        assert _looks_under_way(recording) == []
+    (look,) = report["looks"]
+    assert look["why_not"] == "the look was ended early, by Ctrl-C or another signal"
+    assert "no holders: the look was ended early" in trace.stderr
+    held = {each["name"]: each["outstanding_count"] for each in (*report["suspects"], *report["findings"])}
+    assert held["lose_blocks"] == truth["lost"]
+    page = subprocess.run(
+        [sys.executable, "-m", "nativeleak", "report", str(recording)], check=True, capture_output=True, text=True
+    ).stdout
+    assert "the look was ended early" in page
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["trace.nlk"]
+
+
+def test_a_look_that_takes_too_long_is_ended_and_the_report_says_so(tmp_path: Path) -> None:
+    recording = tmp_path / "trace.nlk"
+    # Python alone takes longer to start than this limit.
+    code = (
+        "import sys; from nativeleak.cli import after_trace, main; after_trace._GRACE_S = 0.02; sys.exit(main.main())"
+    )
+    options = ("--holders", "--budget", "0.01s")
+    with Target("held_traced") as target:
+        with Trace(target, options=options, output=recording, program=("-c", code)) as trace:
+            truth = target.go()
+            report = trace.stop()
+        assert _looks_under_way(recording) == []
+    (look,) = report["looks"]
+    assert look["why_not"].startswith("the look took longer than ")
+    held = {each["name"]: each["outstanding_count"] for each in (*report["suspects"], *report["findings"])}
+    assert held["keep_blocks"] == truth["kept"]

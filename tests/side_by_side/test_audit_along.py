@@ -55,7 +55,7 @@ def addresses_of(target: Target) -> list[int]:
     blocks = BlockList()
     with HeapMemory(target.pid) as memory:
         walk_glibc(memory, read_maps(target.pid), read_exe(target.pid), blocks=blocks)
-    return blocks.sorted()[0].astype(np.int64).tolist()
+    return blocks.take()[0].astype(np.int64).tolist()
 
 
 def test_blocks_freed_unseen_leave_the_account_while_the_trace_goes_on():

@@ -153,7 +153,7 @@ def _addresses(target: Target, program: str, env: dict[str, str]) -> Places:
             walk_jemalloc(memory, maps, blocks)
         else:
             walk_glibc(memory, maps, read_exe(target.pid), blocks=blocks)
-    return blocks.sorted()[0].astype(np.int64)
+    return blocks.take()[0].astype(np.int64)
 
 
 def test_blocks_without_pages_are_passed_over_and_counted_as_unread() -> None:

@@ -170,6 +170,7 @@ TARGETS = {
     "Forger": Spec("java/Forger.java", compiler="javac", flags=JAVA, needs=("libforge.so",)),
     "ZipStreams": Spec("java/ZipStreams.java", compiler="javac", flags=JAVA),
     "Holds": Spec("java/Holds.java", compiler="javac", flags=JAVA_UNSAFE),
+    "HoldsMany": Spec("java/HoldsMany.java", compiler="javac", flags=JAVA_UNSAFE),
     "Gateway": Spec("java/Gateway.java", compiler="javac", flags=(*JAVA, "-cp", NETTY)),
     "libforge.so": Spec("java/forge.c", flags=(*NO_FRAME_POINTERS, *JNI, "-shared", "-fPIC")),
     "unmaps": Spec("unmaps.c"),

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Holds and loses blocks as Rust does: boxes, vectors, maps, cycles of Rc, trait objects. Prints its truth as JSON.
+//!
+//! No block that is held has bytes that were never written: they may be the rest of an old pointer. Its upper half behind
+//! four bytes of a text or of a filling was the address of a lost block in one run of 30. So vectors fill their blocks
+//! (104 bytes of 112), and collections have their size from the beginning: no old table is freed and used again.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -45,15 +49,16 @@ static TABLE: Mutex<Option<HashMap<u64, Vec<u8>>>> = Mutex::new(None);
 #[inline(never)]
 fn hold() {
     let mut jobs = JOBS.lock().unwrap();
+    jobs.reserve_exact(2 * 1009);
     for i in 0..1009u64 {
         jobs.push(Box::new(Mail { text: [i as u8; 200], name: format!("a name of some length {i}") }));
         jobs.push(Box::new(Print { pages: [i; 40] }));
     }
     let mut names = NAMES.lock().unwrap();
-    let mut table = HashMap::new();
+    let mut table = HashMap::with_capacity(2003);
     for i in 0..2003u32 {
         names.insert(i, format!("a string on the heap {i}"));
-        table.insert(i as u64, vec![i as u8; 100]);
+        table.insert(i as u64, vec![i as u8; 104]);
     }
     *TABLE.lock().unwrap() = Some(table);
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from nativeleak.heaps.memory import Words
@@ -17,8 +19,8 @@ def _starts(n: int) -> Words:
     return np.sort(np.unique(BASE + 16 * rng.integers(0, 1 << 20, n))).astype(np.uint64)
 
 
-def _search(starts: Words, data: bytes) -> list[int]:
-    search = HiddenSearch(starts, starts + np.uint64(16), MAPPED)
+def _search(starts: Words, data: bytes, mapped: Sequence[tuple[int, int]] = MAPPED) -> list[int]:
+    search = HiddenSearch(starts, starts + np.uint64(16), mapped)
     padded = np.frombuffer(data + bytes(-len(data) % 8), np.uint8)
     search.look(Runs(padded, np.array([0x9000], np.uint64), np.array([0]), np.array([padded.nbytes])))
     return np.flatnonzero(search.result()).tolist()
@@ -29,6 +31,14 @@ def test_compressed_pointers_are_found_by_their_company() -> None:
     for shift in (0, 3, 4):
         halves = (starts[100:150] >> np.uint64(shift)).astype(np.uint32)
         assert _search(starts, halves.tobytes()) == list(range(100, 150))
+
+
+def test_halves_of_pointers_to_other_memory_are_no_compressed_pointers() -> None:
+    starts = _starts(1000)
+    library = 0x7F39_0000_0000
+    words = np.uint64(library) | starts[100:150] & np.uint64(0xFFFF_FFFF)
+    assert len(_search(starts, words.tobytes())) == 50, "nothing is mapped there"
+    assert _search(starts, words.tobytes(), [*MAPPED, (library, library + (1 << 32))]) == []
 
 
 def test_one_chance_hit_alone_is_none() -> None:

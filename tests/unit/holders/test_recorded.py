@@ -49,7 +49,7 @@ def test_damaged_columns_are_an_error_that_names_the_recording(chunk: BlockChunk
 def _recorded(addresses: list[int], sites: list[int], keys: tuple[tuple[int, int], ...]) -> RecordedBlocks:
     n_bytes = np.full(len(addresses), 48, np.uint64)
     return RecordedBlocks(
-        Path("/x/a.nlk").name, 2, 8.2, np.array(addresses, np.uint64), n_bytes, np.array(sites, np.int64), keys
+        Path("/x/a.nlk").name, 2, 8.2, np.array(addresses, np.uint64), n_bytes, np.array(sites, np.int32), keys
     )
 
 
@@ -59,7 +59,7 @@ def test_each_site_is_told_what_became_of_its_blocks() -> None:
     addresses = [HEAP, HEAP + 64, HEAP + 128 + 16, HEAP + 192, HEAP + 256, HEAP + 9000]
     recorded = _recorded(addresses, [0, 1, 1, 1, 1, 0], ((7, 1 << 63 | 5), (8, 6)))
     owners = np.array([1, NONE, 0, 1, 1, 0], np.uint32)
-    assert join(recorded, table, owners, ["g_a in app", "thread b"], [HEAP + 64]) == [
+    assert join(recorded, table, owners, ["g_a in app", "thread b"], np.array([HEAP + 64], np.uint64)) == [
         SiteFate(2, 7, 1 << 63 | 5, BlockFate(2, 1, 0, 0, (("thread b", 1),))),
         SiteFate(2, 8, 6, BlockFate(4, 4, 1, 48, (("thread b", 2), ("g_a in app", 1)))),
     ]
@@ -96,5 +96,5 @@ def test_the_page_says_which_call_paths_lost_blocks() -> None:
 def test_a_look_that_found_no_block_joins_with_nothing_in_use() -> None:
     nothing = np.zeros(0, np.uint64)
     table, owners = make_table(nothing, nothing, []), np.zeros(0, np.uint32)
-    fates = join(_recorded([HEAP], [0], ((7, 5),)), table, owners, [], [])
+    fates = join(_recorded([HEAP], [0], ((7, 5),)), table, owners, [], np.zeros(0, np.uint64))
     assert fates == [SiteFate(2, 7, 5, BlockFate(1, 0, 0, 0, ()))]

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from nativeleak.analysis.select import By, Selection
 from nativeleak.errors import RecordingError
 from nativeleak.model import BlockFate, Look, SiteFate, Stack
 from nativeleak.recording import Recording, RecordingWriter, open_recording
 from nativeleak.recording.fates import add_look
 from nativeleak.recording.moment import RecordingAt
+from nativeleak.reports import diff_formats
+from nativeleak.reports.diff import DiffMetric, compare
+from nativeleak.reports.formats import WriteOptions, find_format
+from nativeleak.reports.html.diff_page import render_html
+from nativeleak.reports.html.redact import Redactor
+from nativeleak.reports.render import write_merged
 from recording_fixtures import heap_site, native, snapshot, target, trace_info
 from rendering import render
 
@@ -124,3 +134,98 @@ def test_others_journals_are_not_used_where_others_may_write(tmp_path: Path) -> 
     link.symlink_to(path)
     with pytest.raises(RecordingError, match="it is no regular file"):
         add_look(link, Look(0, 2.5, "proven"))
+
+
+def _sites(found: dict[str, BlockFate]) -> tuple[SiteFate, ...]:
+    return tuple(SiteFate(0, 1, {"keeps": KEEPS, "loses": LOSES}[name], fate) for name, fate in found.items())
+
+
+def _merged(files: Sequence[Path], form: str, by: By | None = None) -> str:
+    stream = io.BytesIO()
+    write_merged(list(files), stream, find_format(form), Selection(by=by), WriteOptions())
+    return stream.getvalue().decode()
+
+
+HELD_COLUMNS = (
+    "recorded_blocks", "blocks_in_use", "lost_blocks", "lost_bytes", "lost_certainty", "held_by", "held_by_blocks"
+)  # fmt: skip
+
+
+def _held_cells(row: dict[str, str]) -> list[str]:
+    return [row[name] for name in HELD_COLUMNS]
+
+
+def test_csv_has_what_became_of_the_blocks_in_its_last_columns(tmp_path: Path) -> None:
+    with _with_look(_record(tmp_path / "a.nlk", grows=True), Look(0, 1.5, "proven"), FATES) as recording:
+        table = csv.DictReader(io.StringIO(render(recording, "csv")))
+        rows = {row["head"]: row for row in table}
+    assert tuple((table.fieldnames or ())[-8:]) == ("stack", *HELD_COLUMNS)
+    assert _held_cells(rows["keeps"]) == ["4", "4", "0", "0", "", "g_kept in app", "3"]
+    assert _held_cells(rows["loses"]) == ["600", "400", "300", str(300 * 4096), "proven", "g_mixed in app", "100"]
+
+
+def test_csv_without_a_look_leaves_these_columns_empty(tmp_path: Path) -> None:
+    with open_recording(_record(tmp_path / "a.nlk", grows=False)) as recording:
+        rows = list(csv.DictReader(io.StringIO(render(recording, "csv"))))
+    assert [_held_cells(row) for row in rows] == 2 * [[""] * 7]
+
+
+def test_a_report_of_many_keeps_each_look_and_adds_up_what_became_of_the_blocks(tmp_path: Path) -> None:
+    looks = {"a": Look(0, 1.5, "proven"), "b": Look(0, 2.5, "likely"), "c": Look(0, 0.0, why_not="it ended")}
+    files = [_record(tmp_path / f"{name}.nlk", grows=True) for name in "abcd"]
+    for path, look in zip(files[:3], looks.values(), strict=True):
+        add_look(path, look, FATES if look.certainty else ())
+    report = json.loads(_merged(files, "json"))
+    kept = [
+        [(each["certainty"], each["why_not"]) for each in source.get("looks", [])] for source in report["recordings"]
+    ]
+    assert kept == [[("proven", None)], [("likely", None)], [(None, "it ended")], []]
+    traced = {report["frames"][row["path"][0]]["function"]: row.get("traced") for row in report["rows"]}
+    lost = traced["loses"]
+    assert (lost["recorded_blocks"], lost["blocks_in_use"], lost["lost_blocks"]) == (1200, 800, 600)
+    assert (lost["lost_bytes"], lost["certainty"]) == (600 * 4096, "likely")
+    assert traced["keeps"]["held_by"] == [
+        {"holder": "g_kept in app", "blocks": 6}, {"holder": "thread b", "blocks": 2}
+    ]  # fmt: skip
+    rows = {row["head"]: row for row in csv.DictReader(io.StringIO(_merged(files, "csv", By.PROCESS)))}
+    assert _held_cells(rows["loses"]) == ["1200", "800", "600", str(600 * 4096), "likely", "g_mixed in app", "200"]
+    only = json.loads(_merged(files[:1], "json"))
+    assert [row["traced"]["certainty"] for row in only["rows"] if row["traced"]["lost_blocks"]] == ["proven"]
+    for form in ("text", "html"):
+        text = " ".join(_merged(files, form).split())
+        assert "leak, likely: 75 % of its blocks unreachable, the others held by g_mixed in app" in text
+        assert "Who holds the blocks was looked for after 3 recordings, not after the others." in text
+        assert "Who holds the blocks of 1 recording is not known: it ended." in text
+
+
+def test_diff_says_where_unreachable_blocks_and_holders_changed(tmp_path: Path) -> None:
+    before, after = (_record(tmp_path / f"{name}.nlk", grows=True) for name in ("before", "after"))
+    kept, listed = (BlockFate(n, n, 0, 0, ((name, n),)) for name, n in (("g_kept in app", 4), ("g_list in app", 600)))
+    add_look(before, Look(0, 1.0), _sites({"keeps": kept, "loses": listed}))
+    lost = BlockFate(600, 400, 400, 400 * 4096)
+    add_look(after, Look(0, 1.0, "proven"), _sites({"keeps": kept, "loses": lost}))
+    with open_recording(before) as old, open_recording(after) as new:
+        diff, same = compare(old, new), compare(old, old)
+    text = diff_formats.text(diff, DiffMetric.OUTSTANDING, None)
+    table = text[text.index("Blocks that no pointer leads to, and holders, where they changed") :].splitlines()
+    assert [" ".join(line.split()) for line in table[2:]] == [
+        "unreachable 0 % 100 % heap loses", "held by g_list in app before, nobody after"
+    ]  # fmt: skip
+    page = " ".join(re.sub("<[^>]*>", " ", render_html(diff, DiffMetric.OUTSTANDING, None, Redactor())).split())
+    assert "0 % 100 % g_list in app before, nobody after heap loses" in page
+    facts = json.loads(diff_formats.as_json(diff, DiffMetric.OUTSTANDING, None))
+    (changed,) = facts["traced_changes"]
+    assert (changed["function"], changed["before"]["lost_blocks"], changed["after"]["lost_blocks"]) == ("loses", 0, 400)
+    assert changed["after"]["certainty"] == "proven"
+    assert facts["after"]["looks"][0]["certainty"] == "proven"
+    assert "where they changed" not in diff_formats.text(same, DiffMetric.OUTSTANDING, None)
+
+
+def test_diff_with_one_look_says_that_it_is_not_compared(tmp_path: Path) -> None:
+    before, after = (_record(tmp_path / f"{name}.nlk", grows=True) for name in ("before", "after"))
+    add_look(after, Look(0, 1.0, "proven"), FATES)
+    with open_recording(before) as old, open_recording(after) as new:
+        text = diff_formats.text(compare(old, new), DiffMetric.OUTSTANDING, None)
+        then = diff_formats.text(compare(RecordingAt(new, 3), new), DiffMetric.OUTSTANDING, None)
+    assert "Who holds the blocks is known of AFTER alone, and is not compared." in text
+    assert "where they changed" not in text + then

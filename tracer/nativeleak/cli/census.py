@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from nativeleak.cli.looks import look, room_for_a_look
+from nativeleak.cli.looks import EarlyEnd, look, room_for_a_look
 from nativeleak.engines.options import TraceOptions
 from nativeleak.errors import NativeleakError
 from nativeleak.model import HeapCensus, InUse
@@ -31,12 +31,12 @@ class Counted(NamedTuple):
     ended: float
 
 
-def count_heaps(options: TraceOptions) -> list[Counted]:
-    """What is in use in the heap of each target, in their order."""
+def count_heaps(options: TraceOptions, early: EarlyEnd | None = None) -> list[Counted]:
+    """What is in use in the heap of each target, in their order; see ``looks.look`` for ``early``."""
     bound_bytes, why = room_for_a_look(options)
     if why:
         return [Counted(None, why, 0.0, 0.0)] * len(options.pids)
-    return [_count(pid, bound_bytes) for pid in options.pids]
+    return [_count(pid, bound_bytes, early) for pid in options.pids]
 
 
 def record_census(recorded: Recorded, before: Sequence[Counted], after: Sequence[Counted], reporter: Reporter) -> None:
@@ -63,8 +63,8 @@ def _census(slot: int, before: Counted, after: Counted) -> HeapCensus:
     return HeapCensus(slot, before.in_use, after.in_use, before.why_not or after.why_not, before.ended, after.began)
 
 
-def _count(pid: int, bound_bytes: int) -> Counted:
+def _count(pid: int, bound_bytes: int, early: EarlyEnd | None) -> Counted:
     began = time.time()
-    said, why_not = look("nativeleak.heaps.in_use", [str(pid)], _TIMEOUT_S, bound_bytes)
+    said, why_not = look("nativeleak.heaps.in_use", [str(pid)], _TIMEOUT_S, bound_bytes, early)
     in_use = None if why_not else InUse(*map(int, said.split()))
     return Counted(in_use, why_not, began, time.time())

@@ -18,6 +18,7 @@ from nativeleak.cli.final_report import ReportOptions, report_on
 from nativeleak.cli.grouped import EVERYDAY, EXPERT, LIMITS, REPORT, WHAT, GroupedCommand, GroupedOption
 from nativeleak.cli.lines import check_lines
 from nativeleak.cli.live import make_reporter
+from nativeleak.cli.looks import EarlyEnd
 from nativeleak.cli.params import (
     AFFIX,
     AUTO_DISTANCE,
@@ -126,7 +127,7 @@ Ctrl-C ends the trace and prints the report; a second Ctrl-C exits at once.""",
         "Engine bpf.")  # fmt: skip
 @option(WHAT, "--holders", is_flag=True,
         help="Look at the end, while the target runs, who holds these blocks and which are lost; implies "
-        "--blocks.")  # fmt: skip
+        "--blocks. Ctrl-C ends the look alone.")  # fmt: skip
 @option(WHAT, "--census", is_flag=True,
         help="Walk the heap before and after the trace: by how many blocks it grew, and whether the call sites explain "
         "them. glibc, musl, jemalloc.")  # fmt: skip
@@ -199,8 +200,8 @@ def trace_command(ctx: click.Context, /, **given: object) -> int:
     ):
         recorded = run_trace(options, reporter)
     if given["census"]:
-        with LineProgress(quiet=bool(given["quiet"])) as line:
-            record_census(recorded, before, count_heaps(options), line)
+        with LineProgress(quiet=bool(given["quiet"])) as line, EarlyEnd() as early:
+            record_census(recorded, before, count_heaps(options, early), line)
     if given["holders"]:
         with LineProgress(quiet=bool(given["quiet"])) as line:
             look_for_holders(recorded, options, ctx.params["budget"], line)

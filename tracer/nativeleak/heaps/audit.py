@@ -116,7 +116,7 @@ class _Listed:
         walk = walk_it(self._memory, self._maps, blocks)
         # Pages that jemalloc keeps for later hold no block.
         spans = [*blocks.spans, *((start, end) for start, end, what in walk.ranges if what != TABLES)]
-        starts, ends = blocks.sorted()
+        starts, ends = blocks.take()
         index = np.searchsorted(starts, ordered.astype(np.uint64), side="right").astype(np.int64) - 1
         used = np.zeros(len(ordered), np.bool_)
         if len(starts):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nativeleak.arrays import GrowingColumn
 from nativeleak.heaps.memory import Places, Words
 
 
@@ -27,27 +28,30 @@ class BlockList:
     spans: list[tuple[int, int]] = field(default_factory=list)
     unread: list[tuple[int, int]] = field(default_factory=list)
     link_offset: int = 0
-    _starts: list[Words] = field(default_factory=list)
-    _ends: list[Words] = field(default_factory=list)
+    _starts: GrowingColumn[np.uint64] = field(default_factory=lambda: GrowingColumn(np.uint64))
+    _ends: GrowingColumn[np.uint64] = field(default_factory=lambda: GrowingColumn(np.uint64))
 
     def add(self, starts: Places, ends: Places) -> None:
         """Blocks: address that the program has, and the first one behind that counts as a pointer into the block."""
-        self._starts.append(starts.astype(np.uint64))
-        self._ends.append(ends.astype(np.uint64))
+        self._starts.add(starts)
+        self._ends.add(ends)
 
-    def sorted(self) -> tuple[Words, Words]:
-        """Starts and ends in address order; a block that reaches into the next one is cut short, doubles left out."""
-        if not self._starts:
-            return np.zeros(0, np.uint64), np.zeros(0, np.uint64)
-        starts, ends = np.concatenate(self._starts), np.concatenate(self._ends)
-        # Copies of a million blocks are most of our memory.
-        self._starts, self._ends = [starts], [ends]
+    def take(self) -> tuple[Words, Words]:
+        """Starts and ends in address order; a block that reaches into the next one is cut short, doubles left out.
+
+        The list is empty afterwards.
+        """
+        starts, ends = self._starts.take(), self._ends.take()
         if (starts[1:] <= starts[:-1]).any():
-            order = np.lexsort((ends, starts))
-            starts, ends = starts[order], ends[order]
-            is_first = np.ones(len(starts), np.bool_)
-            is_first[1:] = starts[1:] != starts[:-1]
-            starts, ends = starts[is_first], ends[is_first]
-            self._starts, self._ends = [starts], [ends]
+            order = np.argsort(starts, kind="stable")
+            starts = starts[order]
+            ends = ends[order]
+            if (starts[1:] == starts[:-1]).any():
+                order = np.lexsort((ends, starts))
+                starts, ends = starts[order], ends[order]
+                is_first = np.ones(len(starts), np.bool_)
+                is_first[1:] = starts[1:] != starts[:-1]
+                starts, ends = starts[is_first], ends[is_first]
+            del order
         np.minimum(ends[:-1], starts[1:], out=ends[:-1])
         return starts, ends

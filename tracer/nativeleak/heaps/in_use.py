@@ -61,7 +61,7 @@ def _ways(memory: HeapMemory, maps: Sequence[MapEntry], exe: str) -> Iterator[Ca
             blocks = BlockList()
             walk = walk_jemalloc(memory, maps, blocks)
             taken.extend((start, end) for start, end, _ in walk.ranges)
-            starts, ends = blocks.sorted()
+            starts, ends = blocks.take()
             return Counted(len(starts), int((ends - starts).sum()), walk.total.unread_bytes)
 
         yield of_jemalloc

@@ -6,6 +6,7 @@ recording says why.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -65,7 +66,11 @@ def _look_of(report: HoldersReport, target: TargetInfo, after_s: float) -> Look:
 
 
 def main(arguments: list[str]) -> int:
-    """Run it; returns 0 where the recording says what was found, or why nothing was."""
+    """Run it; returns 0 where the recording says what was found, or why nothing was.
+
+    SIGTERM ends it in order: what is being added to the recording is taken back.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         look_after_trace(Path(arguments[0]), float(arguments[1]))
     except NativeleakError as error:

@@ -93,7 +93,7 @@ def read_table(memory: HeapMemory, maps: Sequence[MapEntry], exe: str, named: It
         notes = [note for note in notes if not note.startswith(_FAILED)]
     else:
         raise HeapError(f"{_FAILED}: " + ("; ".join(notes) or "no allocator was found"))
-    parts = [each.sorted() for each in lists]
+    parts = [each.take() for each in lists]
     starts, ends = parts[0] if len(parts) == 1 else (np.concatenate([part[side] for part in parts]) for side in (0, 1))
     if len(parts) > 1:
         order = np.argsort(starts, kind="stable")

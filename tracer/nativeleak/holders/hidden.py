@@ -2,8 +2,9 @@
 
 Scope: three forms, looked for among blocks that no address points at, block by block.
 
-* Compressed: 32 bits of an address, shifted by 0, 3 or 4. A real pointer has others
-  near it; a chance hit has none.
+* Compressed: 32 bits of an address, shifted by 0, 3 or 4. A real pointer has others near it; a chance hit has none.
+  Halves of whole pointers are none: where a library's addresses agreed with the heap's in their lower 32 bits, 11 of
+  2,012 lost blocks had company, in one start of 110.
 * XORed with a constant: neighbouring words whose upper halves agree and are no address's, all of which become starts
   of such blocks with one and the same constant.
 * XORed with the neighbours: lists whose links are previous XOR next. Followed from two blocks that are held.
@@ -19,9 +20,10 @@ from typing import Final
 
 import numpy as np
 
+from nativeleak.arrays import distinct_in_place, pick
 from nativeleak.heaps.memory import Flags, Places, Words
 from nativeleak.holders.graph import Graph
-from nativeleak.holders.table import LEFTOVER, BlockTable, Bytes
+from nativeleak.holders.table import LEFTOVER, Blocks, BlockTable, Bytes
 from nativeleak.holders.windows import Reader, Runs
 
 _SHIFTS: Final = (0, 3, 4)
@@ -53,21 +55,22 @@ class HiddenSearch:
         self._mapped = np.array([start for start, _ in mapped], np.uint64), np.array([e for _, e in mapped], np.uint64)
         self._fits = np.zeros(len(starts), np.bool_)
         self._hits: dict[int, list[tuple[Words, Places]]] = {shift: [] for shift in _SHIFTS}
-        self._keys: dict[int, tuple[Words, Places]] = {}
+        self._keys: dict[int, tuple[Blocks, Blocks]] = {}
         self._runs: list[Words] = []
         self._filter = np.zeros(1 << _TABLE_BITS, np.bool_)
         for shift in _SHIFTS:
-            keys = (starts >> np.uint64(shift)) & np.uint64(0xFFFF_FFFF)
-            order = np.argsort(keys, kind="stable")
-            self._keys[shift] = keys[order], order
-            self._filter[_hashed(keys.astype(np.uint32))] = True
+            keys = (starts >> np.uint64(shift) & np.uint64(0xFFFF_FFFF)).astype(np.uint32)
+            order = np.argsort(keys, kind="stable").astype(np.uint32)
+            self._keys[shift] = pick(keys, order), order
+            self._filter[_hashed(keys)] = True
 
     def look(self, runs: Runs) -> None:
         """Look at one window."""
         for address, offset, size in zip(runs.addresses, runs.offsets.tolist(), runs.sizes.tolist(), strict=True):
             data = runs.data[offset : offset + size]
-            self._look_for_halves(data[: size // 4 * 4].view(np.uint32), address)
-            self._look_for_runs(data[: size // 8 * 8].view(np.uint64))
+            words = data[: size // 8 * 8].view(np.uint64)
+            self._look_for_halves(words, address)
+            self._look_for_runs(words)
 
     def result(self) -> Flags:
         """Which blocks some word fits."""
@@ -78,19 +81,27 @@ class HiddenSearch:
             self._take_constant(words)
         return self._fits
 
-    def _look_for_halves(self, halves: np.ndarray[tuple[int], np.dtype[np.uint32]], address: np.uint64) -> None:
+    def _look_for_halves(self, words: Words, address: np.uint64) -> None:
+        halves = words.view(np.uint32)
         near = np.flatnonzero(self._filter[_hashed(halves)])
+        near = near[~self._are_pointers(words[near // 2])]
         if not len(near):
             return
-        values = halves[near].astype(np.uint64)
+        values = halves[near]
         for shift, (keys, order) in self._keys.items():
             index = np.clip(np.searchsorted(keys, values), 0, len(keys) - 1)
             is_hit = keys[index] == values
             places = address + np.uint64(4) * near[is_hit].astype(np.uint64)
-            blocks = order[index[is_hit]]
+            blocks = order[index[is_hit]].astype(np.int64)
             # A block that looks lost holds nothing.
             inside = self._block_of(places)
             self._hits[shift].append((places[inside < 0], blocks[inside < 0]))
+
+    def _are_pointers(self, words: Words) -> Flags:
+        """Whether each is an address in a mapping, or of its end."""
+        lows, highs = self._mapped
+        index = np.searchsorted(lows, words, side="right").astype(np.int64) - 1
+        return np.asarray((index >= 0) & (words <= highs[np.clip(index, 0, None)]), np.bool_)
 
     def _take_companies(self, places: Words, blocks: Places) -> None:
         order = np.argsort(places, kind="stable")
@@ -193,7 +204,7 @@ def find_xor_lists(
 def _seeds(table: BlockTable, graph: Graph, marks: Bytes, starts: Words) -> tuple[Words, Words]:
     """Pairs of neighbours in lists: held blocks that point at a held one of the same size, which lost ones have too."""
     sizes = table.sizes
-    wanted = np.unique(sizes[np.clip(table.look(starts), 0, None)])
+    wanted = distinct_in_place(sizes[np.clip(table.look(starts), 0, None)])
     previous, current = [], []
     for low in range(0, graph.n_edges, _PART):
         targets = np.asarray(graph.targets[low : low + _PART]) & np.uint32(LEFTOVER - 1)

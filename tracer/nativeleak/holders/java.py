@@ -11,11 +11,13 @@ from typing import Final
 
 import numpy as np
 
+from nativeleak.arrays import give_back_free_memory
 from nativeleak.errors import NativeleakError
 from nativeleak.frames.libraries import BUILT_IN, Libraries
 from nativeleak.heaps.memory import HeapMemory, Words
 from nativeleak.holders.heap_table import name_ranges, read_table
 from nativeleak.holders.labels import Label
+from nativeleak.holders.places import JAVA
 from nativeleak.process.procfs import MapEntry, read_exe, read_maps
 from nativeleak.runtimes.hotspot.heap.budget import Budget
 from nativeleak.runtimes.hotspot.heap.read import read_java_holders
@@ -44,6 +46,7 @@ class JavaSource:
 
     Attributes:
         ranges: None: the Java heap is read word by word too.
+        kind: Of the Java heap's places.
         found: The look; None before the first question, and where the JVM cannot be read.
         why_not: Why it cannot, for people; empty where it can.
     """
@@ -56,6 +59,7 @@ class JavaSource:
         libraries: Libraries = BUILT_IN,
     ) -> None:
         self.ranges: Sequence[tuple[int, int]] = ()
+        self.kind = JAVA
         self.found: JavaHolders | None = None
         self.why_not = ""
         self._memory = memory
@@ -64,18 +68,22 @@ class JavaSource:
         self._libraries = libraries
         self._edges: list[tuple[Label, Words]] | None = None
 
-    def edges(self) -> Iterator[tuple[Label, Words]]:
-        """A label for each way in which objects hold blocks, and the blocks' addresses."""
+    def look(self) -> None:
+        """Look at the Java heap now, while the arrays of a scan take no memory."""
         if self._edges is None:
             self._edges = self._look()
-        yield from self._edges
+            give_back_free_memory()
+
+    def edges(self) -> Iterator[tuple[Label, Words]]:
+        """A label for each way in which objects hold blocks, and the blocks' addresses."""
+        self.look()
+        yield from self._edges or []
 
     def _look(self) -> list[tuple[Label, Words]]:
         pid = self._memory.pid
         try:
             maps = read_maps(pid)
-            table = read_table(self._memory, maps, read_exe(pid), name_ranges(self._memory, maps, [])).table
-            starts, sizes = _with_files(table.starts, table.sizes, maps)
+            starts, sizes = self._blocks(maps)
             self.found = read_java_holders(
                 pid,
                 starts,
@@ -89,14 +97,20 @@ class JavaSource:
             return []
         return [(_label(group), starts[group.blocks]) for group in self.found.groups]
 
+    def _blocks(self, maps: Sequence[MapEntry]) -> tuple[Words, Words]:
+        """First address and bytes of each block."""
+        table = read_table(self._memory, maps, read_exe(self._memory.pid), name_ranges(self._memory, maps, [])).table
+        return _with_files(table.starts, table.ends - table.starts, maps)
+
 
 def _with_files(starts: Words, sizes: Words, maps: Sequence[MapEntry]) -> tuple[Words, Words]:
     """Blocks, and mapped files of data, which mapped buffers hold; in the order of their addresses."""
     files = [entry for entry in maps if entry.inode and "x" not in entry.perms and not entry.path.endswith(_CODE)]
-    all_starts = np.concatenate([starts, np.array([entry.start for entry in files], np.uint64)])
-    all_sizes = np.concatenate([sizes, np.array([entry.end - entry.start for entry in files], np.uint64)])
-    order = np.argsort(all_starts, kind="stable")
-    return all_starts[order], all_sizes[order]
+    firsts = np.array([entry.start for entry in files], np.uint64)
+    at = np.searchsorted(starts, firsts, side="right")
+    return np.insert(starts, at, firsts), np.insert(
+        sizes, at, np.array([entry.end for entry in files], np.uint64) - firsts
+    )
 
 
 def _label(group: HolderGroup) -> Label:

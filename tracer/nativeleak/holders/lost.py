@@ -48,11 +48,11 @@ class Reached:
 
 def reach(scan: Scan, helper: Helper) -> Reached:
     """Mark all blocks that are reached from outside of the allocators."""
-    is_link = scan.roots.flags & LINK != 0
+    roots = scan.roots.blocks
     strong = np.zeros(max(len(scan.table), 1), np.uint8)
-    helper.mark(scan.graph, scan.roots.blocks[~is_link], strong, follows_leftovers=False)
+    helper.mark(scan.graph, roots[scan.roots.flags & LINK == 0], strong, follows_leftovers=False)
     marks = np.zeros(max(len(scan.table), 1), np.uint8)
-    helper.mark(scan.graph, scan.roots.blocks, marks)
+    helper.mark(scan.graph, roots, marks)
     return Reached(marks, strong)
 
 

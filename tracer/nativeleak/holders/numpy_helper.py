@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from nativeleak.arrays import distinct_in_place
 from nativeleak.heaps.memory import Flags, Places, Words
 from nativeleak.holders.graph import Graph
 from nativeleak.holders.table import INTERIOR, LEFTOVER, LINK, NONE, SHARED, Blocks, BlockTable, Bytes
@@ -38,13 +39,13 @@ class NumpyHelper:
         is_edge = (sources >= 0) & (sources != blocks)
         sources, blocks, values = sources[is_edge], blocks[is_edge], values[is_edge]
         targets = blocks.astype(np.uint64) | np.where(_links(table, blocks, values), np.uint64(LEFTOVER), np.uint64(0))
-        pairs = np.unique(sources.astype(np.uint64) << np.uint64(32) | targets)
+        pairs = distinct_in_place(sources.astype(np.uint64) << np.uint64(32) | targets)
         return (pairs >> np.uint64(32)).astype(np.uint32), (pairs & np.uint64(0xFFFF_FFFF)).astype(np.uint32)
 
     def mark(self, graph: Graph, roots: Blocks, marks: Bytes, *, follows_leftovers: bool = True) -> int:
         """See ``Helper``."""
         offsets, targets, view = graph.offsets.data, graph.targets.data, marks.data
-        front = np.unique(roots[marks[roots] == 0]).astype(np.int64)
+        front = distinct_in_place(roots[marks[roots] == 0]).astype(np.int64)
         marks[front] = 1
         n = len(front)
         while len(front):
@@ -53,7 +54,7 @@ class NumpyHelper:
                 if not follows_leftovers:
                     found = found[found < LEFTOVER]
                 found = found & _TARGET
-                front = np.unique(found[marks[found] == 0]).astype(np.int64)
+                front = distinct_in_place(found[marks[found] == 0]).astype(np.int64)
                 marks[front] = 1
                 n += len(front)
                 continue
@@ -176,7 +177,7 @@ def _following(graph: Graph, front: Places) -> tuple[Places, Blocks]:
 
 def _put(only: Blocks, blocks: Blocks, labels: Blocks) -> Places:
     """Give labels to blocks; those whose label changed."""
-    pairs = np.unique(blocks.astype(np.uint64) << np.uint64(32) | labels)
+    pairs = distinct_in_place(blocks.astype(np.uint64) << np.uint64(32) | labels)
     block, label = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFF_FFFF)).astype(np.uint32)
     is_double = np.zeros(len(block), np.bool_)
     is_double[1:] = block[1:] == block[:-1]

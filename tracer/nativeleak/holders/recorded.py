@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import time
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
+from nativeleak.arrays import GrowingColumn, parts, pick
 from nativeleak.errors import UsageError
-from nativeleak.heaps.memory import Flags, Places, Words
+from nativeleak.heaps.memory import Places, Words
 from nativeleak.holders.table import NONE, Blocks, BlockTable
 from nativeleak.model import BlockChunk, BlockFate, SiteFate
 from nativeleak.process.check import TargetFacts
@@ -26,6 +29,8 @@ from nativeleak.recording import Recording, open_recording
 
 if TYPE_CHECKING:
     from nativeleak.analysis.finding import Finding
+
+Sites: TypeAlias = npt.NDArray[np.int32]
 
 _MAX_OFFSET: Final = 4096
 """Most bytes between the start of a slot of musl and the program's address in it."""
@@ -77,13 +82,28 @@ class RecordedBlocks:
     ended_s: float
     addresses: Words
     n_bytes: Words
-    sites: Places
+    sites: Sites
     keys: tuple[tuple[int, int], ...]
     n_unlisted: int = 0
 
 
-def read_recorded(path: Path, target: TargetFacts) -> RecordedBlocks:
-    """The blocks of a process in a recording.
+@dataclass(frozen=True, slots=True)
+class RecordedTarget:
+    """A recording that has the blocks of a process; they are read when they are needed.
+
+    Attributes:
+        path: Of the recording.
+        slot: Number of the target in it.
+        ended_s: Seconds since its end.
+    """
+
+    path: Path
+    slot: int
+    ended_s: float
+
+
+def find_recorded(path: Path, target: TargetFacts) -> RecordedTarget:
+    """The place of a process in a recording with addresses of blocks.
 
     Raises:
         UsageError: It is a recording of another process, or keeps no blocks.
@@ -91,28 +111,49 @@ def read_recorded(path: Path, target: TargetFacts) -> RecordedBlocks:
     """
     with open_recording(path) as recording:
         slot = _slot_of(recording, target)
-        chunks = recording.blocks()
-        columns = [unpack(chunk, recording.name) for chunk in chunks if chunk.columns]
-        n_unlisted = sum(chunk.n for chunk in chunks if not chunk.columns)
-        if not columns:
+        if not any(chunk.columns for chunk in recording.blocks()):
             raise UsageError(
                 f"reading {path} failed: it has no addresses of blocks", "Record them: nativeleak trace --blocks -p PID"
             )
         ended = recording.info.started + recording.elapsed_s
-    addresses, stacks, n_bytes, slots, threads = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-    chosen = np.flatnonzero(slots == slot)
-    chosen = chosen[np.argsort(addresses[chosen], kind="stable")]
-    sites, keys = _sites(threads[chosen], stacks[chosen])
-    ago_s = max(0.0, time.time() - ended)
-    return RecordedBlocks(recording.name, slot, ago_s, addresses[chosen], n_bytes[chosen], sites, keys, n_unlisted)
+    return RecordedTarget(path, slot, max(0.0, time.time() - ended))
 
 
-def _sites(threads: Blocks, stacks: Words) -> tuple[Places, tuple[tuple[int, int], ...]]:
-    """The site of each block, and thread and stack of each site."""
+def read_recorded(found: RecordedTarget) -> RecordedBlocks:
+    """Its blocks.
+
+    Raises:
+        UsageError: They are damaged.
+        RecordingError: The recording cannot be read.
+    """
+    addresses_, n_bytes_, sites_ = GrowingColumn(np.uint64), GrowingColumn(np.uint64), GrowingColumn(np.int32)
+    numbers: dict[tuple[int, int], int] = {}
+    n_unlisted = 0
+    with open_recording(found.path) as recording:
+        name = recording.name
+        for chunk in recording.blocks():
+            if not chunk.columns:
+                n_unlisted += chunk.n
+                continue
+            addresses, stacks, n_bytes, slots, threads = unpack(chunk, name)
+            chosen = slots == found.slot
+            addresses_.add(addresses[chosen])
+            n_bytes_.add(n_bytes[chosen])
+            sites_.add(_sites(threads[chosen], stacks[chosen], numbers))
+    addresses, n_bytes, sites = addresses_.take(), n_bytes_.take(), sites_.take()
+    if not (addresses[1:] >= addresses[:-1]).all():
+        order = np.argsort(addresses, kind="stable").astype(np.int32)
+        addresses, n_bytes, sites = pick(addresses, order), pick(n_bytes, order), pick(sites, order)
+    return RecordedBlocks(name, found.slot, found.ended_s, addresses, n_bytes, sites, tuple(numbers), n_unlisted)
+
+
+def _sites(threads: Blocks, stacks: Words, numbers: dict[tuple[int, int], int]) -> Places:
+    """The site of each block; new ones are added to the numbers of threads and stacks."""
     pairs = np.empty(len(threads), [("thread", np.uint32), ("stack", np.uint64)])
     pairs["thread"], pairs["stack"] = threads, stacks
     keys, sites = np.unique(pairs, return_inverse=True)
-    return sites.reshape(-1).astype(np.int64), tuple((int(thread), int(stack)) for thread, stack in keys.tolist())
+    places = [numbers.setdefault((int(thread), int(stack)), len(numbers)) for thread, stack in keys.tolist()]
+    return np.array(places, np.int64)[sites.reshape(-1)]
 
 
 def find_causes(path: Path, fates: Sequence[SiteFate]) -> list[TracedCause]:
@@ -179,7 +220,7 @@ def unpack(chunk: BlockChunk, name: str) -> tuple[Words, Words, Words, Blocks, B
 
 
 def join(
-    recorded: RecordedBlocks, table: BlockTable, owners: Blocks, names: Sequence[str], lost: Sequence[int]
+    recorded: RecordedBlocks, table: BlockTable, owners: Blocks, names: Sequence[str], lost: Words
 ) -> list[SiteFate]:
     """What became of the blocks of each site.
 
@@ -190,40 +231,35 @@ def join(
         names: Of the holders.
         lost: First addresses of lost blocks, ascending.
     """
-    index = table.look(recorded.addresses)
-    is_there = index >= 0
-    if len(table):
-        offsets = recorded.addresses - table.starts[np.clip(index, 0, None)]
-        is_there &= offsets < np.uint64(_MAX_OFFSET)
-    lost_starts = np.array(lost, np.uint64)
-    is_lost = np.zeros(len(index), np.bool_)
-    is_lost[is_there] = np.isin(table.starts[index[is_there]], lost_starts)
-    owner = np.full(len(index), NONE, np.uint32)
-    owner[is_there] = owners[index[is_there]]
-    sites, n_sites = recorded.sites, len(recorded.keys)
-    held_by = _holders(sites, owner, is_there & ~is_lost & (owner != NONE), names)
-    lost_bytes = [0] * n_sites
-    for site, n_bytes in zip(sites[is_lost].tolist(), recorded.n_bytes[is_lost].tolist(), strict=True):
-        lost_bytes[site] += n_bytes
-    counts = zip(
-        np.bincount(sites, minlength=n_sites).tolist(),
-        np.bincount(sites[is_there], minlength=n_sites).tolist(),
-        np.bincount(sites[is_lost], minlength=n_sites).tolist(),
-        lost_bytes,
-        strict=True,
-    )
+    n_sites, n_names = len(recorded.keys), len(names) or 1
+    n_there, n_lost, n_all = (np.zeros(n_sites, np.int64) for _ in range(3))
+    lost_bytes = np.zeros(n_sites, np.uint64)
+    held: Counter[int] = Counter()
+    for part in parts(len(recorded.addresses)):
+        sites, addresses = recorded.sites[part].astype(np.int64), recorded.addresses[part]
+        index = table.look(addresses)
+        is_there = index >= 0
+        clipped = np.clip(index, 0, None)
+        is_lost, owner = np.zeros(len(index), np.bool_), np.full(len(index), NONE, np.uint32)
+        if len(table):
+            starts = table.starts[clipped]
+            is_there &= addresses - starts < np.uint64(_MAX_OFFSET)
+            owner[is_there] = owners[clipped[is_there]]
+            if len(lost):
+                is_lost = is_there & (lost[np.clip(np.searchsorted(lost, starts), None, len(lost) - 1)] == starts)
+        n_all += np.bincount(sites, minlength=n_sites)
+        n_there += np.bincount(sites[is_there], minlength=n_sites)
+        n_lost += np.bincount(sites[is_lost], minlength=n_sites)
+        np.add.at(lost_bytes, sites[is_lost], recorded.n_bytes[part][is_lost])
+        is_held = is_there & ~is_lost & (owner != NONE)
+        values, counts = np.unique(sites[is_held] * n_names + owner[is_held], return_counts=True)
+        held.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    held_by: dict[int, list[tuple[str, int]]] = {}
+    for pair, count in sorted(held.items(), key=lambda item: (-item[1], item[0])):
+        site, number = divmod(pair, n_names)
+        held_by.setdefault(site, []).append((names[number], count))
+    columns = zip(n_all.tolist(), n_there.tolist(), n_lost.tolist(), lost_bytes.tolist(), strict=True)
     return [
         SiteFate(recorded.slot, *key, BlockFate(*numbers, tuple(held_by.get(site, ())[:_MAX_HOLDERS])))
-        for site, (key, numbers) in enumerate(zip(recorded.keys, counts, strict=True))
+        for site, (key, numbers) in enumerate(zip(recorded.keys, columns, strict=True))
     ]
-
-
-def _holders(sites: Places, owner: Blocks, is_held: Flags, names: Sequence[str]) -> dict[int, list[tuple[str, int]]]:
-    """Names of the holders of the blocks of each site, with their numbers of blocks, most first."""
-    pairs = sites[is_held] * np.int64(len(names) or 1) + owner[is_held]
-    values, counts = np.unique(pairs, return_counts=True)
-    found: dict[int, list[tuple[str, int]]] = {}
-    for place in np.argsort(-counts, kind="stable").tolist():
-        site, number = divmod(int(values[place]), len(names))
-        found.setdefault(site, []).append((names[number], int(counts[place])))
-    return found

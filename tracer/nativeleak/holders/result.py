@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ class LostBlocks:
     n_blocks: int
     n_bytes: int
     groups: tuple[LostGroup, ...]
-    starts: tuple[int, ...] = ()
+    starts: Sequence[int] = ()
 
 
 @dataclass(slots=True)

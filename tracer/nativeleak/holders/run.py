@@ -18,18 +18,17 @@ import numpy as np
 
 from nativeleak.errors import NativeleakError
 from nativeleak.heaps.known import known_as
-from nativeleak.heaps.memory import WORD_BYTES, Flags, HeapError, HeapMemory, Words
+from nativeleak.heaps.memory import WORD_BYTES, Flags, HeapError, HeapMemory
 from nativeleak.holders.attribution import count_classes, find_holders
 from nativeleak.holders.classes import Classes, find_classes
+from nativeleak.holders.grades import graded
 from nativeleak.holders.heap_table import HeapTable, name_ranges, read_table
 from nativeleak.holders.helper import Helper, find_helper
 from nativeleak.holders.hidden import find_compressed, find_xor_lists
-from nativeleak.holders.hints import HINT_WORDS, KnownSizes, hint
+from nativeleak.holders.hints import KnownSizes
 from nativeleak.holders.java import JavaSource, runs_java
 from nativeleak.holders.labels import Labels
 from nativeleak.holders.lost import (
-    HIDDEN,
-    LEFT_OVER,
     LOST,
     Candidates,
     first_candidates,
@@ -41,7 +40,7 @@ from nativeleak.holders.lost import (
 )
 from nativeleak.holders.own_memory import give_back_freed_arrays
 from nativeleak.holders.places import ANONYMOUS, Named, Place, find_places
-from nativeleak.holders.result import LIKELY, POSSIBLE, PROVEN, HoldersReport, LostBlocks, LostGroup
+from nativeleak.holders.result import HoldersReport
 from nativeleak.holders.scan import EdgeSource, Limits, Scan, Scanner
 from nativeleak.holders.threads import ThreadReader, read_kernel_words
 from nativeleak.holders.traits import find_trait_objects, find_trait_tables
@@ -50,7 +49,7 @@ from nativeleak.process.check import TargetFacts, check_target
 from nativeleak.process.procfs import MapEntry, read_maps, read_status
 
 if TYPE_CHECKING:
-    from nativeleak.holders.recorded import RecordedBlocks
+    from nativeleak.holders.recorded import RecordedTarget
 
 DEFAULT_SCANS: Final = 4
 DEFAULT_BUDGET_S: Final = 60.0
@@ -68,8 +67,6 @@ _WATCH_SHARE: Final = 0.25
 _MAX_MORE_SCANS: Final = 4
 _GLIBC: Final = "glibc"
 _WALK_TRIES: Final = 3
-_MAX_GROUPS: Final = 200
-_MAX_HINTED: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +114,7 @@ class _Look:
     named: list[Named] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
     skipped_hidden: bool = False
-    recorded: RecordedBlocks | None = None
+    recorded: RecordedTarget | None = None
     n_walked: int = 0
 
     def run(self) -> None:
@@ -141,6 +138,7 @@ class _Look:
             if not scan.is_complete:
                 last = last or scan
                 break
+            last = scan  # and the one before goes
             reached = reach(scan, self.helper)
             if candidates is None:
                 candidates = first_candidates(scan, reached, scanner.reader)
@@ -150,7 +148,6 @@ class _Look:
             seen.n_scans += 1
             number += 1
             scan.graph.rest()
-            last = scan
             self._watch(candidates, scanner.reader, options.gap_s if number < options.n_scans else _WATCH_AT_END_S)
             self._walk_again(candidates, 1 if number < options.n_scans else _WALKS_AT_END)
         if last is None:
@@ -250,7 +247,7 @@ class _Look:
         report, seen, heap = self.report, self.report.completeness, self.heap
         assert heap is not None  # noqa: S101 - a scan was made
         seen.n_blocks, seen.n_bytes = len(last.table), int(last.table.sizes.sum())
-        seen.n_edges, seen.n_roots = last.graph.n_edges, len(last.roots.blocks)
+        seen.n_edges, seen.n_roots = last.graph.n_edges, len(last.roots)
         seen.unwalked_bytes = sum(walk.total.unread_bytes for walk in heap.walks)
         seen.swapped_bytes = int(read_status(self.target.pid).get("VmSwap", "0").split()[0]) * 1024
         report.allocators = [(walk.kind, walk.object) for walk in heap.walks]
@@ -264,13 +261,15 @@ class _Look:
             seen.refuted, seen.n_freed = dict(candidates.refuted), candidates.n_freed
             is_hidden = self._find_hidden(candidates, last, scanner)
             known_sizes = self._known_sizes(report.allocators[0][0])
-            report.lost = _graded(candidates, is_hidden, last, classes, scanner, self._doubts(), known_sizes)
+            report.lost = graded(candidates, is_hidden, last, classes, scanner, self._doubts(), known_sizes)
         if self.recorded is not None:
             lost = report.grade(LOST)
             names = [labels[number].name for number in range(len(labels))]
-            from nativeleak.holders.recorded import join
+            from nativeleak.holders.recorded import join, read_recorded
 
-            report.fates = join(self.recorded, last.table, owners, names, lost.starts if lost is not None else ())
+            report.recorded = read_recorded(self.recorded)
+            starts = np.array(lost.starts if lost is not None else (), np.uint64)
+            report.fates = join(report.recorded, last.table, owners, names, starts)
         is_lost = np.zeros(len(last.table), np.bool_)
         if candidates is not None:
             index = last.table.look(candidates.starts[~candidates.is_leftover])
@@ -317,72 +316,6 @@ class _Look:
         return doubts
 
 
-def _graded(
-    candidates: Candidates,
-    is_hidden: Flags,
-    last: Scan,
-    classes: Classes,
-    scanner: Scanner,
-    doubts: Sequence[str],
-    known_sizes: KnownSizes,
-) -> list[LostBlocks]:
-    """Lost blocks by grade, each grade by class, size and contents."""
-    grades = np.where(is_hidden, HIDDEN, np.where(candidates.is_leftover, LEFT_OVER, LOST))
-    found = []
-    for grade in (LOST, LEFT_OVER, HIDDEN):
-        index = np.flatnonzero(grades == grade)
-        if not len(index) and grade != LOST:
-            continue
-        starts, sizes = candidates.starts[index], candidates.sizes[index]
-        certainty, why = POSSIBLE, _WHY.get(grade, "")
-        if grade == LOST:
-            certainty, why = (LIKELY, "; ".join(doubts)) if doubts else (PROVEN, "")
-        groups = _groups(starts, sizes, last, classes, scanner, known_sizes)
-        found.append(
-            LostBlocks(grade, certainty, why, len(index), int(sizes.sum()), tuple(groups), tuple(starts.tolist()))
-        )
-    return found
-
-
-_WHY: Final = {
-    LEFT_OVER: "only leftovers of free lists point at them: lost, or reached by a pointer to their last word",
-    HIDDEN: "other words fit their addresses: pointers that are compressed or XORed",
-}
-
-
-def _groups(
-    starts: Words, sizes: Words, last: Scan, classes: Classes, scanner: Scanner, known_sizes: KnownSizes
-) -> list[LostGroup]:
-    names = _class_names(starts, last, classes)
-    shown = scanner.reader.words(starts[:_MAX_HINTED] & np.uint64(~7 & (1 << 64) - 1), HINT_WORDS)
-    groups: dict[tuple[int, str, str], list[int]] = {}
-    for place, (start, size) in enumerate(zip(starts.tolist(), sizes.tolist(), strict=True)):
-        text = ""
-        if place < len(shown) and not names[place]:
-            text = hint(shown[place].tobytes()[: size - 8], size, known_sizes)
-        groups.setdefault((size, names[place], _kind_of_hint(text)), []).append(start)
-    texts = {}
-    for key, members in groups.items():
-        place = int(np.searchsorted(starts, np.uint64(members[0])))
-        data = shown[place].tobytes()[: key[0] - 8] if place < len(shown) else b""
-        texts[key] = hint(data, key[0], known_sizes) if not key[1] else ""
-    found = [
-        LostGroup(key[0], len(members), key[0] * len(members), key[1], texts[key], members[0])
-        for key, members in groups.items()
-    ]
-    return sorted(found, key=lambda group: -group.n_bytes)[:_MAX_GROUPS]
-
-
-def _kind_of_hint(text: str) -> str:
-    return "text" if text.startswith("text ") else text
-
-
-def _class_names(starts: Words, last: Scan, classes: Classes) -> list[str]:
-    index = last.table.look(starts)
-    numbers = [int(classes.of_blocks[each]) if each >= 0 else -1 for each in index.tolist()]
-    return [classes.names[number] if number >= 0 else "" for number in numbers]
-
-
 def find_who_holds(pid: int, options: Options | None = None) -> HoldersReport:
     """Look at a process.
 
@@ -410,12 +343,13 @@ def find_who_holds(pid: int, options: Options | None = None) -> HoldersReport:
         java = None
         if chosen.with_java and runs_java(read_maps(pid)):
             java = JavaSource(memory, chosen.budget_s * _JAVA_SHARE, chosen.say)
+            java.look()
             sources.append(java)
         look = _Look(target, chosen, helper, memory, threads, report, limits, sources)
         if chosen.recording is not None:
-            from nativeleak.holders.recorded import read_recorded
+            from nativeleak.holders.recorded import find_recorded
 
-            look.recorded = report.recorded = read_recorded(chosen.recording, target)
+            look.recorded = find_recorded(chosen.recording, target)
         look.run()
         if java is not None:
             report.java = java.found

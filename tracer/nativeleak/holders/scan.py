@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from nativeleak.heaps.memory import WORD_BYTES, HeapMemory, Places, Words
+from nativeleak.arrays import GrowingColumn, distinct_in_place, parts
+from nativeleak.heaps.memory import WORD_BYTES, Flags, HeapMemory, Places, Words
 from nativeleak.holders.graph import EdgeStore, Graph
 from nativeleak.holders.helper import Helper, sees
 from nativeleak.holders.labels import Label, Labels
@@ -25,6 +27,9 @@ from nativeleak.holders.windows import Reader
 _ADDRESS: Final = np.uint64((1 << 48) - 1)
 _GAP_BYTES: Final = 64 << 10
 _RANGE_BYTES: Final = 1 << 30
+_BLOCK_SHIFT: Final = 2
+_LABEL_SHIFT: Final = 33
+_Number = TypeVar("_Number", bound=np.integer)
 
 
 class EdgeSource(Protocol):
@@ -32,9 +37,12 @@ class EdgeSource(Protocol):
 
     Attributes:
         ranges: (start, end) of memory that is not to be read word by word, because this source covers it.
+        kind: Of places in which this source names the holders: their own words only count for other blocks. Else one
+            pointer would be two holders, and no block would be held by one of them alone.
     """
 
     ranges: Sequence[tuple[int, int]]
+    kind: str
 
     def edges(self) -> Iterator[tuple[Label, Words]]:
         """A holder, and the addresses that it points at; asked once a scan."""
@@ -60,19 +68,39 @@ class Limits:
         return time.monotonic() > self.deadline or n_bytes > self.max_bytes
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class RootList:
     """Blocks that something outside of the allocators points at, each pair of holder and block once.
 
     Attributes:
-        labels: Number of the holder.
-        blocks: Of each.
-        flags: ``INTERIOR``, ``LINK``.
+        keys: Number of the holder in 31 bits, of the block in 31 bits, and ``INTERIOR`` and ``LINK``; ascending.
     """
 
-    labels: Blocks
-    blocks: Blocks
-    flags: Bytes
+    keys: Words
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def labels(self) -> Blocks:
+        """Number of each holder; a new array."""
+        return self._column(_LABEL_SHIFT, 31, np.uint32)
+
+    @property
+    def blocks(self) -> Blocks:
+        """Number of each block; a new array."""
+        return self._column(_BLOCK_SHIFT, 31, np.uint32)
+
+    @property
+    def flags(self) -> Bytes:
+        """``INTERIOR``, ``LINK`` of each; a new array."""
+        return self._column(0, 2, np.uint8)
+
+    def _column(self, shift: int, n_bits: int, dtype: type[_Number]) -> npt.NDArray[_Number]:
+        found = np.empty(len(self.keys), dtype)
+        for part in parts(len(found)):
+            found[part] = self.keys[part] >> np.uint64(shift) & np.uint64((1 << n_bits) - 1)
+        return found
 
 
 @dataclass(slots=True)
@@ -102,19 +130,16 @@ class Scan:
 
 @dataclass(slots=True)
 class _Roots:
-    keys: list[Words] = field(default_factory=list)
+    keys: GrowingColumn[np.uint64] = field(default_factory=lambda: GrowingColumn(np.uint64))
 
     def add(self, labels: Blocks, blocks: Blocks, flags: Bytes) -> None:
-        keys = labels.astype(np.uint64) << np.uint64(33) | blocks.astype(np.uint64) << np.uint64(2)
-        self.keys.append(np.unique(keys | flags.astype(np.uint64)))
+        keys = labels.astype(np.uint64) << np.uint64(_LABEL_SHIFT) | blocks.astype(np.uint64) << np.uint64(_BLOCK_SHIFT)
+        keys |= flags.astype(np.uint64)
+        self.keys.add(distinct_in_place(keys))
 
-    def list(self) -> RootList:
-        keys = np.unique(np.concatenate(self.keys)) if self.keys else np.zeros(0, np.uint64)
-        return RootList(
-            labels=(keys >> np.uint64(33)).astype(np.uint32),
-            blocks=(keys >> np.uint64(2) & np.uint64((1 << 31) - 1)).astype(np.uint32),
-            flags=(keys & np.uint64(3)).astype(np.uint8),
-        )
+    def take(self) -> RootList:
+        """All of them; there are none afterwards."""
+        return RootList(distinct_in_place(self.keys.take()))
 
 
 class Scanner:
@@ -153,9 +178,10 @@ class Scanner:
         to_read = sum(end - start for start, end in ranges)
         roots = _Roots()
         self._add_words(table, threads, kernel_words, roots)
+        named = {source.kind: self._add_source(table, source, roots) for source in self._sources}
         is_complete = True
         for place in sorted(places, key=lambda place: place.kind != STACK):
-            is_complete = is_complete and self._read_place(table, place, roots, limits)
+            is_complete = is_complete and self._read_place(table, place, named.get(place.kind), roots, limits)
         store = EdgeStore(len(table))
         first_words = np.zeros(len(table), np.uint64)
         seen = sees(table)
@@ -166,13 +192,11 @@ class Scanner:
             if limits.is_over(self.reader.n_bytes):
                 is_complete = False
                 break
-        for source in self._sources:
-            for label, addresses in source.edges():
-                self._add_addresses(table, label, addresses, roots)
+        del seen
         return Scan(
             table=table,
             graph=store.graph(),
-            roots=roots.list(),
+            roots=roots.take(),
             first_words=first_words,
             is_complete=is_complete,
             n_bytes=self.reader.n_bytes - read_before,
@@ -186,12 +210,18 @@ class Scanner:
             yield from self._present([(place.start, place.end)], skips_files=place.skips_files)
         yield from self._present(_live_ranges(table))
 
-    def _read_place(self, table: BlockTable, place: Place, roots: _Roots, limits: Limits) -> bool:
+    def _read_place(
+        self, table: BlockTable, place: Place, is_named: Flags | None, roots: _Roots, limits: Limits
+    ) -> bool:
+        """Take the pointers of a place to blocks that are not named; whether all of it was read."""
         if limits.is_over(self.reader.n_bytes):
             return False
         present = self._present([(place.start, place.end)], skips_files=place.skips_files)
         for runs in self.reader.windows(present, self.step):
             addresses, blocks, flags = self._helper.roots(table, runs)
+            if is_named is not None:
+                is_other = ~is_named[blocks]
+                addresses, blocks, flags = addresses[is_other], blocks[is_other], flags[is_other]
             if len(addresses):
                 roots.add(self._labels.of(place, addresses), blocks, flags)
             if limits.is_over(self.reader.n_bytes):
@@ -217,18 +247,31 @@ class Scanner:
         for word in kernel_words:
             self._add_addresses(table, Label(KERNEL, word.holder), np.array([word.value], np.uint64), roots)
 
-    def _add_addresses(self, table: BlockTable, label: Label, addresses: Words, roots: _Roots) -> None:
-        values = addresses & _ADDRESS
-        blocks = table.look(values)
-        is_hit = blocks >= 0
-        if not is_hit.any():
-            return
-        blocks, values = blocks[is_hit], values[is_hit]
-        flags = np.where(values != table.starts[blocks], INTERIOR, 0)
-        if table.link_offset:
-            flags |= np.where(values == table.ends[blocks] - np.uint64(table.link_offset), LINK, 0)
-        labels = np.full(len(blocks), self._labels.number(label), np.uint32)
-        roots.add(labels, blocks.astype(np.uint32), flags.astype(np.uint8))
+    def _add_source(self, table: BlockTable, source: EdgeSource, roots: _Roots) -> Flags:
+        """Whether each block is pointed at from there."""
+        is_named = np.zeros(len(table), np.bool_)
+        for label, addresses in source.edges():
+            for blocks in self._add_addresses(table, label, addresses, roots):
+                is_named[blocks] = True
+        return is_named
+
+    def _add_addresses(self, table: BlockTable, label: Label, addresses: Words, roots: _Roots) -> list[Blocks]:
+        """The blocks that they lie in, some at a time."""
+        found = []
+        for part in parts(len(addresses)):
+            values = addresses[part] & _ADDRESS
+            blocks = table.look(values)
+            is_hit = blocks >= 0
+            if not is_hit.any():
+                continue
+            blocks, values = blocks[is_hit], values[is_hit]
+            flags = np.where(values != table.starts[blocks], INTERIOR, 0)
+            if table.link_offset:
+                flags |= np.where(values == table.ends[blocks] - np.uint64(table.link_offset), LINK, 0)
+            labels = np.full(len(blocks), self._labels.number(label), np.uint32)
+            found.append(blocks.astype(np.uint32))
+            roots.add(labels, found[-1], flags.astype(np.uint8))
+        return found
 
 
 def _live_ranges(table: BlockTable) -> list[tuple[int, int]]:

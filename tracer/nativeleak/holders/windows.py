@@ -61,9 +61,12 @@ class Reader:
         self._buffer = np.zeros(window_bytes, np.uint8)
 
     def windows(self, ranges: Iterable[tuple[int, int]], step: int = WORD_BYTES) -> Iterator[Runs]:
-        """The contents of ranges of resident memory; starts and ends are multiples of 8. One buffer serves all."""
+        """The contents of ranges of resident memory; starts and ends are multiples of 8. One buffer serves all.
+
+        Smaller steps make smaller windows: whoever looks up the words has room for as many results as there are steps.
+        """
         part: list[tuple[int, int, int]] = []
-        used, room = 0, len(self._buffer)
+        used, room = 0, max(WORD_BYTES, len(self._buffer) * step // WORD_BYTES // WORD_BYTES * WORD_BYTES)
         for start, end in ranges:
             place = start
             while place < end:

@@ -59,6 +59,7 @@ def build(recording: Recording, selection: Selection) -> Report:
     paths, span = Paths(recording), watched_span(recording)
     program = add_paths(program, paths)
     stacks = Stacks(recording)
+    held = Held.read(recording)
     answer = Answer(recording, program, paths, selection, stacks, span)
     return Report(
         trace=_trace_facts(recording),
@@ -74,11 +75,11 @@ def build(recording: Recording, selection: Selection) -> Report:
         ),
         stacks=stacks,
         detail=Detail(recording, paths, program, selection, span),
-        rows=Rows(recording, program, backing, selection, stacks, span),
+        rows=Rows(recording, program, backing, selection, stacks, span, held),
         answer=answer,
         counters=dict.fromkeys(COUNTERS, 0) | dict(recording.last_snapshot.counters),
         overhead=_overhead(recording),
-        held=Held.read(recording),
+        held=held,
         census=read_sums(recording),
     )
 

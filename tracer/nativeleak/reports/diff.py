@@ -17,8 +17,9 @@ from nativeleak.analysis.curves import watched_span
 from nativeleak.analysis.paths import Paths
 from nativeleak.analysis.select import keep_functions, keep_threads, pool_of
 from nativeleak.analysis.table import add_paths, site_table
-from nativeleak.model import Kind, Owner
+from nativeleak.model import BlockFate, Kind, Look, Owner, TargetInfo, sum_of_fates
 from nativeleak.recording import Recording
+from nativeleak.reports.held import Held
 from nativeleak.reports.html.profile import group_of
 from nativeleak.units import format_duration
 
@@ -26,6 +27,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 LOST_PATH: Final = ("[stack lost]",)
 _Z95: Final = 1.96
+_LEAST_PCT: Final = 1.0
 _ALIKE: Final = 1.1
 """Two traces whose lengths differ by less than this factor are as long as each other."""
 _PROGRAM: Final = {
@@ -50,12 +52,14 @@ class Amount:
 
     Attributes:
         variance: Estimated variance of the outstanding bytes, 0.0 where they are exact.
+        fate: What became of its blocks, by a look after the trace; None where nothing is known of any.
     """
 
     outstanding_bytes: int = 0
     outstanding_count: int = 0
     allocated_bytes: int = 0
     variance: float = 0.0
+    fate: BlockFate | None = None
 
     def __add__(self, other: Amount) -> Amount:
         return Amount(
@@ -63,6 +67,7 @@ class Amount:
             self.outstanding_count + other.outstanding_count,
             self.allocated_bytes + other.allocated_bytes,
             self.variance + other.variance,
+            _together(self.fate, other.fate),
         )
 
     def of(self, metric: DiffMetric) -> int:
@@ -104,6 +109,17 @@ class Pair:
         return self.after.of(metric) - self.before.of(metric)
 
     @property
+    def has_other_fate(self) -> bool:
+        """Whether another share of its blocks is unreachable after, or most of the others have another holder.
+
+        Of a row that is new, whether any is unreachable.
+        """
+        before, after = self.before.fate, self.after.fate
+        if before is None or after is None:
+            return after is not None and after.n_lost > 0
+        return abs(after.lost_pct - before.lost_pct) >= _LEAST_PCT or holder_of(after) != holder_of(before)
+
+    @property
     def error_bytes(self) -> int:
         """Half of the 95 % interval of the change of outstanding bytes; 0 where both are exact."""
         return round(_Z95 * math.sqrt(max(0.0, self.before.variance + self.after.variance)))
@@ -119,6 +135,7 @@ class Side:
         losses: Counters of what was lost, without zeros.
         dropped_bytes: Allocated bytes of sites that were dropped because all is freed; they have no stack and are in
             no row. Of a moment before the end they are not known, and 0.
+        looks: Who holds the blocks, looked for after the trace: by target. None of a moment before the end.
     """
 
     name: str
@@ -132,6 +149,8 @@ class Side:
     watched_pct: float
     losses: dict[str, int]
     dropped_bytes: int = 0
+    looks: tuple[Look, ...] = ()
+    targets: tuple[TargetInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +177,16 @@ class Diff:
         """Rows by call path."""
         return self._merged(lambda key: key[1])
 
+    def fates(self) -> list[tuple[Path, Pair]]:
+        """Call paths whose blocks have another fate after than before, most lost bytes gained or gone first.
+
+        None unless both traces were looked at.
+        """
+        if not self.before.looks or not self.after.looks:
+            return []
+        found = [(path, pair) for path, pair in self.paths().items() if pair.has_other_fate]
+        return sorted(found, key=lambda row: (-_lost_change(row[1]), str(row[0])))
+
     def pools(self) -> dict[str, Pair]:
         """Rows by thread pool."""
         return self._merged(lambda key: key[0])
@@ -168,6 +197,21 @@ class Diff:
             known = merged.get(key_of(key), Pair(Amount(), Amount()))
             merged[key_of(key)] = Pair(known.before + pair.before, known.after + pair.after)
         return merged
+
+
+def _together(first: BlockFate | None, second: BlockFate | None) -> BlockFate | None:
+    known = [each for each in (first, second) if each is not None]
+    return sum_of_fates(known) if known else None
+
+
+def holder_of(fate: BlockFate) -> str:
+    """The nearest holder of most of the blocks that are not lost; empty where there is none."""
+    return fate.held_by[0][0] if fate.held_by else ""
+
+
+def _lost_change(pair: Pair) -> int:
+    before, after = (each.fate.lost_bytes if each.fate is not None else 0 for each in (pair.before, pair.after))
+    return abs(after - before)
 
 
 def ranked(rows: dict[_Key, Pair], metric: DiffMetric) -> list[tuple[_Key, Pair]]:
@@ -216,8 +260,10 @@ def _amounts(recording: Recording, thread: str | None, function: str | None) -> 
     known: dict[tuple[str, int], Path] = {}
     columns = ("kind", "path_id", "thread", "owner", "purpose", "outstanding_bytes", "outstanding_count")
     values = [table[name].tolist() for name in (*columns, "allocated_bytes", "variance_bytes")]
-    for kind, path_id, name, owner, purpose, n_bytes, n_blocks, allocated, variance in zip(*values, strict=True):
-        amount = Amount(int(n_bytes), int(n_blocks), int(allocated), float(variance))
+    fates = map(Held.read(recording).fates.get, table.index.tolist())
+    for cells, fate in zip(zip(*values, strict=True), fates, strict=True):
+        kind, path_id, name, owner, purpose, n_bytes, n_blocks, allocated, variance = cells
+        amount = Amount(int(n_bytes), int(n_blocks), int(allocated), float(variance), fate)
         path = known.get((kind, path_id))
         if path is None:
             path = known[kind, path_id] = _path(paths, kind, path_id)
@@ -255,6 +301,8 @@ def _side(recording: Recording) -> Side:
         watched_span(recording).watched_pct if info.coverage.has_blocks else 0.0,
         {name: counters[name] for name in _LOSSES if counters.get(name)},
         sum(site.allocated_bytes for site in recording.retired if site.owner is not Owner.ALLOCATOR),
+        recording.looks,
+        recording.targets,
     )
 
 
@@ -270,7 +318,11 @@ def _notes(old: Recording, new: Recording, before: Side, after: Side) -> Iterato
         yield "The traces are of different programs."
     if (before.backend, before.probes, before.min_size) != (after.backend, after.probes, after.min_size):
         yield "The traces did not see the same: engine, probes or --min-size differ."
+    if bool(before.looks) != bool(after.looks):
+        yield f"Who holds the blocks is known of {'BEFORE' if before.looks else 'AFTER'} alone, and is not compared."
     for name, side in (("BEFORE", before), ("AFTER", after)):
+        for why in dict.fromkeys(look.why_not for look in side.looks if look.why_not):
+            yield f"{name}: who holds its blocks is not known: {why}."
         if side.watched_pct < 100:
             yield f"{name}: the heap was watched in {side.watched_pct:.0f} % of the trace."
         if side.sample_bytes:

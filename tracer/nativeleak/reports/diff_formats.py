@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-from nativeleak.reports.diff import Amount, Diff, DiffMetric, Pair, Path, Side, ranked
+from nativeleak.model import BlockFate
+from nativeleak.reports.diff import Amount, Diff, DiffMetric, Pair, Path, Side, holder_of, ranked
+from nativeleak.reports.held import fate_json, least_certain, looks_json
 from nativeleak.reports.names import folded_text, printable
 from nativeleak.units import format_bytes, format_duration
 
@@ -56,12 +58,35 @@ def as_json(diff: Diff, metric: DiffMetric, top: int | None) -> str:
                     {"purpose": name, **_pair(pair)}
                     for name, pair in top_rows(ranked(diff.purposes, metric), top, metric)
                 ],
+                **_fates_json(diff),
                 "notes": list(diff.notes),
             },
             allow_nan=False,
         )
         + "\n"
     )
+
+
+def _fates_json(diff: Diff) -> Json:
+    """Call paths whose blocks have another fate, where both traces were looked at."""
+    if not diff.before.looks or not diff.after.looks:
+        return {}
+    return {
+        "traced_changes": [
+            {
+                "kind": path.kind,
+                "function": path.names[path.head],
+                "frames": list(path.names),
+                "before": _fate_json(pair.before, diff.before),
+                "after": _fate_json(pair.after, diff.after),
+            }
+            for path, pair in diff.fates()
+        ]
+    }
+
+
+def _fate_json(amount: Amount, side: Side) -> Json | None:
+    return None if amount.fate is None else fate_json(amount.fate, least_certain(side.looks))
 
 
 def folded(diff: Diff, metric: DiffMetric, top: int | None) -> str:
@@ -116,6 +141,46 @@ def _text(diff: Diff, metric: DiffMetric, top: int) -> Iterator[str]:
             yield " ".join(f"{figure:>12}" for figure in figures) + f"  {name}"
             if metric is DiffMetric.OUTSTANDING and pair.error_bytes:
                 yield f"{'± ' + format_bytes(pair.error_bytes):>12}"
+    yield from _fates_text(diff, top)
+
+
+def _fates_text(diff: Diff, top: int) -> Iterator[str]:
+    heading, rows = fates_table(diff, top)
+    if not rows:
+        return
+    yield ""
+    yield heading
+    yield f"{'':>12} {'before':>12} {'after':>12}  call path"
+    for row in rows:
+        yield " ".join(f"{figure:>12}" for figure in ("unreachable", row.before, row.after)) + f"  {row.name}"
+        if row.holders:
+            yield f"{'held by':>12} {row.holders}"
+
+
+class FateRow(NamedTuple):
+    """A call path whose blocks have another fate: shares before and after, and holders where they changed."""
+
+    name: str
+    before: str
+    after: str
+    holders: str
+
+
+def fates_table(diff: Diff, top: int) -> tuple[str, list[FateRow]]:
+    """Heading and rows of the call paths whose blocks have another fate."""
+    all_rows = diff.fates()
+    shown = all_rows[:top]
+    of = f" ({len(shown):,} of {len(all_rows):,}, by lost bytes)" if len(shown) < len(all_rows) else ""
+    rows = []
+    for name, (_, pair) in zip(names_of([path for path, _ in shown]), shown, strict=True):
+        was, now = ("" if each.fate is None else holder_of(each.fate) for each in (pair.before, pair.after))
+        holders = f"{printable(was) or 'nobody'} before, {printable(now) or 'nobody'} after" if was != now else ""
+        rows.append(FateRow(name, _lost_text(pair.before.fate), _lost_text(pair.after.fate), holders))
+    return f"Blocks that no pointer leads to, and holders, where they changed{of}", rows
+
+
+def _lost_text(fate: BlockFate | None) -> str:
+    return "-" if fate is None else f"{fate.lost_pct:.0f} %"
 
 
 def changed(pair: Pair, metric: DiffMetric) -> str:
@@ -172,6 +237,7 @@ def _side(side: Side) -> Json:
         "watched_pct": round(side.watched_pct, 3),
         "losses": side.losses,
         "dropped_bytes": side.dropped_bytes,
+        **({"looks": looks_json(side.looks, side.targets)} if side.looks else {}),
     }
 
 

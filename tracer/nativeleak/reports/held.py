@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -14,6 +14,8 @@ from nativeleak.units import format_bytes
 
 Json = dict[str, Any]
 
+PROVEN: Final = "proven"
+LIKELY: Final = "likely"
 _MAX_NAMES: Final = 3
 
 
@@ -57,17 +59,25 @@ class Held:
 
     def certainty(self, finding: Finding) -> str:
         """How certain it is that its lost blocks are: the least certain look of its targets."""
-        known = {look.certainty for look in self.looks if look.slot in finding.slots and look.certainty}
-        return max(known, key=_doubt, default="")
+        return self.certainty_of(finding.slots)
+
+    def certainty_of(self, slots: Collection[int]) -> str:
+        """The least certain of what the looks at some targets say of lost blocks."""
+        return least_certain(look for look in self.looks if look.slot in slots)
 
     def is_lost(self, finding: Finding) -> bool:
         """Whether it is proven that all of its blocks are lost: no cache, then."""
         fate = self.of(finding)
-        return fate is not None and 0 < fate.n_in_use == fate.n_lost and self.certainty(finding) == "proven"
+        return fate is not None and 0 < fate.n_in_use == fate.n_lost and self.certainty(finding) == PROVEN
+
+
+def least_certain(looks: Iterable[Look]) -> str:
+    """The least certain of what some looks say of lost blocks; empty where none found any."""
+    return max({look.certainty for look in looks if look.certainty}, key=_doubt, default="")
 
 
 def _doubt(certainty: str) -> tuple[bool, str]:
-    return certainty != "proven", certainty
+    return certainty != PROVEN, certainty
 
 
 def fate_json(fate: BlockFate, certainty: str) -> Json:
@@ -83,7 +93,7 @@ def fate_json(fate: BlockFate, certainty: str) -> Json:
     }
 
 
-def looks_json(held: Held, targets: Iterable[TargetInfo]) -> list[Json]:
+def looks_json(looks: Iterable[Look], targets: Iterable[TargetInfo]) -> list[Json]:
     """The looks, one a target."""
     pids = {target.slot: target.pid for target in targets}
     return [
@@ -94,20 +104,24 @@ def looks_json(held: Held, targets: Iterable[TargetInfo]) -> list[Json]:
             "blocks_unlisted": look.n_unlisted,
             "why_not": look.why_not or None,
         }
-        for look in held.looks
+        for look in looks
     ]
 
 
 def fate_text(held: Held, finding: Finding) -> str:
     """What became of a finding's blocks, in few words; empty where nothing is known."""
-    fate = held.of(finding)
+    return fate_words(held.of(finding), held.certainty(finding))
+
+
+def fate_words(fate: BlockFate | None, certainty: str) -> str:
+    """What became of some blocks, in few words; empty where nothing is known."""
     if fate is None:
         return ""
     if not fate.n_in_use:
         return "all freed since the trace"
     parts = []
     if fate.n_lost:
-        parts.append(f"leak, {printable(held.certainty(finding))}: {fate.lost_pct:.0f} % of its blocks unreachable")
+        parts.append(f"leak, {printable(certainty)}: {fate.lost_pct:.0f} % of its blocks unreachable")
     if fate.held_by:
         more = " and others" if len(fate.held_by) > 1 else ""
         parts.append(f"{'the others ' if fate.n_lost else ''}held by {printable(fate.held_by[0][0])}{more}")

@@ -95,7 +95,7 @@ def _report(report: Report, tables: Tables | None) -> Json:
         "unwatched": [each._asdict() for each in report.unwatched],
         "children": [_child(child) for child in report.children],
         **({"census": census_json(report.census)} if report.census else {}),
-        **({"looks": looks_json(report.held, report.trace.targets)} if report.held.looks else {}),
+        **({"looks": looks_json(report.held.looks, report.trace.targets)} if report.held.looks else {}),
         "unmapped": None if report.unmapped is None else [_unmapped(row, tables) for row in report.unmapped],
         **({} if tables is None else {"frames": tables.frames, "stacks": tables.stacks}),
     }

@@ -10,7 +10,7 @@ from nativeleak.analysis.certainty import Certainty
 from nativeleak.analysis.finding import Finding
 from nativeleak.analysis.growth import Growth, Verdict
 from nativeleak.analysis.select import Selection
-from nativeleak.model import Child, Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Unwatched, Window
+from nativeleak.model import BlockFate, Child, Kind, Owner, Stack, TargetInfo, TraceInfo, UnmapTotals, Unwatched, Window
 from nativeleak.recording import Event
 from nativeleak.reports.census import CensusSum
 from nativeleak.reports.detail import Detail
@@ -50,6 +50,8 @@ class SiteReport:
         certainty: Bounds of the true totals; None where they are exact.
         host: Name of the machine; * where several were merged.
         process: Name of the process, likewise.
+        fate: What became of its blocks, by looks after the traces; None where nothing is known of any.
+        lost_certainty: How certain it is that its lost blocks are; empty without any.
     """
 
     kind: Kind
@@ -69,6 +71,8 @@ class SiteReport:
     certainty: Certainty | None = None
     host: str = ""
     process: str = ""
+    fate: BlockFate | None = None
+    lost_certainty: str = ""
 
     @property
     def id(self) -> str:

@@ -20,14 +20,15 @@ from nativeleak.analysis.growth import Growth, measure
 from nativeleak.analysis.rows import Table, objects
 from nativeleak.analysis.select import By, Metric, Selection, merge, rank
 from nativeleak.analysis.table import UNCERTAINTIES
-from nativeleak.model import Kind, Owner, Stack, Uncertainty
+from nativeleak.model import BlockFate, Kind, Owner, Stack, Uncertainty, sum_of_fates
 from nativeleak.recording import Recording
+from nativeleak.reports.held import Held
 from nativeleak.reports.report import Listing, SiteReport, Totals
 from nativeleak.reports.stacks import Stacks
 
 _COLUMNS: Final = (
     "kind", "owner", "functions", "slot", "tid", "thread", "n_threads", "n_stacks", "stack_key", "resident_bytes",
-    "oldest_s", "growth",
+    "oldest_s", "growth", "fate",
 )  # fmt: skip
 _KINDS: Final = {kind.value: kind for kind in Kind}
 _OWNERS: Final = {owner.value: owner for owner in Owner}
@@ -44,6 +45,7 @@ class Rows:
         selection: What is asked for.
         stacks: Where stacks are got from.
         span: The snapshots to look at.
+        held: What became of the blocks of its sites.
 
     Raises:
         RecordingError: Of each attribute: the recording is damaged.
@@ -57,9 +59,10 @@ class Rows:
         selection: Selection,
         stacks: Stacks,
         span: Span,
+        held: Held,
     ) -> None:
         self._recording, self._program, self._backing = recording, program, backing
-        self._selection, self._stacks, self._span = selection, stacks, span
+        self._selection, self._stacks, self._span, self._held = selection, stacks, span, held
 
     @cached_property
     def sites(self) -> Listing:
@@ -92,8 +95,17 @@ class Rows:
         backing = self._backing
         groupings = [Labelled(labels, len(merged)), Labelled(_numbered(backing, n_sites), len(backing))]
         of_rows, of_backing = read_curves(self._recording, groupings, self._span)
-        rows = _with_growth(merged, measure(of_rows))
+        rows = _with_growth(merged, measure(of_rows)).assign(fate=objects(self._fates(labels, len(merged))))
+        backing = backing.assign(fate=objects([None] * len(backing)))
         return rows.where(is_shown(rows, self._selection.metric)), _with_growth(backing, measure(of_backing))
+
+    def _fates(self, labels: Ints, n_rows: int) -> list[BlockFate | None]:
+        """What became of the blocks of each row."""
+        of_rows: dict[int, list[BlockFate]] = {}
+        for position, fate in self._held.fates.items():
+            if 0 <= position < len(labels) and labels[position] >= 0:
+                of_rows.setdefault(int(labels[position]), []).append(fate)
+        return [sum_of_fates(of_rows[row]) if row in of_rows else None for row in range(n_rows)]
 
     def _listing(self, rows: Table) -> Listing:
         return Listing(self._reports(rank(rows, self._selection), self._selection.key), len(rows))
@@ -109,7 +121,7 @@ class Rows:
         certainties = map(_certainty, totals, *(_plain(rows[name]) for name in UNCERTAINTIES))
         reports = []
         for cells, sums, certainty_ in zip(values, totals, certainties, strict=True):
-            kind, owner, functions, slot, tid, thread, n_threads, n_stacks, key, resident, oldest, growth = cells
+            kind, owner, functions, slot, tid, thread, n_threads, n_stacks, key, resident, oldest, growth, fate = cells
             pid, process = targets.get(slot, (0, ""))
             reports.append(
                 SiteReport(
@@ -130,6 +142,8 @@ class Rows:
                     certainty_,
                     host,
                     process,
+                    fate,
+                    self._held.certainty_of((slot,)) if fate is not None and fate.n_lost else "",
                 )
             )
         return tuple(reports)

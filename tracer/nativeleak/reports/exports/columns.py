@@ -20,6 +20,8 @@ COLUMNS: Final = {
     "freed_bytes": "Int64", "freed_count": "Int64", "resident_bytes": "Int64", "reserved_bytes": "Int64",
     "oldest_s": "Float64", "growth_bytes_per_s": "Float64", "growth_low": "Float64", "growth_high": "Float64",
     "verdict": "string", "n_threads": "Int64", "n_stacks": "Int64", "truncated": "boolean", "stack": "string",
+    "recorded_blocks": "Int64", "blocks_in_use": "Int64", "lost_blocks": "Int64", "lost_bytes": "Int64",
+    "lost_certainty": "string", "held_by": "string", "held_by_blocks": "Int64",
 }  # fmt: skip
 """Names of the columns and their types in pandas; scripts may rely on them, and on nothing about their order."""
 
@@ -68,4 +70,22 @@ def _cells(site: SiteReport) -> tuple[Cell, ...]:
         site.n_stacks or None,
         site.stack.truncated,
         ";".join(folded_name(frame) for frame in reversed(frames)),
+        *_fate_cells(site),
+    )
+
+
+def _fate_cells(site: SiteReport) -> tuple[Cell, ...]:
+    """What a look found; of several holders the one of the most blocks."""
+    fate = site.fate
+    if fate is None:
+        return (None,) * 7
+    holder, n_held = fate.held_by[0] if fate.held_by else (None, None)
+    return (
+        fate.n_recorded,
+        fate.n_in_use,
+        fate.n_lost,
+        fate.lost_bytes,
+        printable(site.lost_certainty) or None,
+        None if holder is None else printable(holder),
+        n_held,
     )

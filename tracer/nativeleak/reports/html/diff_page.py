@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nativeleak import __version__
 from nativeleak.reports.diff import Diff, DiffMetric, Pair, Path, Side, ranked
-from nativeleak.reports.diff_formats import UNITS, changed, names_of, signed, top_rows
+from nativeleak.reports.diff_formats import UNITS, changed, fates_table, names_of, signed, top_rows
 from nativeleak.reports.html.columns import encode
 from nativeleak.reports.html.markup import Content, Markup, cell, table, tag
 from nativeleak.reports.html.page import document, read_parts
@@ -75,6 +75,7 @@ def render_html(diff: Diff, metric: DiffMetric, top: int | None, redactor: Redac
             _table("paths", "call path", ranked(diff.paths(), metric), metric, rows, redactor),
             _table("pools", "thread pool", ranked(diff.pools(), metric), metric, rows, redactor),
             _table("purposes", "purpose", ranked(diff.purposes, metric), metric, rows, redactor),
+            _fates(diff, rows, redactor),
             tag(
                 "section",
                 tag("p", f"Page by nativeleak {__version__}.", class_="dim"),
@@ -122,6 +123,19 @@ def _table(
     ]
     heads = [("change", "number"), ("before", "number"), ("after", "number"), (heading, "")]
     return tag("section", tag("h2", f"By {heading}{of}"), table(heads, cells), id=anchor)
+
+
+def _fates(diff: Diff, top: int, redactor: Redactor) -> Markup | None:
+    heading, found = fates_table(diff, top)
+    if not found:
+        return None
+    heads = [("unreachable before", "number"), ("after", "number"), ("held by", ""), ("call path", "")]
+    rows: list[list[Content]] = [
+        [tag("td", each.before, class_="number"), tag("td", each.after, class_="number"), redactor.text(each.holders),
+         redactor.text(each.name)]
+        for each in found
+    ]  # fmt: skip
+    return tag("section", tag("h2", heading), table(heads, rows), id="fates")
 
 
 def _row(name: str, pair: Pair, metric: DiffMetric, redactor: Redactor) -> list[Content]:

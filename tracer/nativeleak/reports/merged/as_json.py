@@ -15,6 +15,7 @@ from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.select import By
 from nativeleak.model import Frame, Kind
 from nativeleak.reports.formats import WriteOptions
+from nativeleak.reports.held import fate_json, looks_json
 from nativeleak.reports.merged.sites import MANY, MergedTable
 from nativeleak.reports.merged.summary import Dimension, dimensions, growth_of, notes
 from nativeleak.reports.output import encode_text
@@ -109,6 +110,7 @@ def _recordings(table: MergedTable) -> Iterator[Json]:
             "rss_end_bytes": source.rss_bytes[1],
             "processes": [{"pid": target.pid, "comm": target.comm, "exe": target.exe} for target in source.targets],
             "completeness": dict(source.counters),
+            **({"looks": looks_json(source.looks, source.targets)} if source.looks else {}),
         }
 
 
@@ -135,6 +137,7 @@ def _rows(table: MergedTable, frames: _Frames) -> Iterator[Json]:
             "freed_count": site.totals.freed_count,
             "resident_bytes": site.resident_bytes,
             "growth": _growth(growth_of(rows, at)),
+            **({} if site.fate is None else {"traced": fate_json(site.fate, site.lost_certainty)}),
             "path": [frames.number(frame) for frame in site.stack.frames],
         }
 

@@ -7,8 +7,9 @@ one of them did not grow in it. Memory held adds up over all recordings.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from nativeleak.analysis.select import By, Metric, Selection
 from nativeleak.analysis.shared_paths import SharedPaths
 from nativeleak.model import Kind
-from nativeleak.reports.merged.read import FIGURES, KINDS, Floats, Ints, Part, Source
+from nativeleak.reports.merged.read import FATES, FIGURES, KINDS, Floats, Ints, Part, Source
 
 _Number = TypeVar("_Number", np.int64, np.float64)
 
@@ -69,6 +70,7 @@ class Rows:
         growth: Bytes a second, and the square of half of its 95 % interval.
         grows: Whether growth of any process of the row is known.
         sampled: Number of sampled blocks, and variance of outstanding bytes and count; None where all is exact.
+        fates: As ``read.FATES``; None where nobody looked what became of blocks.
         n_hosts: Hosts of a row.
         n_processes: Processes of a row.
     """
@@ -79,6 +81,7 @@ class Rows:
     growth: Floats
     grows: npt.NDArray[np.bool_]
     sampled: Floats | None
+    fates: Ints | None
     n_hosts: npt.NDArray[np.int32]
     n_processes: npt.NDArray[np.int32]
 
@@ -99,6 +102,7 @@ class Rows:
             self.growth[places],
             self.grows[places],
             None if self.sampled is None else self.sampled[places],
+            None if self.fates is None else self.fates[places],
             self.n_hosts[places],
             self.n_processes[places],
         )
@@ -122,6 +126,7 @@ class Merged:
         failures: Those that could not be read.
         hosts: Names of machines.
         rows: By host, process, kind, owner, path and pool.
+        held_by: By the keys of a row: holders of its blocks with their numbers of blocks.
     """
 
     sources: tuple[Source, ...]
@@ -131,6 +136,7 @@ class Merged:
     paths: SharedPaths
     pools: Sequence[str]
     rows: Rows
+    held_by: Mapping[tuple[int, ...], Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def retired(self) -> Mapping[Kind, tuple[int, int]]:
@@ -157,6 +163,7 @@ class Merger:
         self._sources_of: list[list[int]] = []
         self._sources: list[Source] = []
         self._parts: list[Rows] = []
+        self._held_by: dict[tuple[int, ...], Counter[str]] = {}
 
     def add(self, part: Part) -> None:
         """Take a part."""
@@ -168,15 +175,19 @@ class Merger:
         process_of_row = np.array(of_target or [0], dtype=np.int32)[part.keys[:, 0]]
         n_rows = len(part.keys)
         ones = np.ones(n_rows, dtype=np.int32)
+        keys = np.column_stack((np.full(n_rows, host, dtype=np.int32), process_of_row, part.keys[:, 1:]))
+        for row, holders in part.held_by.items():
+            self._held_by.setdefault(tuple(keys[row].tolist()), Counter()).update(holders)
         self._sources.append(part.source)
         self._parts.append(
             Rows(
-                np.column_stack((np.full(n_rows, host, dtype=np.int32), process_of_row, part.keys[:, 1:])),
+                keys,
                 part.figures,
                 part.measured,
                 part.growth,
                 np.full(n_rows, part.source.grows, dtype=np.bool_),
                 part.sampled,
+                part.fates,
                 ones,
                 ones,
             )
@@ -215,14 +226,18 @@ class Merger:
         if any(len(each.sources) > 1 for each in processes):  # else no two rows have the same keys
             rows = group(rows, By.PROCESS)
         return Merged(
-            tuple(self._sources), tuple(failures), tuple(self._hosts), processes, self._paths, self._pools, rows
-        )
+            tuple(self._sources), tuple(failures), tuple(self._hosts), processes, self._paths, self._pools, rows,
+            self._held_by,
+        )  # fmt: skip
 
 
 def _concatenated(every: Sequence[Rows]) -> Rows:
-    sampled = None
+    sampled, fates = None, None
     if any(rows.sampled is not None for rows in every):
         sampled = np.concatenate([np.zeros((len(rows), 3)) if rows.sampled is None else rows.sampled for rows in every])
+    if any(rows.fates is not None for rows in every):
+        none = [np.zeros((len(rows), len(FATES)), np.int64) for rows in every]
+        fates = np.concatenate([none[i] if rows.fates is None else rows.fates for i, rows in enumerate(every)])
     ones = np.ones(sum(map(len, every)), dtype=np.int32)
     return Rows(
         np.concatenate([rows.keys for rows in every]),
@@ -231,6 +246,7 @@ def _concatenated(every: Sequence[Rows]) -> Rows:
         np.concatenate([rows.growth for rows in every]),
         np.concatenate([rows.grows for rows in every]),
         sampled,
+        fates,
         ones,
         ones,
     )
@@ -267,6 +283,7 @@ def merge_rows(rows: Rows, apart: Sequence[str]) -> Rows:
         _sums(rows.growth, order, starts),
         np.logical_or.reduceat(rows.grows[order], starts),
         None if rows.sampled is None else _sums(rows.sampled, order, starts),
+        None if rows.fates is None else _sums(rows.fates, order, starts),
         np.add.reduceat((begins | changed["host"]).astype(np.int32), starts),
         np.add.reduceat((begins | changed["host"] | changed["process"]).astype(np.int32), starts),
     )

@@ -9,6 +9,7 @@ from nativeleak import __version__
 from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.naming import shown_name
 from nativeleak.reports.formats import WriteOptions
+from nativeleak.reports.held import fate_words
 from nativeleak.reports.html.markup import Content, Markup, cell, table, tag
 from nativeleak.reports.html.page import document, read_parts
 from nativeleak.reports.merged.sites import MergedTable
@@ -92,6 +93,7 @@ def _path_rows(merged_table: MergedTable, n_shown: int) -> Iterator[list[Content
         frames = [tag("div", f"{shown_name(frame)}  {place(frame)}".rstrip()) for frame in site.stack.frames]
         where = f"{site.kind.value}, {site.owner.value}; "
         where += places_text(site, int(rows.n_hosts[at]), int(rows.n_processes[at]))
+        where += f"; {became}" if (became := fate_words(site.fate, site.lost_certainty)) else ""
         yield [
             str(at + 1),
             cell(format_bytes(site.totals.outstanding_bytes), site.totals.outstanding_bytes),

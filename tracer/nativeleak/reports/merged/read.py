@@ -6,8 +6,9 @@ totals.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -18,9 +19,10 @@ from nativeleak.analysis.cycles import mean_slopes
 from nativeleak.analysis.select import Selection, pool_of, thread_test
 from nativeleak.analysis.shared_paths import NO_PATH, SharedPaths
 from nativeleak.analysis.table import thread_of
-from nativeleak.model import Kind, Owner, TargetInfo, ThreadInfo, TraceInfo
+from nativeleak.model import Kind, Look, Owner, TargetInfo, ThreadInfo, TraceInfo
 from nativeleak.recording import Recording
 from nativeleak.recording.sites import SITE_NUMBERS
+from nativeleak.reports.held import PROVEN, Held
 
 Ints = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.int32]
@@ -38,6 +40,8 @@ FIGURES: Final = (
     "resident_bytes",
 )
 """Columns of ``Part.figures``: bytes and counts."""
+FATES: Final = ("n_recorded", "n_in_use", "n_lost", "lost_bytes", "n_unproven")
+"""Columns of ``Part.fates``: those of ``BlockFate``, and how many of the lost blocks are not proven to be."""
 _COLUMN: Final = {name: number for number, name in enumerate(SITE_NUMBERS)}
 _KEYS: Final = 5
 _LEAST_EDGES: Final = 3
@@ -54,6 +58,7 @@ class Source:
         grows: Whether growth of its rows is known; it is not where too little was watched or the trace is too short.
         retired: Allocated bytes and count by kind, of sites that were dropped because all is freed.
         rss_bytes: Resident memory of the targets together at the first and the last snapshot that knows it.
+        looks: Who holds the blocks, looked for after the trace: by target; empty where nobody looked.
     """
 
     name: str
@@ -66,6 +71,7 @@ class Source:
     grows: bool
     retired: Mapping[Kind, tuple[int, int]]
     rss_bytes: tuple[int, int]
+    looks: tuple[Look, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,8 @@ class Part:
         measured: Whether the resident part was measured.
         growth: Bytes a second, half of the 95 % interval; NaN where unknown.
         sampled: Number of sampled blocks, and variance of the outstanding bytes and count; None where all is exact.
+        fates: What became of blocks, as ``FATES``; None where nobody looked.
+        held_by: By row: holders of blocks with their numbers of blocks.
     """
 
     source: Source
@@ -87,6 +95,8 @@ class Part:
     measured: npt.NDArray[np.bool_]
     growth: Floats
     sampled: Floats | None
+    fates: Ints | None = None
+    held_by: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
 
 
 class Pools:
@@ -139,7 +149,8 @@ def read_part(recording: Recording, paths: SharedPaths, pools: Pools, selection:
     figures, measured = _figures(sites[order], starts)
     growth = _growth(recording, span, labels, len(starts))
     source = _source(recording, span, grows=not np.isnan(growth).any() and bool(len(recording.snapshots)))
-    return Part(source, keys[order[starts]], figures, measured, growth, _sampled(recording, labels, len(starts)))
+    sampled, fates = _sampled(recording, labels, len(starts)), _fates(recording, labels, len(starts))
+    return Part(source, keys[order[starts]], figures, measured, growth, sampled, *fates)
 
 
 def _targets(recording: Recording, slots: Ints) -> Keys:
@@ -240,6 +251,24 @@ def _sampled(recording: Recording, labels: Ints, n_rows: int) -> Floats | None:
     return sums
 
 
+def _fates(recording: Recording, labels: Ints, n_rows: int) -> tuple[Ints | None, dict[int, Counter[str]]]:
+    """What became of the blocks of each row, and who holds them."""
+    held = Held.read(recording)
+    if not held.looks:
+        return None, {}
+    fates = np.zeros((n_rows, len(FATES)), np.int64)
+    held_by: dict[int, Counter[str]] = {}
+    slots = recording.site_columns.slot
+    for position, fate in held.fates.items():
+        row = int(labels[position]) if position < len(labels) else -1
+        if row < 0:
+            continue
+        n_unproven = fate.n_lost if held.certainty_of((slots[position],)) != PROVEN else 0
+        fates[row] += fate.n_recorded, fate.n_in_use, fate.n_lost, fate.lost_bytes, n_unproven
+        held_by.setdefault(row, Counter()).update(dict(fate.held_by))
+    return fates, held_by
+
+
 def _source(recording: Recording, span: Span, *, grows: bool) -> Source:
     retired: dict[Kind, tuple[int, int]] = {}
     for site in recording.retired:
@@ -259,4 +288,5 @@ def _source(recording: Recording, span: Span, *, grows: bool) -> Source:
         grows,
         retired,
         (rss[0], rss[-1]),
+        recording.looks,
     )

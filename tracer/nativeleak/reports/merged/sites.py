@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Final, NamedTuple, overload
+from typing import Any, Final, NamedTuple, overload
 
 from nativeleak.analysis.certainty import certainty
 from nativeleak.analysis.growth import Growth, Verdict
 from nativeleak.analysis.select import Selection
-from nativeleak.model import Kind, Owner, Stack, Uncertainty
+from nativeleak.model import BlockFate, Kind, Owner, Stack, Uncertainty
+from nativeleak.reports.held import LIKELY, PROVEN
 from nativeleak.reports.merged.merge import MERGED, Merged, Rows, group, ranked
 from nativeleak.reports.merged.read import FIGURES, KINDS, OWNERS
 from nativeleak.reports.report import Listing, SiteReport, Sums, Totals, TraceFacts
@@ -20,6 +21,7 @@ from nativeleak.reports.stacks import stack_id
 
 MANY: Final = "*"
 """Name of several hosts, processes or pools together."""
+_MAX_HOLDERS: Final = 8
 
 
 _LAST_YEAR_S: Final = 2.5e11
@@ -141,6 +143,13 @@ class _Sites(Sequence[SiteReport]):
         self._merged, self._rows = merged, rows
         self._stacks: dict[int, Stack] = {}
         self._ids = _Ids()
+        self._held_by: dict[tuple[int, ...], Counter[str]] = {}
+        if rows.fates is not None and len(rows):
+            # All rows are merged by the same columns.
+            is_merged = (rows.keys[0] == MERGED).tolist()
+            for key, holders in merged.held_by.items():
+                known = tuple(MERGED if of_many else number for of_many, number in zip(is_merged, key, strict=True))
+                self._held_by.setdefault(known, Counter()).update(holders)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -191,7 +200,18 @@ class _Sites(Sequence[SiteReport]):
             ),
             host=MANY if host == MERGED else merged.hosts[host],
             process=MANY if process == MERGED else merged.processes[process].comm,
+            **self._fate(at),
         )
+
+    def _fate(self, at: int) -> dict[str, Any]:
+        """What is known of the blocks of a row."""
+        fates = self._rows.fates
+        if fates is None or not fates[at, 0]:
+            return {}
+        n_recorded, n_in_use, n_lost, lost_bytes, n_unproven = fates[at].tolist()
+        held_by = self._held_by.get(tuple(self._rows.keys[at].tolist()), Counter()).most_common(_MAX_HOLDERS)
+        fate = BlockFate(n_recorded, n_in_use, n_lost, lost_bytes, tuple(held_by))
+        return {"fate": fate, "lost_certainty": (LIKELY if n_unproven else PROVEN) if fate.n_lost else ""}
 
 
 def _totals_of(rows: Rows) -> Totals:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Final
 
 from nativeleak.analysis.growth import Growth, Verdict
 from nativeleak.analysis.select import Metric
 from nativeleak.reports.merged.merge import KEYS, Merged, Process, Rows, merge_rows, metric_values
 from nativeleak.reports.merged.sites import MergedTable
+from nativeleak.reports.names import printable
 from nativeleak.reports.numbers import count
+
+_MAX_REASONS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,12 @@ def notes(merged: Merged) -> Iterator[str]:
     versions = sorted({source.info.version for source in merged.sources})
     if len(versions) > 1:
         yield f"Versions {', '.join(versions)} of nativeleak wrote them."
+    looked = [source for source in merged.sources if source.looks]
+    if looked and len(looked) < len(merged.sources):
+        yield f"Who holds the blocks was looked for after {count(len(looked), 'recording')}, not after the others."
+    reasons = Counter(why for source in looked for why in {look.why_not for look in source.looks if look.why_not})
+    for why, n in reasons.most_common(_MAX_REASONS):
+        yield f"Who holds the blocks of {count(n, 'recording')} is not known: {printable(why)}."
     losing = [source for source in merged.sources if any(name.startswith("lost_") for name in source.counters)]
     if losing:
         lost = sum(source.counters.get("lost_allocations", 0) for source in losing)

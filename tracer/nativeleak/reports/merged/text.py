@@ -9,6 +9,7 @@ from nativeleak.analysis.growth import Growth
 from nativeleak.analysis.naming import head_of, shown_name
 from nativeleak.model import FrameKind
 from nativeleak.reports.formats import WriteOptions
+from nativeleak.reports.held import fate_words
 from nativeleak.reports.merged.merge import Merged
 from nativeleak.reports.merged.sites import MANY, MergedTable
 from nativeleak.reports.merged.summary import Dimension, dimensions, growth_of, headline, notes, process_text
@@ -92,6 +93,8 @@ def _paths(table: MergedTable, options: WriteOptions) -> Iterator[str]:
         where = places_text(site, int(rows.n_hosts[at]), int(rows.n_processes[at]))
         yield f"{at + 1:>3}  {head_name(site)}: {held}, {growth_text(growth)}"
         yield f"     {site.kind.value}, {site.owner.value}; {where}"
+        if became := fate_words(site.fate, site.lost_certainty):
+            yield f"     {became}"
         yield from _frames(site, options.max_frames)
 
 

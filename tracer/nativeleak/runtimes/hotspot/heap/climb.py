@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from nativeleak.arrays import GrowingColumn, distinct, distinct_in_place, pick
 from nativeleak.runtimes.hotspot.heap.budget import Budget
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
 from nativeleak.runtimes.hotspot.heap.kinds import Kinds, Strength
@@ -32,7 +33,7 @@ Strengths: TypeAlias = npt.NDArray[np.int8]
 
 @dataclass(slots=True)
 class Holders:
-    """Objects that hold native blocks: one row for each place that points into one.
+    """Objects that hold native blocks: one row for each place that points into one, in the order of the objects.
 
     Attributes:
         objects: Address of the object.
@@ -40,7 +41,9 @@ class Holders:
         offsets: Of the ``long`` in it.
         blocks: Index of the block.
         inside: The address is inside of the block, not at its start.
-        likeness: The object whose referrers stand for those of this one: itself, unless only a sample was followed.
+        followed: Addresses of the objects that are followed upwards, in order.
+        likeness: Place in ``followed`` of the object whose referrers stand for those of this one: itself, unless only a
+            sample was followed.
         n_rejected: Words that point into a block and are no ``long`` of an object.
     """
 
@@ -49,8 +52,14 @@ class Holders:
     offsets: Column = field(default_factory=lambda: np.zeros(0, np.int32))
     blocks: Column = field(default_factory=lambda: np.zeros(0, np.int32))
     inside: Flags = field(default_factory=lambda: np.zeros(0, np.bool_))
-    likeness: Addresses = field(default_factory=lambda: np.zeros(0, np.uint64))
+    followed: Addresses = field(default_factory=lambda: np.zeros(0, np.uint64))
+    likeness: Column = field(default_factory=lambda: np.zeros(0, np.int32))
     n_rejected: int = 0
+
+    def keep(self, rows: Column) -> None:
+        """Leave the other rows out; column by column, so that few are there twice."""
+        for name in ("objects", "classes", "offsets", "blocks", "inside", "likeness"):
+            setattr(self, name, pick(getattr(self, name), rows))
 
 
 @dataclass(slots=True)
@@ -120,23 +129,23 @@ class Climber:
 
     def holders(self, blocks: Blocks) -> Holders:
         """The first pass: objects with a ``long`` that points into a native block."""
-        rows: list[tuple[Addresses, Column, Column, Column, Flags]] = []
+        objects_, classes_, offsets_ = GrowingColumn(np.uint64), GrowingColumn(np.int32), GrowingColumn(np.int32)
+        blocks_, inside_ = GrowingColumn(np.int32), GrowingColumn(np.bool_)
         found = Holders()
         for window in self._windows():
             hits = blocks.hits(window)
             owners = self._finder.owners(window, hits.places, self._kinds.hold_addresses)
             is_one = owners.classes >= 0
             found.n_rejected += int((~is_one).sum())
-            objects = owners.objects[is_one]
-            offsets = hits.places[is_one] - (objects.astype(np.int64) - window.start)
-            index = hits.found[is_one].astype(np.int64)
-            inside = window.words[hits.places[is_one] // 8] != blocks.starts[index]
-            small = (column.astype(np.int32) for column in (owners.classes[is_one], offsets, index))
-            rows.append((objects, *small, inside))
-        if rows:
-            found.objects, found.classes, found.offsets, found.blocks, found.inside = (
-                np.concatenate(parts) for parts in zip(*rows, strict=True)
-            )
+            objects, index = owners.objects[is_one], hits.found[is_one].astype(np.int64)
+            objects_.add(objects)
+            classes_.add(owners.classes[is_one])
+            offsets_.add(hits.places[is_one] - (objects.astype(np.int64) - window.start))
+            blocks_.add(index)
+            inside_.add(window.words[hits.places[is_one] // 8] != blocks.starts[index])
+        found.objects, found.classes, found.offsets = objects_.take(), classes_.take(), offsets_.take()
+        found.blocks, found.inside = blocks_.take(), inside_.take()
+        _sort(found)
         return found
 
     def climb(self, start: Addresses, roots: Roots, n_passes: int) -> Addresses:
@@ -152,7 +161,7 @@ class Climber:
         """
         self._known.new_of(start)
         self._crowd.clear()
-        frontier = self._above(np.unique(start), roots)
+        frontier = self._above(distinct(start), roots)
         while len(frontier) and self.cut_short is None and self.n_passes < n_passes:
             targets, found = Targets(self._layout, frontier), []
             for window in self._windows(is_downward=self.n_passes % 2 == 1):
@@ -161,7 +170,7 @@ class Climber:
                     break
             new = np.concatenate(found) if found else np.zeros(0, np.uint64)
             frontier = new if self.cut_short is None else np.concatenate([frontier, new])
-        return np.unique(np.concatenate([frontier, *self._crowd]))
+        return distinct_in_place(np.concatenate([frontier, *self._crowd]))
 
     def renew(self, finder: ObjectFinder, parts: list[Part]) -> None:
         """Go on in the heap as it is by now."""
@@ -239,7 +248,7 @@ class Climber:
         is_above = (strengths == Strength.STRONG) & (classes != self._classes.class_index)
         is_crowd = self._n_followed[classes] >= self._budget.n_of_class
         if (is_above & is_crowd).any():
-            self._crowd.append(np.unique(parents[is_above & is_crowd]))
+            self._crowd.append(distinct_in_place(parents[is_above & is_crowd]))
         is_above &= ~is_crowd
         new = self._known.new_of(parents[is_above])
         if len(new):
@@ -255,6 +264,15 @@ class Climber:
         """Those that nothing outside of the heap is known to hold; a word of a stack may be left over."""
         is_end = roots.are_ends(objects)
         return np.compress(~is_end, objects)
+
+
+def _sort(found: Holders) -> None:
+    """Put rows in the order of their objects; windows and places are, so that few heaps need it."""
+    if (found.objects[1:] >= found.objects[:-1]).all():
+        return
+    order = np.argsort(found.objects, kind="stable")
+    found.objects, found.classes = found.objects[order], found.classes[order]
+    found.offsets, found.blocks, found.inside = found.offsets[order], found.blocks[order], found.inside[order]
 
 
 def _merged(parts: list[Part]) -> list[tuple[int, int]]:

@@ -14,8 +14,9 @@ from typing import Final
 
 import numpy as np
 
+from nativeleak.arrays import distinct_in_place
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
-from nativeleak.runtimes.hotspot.heap.climb import Edges
+from nativeleak.runtimes.hotspot.heap.climb import Column, Edges
 from nativeleak.runtimes.hotspot.heap.kinds import Kinds, Strength
 from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, Indices, Numbers
 from nativeleak.runtimes.hotspot.heap.roots import HANDLE, STACK, STATIC, THREAD, Roots
@@ -80,21 +81,22 @@ class Graph:
         self._roots = roots
         self._class_table = classes
         self._kinds = kinds
-        self.nodes: Addresses = np.unique(np.concatenate([edges.parents, edges.children, objects, unfollowed]))
-        self.parents: Indices = np.searchsorted(self.nodes, edges.parents).astype(np.int64)
-        self._children: Indices = np.searchsorted(self.nodes, edges.children).astype(np.int64)
-        self.classes: Indices = np.full(len(self.nodes), -1, np.int64)
+        self.nodes: Addresses = distinct_in_place(np.concatenate([edges.parents, edges.children, objects, unfollowed]))
+        self.parents: Column = np.searchsorted(self.nodes, edges.parents).astype(np.int32)
+        self._children: Column = np.searchsorted(self.nodes, edges.children).astype(np.int32)
+        self.classes: Column = np.full(len(self.nodes), -1, np.int32)
         self.classes[self.parents] = edges.classes
         self.classes[np.searchsorted(self.nodes, objects)] = object_classes
-        self.labels = roots.labels_of(self.nodes)
+        self.labels: Column = roots.labels_of(self.nodes).astype(np.int32)
         self._make_lists()
-        self.via: Indices = np.full(len(self.nodes), -1, np.int64)
-        self.near_via: Indices = np.full(len(self.nodes), -1, np.int64)
+        self.via: Column = np.full(len(self.nodes), -1, np.int32)
+        self.near_via: Column = np.full(len(self.nodes), -1, np.int32)
         self._states = np.full(len(self.nodes), ORDER.index(State.NONE), np.int8)
-        self.order = array("q")
-        self.near_order = array("q")
+        self.order = array("i")
+        self.near_order = array("i")
         self._spread(unfollowed)
         self._spread_from_program()
+        del self._children, self._first, self._edge, self._to, self._is_link  # half of what it takes
 
     def numbers(self, objects: Addresses) -> Indices:
         """Number of each object, -1 where it is not among them."""
@@ -115,8 +117,8 @@ class Graph:
         chosen = np.flatnonzero(edges.strengths == Strength.STRONG)
         chosen = chosen[np.argsort(self.parents[chosen], kind="stable")]
         counts = np.bincount(self.parents[chosen], minlength=len(self.nodes))
-        self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64).data
-        self._edge = chosen.astype(np.int64).data
+        self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32).data
+        self._edge = chosen.astype(np.int32).data
         self._to = self._children[chosen].data
         is_link = self.classes[self.parents[chosen]] == self.classes[self._children[chosen]]
         self._is_link = is_link.view(np.uint8).data
@@ -162,13 +164,13 @@ class Graph:
         # A link to another object of the same class is no ownership where there is another way: Netty's chunks are all
         # linked, so that one request would own them all.
         self._run(np.concatenate([direct, nodes]), done, self.near_via, None, passes_links=False)
-        reached = np.frombuffer(self.near_order, np.int64).copy()
+        reached = np.frombuffer(self.near_order, np.int32).copy()
         done[:] = False
-        self.near_order = array("q")
+        self.near_order = array("i")
         self._run(reached, done, self.near_via, None)
 
     def _run(
-        self, sources: Indices, done: Flags, via: Indices, state: State | None, *, passes_links: bool = True
+        self, sources: Numbers, done: Flags, via: Column, state: State | None, *, passes_links: bool = True
     ) -> None:
         """Breadth-first along strong references from some objects to those that were not reached before."""
         queue: deque[int] = deque()

@@ -7,11 +7,13 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nativeleak.arrays import distinct, union
 from nativeleak.runtimes.hotspot.heap.layout import Layout
 from nativeleak.runtimes.hotspot.heap.pages import Addresses, Flags, Indices, Window
 
 _GRAIN_BITS: Final = 12
 _MAX_GRAINS: Final = 1 << 23
+_PART: Final = 1 << 16
 
 
 class Hits(NamedTuple):
@@ -37,20 +39,26 @@ class Blocks:
     def __init__(self, starts: Addresses, sizes: Addresses) -> None:
         self.starts = starts
         self.sizes = sizes
-        self._ends = starts + sizes
         self._low = int(starts[0]) if len(starts) else 0
-        self._span = int(self._ends.max()) - self._low if len(starts) else 0
+        self._span = int((starts + sizes).max()) - self._low if len(starts) else 0
         self._bits = 16
         while self._span >> self._bits >= _MAX_GRAINS:
             self._bits += 1
         # Which grains hold a part of a block: most words that look like addresses fall into none.
-        change = np.zeros((self._span >> self._bits) + 2, np.int32)
-        first = ((starts - np.uint64(self._low)) >> np.uint64(self._bits)).astype(np.int64)
-        ends = np.maximum(self._ends, starts + np.uint64(1)) - np.uint64(self._low + 1)
-        last = (ends >> np.uint64(self._bits)).astype(np.int64)
-        np.add.at(change, first, 1)
-        np.add.at(change, last + 1, -1)
-        self._grains: Flags = np.cumsum(change) > 0
+        self._grains: Flags = np.zeros((self._span >> self._bits) + 1, np.bool_)
+        for low in range(0, len(starts), _PART):
+            self._mark(slice(low, low + _PART))
+
+    def _mark(self, part: slice) -> None:
+        """Mark the grains of some blocks."""
+        origin, bits = np.uint64(self._low), np.uint64(self._bits)
+        starts = self.starts[part] - origin
+        first = (starts >> bits).astype(np.int64)
+        last = ((starts + np.maximum(self.sizes[part], np.uint64(1)) - np.uint64(1)) >> bits).astype(np.int64)
+        self._grains[first] = True
+        # A block of many grains is a large one, and those are few.
+        for index in np.flatnonzero(last > first).tolist():
+            self._grains[first[index] : last[index] + 1] = True
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -65,7 +73,7 @@ class Blocks:
         near = self._grains[((values - np.uint64(self._low)) >> np.uint64(self._bits)).astype(np.int64)]
         at, values = at[near], values[near]
         index = np.searchsorted(self.starts, values, side="right") - 1
-        inside = values < self._ends[index]
+        inside = values - self.starts[index] < self.sizes[index]
         return Hits(at[inside] * 8, index[inside])
 
 
@@ -92,7 +100,7 @@ class Targets:
         """Look for these too."""
         if not len(objects):
             return
-        keys = np.unique(self._layout.keys(objects))
+        keys = distinct(self._layout.keys(objects))
         self._low, self._high = min(self._low, int(keys[0])), max(self._high, int(keys[-1]))
         if self._is_narrow:
             self._grains[(keys >> np.uint64(self._bits)).astype(np.int64)] = True
@@ -100,7 +108,7 @@ class Targets:
         self._keys.append(keys)
         while len(self._keys) > 1 and len(self._keys[-2]) <= 2 * len(self._keys[-1]):
             last = self._keys.pop()
-            self._keys[-1] = np.union1d(self._keys[-1], last)
+            self._keys[-1] = union(self._keys[-1], last)
 
     def hits(self, window: Window) -> Hits:
         """References of a window to these objects."""
@@ -138,7 +146,7 @@ class Known:
 
     def new_of(self, objects: Addresses) -> Addresses:
         """Those that are not in the set, each once; they are in it from now on."""
-        objects = np.unique(objects)
+        objects = distinct(objects)
         for part in self._parts:
             if not len(objects):
                 return objects
@@ -148,5 +156,5 @@ class Known:
             self._parts.append(objects)
             while len(self._parts) > 1 and len(self._parts[-2]) <= 2 * len(self._parts[-1]):
                 last = self._parts.pop()
-                self._parts[-1] = np.union1d(self._parts[-1], last)
+                self._parts[-1] = union(self._parts[-1], last)
         return objects

@@ -12,7 +12,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from nativeleak.arrays import pick
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
+from nativeleak.runtimes.hotspot.heap.climb import Column
 from nativeleak.runtimes.hotspot.heap.fields import FieldReader
 from nativeleak.runtimes.hotspot.heap.graph import Graph
 from nativeleak.runtimes.hotspot.heap.kinds import Kinds, Strength
@@ -84,7 +86,7 @@ class Namer:
     def are_of_jdk(self, classes: Numbers) -> Flags:
         """Whether each class is the JDK's own."""
         found = np.array([name.startswith(_JDK) for name in self._classes.names], np.bool_)
-        return np.asarray(found[classes], np.bool_)
+        return pick(found, classes)
 
     def type_name(self, index: int) -> str:
         """Name of a class: ``java.util.ArrayList``, ``long[]``."""
@@ -117,7 +119,7 @@ class Namer:
     def are_arrays(self, classes: Numbers) -> Flags:
         """Whether each is a class of arrays."""
         found = np.array([name.startswith("[") for name in self._classes.names], np.bool_)
-        return np.asarray(found[classes], np.bool_)
+        return pick(found, classes)
 
     def is_static(self, index: int, offset: int) -> bool:
         """Whether the field is a static one, in the mirror of its class."""
@@ -138,17 +140,17 @@ class Namer:
 
     def ways(self, graph: Graph, objects: Addresses) -> Indices:
         """How each object is held: the number of its ``name``."""
-        whole = np.zeros(len(graph.nodes), np.int64)
+        whole = np.zeros(len(graph.nodes), np.int32)
         self._follow(graph, graph.order, graph.via, whole, whole)
-        near = np.zeros(len(graph.nodes), np.int64)
+        near = np.zeros(len(graph.nodes), np.int32)
         self._follow(graph, graph.near_order, graph.near_via, near, whole)
         has_near = np.zeros(len(graph.nodes), np.bool_)
-        has_near[np.frombuffer(graph.near_order, np.int64)] = True
+        has_near[np.frombuffer(graph.near_order, np.int32)] = True
         at = graph.numbers(objects)
         best = np.where(has_near[at], near[at], whole[at])
         return np.where(at >= 0, best, 0)
 
-    def _follow(self, graph: Graph, order: array[int], via: Indices, ways: Indices, whole: Indices) -> None:
+    def _follow(self, graph: Graph, order: array[int], via: Column, ways: Column, whole: Column) -> None:
         """Name the way of each object after that of its referrer.
 
         Args:

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from nativeleak.arrays import distinct, distinct_in_place
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
 from nativeleak.runtimes.hotspot.heap.climb import Edges
 from nativeleak.runtimes.hotspot.heap.fields import FieldReader
@@ -82,7 +83,7 @@ class NettyReader:
     def _adaptive(self) -> Pool | None:
         # A chunk refers to a buffer without a pool, which refers to the memory.
         rows = self._rows(_ADAPTIVE_CHUNK, "delegate")
-        chunks = np.unique(self._edges.parents[rows])
+        chunks = distinct_in_place(self._edges.parents[rows])
         if not len(chunks):
             return None
         sizes, given = self._numbers(chunks, "capacity"), self._numbers(chunks, "allocatedBytes")
@@ -94,13 +95,13 @@ class NettyReader:
         )  # fmt: skip
 
     def _owners_of_memory(self, name: str, field: str) -> Addresses:
-        return np.unique(self._edges.parents[self._rows(name, field)])
+        return distinct_in_place(self._edges.parents[self._rows(name, field)])
 
     def _rows(self, name: str, field: str) -> Indices:
         """The references in a field of a class and its subclasses."""
         edges = self._edges
         is_one = np.zeros(len(edges.parents), np.bool_)
-        for index in np.unique(edges.classes).tolist():
+        for index in distinct(edges.classes).tolist():
             if self._classes.is_array(index) or name not in self._classes.above(index):
                 continue
             found = self._fields.by_name(index).get(field)
@@ -169,7 +170,7 @@ class NettyReader:
             return found
         at = np.searchsorted(self._edges.parents, objects)
         classes = self._edges.classes[np.minimum(at, len(self._edges.parents) - 1)]
-        for index in np.unique(classes).tolist():
+        for index in distinct(classes).tolist():
             declared = self._fields.by_name(index)
             field = next((declared[name] for name in names if name in declared), None)
             width = _WIDTHS.get(field.type) if field is not None else None

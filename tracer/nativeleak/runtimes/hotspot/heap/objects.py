@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from nativeleak.arrays import distinct_in_place
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
 from nativeleak.runtimes.hotspot.heap.layout import Header, Layout
 from nativeleak.runtimes.hotspot.heap.pages import Addresses, Bytes, Flags, HeapPages, Indices, Window
@@ -329,7 +330,7 @@ class ObjectFinder:
 def _neighbours(places: Indices, n_words: int) -> Indices:
     """Words at and before some places (bytes), each once, in order; the last word is none: its class would follow."""
     spread = (places[:, None] // 8 - np.arange(_NEAR_WORDS)[None, :]).ravel()
-    return np.unique(spread[(spread >= 0) & (spread < n_words - 1)])
+    return distinct_in_place(spread[(spread >= 0) & (spread < n_words - 1)])
 
 
 def class_at(layout: Layout, classes: ClassTable, heads: Bytes) -> Indices:

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from nativeleak.arrays import give_back_free_memory, n_distinct, parts, pick, union
 from nativeleak.frames.libraries import BUILT_IN, Libraries
 from nativeleak.runtimes.hotspot.heap.budget import Budget
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
@@ -112,7 +113,7 @@ class _Look:
         self._progress("holders of native memory")
         holders = climber.holders(blocks)
         absent = self._pages.n_absent_bytes
-        start, classes, n_sampled, holders.likeness = self._chosen(holders)
+        start, classes, n_sampled = self._choose(holders)
         self._progress("static fields, threads and handles")
         roots = self._roots(parts)
         self._progress("what refers to the holders")
@@ -122,8 +123,9 @@ class _Look:
         has_changed = parts_now != parts or self._since(n_before) != 0
         if has_changed:
             # A referrer may be new, or moved to memory that had been read: nothing is garbage at the first look.
-            unfollowed = np.union1d(unfollowed, graph.nodes[np.isin(graph.states(graph.nodes), _DOUBTFUL)])
+            unfollowed = union(unfollowed, graph.nodes[np.isin(graph.states(graph.nodes), _DOUBTFUL)])
         if len(unfollowed) and climber.cut_short is None:
+            del graph, edges  # or there would be two of each
             climber.renew(self._finder(parts_now), parts_now)
             roots = self._roots(parts_now)
             unfollowed = climber.climb(unfollowed, roots, self._budget.n_passes)
@@ -136,14 +138,18 @@ class _Look:
         n_collections = self._since(n_before)
         namer = Namer(self._classes, self._fields, self._kinds, roots)
         is_moving = self._moving(holders, parts, blocks, n_collections)
+        n_young = n_distinct(holders.objects[is_moving])
+        give_back_free_memory()
         groups = group_holders(holders, blocks, graph, namer, is_moving)
-        held = np.unique(np.concatenate([group.blocks for group in groups])) if groups else np.zeros(0, np.int64)
+        is_held = np.zeros(len(blocks), np.bool_)
+        for group in groups:
+            is_held[group.blocks] = True
         result = JavaHolders(
             self._layout.collector,
             groups=groups,
             pools=NettyReader(self._pages, self._classes, self._fields, edges, graph).pools(),
-            n_blocks=len(held),
-            n_bytes=int(blocks.sizes[held].sum()),
+            n_blocks=int(is_held.sum()),
+            n_bytes=int(blocks.sizes.sum(where=is_held)),
             n_given=len(blocks),
             completeness=Completeness(
                 heap_bytes=climber.heap_bytes,
@@ -155,31 +161,34 @@ class _Look:
                 n_unresolved=climber.n_unresolved,
                 n_unfollowed=len(unfollowed),
                 n_sampled=n_sampled,
-                n_young=int(np.unique(holders.objects[is_moving]).size),
+                n_young=n_young,
                 cut_short=cut_short,
                 notes=(*roots.notes, *self._class_notes()),
             ),
         )
         return result, float(is_moving.mean()) if len(is_moving) else 0.0
 
-    def _chosen(self, holders: Holders) -> tuple[Addresses, Numbers, int, Addresses]:
-        """(objects, classes, number if it is a sample) of those to follow, and the one that stands for each row."""
-        objects, first = np.unique(holders.objects, return_index=True)
-        classes = holders.classes[first]
-        if len(objects) <= self._budget.n_holders:
-            return objects, classes, 0, holders.objects
+    def _choose(self, holders: Holders) -> tuple[Addresses, Numbers, int]:
+        """(objects, classes, number if it is a sample) of those to follow; each row gets the one that stands for it."""
+        is_new = np.ones(len(holders.objects), np.bool_)
+        np.not_equal(holders.objects[1:], holders.objects[:-1], out=is_new[1:])
+        holders.followed, classes = holders.objects[is_new], holders.classes[is_new]
+        holders.likeness = np.cumsum(is_new, dtype=np.int32) - np.int32(1)
+        if len(classes) <= self._budget.n_holders:
+            return holders.followed, classes, 0
         # Evenly from each class in the order of addresses: neighbours were made together.
-        order = np.lexsort((objects, classes))
-        step = -(-len(objects) // self._budget.n_holders)
+        order = np.argsort(classes, kind="stable").astype(np.int32)
         is_first = np.ones(len(order), np.bool_)
-        is_first[1:] = np.diff(classes[order]) != 0
-        is_chosen = is_first | (np.arange(len(order)) % step == 0)
-        stands = order[np.maximum.accumulate(np.where(is_chosen, np.arange(len(order)), 0))]
-        like = np.zeros(len(objects), np.uint64)
-        like[order] = objects[stands]
-        chosen = np.sort(order[is_chosen])
-        likeness = like[np.searchsorted(objects, holders.objects)]
-        return objects[chosen], classes[chosen], len(chosen), likeness
+        is_first[1:] = np.diff(pick(classes, order)) != 0
+        places = np.arange(len(order), dtype=np.int32)
+        is_chosen = is_first | (places % np.int32(-(-len(order) // self._budget.n_holders)) == 0)
+        places = pick(order, np.maximum.accumulate(np.where(is_chosen, places, np.int32(0))))
+        is_followed = np.zeros(len(order), np.bool_)
+        is_followed[order[is_chosen]] = True
+        stands = np.empty(len(order), np.int32)
+        stands[order] = pick(np.cumsum(is_followed, dtype=np.int32) - np.int32(1), places)
+        holders.likeness, holders.followed = pick(stands, holders.likeness), holders.followed[is_followed]
+        return holders.followed, classes[is_followed], len(holders.followed)
 
     def _graph(
         self, climber: Climber, start: Addresses, classes: Numbers, unfollowed: Addresses, roots: Roots
@@ -218,23 +227,27 @@ class _Look:
             return None
         return offset if 0 < offset < 1 << 12 else None
 
-    def _moving(self, holders: Holders, parts: list[Part], blocks: Blocks, n_collections: int | None) -> Flags:
+    def _moving(self, holders: Holders, old: list[Part], blocks: Blocks, n_collections: int | None) -> Flags:
         """Rows whose object was young while collections ran, or is not there any more."""
+        is_moving = np.zeros(len(holders.objects), np.bool_)
         if n_collections == 0:
-            return np.zeros(len(holders.objects), np.bool_)
-        was_young, is_young = _are_young(parts, holders.objects), np.ones(len(holders.objects), np.bool_)
+            return is_moving
+        new = None
         try:
             self._vm.refresh()
-            is_young = _are_young(read_parts(self._vm, self._layout.collector), holders.objects)
+            new = read_parts(self._vm, self._layout.collector)
         except UnreadableError:
             pass
-        words, done = self._pages.scattered(holders.objects + holders.offsets.astype(np.uint64), 8)
-        values = np.ascontiguousarray(words).view(np.uint64).ravel()
-        starts = blocks.starts[holders.blocks]
-        points = done & (values >= starts) & (values < starts + blocks.sizes[holders.blocks])
-        heads, _ = self._pages.scattered(holders.objects, 16)
-        is_same = class_at(self._layout, self._classes, heads) == holders.classes
-        return np.asarray(was_young | is_young | ~points | ~is_same, np.bool_)
+        for part in parts(len(is_moving)):
+            objects, of_rows = holders.objects[part], holders.blocks[part]
+            is_young = _are_young(new, objects) if new is not None else np.ones(len(objects), np.bool_)
+            words, done = self._pages.scattered(objects + holders.offsets[part].astype(np.uint64), 8)
+            values = np.ascontiguousarray(words).view(np.uint64).ravel()
+            points = done & (values - blocks.starts[of_rows] < blocks.sizes[of_rows])
+            heads, _ = self._pages.scattered(objects, 16)
+            is_same = class_at(self._layout, self._classes, heads) == holders.classes[part]
+            is_moving[part] = _are_young(old, objects) | is_young | ~points | ~is_same
+        return is_moving
 
     def _class_notes(self) -> list[str]:
         notes = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nativeleak.runtimes.hotspot.heap.graph import State
-from nativeleak.runtimes.hotspot.heap.pages import Indices
+from nativeleak.runtimes.hotspot.heap.pages import Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class HolderGroup:
     root: str
     owner: str
     n_objects: int
-    blocks: Indices
+    blocks: Numbers
     n_bytes: int
     sizes: tuple[tuple[int, int], ...]
     n_sizes: int

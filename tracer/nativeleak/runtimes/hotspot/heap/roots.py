@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from nativeleak.arrays import distinct_in_place
 from nativeleak.runtimes.hotspot.heap.classes import ClassTable
 from nativeleak.runtimes.hotspot.heap.fields import FieldReader
 from nativeleak.runtimes.hotspot.heap.layout import Layout
@@ -295,7 +296,7 @@ class RootReader:
                 if self._layout.is_narrow:
                     found = np.concatenate([found, self._layout.addresses(window.halves.astype(np.uint64))])
                 lowest, highest = np.uint64(self._heap[0]), np.uint64(self._heap[1])
-                found = np.unique(found[(found >= lowest) & (found < highest) & (found & np.uint64(7) == 0)])
+                found = distinct_in_place(found[(found >= lowest) & (found < highest) & (found & np.uint64(7) == 0)])
                 n_words += len(found)
                 if n_words > _MAX_STACK_WORDS:
                     raise UnreadableError("the stacks hold too many references: the rest was not read")
