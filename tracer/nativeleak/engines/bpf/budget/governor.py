@@ -46,7 +46,7 @@ _SAMPLED_SHARE: Final = 0.85
 _LEAST_PERIOD_S: Final = 1.0
 _MOST_PERIOD_S: Final = 5.0
 _MOST_PERIODS: Final = 4
-"""A least window that is no blip comes after so many periods at the latest: what the purse pays may change meanwhile."""
+"""A least window that is no blip comes after so many periods at the latest: the purse may pay more by then."""
 _N_PERIODS: Final = 24
 """Windows of a trace, about: verdicts divide it into twelve parts, and each should have one."""
 _N_WINDOWS: Final = 1000
