@@ -90,10 +90,18 @@ def test_measure_noise_around_a_level_is_not_called_growing() -> None:
     assert sum(growth.verdict is Verdict.GROWING for growth in growths) <= 1009 * 0.025
 
 
-def test_measure_rising_queue_without_old_survivors_is_undecided() -> None:
+def test_measure_queue_whose_reader_is_too_slow_is_growing() -> None:
+    """The oldest go, and it rises evenly: with as many births as ever, each block stays longer than the one before."""
     rising = [1e4 * n for n in range(60)]
-    assert _blocks(rising, slices=[0.0] * 10 + [1e5] * 6).verdict is Verdict.UNDECIDED
+    assert _blocks(rising, slices=[0.0] * 10 + [1e5] * 6).verdict is Verdict.GROWING
     assert _blocks(rising, slices=[1e5] * 16).verdict is Verdict.GROWING
+
+
+def test_measure_rise_without_old_survivors_is_no_growth_where_births_become_more_or_it_slows_down() -> None:
+    rising = [1e4 * n for n in range(60)]
+    assert _blocks(rising, slices=[0.0] * 10 + [1e4, 4e4, 8e4, 12e4, 16e4, 19e4]).verdict is Verdict.UNDECIDED
+    slower = [6e5 * (1 - 0.96**n) for n in range(60)]
+    assert _blocks(slower, slices=[0.0] * 10 + [1e5] * 6).verdict is not Verdict.GROWING
 
 
 @pytest.mark.parametrize(("n_freed", "verdict"), [([0.0], Verdict.GROWING), ([307.0], Verdict.UNDECIDED)])

@@ -160,7 +160,8 @@ def measure(curves: Curves) -> list[Growth]:
         Verdict.SHRINKING: high < 0,
         Verdict.GROWING: (late & (certain & _has_substance(curves, even) | _grows_ever_larger(curves, even)))
         | (swings & stays)
-        | (goes_on & ~swings),
+        | (goes_on & ~swings)
+        | (rising & ~swings & _falls_behind(curves, even)),
     }
     by_residue = swings & stays & ~rising
     slopes = np.where(by_residue, kept_slopes, slopes)
@@ -318,6 +319,28 @@ def _goes_on(curves: Curves, added: Floats, spans: Floats) -> tuple[Bools, Float
     enough = blocks[:, -1] - blocks[:, _WARM_UP_PARTS] >= _MIN_LATE_BLOCKS
     found = is_even & is_held & enough & (slopes - margins > 0)
     return np.asarray(found), slopes, margins
+
+
+def _falls_behind(curves: Curves, added: Floats) -> Bools:
+    """Whether it is a queue whose reader is too slow: the oldest go, and it rises evenly to the end all the same.
+
+    What only keeps blocks for a time would be level since the first of them went. Where births become more and more, the
+    young ages hold more than the others.
+    """
+    n_rows = len(added)
+    if not curves.slices.shape[1] or not curves.n_blocks.shape[1]:
+        return np.zeros(n_rows, dtype=np.bool_)
+    third = max(1, added.shape[1] // 3)
+    is_even = (added > 0).all(axis=1)
+    is_even &= added[:, -third:].sum(axis=1) >= _EVEN_SHARE * added[:, :third].sum(axis=1)
+    enough = curves.n_blocks[:, -1] >= _MIN_LATE_BLOCKS
+    cohorts = _cohorts(curves)[0]
+    oldest = (cohorts > 0).argmax(axis=1)
+    found = is_even & enough & (oldest >= _N_COHORTS // 4) & (oldest <= _N_COHORTS - 4)
+    for row in np.flatnonzero(found).tolist():
+        left = cohorts[row, oldest[row] + 1 : -1]  # the first and the last are parts of an age
+        found[row] = left.min() >= _EVEN_SHARE * left.max()
+    return np.asarray(found)
 
 
 def _has_substance(curves: Curves, added: Floats) -> Bools:
