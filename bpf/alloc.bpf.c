@@ -70,7 +70,7 @@ int on_free(struct pt_regs *ctx)
 	}
 	if (target->tgid != ids >> 32)
 		return 0;
-	if (count_roughly(NL_FREES))
+	if (count_roughly(NL_FREES) && !(target->flags & NL_TARGET_NO_BUDGET))
 		tell_busy(slot);
 	if (!address) {
 		count(NL_FREE_NULL);

@@ -223,7 +223,7 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie, u64 ids,
 	/* A forked child has the same probes, but it is not the target. */
 	if (target->tgid != ids >> 32)
 		return 0;
-	if (count_roughly(NL_CALLS))
+	if (count_roughly(NL_CALLS) && !(target->flags & NL_TARGET_NO_BUDGET))
 		tell_busy(slot);
 	args = arguments_of(ctx, cookie);
 	size = requested_size(&args, call);

@@ -285,6 +285,7 @@ struct nl_target {
 enum nl_target_flag {
 	NL_TARGET_PARTIAL = 1, /* some live blocks never were in the live set */
 	NL_TARGET_FREES = 2, /* only frees are recorded */
+	NL_TARGET_NO_BUDGET = 4, /* nobody decides whether calls cost too much: no NL_EVENT_BUSY */
 };
 
 /* Whether the returns of a function may be declined. */

@@ -267,6 +267,8 @@ class BudgetController:
         flags = abi.TargetFlag.PARTIAL if self._is_partial else abi.TargetFlag(0)
         if plan.level not in _WATCHING:
             flags |= abi.TargetFlag.FREES
+        if not self._is_bounded:
+            flags |= abi.TargetFlag.NO_BUDGET
         rate = plan.sample_bytes if plan.level is Level.SAMPLED else 0
         self._engine.set_sampling(rate, self._sample_above or rate, flags)
 

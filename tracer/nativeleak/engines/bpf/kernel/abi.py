@@ -152,6 +152,7 @@ class TargetFlag(IntFlag):
 
     PARTIAL = 1
     FREES = 2
+    NO_BUDGET = 4
 
 
 class Mapping(ctypes.Structure):
