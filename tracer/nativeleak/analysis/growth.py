@@ -324,7 +324,7 @@ def _goes_on(curves: Curves, added: Floats, spans: Floats) -> tuple[Bools, Float
 def _falls_behind(curves: Curves, added: Floats) -> Bools:
     """Whether it is a queue whose reader is too slow: the oldest go, and it rises evenly to the end all the same.
 
-    What only keeps blocks for a time would be level since the first of them went. Where births become more and more, the
+    What only keeps blocks for a time would be level since the first of them went. Where births become more and more,
     young ages hold more than the others.
     """
     n_rows = len(added)
