@@ -10,8 +10,9 @@ tested with Go 1.19.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final
 
+from nativeleak.ledger.mapping_events import MapsEntry
 from nativeleak.symbols.elf import ElfFile
 from nativeleak.symbols.source import ElfError
 
@@ -21,27 +22,7 @@ _SECTION: Final = ".gopclntab"
 _LIBC: Final = ("/libc.so", "/libc-", "/ld-musl-", "/libc.musl-")
 
 
-class Mapped(Protocol):
-    """A line of maps or smaps."""
-
-    @property
-    def start(self) -> int:
-        """First address."""
-
-    @property
-    def end(self) -> int:
-        """First address behind it."""
-
-    @property
-    def perms(self) -> str:
-        """Four letters: ``rw-p``."""
-
-    @property
-    def path(self) -> str:
-        """Empty for anonymous memory, which newer kernels let a program name: ``[anon: Go: heap]``."""
-
-
-def find_arenas(pid: int, maps: Iterable[Mapped]) -> list[tuple[int, int]]:
+def find_arenas(pid: int, maps: Iterable[MapsEntry]) -> list[tuple[int, int]]:
     """(start, end) of each mapping of the arenas, in address order; empty where the program is not Go's.
 
     Args:
@@ -62,10 +43,11 @@ def find_arenas(pid: int, maps: Iterable[Mapped]) -> list[tuple[int, int]]:
         return []
 
 
-def _is_anonymous(path: str) -> bool:
+def _is_anonymous(path: str | None) -> bool:
+    """Newer kernels let a program name its memory: ``[anon: Go: heap]``."""
     return not path or path.startswith("[anon")
 
 
-def has_libc(maps: Iterable[Mapped]) -> bool:
+def has_libc(maps: Iterable[MapsEntry]) -> bool:
     """Whether a C library is mapped: without one all memory is the runtime's."""
-    return any(name in entry.path for entry in maps for name in _LIBC)
+    return any(name in (entry.path or "") for entry in maps for name in _LIBC)
