@@ -58,7 +58,7 @@ _MAX_BYTES: Final = 1 << 1000
 
 def format_bytes(n_bytes: float) -> str:
     """``1.5 MiB``: three or four significant digits, binary units."""
-    value = float(min(n_bytes, _MAX_BYTES))
+    value = float(max(-_MAX_BYTES, min(n_bytes, _MAX_BYTES)))
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(value) < 1024:
             return f"{value:.0f} {unit}" if unit == "B" or value == int(value) else f"{value:.1f} {unit}"

@@ -27,8 +27,8 @@ _JEMALLOC_PART: Final = re.compile(r"(\w+): (\d{1,20})")
 _JEMALLOC_VERSION: Final = re.compile(r'Version: "?(\d+\.\d+\.\d+)')
 _HEAP_V2: Final = re.compile(r"heap_v2/(\d{1,15})\s*")
 _COUNTS: Final = re.compile(r"\s*t(\*|\d+): (\d{1,18}): (\d{1,20}) \[(\d{1,18}): (\d{1,20})\]\s*")
-_PROFILE: Final = re.compile(r"heap profile: +(\d+): +(\d+) \[ *(\d+): +(\d+)\] @ ?(\S*)\s*")
-_ROW: Final = re.compile(r"\s*(\d+): +(\d+) \[ *(\d+): +(\d+)\] @(.*)")
+_PROFILE: Final = re.compile(r"heap profile: +(\d{1,20}): +(\d{1,20}) \[ *(\d{1,20}): +(\d{1,20})\] @ ?(\S*)\s*")
+_ROW: Final = re.compile(r"\s*(\d{1,20}): +(\d{1,20}) \[ *(\d{1,20}): +(\d{1,20})\] @(.*)")
 _TCMALLOC: Final = re.compile(r"\s*MALLOC: [=+ ]*(\d{1,20}) \( *[\d.]+ MiB\) (.*)")
 _WRAP: Final = 1 << 32
 

@@ -43,7 +43,8 @@ _ESCAPE: Final = re.compile(r"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{2})|(.))", re.DOTA
 _ATTACHED: Final = re.compile(
     r"(?:strace: )?Process (\d{1,10}) attached((?: with \d{1,10} threads)?(?: - interrupt to quit)?)"
 )
-_ATTACHED_INSIDE: Final = re.compile(r"(?P<call>.*\(.*?)(?P<remark>strace: Process \d{1,10} attached)")
+_REMARK: Final = "strace: Process "
+_ATTACHED_INSIDE: Final = re.compile(rf"{_REMARK}\d{{1,10}} attached")
 _MARKS: Final = ("--- ", "+++ ", "strace: ", "[ Process ", "Process ", "```", "$ ", "# ", "^C", "<detached")
 
 
@@ -133,10 +134,12 @@ def without_remarks_inside(lines: Iterable[str]) -> Iterator[str]:
     """
     begun = ""
     for line in lines:
-        broken = _ATTACHED_INSIDE.fullmatch(line.rstrip("\r\n"))
-        if broken is not None and not begun:
-            begun = broken["call"]
-            yield broken["remark"]
+        text = line.rstrip("\r\n")
+        place = text.rfind(_REMARK)
+        is_broken = "(" in text[: max(0, place)] and _ATTACHED_INSIDE.fullmatch(text, place) is not None
+        if is_broken and not begun:
+            begun = text[:place]
+            yield text[place:]
         elif begun and parse_attached(line) is None:
             yield begun + line
             begun = ""
