@@ -147,12 +147,16 @@ public final class Open {
 
         private final List<Runnable> plugins = new ArrayList<>();
 
-        void load() throws Exception {
-            byte[] bytes;
+        /** The bytes of the template, from which classes are made. */
+        static byte[] template() throws Exception {
             try (var in = Template.class.getResourceAsStream("Open$PluginHost$Template.class")) {
-                bytes = in.readAllBytes();
+                return in.readAllBytes();
             }
-            Class<?> made = MethodHandles.lookup().in(Template.class).defineHiddenClass(bytes, true).lookupClass();
+        }
+
+        void load() throws Exception {
+            var lookup = MethodHandles.lookup().in(Template.class);
+            Class<?> made = lookup.defineHiddenClass(template(), true).lookupClass();
             plugins.add((Runnable) made.getDeclaredConstructor().newInstance());
         }
 
@@ -182,9 +186,7 @@ public final class Open {
         private final byte[] bytes;
 
         ScriptEngine() throws Exception {
-            try (var in = PluginHost.class.getResourceAsStream("Open$PluginHost$Template.class")) {
-                bytes = in.readAllBytes();
-            }
+            bytes = PluginHost.template();
         }
 
         void compile() throws Exception {
@@ -222,9 +224,7 @@ public final class Open {
         private final byte[] bytes;
 
         Deployer() throws Exception {
-            try (var in = PluginHost.class.getResourceAsStream("Open$PluginHost$Template.class")) {
-                bytes = in.readAllBytes();
-            }
+            bytes = PluginHost.template();
         }
 
         void deploy() throws Exception {
