@@ -15,7 +15,7 @@
 SEC("uprobe")
 int on_alloc_entry(struct pt_regs *ctx)
 {
-	enter_call(ctx, cookie_of(ctx), current_ids(), 0, 0);
+	enter_call(ctx, cookie_of(ctx), current_ids(), 0, AT_RETURN);
 	return 0;
 }
 
@@ -42,7 +42,7 @@ int on_alloc_session(struct pt_regs *ctx)
 			return leave_call(ctx, ids);
 		thread = 0;
 	}
-	return !enter_call(ctx, bpf_get_attach_cookie(ctx), ids, thread, 0);
+	return !enter_call(ctx, bpf_get_attach_cookie(ctx), ids, thread, AT_RETURN);
 }
 
 /* See mark_sites. */

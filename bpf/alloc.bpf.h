@@ -70,7 +70,9 @@ static __always_inline int record_block(struct pt_regs *ctx, struct nl_thread *t
 		site = bpf_map_lookup_elem(&sites, &key);
 	} else {
 		begin_stack(scr, target, thread->slot);
+		scr->found = thread->ip >> 56;
 		push_frame(scr, thread->ip, 0);
+		scr->found = NL_FOUND_EXACT;
 		scr->pc = at_exits ? thread->return_address : REG_IP(ctx);
 		scr->sp = at_exits ? RETURN_SP(thread->sp) : REG_SP(ctx);
 		scr->fp = at_exits ? thread->fp : REG_FP(ctx);
@@ -104,17 +106,35 @@ lost:
 	return 0;
 }
 
+/* How the end of a call is seen. */
+enum ends { AT_RETURN, AT_EXITS, AT_SITE };
+
+/* The same as is_nested, where the entry or the call in flight is at a call site. What an exception has left is dropped. */
+static __always_inline int is_nested_at_site(struct nl_thread *thread, u64 sp, int at)
+{
+	/* The call instruction itself is reached again: the call before never returned. */
+	int nested = (at != AT_SITE || sp != thread->sp) && is_inside_call(thread, sp);
+
+	if (!nested && thread->call & NL_CALL_AT_EXITS)
+		drop_call(thread);
+	else if (!nested)
+		abandon_call(thread);
+	return nested;
+}
+
 /*
  * Is this entry part of the call in flight? Also if it was reached by a jump, with the same stack pointer. If not, nothing
  * is in flight afterwards.
  */
 static __always_inline int is_nested(struct pt_regs *ctx, struct nl_thread *thread, u64 cookie,
-				     u64 sp, int at_exits)
+				     u64 sp, int at)
 {
 	int nested;
 
+	if (at == AT_SITE || thread->call & NL_CALL_AT_SITE)
+		return is_nested_at_site(thread, sp, at);
 	if (thread->call & NL_CALL_AT_EXITS)
-		return settle_call(ctx, thread, cookie, at_exits);
+		return settle_call(ctx, thread, cookie, at);
 	/* After a jump the return address is the kernel's trampoline, not that of the call in flight. */
 	if (HAS_LINK_REGISTER && sp == thread->sp)
 		nested = link_register(ctx) != thread->return_address;
@@ -202,16 +222,16 @@ static __always_inline void learn_nesting(const struct nl_thread *thread)
 
 /*
  * Handle the entry of an allocating function. Returns whether its return is wanted. `ids` are those of the running
- * thread; `thread` is its state, or 0 if the caller has not looked it up. `at_exits`: its end is seen at its exits.
+ * thread; `thread` is its state, or 0 if the caller has not looked it up. `at`: how its end is seen.
  */
 static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie, u64 ids,
-				      struct nl_thread *thread, int at_exits)
+				      struct nl_thread *thread, int at)
 {
 	u32 slot = NL_COOKIE_SLOT(cookie), call = NL_COOKIE_CALL(cookie);
 	struct nl_target *target = active_target(slot);
 	struct arguments args;
-	/* Stack pointer at the first instruction. */
-	u64 sp = REG_SP(ctx) + NL_COOKIE_PUSHED(cookie), size;
+	/* Stack pointer at the first instruction of the function; a call instruction has not pushed yet. */
+	u64 sp = at == AT_SITE ? REG_SP(ctx) - 8 : REG_SP(ctx) + NL_COOKIE_PUSHED(cookie), size;
 
 	if (!target) {
 		if (is_counting(slot)) {
@@ -243,23 +263,24 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie, u64 ids,
 		count_n(NL_LOST_BYTES, size);
 		return 0;
 	}
-	if (thread->call != NL_ALLOC_CALL_NONE && is_nested(ctx, thread, cookie, sp, at_exits)) {
+	if (thread->call != NL_ALLOC_CALL_NONE && is_nested(ctx, thread, cookie, sp, at)) {
 		count(NL_NESTED);
 		count(NL_DECLINED);
 		learn_nesting(thread);
 		return 0;
 	}
-	if (at_exits)
+	if (at)
 		forget_parked(slot, sp);
 	thread->probed = REG_IP(ctx);
-	thread->function = at_exits ? 0 : NL_COOKIE_FUNCTION(cookie);
+	thread->function = at ? 0 : NL_COOKIE_FUNCTION(cookie);
 	if (thread->function)
 		thread->function += slot * NL_FUNCTIONS;
 	/* Skipped, but still in flight: calls inside it are part of it. */
 	thread->skipped = outside_limits(target, size);
 	if (thread->skipped) {
 		count(NL_SKIPPED);
-	} else if (target->flags & NL_TARGET_FREES || !is_sampled(thread, target, size)) {
+	} else if ((target->flags & NL_TARGET_FREES && at != AT_SITE) ||
+		   !is_sampled(thread, target, size)) {
 		count(NL_UNSAMPLED);
 		if (is_declined(thread, target)) {
 			count(NL_DECLINED);
@@ -284,10 +305,17 @@ static __always_inline int enter_call(struct pt_regs *ctx, u64 cookie, u64 ids,
 	thread->ip = REG_IP(ctx) - NL_COOKIE_OFFSET(cookie);
 	if (HAS_LINK_REGISTER)
 		thread->return_address = link_register(ctx);
-	if (at_exits) {
-		thread->return_address = read_return_address(sp);
+	if (at) {
 		thread->fp = REG_FP(ctx);
-		call |= NL_CALL_AT_EXITS | (NL_COOKIE_FUNCTION(cookie) ? NL_CALL_OPEN : 0);
+		call |= NL_CALL_AT_EXITS;
+	}
+	if (at == AT_EXITS) {
+		thread->return_address = read_return_address(sp);
+		call |= NL_COOKIE_FUNCTION(cookie) ? NL_CALL_OPEN : 0;
+	} else if (at == AT_SITE) {
+		thread->return_address = REG_IP(ctx) + NL_SITE_BYTES(cookie);
+		thread->ip = REG_IP(ctx) | (u64)NL_FOUND_SITE << 56;
+		call |= NL_CALL_AT_SITE;
 	}
 	thread->call = call;
 	return 1;
@@ -322,7 +350,7 @@ static __always_inline int end_call(struct pt_regs *ctx, struct nl_thread *threa
 		return 0;
 	if (at_exits) {
 		is_open = call & NL_CALL_OPEN;
-		call &= ~(NL_CALL_AT_EXITS | NL_CALL_OPEN);
+		call &= ~(NL_CALL_AT_EXITS | NL_CALL_OPEN | NL_CALL_AT_SITE);
 	}
 	result = at_exits ? value : REG_RESULT(ctx);
 	if (call == NL_ALLOC_CALL_POSIX_MEMALIGN) {

@@ -50,7 +50,7 @@ static __noinline struct nl_thread *unpark_call(struct pt_regs *ctx, u64 cookie,
 SEC("uprobe")
 int on_exits_entry(struct pt_regs *ctx)
 {
-	enter_call(ctx, cookie_of(ctx), current_ids(), 0, 1);
+	enter_call(ctx, cookie_of(ctx), current_ids(), 0, AT_EXITS);
 	return 0;
 }
 

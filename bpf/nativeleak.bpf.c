@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* All programs as one BPF object, so that they share their maps. */
 #include "alloc.bpf.c"
+#include "call_sites.bpf.c"
 #include "exits.bpf.c"
 #include "process.bpf.c"
 #include "syscalls_tracepoint.bpf.c"

@@ -76,6 +76,8 @@ enum nl_alloc_call {
 #define NL_CALL_AT_EXITS 0x100u
 /* The same of a C++ operator that makes its blocks itself: calls inside it are the program's, for an exception say. */
 #define NL_CALL_OPEN 0x200u
+/* With NL_CALL_AT_EXITS: the call is seen where it is made, and its end where it returns to. */
+#define NL_CALL_AT_SITE 0x400u
 /* Calls inside of a call are at most so much deeper in the stack, where unwind tables do not tell it. */
 #define NL_NESTED_BYTES 0x10000
 
@@ -90,6 +92,14 @@ enum nl_alloc_call {
 #define NL_EXIT_HAS_CONDITION(cookie) (((cookie) >> 44) & 1)
 #define NL_EXIT_ZERO 16 /* the function returns 0 */
 #define NL_EXIT_UNSEEN 17 /* another function returns in its place, and what is not known */
+
+/*
+ * Cookie of a probe at a call instruction. Bits 0-15 and 48-59 as above. 16-31: bytes of the instruction. 32-47: number of
+ * the call site. At the place it returns to: 32-36 as NL_EXIT_REGISTER.
+ */
+#define NL_SITE_BYTES(cookie) (((cookie) >> 16) & 0xffff)
+#define NL_SITE_NUMBER(cookie) (((cookie) >> 32) & 0xffff)
+#define NL_MAX_CALL_SITES 4096
 
 enum nl_counter {
 	NL_LOST_ALLOCATIONS, /* live set or thread table full */
@@ -157,6 +167,7 @@ enum nl_found {
 	NL_FOUND_SIGNAL, /* interrupted by a signal, and its object has a table of call sites only (see NL_TABLE_FULL) */
 	NL_FOUND_FP, /* by a frame pointer, as requested (--unwind fp) */
 	NL_FOUND_GAP, /* no frame: frames are missing here; the second word is enum nl_end */
+	NL_FOUND_SITE, /* the leaf: the call instruction, of a call site that is watched by itself */
 	/* Java frames. */
 	NL_FOUND_COMPILED =
 		16, /* address of the blob; compile id << 32 | offset of pc in the blob */

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nativeleak.analysis.curves import WATCHED
+from nativeleak.analysis.births import WATCHED
 from nativeleak.analysis.windowed import t_975
 from nativeleak.model import Window
 

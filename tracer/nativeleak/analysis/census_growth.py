@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from nativeleak.analysis.curves import MIN_SNAPSHOTS, WATCHED, is_slowed
+from nativeleak.analysis.births import WATCHED, is_slowed
+from nativeleak.analysis.curves import MIN_SNAPSHOTS
 from nativeleak.analysis.growth import Growth, Verdict, course, watch_s
 from nativeleak.model import MemoryLine
 from nativeleak.recording import Recording
@@ -30,10 +31,16 @@ _NOISE_BYTES: Final = float(1 << 20)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Growth of one finding by windows, and the mean size of its blocks in bytes."""
+    """Growth of one finding by windows.
+
+    Attributes:
+        block_bytes: Mean size of its blocks.
+        own_share: Part of it that was seen at call sites which are watched by themselves: no window saw too little.
+    """
 
     growth: Growth
     block_bytes: float
+    own_share: float = 0.0
 
 
 def heap_growth(recording: Recording) -> Growth | None:
@@ -91,10 +98,10 @@ def held_against_memory(recording: Recording, parts: Sequence[Part]) -> list[Gro
     return [
         replace(
             growth,
-            slope_bytes_per_s=growth.slope_bytes_per_s * factor,
-            high_bytes_per_s=growth.high_bytes_per_s * highest,
+            slope_bytes_per_s=growth.slope_bytes_per_s * (1 + (factor - 1) * (1 - part.own_share)),
+            high_bytes_per_s=growth.high_bytes_per_s * (1 + (highest - 1) * (1 - part.own_share)),
         )
-        for growth in believed
+        for growth, part in zip(believed, parts, strict=True)
     ]
 
 

@@ -17,6 +17,7 @@ from typing import Final, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from nativeleak.analysis.births import WATCHED, OwnBirths, own_births, watched_seconds
 from nativeleak.model import Level, StackCoverage
 from nativeleak.recording import Recording
 
@@ -35,13 +36,8 @@ MIN_SNAPSHOTS: Final = 4
 
 _LEAST_RUN: Final = 0.5
 """Of the trace: a shorter run of the watch says less than all its windows."""
-_NOTICEABLE: Final = 0.1
-"""Part of the time of busy threads from which on probes slow the targets down."""
 _LEAST_WINDOWS: Final = 3
 """A watch that ended for good, or began anew once, has no windows."""
-
-WATCHED: Final = (Level.EXACT, Level.SAMPLED)
-"""Levels at which allocations and frees of the heap are both seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +58,9 @@ class Curves:
         resident: Resident bytes at each edge, outstanding bytes where they were not measured; empty where unknown.
         watched: Seconds of each birth slice in which births were seen, where the heap was watched in windows; None
             where it was watched all the time.
+        own: Of ``slices``, the bytes that were recorded at call sites which are watched by themselves; empty where none
+            were.
+        covered: Seconds of each birth slice in which these were watched.
         n_freed: Blocks and mappings that were freed, one value a curve; empty where frees may have gone unseen.
         units: Bytes that one sample stands for, one value a curve; empty, or 0 where every block was kept.
     """
@@ -78,6 +77,8 @@ class Curves:
     courses: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     resident: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     watched: Floats | None = None
+    own: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    covered: Floats = field(default_factory=lambda: np.zeros(0))
     n_freed: Floats = field(default_factory=lambda: np.zeros(0))
     units: Floats = field(default_factory=lambda: np.zeros(0))
 
@@ -181,7 +182,8 @@ def watched_span(recording: Recording) -> Span:
             best = (first, i)
     run_s = times[best[1]] - times[best[0]] if best[1] - best[0] >= 1 else 0.0
     is_short = best[1] - best[0] + 1 < MIN_SNAPSHOTS
-    if run_s < _LEAST_RUN * times[-1] and _n_runs(recording) >= _LEAST_WINDOWS:
+    has_own = any(window.level is Level.HOT for window in blind)
+    if run_s < _LEAST_RUN * times[-1] and (has_own or _n_runs(recording) >= _LEAST_WINDOWS):
         return Span(0, len(times) - 1, watched_pct, in_windows=True)
     if is_short and watched_pct >= MIN_WATCHED_PCT:
         return Span(0, len(times) - 1, watched_pct, by_births=True)
@@ -228,44 +230,30 @@ def read_curves(
                 track.add(number - span.first, now)
     slices, slice_s = _slices(recording) if span.last == len(times) - 1 else (np.zeros((n_sites, 0)), 0.0)
     start_s = times[span.first] if span.first else 0.0
-    watched = _watched(recording, slices.shape[1], slice_s) if span.in_windows or span.by_births else None
+    watched, born = None, None
+    if span.in_windows or span.by_births:
+        watched = watched_seconds(recording, slices.shape[1], slice_s)
+        born = own_births(recording, slices.shape[1], slice_s)
     freed = np.array(recording.site_columns.freed_count, dtype=np.float64) if span.is_whole else None
     variances = np.zeros(n_sites)
     for position, uncertainty in recording.site_columns.uncertainty.items():
         variances[position] = uncertainty.variance_bytes
     return [
         replace(
-            track.curves(slices, slice_s, start_s, watched, freed),
+            _with_own(track.curves(slices, slice_s, start_s, watched, freed), track.grouping, slices, born),
             units=track.grouping.sums(variances) / np.maximum(track.grouping.sums(now[:, 0]), 1.0),
         )
         for track in tracks
     ]
 
 
-def _watched(recording: Recording, n_slices: int, slice_s: float) -> Floats:
-    """Seconds of each birth slice in which births were seen.
-
-    Where probes slow the targets down, a second holds as many births as the scheduler lets through. Then all seconds
-    are shared out among the windows by the number of calls.
-    """
-    watched = np.zeros(n_slices)
-    windows = [each for each in recording.windows if each.level in WATCHED and each.to_s > each.from_s and slice_s]
-    seconds, hits = sum(each.to_s - each.from_s for each in windows), sum(each.probe_hits for each in windows)
-    by_calls = is_slowed(recording) and hits > 0
-    for window in windows:
-        span_s = window.to_s - window.from_s
-        weight = seconds * window.probe_hits / (hits * span_s) if by_calls else 1.0
-        for i in range(int(window.from_s / slice_s), min(n_slices, int(window.to_s / slice_s) + 1)):
-            here_s = min(window.to_s, (i + 1) * slice_s) - max(window.from_s, i * slice_s)
-            watched[i] += weight * max(0.0, here_s)
-    return watched
-
-
-def is_slowed(recording: Recording) -> bool:
-    """Whether probes took so much of the time of busy threads in the windows that fewer births came about."""
-    seen = [window for window in recording.windows if window.level in WATCHED]
-    seconds, used_s = sum(each.to_s - each.from_s for each in seen), sum(each.target_cpu_s for each in seen)
-    return sum(each.cost_s for each in seen) > _NOTICEABLE * max(seconds, used_s)
+def _with_own(curves: Curves, grouping: Grouping, slices: Floats, born: OwnBirths | None) -> Curves:
+    """The same curves with what was recorded at watched call sites."""
+    if born is None:
+        return curves
+    chosen = np.zeros_like(slices)
+    chosen[born.rows] = slices[born.rows]
+    return replace(curves, own=grouping.sums(chosen), covered=born.seconds)
 
 
 def course_curves(elapsed_s: Sequence[float], n_bytes: Floats, n_blocks: Floats | None = None) -> Curves:

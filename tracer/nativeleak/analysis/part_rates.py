@@ -12,6 +12,7 @@ from nativeleak.analysis.census_growth import Part, heap_growth, held_against_me
 from nativeleak.analysis.curves import Curves, Floats, Ints, Labelled, Span, read_curves, replaces_older
 from nativeleak.analysis.growth import Growth, Verdict, measure, watch_s
 from nativeleak.analysis.rows import Table
+from nativeleak.analysis.windowed import own_shares
 from nativeleak.model import Kind
 from nativeleak.recording import Recording
 
@@ -146,7 +147,11 @@ def rates_of_parts(
     resident = growths if span.by_births else measure(replace(seen, n_bytes=seen.resident, watched=None))
     if span.in_windows:
         growths = held_against_memory(
-            recording, [Part(growth, part.block_bytes) for growth, part in zip(growths, parts, strict=True)]
+            recording,
+            [
+                Part(growth, part.block_bytes, own)
+                for growth, part, own in zip(growths, parts, own_shares(seen), strict=True)
+            ],
         )
     else:
         growths = [

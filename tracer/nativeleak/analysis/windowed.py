@@ -14,7 +14,7 @@ Caveat: a block that was freed unseen, and whose address was given away again un
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -30,39 +30,71 @@ _T_975: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262,
 _Z_975: Final = 1.96
 
 
-def left_by_age(curves: Curves) -> tuple[Floats, Floats]:
-    """Bytes that are left of each old birth slice, a row a curve; and the seconds in which its births were seen.
+class Births(NamedTuple):
+    """Births that were seen in the same way.
 
-    Slices in which none was seen are left out.
+    Attributes:
+        left: Bytes that are left of each old birth slice, a row a curve.
+        seen: Seconds in which births of each of these slices were seen; none is 0.
+        whole: Bytes that are left of all ages, one a curve.
     """
-    end_s = float(curves.elapsed_s[-1]) if len(curves.elapsed_s) else 0.0
+
+    left: Floats
+    seen: Floats
+    whole: Floats
+
+    @property
+    def tells(self) -> bool:
+        """Whether births of enough ages were seen for an estimate."""
+        return len(self.seen) >= _LEAST_OLD
+
+
+def births(curves: Curves) -> tuple[Births, Births]:
+    """What was seen in windows, and what at call sites that are watched by themselves."""
     n_slices = curves.slices.shape[1]
-    seen = np.zeros(n_slices) if curves.watched is None else curves.watched
-    is_old = (np.arange(n_slices) + 1) * curves.slice_s <= _OLD_SHARE * end_s
+    watched = np.zeros(n_slices) if curves.watched is None else curves.watched
+    if not curves.own.shape[1]:
+        return _old(curves, curves.slices, watched), _old(curves, np.zeros_like(curves.slices), np.zeros(n_slices))
+    return _old(curves, curves.slices - curves.own, watched), _old(curves, curves.own, curves.covered)
+
+
+def _old(curves: Curves, slices: Floats, seen: Floats) -> Births:
+    end_s = float(curves.elapsed_s[-1]) if len(curves.elapsed_s) else 0.0
+    is_old = (np.arange(slices.shape[1]) + 1) * curves.slice_s <= _OLD_SHARE * end_s
     used = is_old & (seen > 0)
-    return curves.slices[:, used], seen[used]
+    return Births(slices[:, used], seen[used], slices.sum(axis=1))
+
+
+def own_shares(curves: Curves) -> list[float]:
+    """Part of what is left of each curve that was recorded at call sites which are watched by themselves."""
+    in_windows, at_sites = births(curves)
+    shares: list[float] = (at_sites.whole / np.maximum(in_windows.whole + at_sites.whole, 1)).tolist()
+    return shares
 
 
 def tells_growth(curves: Curves) -> bool:
     """Whether births of enough ages were seen for an estimate."""
-    return len(left_by_age(curves)[1]) >= _LEAST_OLD
+    return any(each.tells for each in births(curves))
 
 
 def estimate(curves: Curves) -> tuple[Floats, Floats, Bools]:
     """Growth of each curve in bytes a second, half the width of its interval, and whether it grows for certain."""
-    left, seen = left_by_age(curves)
-    n_rows, n_parts = left.shape
-    if n_parts < _LEAST_OLD:
-        # From losing all to gaining all in the time that was seen.
-        widest = curves.slices.sum(axis=1) / max(1e-3, float(curves.watched.sum()) if curves.watched is not None else 1)
-        return np.zeros(n_rows), widest, np.zeros(n_rows, dtype=np.bool_)
-    blocks = curves.n_blocks[:, -1] if curves.n_blocks.shape[1] else np.zeros(n_rows)
-    old_blocks = blocks * left.sum(axis=1) / np.maximum(curves.slices.sum(axis=1), 1)
-    slopes, errors = _mean_rates(left, seen, old_blocks)
-    by_parts = t_975(n_parts - 1) * errors
-    by_count = _Z_975 * slopes / np.sqrt(np.maximum(old_blocks, 1))
-    margins = np.maximum(by_parts, by_count)
-    thirds = _thirds(left, seen)
+    in_windows, at_sites = births(curves)
+    blocks = curves.n_blocks[:, -1] if curves.n_blocks.shape[1] else np.zeros(len(curves.slices))
+    bytes_left = np.maximum(in_windows.whole + at_sites.whole, 1)
+    slopes, squares = np.zeros(len(blocks)), np.zeros(len(blocks))
+    thirds, old_blocks = np.zeros((len(blocks), _THIRDS)), np.zeros(len(blocks))
+    for part in (in_windows, at_sites):
+        if not part.tells:
+            # From losing all to gaining all in the time that was seen.
+            squares += (part.whole / max(1e-3, float(part.seen.sum()))) ** 2
+            continue
+        old = blocks * part.left.sum(axis=1) / bytes_left
+        slope, errors = _mean_rates(part.left, part.seen, old)
+        by_count = _Z_975 * slope / np.sqrt(np.maximum(old, 1))
+        slopes, squares = slopes + slope, squares + np.maximum(t_975(len(part.seen) - 1) * errors, by_count) ** 2
+        thirds, old_blocks = thirds + _thirds(part.left, part.seen), old_blocks + old
+    margins = np.sqrt(squares)
     even = (thirds.min(axis=1) >= _MIN_OLD_SHARE * thirds.max(axis=1)) & (thirds[:, 0] > 0)
     return slopes, margins, np.asarray(even & (slopes - margins > 0) & (old_blocks >= _MIN_BLOCKS))
 

@@ -10,7 +10,7 @@ both as one site.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -88,6 +88,10 @@ class HeapLedger:
             state.is_quiet = totals == state.totals
             if not state.is_quiet:
                 state.totals, state.row = totals, None
+
+    def calls(self) -> Iterator[tuple[SiteKey, int]]:
+        """Each site, and how many blocks were recorded at it."""
+        return ((key, state.totals[1]) for key, state in self._sites.items())
 
     def widen_slices(self, generation: int) -> None:
         """Give all slices the width of a new generation, so that the next ``read`` takes no longer than others."""

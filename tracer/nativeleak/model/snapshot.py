@@ -29,6 +29,8 @@ class Level(StrEnum):
     """Level of detail at which allocator calls are traced; the values are those of the JSON report."""
 
     EXACT = "exact"
+    HOT = "hot"
+    """Between windows: call sites that are rare are watched all the time, the others not at all."""
     SAMPLED = "sampled"
     BIG = "big-blocks"
     SYSCALLS = "syscalls"

@@ -33,6 +33,8 @@ class FrameSource(StrEnum):
     """By the call before the return address of the frame above: the function ended in a jump, so none is its own."""
     GAP = "gap"
     """Frames are missing between it and the one before."""
+    SITE = "call-site"
+    """The leaf of a block that was recorded at its call site, which is watched by itself."""
 
 
 @dataclass(frozen=True, slots=True)

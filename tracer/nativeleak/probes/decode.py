@@ -100,11 +100,11 @@ def _comes_back(code: bytes, base: int, last: int) -> bool:
     suspects = [place for place, target in _possible_branches(code, base) if 0 < target <= last]
     if not suspects:
         return False
-    lines = _disassemble(code, base)
+    lines = disassemble(code, base)
     decoded_end = lines[-1][0] + lines[-1][1] if lines else base
     if max(suspects) >= decoded_end:
         return True
-    return any(0 < target <= last for target in map(_target, lines) if target is not None)
+    return any(0 < target <= last for target in map(branch_target, lines) if target is not None)
 
 
 def _possible_branches(code: bytes, base: int) -> Iterator[tuple[int, int]]:
@@ -144,10 +144,10 @@ def _has_jump_table(code: bytes) -> bool:
     """
     if not _INDIRECT.search(code):
         return False
-    lines = _disassemble(code, 0)
+    lines = disassemble(code, 0)
     for place, line in enumerate(lines):
         _, _, mnemonic, operand = line
-        if not mnemonic.endswith("jmp") or _target(line) is not None:
+        if not mnemonic.endswith("jmp") or branch_target(line) is not None:
             continue
         before = lines[max(0, place - _TABLE_LOOK_BACK) : place]
         if mnemonic != "jmp" or "*" in operand or any("*4]" in line[3] or "*8]" in line[3] for line in before):
@@ -155,7 +155,7 @@ def _has_jump_table(code: bytes) -> bool:
     return False
 
 
-def _target(line: Line) -> int | None:
+def branch_target(line: Line) -> int | None:
     """Where a relative branch goes, None for any other instruction."""
     _, _, mnemonic, operand = line
     is_branch = mnemonic.rpartition(" ")[2].startswith(("j", "call", "loop"))
@@ -165,7 +165,7 @@ def _target(line: Line) -> int | None:
     return target - (1 << 64) if target >> 63 else target
 
 
-def _disassemble(code: bytes, base: int) -> list[Line]:
+def disassemble(code: bytes, base: int) -> list[Line]:
     """(distance, length, mnemonic, operands) from the start up to the first bytes that are no instruction."""
     disassembler = _disassembler()
     return [

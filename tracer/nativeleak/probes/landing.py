@@ -69,6 +69,23 @@ class LandingPads:
                 raise ElfError(f"the frame record at {record:#x} is cut off") from None
         return vaddr == self._ends[record]
 
+    def function_around(self, vaddr: int) -> tuple[int, int] | None:
+        """First address and end of the function that an address is in; None where no table says so.
+
+        Raises:
+            ElfError: The tables are damaged.
+        """
+        base, starts, records = self._functions
+        place = bisect_right(starts, vaddr - base) - 1
+        if place < 0:
+            return None
+        record = base + records[place]
+        try:
+            start, end, *_ = self._read_range(record)
+        except IndexError:
+            raise ElfError(f"the frame record at {record:#x} is cut off") from None
+        return (start, end) if start <= vaddr < end else None
+
     @cached_property
     def _functions(self) -> tuple[int, Sequence[int], Sequence[int]]:
         """(base, starts, records): functions in ascending order and their records (FDEs), counted from the base."""

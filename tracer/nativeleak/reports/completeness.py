@@ -58,7 +58,7 @@ _LOSSES_OF_INPUT: Final = {
     ),
 }
 
-_UNWATCHED: Final = (Level.BIG, Level.SYSCALLS)
+_UNWATCHED: Final = (Level.BIG, Level.SYSCALLS, Level.HOT)
 _MAX_BLIND: Final = 5
 
 

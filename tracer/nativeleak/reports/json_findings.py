@@ -84,7 +84,7 @@ def evidence(report: Report, finding: Finding) -> str:
     if finding.is_sampled:
         return "sampled"
     levels = {window.level for window in report.trace.windows}
-    return "windows" if levels & {Level.BIG, Level.SYSCALLS} and finding.kind != "mapping" else "exact"
+    return "windows" if levels & {Level.BIG, Level.SYSCALLS, Level.HOT} and finding.kind != "mapping" else "exact"
 
 
 def _step(step: Step) -> Json:

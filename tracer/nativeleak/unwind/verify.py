@@ -17,12 +17,17 @@ _POINTER_BYTES: Final = 8
 
 
 class ReturnAddresses:
-    """Return addresses of one process, checked against its code. A context manager: it keeps /proc/PID/mem open."""
+    """Return addresses of one process, checked against its code. A context manager: it keeps /proc/PID/mem open.
+
+    Attributes:
+        originals: Address of each breakpoint of ours at a call instruction -> the byte of the program that it hides.
+    """
 
     def __init__(self, pid: int) -> None:
         machine = arch.here()
         self._machine = machine
         self._ends_call, self._is_signal_return = machine.ends_call, machine.is_signal_return
+        self.originals: dict[int, int] = {}
         self._called: dict[int, int | None] = {}
         self._known: dict[int, bool] = {}
         self._signal_returns: dict[int, bool] = {}
@@ -89,4 +94,8 @@ class ReturnAddresses:
         for known in (self._known, self._signal_returns):
             if len(known) >= _MAX_KNOWN:
                 known.clear()
-        return code if len(code) == n_bytes else None
+        if len(code) != n_bytes:
+            return None
+        if self.originals:
+            return bytes(self.originals.get(at, byte) for at, byte in enumerate(code, address))
+        return code

@@ -53,6 +53,9 @@ class AllocatorProbes:
         on_note: Gets (word, sentence) for the recording.
         returns: How the ends of calls are seen.
         asked: Families of functions that the user says are allocators.
+
+    Attributes:
+        emulated: Instructions that this kernel emulates.
     """
 
     def __init__(
@@ -74,9 +77,9 @@ class AllocatorProbes:
         self._unmapped: set[tuple[int, str]] = set()
         self._files: list[int] = []
         try:
-            self._emulated = measure_emulated(programs.attached_to_ourselves)
+            self.emulated = measure_emulated(programs.attached_to_ourselves)
         except OSError:
-            self._emulated = CONSERVATIVE
+            self.emulated = CONSERVATIVE
 
     def probe_new_objects(self, state: TargetState) -> None:
         """Probe every mapped object that defines allocator functions and is not probed yet.
@@ -192,8 +195,8 @@ class AllocatorProbes:
         if not found.points:
             return Plan()
         cache = PlacementCache()
-        placed = place(path, found.points, self._emulated, moved_arguments=True, cache=cache)
-        return plan_returns(path, placed, returns, self._emulated, cache)
+        placed = place(path, found.points, self.emulated, moved_arguments=True, cache=cache)
+        return plan_returns(path, placed, returns, self.emulated, cache)
 
     def _take_unwatched(self, state: TargetState, unwatched: Sequence[Unwatched]) -> None:
         new = [each for each in unwatched if each not in state.info.unwatched]

@@ -14,6 +14,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -146,6 +147,7 @@ class HeapAudit:
 
     Attributes:
         found: What all audits together found.
+        alone: Entered while blocks are taken out along the way: no program may change the live set meanwhile.
     """
 
     def __init__(self, live: LiveBlocks, heap: HeapLedger, read_heap: Callable[[], None]) -> None:
@@ -155,11 +157,12 @@ class HeapAudit:
         self._next_s = _FIRST_S
         self._cpu_before_s = 0.0
         self.found = Audited()
+        self.alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
     def work(self, now_s: float, pids: dict[int, int], generation: int) -> None:
         """Along the way: ask when it is time, and take out what is gone once all have answered.
 
-        To be called while no allocator probe is attached.
+        To be called while no allocator probe is attached but those that ``alone`` takes away.
 
         Args:
             now_s: Seconds since the trace began.
@@ -171,7 +174,8 @@ class HeapAudit:
                 if now_s - self._began_s > _TIMEOUT_S:
                     self.close()
                 return
-            is_known = self._take(generation) is not None
+            with self.alone():
+                is_known = self._take(generation) is not None
             cpu_s = _children_cpu_s() - self._cpu_before_s
             # Where the heap cannot be walked it is asked rarely.
             rest_s = max(cpu_s / _SHARE, (1 if is_known else 10) * max(_FIRST_S, now_s / _TIMES))

@@ -19,6 +19,7 @@ from nativeleak.engines.bpf.budget.distance import START_BYTES, Distance
 from nativeleak.engines.bpf.budget.governor import EXACT, Governor
 from nativeleak.engines.bpf.budget.load import Plan
 from nativeleak.engines.bpf.budget.memory import limits_of_trace
+from nativeleak.engines.bpf.call_sites import CallSites, Rates
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.debuggers import debugged, wait_for_debuggers
 from nativeleak.engines.bpf.kernel import abi
@@ -85,6 +86,7 @@ class BpfEngine:
         self._calibration: Calibration | None = None
         self._controller: BudgetController | None = None
         self._allocators: AllocatorProbes | None = None
+        self._call_sites: CallSites | None = None
         self._windows: tuple[Window, ...] = ()
         self._has_waited = False
         self._uses_tables = options.unwind is not Unwind.FP and arch.here().has_tables and loader is Loader.LIBBPF
@@ -187,6 +189,7 @@ class BpfEngine:
             if not state.info.allocators and not self._options.maps_only:
                 raise _no_allocator(state)
         self._controller = self._make_controller(self._allocators)
+        self._call_sites = self._make_call_sites(self._allocators, self._controller)
         self._controller.count_before()
         self.collector.start_counters()
         for state in self._states:
@@ -246,6 +249,28 @@ class BpfEngine:
             lambda: bool(debugged(self._running_pids())),
         )
 
+    def _make_call_sites(self, allocators: AllocatorProbes, controller: BudgetController) -> CallSites | None:
+        """What watches call sites by themselves; None where windows do not recur, or links cannot be had."""
+        options = self._options
+        is_wanted = (
+            options.budget.max_overhead_pct
+            and not (options.budget.sample_bytes or options.budget.chooses_distance)
+            and not options.maps_only
+        )
+        can = self.programs.watches_call_sites and arch.here().decodes
+        if self._calibration is None or not is_wanted or not can:
+            return None
+        call_sites = CallSites(
+            self.programs,
+            allocators.emulated,
+            allocators.costs(self._calibration),
+            self._calibration.stepped_ns,
+            controller.watch_sites,
+            controller.spend,
+        )
+        self.collector.audits.alone = call_sites.away
+        return call_sites
+
     # Along the way
 
     def work(self) -> float:
@@ -269,11 +294,22 @@ class BpfEngine:
         collector.runtimes.name_threads()
         collector.runtimes.complete(self.programs)
         collector.keep_slices()
+        if self._call_sites is not None and controller.is_between:
+            self._watch_call_sites(self._call_sites)
         if collector.level is Level.SYSCALLS:
             pids = {state.slot: state.facts.pid for state in self._states if not state.is_over}
             collector.audits.work(self.elapsed_s, pids, collector.generation)
         controller.look()
         return min(_IDLE_S, controller.idle_s())
+
+    def _watch_call_sites(self, call_sites: CallSites) -> None:
+        controller, collector = self.controller, self.collector
+
+        def rates() -> Rates:
+            return Rates(controller.watched_s(), collector.calls_by_caller())
+
+        living = [state for state in self._states if not state.is_over]
+        call_sites.work(self.elapsed_s, controller.income, living, rates)
 
     def is_urgent(self) -> bool:
         """Whether events pile up in the ring buffer, or costs, or a window is to be opened or closed."""
@@ -383,6 +419,8 @@ class BpfEngine:
         if self._controller is not None:
             self._controller.close()
         self._resources.close()
+        if self._call_sites is not None:
+            self._call_sites.close()
         if self._allocators is not None:
             self._allocators.close()
 

@@ -15,6 +15,9 @@ from nativeleak.ledger.heap import SiteLabel
 from nativeleak.model import Frame, FrameKind, FrameSource, Owner, Stack
 from nativeleak.runtimes.frames import owner_of_stack, unmapper_of_stack
 
+_MAX_CALLERS: Final = 4096
+_N_CALLERS: Final = 3
+"""operator new, and what stands between it and malloc, may be among them."""
 _SIGNAL_RETURN: Final = "__restore_rt"
 """Where a signal handler returns to; C libraries without local symbols have no name for it."""
 _UNKNOWN_STACK: Final = SiteLabel((), Owner.PROGRAM)
@@ -23,6 +26,7 @@ _FOUND: Final[dict[int, FrameSource]] = {
     abi.FrameSource.GUESS: FrameSource.GUESS,
     abi.FrameSource.SIGNAL: FrameSource.SIGNAL,
     abi.FrameSource.FP: FrameSource.FP,
+    abi.FrameSource.SITE: FrameSource.SITE,
 }
 _RETURNED_TO: Final = (abi.FrameSource.EXACT, abi.FrameSource.FP)
 """Sources of a frame that its callee surely returns to."""
@@ -82,6 +86,8 @@ class StackNamer:
         """Slot -> addresses that a signal interrupted, where the tables of call sites say nothing; to be emptied."""
         self.allocator_watched = True
         """Allocator calls are seen: mappings made inside of one differ from those of the program."""
+        self.callers: dict[int, tuple[int, ...]] = {}
+        """Stack key -> return addresses next to the leaf, of the first stacks: hot call sites are among them."""
         self._headline_frame = headline_frame
         self._stacks: dict[int, StackFacts] = {}
         self._backing_stacks: set[int] = set()
@@ -95,6 +101,8 @@ class StackNamer:
 
     def name(self, state: TargetState, raw: RawStack) -> Named:
         """The stack with names; what they tell of it is the caller's to use."""
+        if len(self.callers) < _MAX_CALLERS:
+            self.callers[raw.key] = tuple(each.ip for each in raw.frames[1 : 1 + _N_CALLERS])
         frames, is_whole = self._frames(state, raw)
         in_allocator = any(frame.ip - frame.offset in state.leaf_names for frame in frames[1:])
         unmapper = Owner.ALLOCATOR if in_allocator else unmapper_of_stack(frames)

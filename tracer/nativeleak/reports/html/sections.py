@@ -29,6 +29,7 @@ _LEVELS: Final = {
     "exact": "every allocation",
     "sampled": "sampled",
     "big-blocks": "large blocks only",
+    "hot": "rare call sites only",
     "syscalls": "system calls only",
 }
 

@@ -23,7 +23,7 @@ from nativeleak.engines.bpf.budget.load import Plan
 from nativeleak.engines.bpf.budget.meter import OF_HITS, Meter
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.kernel import abi
-from nativeleak.engines.bpf.kernel.groups import ALL_GROUPS, FREES_ONLY, Group
+from nativeleak.engines.bpf.kernel.groups import ALL_GROUPS, FREES_ONLY, SITES_ONLY
 from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.engines.options import Budget
 from nativeleak.model import Level, Window
@@ -46,7 +46,7 @@ _GROUPS: Final = {
     Level.EXACT: ALL_GROUPS,
     Level.SAMPLED: ALL_GROUPS,
     Level.BIG: FREES_ONLY,
-    Level.SYSCALLS: frozenset[Group](),
+    Level.SYSCALLS: SITES_ONLY,
 }
 _WATCHING: Final = (Level.EXACT, Level.SAMPLED)
 _SENTENCES: Final = {
@@ -183,6 +183,38 @@ class BudgetController:
         seen = self._meter.glance(now_s, governor.least_burst(), _MOST_HIT_S)
         self._was_burst = seen is not None and governor.is_burst(seen[1], seen[0])
         return self._was_burst
+
+    @property
+    def income(self) -> float:
+        """CPU seconds a second that the budget pays for; 0 where there is none."""
+        governor = self._governor
+        return governor.purse.income if governor is not None and governor.is_bounded else 0.0
+
+    @property
+    def is_between(self) -> bool:
+        """Whether the time is one between two windows."""
+        return self._is_bounded and self._plan.level not in _WATCHING
+
+    def watch_sites(self, is_on: bool) -> None:
+        """Call sites are watched by themselves from now on, or no more; the account of the part before ends here."""
+        if is_on == self._meter.watches_sites:
+            return
+        now_s = self._collector.elapsed_s()
+        passed_s, load = self._meter.measure(now_s)
+        if self._governor is not None:
+            self._governor.charge(passed_s, load)
+        self._meter.next_window(now_s, self._plan)
+        self._meter.watches_sites = is_on
+
+    def spend(self, seconds: float) -> None:
+        """Take CPU seconds that probes took beside what their hits are reckoned with."""
+        self._meter.add_cost(seconds)
+        if self._governor is not None:
+            self._governor.purse.spend(seconds)
+
+    def watched_s(self) -> float:
+        """Seconds of the trace in which every call was watched."""
+        return sum(each.to_s - each.from_s for each in self._meter.windows(self._plan) if each.level in _WATCHING)
 
     def freeze(self, why: str) -> None:
         """Record no more allocations from here on; frees go on being seen."""

@@ -156,7 +156,7 @@ class Governor:
                 return (entries_ns + (load.calls + load.frees) * costs.light_run_ns) / 1e9
             case Level.BIG:
                 return load.frees * (costs.free_ns + costs.light_run_ns) / 1e9
-            case Level.SYSCALLS:
+            case Level.SYSCALLS | Level.HOT:
                 return 0.0
 
     @staticmethod

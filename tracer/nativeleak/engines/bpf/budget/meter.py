@@ -13,7 +13,7 @@ from nativeleak.engines.bpf.kernel import abi, bpf
 from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.engines.bpf.targets import TargetState
 from nativeleak.errors import NativeleakError
-from nativeleak.model import Window
+from nativeleak.model import Level, Window
 from nativeleak.process import procfs
 
 _TIMED_EVERY: Final = 10
@@ -31,6 +31,8 @@ _LEAST_S: Final = 1e-6
 _LEAST_WAIT_S: Final = 0.03
 """Waiting of threads is looked at after so long: it is read thread by thread."""
 
+_BETWEEN: Final = (Level.BIG, Level.SYSCALLS)
+
 Counts = dict[abi.Counter, int]
 
 
@@ -44,6 +46,7 @@ class Meter:
 
     Attributes:
         measured_s: Seconds from the start of the trace to the last measurement.
+        watches_sites: Call sites are watched by themselves, so that between windows the level is hot.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Meter:
         self._reached_s = 0.0
         self._times = (0, 0)
         self.measured_s = 0.0
+        self.watches_sites = False
 
     def start(self, now_s: float) -> None:
         """Count from now on."""
@@ -100,6 +104,10 @@ class Meter:
         cpu = max(0.0, self.read_cpu_s() - self._cpu_s) / passed_s
         return passed_s, load_of(differences, passed_s, cpu, self._timed_ns(), self._reach)
 
+    def add_cost(self, seconds: float) -> None:
+        """CPU seconds that probes took beside what their hits are reckoned with."""
+        self._cost_s += seconds
+
     def next_window(self, now_s: float, plan: Plan) -> None:
         """Begin the account of another window; ``plan`` is that of the one that ends."""
         if len(self._windows) < _MAX_WINDOWS:
@@ -112,10 +120,11 @@ class Meter:
         return (*self._windows, self._window(self.measured_s, plan))
 
     def _window(self, to_s: float, plan: Plan) -> Window:
+        is_hot = self.watches_sites and plan.level in _BETWEEN
         return Window(
             self._from_s,
             to_s,
-            plan.level,
+            Level.HOT if is_hot else plan.level,
             plan.sample_bytes,
             self._hits,
             round(self._cost_s, 6),

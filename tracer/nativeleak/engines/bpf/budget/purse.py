@@ -79,6 +79,11 @@ class Purse:
             self.left_s = min(self.left_s, self.income * _MINUTE_S)
         self._passed_s += passed_s
 
+    def spend(self, seconds: float) -> None:
+        """Take CPU seconds that the probes took beside what ``move`` was told."""
+        self.spent_s += seconds
+        self.left_s -= seconds
+
     @property
     def pace(self) -> float:
         """CPU seconds a second that can be spent until the end of the trace, or for a minute.

@@ -36,6 +36,7 @@ BORN_SHIFT: Final = 20
 SLICE_SHIFT: Final = 10
 """A slice of generation 0 is 2^10 such units wide."""
 SLOT_SHIFT: Final = 56
+MAX_CALL_SITES: Final = 4096
 ADDRESS_MASK: Final = (1 << SLOT_SHIFT) - 1
 IN_ALLOCATOR: Final = 1
 RETIRING: Final = 0x52455449
@@ -106,6 +107,7 @@ class FrameSource(IntEnum):
     SIGNAL = 2
     FP = 3
     GAP = 4
+    SITE = 5
 
 
 class End(IntEnum):
@@ -302,6 +304,23 @@ def cookie(
     """
     registers = arguments[0] | arguments[1] << 4 | arguments[2] << 8
     return int(call) | slot << 8 | offset << 16 | pushed_bytes << 32 | registers << 48 | function << 60
+
+
+def site_cookie(call: AllocCall, slot: int, n_bytes: int, number: int) -> int:
+    """Cookie of a probe at a call instruction: ``NL_SITE_*``.
+
+    Args:
+        call: What it calls.
+        slot: Of the target.
+        n_bytes: Length of the instruction.
+        number: Of the call site, below ``MAX_CALL_SITES``.
+    """
+    return cookie(call, slot, n_bytes, number)
+
+
+def site_return_cookie(slot: int, register: int) -> int:
+    """Cookie of a probe where a watched call returns to, with the register that holds the block."""
+    return slot << 8 | register << 32
 
 
 def exit_cookie(slot: int, depth_bytes: int, register: int, condition: int | None) -> int:

@@ -9,13 +9,14 @@ import contextlib
 import functools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.failures import attach_error
 from nativeleak.engines.bpf.kernel.groups import Close, Group, ProbeGroups, close_together
 from nativeleak.engines.bpf.kernel.uprobes import Place, ProgramSource, Step, UprobeWay
+from nativeleak.probes.call_sites import CallSite
 from nativeleak.probes.exits import Exit
 from nativeleak.probes.placement import PlacedProbe
 from nativeleak.probes.returns import Plan
@@ -23,6 +24,8 @@ from nativeleak.probes.returns import Plan
 FREE: Final = Step("on_free")
 EXIT: Final = Step("on_alloc_exit")
 EXITS_ENTRY: Final = Step("on_exits_entry")
+SITE_CALL: Final = Step("on_site_call")
+SITE_RETURN: Final = Step("on_site_return")
 
 
 class FunctionProbes:
@@ -56,6 +59,36 @@ class FunctionProbes:
         ]
         # Frees stay first.
         jobs[1:1] = _exit_jobs(slot, plan)
+        self._add(jobs, n_before, slot, pid, path, name)
+
+    def attach_call_sites(self, slot: int, pid: int, path: str, name: str, sites: Mapping[int, CallSite]) -> None:
+        """Probe call sites of one mapped object in one process.
+
+        Args:
+            path: Where the object's file can be opened, by this process.
+            name: What to call it in an error.
+            sites: Number -> call site; no two of a trace have the same number.
+
+        Raises:
+            CannotTraceError: The kernel refuses. None of them is attached then.
+        """
+        returns = [Place(site.landing, abi.site_return_cookie(slot, site.register)) for site in sites.values()]
+        calls = [
+            Place(site.offset, abi.site_cookie(site.kind, slot, site.n_bytes, number)) for number, site in sites.items()
+        ]
+        # As with exits: a call without its end would be one in flight for ever.
+        jobs = [(SITE_RETURN, Group.SITES, sorted(set(returns))), (SITE_CALL, Group.SITES, calls)]
+        self._add(jobs, len(self.groups), slot, pid, path, name)
+
+    def _add(
+        self,
+        jobs: Sequence[tuple[Step, Group, list[Place]]],
+        n_before: int,
+        slot: int,
+        pid: int,
+        path: str,
+        name: str,
+    ) -> None:
         for step, _, places in jobs:
             if places:
                 # What is loaded late is loaded in this process, not in the child that attaches.

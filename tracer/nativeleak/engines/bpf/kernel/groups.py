@@ -26,10 +26,13 @@ class Group(StrEnum):
     FREES = "frees"
     REALLOCS = "reallocs"
     ALLOCATIONS = "allocations"
+    SITES = "call sites"
 
 
 ALL_GROUPS: Final = frozenset(Group)
-FREES_ONLY: Final = frozenset({Group.FREES, Group.REALLOCS})
+FREES_ONLY: Final = frozenset({Group.FREES, Group.REALLOCS, Group.SITES})
+SITES_ONLY: Final = frozenset({Group.SITES})
+"""Call sites that are watched by themselves are watched all the time."""
 _LEAST_TOGETHER: Final = 2
 """Jobs that are worth a child process for all of them."""
 
@@ -174,6 +177,12 @@ class ProbeGroups:
             self._jobs = [job for job in self._jobs if job.owner != owner]
             close_together([close for job in jobs for close in job.closes])
             raise
+
+    def drop_group(self, group: Group) -> None:
+        """Detach and forget the probes of a group. When this returns none of its programs runs."""
+        closes = [close for job in self._jobs if job.group is group for close in job.closes]
+        self._jobs = [job for job in self._jobs if job.group is not group]
+        close_together(closes)
 
     def drop(self, first: int = 0) -> list[Close]:
         """Forget the probes from the ``first`` on; returns what detaches them."""

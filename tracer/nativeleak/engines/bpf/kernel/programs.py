@@ -12,7 +12,7 @@ import errno
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -37,6 +37,7 @@ from nativeleak.engines.bpf.raw import RawSite
 from nativeleak.engines.bpf.site_store import SiteStore
 from nativeleak.engines.bpf.stack_store import StackStore
 from nativeleak.errors import CannotTraceError
+from nativeleak.probes.call_sites import CallSite
 from nativeleak.probes.returns import Plan
 from nativeleak.process.pidns import read_inner_pid_namespace
 from nativeleak.runtimes.registry import RUNTIMES
@@ -151,12 +152,15 @@ class _Ladder:
     def _programs(self, bpf_object: BpfObject | BccObject, way: UprobeWay) -> LatePrograms | BccObject:
         if isinstance(bpf_object, BccObject):
             return bpf_object
-        late = {name: attach_type for name, attach_type in way.programs.items() if name in uprobes.AT_EXITS}
+        late = [
+            {name: attach_type for name, attach_type in way.programs.items() if name in kind}
+            for kind in (uprobes.AT_EXITS, uprobes.AT_SITES)
+        ]
         again = functools.partial(BpfObject, self._libbpf, object_path(), self._missing)
         return LatePrograms(bpf_object, again, late, self._error)
 
     def _configure(self, bpf_object: BpfObject | BccObject, way: UprobeWay, syscalls: SyscallWay) -> None:
-        late = uprobes.AT_EXITS if isinstance(bpf_object, BpfObject) else ()
+        late = (*uprobes.AT_EXITS, *uprobes.AT_SITES) if isinstance(bpf_object, BpfObject) else ()
         for name in uprobes.ALL_PROGRAMS:
             bpf_object.set_autoload(name, load=name in way.programs and name not in late)
             bpf_object.set_attach_type(name, way.programs.get(name, 0))
@@ -255,6 +259,7 @@ class Programs(Closing):
             spec.config_map: take(spec.config_map, 4, spec.config_bytes) for spec in RUNTIMES if spec.config_map
         }
         self._counters = CounterTable(take, libbpf.n_cpus)
+        self._call_sites = take("call_sites", 4, 8) if self.watches_call_sites else None
         self._all_maps = [take(name, 0, 0) for name in self._object.map_names()]
         self._events = EventReader(libbpf, take, limits.ring_bytes, on_event)
         stack.callback(self._events.close)
@@ -264,6 +269,23 @@ class Programs(Closing):
     def attach_functions(self, slot: int, pid: int, path: str, name: str, plan: Plan) -> None:
         """Probe functions of one mapped object in one process: ``FunctionProbes.attach``."""
         self._probes.attach(slot, pid, path, name, plan)
+
+    def attach_call_sites(self, slot: int, pid: int, path: str, name: str, sites: Mapping[int, CallSite]) -> None:
+        """Probe call sites of one mapped object in one process: ``FunctionProbes.attach_call_sites``."""
+        self._probes.attach_call_sites(slot, pid, path, name, sites)
+
+    @property
+    def watches_call_sites(self) -> bool:
+        """Whether call sites can be watched by themselves here."""
+        return isinstance(self._object, BpfObject) and all(name in self._way.programs for name in uprobes.AT_SITES)
+
+    def take_site_hits(self, number: int) -> int:
+        """How often a call site was reached since this was asked last."""
+        if self._call_sites is None:
+            return 0
+        hits = self._call_sites.lookup(U32.pack(number))
+        self._call_sites.update(U32.pack(number), bytes(8))
+        return int.from_bytes(hits or b"", "little")
 
     def attached_to_ourselves(self, path: str, offsets: Sequence[int]) -> AbstractContextManager[None]:
         """Probes in code of our own: ``FunctionProbes.attached_to_ourselves``."""

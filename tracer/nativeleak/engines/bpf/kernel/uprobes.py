@@ -25,8 +25,10 @@ from nativeleak.engines.bpf.kernel.system import close_fds
 
 AT_EXITS: Final = ("on_exits_entry", "on_alloc_exit")
 """Programs that only functions need which are seen at their exits."""
+AT_SITES: Final = ("on_site_call", "on_site_return")
+"""Programs at call sites that are watched by themselves; only links attach them."""
 _APART: Final = ("on_alloc_entry", "on_alloc_return", "on_free", *AT_EXITS)
-ALL_PROGRAMS: Final = ("on_alloc_session", *_APART)
+ALL_PROGRAMS: Final = ("on_alloc_session", *_APART, *AT_SITES)
 """Allocator programs, of all ways."""
 ASK_FOR_COOKIE: Final = ("on_alloc_entry", "on_free", *AT_EXITS)
 """Programs that ask for the cookie of their probe, of the ways that kernels without cookies have."""
@@ -129,8 +131,8 @@ class _Links(ABC):
     def check_loaded(self, loaded: LoadedPrograms) -> None:
         """Try links that the kernel refuses in another way where it has none."""
         for name, attach_type in self.programs.items():
-            # Those for exits are attached by links of a kind that another program shows.
-            if name not in AT_EXITS and not bpf.has_uprobe_links(loaded.program_fd(name), attach_type):
+            # These are attached by links of a kind that another program shows.
+            if name not in (*AT_EXITS, *AT_SITES) and not bpf.has_uprobe_links(loaded.program_fd(name), attach_type):
                 raise NoLinksError(errno.EOPNOTSUPP, f"this kernel has no {self.mode} links")
 
     def attach(self, loaded: ProgramSource, step: Step, pid: int, path: str, places: Sequence[Place]) -> list[Close]:
@@ -151,7 +153,7 @@ class SessionLinks(_Links):
     mode = AttachMode.SESSION
     programs: ClassVar[Mapping[str, int]] = {
         "on_alloc_session": bpf.ATTACH_UPROBE_SESSION,
-        **dict.fromkeys(("on_free", *AT_EXITS), bpf.ATTACH_UPROBE_MULTI),
+        **dict.fromkeys(("on_free", *AT_EXITS, *AT_SITES), bpf.ATTACH_UPROBE_MULTI),
     }
     allocation_steps: Final = (Step("on_alloc_session"),)
     declines_returns: Final = True
@@ -161,7 +163,7 @@ class MultiLinks(_Links):
     """A link for the entries and one for the returns."""
 
     mode = AttachMode.MULTI
-    programs: ClassVar[Mapping[str, int]] = dict.fromkeys(_APART, bpf.ATTACH_UPROBE_MULTI)
+    programs: ClassVar[Mapping[str, int]] = dict.fromkeys((*_APART, *AT_SITES), bpf.ATTACH_UPROBE_MULTI)
     allocation_steps: Final = (Step("on_alloc_return", at_return=True), Step("on_alloc_entry"))
     declines_returns: Final = False
 

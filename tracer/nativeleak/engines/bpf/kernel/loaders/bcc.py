@@ -231,8 +231,8 @@ class BccObject:
         return self._programs[name]
 
     def loaded(self, names: Iterable[str]) -> list[str]:
-        """Those of some programs that are in the kernel: all of them."""
-        return list(names)
+        """Those of some programs that are in the kernel."""
+        return [name for name in names if name in self._programs]
 
     def map(self, name: str, key_size: int, value_size: int) -> BpfMap:
         """A map, once loaded."""
