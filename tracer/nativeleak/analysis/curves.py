@@ -58,11 +58,11 @@ class Curves:
         resident: Resident bytes at each edge, outstanding bytes where they were not measured; empty where unknown.
         watched: Seconds of each birth slice in which births were seen, where the heap was watched in windows; None
             where it was watched all the time.
+        n_freed: Blocks and mappings that were freed, one value a curve; empty where frees may have gone unseen.
+        units: Bytes that one sample stands for, one value a curve; empty, or 0 where every block was kept.
         own: Of ``slices``, the bytes that were recorded at call sites which are watched by themselves; empty where none
             were.
         covered: Seconds of each birth slice in which these were watched.
-        n_freed: Blocks and mappings that were freed, one value a curve; empty where frees may have gone unseen.
-        units: Bytes that one sample stands for, one value a curve; empty, or 0 where every block was kept.
     """
 
     elapsed_s: Floats
@@ -77,10 +77,10 @@ class Curves:
     courses: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     resident: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     watched: Floats | None = None
-    own: Floats = field(default_factory=lambda: np.zeros((0, 0)))
-    covered: Floats = field(default_factory=lambda: np.zeros(0))
     n_freed: Floats = field(default_factory=lambda: np.zeros(0))
     units: Floats = field(default_factory=lambda: np.zeros(0))
+    own: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    covered: Floats = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True, slots=True)

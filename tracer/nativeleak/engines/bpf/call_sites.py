@@ -12,20 +12,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import IO, Final, NamedTuple
+from typing import Final
 
-from nativeleak import children
+from nativeleak import arch, children
+from nativeleak.engines.bpf.allocators import AllocatorProbes
+from nativeleak.engines.bpf.budget.calibration import Calibration
+from nativeleak.engines.bpf.budget.controller import BudgetController
 from nativeleak.engines.bpf.budget.load import Costs
+from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.kernel import abi
+from nativeleak.engines.bpf.kernel.call_sites import CallSiteProbes
 from nativeleak.engines.bpf.kernel.groups import Group
-from nativeleak.engines.bpf.kernel.programs import Programs
 from nativeleak.engines.bpf.targets import TargetState
+from nativeleak.engines.options import Budget
 from nativeleak.errors import NativeleakError
 from nativeleak.probes.call_sites import CallSite
 from nativeleak.probes.calls import AllocCall
@@ -38,9 +43,11 @@ from nativeleak.symbols.demangle import demangle
 _FIRST_S: Final = 2.0
 """Of the trace: windows tell by then which call sites are hot."""
 _AGAIN_S: Final = 15.0
-"""Objects that are new are looked for so often."""
-_SEARCH_S: Final = 60.0
-"""A search that takes longer is given up."""
+"""Objects that are new are looked for so often, and rates that have fallen."""
+_SETTLE_S: Final = 1.0
+"""Objects are often found together."""
+_LOOK_S: Final = 0.5
+"""Between two looks at what they cost."""
 _SHARE: Final = 0.5
 """Of what the budget pays for, at most, that goes to call sites."""
 _FILLED: Final = 0.8
@@ -48,39 +55,23 @@ _FILLED: Final = 0.8
 _NEWEST: Final = 0.3
 """Weight of the newest look in the rate of a call site."""
 _LEAST_S: Final = 1e-3
+_MAX_ANSWER_BYTES: Final = 4 << 20
 _INSTRUCTION_BYTES: Final = 16
 """No instruction is longer."""
-_CHECK_S: Final = 0.5
-"""Between two looks at what they cost."""
-
-
-class Rates(NamedTuple):
-    """What windows have told of call sites.
-
-    Attributes:
-        seconds: How long calls were watched.
-        calls: (slot, return address) -> calls that were seen to return there.
-    """
-
-    seconds: float
-    calls: dict[tuple[int, int], int]
 
 
 @dataclass(slots=True)
 class _Object:
-    """An object of a target, whose call sites are looked for, or known.
+    """An object of a target, and its call sites once they are known.
 
     Attributes:
-        child: Looks for them; None when it has ended.
-        answers: What it writes.
-        sites: What it found, in this process: address of the call -> call site.
+        fd: Its file, open.
+        sites: Address of the call, in the process -> call site.
     """
 
     state: TargetState
     mapped: MappedObject
     fd: int
-    child: children.Process[bytes] | None
-    answers: IO[bytes]
     sites: dict[int, CallSite] = field(default_factory=dict)
 
     @property
@@ -102,106 +93,22 @@ class _Watched:
         return self.home.state.slot, self.address
 
 
-class CallSites:
-    """The call sites of one trace.
+class _Search:
+    """Children that look for the call sites of objects, one after the other.
 
     Args:
-        programs: What is attached.
         emulated: What this kernel emulates.
-        costs: Of probes here; ``call_ns`` is that of a trap.
-        stepped_ns: What single-stepping adds.
-        on_change: Called whenever another set is probed from now on: with whether there is any.
-        on_cost: Gets CPU seconds that single steps took, beside what is counted as calls and returns.
-
-    Attributes:
-        n_watched: Call sites that are probed now.
-        n_found: Call sites that were found.
     """
 
-    def __init__(
-        self,
-        programs: Programs,
-        emulated: AbstractSet[InstructionClass],
-        costs: Costs,
-        stepped_ns: float,
-        on_change: Callable[[bool], None],
-        on_cost: Callable[[float], None],
-    ) -> None:
-        self._programs, self._emulated, self._costs = programs, emulated, costs
-        self._stepped_ns, self._on_change, self._on_cost = stepped_ns, on_change, on_cost
-        self._objects: list[_Object] = []
+    def __init__(self, emulated: AbstractSet[InstructionClass]) -> None:
+        self._emulated = emulated
         self._seen: set[tuple[int, tuple[str, int]]] = set()
-        self._watched: dict[int, _Watched] = {}
-        self._rates: dict[tuple[int, int], float] = {}
-        self._next_s = _FIRST_S
-        self._is_new = False
-        self._checked_s = 0.0
+        self._waiting: list[_Object] = []
+        self._child: children.Process[bytes] | None = None
+        self._answer = -1
 
-    @property
-    def n_watched(self) -> int:
-        """Call sites that are probed now."""
-        return len(self._watched)
-
-    @property
-    def n_found(self) -> int:
-        """Call sites that were found."""
-        return sum(len(each.sites) for each in self._objects)
-
-    # Along the way
-
-    def work(self, now_s: float, income: float, states: Sequence[TargetState], rates: Callable[[], Rates]) -> None:
-        """Look for call sites, probe them, take away what costs too much; to be called between windows.
-
-        Args:
-            now_s: Seconds since the trace began.
-            income: CPU seconds a second that the budget pays for.
-            states: The targets that live.
-            rates: What the windows have told so far.
-        """
-        limit = _SHARE * income
-        is_due = now_s >= self._next_s
-        if is_due:
-            self._next_s = now_s + _AGAIN_S
-            self._search(states)
-        self._take_answers()
-        if any(each.child for each in self._objects):
-            return
-        if now_s - self._checked_s >= _CHECK_S:
-            is_due |= self._look(now_s) > limit
-        if self._is_new or is_due:
-            self._is_new = False
-            self._choose(_FILLED * limit, rates())
-
-    @contextlib.contextmanager
-    def away(self) -> Iterator[None]:
-        """While nobody else may write to the live set: nothing is probed inside."""
-        groups = self._programs.groups
-        wanted = groups.wanted
-        if not self._watched or Group.SITES not in wanted:
-            yield
-            return
-        self._on_change(False)
-        groups.want(wanted - {Group.SITES})
-        try:
-            yield
-        finally:
-            groups.want(wanted)
-            self._on_change(True)
-
-    def close(self) -> None:
-        """End what still looks, and close the files."""
-        for each in self._objects:
-            if each.child is not None:
-                each.child.kill()
-                each.child.wait()
-            each.answers.close()
-            os.close(each.fd)
-        self._objects.clear()
-
-    # Looking for them
-
-    def _search(self, states: Sequence[TargetState]) -> None:
-        """Start a child for each object that is new."""
+    def add_new(self, states: Iterable[TargetState]) -> None:
+        """Take in the objects that were not seen before; those of the program itself come first."""
         for state in states:
             try:
                 objects = executable_objects(state.facts.pid, procfs.read_maps(state.facts.pid, executable_only=True))
@@ -212,44 +119,149 @@ class CallSites:
                     continue
                 self._seen.add((state.slot, mapped.key))
                 with contextlib.suppress(OSError):
-                    self._start(state, mapped)
+                    self._waiting.append(_Object(state, mapped, open_object(state.facts.pid, mapped)))
 
-    def _start(self, state: TargetState, mapped: MappedObject) -> None:
-        fd = open_object(state.facts.pid, mapped)
-        answers = tempfile.TemporaryFile()  # noqa: SIM115 - until the child has answered
-        arguments = (f"/proc/{os.getpid()}/fd/{fd}", ",".join(sorted(self._emulated)))
+    def work(self) -> _Object | None:
+        """Go on; returns an object whose call sites have just been found."""
+        if self._child is None:
+            self._start()
+            return None
+        status = self._child.poll()
+        if status is None:
+            return None
+        found = self._waiting.pop(0)
+        if status == 0:
+            found.sites = _in_memory(found, json.loads(os.pread(self._answer, _MAX_ANSWER_BYTES, 0)))
+        self._end()
+        if found.sites:
+            return found
+        os.close(found.fd)
+        return None
+
+    def _start(self) -> None:
+        while self._waiting and self._child is None:
+            arguments = (f"/proc/{os.getpid()}/fd/{self._waiting[0].fd}", ",".join(sorted(self._emulated)))
+            self._answer = os.memfd_create("nativeleak-call-sites", os.MFD_CLOEXEC)
+            try:
+                self._child = children.start(
+                    children.python_module("nativeleak.probes.call_sites", *arguments),
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._answer,
+                    stderr=subprocess.DEVNULL,
+                )
+            except OSError:
+                os.close(self._answer)
+                os.close(self._waiting.pop(0).fd)
+
+    def _end(self) -> None:
+        self._child = None
+        os.close(self._answer)
+
+    def close(self) -> None:
+        """End the child that still looks, and close the files of what waits."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            self._end()
+        while self._waiting:
+            os.close(self._waiting.pop().fd)
+
+
+class CallSites:
+    """The call sites of one trace.
+
+    Args:
+        probes: What is attached.
+        collector: Of the trace.
+        controller: Keeps the trace inside its budget.
+        emulated: What this kernel emulates.
+        costs: Of probes here; ``call_ns`` is that of a trap.
+        stepped_ns: What single-stepping adds.
+        on_note: Gets (word, sentence) for the recording.
+    """
+
+    def __init__(
+        self,
+        probes: CallSiteProbes,
+        collector: Collector,
+        controller: BudgetController,
+        emulated: AbstractSet[InstructionClass],
+        costs: Costs,
+        stepped_ns: float,
+        on_note: Callable[[str, str], None],
+    ) -> None:
+        self._probes, self._collector, self._controller = probes, collector, controller
+        self._costs, self._stepped_ns, self._on_note = costs, stepped_ns, on_note
+        self._search = _Search(emulated)
+        self._objects: list[_Object] = []
+        self._watched: dict[int, _Watched] = {}
+        self._rates: dict[tuple[int, int], float] = {}
+        self._search_s = _FIRST_S
+        self._choose_s = math.inf
+        self._looked_s = 0.0
+        collector.audits.alone = self._away
+
+    # Along the way
+
+    def work(self, now_s: float, states: Sequence[TargetState]) -> None:
+        """Between windows: look for call sites, probe them, take away what costs too much.
+
+        Args:
+            now_s: Seconds since the trace began.
+            states: All targets.
+        """
+        if not self._controller.is_between:
+            return
+        limit = _SHARE * self._controller.income
+        if now_s >= self._search_s:
+            self._search_s = now_s + _AGAIN_S
+            self._search.add_new(state for state in states if not state.is_over)
+            self._choose_s = min(self._choose_s, self._search_s)
+        if (found := self._search.work()) is not None:
+            self._objects.append(found)
+            self._choose_s = min(self._choose_s, now_s + _SETTLE_S)
+        if now_s - self._looked_s >= _LOOK_S and self._look(now_s) > limit:
+            self._choose_s = now_s
+        if now_s >= self._choose_s:
+            self._choose_s = math.inf
+            self._choose(_FILLED * limit)
+
+    @contextlib.contextmanager
+    def _away(self) -> Iterator[None]:
+        """While nobody else may write to the live set: no call site is probed inside."""
+        groups = self._collector.engine.groups
+        wanted = groups.wanted
+        if not self._watched or Group.SITES not in wanted:
+            yield
+            return
+        self._controller.watch_sites(False)
+        groups.want(wanted - {Group.SITES})
         try:
-            child = children.start(
-                children.python_module("nativeleak.probes.call_sites", *arguments),
-                stdin=subprocess.DEVNULL,
-                stdout=answers,
-                stderr=subprocess.DEVNULL,
-            )
-        except OSError:
-            os.close(fd)
-            answers.close()
-            raise
-        self._objects.append(_Object(state, mapped, fd, child, answers))
+            yield
+        finally:
+            groups.want(wanted)
+            self._controller.watch_sites(True)
 
-    def _take_answers(self) -> None:
-        for each in self._objects:
-            if each.child is None or (status := each.child.poll()) is None:
-                continue
-            each.child = None
-            self._is_new = True
-            if status == 0:
-                each.answers.seek(0)
-                each.sites = _in_memory(each, json.loads(each.answers.read()))
+    def close(self) -> None:
+        """End what still looks, and close the files."""
+        self._search.close()
+        while self._objects:
+            os.close(self._objects.pop().fd)
 
     # Choosing
 
-    def _choose(self, limit: float, rates: Rates) -> None:
+    def _choose(self, limit: float) -> None:
         """Probe those that the limit pays for, the rarest first; nothing changes where these are probed already."""
+        seconds = max(self._controller.watched_s(), _LEAST_S)
+        calls = _calls_by_caller(self._collector)
         candidates: list[tuple[float, _Watched]] = []
         for home in self._objects:
             for address, site in home.sites.items() if not home.state.is_over else ():
-                cost = self._rate(home, address, site, rates) * self._hit_s(site)
-                candidates.append((cost, _Watched(home, address)))
+                each = _Watched(home, address)
+                rate = self._rates.get(each.place)
+                if rate is None:
+                    rate = calls.get((home.state.slot, address + site.n_bytes), 0) / seconds
+                candidates.append((rate * self._hit_s(site), each))
         candidates.sort(key=lambda each: each[0])
         chosen: list[_Watched] = []
         for cost, each in candidates[: abi.MAX_CALL_SITES]:
@@ -259,26 +271,20 @@ class CallSites:
             chosen.append(each)
         if {each.place for each in chosen} != {each.place for each in self._watched.values()}:
             self._probe(chosen)
-
-    def _rate(self, home: _Object, address: int, site: CallSite, rates: Rates) -> float:
-        """Calls a second: counted where it was probed, else as windows tell."""
-        slot = home.state.slot
-        counted = self._rates.get((slot, address))
-        if counted is not None:
-            return counted
-        return rates.calls.get((slot, address + site.n_bytes), 0) / max(rates.seconds, _LEAST_S)
+            n_watched = len(self._watched)
+            self._on_note("call sites", f"{n_watched:,} of {len(candidates):,} call sites are watched all the time")
 
     def _look(self, now_s: float) -> float:
         """Take in how often call sites were reached; returns what that cost, CPU seconds a second."""
-        passed_s, self._checked_s = max(now_s - self._checked_s, _LEAST_S), now_s
+        passed_s, self._looked_s = max(now_s - self._looked_s, _LEAST_S), now_s
         cost_s = stepped_s = 0.0
         for number, watched in self._watched.items():
-            n, site = self._programs.take_site_hits(number), watched.home.sites[watched.address]
+            n, site = self._probes.take_hits(number), watched.home.sites[watched.address]
             before = self._rates.get(watched.place, n / passed_s)
             self._rates[watched.place] = before + _NEWEST * (n / passed_s - before)
             stepped_s += n * site.n_stepped * self._stepped_ns / 1e9
             cost_s += n * self._hit_s(site)
-        self._on_cost(stepped_s)
+        self._controller.spend(stepped_s)
         return cost_s / passed_s
 
     def _hit_s(self, site: CallSite) -> float:
@@ -291,8 +297,8 @@ class CallSites:
     def _probe(self, chosen: Sequence[_Watched]) -> None:
         """Probe these, and no others."""
         if self._watched:
-            self._on_change(False)
-            self._programs.groups.drop_group(Group.SITES)
+            self._controller.watch_sites(False)
+            self._probes.detach()
         self._watched = {}
         for home in self._objects:
             numbers = range(len(self._watched), abi.MAX_CALL_SITES)
@@ -307,14 +313,14 @@ class CallSites:
                 state.leaf_names[each.address] = demangle(site.callee)
                 state.returns.originals[each.address] = os.pread(home.fd, 1, site.offset)[0]
             try:
-                self._programs.attach_call_sites(state.slot, state.facts.pid, home.path, home.mapped.path, sites)
+                self._probes.attach(state.slot, state.facts.pid, home.path, home.mapped.path, sites)
             except (NativeleakError, OSError):
                 continue  # It was unmapped, or has ended: windows see its calls.
             self._watched |= numbered
             for number in numbered:
-                self._programs.take_site_hits(number)
+                self._probes.take_hits(number)
         if self._watched:
-            self._on_change(True)
+            self._controller.watch_sites(True)
 
 
 def _is_as_in_file(watched: _Watched) -> bool:
@@ -336,3 +342,30 @@ def _in_memory(home: _Object, rows: Sequence[Sequence[object]]) -> dict[int, Cal
             if offset <= site.offset < offset + end - start:
                 sites[start + site.offset - offset] = site
     return sites
+
+
+def _calls_by_caller(collector: Collector) -> dict[tuple[int, int], int]:
+    """(slot, return address) -> blocks that were recorded with it near the leaf of their stack."""
+    collector.read_heap()
+    calls: dict[tuple[int, int], int] = {}
+    for key, n in collector.heap.calls():
+        for address in collector.namer.callers.get(key.stack_key, ()):
+            calls[key.slot, address] = calls.get((key.slot, address), 0) + n
+    return calls
+
+
+def make_call_sites(
+    collector: Collector,
+    controller: BudgetController,
+    budget: Budget,
+    allocators: AllocatorProbes,
+    calibration: Calibration | None,
+    on_note: Callable[[str, str], None],
+) -> CallSites | None:
+    """What watches the call sites of a trace; None where windows never recur, or no links can be had."""
+    probes = collector.engine.call_sites
+    is_sampled = budget.sample_bytes or budget.chooses_distance
+    if probes is None or calibration is None or not budget.max_overhead_pct or is_sampled or not arch.here().decodes:
+        return None
+    costs = allocators.costs(calibration)
+    return CallSites(probes, collector, controller, allocators.emulated, costs, calibration.stepped_ns, on_note)

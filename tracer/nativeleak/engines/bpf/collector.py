@@ -343,15 +343,6 @@ class Collector:
         elif self._retirement.has_many_new:
             self._retirement.read_new()
 
-    def calls_by_caller(self) -> dict[tuple[int, int], int]:
-        """(slot, return address) -> blocks that were recorded with it near the leaf of their stack."""
-        self.read_heap()
-        calls: dict[tuple[int, int], int] = {}
-        for key, n in self.heap.calls():
-            for address in self.namer.callers.get(key.stack_key, ()):
-                calls[key.slot, address] = calls.get((key.slot, address), 0) + n
-        return calls
-
     def snapshot(self, *, final: bool = False) -> Snapshot:
         """Everything as it is now.
 

@@ -19,12 +19,12 @@ from nativeleak.engines.bpf.budget.distance import START_BYTES, Distance
 from nativeleak.engines.bpf.budget.governor import EXACT, Governor
 from nativeleak.engines.bpf.budget.load import Plan
 from nativeleak.engines.bpf.budget.memory import limits_of_trace
-from nativeleak.engines.bpf.call_sites import CallSites, Rates
+from nativeleak.engines.bpf.call_sites import CallSites, make_call_sites
 from nativeleak.engines.bpf.collector import Collector
 from nativeleak.engines.bpf.debuggers import debugged, wait_for_debuggers
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.programs import Loader, Programs
-from nativeleak.engines.bpf.targets import TargetState
+from nativeleak.engines.bpf.targets import TargetState, set_wrappers
 from nativeleak.engines.bpf.vanished import LOST, VanishedProbes
 from nativeleak.engines.memory import read_memory_lines
 from nativeleak.engines.options import TraceOptions, Unwind
@@ -32,10 +32,8 @@ from nativeleak.engines.registry import coverage_of
 from nativeleak.errors import CannotTraceError, MendableError, NativeleakError, OwnHeapError
 from nativeleak.model import Level, Limit, MemoryLine, Owner, Snapshot, TargetInfo, Window
 from nativeleak.probes.search import GO
-from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.process import hazards, procfs
 from nativeleak.process.check import TargetFacts, check_target
-from nativeleak.process.mapped import executable_objects
 from nativeleak.process.pidns import read_inner_pid_namespace
 from nativeleak.runtimes.base import limits_of
 from nativeleak.runtimes.frames import headline_frame
@@ -179,7 +177,7 @@ class BpfEngine:
                 max_depth=min(self._options.max_depth, abi.MAX_FRAMES),
                 unwind=abi.Unwind.TABLES if self._uses_tables else abi.Unwind.FP,
             )
-            _set_wrappers(target, state.facts.pid)
+            set_wrappers(target, state.facts.pid)
             self.programs.add_target(state.slot, state.facts.pid, target)
             if self._uses_tables:
                 self.tables.add_target(state.slot, state.facts.pid)
@@ -189,7 +187,9 @@ class BpfEngine:
             if not state.info.allocators and not self._options.maps_only:
                 raise _no_allocator(state)
         self._controller = self._make_controller(self._allocators)
-        self._call_sites = self._make_call_sites(self._allocators, self._controller)
+        self._call_sites = make_call_sites(
+            self.collector, self._controller, options.budget, self._allocators, self._calibration, self._on_note
+        )
         self._controller.count_before()
         self.collector.start_counters()
         for state in self._states:
@@ -249,28 +249,6 @@ class BpfEngine:
             lambda: bool(debugged(self._running_pids())),
         )
 
-    def _make_call_sites(self, allocators: AllocatorProbes, controller: BudgetController) -> CallSites | None:
-        """What watches call sites by themselves; None where windows do not recur, or links cannot be had."""
-        options = self._options
-        is_wanted = (
-            options.budget.max_overhead_pct
-            and not (options.budget.sample_bytes or options.budget.chooses_distance)
-            and not options.maps_only
-        )
-        can = self.programs.watches_call_sites and arch.here().decodes
-        if self._calibration is None or not is_wanted or not can:
-            return None
-        call_sites = CallSites(
-            self.programs,
-            allocators.emulated,
-            allocators.costs(self._calibration),
-            self._calibration.stepped_ns,
-            controller.watch_sites,
-            controller.spend,
-        )
-        self.collector.audits.alone = call_sites.away
-        return call_sites
-
     # Along the way
 
     def work(self) -> float:
@@ -294,22 +272,13 @@ class BpfEngine:
         collector.runtimes.name_threads()
         collector.runtimes.complete(self.programs)
         collector.keep_slices()
-        if self._call_sites is not None and controller.is_between:
-            self._watch_call_sites(self._call_sites)
+        if self._call_sites is not None:
+            self._call_sites.work(self.elapsed_s, self._states)
         if collector.level is Level.SYSCALLS:
             pids = {state.slot: state.facts.pid for state in self._states if not state.is_over}
             collector.audits.work(self.elapsed_s, pids, collector.generation)
         controller.look()
         return min(_IDLE_S, controller.idle_s())
-
-    def _watch_call_sites(self, call_sites: CallSites) -> None:
-        controller, collector = self.controller, self.collector
-
-        def rates() -> Rates:
-            return Rates(controller.watched_s(), collector.calls_by_caller())
-
-        living = [state for state in self._states if not state.is_over]
-        call_sites.work(self.elapsed_s, controller.income, living, rates)
 
     def is_urgent(self) -> bool:
         """Whether events pile up in the ring buffer, or costs, or a window is to be opened or closed."""
@@ -458,18 +427,6 @@ def _refuse_hazards(pids: Iterable[int]) -> None:
         hazard = hazards.find_hazard(pid)
         if hazard is not None:
             raise hazard.refusal(pid)
-
-
-def _set_wrappers(target: abi.Target, pid: int) -> None:
-    """Tell the kernel side where the C library is, and which of its system call wrappers have a frame."""
-    for mapped in executable_objects(pid, procfs.read_maps(pid, executable_only=True)):
-        if mapped.name.startswith(("libc.so", "libc-", "ld-musl", "libc.musl")):
-            start, _, file_offset = mapped.ranges[0]
-            target.wrappers_start, target.wrappers_end = start, mapped.ranges[-1][1]
-            for entry, wrapper in zip(target.wrappers, find_wrappers(mapped.file_path), strict=False):
-                entry.start, entry.end = wrapper.start + start - file_offset, wrapper.end + start - file_offset
-                entry.frame_bytes = wrapper.frame_bytes
-            return
 
 
 def _no_allocator(state: TargetState) -> NativeleakError:

@@ -6,11 +6,14 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nativeleak.engines.bpf.kernel import abi
 from nativeleak.errors import NativeleakError
 from nativeleak.ledger.address_space import AddressSpace
 from nativeleak.model import TargetEnd, TargetInfo, ThreadInfo
+from nativeleak.probes.wrappers import find_wrappers
 from nativeleak.process import procfs
 from nativeleak.process.check import TargetFacts
+from nativeleak.process.mapped import executable_objects
 from nativeleak.process.residency import ResidencyReader
 from nativeleak.runtimes.base import Runtime
 from nativeleak.symbols.resolver import Symbolizer
@@ -83,3 +86,15 @@ class TargetState:
             self.runtime.close()
         if self.residency is not None:
             self.residency.close()
+
+
+def set_wrappers(target: abi.Target, pid: int) -> None:
+    """Tell the kernel side where the C library is, and which of its system call wrappers have a frame."""
+    for mapped in executable_objects(pid, procfs.read_maps(pid, executable_only=True)):
+        if mapped.name.startswith(("libc.so", "libc-", "ld-musl", "libc.musl")):
+            start, _, file_offset = mapped.ranges[0]
+            target.wrappers_start, target.wrappers_end = start, mapped.ranges[-1][1]
+            for entry, wrapper in zip(target.wrappers, find_wrappers(mapped.file_path), strict=False):
+                entry.start, entry.end = wrapper.start + start - file_offset, wrapper.end + start - file_offset
+                entry.frame_bytes = wrapper.frame_bytes
+            return

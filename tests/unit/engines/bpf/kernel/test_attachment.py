@@ -110,7 +110,8 @@ def attach(way: Recorder, placed: Sequence[PlacedProbe] = PLACED) -> FunctionPro
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.mode.name)
 def test_way_loads_the_programs_of_its_steps_and_no_others(way: UprobeWay) -> None:
     own = {"on_free", *(step.program for step in way.allocation_steps)}
-    assert set(way.programs) == own | {"on_exits_entry", "on_alloc_exit"}
+    at_sites = {"on_site_call", "on_site_return"} if way.mode in (AttachMode.SESSION, AttachMode.MULTI) else set()
+    assert set(way.programs) == own | {"on_exits_entry", "on_alloc_exit"} | at_sites
     assert way.mode in AttachMode
 
 

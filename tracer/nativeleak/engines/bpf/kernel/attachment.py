@@ -9,14 +9,13 @@ import contextlib
 import functools
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Final
 
 from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.failures import attach_error
 from nativeleak.engines.bpf.kernel.groups import Close, Group, ProbeGroups, close_together
 from nativeleak.engines.bpf.kernel.uprobes import Place, ProgramSource, Step, UprobeWay
-from nativeleak.probes.call_sites import CallSite
 from nativeleak.probes.exits import Exit
 from nativeleak.probes.placement import PlacedProbe
 from nativeleak.probes.returns import Plan
@@ -24,8 +23,6 @@ from nativeleak.probes.returns import Plan
 FREE: Final = Step("on_free")
 EXIT: Final = Step("on_alloc_exit")
 EXITS_ENTRY: Final = Step("on_exits_entry")
-SITE_CALL: Final = Step("on_site_call")
-SITE_RETURN: Final = Step("on_site_return")
 
 
 class FunctionProbes:
@@ -52,43 +49,30 @@ class FunctionProbes:
         Raises:
             CannotTraceError: The kernel refuses; the error says what may be the matter. None of them is attached then.
         """
-        numbers, n_before = self._number_functions(slot, plan.placed), len(self.groups)
+        numbers = self._number_functions(slot, plan.placed)
         jobs = [
             (step, group, [Place(p.offset, _cookie(slot, p, numbers.get(p.offset, 0))) for p in probes])
             for step, group, probes in self._jobs(plan.placed)
         ]
         # Frees stay first.
         jobs[1:1] = _exit_jobs(slot, plan)
-        self._add(jobs, n_before, slot, pid, path, name)
+        self.add(jobs, (slot, path), pid, path, name)
 
-    def attach_call_sites(self, slot: int, pid: int, path: str, name: str, sites: Mapping[int, CallSite]) -> None:
-        """Probe call sites of one mapped object in one process.
+    def add(
+        self, jobs: Sequence[tuple[Step, Group, list[Place]]], owner: Hashable, pid: int, path: str, name: str
+    ) -> None:
+        """Take probes in, all or none; those of a group that is wanted are attached.
 
         Args:
-            path: Where the object's file can be opened, by this process.
+            jobs: Program, group, and places in the file.
+            owner: Probes of one owner can be attached anew.
+            path: Where the file can be opened, by this process.
             name: What to call it in an error.
-            sites: Number -> call site; no two of a trace have the same number.
 
         Raises:
-            CannotTraceError: The kernel refuses. None of them is attached then.
+            CannotTraceError: The kernel refuses.
         """
-        returns = [Place(site.landing, abi.site_return_cookie(slot, site.register)) for site in sites.values()]
-        calls = [
-            Place(site.offset, abi.site_cookie(site.kind, slot, site.n_bytes, number)) for number, site in sites.items()
-        ]
-        # As with exits: a call without its end would be one in flight for ever.
-        jobs = [(SITE_RETURN, Group.SITES, sorted(set(returns))), (SITE_CALL, Group.SITES, calls)]
-        self._add(jobs, len(self.groups), slot, pid, path, name)
-
-    def _add(
-        self,
-        jobs: Sequence[tuple[Step, Group, list[Place]]],
-        n_before: int,
-        slot: int,
-        pid: int,
-        path: str,
-        name: str,
-    ) -> None:
+        n_before = len(self.groups)
         for step, _, places in jobs:
             if places:
                 # What is loaded late is loaded in this process, not in the child that attaches.
@@ -99,7 +83,7 @@ class FunctionProbes:
                     attach = functools.partial(self._way.attach, self._loaded, step, pid, path, places)
                     make_link = getattr(self._way, "link", None)
                     link = functools.partial(make_link, self._loaded, step, pid, path, places) if make_link else None
-                    self.groups.add(group, attach, owner=(slot, path), link=link, name=name)
+                    self.groups.add(group, attach, owner=owner, link=link, name=name)
         except OSError as error:
             close_together(self.groups.drop(n_before))
             raise attach_error(name, error) from error

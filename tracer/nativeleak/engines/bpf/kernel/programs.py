@@ -12,7 +12,7 @@ import errno
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -21,6 +21,7 @@ from nativeleak.closing import Closing
 from nativeleak.engines.bpf.kernel import abi, bpf, features, tracefs, uprobes
 from nativeleak.engines.bpf.kernel import syscalls as syscall_ways
 from nativeleak.engines.bpf.kernel.attachment import FunctionProbes, close_later
+from nativeleak.engines.bpf.kernel.call_sites import CallSiteProbes
 from nativeleak.engines.bpf.kernel.clock import read_tick_ns
 from nativeleak.engines.bpf.kernel.cookies import CookiePrograms, KeptCookies
 from nativeleak.engines.bpf.kernel.failures import NoLinksError, load_error
@@ -37,7 +38,6 @@ from nativeleak.engines.bpf.raw import RawSite
 from nativeleak.engines.bpf.site_store import SiteStore
 from nativeleak.engines.bpf.stack_store import StackStore
 from nativeleak.errors import CannotTraceError
-from nativeleak.probes.call_sites import CallSite
 from nativeleak.probes.returns import Plan
 from nativeleak.process.pidns import read_inner_pid_namespace
 from nativeleak.runtimes.registry import RUNTIMES
@@ -195,6 +195,7 @@ class Programs(Closing):
         calls: How system calls are traced.
         notes: What the user should know of how it was done, a sentence each.
         groups: Allocator probes by group, to attach and detach some of them.
+        call_sites: Probes at call sites; None where there are no links for them.
         stacks: The stack store.
         live: The live set.
 
@@ -238,6 +239,8 @@ class Programs(Closing):
             stack.callback(source.close)
             self._probes = FunctionProbes(self._way, source)
             self.groups = self._probes.groups
+            can = isinstance(self._object, BpfObject) and set(uprobes.AT_SITES) <= self._way.programs.keys()
+            self.call_sites = CallSiteProbes(self._probes, self._object.map("call_sites", 4, 8)) if can else None
             stack.callback(self.detach)
             self._background_fds += syscall_ways.attach_process_events(self._object, mount, self.notes)
             self._resources = stack.pop_all()
@@ -259,7 +262,6 @@ class Programs(Closing):
             spec.config_map: take(spec.config_map, 4, spec.config_bytes) for spec in RUNTIMES if spec.config_map
         }
         self._counters = CounterTable(take, libbpf.n_cpus)
-        self._call_sites = take("call_sites", 4, 8) if self.watches_call_sites else None
         self._all_maps = [take(name, 0, 0) for name in self._object.map_names()]
         self._events = EventReader(libbpf, take, limits.ring_bytes, on_event)
         stack.callback(self._events.close)
@@ -269,23 +271,6 @@ class Programs(Closing):
     def attach_functions(self, slot: int, pid: int, path: str, name: str, plan: Plan) -> None:
         """Probe functions of one mapped object in one process: ``FunctionProbes.attach``."""
         self._probes.attach(slot, pid, path, name, plan)
-
-    def attach_call_sites(self, slot: int, pid: int, path: str, name: str, sites: Mapping[int, CallSite]) -> None:
-        """Probe call sites of one mapped object in one process: ``FunctionProbes.attach_call_sites``."""
-        self._probes.attach_call_sites(slot, pid, path, name, sites)
-
-    @property
-    def watches_call_sites(self) -> bool:
-        """Whether call sites can be watched by themselves here."""
-        return isinstance(self._object, BpfObject) and all(name in self._way.programs for name in uprobes.AT_SITES)
-
-    def take_site_hits(self, number: int) -> int:
-        """How often a call site was reached since this was asked last."""
-        if self._call_sites is None:
-            return 0
-        hits = self._call_sites.lookup(U32.pack(number))
-        self._call_sites.update(U32.pack(number), bytes(8))
-        return int.from_bytes(hits or b"", "little")
 
     def attached_to_ourselves(self, path: str, offsets: Sequence[int]) -> AbstractContextManager[None]:
         """Probes in code of our own: ``FunctionProbes.attached_to_ourselves``."""
