@@ -141,6 +141,7 @@ TARGETS = {
     "ram": Spec("ram.c"),
     "random_paths": Spec("random_paths.c"),
     "rename": Spec("rename.c"),
+    "rare_sites": Spec("rare_sites.cc", compiler="g++", flags=("-std=c++17", *NO_FRAME_POINTERS, *NAMES)),
     "reloads": Spec("reloads.c", needs=("liballoc2.so",)),
     "restless": Spec("restless.c"),
     "sandbox": Spec("sandbox.c"),

@@ -15,6 +15,7 @@ allocator, have no call site here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -228,16 +229,14 @@ def _landing(code: bytes, at: int, targets: AbstractSet[int], emulated: Abstract
 
 
 def main() -> int:
-    """``PATH EMULATED``: write the call sites of an object, one JSON list."""
-    path, classes = sys.argv[1:3]
+    """``EMULATED PATH...``: write the call sites of each object, a JSON list a line; of what cannot be read none."""
+    classes, *paths = sys.argv[1:]
     emulated = frozenset(InstructionClass(each) for each in classes.split(",") if each)
-    try:
-        with ElfFile.open(path) as elf:
+    for path in paths:
+        sites: list[CallSite] = []
+        with contextlib.suppress(ElfError, OSError), ElfFile.open(path) as elf:
             sites = find_call_sites(elf, emulated, MAKERS)
-    except (ElfError, OSError, ImportError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    json.dump(sites, sys.stdout)
+        sys.stdout.write(f"{json.dumps(sites)}\n")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Call sites that are rare enough to be watched all the time, where the budget pays for windows only.
 
-Children look for the call sites of the allocator in each object of the targets (``probes/call_sites.py``). The windows
+A child looks for the call sites of the allocator in the objects of the targets (``probes/call_sites.py``). The windows
 so far tell which of them are hot; the others are probed as far as a part of the budget pays, the rarest first. What
 they cost is looked at again and again; when it is too much the dearest ones go.
 
@@ -44,8 +44,6 @@ _FIRST_S: Final = 2.0
 """Of the trace: windows tell by then which call sites are hot."""
 _AGAIN_S: Final = 15.0
 """Objects that are new are looked for so often, and rates that have fallen."""
-_SETTLE_S: Final = 1.0
-"""Objects are often found together."""
 _LOOK_S: Final = 0.5
 """Between two looks at what they cost."""
 _SHARE: Final = 0.5
@@ -55,7 +53,7 @@ _FILLED: Final = 0.8
 _NEWEST: Final = 0.3
 """Weight of the newest look in the rate of a call site."""
 _LEAST_S: Final = 1e-3
-_MAX_ANSWER_BYTES: Final = 4 << 20
+_MAX_ANSWER_BYTES: Final = 16 << 20
 _INSTRUCTION_BYTES: Final = 16
 """No instruction is longer."""
 
@@ -94,7 +92,7 @@ class _Watched:
 
 
 class _Search:
-    """Children that look for the call sites of objects, one after the other.
+    """A child that looks for the call sites of new objects.
 
     Args:
         emulated: What this kernel emulates.
@@ -103,68 +101,64 @@ class _Search:
     def __init__(self, emulated: AbstractSet[InstructionClass]) -> None:
         self._emulated = emulated
         self._seen: set[tuple[int, tuple[str, int]]] = set()
-        self._waiting: list[_Object] = []
+        self._objects: list[_Object] = []
         self._child: children.Process[bytes] | None = None
-        self._answer = -1
+        self._answers = -1
 
-    def add_new(self, states: Iterable[TargetState]) -> None:
-        """Take in the objects that were not seen before; those of the program itself come first."""
+    def start(self, states: Iterable[TargetState]) -> None:
+        """Look at the objects that were not seen before, unless a child still does."""
+        if self._child is not None:
+            return
         for state in states:
             try:
                 objects = executable_objects(state.facts.pid, procfs.read_maps(state.facts.pid, executable_only=True))
             except NativeleakError:
                 continue
             for mapped in objects:
-                if mapped.is_vdso or (state.slot, mapped.key) in self._seen:
-                    continue
-                self._seen.add((state.slot, mapped.key))
-                with contextlib.suppress(OSError):
-                    self._waiting.append(_Object(state, mapped, open_object(state.facts.pid, mapped)))
+                if not mapped.is_vdso and (state.slot, mapped.key) not in self._seen:
+                    self._seen.add((state.slot, mapped.key))
+                    with contextlib.suppress(OSError):
+                        self._objects.append(_Object(state, mapped, open_object(state.facts.pid, mapped)))
+        if self._objects:
+            self._start_child()
 
-    def work(self) -> _Object | None:
-        """Go on; returns an object whose call sites have just been found."""
-        if self._child is None:
-            self._start()
-            return None
-        status = self._child.poll()
-        if status is None:
-            return None
-        found = self._waiting.pop(0)
-        if status == 0:
-            found.sites = _in_memory(found, json.loads(os.pread(self._answer, _MAX_ANSWER_BYTES, 0)))
-        self._end()
-        if found.sites:
-            return found
-        os.close(found.fd)
-        return None
+    def _start_child(self) -> None:
+        paths = [f"/proc/{os.getpid()}/fd/{each.fd}" for each in self._objects]
+        self._answers = os.memfd_create("nativeleak-call-sites", os.MFD_CLOEXEC)
+        command = children.python_module("nativeleak.probes.call_sites", ",".join(sorted(self._emulated)), *paths)
+        try:
+            self._child = children.start(
+                command, stdin=subprocess.DEVNULL, stdout=self._answers, stderr=subprocess.DEVNULL
+            )
+        except OSError:
+            self.close()
 
-    def _start(self) -> None:
-        while self._waiting and self._child is None:
-            arguments = (f"/proc/{os.getpid()}/fd/{self._waiting[0].fd}", ",".join(sorted(self._emulated)))
-            self._answer = os.memfd_create("nativeleak-call-sites", os.MFD_CLOEXEC)
-            try:
-                self._child = children.start(
-                    children.python_module("nativeleak.probes.call_sites", *arguments),
-                    stdin=subprocess.DEVNULL,
-                    stdout=self._answer,
-                    stderr=subprocess.DEVNULL,
-                )
-            except OSError:
-                os.close(self._answer)
-                os.close(self._waiting.pop(0).fd)
-
-    def _end(self) -> None:
-        self._child = None
-        os.close(self._answer)
+    def take(self) -> list[_Object]:
+        """The objects whose call sites have been found since this was asked last."""
+        if self._child is None or (status := self._child.poll()) is None:
+            return []
+        objects, self._objects, self._child = self._objects, [], None
+        lines = os.pread(self._answers, _MAX_ANSWER_BYTES, 0).splitlines() if status == 0 else []
+        os.close(self._answers)
+        self._answers = -1
+        for found, line in zip(objects, lines, strict=False):
+            found.sites = _in_memory(found, json.loads(line))
+        for each in objects:
+            if not each.sites:
+                os.close(each.fd)
+        return [each for each in objects if each.sites]
 
     def close(self) -> None:
-        """End the child that still looks, and close the files of what waits."""
+        """End the child, and close the files of what it looks at."""
         if self._child is not None:
             self._child.kill()
             self._child.wait()
-            self._end()
-        while self._waiting:
-            os.close(self._waiting.pop().fd)
+            self._child = None
+        if self._answers >= 0:
+            os.close(self._answers)
+            self._answers = -1
+        while self._objects:
+            os.close(self._objects.pop().fd)
 
 
 class CallSites:
@@ -199,6 +193,7 @@ class CallSites:
         self._search_s = _FIRST_S
         self._choose_s = math.inf
         self._looked_s = 0.0
+        self._has_told = False
         collector.audits.alone = self._away
 
     # Along the way
@@ -215,11 +210,11 @@ class CallSites:
         limit = _SHARE * self._controller.income
         if now_s >= self._search_s:
             self._search_s = now_s + _AGAIN_S
-            self._search.add_new(state for state in states if not state.is_over)
-            self._choose_s = min(self._choose_s, self._search_s)
-        if (found := self._search.work()) is not None:
-            self._objects.append(found)
-            self._choose_s = min(self._choose_s, now_s + _SETTLE_S)
+            self._choose_s = now_s + _AGAIN_S / 2
+            self._search.start(state for state in states if not state.is_over)
+        if found := self._search.take():
+            self._objects += found
+            self._choose_s = now_s
         if now_s - self._looked_s >= _LOOK_S and self._look(now_s) > limit:
             self._choose_s = now_s
         if now_s >= self._choose_s:
@@ -271,21 +266,22 @@ class CallSites:
             chosen.append(each)
         if {each.place for each in chosen} != {each.place for each in self._watched.values()}:
             self._probe(chosen)
-            n_watched = len(self._watched)
-            self._on_note("call sites", f"{n_watched:,} of {len(candidates):,} call sites are watched all the time")
+            text = f"{len(self._watched):,} of {len(candidates):,} call sites are watched all the time"
+            self._on_note("call sites" if self._has_told else "level", f"from here on {text}, the others in windows")
+            self._has_told = True
 
     def _look(self, now_s: float) -> float:
-        """Take in how often call sites were reached; returns what that cost, CPU seconds a second."""
+        """Take in how often call sites were reached; returns what that costs, CPU seconds a second."""
         passed_s, self._looked_s = max(now_s - self._looked_s, _LEAST_S), now_s
-        cost_s = stepped_s = 0.0
+        cost = stepped_s = 0.0
         for number, watched in self._watched.items():
             n, site = self._probes.take_hits(number), watched.home.sites[watched.address]
             before = self._rates.get(watched.place, n / passed_s)
-            self._rates[watched.place] = before + _NEWEST * (n / passed_s - before)
+            rate = self._rates[watched.place] = before + _NEWEST * (n / passed_s - before)
             stepped_s += n * site.n_stepped * self._stepped_ns / 1e9
-            cost_s += n * self._hit_s(site)
+            cost += rate * self._hit_s(site)
         self._controller.spend(stepped_s)
-        return cost_s / passed_s
+        return cost
 
     def _hit_s(self, site: CallSite) -> float:
         """What a call costs: two traps, and two runs of our programs."""

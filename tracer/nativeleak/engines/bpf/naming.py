@@ -152,7 +152,8 @@ class StackNamer:
                 frame = replace(frame, function=_SIGNAL_RETURN, kind=FrameKind.NATIVE)
             if i == 0 and ip in state.leaf_names:
                 frame = replace(frame, function=state.leaf_names[ip])
-            callee = frame
+            # Of a watched call site it is the call that is known, and not what it enters.
+            callee = frame if found != abi.FrameSource.SITE else None
             frames.append(frame if found == abi.FrameSource.EXACT else replace(frame, found=_FOUND[found]))
         return tuple(frames), True
 
