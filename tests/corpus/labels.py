@@ -134,4 +134,16 @@ PROGRAMS = (
     _bounded("C", "blind", "slab_classes", "slabs of five sizes, 72 pages at most"),
     _bounded("C", "blind", "config_reloads", "a tree of 300 routes replaced twice in a pace, freed a pace later"),
     _bounded("C", "blind", "retry_wheel", "deliveries that wait 0.1 to 1.6 paces for up to five attempts"),
+    _leak("Rust", "blind", "weak_subscribers", "a Weak for each subscriber that is gone", "Hub::subscribe"),
+    _leak("Rust", "blind", "cancelled_reads", "1 of 20 raw pointers is never taken back, 24 bytes", "submit_read"),
+    _bounded("Rust", "blind", "admitting_cache", "cache of 6 MB that admits by frequency"),
+    Program(
+        "Python",
+        "broken_documents",
+        "blind",
+        (("decode_document", "parse_value"),),
+        "nodes of a recursive parser, forgotten where it raises, 1 of 15",
+    ),
+    _leak("Python", "blind", "streams", "capsules without a destructor, beside some with one", "open_stream"),
+    _bounded("Python", "blind", "column_batches", "columns that grow by doubling; the last four batches stay"),
 )
