@@ -99,7 +99,9 @@ public final class Blind {
         while (true) {
             for (int i = 0; i < 2; i++) {
                 thumbnailer.render(Corpus.RANDOM.nextInt(100_000));
-                serve(2000);
+                for (int j = 0; j < 15; j++) {
+                    serve(2000);
+                }
             }
             Corpus.tick();
         }

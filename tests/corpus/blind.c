@@ -87,7 +87,8 @@ static void tls_handshakes(void)
 	for (;;) {
 		for (int i = 0; i < 4; i++)
 			if (connection_accept() == 0)
-				request_serve(9000);
+				for (int j = 0; j < 20; j++)
+					request_serve(9000);
 		corpus_tick();
 	}
 }
@@ -148,7 +149,8 @@ static void dns_negative(void)
 	for (;;) {
 		for (int i = 0; i < 6; i++) {
 			query_resolve();
-			request_serve(500);
+			for (int j = 0; j < 5; j++)
+				request_serve(500);
 		}
 		corpus_tick();
 	}
@@ -481,7 +483,7 @@ static void retry_wheel(void)
 			delivery_attempt(due);
 			due = next;
 		}
-		for (int i = 0; i < 5; i++)
+		for (int i = 0; i < 15; i++)
 			delivery_attempt(delivery_accept());
 		corpus_tick();
 	}

@@ -91,7 +91,8 @@ void prepared_statements()
 			found += UserDao::load(pool[corpus_random(12)]);
 		if (corpus_random(4) == 0)
 			found += SearchDao::find(pool[corpus_random(12)]);
-		serve(1500);
+		for (int i = 0; i < 8; i++)
+			serve(1500);
 		corpus_tick();
 	}
 }
@@ -266,7 +267,8 @@ void arena_escapes()
 {
 	std::thread([] {
 		for (;;) {
-			serve(4000);
+			for (int i = 0; i < 10; i++)
+				serve(4000);
 			corpus_sleep(0.01);
 		}
 	}).detach();
@@ -433,7 +435,7 @@ void breathing_pool()
 		double phase = static_cast<double>(corpus_now) / TICKS / 3 * 2 * 3.14159265;
 		double jitter = corpus_random(7);
 		pool.resize(static_cast<size_t>(47 - 27 * std::cos(phase) + jitter));
-		for (int i = 0; i < 4; i++)
+		for (int i = 0; i < 20; i++)
 			serve(2000);
 		corpus_tick();
 	}

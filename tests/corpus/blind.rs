@@ -6,7 +6,6 @@ use corpus::{keep, random, Pace};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::mpsc::{channel, Receiver};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
 
 /// What a request needs and gives back.
 #[inline(never)]
@@ -93,7 +92,6 @@ fn completions(operations: Receiver<(usize, bool)>) {
         } else {
             complete(operation);
         }
-        std::thread::sleep(Duration::from_micros(50));
     }
 }
 
@@ -102,7 +100,7 @@ fn cancelled_reads(mut pace: Pace) {
     let mut pages: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     std::thread::spawn(move || completions(receiver));
     loop {
-        for _ in 0..10 {
+        for _ in 0..30 {
             let operation = submit_read(3, random(1 << 20));
             sender.send((operation, random(20) == 0)).unwrap();
         }

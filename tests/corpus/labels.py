@@ -126,7 +126,13 @@ PROGRAMS = (
     _leak("Python", "held", "cursor_and_rows", "two functions of an extension leak", "open_cursor", "read_row"),
     _bounded("Python", "held", "buffers", "pool of buffers of an extension"),
     _leak("C", "blind", "tls_handshakes", "state of the handshakes that fail, 1 of 25", "handshake_begin"),
-    _leak("C", "blind", "dns_negative", "negative answers that never expire, 24 to 60 bytes", "negative_store"),
+    _leak(
+        "C",
+        "blind",
+        "dns_negative",
+        "negative answers that never expire, 60 in a pace, 2 small blocks each",
+        "negative_store",
+    ),
     _leak("C", "blind", "metrics_labels", "a series for each customer, from three threads", "series_register"),
     _leak(
         "C", "blind", "codec_reinit", "40 to 96 kB for each change of resolution, in three threads", "scaler_configure"
