@@ -10,6 +10,7 @@ import os
 import random
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +18,10 @@ TICKS = 100
 KEPT: dict[str, list[int]] = {}
 
 
-def keep(function: str, n_bytes: int) -> None:
+def keep(function: str, n_bytes: int, blocks: int = 1) -> None:
     sums = KEPT.setdefault(function, [0, 0])
     sums[0] += n_bytes
-    sums[1] += 1
+    sums[1] += blocks
 
 
 def work() -> int:
@@ -56,12 +57,43 @@ def buffers(ext: Any, now: int) -> None:
     ext.acquire_buffer(random.randrange(40) + random.randrange(40) + random.randrange(40))
 
 
+def broken_documents(ext: Any, now: int) -> None:
+    for _ in range(3):
+        part = b"item" + b"".join(b"[%s]" % (b"v" * random.randrange(60)) for _ in range(random.randrange(1, 8)))
+        document = b"list" + b"".join(b"[%s]" % part for _ in range(random.randrange(1, 4)))
+        broken = random.randrange(15) == 0
+        try:
+            ext.decode_document(document[:-1] if broken else document)
+        except ValueError as error:
+            nodes = int(str(error))
+            # Each node has 24 bytes and its text, which ends in a zero; brackets are in no text.
+            keep("decode_document", 25 * nodes + len(document) - 2 * nodes + 2, 2 * nodes)
+    RECENT.append(str(now) * random.randrange(200))
+
+
+def streams(ext: Any, now: int) -> None:
+    level = random.randrange(2, 6)
+    if now % 7 == 0:
+        ext.open_stream(level)
+        keep("open_stream", (1024 << level) + 616, 3)
+    RECENT.append(ext.open_reader(level))
+
+
+def column_batches(ext: Any, now: int) -> None:
+    for i in range(80):
+        ext.append_row(b"%d,%d" % (now, i))
+
+
+RECENT: deque[object] = deque(maxlen=50)
 SCENARIOS: dict[str, tuple[str, Callable[[Any, int], None]]] = {
     "tokens": ("ext_open", tokens),
     "memo": ("ext_open", memo),
     "references": ("ext_held", references),
     "cursor_and_rows": ("ext_held", cursor_and_rows),
     "buffers": ("ext_held", buffers),
+    "broken_documents": ("ext_blind", broken_documents),
+    "streams": ("ext_blind", streams),
+    "column_batches": ("ext_blind", column_batches),
 }
 
 

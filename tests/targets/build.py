@@ -240,7 +240,7 @@ EXTENSION = (*FRAME_POINTERS, "-shared", "-fPIC", "-isystem", sysconfig.get_path
 def _corpus_targets() -> dict[str, Spec]:
     """The programs of tests/corpus: all scenarios of a language and half are one program."""
     made = {}
-    for half in ("open", "held"):
+    for half in ("open", "held", "blind"):
         java = ("--release", "17", "-g", "-nowarn", "-sourcepath", str(HERE / CORPUS))
         extension = f"corpus/ext_{half}.so"
         made[f"corpus_c_{half}"] = Spec(f"{CORPUS}/{half}.c", flags=())
