@@ -1,13 +1,14 @@
 """Measures precision and recall of the suspects on the labelled corpus (tests/corpus).
 
-    benchmarks/accuracy.py [--held] [--jobs N] [--window PACES] [--keep FOLDER [--again]] [--json FILE] [PROGRAM ...]
+    benchmarks/accuracy.py [--half HALF] [--jobs N] [--window PACES] [--keep FOLDER [--again]] [--json FILE]
+                           [PROGRAM ...]
 
-PROGRAM is LANGUAGE:SCENARIO, or a language; without one all of the open half run. --held runs the held half, which is
-opened for the final measurement only. Each program is traced with default options for a window of 12 of its paces:
-60 s of a service whose pace is 5 s. --keep leaves recordings, reports and truth in a folder; with --again the reports
-are made anew from these recordings, and nothing runs. A suspect counts as right if its name or its caller is a leaking
-function; a second row for one leak counts as wrong. Run as root in a checkout after scripts/setup --tests. See
-docs/accuracy.md.
+PROGRAM is LANGUAGE:SCENARIO, or a language; without one all of a half run: open (the default), held, blind. The held
+half is opened for final measurements only; the blind one was measured once, when it was new. Each program is traced
+with default options for a window of 12 of its paces: 60 s of a service whose pace is 5 s. --keep leaves recordings,
+reports and truth in a folder; with --again the reports are made anew from these recordings, and nothing runs. A suspect
+counts as right if its name or its caller is a leaking function; a second row for one leak counts as wrong. Run as root
+in a checkout after scripts/setup --tests. See docs/accuracy.md.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from corpus.labels import PROGRAMS, Program
+from corpus.labels import PROGRAMS, Half, Program
 from corpus.programs import CorpusError, build_all, rates, report, started, trace
 from corpus.score import score, wilson
 
@@ -152,14 +153,14 @@ def main() -> int:
     """Measure what is asked for; status 1 where a program could not be traced."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("programs", nargs="*", metavar="PROGRAM")
-    parser.add_argument("--held", action="store_true", help="the held half: for the final measurement")
+    parser.add_argument("--half", choices=get_args(Half), default="open", help="which programs")
     parser.add_argument("--jobs", type=int, default=2, help="programs at one time")
     parser.add_argument("--window", type=float, help="in paces, instead of each program's")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep recordings, reports and truth there")
     parser.add_argument("--again", action="store_true", help="report from the recordings of --keep, run nothing")
     parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
-    programs = chosen("held" if options.held else "open", options.programs)
+    programs = chosen(options.half, options.programs)
     if options.again and options.keep is None:
         parser.error("--again needs --keep FOLDER")
     if not options.again:

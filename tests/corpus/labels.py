@@ -1,8 +1,8 @@
 """The programs of the corpus and their right answers: which functions leak in each, and what is bounded.
 
 The open half may be looked at while the analysis is changed. The held half is for the final measurement alone: neither
-its programs nor its results are looked at before (``benchmarks/accuracy.py --held``). The blind half was written by
-somebody who had not seen the analysis; it is measured once.
+its programs nor its results are looked at before (``benchmarks/accuracy.py --half held``). The blind half was written
+by somebody who had not seen the analysis; it is measured once.
 """
 
 from __future__ import annotations

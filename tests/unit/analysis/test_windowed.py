@@ -12,7 +12,8 @@ from nativeleak.analysis.census_growth import Part, held_against_memory, most_sl
 from nativeleak.analysis.curves import Curves, Floats, read_curves, watched_span
 from nativeleak.analysis.growth import Growth, Verdict, measure
 from nativeleak.analysis.part_rates import About, rates_of_parts
-from nativeleak.model import Level, Window
+from nativeleak.analysis.windowed import own_shares
+from nativeleak.model import FrameSource, Level, Stack, Window
 from nativeleak.recording import RecordingWriter
 
 SLICE_S = 2.147
@@ -68,6 +69,91 @@ def test_a_long_window_beside_short_ones_tells_growth_and_its_interval_holds_the
     assert held >= 180
     assert grows >= 180
     assert np.median(widths) < 0.35
+
+
+FOUND_S = 6.0
+"""When call sites were found, and watched by themselves from then on."""
+
+
+def at_call_sites(left: Floats, blocks: float, in_windows: Floats | None = None) -> Curves:
+    """Curves of a trace with few windows, whose blocks were recorded at watched call sites: bytes by slice."""
+    starts = np.arange(N_SLICES) * SLICE_S
+    covered = np.clip(np.minimum(starts + SLICE_S, TRACE_S) - np.maximum(starts, FOUND_S), 0.0, None)
+    seen = np.where(np.arange(N_SLICES) % 6 == 0, WINDOW_S, 0.0)
+    own = np.array([left * (covered > 0)])
+    slices = own if in_windows is None else own + in_windows * (seen > 0)
+    rows = np.linspace(0, slices.sum(), 9).reshape(1, -1)
+    of_blocks = np.full((1, 9), blocks)
+    times = np.linspace(0, TRACE_S, 9)
+    return Curves(times, 20, rows, of_blocks, slices, SLICE_S, watched=seen, own=own, covered=covered)
+
+
+@pytest.mark.parametrize("rate", [0.5, 3.0, 50.0])
+def test_births_at_watched_call_sites_tell_growth_where_windows_are_too_few(rate: float):
+    """Ten leaked blocks a minute are enough; the interval holds the truth."""
+    held, grows = 0, 0
+    for seed in range(200):
+        starts = np.arange(N_SLICES) * SLICE_S
+        covered = np.clip(np.minimum(starts + SLICE_S, TRACE_S) - np.maximum(starts, FOUND_S), 0.0, None)
+        n = np.random.default_rng(seed).poisson(rate * covered)
+        (growth,) = measure(at_call_sites(n * BLOCK_BYTES, float(n.sum())))
+        held += growth.low_bytes_per_s <= rate * BLOCK_BYTES <= growth.high_bytes_per_s
+        grows += growth.verdict is Verdict.GROWING
+    assert held >= 180
+    assert grows >= (180 if rate > 1 else 40)
+
+
+def test_what_was_freed_later_at_a_watched_call_site_does_not_grow():
+    for left in (np.array([0.0] * 8 + [1e5] * 8), np.array([0.0] * 3 + [1e5] * 4 + [0.0] * 9)):
+        (growth,) = measure(at_call_sites(left, 500.0))
+        assert growth.verdict is Verdict.UNDECIDED
+
+
+def test_what_windows_saw_of_a_curve_is_not_known_where_they_are_few():
+    (alone,) = measure(at_call_sites(np.full(N_SLICES, 1e5), 5000.0))
+    (beside,) = measure(at_call_sites(np.full(N_SLICES, 1e5), 5000.0, np.full(N_SLICES, 1e5)))
+    assert alone.verdict is Verdict.GROWING
+    assert beside.high_bytes_per_s - beside.low_bytes_per_s > 3 * (alone.high_bytes_per_s - alone.low_bytes_per_s)
+    assert own_shares(at_call_sites(np.full(N_SLICES, 1e5), 5000.0)) == [1.0]
+
+
+def test_what_was_seen_all_the_time_is_not_raised_by_the_slowdown_of_windows(tmp_path: Path):
+    growth = Growth(1e5, 0.9e5, 1.1e5, Verdict.GROWING)
+    with recorded(tmp_path, windows(), 3e6) as recording:
+        assert most_slowdown(recording) > 1.5
+        raised, kept = held_against_memory(recording, [Part(growth, 1000.0), Part(growth, 1000.0, own_share=1.0)])
+    assert raised.slope_bytes_per_s > 1.5 * growth.slope_bytes_per_s
+    assert kept == growth
+
+
+def test_blocks_of_watched_call_sites_are_told_by_their_leaf(tmp_path: Path):
+    parts = (
+        Window(0.0, 0.03, Level.EXACT, 0, 900, 0.01, 0.03),
+        Window(0.03, FOUND_S, Level.SYSCALLS),
+        Window(FOUND_S, 20.0, Level.HOT, 0, 20, 0.001, 10.0),
+        Window(20.0, 20.03, Level.EXACT, 0, 900, 0.01, 0.03),
+        Window(20.03, TRACE_S, Level.HOT, 0, 20, 0.001, 10.0),
+    )
+    leaf = fixtures.native("malloc", found=FrameSource.SITE)
+
+    def write(writer: RecordingWriter) -> None:
+        caller = fixtures.native("remember", "server")
+        writer.add_stacks([Stack(12, (leaf, caller)), Stack(13, (fixtures.native("malloc"), caller))])
+        for number in range(1, 21):
+            at_s = TRACE_S * number / 20
+            born = tuple((5200, 10) if FOUND_S <= i * SLICE_S < at_s else (0, 0) for i in range(N_SLICES))
+            totals = sum(n for n, _ in born), sum(n for _, n in born)
+            sites = [fixtures.heap_site(1, key, totals, slices=born) for key in (12, 13)]
+            writer.write_snapshot(fixtures.snapshot(at_s, sites, windows=parts, rss_bytes=64 << 20, slice_s=SLICE_S))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        span = watched_span(recording)
+        assert span.in_windows
+        (found,) = read_curves(recording, [fixtures_each(recording)], span)
+    by_site = dict(zip((12, 13), found.own.sum(axis=1), strict=True))
+    assert by_site[12] == found.slices[0].sum() > 0
+    assert by_site[13] == 0
+    assert found.covered.sum() == pytest.approx(TRACE_S - FOUND_S)
 
 
 def test_what_only_stays_for_a_while_does_not_grow():

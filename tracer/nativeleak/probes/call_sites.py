@@ -56,7 +56,9 @@ _WRITES_FIRST_ONLY: Final = frozenset({"mov", "movups", "movaps", "movdqa", "mov
     {"add", "sub", "and", "or", "xor", "inc", "dec", "not", "neg"}
 )
 """Of these no register changes where the first operand is in memory, with a ``lock`` before them or without."""
-_PLAIN: Final = frozenset({"mov", "movabs", "lea", "test", "cmp", "add", "sub", "and", "or", "xor", "pop", "ret"})
+_PLAIN: Final = frozenset(
+    {"mov", "movabs", "lea", "test", "cmp", "add", "sub", "and", "or", "xor", "pop", "ret", "leave"}
+)
 """May be single-stepped. The kernel refuses probes on instructions with a ``lock``."""
 
 
@@ -184,6 +186,8 @@ def _proven(
     lines = disassemble(code, 0)
     lengths = {line[0]: line[1] for line in lines}
     targets = {target for line in lines if (target := branch_target(line)) is not None}
+    # A place at a call site would be probed twice.
+    own = {found.vaddr - start for found in calls}
     for found in calls:
         at = found.vaddr - start
         offset = image.elf.vaddr_to_offset(found.vaddr)
@@ -192,7 +196,9 @@ def _proven(
         behind = at + found.n_bytes
         if behind not in lengths:
             continue  # Nothing follows: it never returns here.
-        place = _landing(code[behind:], behind, targets, emulated)
+        if behind in own:
+            continue
+        place = _landing(code[behind:], behind, targets | own, emulated)
         if place is None:
             continue
         n_stepped = (not place.is_emulated) + (classify(code[at:]) not in emulated)
@@ -200,18 +206,24 @@ def _proven(
         yield CallSite(offset, found.n_bytes, found.callee, MAKERS[found.callee], landing, place.register, n_stepped)
 
 
-def _landing(code: bytes, at: int, targets: AbstractSet[int], emulated: AbstractSet[InstructionClass]) -> _Place | None:
-    """The place behind a call, the best there is; None where no probe can be set."""
+def _landing(code: bytes, at: int, closed: AbstractSet[int], emulated: AbstractSet[InstructionClass]) -> _Place | None:
+    """The place behind a call, the best there is; None where no probe can be set.
+
+    Args:
+        code: Behind the call.
+        at: Where that is in the function.
+        closed: Where the search ends: what another path may come by, with something else in the registers.
+        emulated: What this kernel emulates.
+    """
     holders = {RAX}
     stepped: _Place | None = None
     window = code[: _MAX_BEHIND * _INSTRUCTION_BYTES]
     for n, instruction in enumerate(decode(window)):
         distance = instruction.address
-        # What another path may come by is no place: it may hold something else there.
-        if n >= _MAX_BEHIND or not holders or (distance and at + distance in targets):
+        if n >= _MAX_BEHIND or not holders or (distance and at + distance in closed):
             break
         kind = classify(window[distance:])
-        if kind in emulated and kind is not InstructionClass.CALL:  # A call may be a call site itself.
+        if kind in emulated:
             return _Place(distance, min(holders), is_emulated=True)
         if stepped is None and instruction.mnemonic in _PLAIN:
             stepped = _Place(distance, min(holders), is_emulated=False)
