@@ -107,3 +107,26 @@ def test_times_without_probes_are_the_first_losses_and_many_are_summed_up(tmp_pa
 
 def test_shares_of_calls_have_two_digits_and_no_exponent() -> None:
     assert [two_digits(each) for each in (0.2083, 3.14, 12.5, 100.0)] == ["0.21", "3.1", "12", "100"]
+
+
+def test_text_says_for_how_long_rare_call_sites_were_watched(tmp_path: Path) -> None:
+    parts = (
+        *(Window(10.0 * n, 10.0 * n + 0.05, Level.EXACT, 0, 1009, 0.01, 0.05) for n in range(3)),
+        Window(30.0, 40.0, Level.HOT, 0, 101, 0.001, 10.0),
+        Window(40.0, 40.05, Level.EXACT, 0, 1009, 0.01, 0.05),
+        Window(40.05, 50.0, Level.SYSCALLS),
+        Window(50.0, 60.0, Level.HOT, 0, 101, 0.001, 10.0),
+    )
+
+    seen = fixtures.target(allocators=("libc.so.6",))
+
+    def write(writer: RecordingWriter) -> None:
+        for n in range(1, 7):
+            sites = (fixtures.heap_site(1, 11, (4096, 2)),)
+            writer.write_snapshot(fixtures.snapshot(10.0 * n, sites, windows=parts, targets=(seen,)))
+
+    with fixtures.record(tmp_path / "a.nlk", write) as recording:
+        text = " ".join(render(recording, "text", WriteOptions()).split())
+        levels = {window["level"] for window in json.loads(render(recording, "json"))["mode"]["windows"]}
+    assert "of the calls); rare call sites for 20s" in text
+    assert levels == {"exact", "hot", "syscalls"}

@@ -25,6 +25,17 @@ def watched_s(report: Report) -> float:
     return sum(window.to_s - window.from_s for window in watched_windows(report))
 
 
+def sites_s(report: Report) -> float:
+    """Seconds in which call sites were watched by themselves, the windows among them."""
+    begin_s = min((each.from_s for each in report.trace.windows if each.level is Level.HOT), default=None)
+    if begin_s is None:
+        return 0.0
+    levels = (*_WATCHED, Level.HOT)
+    return sum(
+        each.to_s - each.from_s for each in report.trace.windows if each.level in levels and each.from_s >= begin_s
+    )
+
+
 def share_text(report: Report) -> str:
     """How long the heap was watched: "in 11 windows, 0.5s of 15s (3.5 % of the time, about 3.1 % of the calls)"."""
     n = len(watched_windows(report))
@@ -36,7 +47,10 @@ def share_text(report: Report) -> str:
     if calls is not None:
         low, high = two_digits(calls.low_pct), two_digits(calls.high_pct)
         of_calls = f", about {two_digits(calls.pct)} % [{low} {high}] of the calls"
-    return f"in {windows}, {format_duration(seconds)} of {format_duration(whole_s)} ({pct:.2g} % of the time{of_calls})"
+    rare_s = sites_s(report)
+    of_sites = f"; rare call sites for {format_duration(round(rare_s, 2))}" if rare_s else ""
+    text = f"in {windows}, {format_duration(seconds)} of {format_duration(whole_s)}"
+    return f"{text} ({pct:.2g} % of the time{of_calls}){of_sites}"
 
 
 def price_text(report: Report) -> str:
