@@ -11,7 +11,7 @@
 #include "nativeleak.h"
 #include "threads.bpf.h"
 
-/* Number of a call site -> times its call was reached. Written by user space when it gives the number to another one. */
+/* Number of a call site -> times its call was reached, whatever call site had the number. Nothing is deleted. */
 NL_MAP(call_sites, ARRAY, u32, u64, NL_MAX_CALL_SITES, 0);
 
 SEC("uprobe")

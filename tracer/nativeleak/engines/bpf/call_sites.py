@@ -190,6 +190,7 @@ class CallSites:
         self._objects: list[_Object] = []
         self._watched: dict[int, _Watched] = {}
         self._rates: dict[tuple[int, int], float] = {}
+        self._hits: Sequence[int] = ()
         self._search_s = _FIRST_S
         self._choose_s = math.inf
         self._looked_s = 0.0
@@ -274,8 +275,10 @@ class CallSites:
         """Take in how often call sites were reached; returns what that costs, CPU seconds a second."""
         passed_s, self._looked_s = max(now_s - self._looked_s, _LEAST_S), now_s
         cost = stepped_s = 0.0
+        hits, before_all = self._probes.read_hits(), self._hits
+        self._hits = hits
         for number, watched in self._watched.items():
-            n, site = self._probes.take_hits(number), watched.home.sites[watched.address]
+            n, site = hits[number] - before_all[number], watched.home.sites[watched.address]
             before = self._rates.get(watched.place, n / passed_s)
             rate = self._rates[watched.place] = before + _NEWEST * (n / passed_s - before)
             stepped_s += n * site.n_stepped * self._stepped_ns / 1e9
@@ -313,8 +316,7 @@ class CallSites:
             except (NativeleakError, OSError):
                 continue  # It was unmapped, or has ended: windows see its calls.
             self._watched |= numbered
-            for number in numbered:
-                self._probes.take_hits(number)
+        self._hits = self._probes.read_hits()
         if self._watched:
             self._controller.watch_sites(True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 from collections.abc import Mapping
 from typing import Final
 
@@ -9,7 +10,6 @@ from nativeleak.engines.bpf.kernel import abi
 from nativeleak.engines.bpf.kernel.attachment import FunctionProbes
 from nativeleak.engines.bpf.kernel.groups import Group
 from nativeleak.engines.bpf.kernel.loaders.libbpf import BpfMap
-from nativeleak.engines.bpf.kernel.maps import U32
 from nativeleak.engines.bpf.kernel.uprobes import Place, Step
 from nativeleak.probes.call_sites import CallSite
 
@@ -47,11 +47,12 @@ class CallSiteProbes:
         jobs = [(_RETURN, Group.SITES, sorted(returns)), (_CALL, Group.SITES, calls)]
         self._probes.add(jobs, (slot, path, Group.SITES), pid, path, name)
 
-    def take_hits(self, number: int) -> int:
-        """How often a call site was reached since this was asked last."""
-        hits = self._hits.lookup(U32.pack(number))
-        self._hits.update(U32.pack(number), bytes(8))
-        return int.from_bytes(hits or b"", "little")
+    def read_hits(self) -> array.array[int]:
+        """How often each number was reached since the trace began, whatever call sites have had it."""
+        hits = array.array("Q")
+        for _, values, n in self._hits.batches(abi.MAX_CALL_SITES):
+            hits.frombytes(values[: 8 * n])
+        return hits
 
     def detach(self) -> None:
         """Detach and forget all of them. When this returns none of their programs runs."""
