@@ -29,7 +29,7 @@ void *pairs(void *)
 		}
 	return nullptr;
 }
-}
+} // namespace
 
 extern "C" {
 SITE void *rare_malloc(void)
