@@ -234,11 +234,11 @@ def _unsampled(n: int, n_bytes: int, sample: int) -> float:
 
 def parse_gperftools_heap(text: str) -> Reading:
     """A heap profile of gperftools: exact (``heapprofile``), or sampled (``heap_v2/BYTES``)."""
-    reading = Reading("alloc", "heap profile of gperftools", {})
+    names = ("objects", "bytes", "allocated_objects", "allocated_bytes")
+    reading = Reading("alloc", "heap profile of gperftools", dict.fromkeys((*names, "sample_bytes"), 0))
     stacks, without, in_use = 0, 0, 0
     for line in _before_maps(text, reading):
-        if head := _PROFILE.match(line):
-            names = ("objects", "bytes", "allocated_objects", "allocated_bytes")
+        if head := _PROFILE.match(line.lstrip()):
             reading.values |= dict(zip(names, map(int, head.groups()[:4]), strict=True))
             rate = re.match(r"heap(?:_v2)?/(\d{1,15})", head[5])
             reading.values["sample_bytes"] = int(rate[1]) if rate else 0

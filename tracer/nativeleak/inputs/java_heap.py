@@ -15,7 +15,7 @@ from nativeleak.inputs.reading import Reading, row, size
 
 _UNITS: Final = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE: Final = r"(\d{1,20})([BKMGT]?)B?"
-_RANGE: Final = re.compile(r"\[(0x[0-9a-f]+), ?(?:(0x[0-9a-f]+), ?)?(0x[0-9a-f]+)\)")
+_RANGE: Final = re.compile(r"\[(0x[0-9a-f]{1,16}), ?(?:(0x[0-9a-f]{1,16}), ?)?(0x[0-9a-f]{1,16})\)")
 _SPACE: Final = re.compile(
     rf"\s*(?P<name>[A-Za-z][\w -]{{0,40}}?)\s{{1,40}}total\s+(?:reserved {_SIZE}, committed )?{_SIZE}"
     rf", used {_SIZE}(?P<range>.*)"

@@ -16,6 +16,8 @@ _HEAP: Final = re.compile(
     r"\s*(?:CodeHeap '([^']{1,40})'|(CodeCache)): size=(\d{1,15})Kb,? used=(\d{1,15})Kb,? max_used=(\d{1,15})Kb"
 )
 _CLASS: Final = re.compile(r"\s*\d{1,9}: {1,20}(\d{1,15}) {1,20}(\d{1,18}) {1,4}(\S.*?)(?: \((\S+)\))?\s*")
+_MAX_LINE: Final = 1000
+"""No class has a longer name, and a line of blanks and brackets would take the square of its length."""
 _TOTAL: Final = re.compile(r"Total +(\d{1,15}) +(\d{1,18})")
 _HEADER: Final = re.compile(r"\s*num +#instances +#bytes|-{4,}|\s*$")
 _FLAG: Final = re.compile(r"-XX:(?:([+-])(\w{1,80})|(\w{1,80})=(\S{0,4000}))")
@@ -55,7 +57,7 @@ def parse_histogram(text: str, n_most: int = 50) -> Reading:
     reading = Reading("heap", "the objects of the Java heap (GC.class_histogram)", {"classes": rows, "total": None})
     holders: dict[str, int] = {}
     for line in text.split("\n"):
-        if match := _CLASS.fullmatch(line):
+        if match := _CLASS.fullmatch(line) if len(line) <= _MAX_LINE else None:
             row = {"class": match[3], "count": int(match[1]), "bytes": int(match[2])}
             if len(rows) < n_most:
                 rows.append(row)
@@ -79,5 +81,5 @@ def parse_flags(text: str) -> Reading:
         if switch:
             flags[switch] = int(sign == "+")
         else:
-            flags[name] = int(value) if value.isdigit() else value
+            flags[name] = int(value) if value.isascii() and value.isdigit() else value
     return Reading("heap", "flags of the JVM (VM.flags)", {"flags": flags}, [f"{len(flags)} flags are set"])

@@ -49,6 +49,8 @@ _PEAK_SHARE: Final = 0.05
 _CHURN_SHARE: Final = 0.05
 _MIN_CHURN: Final = 16 << 10
 """Bytes a second: what is allocated and freed at a lower rate is not worth a line."""
+_MAX_SHORTENED: Final = 1000
+"""A longer name keeps its package: to look for one takes the square of the length."""
 _PACKAGE: Final = re.compile(r"(?:[a-z_][\w]*[./])+(?=[\w$]+[.:])|\w+\$(?=[A-Z]\w*[.:])")
 """What stands before the class in the full name of a Java method, and the outer classes of an inner one."""
 _JAVA: Final = (FrameKind.JAVA_COMPILED, FrameKind.JAVA_INLINED, FrameKind.JAVA_INTERPRETED)
@@ -214,7 +216,7 @@ def _path_lines(report: Report, width: int) -> Iterator[Styled]:
 def short_name(step: Step) -> str:
     """The name of a step in a path of one line: of a Java method without its package and outer class."""
     name = printable(step.name)
-    return _PACKAGE.sub("", name) if step.frame.kind in _JAVA else name
+    return _PACKAGE.sub("", name) if step.frame.kind in _JAVA and len(name) <= _MAX_SHORTENED else name
 
 
 def _no_suspect(report: Report, width: int) -> Iterator[Styled]:

@@ -33,6 +33,8 @@ _DIGITS: Final = {36: digits + ascii_uppercase, 62: digits + ascii_lowercase + a
 # A person reads no more of a name, and a hostile file must not fill the memory with names.
 _MAX_SHOWN: Final = 4096
 _MAX_CACHED: Final = 1024
+_MAX_CLONES: Final = 512
+"""Characters at the end of a name in which additions of compilers are looked for: that takes the square of them."""
 
 
 def demangle(name: str) -> str:
@@ -51,7 +53,7 @@ def _cached(name: str) -> str:
 
 
 def _shown(name: str) -> str:
-    clone = _CLONE.search(name)
+    clone = _CLONE.search(name, max(0, len(name) - _MAX_CLONES))
     base = name[: clone.start()] if clone is not None and clone.start() > 0 else name
     suffix = " [clone .cold]" if base is not name and ".cold" in name[len(base) :] else ""
     text = _demangled(base)
