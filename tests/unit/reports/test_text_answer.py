@@ -20,11 +20,11 @@ from nativeleak.reports.text_answer import short_name
     ],
 )
 def test_name_of_a_java_method_loses_its_package(name: str, short: str) -> None:
-    assert short_name(Step(name, 0, fixtures.java(name), in_runtime=False)) == short
+    assert short_name(Step(name, 0, fixtures.java("com.example.Orders.retain"), in_runtime=False)) == short
 
 
 def test_name_without_an_end_is_shortened_in_no_time() -> None:
     """In a damaged recording a name may be anything."""
     begin_s = time.thread_time()
-    short_name(Step("x" * 200_000, 0, fixtures.java("x"), in_runtime=False))
+    short_name(Step("x" * 200_000, 0, fixtures.java("com.example.Orders.retain"), in_runtime=False))
     assert time.thread_time() - begin_s < 0.5

@@ -19,9 +19,7 @@ _PID: Final = re.compile(r"\bpid=(\d{1,10})\b")
 _FAILED: Final = re.compile(
     r"Native memory allocation \((malloc|mmap)\) failed to \w+ (\d{1,20}) bytes(?: for (.*?)\.?\s*$)?"
 )
-_FAILED_COMMIT: Final = re.compile(
-    r"os::(?:commit|reserve)_memory\(0x[0-9a-f]{1,16}, (\d{1,20}), .*\(errno=(\d{1,9})\)"
-)
+_FAILED_COMMIT: Final = re.compile(r"os::(?:commit|reserve)_memory\(0x[0-9a-f]+, (\d{1,20}), .*\(errno=(\d{1,9})\)")
 _MACHINE: Final = re.compile(
     r"Memory: \S+ page, physical (\d{1,18})k\((\d{1,18})k free\)(?:, swap (\d{1,18})k\((\d{1,18})k free\))?"
 )
