@@ -117,6 +117,25 @@ def test_what_windows_saw_of_a_curve_is_not_known_where_they_are_few():
     assert own_shares(at_call_sites(np.full(N_SLICES, 1e5), 5000.0)) == [1.0]
 
 
+def test_a_call_site_that_windows_saw_until_it_was_watched_by_itself_counts_once():
+    """Half of the trace by windows, the other half by itself: one leak of one rate."""
+    starts = np.arange(N_SLICES) * SLICE_S
+    inside = np.clip(np.minimum(starts + SLICE_S, TRACE_S) - starts, 0.0, None)
+    begin = 7
+    covered = np.where(np.arange(N_SLICES) >= begin, inside, 0.0)
+    seen = np.where(inside > 0, 0.4, 0.0)
+    own = np.array([1e5 * covered])
+    slices = own + np.array([1e5 * np.where(covered > 0, 0.0, seen)])
+    rows = np.linspace(0, slices.sum(), 9).reshape(1, -1)
+    made = Curves(
+        np.linspace(0, TRACE_S, 9), 20, rows, np.full((1, 9), 5000.0), slices, SLICE_S,
+        watched=seen, own=own, covered=covered,
+    )  # fmt: skip
+    (growth,) = measure(made)
+    assert growth.verdict is Verdict.GROWING
+    assert growth.slope_bytes_per_s == pytest.approx(1e5, rel=0.01)
+
+
 def test_what_was_seen_all_the_time_is_not_raised_by_the_slowdown_of_windows(tmp_path: Path):
     growth = Growth(1e5, 0.9e5, 1.1e5, Verdict.GROWING)
     with recorded(tmp_path, windows(), 3e6) as recording:

@@ -183,7 +183,8 @@ def watched_span(recording: Recording) -> Span:
     run_s = times[best[1]] - times[best[0]] if best[1] - best[0] >= 1 else 0.0
     is_short = best[1] - best[0] + 1 < MIN_SNAPSHOTS
     has_own = any(window.level is Level.HOT for window in blind)
-    if run_s < _LEAST_RUN * times[-1] and (has_own or _n_runs(recording) >= _LEAST_WINDOWS):
+    # With too little of a course, births at watched call sites are all that tells.
+    if run_s < _LEAST_RUN * times[-1] and (_n_runs(recording) >= _LEAST_WINDOWS or (has_own and is_short)):
         return Span(0, len(times) - 1, watched_pct, in_windows=True)
     if is_short and watched_pct >= MIN_WATCHED_PCT:
         return Span(0, len(times) - 1, watched_pct, by_births=True)

@@ -14,6 +14,7 @@ Caveat: a block that was freed unseen, and whose address was given away again un
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -65,6 +66,17 @@ def _old(curves: Curves, slices: Floats, seen: Floats) -> Births:
     return Births(slices[:, used], seen[used], slices.sum(axis=1))
 
 
+def _in_windows(curves: Curves, *, with_sites: bool) -> Births:
+    """What windows saw in the time in which call sites were watched by themselves, or in the rest of it.
+
+    Since then a watched call site's blocks are its own: windows see no more of them.
+    """
+    slices, watched = curves.slices - curves.own, np.zeros(curves.slices.shape[1])
+    chosen = (curves.covered > 0) == with_sites
+    watched[chosen] = curves.watched[chosen] if curves.watched is not None else 0.0
+    return _old(curves, np.where(chosen, slices, 0.0), watched)
+
+
 def own_shares(curves: Curves) -> list[float]:
     """Part of what is left of each curve that was recorded at call sites which are watched by themselves."""
     in_windows, at_sites = births(curves)
@@ -80,23 +92,49 @@ def tells_growth(curves: Curves) -> bool:
 def estimate(curves: Curves) -> tuple[Floats, Floats, Bools]:
     """Growth of each curve in bytes a second, half the width of its interval, and whether it grows for certain."""
     in_windows, at_sites = births(curves)
+    found = _sums_of(curves, [in_windows])
+    has_own = at_sites.whole > 0
+    if has_own.any():
+        # Each kind tells of the same time: that in which call sites were watched, where it is long enough.
+        late = _in_windows(curves, with_sites=at_sites.tells)
+        of_sites = _sums_of(curves, [late, at_sites] if at_sites.tells else [late])
+        found = _Sums(
+            *(
+                np.where(has_own[:, None] if mine.ndim > 1 else has_own, theirs, mine)
+                for mine, theirs in zip(found, of_sites, strict=True)
+            )
+        )
+    margins = np.sqrt(found.squares)
+    even = (found.thirds.min(axis=1) >= _MIN_OLD_SHARE * found.thirds.max(axis=1)) & (found.thirds[:, 0] > 0)
+    return found.slopes, margins, np.asarray(even & (found.slopes - margins > 0) & (found.old_blocks >= _MIN_BLOCKS))
+
+
+class _Sums(NamedTuple):
+    """Growth of each curve, square of half its interval, what is left a second of each third, old blocks."""
+
+    slopes: Floats
+    squares: Floats
+    thirds: Floats
+    old_blocks: Floats
+
+
+def _sums_of(curves: Curves, parts: Sequence[Births]) -> _Sums:
+    """What several kinds of births tell together."""
     blocks = curves.n_blocks[:, -1] if curves.n_blocks.shape[1] else np.zeros(len(curves.slices))
-    bytes_left = np.maximum(in_windows.whole + at_sites.whole, 1)
-    slopes, squares = np.zeros(len(blocks)), np.zeros(len(blocks))
-    thirds, old_blocks = np.zeros((len(blocks), _THIRDS)), np.zeros(len(blocks))
-    for part in (in_windows, at_sites):
+    bytes_left = np.maximum(curves.slices.sum(axis=1), 1)
+    slopes, squares, old_blocks = np.zeros(len(blocks)), np.zeros(len(blocks)), np.zeros(len(blocks))
+    thirds = np.zeros((len(blocks), _THIRDS))
+    for part in parts:
         if not part.tells:
             # From losing all to gaining all in the time that was seen.
-            squares += (part.whole / max(1e-3, float(part.seen.sum()))) ** 2
+            squares = squares + (part.whole / max(1e-3, float(part.seen.sum()))) ** 2
             continue
         old = blocks * part.left.sum(axis=1) / bytes_left
         slope, errors = _mean_rates(part.left, part.seen, old)
         by_count = _Z_975 * slope / np.sqrt(np.maximum(old, 1))
         slopes, squares = slopes + slope, squares + np.maximum(t_975(len(part.seen) - 1) * errors, by_count) ** 2
         thirds, old_blocks = thirds + _thirds(part.left, part.seen), old_blocks + old
-    margins = np.sqrt(squares)
-    even = (thirds.min(axis=1) >= _MIN_OLD_SHARE * thirds.max(axis=1)) & (thirds[:, 0] > 0)
-    return slopes, margins, np.asarray(even & (slopes - margins > 0) & (old_blocks >= _MIN_BLOCKS))
+    return _Sums(slopes, squares, thirds, old_blocks)
 
 
 def _mean_rates(left: Floats, seen: Floats, n_blocks: Floats) -> tuple[Floats, Floats]:
