@@ -121,11 +121,12 @@ def test_a_call_site_that_windows_saw_until_it_was_watched_by_itself_counts_once
     """Half of the trace by windows, the other half by itself: one leak of one rate."""
     starts = np.arange(N_SLICES) * SLICE_S
     inside = np.clip(np.minimum(starts + SLICE_S, TRACE_S) - starts, 0.0, None)
-    begin = 7
-    covered = np.where(np.arange(N_SLICES) >= begin, inside, 0.0)
-    seen = np.where(inside > 0, 0.4, 0.0)
+    begin = 3
+    covered = np.where(np.arange(N_SLICES) > begin, inside, 0.0)
+    covered[begin] = 0.4 * inside[begin]
+    seen = np.where(inside > 0, 0.05, 0.0)
     own = np.array([1e5 * covered])
-    slices = own + np.array([1e5 * np.where(covered > 0, 0.0, seen)])
+    slices = own + np.array([1e5 * np.where(np.arange(N_SLICES) <= begin, seen, 0.0)])
     rows = np.linspace(0, slices.sum(), 9).reshape(1, -1)
     made = Curves(
         np.linspace(0, TRACE_S, 9), 20, rows, np.full((1, 9), 5000.0), slices, SLICE_S,
@@ -134,6 +135,7 @@ def test_a_call_site_that_windows_saw_until_it_was_watched_by_itself_counts_once
     (growth,) = measure(made)
     assert growth.verdict is Verdict.GROWING
     assert growth.slope_bytes_per_s == pytest.approx(1e5, rel=0.01)
+    assert growth.high_bytes_per_s - growth.low_bytes_per_s < 0.1e5
 
 
 def test_what_was_seen_all_the_time_is_not_raised_by_the_slowdown_of_windows(tmp_path: Path):
@@ -308,3 +310,23 @@ def test_share_of_small_blocks_is_of_the_memory_without_their_headers(tmp_path: 
         (total,) = read_curves(recording, [fixtures_each(recording)], span, courses=True)
         rates = rates_of_parts(recording, span, total, total, [About(is_map=False, block_bytes=64.0)])
     assert rates.wholes[0] == pytest.approx(2e6 / 1.25, rel=0.02)
+
+
+def test_a_call_site_that_was_given_up_as_too_hot_is_judged_by_windows():
+    starts = np.arange(N_SLICES) * SLICE_S
+    inside = np.clip(np.minimum(starts + SLICE_S, TRACE_S) - starts, 0.0, None)
+    seen = np.where(inside > 0, 0.05, 0.0)
+    # In the second slice its blocks were its own; other call sites were watched on.
+    own = np.zeros((1, N_SLICES))
+    own[0, 1] = 1e6 * SLICE_S
+    in_windows = np.array([1e6 * np.where(np.arange(N_SLICES) == 1, 0.0, seen)])
+    slices = own + in_windows
+    rows = np.linspace(0, slices.sum(), 9).reshape(1, -1)
+    covered = np.where(np.arange(N_SLICES) >= 1, inside, 0.0)
+    made = Curves(
+        np.linspace(0, TRACE_S, 9), 20, rows, np.full((1, 9), 5000.0), slices, SLICE_S,
+        watched=seen, own=own, covered=covered,
+    )  # fmt: skip
+    (growth,) = measure(made)
+    assert growth.verdict is Verdict.GROWING
+    assert growth.low_bytes_per_s <= 1e6 <= growth.high_bytes_per_s

@@ -72,16 +72,19 @@ def _in_windows(curves: Curves, *, with_sites: bool) -> Births:
     Since then a watched call site's blocks are its own: windows see no more of them.
     """
     slices, watched = curves.slices - curves.own, np.zeros(curves.slices.shape[1])
-    chosen = (curves.covered > 0) == with_sites
+    # In the slice in which the watch began are blocks of both times.
+    first = int(np.argmax(curves.covered > 0))
+    chosen = np.arange(len(watched)) > first if with_sites else np.arange(len(watched)) < first
     watched[chosen] = curves.watched[chosen] if curves.watched is not None else 0.0
     return _old(curves, np.where(chosen, slices, 0.0), watched)
 
 
 def own_shares(curves: Curves) -> list[float]:
-    """Part of what is left of each curve that was recorded at call sites which are watched by themselves."""
+    """Part of the growth of each curve that was seen at call sites which are watched by themselves, about."""
     in_windows, at_sites = births(curves)
-    shares: list[float] = (at_sites.whole / np.maximum(in_windows.whole + at_sites.whole, 1)).tolist()
-    return shares
+    shares = at_sites.whole / np.maximum(in_windows.whole + at_sites.whole, 1)
+    chosen: list[float] = np.where(_estimates(curves)[1], shares, 0.0).tolist()
+    return chosen
 
 
 def tells_growth(curves: Curves) -> bool:
@@ -91,22 +94,31 @@ def tells_growth(curves: Curves) -> bool:
 
 def estimate(curves: Curves) -> tuple[Floats, Floats, Bools]:
     """Growth of each curve in bytes a second, half the width of its interval, and whether it grows for certain."""
-    in_windows, at_sites = births(curves)
-    found = _sums_of(curves, [in_windows])
-    has_own = at_sites.whole > 0
-    if has_own.any():
-        # Each kind tells of the same time: that in which call sites were watched, where it is long enough.
-        late = _in_windows(curves, with_sites=at_sites.tells)
-        of_sites = _sums_of(curves, [late, at_sites] if at_sites.tells else [late])
-        found = _Sums(
-            *(
-                np.where(has_own[:, None] if mine.ndim > 1 else has_own, theirs, mine)
-                for mine, theirs in zip(found, of_sites, strict=True)
-            )
-        )
+    found, _ = _estimates(curves)
     margins = np.sqrt(found.squares)
     even = (found.thirds.min(axis=1) >= _MIN_OLD_SHARE * found.thirds.max(axis=1)) & (found.thirds[:, 0] > 0)
     return found.slopes, margins, np.asarray(even & (found.slopes - margins > 0) & (found.old_blocks >= _MIN_BLOCKS))
+
+
+def _estimates(curves: Curves) -> tuple[_Sums, Bools]:
+    """What windows tell of each curve, or call sites with them, and where these do.
+
+    A call site that turned out to be hot was given up again: of that one windows tell more.
+    """
+    in_windows, at_sites = births(curves)
+    found = _sums_of(curves, [in_windows])
+    has_own = at_sites.whole > 0
+    if not has_own.any():
+        return found, has_own
+    # Each kind tells of the same time: that in which call sites were watched, where it is long enough.
+    late = _in_windows(curves, with_sites=at_sites.tells)
+    of_sites = _sums_of(curves, [late, at_sites] if at_sites.tells else [late])
+    better = has_own & (of_sites.vagueness <= found.vagueness)
+    chosen = (
+        np.where(better[:, None] if mine.ndim > 1 else better, theirs, mine)
+        for mine, theirs in zip(found, of_sites, strict=True)
+    )
+    return _Sums(*chosen), better
 
 
 class _Sums(NamedTuple):
@@ -116,6 +128,12 @@ class _Sums(NamedTuple):
     squares: Floats
     thirds: Floats
     old_blocks: Floats
+
+    @property
+    def vagueness(self) -> Floats:
+        """Half of each interval, as a part of the growth; infinite where there is none."""
+        ratios = np.sqrt(self.squares) / np.where(self.slopes > 0, self.slopes, 1.0)
+        return np.where(self.slopes > 0, ratios, np.inf)
 
 
 def _sums_of(curves: Curves, parts: Sequence[Births]) -> _Sums:
