@@ -164,8 +164,8 @@ public final class Blind {
     }
 
     /**
-     * A client that opens another Selector for each attempt to connect and closes it only where it is told to stop:
-     * 4 in a pace. A Selector has a table of native memory (12 bytes for each of up to 1,024 events).
+     * Each attempt to connect opens another Selector, 4 in a pace. None of them is closed. A Selector has a table of
+     * native memory: 12 bytes for each of up to 1,024 events.
      */
     static final class FeedClient {
         private Selector selector;

@@ -3,7 +3,8 @@
  * Rare calls of the allocator beside a thread that allocates and frees without pause, for call sites that are watched by
  * themselves. Each command is answered by the truth so far.
  *
- * `keep N`: N blocks at each of the rare sites, by each function of the allocator;
+ * `keep N`: N blocks at each of the rare sites, by each function of the allocator, and another N when the busy thread
+ * has made ten million pairs since: windows come and go meanwhile;
  * `fail N`: N times an operator new that throws, a malloc that fails, and an exception out of a function that has just
  * allocated; all of it is caught, and nothing stays.
  */
@@ -16,11 +17,12 @@ constexpr long small_bytes = 211;
 constexpr long page_bytes = 4096;
 
 volatile std::size_t absurd = PTRDIFF_MAX;
+volatile long n_turns;
 
 void *pairs(void *)
 {
 	prctl(PR_SET_NAME, "busy");
-	for (;;)
+	for (;; n_turns = n_turns + 1)
 		for (int i = 0; i < 1000; i++) {
 			void *block = malloc(64 + i % 512);
 
@@ -138,9 +140,13 @@ int main()
 		long n;
 
 		if (sscanf(command, "keep %ld", &n) == 1) {
-			for (long i = 0; i < n; i++)
-				for (Rare each : all)
-					TRUTH_CHECK(each());
+			for (long until = n_turns + 10000, round = 0; round < 2; round++) {
+				while (round && n_turns < until)
+					usleep(1000);
+				for (long i = 0; i < n; i++)
+					for (Rare each : all)
+						TRUTH_CHECK(each());
+			}
 		} else if (sscanf(command, "fail %ld", &n) == 1) {
 			for (long i = 0; i < n; i++) {
 				try {

@@ -88,6 +88,20 @@ def at_call_sites(left: Floats, blocks: float, in_windows: Floats | None = None)
     return Curves(times, 20, rows, of_blocks, slices, SLICE_S, watched=seen, own=own, covered=covered)
 
 
+def mixed(own: Floats, in_windows: Floats, seen: Floats, covered: Floats) -> Curves:
+    """One curve of both kinds of births: bytes, and the seconds in which they were seen, by slice."""
+    slices = np.array([own + in_windows])
+    rows = np.linspace(0, slices.sum(), 9).reshape(1, -1)
+    times, blocks = np.linspace(0, TRACE_S, 9), np.full((1, 9), 5000.0)
+    return Curves(times, 20, rows, blocks, slices, SLICE_S, watched=seen, own=np.array([own]), covered=covered)
+
+
+def seconds_of_slices() -> Floats:
+    """How much of each slice is in the trace."""
+    starts = np.arange(N_SLICES) * SLICE_S
+    return np.clip(np.minimum(starts + SLICE_S, TRACE_S) - starts, 0.0, None)
+
+
 @pytest.mark.parametrize("rate", [0.5, 3.0, 50.0])
 def test_births_at_watched_call_sites_tell_growth_where_windows_are_too_few(rate: float):
     """Ten leaked blocks a minute are enough; the interval holds the truth."""
@@ -118,20 +132,12 @@ def test_what_windows_saw_of_a_curve_is_not_known_where_they_are_few():
 
 
 def test_a_call_site_that_windows_saw_until_it_was_watched_by_itself_counts_once():
-    """Half of the trace by windows, the other half by itself: one leak of one rate."""
-    starts = np.arange(N_SLICES) * SLICE_S
-    inside = np.clip(np.minimum(starts + SLICE_S, TRACE_S) - starts, 0.0, None)
-    begin = 3
+    """By windows at first, by itself from the middle of a slice on: one leak of one rate."""
+    inside, begin = seconds_of_slices(), 3
     covered = np.where(np.arange(N_SLICES) > begin, inside, 0.0)
     covered[begin] = 0.4 * inside[begin]
     seen = np.where(inside > 0, 0.05, 0.0)
-    own = np.array([1e5 * covered])
-    slices = own + np.array([1e5 * np.where(np.arange(N_SLICES) <= begin, seen, 0.0)])
-    rows = np.linspace(0, slices.sum(), 9).reshape(1, -1)
-    made = Curves(
-        np.linspace(0, TRACE_S, 9), 20, rows, np.full((1, 9), 5000.0), slices, SLICE_S,
-        watched=seen, own=own, covered=covered,
-    )  # fmt: skip
+    made = mixed(1e5 * covered, 1e5 * np.where(np.arange(N_SLICES) <= begin, seen, 0.0), seen, covered)
     (growth,) = measure(made)
     assert growth.verdict is Verdict.GROWING
     assert growth.slope_bytes_per_s == pytest.approx(1e5, rel=0.01)
@@ -313,20 +319,12 @@ def test_share_of_small_blocks_is_of_the_memory_without_their_headers(tmp_path: 
 
 
 def test_a_call_site_that_was_given_up_as_too_hot_is_judged_by_windows():
-    starts = np.arange(N_SLICES) * SLICE_S
-    inside = np.clip(np.minimum(starts + SLICE_S, TRACE_S) - starts, 0.0, None)
+    """In the second slice its blocks were its own; other call sites were watched on."""
+    inside = seconds_of_slices()
     seen = np.where(inside > 0, 0.05, 0.0)
-    # In the second slice its blocks were its own; other call sites were watched on.
-    own = np.zeros((1, N_SLICES))
-    own[0, 1] = 1e6 * SLICE_S
-    in_windows = np.array([1e6 * np.where(np.arange(N_SLICES) == 1, 0.0, seen)])
-    slices = own + in_windows
-    rows = np.linspace(0, slices.sum(), 9).reshape(1, -1)
+    is_second = np.arange(N_SLICES) == 1
     covered = np.where(np.arange(N_SLICES) >= 1, inside, 0.0)
-    made = Curves(
-        np.linspace(0, TRACE_S, 9), 20, rows, np.full((1, 9), 5000.0), slices, SLICE_S,
-        watched=seen, own=own, covered=covered,
-    )  # fmt: skip
+    made = mixed(1e6 * np.where(is_second, SLICE_S, 0.0), 1e6 * np.where(is_second, 0.0, seen), seen, covered)
     (growth,) = measure(made)
     assert growth.verdict is Verdict.GROWING
     assert growth.low_bytes_per_s <= 1e6 <= growth.high_bytes_per_s

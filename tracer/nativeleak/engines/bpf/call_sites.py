@@ -196,6 +196,7 @@ class CallSites:
         self._looked_s = 0.0
         self._has_told = False
         collector.audits.alone = self._away
+        collector.namer.callers = {}
 
     # Along the way
 
@@ -278,7 +279,10 @@ class CallSites:
         hits, before_all = self._probes.read_hits(), self._hits
         self._hits = hits
         for number, watched in self._watched.items():
-            n, site = hits[number] - before_all[number], watched.home.sites[watched.address]
+            n = hits[number] - before_all[number]
+            if not n and watched.place not in self._rates:
+                continue  # Most call sites are never reached.
+            site = watched.home.sites[watched.address]
             before = self._rates.get(watched.place, n / passed_s)
             rate = self._rates[watched.place] = before + _NEWEST * (n / passed_s - before)
             stepped_s += n * site.n_stepped * self._stepped_ns / 1e9
@@ -345,9 +349,10 @@ def _in_memory(home: _Object, rows: Sequence[Sequence[object]]) -> dict[int, Cal
 def _calls_by_caller(collector: Collector) -> dict[tuple[int, int], int]:
     """(slot, return address) -> blocks that were recorded with it near the leaf of their stack."""
     collector.read_heap()
+    callers = collector.namer.callers or {}
     calls: dict[tuple[int, int], int] = {}
     for key, n in collector.heap.calls():
-        for address in collector.namer.callers.get(key.stack_key, ()):
+        for address in callers.get(key.stack_key, ()):
             calls[key.slot, address] = calls.get((key.slot, address), 0) + n
     return calls
 

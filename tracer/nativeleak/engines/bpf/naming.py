@@ -86,8 +86,11 @@ class StackNamer:
         """Slot -> addresses that a signal interrupted, where the tables of call sites say nothing; to be emptied."""
         self.allocator_watched = True
         """Allocator calls are seen: mappings made inside of one differ from those of the program."""
-        self.callers: dict[int, tuple[int, ...]] = {}
-        """Stack key -> return addresses next to the leaf, of the first stacks: hot call sites are among them."""
+        self.callers: dict[int, tuple[int, ...]] | None = None
+        """Stack key -> return addresses next to the leaf, of the first stacks: hot call sites are among them.
+
+        None where nobody asks for them.
+        """
         self._headline_frame = headline_frame
         self._stacks: dict[int, StackFacts] = {}
         self._backing_stacks: set[int] = set()
@@ -101,7 +104,7 @@ class StackNamer:
 
     def name(self, state: TargetState, raw: RawStack) -> Named:
         """The stack with names; what they tell of it is the caller's to use."""
-        if len(self.callers) < _MAX_CALLERS:
+        if self.callers is not None and len(self.callers) < _MAX_CALLERS:
             self.callers[raw.key] = tuple(each.ip for each in raw.frames[1 : 1 + _N_CALLERS])
         frames, is_whole = self._frames(state, raw)
         in_allocator = any(frame.ip - frame.offset in state.leaf_names for frame in frames[1:])
