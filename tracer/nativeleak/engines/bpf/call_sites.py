@@ -239,6 +239,11 @@ class CallSites:
             groups.want(wanted)
             self._controller.watch_sites(True)
 
+    def stop(self) -> None:
+        """Record nothing at call sites any more."""
+        self._probe([])
+        self.close()
+
     def close(self) -> None:
         """End what still looks, and close the files."""
         self._search.close()

@@ -274,7 +274,7 @@ class BpfEngine:
         collector.keep_slices()
         if self._call_sites is not None:
             self._call_sites.work(self.elapsed_s, self._states)
-        if collector.level is Level.SYSCALLS:
+        if collector.level is Level.SYSCALLS and controller.is_between:
             pids = {state.slot: state.facts.pid for state in self._states if not state.is_over}
             collector.audits.work(self.elapsed_s, pids, collector.generation)
         controller.look()
@@ -335,6 +335,8 @@ class BpfEngine:
 
     def freeze(self, near: str) -> None:
         """Record no more allocations; the limits of the tables should have kept us from this."""
+        if self._call_sites is not None:
+            self._call_sites.stop()
         self.controller.freeze(
             f"recorder and kernel tables take {near}: no more allocations are recorded, frees still are"
         )

@@ -192,8 +192,8 @@ class BudgetController:
 
     @property
     def is_between(self) -> bool:
-        """Whether the time is one between two windows."""
-        return self._is_bounded and self._plan.level not in _WATCHING
+        """Whether the time is one between two windows, in which probes may come and go."""
+        return self._is_bounded and self._plan.level not in _WATCHING and not self._is_held()
 
     def watch_sites(self, is_on: bool) -> None:
         """Call sites are watched by themselves from now on, or no more; the account of the part before ends here."""
