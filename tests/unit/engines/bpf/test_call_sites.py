@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,7 +43,7 @@ class Probes:
 
     def attach(self, slot: int, pid: int, path: str, name: str, sites: dict[int, CallSite]) -> None:
         assert (slot, pid) == (SLOT, os.getpid())
-        assert os.path.samefile(path, name)
+        assert Path(path).samefile(name)
         assert not self.sites.keys() & sites.keys()
         self.sites |= sites
 
