@@ -73,7 +73,7 @@ _SECTIONS: Final = (
 
 def is_heap_info(text: str) -> bool:
     """Whether a text has the heap as the JVM prints it."""
-    for line in text.split("\n"):
+    for line in filter(str.strip, text.split("\n")):
         found = _SPACE.match(line)
         if (found and found["name"] in _GENERATIONS) or _Z.match(line) or _META.match(line):
             return True

@@ -113,6 +113,7 @@ class FlowReader:
         self._detailed.detail = True
         self._plain = capstone.Cs(*kind)
         self._pads = LandingPads(image)
+        self._callees: dict[int, tuple[int | None, str]] = {}
         self._returning = Returning(image, self._plain, self._pads, self._callee)
 
     def read(self, entry: int, stop_at: AbstractSet[int] = frozenset()) -> Function:
@@ -217,8 +218,10 @@ class FlowReader:
             if match is None:
                 return None, ""
             return self._image.callee_in_slot(_slot(match, end))
-        stub = self._stub(target)
-        return (target, self._image.name_at(target)) if stub is None else stub
+        if target not in self._callees:
+            stub = self._stub(target)
+            self._callees[target] = (target, self._image.name_at(target)) if stub is None else stub
+        return self._callees[target]
 
     def _stub(self, vaddr: int) -> tuple[int | None, str] | None:
         """What an entry of the procedure linkage table leads to; None for any other code.

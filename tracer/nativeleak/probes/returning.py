@@ -88,6 +88,7 @@ class Returning:
         self._pads = pads
         self._callee = callee
         self._found: dict[tuple[int, int | None], bool] = {}
+        self._decoded: dict[int, tuple[int, int, str, str] | None] = {}
         self._room = _MAX_INSTRUCTIONS
 
     def may_return(self, vaddr: int | None, name: str, first_argument: int | None, depth: int = 0) -> bool:
@@ -124,17 +125,21 @@ class Returning:
                 search.work.append((end, {each: n for each, n in known.items() if each in _KEPT_BY_CALLEES}))
         return False
 
+    def _decode(self, at: int) -> tuple[int, int, str, str] | None:
+        """Address, length, mnemonic and operands of an instruction; None where there is none."""
+        if at not in self._decoded:
+            code = self._image.read_code(at, _LONGEST_INSTRUCTION)
+            self._decoded[at] = next(self._disassembler.disasm_lite(code, at, 1), None)
+        return self._decoded[at]
+
     def _walk(self, search: _Search, at: int, known: Known) -> bool:
         """Go on from an address to the next call, jump or return; whether it is a return, or may be one."""
         flags: int | None = None
         while (key := (at, frozenset(known.items()))) not in search.seen:
             search.seen.add(key)
             self._room -= 1
-            line = next(
-                self._disassembler.disasm_lite(self._image.read_code(at, _LONGEST_INSTRUCTION), at, 1),
-                None,
-            )
-            if self._room < 0 or line is None or line[2].rpartition(" ")[2] in _RETURNS:
+            line = self._decode(at) if self._room >= 0 else None
+            if line is None or line[2].rpartition(" ")[2] in _RETURNS:
                 return True
             mnemonic, operand, end = line[2].rpartition(" ")[2], line[3], at + line[1]
             if mnemonic in _STOPS:

@@ -369,7 +369,7 @@ def _at_depth(state: _State, depth: int) -> _State:
     # What is above the stack pointer is lost; a function that takes its return address off the stack is no common one.
     if depth < state.saved:
         raise _LostError
-    return state._replace(depth=depth)
+    return _State(depth, state.saved, state.is_framed, state.is_root)
 
 
 def _rule(state: _State) -> int:

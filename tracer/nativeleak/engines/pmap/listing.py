@@ -103,7 +103,7 @@ def has_rows(lines: Iterable[str]) -> bool:
     """Whether there is a row of a listing of any kind among some lines."""
     return any(
         (ROW.fullmatch(line) and _is_row(line)) or _PROC.fullmatch(line) or _SYSTEM_MAP.fullmatch(line)
-        for line in (line.rstrip("\r\n") for line in lines)
+        for line in (line.rstrip("\r\n") for line in filter(str.strip, lines))
         if len(line) <= MAX_LINE
     )
 

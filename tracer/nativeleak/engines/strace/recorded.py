@@ -17,6 +17,7 @@ from typing import Final
 from nativeleak.engines.strace.arguments import UNFINISHED
 from nativeleak.engines.strace.ledger import StraceLedger, Target, new_thread
 from nativeleak.engines.strace.lines import (
+    Leader,
     parse_attached,
     parse_call_name,
     parse_leader,
@@ -287,21 +288,22 @@ def step_after(next_s: float, every_s: float, now_s: float) -> float:
 def looks_like_strace(lines: Iterable[str]) -> bool:
     """Whether some lines are calls as strace prints them; those of ltrace or perf trace are not."""
     is_one = False
-    for line in lines:
-        name = parse_call_name(parse_leader(line).text)
+    for line in filter(str.strip, lines):
+        leader = parse_leader(line)
+        name = parse_call_name(leader.text)
         if name is not None and _LIBRARY.fullmatch(name):
             return False
-        is_one = is_one or _is_of_strace(line)
+        is_one = is_one or _is_of_strace(leader, name)
     return is_one
 
 
-def _is_of_strace(line: str) -> bool:
-    leader = parse_leader(line)
+def _is_of_strace(leader: Leader, name: str | None) -> bool:
+    """Whether a line, of which the name of the call that begins there is known, is strace's."""
     text = leader.text
     if parse_attached(text) is not None:
         return True
     resumed = parse_resumed(text)
-    name = parse_call_name(text) or (resumed[0] if resumed else None)
+    name = name or (resumed[0] if resumed else None)
     if name is None:
         return False
     if name in CALLS or name in _COMMON_CALLS:
